@@ -1,0 +1,46 @@
+# The commands of this project. `make demo` and `make test` are all that a newcomer needs.
+.DEFAULT_GOAL := help
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# The first interpreter that really starts and is new enough.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
+
+.PHONY: help demo test test-all lint bench docs clean
+
+help:
+	@echo "make demo      the whole job on examples/, ending with the scale table and a report"
+	@echo "make test      everything that has to pass (under five minutes)"
+	@echo "make test-all  also the slow tests, and Python 3.12 and 3.13 where installed"
+	@echo "make bench     the figures, side by side with the peers"
+
+$(READY): pyproject.toml src/pytest_membudget/_version.py
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; found none on PATH. Install one or say: make PYTHON=/path/to/python3" >&2; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) (a minute the first time)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $(READY)
+
+demo: $(READY)
+	$(BIN)/python examples/demo.py
+
+lint: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint
+	$(BIN)/python -m pytest
+
+test-all: lint
+	$(BIN)/python -m pytest -m "slow or not slow"
+	$(BIN)/nox
+
+bench: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
+	$(BIN)/python -m pytest benchmarks -o addopts= -o testpaths=benchmarks -p no:cacheprovider -s
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build dist

@@ -1,0 +1,54 @@
+"""Memory budgets for programs that process many files in parallel.
+
+The story is a loop, one room a step:
+
+1. `inputs` makes files of exactly the asked size; `runtime` **predicts** what a file will take,
+2. **admits** it when that fits under the real limit, and
+3. **runs** it, in processes that fall back to threads and then to one by one;
+4. `measurement` tells what the whole process tree really took, and how sure that is;
+5. `gate` **judges** it against a budget and a baseline;
+6. `report` **shows** it; and
+7. `calibration` **learns**, so that the next prediction is better.
+
+`plugin` is pytest's door to these rooms, `cli` the shell's. Every public name is importable from here and is
+loaded when first used, so that importing the package costs next to nothing.
+
+Two rooms are nouns where the story has verbs, because `measure` and `calibrate` are the public functions.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from pytest_membudget._version import __version__
+
+# Names by the module that defines them; `__init__.pyi` tells type checkers the same (a test compares the two).
+_PUBLIC = {
+    "errors": """
+        IsolatedCrashError MeasurementError MembudgetError MissingExtraError OverBudgetError OversizeError
+        TaskMemoryError TaskTimeoutError UnreadableFileError UsageError WatchdogStop WorkerKilledError
+    """,
+    "records.files": "FileCategory ResourceEstimate SyntheticFile",
+    "records.growth": "Growth",
+    "records.measurement": "Measurement MemoryLimit",
+    "records.monitor": "MemorySnapshot MonitorReport",
+    "records.run": "BatchResult Breakdown LevelEvent Outcome",
+    "records.scale": "Scale",
+}
+_MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names.split()}
+
+__all__ = ["__version__", *sorted(_MODULE_OF)]  # noqa: PLE0604 - every name is text
+
+
+def __getattr__(name: str) -> Any:
+    module = _MODULE_OF.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,58 @@
+"""The shell's door: `membudget COMMAND`. One file a command; only the command asked for is imported."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Protocol, cast
+
+from pytest_membudget._version import __version__
+from pytest_membudget.errors import MembudgetError
+
+COMMANDS: dict[str, str] = {}
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+
+class Command(Protocol):
+    """What a command's module offers."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declares the command's options."""
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Does the work and returns the exit code."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; 0 is fine, 1 the thing asked about failed, 2 usage or unreadable input."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(
+        prog="membudget", description="Memory budgets for parallel file processing."
+    )
+    parser.add_argument("--version", action="version", version=f"pytest-membudget {__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    chosen = next((word for word in words if not word.startswith("-")), None)
+    for name, summary in COMMANDS.items():
+        subparser = subparsers.add_parser(name, help=summary, description=summary)
+        if name == chosen:
+            command = _load(name)
+            command.add_arguments(subparser)
+    arguments = parser.parse_args(words)
+    try:
+        return command.run(arguments)
+    except (MembudgetError, OSError, ValueError) as error:
+        print(f"membudget {arguments.command}: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    except KeyboardInterrupt:
+        print(f"membudget {arguments.command}: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+def _load(name: str) -> Command:
+    return cast("Command", importlib.import_module(f"{__name__}.{name.replace('-', '_')}"))

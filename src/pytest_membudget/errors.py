@@ -1,0 +1,60 @@
+"""Every exception of this package. Each message says what was found, both numbers, and what to do."""
+
+from __future__ import annotations
+
+
+class MembudgetError(Exception):
+    """What all exceptions of this package share (`WatchdogStop` apart)."""
+
+
+class UsageError(MembudgetError, ValueError):
+    """An argument, option or configuration that cannot be understood."""
+
+
+class UnreadableFileError(MembudgetError, ValueError):
+    """A file of ours that is truncated, foreign, too new, too large or not of the expected shape."""
+
+
+class MissingExtraError(MembudgetError, ImportError):
+    """An optional library is needed; the message carries the `pip install` line that brings it."""
+
+    def __init__(self, purpose: str, library: str, extra: str) -> None:
+        super().__init__(
+            f"{purpose} needs {library}, which is not installed; run: pip install 'pytest-membudget[{extra}]'",
+            name=library,
+        )
+
+
+class OverBudgetError(MembudgetError, AssertionError):
+    """A measured peak, total, retained size or growth is above what was allowed."""
+
+
+class OversizeError(MembudgetError, ValueError):
+    """One request is larger than the whole budget and would wait for ever."""
+
+
+class MeasurementError(MembudgetError, RuntimeError):
+    """Nothing on this machine can give the figure that was asked for."""
+
+
+class IsolatedCrashError(MembudgetError, RuntimeError):
+    """A fresh interpreter died by itself: by a signal, an exit or a timeout."""
+
+
+class WorkerKilledError(MembudgetError, RuntimeError):
+    """The worker process that ran a task was killed, as often as the task was tried."""
+
+
+class TaskTimeoutError(MembudgetError, TimeoutError):
+    """A task ran longer than its time limit and was ended."""
+
+
+class TaskMemoryError(MembudgetError, MemoryError):
+    """A task ran out of memory in every attempt, the last one alone."""
+
+
+class WatchdogStop(BaseException):
+    """Raised inside a test that outgrew its hard limit.
+
+    Not an `Exception`, so that `except Exception` in the code under test cannot swallow it.
+    """

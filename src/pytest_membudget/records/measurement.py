@@ -1,0 +1,76 @@
+"""What a measurement found: peaks as an interval, how they were obtained, and who held them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+Source = Literal["kernel", "sampled"]
+
+
+class ProcessShare(msgspec.Struct, frozen=True):
+    """One process of the measured tree and the most it held during the measurement, in bytes."""
+
+    pid: int
+    name: str
+    peak_bytes: int
+
+
+class TimelinePoint(msgspec.Struct, frozen=True, array_like=True):
+    """Memory of the tree, in bytes above the start, `at_s` seconds after it."""
+
+    at_s: float
+    tree_bytes: int
+
+
+class Measurement(msgspec.Struct, frozen=True, kw_only=True):
+    """The memory one block took, its whole process tree included.
+
+    `peak_bytes` is proven: at least this much was added above the start. `peak_upper_bytes` cannot have been
+    exceeded, and equals `peak_bytes` where the kernel gives the peak exactly. All sizes are bytes.
+    """
+
+    peak_bytes: int
+    peak_upper_bytes: int
+    total_peak_bytes: int
+    start_bytes: int
+    end_bytes: int
+    duration_s: float
+    processes: int
+    source: Source
+    interval_s: float | None = None
+    label: str = ""
+    shares: tuple[ProcessShare, ...] = ()
+    timeline: tuple[TimelinePoint, ...] = ()
+    caveats: tuple[str, ...] = ()
+    value: Any = None
+
+    @property
+    def retained_bytes(self) -> int:
+        """What the tree holds at the end above the start; negative where it holds less."""
+        return self.end_bytes - self.start_bytes
+
+    @property
+    def exact(self) -> bool:
+        """Whether the proven figure and the upper figure are one."""
+        return self.peak_bytes == self.peak_upper_bytes
+
+
+class MemoryLimit(msgspec.Struct, frozen=True):
+    """The least of all limits that bind this process, and which one it is."""
+
+    bytes: int
+    source: str
+
+
+class MemoryReading(msgspec.Struct, frozen=True, kw_only=True):
+    """The limit and what is free under it at one instant, in bytes; page cache does not count as used."""
+
+    limit: MemoryLimit
+    available_bytes: int
+
+    @property
+    def used_bytes(self) -> int:
+        """What is in use under the limit, by anyone it binds."""
+        return max(0, self.limit.bytes - self.available_bytes)

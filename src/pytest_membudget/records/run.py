@@ -1,0 +1,113 @@
+"""What became of a batch: one outcome per input, where the peak went, and which levels it ran on."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+Level = Literal["dask", "process", "thread", "sequential"]
+Cause = Literal[
+    "ok",  # the function returned
+    "error",  # the function raised
+    "killed",  # its worker died under it, every time
+    "out-of-memory",  # MemoryError in a worker, every time
+    "timeout",  # longer than its time limit
+    "oversize",  # larger than the whole budget
+    "unpicklable",  # its arguments, result or exception cannot travel between processes
+    "cancelled",
+]
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one input. `error` is the exception, `None` where `value` is the result."""
+
+    item: Any
+    value: Any = None
+    error: BaseException | None = None
+    cause: Cause = "ok"
+    attempts: int = 1
+    level: Level = "process"
+    size_bytes: int | None = None
+    peak_bytes: int | None = None
+    estimate_bytes: int | None = None
+    duration_s: float = 0.0
+    host: str = ""
+    caveats: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether the function returned."""
+        return self.error is None
+
+
+class Breakdown(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the peak went, in bytes; the parts add up to `peak_bytes`."""
+
+    peak_bytes: int
+    coordinator_bytes: int
+    workers_base_bytes: int
+    task_bytes: int
+    waiting_results_bytes: int
+    other_bytes: int
+    caveats: tuple[str, ...] = ()
+
+
+class LevelEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """One change of level or repeat of a task: what failed, why, and what comes next."""
+
+    kind: Literal["fallback", "recovery", "worker-killed", "retry", "alone", "timeout", "overrun", "host"]
+    level: Level
+    cause: str
+    next_step: str
+    at_s: float
+
+    def __str__(self) -> str:
+        return f"{self.level}: {self.cause}; {self.next_step}"
+
+
+class BatchResult(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole batch, outcomes in the order of the inputs."""
+
+    outcomes: tuple[Outcome, ...]
+    peak_bytes: int
+    duration_s: float
+    budget_bytes: int
+    limit_bytes: int
+    workers: int
+    max_in_flight: int
+    breakdown: Breakdown | None = None
+    events: tuple[LevelEvent, ...] = ()
+    dead_letters: tuple[Outcome, ...] = ()
+    dead_letters_path: str | None = None
+    caveats: tuple[str, ...] = ()
+
+    @property
+    def values(self) -> list[Any]:
+        """The results in the order of the inputs.
+
+        Raises:
+            BaseException: the first input's that failed.
+        """
+        for outcome in self.outcomes:
+            if outcome.error is not None:
+                raise outcome.error
+        return [outcome.value for outcome in self.outcomes]
+
+
+class SemaphoreStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """A limiter at one instant: bytes granted and left, and who waits."""
+
+    budget_bytes: int
+    reserved_bytes: int
+    leases: int
+    waiting: int
+    overtaken: int = 0
+    exclusive: bool = False
+    paused: bool = False
+    scope: Literal["process", "host"] = "process"
+
+    @property
+    def free_bytes(self) -> int:
+        """What is left to grant; zero while an overrun or an exclusive lease takes more than the budget."""
+        return max(0, self.budget_bytes - self.reserved_bytes)

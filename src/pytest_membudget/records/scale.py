@@ -1,0 +1,109 @@
+"""Scales of one job, what each took, the law that joins them, and the in-flight table."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from pytest_membudget.records.measurement import TimelinePoint
+from pytest_membudget.records.run import Breakdown
+
+ScaleStatus = Literal["PASS", "HIGH", "FAIL"]
+LawShape = Literal["flat", "linear", "worse"]
+
+
+class Scale(msgspec.Struct, frozen=True, kw_only=True):
+    """One size of a job: rows and bytes in all, cut into batches, run by workers with some in flight."""
+
+    name: str
+    rows: int
+    size_bytes: int
+    batches: int
+    workers: int
+    in_flight: int
+
+
+class CurvePoint(msgspec.Struct, frozen=True, array_like=True):
+    """A point of a fitted curve: central estimate and one-sided upper bound at `size_bytes`, in bytes."""
+
+    size_bytes: int
+    expected_bytes: int
+    bound_bytes: int
+
+
+class ScaleRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One scale's run. `predicted_bytes` was fixed from the smaller scales before this one ran."""
+
+    scale: Scale
+    peak_bytes: int
+    limit_bytes: int
+    budget_bytes: int | None
+    duration_s: float
+    status: ScaleStatus
+    peak_upper_bytes: int | None = None
+    processed_rows: int | None = None
+    predicted_bytes: int | None = None
+    predicted_bound_bytes: int | None = None
+    timeline: tuple[TimelinePoint, ...] = ()
+    breakdown: Breakdown | None = None
+    caveats: tuple[str, ...] = ()
+
+    @property
+    def limit_share(self) -> float:
+        """Peak as a fraction of the limit."""
+        return self.peak_bytes / self.limit_bytes if self.limit_bytes else 0.0
+
+    @property
+    def rows_per_s(self) -> float:
+        """Throughput."""
+        rows = self.scale.rows if self.processed_rows is None else self.processed_rows
+        return rows / self.duration_s if self.duration_s else 0.0
+
+
+class LawFit(msgspec.Struct, frozen=True, kw_only=True):
+    """How the peak follows the size: shape, slope in bytes per byte with its upper bound, fitted curve."""
+
+    shape: LawShape
+    slope: float
+    slope_bound: float
+    base_bytes: int
+    curve: tuple[CurvePoint, ...] = ()
+    caveats: tuple[str, ...] = ()
+
+
+class ScaleTable(msgspec.Struct, frozen=True, kw_only=True):
+    """All scales of one job, in order of size."""
+
+    title: str
+    rows: tuple[ScaleRow, ...]
+    law: LawFit | None = None
+
+
+class InFlightRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One value of max_in_flight: measured, or predicted from those that were."""
+
+    max_in_flight: int
+    peak_bytes: int
+    limit_bytes: int
+    items_per_s: float
+    slowdown: float
+    predicted: bool = False
+    verified_bytes: int | None = None
+    breakdown: Breakdown | None = None
+    caveats: tuple[str, ...] = ()
+
+    @property
+    def limit_share(self) -> float:
+        """Peak as a fraction of the limit."""
+        return self.peak_bytes / self.limit_bytes if self.limit_bytes else 0.0
+
+
+class InFlightTable(msgspec.Struct, frozen=True, kw_only=True):
+    """Peak and throughput by max_in_flight, and the largest value that stays under the target."""
+
+    rows: tuple[InFlightRow, ...]
+    target: float
+    recommended: int
+    reason: str
+    caveats: tuple[str, ...] = ()

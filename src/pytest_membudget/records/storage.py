@@ -1,0 +1,92 @@
+"""Files of ours: written whole or not at all, read as the expected shape or refused in one sentence."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import stat
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from pytest_membudget.errors import UnreadableFileError
+from pytest_membudget.units import format_size
+
+T = TypeVar("T")
+
+LARGEST_FILE_BYTES = 512 * 1024 * 1024
+"""Larger files are refused unread: a report of 10,000 tests takes a few megabytes."""
+
+
+def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None:
+    """Replaces `path` by `content`: after a crash or a full disk it holds the old bytes or the new ones.
+
+    Raises:
+        OSError: the folder is missing, not writable or full; nothing is left behind then.
+    """
+    target = Path(os.path.realpath(path))
+    data = content.encode() if isinstance(content, str) else content
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
+    try:
+        with temporary.open("xb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        with contextlib.suppress(FileNotFoundError):
+            temporary.chmod(stat.S_IMODE(target.stat().st_mode))
+        temporary.replace(target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def private_directory(path: str | os.PathLike[str]) -> Path:
+    """A directory of this user alone, made where it is missing.
+
+    Raises:
+        UnreadableFileError: it is a symbolic link, not a directory, another user's, or open to others.
+        OSError: it cannot be made.
+    """
+    directory = Path(path)
+    with contextlib.suppress(FileExistsError):
+        directory.mkdir(mode=0o700, parents=True)
+    found = directory.lstat()
+    if not stat.S_ISDIR(found.st_mode):
+        raise UnreadableFileError(f"{directory} is not a plain directory; remove it or name another place")
+    if hasattr(os, "getuid") and found.st_uid != os.getuid():
+        raise UnreadableFileError(
+            f"{directory} belongs to user {found.st_uid}, not to {os.getuid()}; name another place"
+        )
+    if hasattr(os, "getuid") and stat.S_IMODE(found.st_mode) & 0o077:
+        raise UnreadableFileError(
+            f"{directory} has mode {stat.S_IMODE(found.st_mode):04o}, open to others; run: chmod 700 {directory}"
+        )
+    return directory
+
+
+def encode_json(value: object, *, indent: int = 2) -> bytes:
+    """Readable, diff-friendly JSON with a newline at its end."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=indent) + b"\n"
+
+
+def read_json(path: str | os.PathLike[str], shape: type[T], *, what: str) -> T:
+    """The file at `path` as a `shape`; `what` names it in messages ("a baseline").
+
+    Raises:
+        FileNotFoundError: there is none.
+        UnreadableFileError: it is too large, not JSON, or not of that shape; says where.
+    """
+    source = Path(path)
+    size_bytes = source.stat().st_size
+    if size_bytes > LARGEST_FILE_BYTES:
+        raise UnreadableFileError(
+            f"{source} has {format_size(size_bytes)}, more than the {format_size(LARGEST_FILE_BYTES)} "
+            f"that {what} may have; is it the right file?"
+        )
+    try:
+        return msgspec.json.decode(source.read_bytes(), type=shape)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UnreadableFileError(f"{source} is not {what}: {error}") from None

@@ -1,0 +1,22 @@
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest_membudget
+
+
+def test_every_public_name_can_be_imported():
+    for name in pytest_membudget.__all__:
+        assert getattr(pytest_membudget, name) is not None, name
+
+
+def test_type_checkers_are_told_the_same_names():
+    stub = Path(pytest_membudget.__file__).with_suffix(".pyi").read_text()
+    assert sorted(re.findall(r"import \w+ as (\w+)", stub)) == sorted(pytest_membudget.__all__)
+
+
+def test_importing_the_package_loads_none_of_the_optional_or_slow_libraries():
+    heavy = "pytest memray numpy scipy dask distributed matplotlib jinja2 psutil msgspec"
+    code = f"import sys, pytest_membudget; print([m for m in {heavy.split()!r} if m in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
