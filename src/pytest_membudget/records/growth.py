@@ -6,6 +6,8 @@ from typing import Literal
 
 import msgspec
 
+from pytest_membudget.records.quantities import Count, Seconds
+
 GrowthVerdict = Literal["leak", "clean", "inconclusive"]
 
 
@@ -34,8 +36,8 @@ class Growth(msgspec.Struct, frozen=True, kw_only=True):
     low_bytes_per_call: float
     high_bytes_per_call: float
     allowed_bytes_per_call: float
-    calls: int
-    duration_s: float
+    calls: Count
+    duration_s: Seconds
     confidence: float = 0.99
     label: str = ""
     culprits: tuple[Culprit, ...] = ()

@@ -6,22 +6,24 @@ from typing import Any, Literal
 
 import msgspec
 
+from pytest_membudget.records.quantities import Bytes, Count, Seconds, SignedBytes
+
 Source = Literal["kernel", "sampled"]
 
 
 class ProcessShare(msgspec.Struct, frozen=True):
     """One process of the measured tree and the most it held during the measurement, in bytes."""
 
-    pid: int
+    pid: Count
     name: str
-    peak_bytes: int
+    peak_bytes: Bytes
 
 
 class TimelinePoint(msgspec.Struct, frozen=True, array_like=True):
     """Memory of the tree, in bytes above the start, `at_s` seconds after it."""
 
-    at_s: float
-    tree_bytes: int
+    at_s: Seconds
+    tree_bytes: SignedBytes
 
 
 class Measurement(msgspec.Struct, frozen=True, kw_only=True):

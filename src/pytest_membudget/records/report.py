@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 from pytest_membudget.records.growth import Growth
+from pytest_membudget.records.judgement import Verdict
 from pytest_membudget.records.measurement import ProcessShare, Source, TimelinePoint
+from pytest_membudget.records.quantities import Bytes, Count, Seconds, SignedBytes
 from pytest_membudget.records.scale import CurvePoint, InFlightTable, ScaleTable
 
 Outcome = Literal["passed", "failed", "skipped", "xfailed", "xpassed", "error"]
-Verdict = Literal[
-    "within",
-    "over",
-    "over_upper",
-    "killed",
-    "crashed",
-    "leak",
-    "clean",
-    "inconclusive",
-    "regressed",
-    "none",
-]
 
 
 class Environment(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,23 +24,27 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
     python: str = ""
     libc: str = ""
     allocator: str = ""
-    page_size_bytes: int = 0
+    page_size_bytes: Bytes = 0
     transparent_hugepages: str = ""
-    cores: int = 0
-    limit_bytes: int = 0
+    cores: Count = 0
+    limit_bytes: Bytes = 0
     limit_source: str = ""
     packages: dict[str, str] = {}
+
+
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """A test against its baseline; `change` is relative, `p` is absent where no rank test was possible."""
 
-    base_bytes: int
-    new_bytes: int
-    allowed_bytes: int
+    base_bytes: Bytes
+    new_bytes: Bytes
+    allowed_bytes: Bytes
     finding: Literal["same", "regressed", "improved", "new", "gone"]
-    samples_bytes: tuple[int, ...] = ()
-    p: float | None = None
+    samples_bytes: tuple[Bytes, ...] = ()
+    base_samples_bytes: tuple[Bytes, ...] = ()
+    p: Share | None = None
     caveats: tuple[str, ...] = ()
 
     @property
@@ -63,31 +57,37 @@ class AllocationSite(msgspec.Struct, frozen=True):
     """A call stack that held memory at the peak, innermost frame first, in bytes of heap."""
 
     stack: tuple[str, ...]
-    heap_bytes: int
-    allocations: int
+    heap_bytes: Bytes
+    allocations: Count
 
 
 class TestRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One measured test. Sizes are bytes; `None` where the figure was not taken."""
+    """One measured test. Sizes are bytes; `None` where the figure was not taken.
+
+    `file` (as pytest shows it, with `line` from 1) is where the test stands. `samples_bytes` are peaks of
+    the same test in fresh processes, where it was run again.
+    """
 
     __test__ = False
 
     nodeid: str
     outcome: Outcome
     verdict: Verdict = "none"
-    peak_bytes: int | None = None
-    peak_upper_bytes: int | None = None
-    total_peak_bytes: int | None = None
-    retained_bytes: int | None = None
-    duration_s: float | None = None
-    processes: int | None = None
+    file: str = ""
+    line: Count | None = None
+    peak_bytes: Bytes | None = None
+    peak_upper_bytes: Bytes | None = None
+    total_peak_bytes: Bytes | None = None
+    retained_bytes: SignedBytes | None = None
+    duration_s: Seconds | None = None
+    processes: Count | None = None
     source: Source | None = None
-    interval_s: float | None = None
-    budget_bytes: int | None = None
-    budget_total_bytes: int | None = None
-    budget_retained_bytes: int | None = None
+    interval_s: Seconds | None = None
+    budget_bytes: Bytes | None = None
+    budget_total_bytes: Bytes | None = None
+    budget_retained_bytes: Bytes | None = None
     isolated: bool = False
-    samples_bytes: tuple[int, ...] = ()
+    samples_bytes: tuple[Bytes, ...] = ()
     shares: tuple[ProcessShare, ...] = ()
     timeline: tuple[TimelinePoint, ...] = ()
     growth: Growth | None = None
@@ -102,12 +102,30 @@ class CalibrationPicture(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     gamma: float
-    overhead_bytes: int
-    base_bytes: int
+    overhead_bytes: Bytes
+    base_bytes: Bytes
     curved: bool
-    points: tuple[tuple[int, int], ...] = ()
+    points: tuple[tuple[Bytes, Bytes], ...] = ()
     curve: tuple[CurvePoint, ...] = ()
     caveats: tuple[str, ...] = ()
+
+
+class BaselineCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """How a session compares with its baseline as a whole; each test's own comparison is in its record.
+
+    `foreign` says in words how the two environments differ; `renamed` holds pairs of old and new node id;
+    `not_run` are tests that were not asked for. `accept_command` makes the present figures the baseline.
+    """
+
+    path: str
+    tolerance: str
+    accept_command: str
+    foreign: tuple[str, ...] = ()
+    new: tuple[str, ...] = ()
+    gone: tuple[str, ...] = ()
+    renamed: tuple[tuple[str, str], ...] = ()
+    skipped: tuple[str, ...] = ()
+    not_run: tuple[str, ...] = ()
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,5 +139,6 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     scales: tuple[ScaleTable, ...] = ()
     in_flight: tuple[InFlightTable, ...] = ()
     calibrations: tuple[CalibrationPicture, ...] = ()
+    baseline: BaselineCheck | None = None
     created: str = ""
     caveats: tuple[str, ...] = ()

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from pytest_membudget.records.quantities import Bytes
+
 Level = Literal["dask", "process", "thread", "sequential"]
 Cause = Literal[
     "ok",  # the function returned
@@ -44,12 +46,12 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 class Breakdown(msgspec.Struct, frozen=True, kw_only=True):
     """Where the peak went, in bytes; the parts add up to `peak_bytes`."""
 
-    peak_bytes: int
-    coordinator_bytes: int
-    workers_base_bytes: int
-    task_bytes: int
-    waiting_results_bytes: int
-    other_bytes: int
+    peak_bytes: Bytes
+    coordinator_bytes: Bytes
+    workers_base_bytes: Bytes
+    task_bytes: Bytes
+    waiting_results_bytes: Bytes
+    other_bytes: Bytes
     caveats: tuple[str, ...] = ()
 
 

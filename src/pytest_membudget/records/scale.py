@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 from pytest_membudget.records.measurement import TimelinePoint
+from pytest_membudget.records.quantities import Bytes, Count, Seconds, SignedBytes
 from pytest_membudget.records.run import Breakdown
 
 ScaleStatus = Literal["PASS", "HIGH", "FAIL"]
@@ -17,34 +18,34 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True):
     """One size of a job: rows and bytes in all, cut into batches, run by workers with some in flight."""
 
     name: str
-    rows: int
-    size_bytes: int
-    batches: int
-    workers: int
-    in_flight: int
+    rows: Count
+    size_bytes: Bytes
+    batches: Count
+    workers: Count
+    in_flight: Count
 
 
 class CurvePoint(msgspec.Struct, frozen=True, array_like=True):
     """A point of a fitted curve: central estimate and one-sided upper bound at `size_bytes`, in bytes."""
 
-    size_bytes: int
-    expected_bytes: int
-    bound_bytes: int
+    size_bytes: Bytes
+    expected_bytes: SignedBytes
+    bound_bytes: SignedBytes
 
 
 class ScaleRow(msgspec.Struct, frozen=True, kw_only=True):
     """One scale's run. `predicted_bytes` was fixed from the smaller scales before this one ran."""
 
     scale: Scale
-    peak_bytes: int
-    limit_bytes: int
-    budget_bytes: int | None
-    duration_s: float
+    peak_bytes: Bytes
+    limit_bytes: Bytes
+    budget_bytes: Bytes | None
+    duration_s: Seconds
     status: ScaleStatus
-    peak_upper_bytes: int | None = None
-    processed_rows: int | None = None
-    predicted_bytes: int | None = None
-    predicted_bound_bytes: int | None = None
+    peak_upper_bytes: Bytes | None = None
+    processed_rows: Count | None = None
+    predicted_bytes: Bytes | None = None
+    predicted_bound_bytes: Bytes | None = None
     timeline: tuple[TimelinePoint, ...] = ()
     breakdown: Breakdown | None = None
     caveats: tuple[str, ...] = ()
@@ -67,7 +68,7 @@ class LawFit(msgspec.Struct, frozen=True, kw_only=True):
     shape: LawShape
     slope: float
     slope_bound: float
-    base_bytes: int
+    base_bytes: SignedBytes
     curve: tuple[CurvePoint, ...] = ()
     caveats: tuple[str, ...] = ()
 
@@ -83,13 +84,13 @@ class ScaleTable(msgspec.Struct, frozen=True, kw_only=True):
 class InFlightRow(msgspec.Struct, frozen=True, kw_only=True):
     """One value of max_in_flight: measured, or predicted from those that were."""
 
-    max_in_flight: int
-    peak_bytes: int
-    limit_bytes: int
+    max_in_flight: Count
+    peak_bytes: Bytes
+    limit_bytes: Bytes
     items_per_s: float
     slowdown: float
     predicted: bool = False
-    verified_bytes: int | None = None
+    verified_bytes: Bytes | None = None
     breakdown: Breakdown | None = None
     caveats: tuple[str, ...] = ()
 
@@ -104,6 +105,6 @@ class InFlightTable(msgspec.Struct, frozen=True, kw_only=True):
 
     rows: tuple[InFlightRow, ...]
     target: float
-    recommended: int
+    recommended: Count
     reason: str
     caveats: tuple[str, ...] = ()

@@ -1,0 +1,18 @@
+"""The numbers that a file of ours may hold: a reader refuses what no machine can have measured."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from pytest_membudget.units import LARGEST_BYTES
+
+Bytes = Annotated[int, Meta(ge=0, le=LARGEST_BYTES)]
+"""A size."""
+SignedBytes = Annotated[int, Meta(ge=-LARGEST_BYTES, le=LARGEST_BYTES)]
+"""A difference of sizes."""
+Count = Annotated[int, Meta(ge=0, le=LARGEST_BYTES)]
+"""How many there are of something."""
+Seconds = Annotated[float, Meta(ge=0, le=1e12)]
+"""A duration."""

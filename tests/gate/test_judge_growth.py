@@ -1,0 +1,49 @@
+from pytest_membudget.gate import judge_growth
+from pytest_membudget.records.growth import Culprit, Growth, ResourceGrowth
+
+
+def growth(verdict, low, high, **more):
+    return Growth(
+        verdict=verdict,
+        bytes_per_call=(low + high) / 2,
+        low_bytes_per_call=low,
+        high_bytes_per_call=high,
+        allowed_bytes_per_call=64,
+        calls=2048,
+        duration_s=0.5,
+        **more,
+    )
+
+
+def test_a_leak_fails_with_both_numbers_and_its_culprit():
+    found = growth("leak", 900, 1100, culprits=(Culprit("site", "app.py:12", 990.0),))
+    judgement = judge_growth(found)
+    assert (judgement.verdict, judgement.failed) == ("leak", True)
+    assert judgement.message.splitlines() == [
+        "leak: 1000 B more per call, 64 B allowed",
+        "  measured  2,048 calls in 500 ms: 900 B to 1.07 KiB per call with 99% confidence",
+        "  how       heap in use, mmapped memory and Python's small blocks, after a collection at each boundary",
+        "  grows     app.py:12: 990 B per call",
+        "  next      look at what keeps app.py:12 alive between calls, or allow the growth: per_call=",
+    ]
+
+
+def test_descriptors_that_pile_up_are_named():
+    found = growth("leak", 0, 10, resources=(ResourceGrowth("descriptors", 1.0, ("/tmp/a",)),))
+    message = judge_growth(found).message
+    assert message.startswith("leak of descriptors: 1 more per call, 0 allowed")
+    assert "piles up  descriptors: 1 per call, such as /tmp/a" in message
+
+
+def test_inconclusive_is_a_caveat_and_fails_only_when_strict():
+    found = growth("inconclusive", 10, 500)
+    loose, strict = judge_growth(found), judge_growth(found, strict=True)
+    assert (loose.verdict, loose.failed, loose.message) == ("inconclusive", False, "")
+    assert loose.caveats == ("growth is inconclusive: between 10 B and 500 B per call, 64 B allowed",)
+    assert strict.failed
+    assert strict.message.startswith("growth is inconclusive")
+
+
+def test_clean_passes_in_silence():
+    judgement = judge_growth(growth("clean", 0, 1), strict=True)
+    assert (judgement.verdict, judgement.failed, judgement.message) == ("clean", False, "")
