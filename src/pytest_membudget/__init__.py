@@ -29,6 +29,7 @@ _PUBLIC = {
         IsolatedCrashError MeasurementError MembudgetError MissingExtraError OverBudgetError OversizeError
         TaskMemoryError TaskTimeoutError UnreadableFileError UsageError WatchdogStop WorkerKilledError
     """,
+    "inputs": "KINDS synthesize",
     "records.files": "FileCategory ResourceEstimate SyntheticFile",
     "records.growth": "Growth",
     "records.measurement": "Measurement MemoryLimit",

@@ -11,6 +11,8 @@ from pytest_membudget.errors import UnreadableFileError as UnreadableFileError
 from pytest_membudget.errors import UsageError as UsageError
 from pytest_membudget.errors import WatchdogStop as WatchdogStop
 from pytest_membudget.errors import WorkerKilledError as WorkerKilledError
+from pytest_membudget.inputs import KINDS as KINDS
+from pytest_membudget.inputs import synthesize as synthesize
 from pytest_membudget.records.files import FileCategory as FileCategory
 from pytest_membudget.records.files import ResourceEstimate as ResourceEstimate
 from pytest_membudget.records.files import SyntheticFile as SyntheticFile

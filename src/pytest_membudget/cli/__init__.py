@@ -11,7 +11,9 @@ from typing import Protocol, cast
 from pytest_membudget._version import __version__
 from pytest_membudget.errors import MembudgetError
 
-COMMANDS: dict[str, str] = {}
+COMMANDS: dict[str, str] = {
+    "synthesize": "write a file of exactly the asked size and kind",
+}
 
 EXIT_OK = 0
 EXIT_FAILED = 1

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import stat
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import msgspec
 
@@ -26,14 +28,26 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None
     Raises:
         OSError: the folder is missing, not writable or full; nothing is left behind then.
     """
+    with replacing(path) as stream:
+        stream.write(content.encode() if isinstance(content, str) else content)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A stream whose content takes the place of `path` when the block ends, and vanishes when it raises.
+
+    Raises:
+        OSError: the folder is missing, not writable or full, or `path` is something else than a plain file.
+    """
     target = Path(os.path.realpath(path))
-    data = content.encode() if isinstance(content, str) else content
+    if target.exists() and not target.is_file():
+        raise OSError(errno.EINVAL, "is not a plain file and cannot be replaced", str(path))
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
     try:
         with temporary.open("xb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
+            yield stream
         with contextlib.suppress(FileNotFoundError):
             temporary.chmod(stat.S_IMODE(target.stat().st_mode))
         temporary.replace(target)
