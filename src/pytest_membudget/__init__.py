@@ -36,6 +36,8 @@ _PUBLIC = {
     "records.monitor": "MemorySnapshot MonitorReport",
     "records.run": "BatchResult Breakdown LevelEvent Outcome",
     "records.scale": "Scale",
+    "runtime.estimator": "MemoryEstimator",
+    "runtime.files": "classify_file get_file_estimate",
 }
 _MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names.split()}
 

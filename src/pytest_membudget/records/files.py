@@ -27,6 +27,22 @@ class ResourceEstimate(msgspec.Struct, frozen=True):
     pool: Literal["shared", "isolated"]
 
 
+class BatchPreview(msgspec.Struct, frozen=True, kw_only=True):
+    """What a batch will ask for: files by category, the longest time limit, memory of its large files together."""
+
+    small: int
+    medium: int
+    large: int
+    timeout_s: float
+    large_memory_bytes: int
+    unclassified: int = 0
+
+    @property
+    def files(self) -> int:
+        """All files of the batch."""
+        return self.small + self.medium + self.large + self.unclassified
+
+
 class SyntheticFile(msgspec.Struct, frozen=True):
     """A generated file of exactly `size_bytes` with `rows` records of its kind."""
 

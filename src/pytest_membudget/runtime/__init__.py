@@ -1,1 +1,21 @@
-"""runtime."""
+"""Predict what a task will take, admit it when that fits, run it, and watch.
+
+1. `estimator` predicts a file's memory, `files` its category, time limit and pool;
+2. `ledger` decides who may start now: bytes against a budget, in order of arrival.
+"""
+
+from __future__ import annotations
+
+from pytest_membudget.runtime.estimator import MemoryEstimator
+from pytest_membudget.runtime.files import FileClasses, classify_file, get_file_estimate, preview_batch
+from pytest_membudget.runtime.ledger import Ledger, Ticket
+
+__all__ = [
+    "FileClasses",
+    "Ledger",
+    "MemoryEstimator",
+    "Ticket",
+    "classify_file",
+    "get_file_estimate",
+    "preview_batch",
+]
