@@ -30,9 +30,11 @@ _PUBLIC = {
         TaskMemoryError TaskTimeoutError UnreadableFileError UsageError WatchdogStop WorkerKilledError
     """,
     "inputs": "KINDS synthesize",
+    "measurement.limit": "memory_limit memory_reading",
+    "measurement.probe": "measure measuring",
     "records.files": "FileCategory ResourceEstimate SyntheticFile",
     "records.growth": "Growth",
-    "records.measurement": "Measurement MemoryLimit",
+    "records.measurement": "Measurement MemoryLimit MemoryReading",
     "records.monitor": "MemorySnapshot MonitorReport",
     "records.run": "BatchResult Breakdown LevelEvent Outcome",
     "records.scale": "Scale",

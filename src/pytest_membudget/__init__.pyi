@@ -13,12 +13,17 @@ from pytest_membudget.errors import WatchdogStop as WatchdogStop
 from pytest_membudget.errors import WorkerKilledError as WorkerKilledError
 from pytest_membudget.inputs import KINDS as KINDS
 from pytest_membudget.inputs import synthesize as synthesize
+from pytest_membudget.measurement.limit import memory_limit as memory_limit
+from pytest_membudget.measurement.limit import memory_reading as memory_reading
+from pytest_membudget.measurement.probe import measure as measure
+from pytest_membudget.measurement.probe import measuring as measuring
 from pytest_membudget.records.files import FileCategory as FileCategory
 from pytest_membudget.records.files import ResourceEstimate as ResourceEstimate
 from pytest_membudget.records.files import SyntheticFile as SyntheticFile
 from pytest_membudget.records.growth import Growth as Growth
 from pytest_membudget.records.measurement import Measurement as Measurement
 from pytest_membudget.records.measurement import MemoryLimit as MemoryLimit
+from pytest_membudget.records.measurement import MemoryReading as MemoryReading
 from pytest_membudget.records.monitor import MemorySnapshot as MemorySnapshot
 from pytest_membudget.records.monitor import MonitorReport as MonitorReport
 from pytest_membudget.records.run import BatchResult as BatchResult

@@ -1,1 +1,49 @@
-"""measurement."""
+"""What did it really take? Peaks from the kernel, process trees, fresh interpreters, and the real limit.
+
+1. `high_water` reads this process: exact, one system call.
+2. `limit` and `cgroups` say how much may be used, `environment` what else may change a figure.
+3. `probe` measures a block that runs here.
+
+Names are loaded when first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pytest_membudget.measurement.environment import environment as environment
+    from pytest_membudget.measurement.high_water import high_water_bytes as high_water_bytes
+    from pytest_membudget.measurement.high_water import reset_high_water_mark as reset_high_water_mark
+    from pytest_membudget.measurement.high_water import resident_bytes as resident_bytes
+    from pytest_membudget.measurement.high_water import tree_resident_bytes as tree_resident_bytes
+    from pytest_membudget.measurement.limit import memory_limit as memory_limit
+    from pytest_membudget.measurement.limit import memory_reading as memory_reading
+    from pytest_membudget.measurement.probe import Probe as Probe
+    from pytest_membudget.measurement.probe import measure as measure
+    from pytest_membudget.measurement.probe import measuring as measuring
+
+_MODULE_OF = {
+    "Probe": "probe",
+    "environment": "environment",
+    "high_water_bytes": "high_water",
+    "measure": "probe",
+    "measuring": "probe",
+    "memory_limit": "limit",
+    "memory_reading": "limit",
+    "reset_high_water_mark": "high_water",
+    "resident_bytes": "high_water",
+    "tree_resident_bytes": "high_water",
+}
+
+__all__ = sorted(_MODULE_OF)  # noqa: PLE0605 - every name is text
+
+
+def __getattr__(name: str) -> Any:
+    module = _MODULE_OF.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,69 @@
+import mmap
+
+import pytest
+
+from pytest_membudget import measure, measuring
+from pytest_membudget.errors import MeasurementError
+from pytest_membudget.measurement.probe import Probe
+
+pytestmark = pytest.mark.kernel
+MIB = 1024 * 1024
+SIZE = 64 * MIB
+
+
+def touch(size):
+    block = mmap.mmap(-1, size)
+    for offset in range(0, size, 4096):
+        block[offset] = 1
+    return block
+
+
+def spike(size):
+    touch(size).close()
+
+
+def near(size_bytes):
+    return pytest.approx(size_bytes, abs=max(MIB, size_bytes // 100))
+
+
+def test_a_spike_in_this_process_is_exact():
+    m = measure(spike, SIZE)
+    assert m.peak_bytes == near(SIZE)
+    assert m.exact
+    assert (m.source, m.processes, m.caveats) == ("kernel", 1, ())
+    assert m.total_peak_bytes == m.start_bytes + m.peak_bytes
+    assert abs(m.retained_bytes) < MIB
+
+
+def test_what_is_kept_counts_as_retained():
+    m = measure(touch, SIZE)
+    assert m.retained_bytes == near(SIZE)
+    m.value.close()
+
+
+def test_untouched_memory_is_not_counted():
+    m = measure(mmap.mmap, -1, SIZE)
+    assert m.peak_bytes < MIB
+    m.value.close()
+
+
+def test_the_users_exception_propagates_and_the_figure_is_there():
+    with pytest.raises(ZeroDivisionError), measuring("boom") as probe:
+        spike(SIZE)
+        raise ZeroDivisionError
+    assert probe.measurement.peak_bytes == near(SIZE)
+    assert probe.measurement.label == "boom"
+
+
+def test_a_block_inside_a_block_is_measured_in_both():
+    with measuring() as outer:
+        spike(SIZE)
+        with measuring() as inner:
+            spike(SIZE // 2)
+    assert outer.measurement.peak_bytes == near(SIZE)
+    assert inner.measurement.peak_bytes == near(SIZE // 2)
+
+
+def test_there_is_no_figure_before_the_end():
+    with pytest.raises(MeasurementError, match="when the block ends"):
+        _ = Probe().measurement
