@@ -1,0 +1,132 @@
+"""Does what a document tells its reader to do, in order, in the present folder: `python document_runner.py README.md`.
+
+A block with a title, such as ```python title="parsers.py", is written to that file. Any other python block is run in
+one namespace with the ones before it. In a console block the lines that start with `$ ` are run by bash, and what they
+print must be what the document shows: `...` stands for anything, figures may differ, and so may spacing. A command
+that fails must be followed by `$ echo $?`. Other blocks are only read.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+FENCE = re.compile(r'^(?P<indent> *)```(?P<language>\w*)(?: +title="(?P<title>[^"]+)")? *$')
+FIGURE = re.compile(r"[-+~≥≤<>]?\d[\d,.:]*(?: ?(?:[kMGT]i?B|B|ms|s|min|%)(?!\w))?")
+RULE = re.compile(r"[-=─━═]{3,}")
+
+
+class Block(NamedTuple):
+    line: int
+    language: str
+    title: str | None
+    text: str
+
+
+class Command(NamedTuple):
+    text: str
+    shown: list[str]
+
+
+def blocks(document: str) -> Iterator[Block]:
+    """The fenced blocks of a document; `line` is where their text starts."""
+    opened: Block | None = None
+    text: list[str] = []
+    for number, line in enumerate(document.splitlines(), 1):
+        fence = FENCE.match(line)
+        if opened is None and fence:
+            opened, text = Block(number + 1, fence["language"], fence["title"], ""), []
+        elif opened is not None and line.strip() == "```":
+            yield opened._replace(text=textwrap.dedent("\n".join(text)) + "\n")
+            opened = None
+        elif opened is not None:
+            text.append(line)
+    if opened is not None:
+        raise SystemExit(f"the block that starts at line {opened.line} does not end")
+
+
+def commands(text: str) -> list[Command]:
+    """The commands of a console block, each with the lines shown under it; a backslash joins lines."""
+    found: list[Command] = []
+    for line in text.rstrip("\n").splitlines():
+        if line.startswith("$ "):
+            found.append(Command(line.removeprefix("$ "), []))
+        elif found and found[-1].text.endswith("\\"):
+            found[-1] = Command(f"{found[-1].text[:-1]}{line.strip()}", [])
+        elif found:
+            found[-1].shown.append(line)
+        else:
+            raise SystemExit(f"a console block starts with {line!r}, not with a command")
+    return found
+
+
+def as_shown(printed: str, shown: list[str]) -> bool:
+    """Whether `printed` is what the document shows; a command under which nothing is shown may print anything."""
+    if not shown:
+        return True
+    lines = [re.escape(loosened(line)).replace(r"\.\.\.", ".*") for line in shown]
+    pattern = "\n".join(line if line != ".*" else "(?s:.*)" for line in lines)
+    # A line of dots alone may also stand for no line at all.
+    pattern = pattern.replace("\n(?s:.*)", "(?s:.*)").replace("(?s:.*)\n", "(?s:.*)")
+    text = "\n".join(map(loosened, printed.strip("\n").splitlines()))
+    return re.fullmatch(pattern.strip("\n"), text) is not None
+
+
+def loosened(line: str) -> str:
+    """A line without what may differ from machine to machine."""
+    return (
+        re.sub(r"\s+", " ", RULE.sub("---", FIGURE.sub("#", line.replace("...", "\0"))))
+        .replace("\0", "...")
+        .strip()
+    )
+
+
+def run_commands(block: Block) -> None:
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "COLUMNS": "80",
+        "NO_COLOR": "1",
+    }
+    status = 0
+    listed = commands(block.text)
+    for command, following in zip(listed, [*listed[1:], None], strict=True):
+        done = subprocess.run(
+            ["bash", "-c", f"(exit {status}); {command.text}"],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            check=False,
+        )
+        status = done.returncode
+        if not as_shown(done.stdout, command.shown):
+            shown = "\n".join(command.shown)
+            raise SystemExit(f"$ {command.text}\nprinted\n{done.stdout}\nbut the document shows\n{shown}")
+        if status and (following is None or following.text != "echo $?"):
+            raise SystemExit(
+                f"$ {command.text}\nended with {status} and no `$ echo $?` after it:\n{done.stdout}"
+            )
+
+
+def run_document(path: Path) -> None:
+    namespace = {"__name__": "document"}
+    sys.path.insert(0, str(Path.cwd()))
+    for block in blocks(path.read_text(encoding="utf-8")):
+        print(f"{path.name}:{block.line} {block.language} {block.title or ''}", flush=True)
+        if block.title:
+            Path(block.title).parent.mkdir(parents=True, exist_ok=True)
+            Path(block.title).write_text(block.text, encoding="utf-8")
+        elif block.language == "python":
+            # Blank lines put the document's own line numbers into tracebacks.
+            exec(compile("\n" * (block.line - 1) + block.text, str(path), "exec"), namespace)
+        elif block.language == "console":
+            run_commands(block)
+
+
+if __name__ == "__main__":
+    run_document(Path(sys.argv[1]))

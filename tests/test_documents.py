@@ -1,0 +1,86 @@
+"""README and docs are run: see `document_runner.py` for what a document may show."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from document_runner import as_shown, blocks, commands
+
+ROOT = Path(__file__).parents[1]
+RUNNER = ROOT / "tests" / "document_runner.py"
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("**/*.md"))]
+
+
+def run(document, folder):
+    """Runs a document as a user does: in an empty folder, by this interpreter, without pytest's own variables."""
+    outside = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_"))}
+    return subprocess.run(
+        [sys.executable, RUNNER, document],
+        check=False,
+        cwd=folder,
+        env=outside,
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_the_document_says_is_true(document, tmp_path):
+    done = run(document, tmp_path)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+
+
+@pytest.mark.parametrize(
+    "text, complaint",
+    [
+        ("```python\n\nassert 1 == 2\n```\n", 'false.md", line 3'),
+        ("```console\n$ echo one\ntwo\n```\n", "but the document shows\ntwo"),
+        ("```console\n$ exit 3\n```\n", "ended with 3"),
+        ("```python\n1\n", "does not end"),
+        (
+            '```python title="a.py"\nx = 1\n```\n```console\n$ python -c "from a import x; print(x)"\nno\n```\n',
+            "printed\n1",
+        ),
+    ],
+)
+def test_a_document_that_is_false_fails(text, complaint, tmp_path):
+    (tmp_path / "false.md").write_text(text)
+    done = run(tmp_path / "false.md", tmp_path)
+    assert done.returncode != 0
+    assert complaint in done.stderr
+
+
+def test_blocks_share_a_namespace_and_commands_know_the_last_status(tmp_path):
+    text = "```python\nx = 1\n```\n- in a list\n  ```python\n  assert x == 1\n  ```\n```console\n$ exit 3\n$ echo $?\n3\n```\n"
+    (tmp_path / "true.md").write_text(text)
+    assert run(tmp_path / "true.md", tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "printed, shown, same",
+    [
+        ("peak 187 MiB in 3.1 s\n", "peak 2.00 GiB in 98 ms", True),
+        ("peak 187 MiB\n", "valley 187 MiB", False),
+        ("a\nb\nc\n", "a\n...\nc", True),
+        ("a\nc\n", "a\n...\nc", True),
+        ("a\nb\nc\n", "...\nc", True),
+        ("a\nb\nc\n", "...\nb", False),
+        ("at /tmp/x/y.csv here\n", "at .../y.csv here", True),
+        ("name     1\n--------\n", "name 200\n---", True),
+        ("anything\n", "", True),
+    ],
+)
+def test_figures_spacing_and_dots_match_loosely_and_words_do_not(printed, shown, same):
+    assert as_shown(printed, shown.splitlines()) == same
+
+
+def test_a_block_keeps_its_title_and_a_command_its_continuation():
+    (block,) = blocks('```toml title="pyproject.toml"\n[tool]\n```\n')
+    assert (block.language, block.title, block.text) == ("toml", "pyproject.toml", "[tool]\n")
+    (command,) = commands("$ echo a \\\n    b\na b\n")
+    assert command.text == "echo a b" and command.shown == ["a b"]
