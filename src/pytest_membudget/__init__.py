@@ -25,6 +25,7 @@ from pytest_membudget._version import __version__
 
 # Names by the module that defines them; `__init__.pyi` tells type checkers the same (a test compares the two).
 _PUBLIC = {
+    "calibration": "Calibration fit_points load_calibration",
     "errors": """
         IsolatedCrashError MeasurementError MembudgetError MissingExtraError OverBudgetError OversizeError
         TaskMemoryError TaskTimeoutError UnreadableFileError UsageError WatchdogStop WorkerKilledError

@@ -1,0 +1,239 @@
+"""A calibration: measured points, what they predict, and how sure that is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+
+import msgspec
+
+from pytest_membudget.errors import UnreadableFileError, UsageError
+from pytest_membudget.records.calibration import CalibrationFile, CalibrationPoint, CalibrationQuality
+from pytest_membudget.records.report import CalibrationPicture
+from pytest_membudget.records.scale import CurvePoint
+from pytest_membudget.stats.bounds import rate_interval
+from pytest_membudget.stats.fitting import PeakFit, fit_peaks
+from pytest_membudget.units import Size, parse_share, parse_size
+
+EXTRAPOLATION = 1.25
+"""A size beyond this multiple of the largest calibrated size is extrapolated."""
+
+_CURVE_POINTS = 24
+_LEAST_POINTS = 3
+
+
+class Calibration:
+    """What one task adds to a warm worker, at any size: a central estimate and a tolerance bound.
+
+    All figures are bytes. `base_bytes`, the warm worker itself, is in none of the estimates.
+    """
+
+    def __init__(self, file: CalibrationFile) -> None:
+        _check(file)
+        self.file = file
+        self._fit = fit_peaks(file.points)
+
+    @property
+    def points(self) -> tuple[CalibrationPoint, ...]:
+        """What was measured, as (size_bytes, peak_bytes)."""
+        return self.file.points
+
+    @property
+    def content(self) -> float:
+        """The share of tasks that the bound covers, with `confidence`."""
+        return self.file.content
+
+    @property
+    def confidence(self) -> float:
+        """How often, over repeated calibrations, the bound covers that share."""
+        return self.file.confidence
+
+    @property
+    def base_bytes(self) -> int:
+        """A warm worker less a bare interpreter: charged once per worker, from its start."""
+        return self.file.base_bytes
+
+    @property
+    def overhead_bytes(self) -> int:
+        """The fitted peak of an empty input, never below 0."""
+        return round(max(0.0, self._fit.coefficients[0]))
+
+    @property
+    def gamma(self) -> float:
+        """Bytes of peak per byte of input; where the fit is curved, its mean slope over the calibrated sizes."""
+        if not self.curved:
+            return max(0.0, self._fit.slope)
+        smallest = min(point.size_bytes for point in self.points)
+        rise = self._fit.expect(self.max_size_bytes) - self._fit.expect(smallest)
+        return rise / (self.max_size_bytes - smallest)
+
+    @property
+    def curved(self) -> bool:
+        """Whether the peak grows faster than the size."""
+        return self._fit.curved
+
+    @property
+    def max_size_bytes(self) -> int:
+        """The largest calibrated size."""
+        return max(point.size_bytes for point in self.points)
+
+    @property
+    def seconds_per_mb(self) -> float | None:
+        """Time per 10⁶ bytes, total over total; `None` where no times were taken."""
+        size_bytes = sum(point.size_bytes for point in self.points)
+        return sum(self.file.durations_s) / size_bytes * 1e6 if self.file.durations_s and size_bytes else None
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """Plain sentences of doubt, empty where there is none."""
+        fitted = []
+        if len({point.size_bytes for point in self.points}) == 1:
+            fitted.append("all points have one size, so nothing is known of how the peak grows with size")
+        if self.curved:
+            fitted.append("the peak grows faster than the size: no single γ describes it, ask bound(size)")
+        return (*self.file.caveats, *fitted)
+
+    def expect(self, size: Size) -> int:
+        """The central estimate for an input of `size`."""
+        return round(self._fit.expect(parse_size(size)))
+
+    def bound(self, size: Size, *, content: float | None = None) -> int:
+        """The tolerance bound for an input of `size`, never below a peak seen at that size or a smaller one."""
+        size_bytes = parse_size(size)
+        seen = max((point.peak_bytes for point in self.points if point.size_bytes <= size_bytes), default=0)
+        bound = self._fit.bound(size_bytes, content=content or self.content, confidence=self.confidence)
+        return max(seen, round(bound))
+
+    def is_extrapolated(self, size: Size) -> bool:
+        """Whether `size` is beyond 1.25 × the largest calibrated size."""
+        return parse_size(size) > EXTRAPOLATION * self.max_size_bytes
+
+    @cached_property
+    def quality(self) -> CalibrationQuality | None:
+        """Each size predicted from the others alone; `None` with fewer than three sizes."""
+        return _leave_one_size_out(self.points, self.content, self.confidence)
+
+    def picture(self, name: str = "") -> CalibrationPicture:
+        """The calibration as a report shows it."""
+        last = EXTRAPOLATION * self.max_size_bytes
+        sizes = [round(last * step / _CURVE_POINTS) for step in range(_CURVE_POINTS + 1)]
+        return CalibrationPicture(
+            name=name or self.file.function,
+            gamma=self.gamma,
+            overhead_bytes=self.overhead_bytes,
+            base_bytes=self.base_bytes,
+            curved=self.curved,
+            points=tuple((point.size_bytes, point.peak_bytes) for point in self.points),
+            curve=tuple(CurvePoint(size, self.expect(size), self.bound(size)) for size in sizes),
+            caveats=self.caveats,
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the calibration as JSON, whole or not at all.
+
+        Raises:
+            OSError: the folder is missing, not writable or full.
+        """
+        from pytest_membudget.records.storage import encode_json, write_atomically
+
+        write_atomically(path, encode_json(self.file))
+
+    def __repr__(self) -> str:
+        return (
+            f"<Calibration of {self.file.function or 'given points'}: γ={self.gamma:.3g}, "
+            f"overhead_bytes={self.overhead_bytes}, {len(self.points)} points>"
+        )
+
+
+def fit_points(
+    points: Iterable[tuple[Size, Size]], content: float | str = 0.95, confidence: float | str = 0.95
+) -> Calibration:
+    """The calibration that follows from figures one has: (size, peak) of at least three tasks.
+
+    Raises:
+        UsageError: fewer than three points, or content or confidence not between 0 and 1.
+        ValueError: a size or a peak that cannot be read.
+    """
+    pairs = tuple(CalibrationPoint(_whole(size), _whole(peak)) for size, peak in points)
+    share, sureness = parse_share(content), parse_share(confidence)
+    return _from_points(pairs, share, sureness)
+
+
+def load_calibration(path: str | os.PathLike[str]) -> Calibration:
+    """The calibration saved at `path`.
+
+    Raises:
+        FileNotFoundError: there is none.
+        UnreadableFileError: the file is not a calibration, or a newer version of one.
+    """
+    from pytest_membudget.records.storage import read_json
+
+    file = read_json(path, CalibrationFile, what="a calibration")
+    try:
+        return Calibration(file)
+    except ValueError as error:
+        raise UnreadableFileError(f"{path} is not a calibration: {error}") from None
+
+
+def complete(file: CalibrationFile) -> Calibration:
+    """The calibration of `file`, its figures for readers filled in from the fit."""
+    fitted = Calibration(file)
+    return Calibration(
+        msgspec.structs.replace(
+            file, gamma=fitted.gamma, overhead_bytes=fitted.overhead_bytes, curved=fitted.curved
+        )
+    )
+
+
+def _from_points(points: tuple[CalibrationPoint, ...], content: float, confidence: float) -> Calibration:
+    return complete(CalibrationFile(points=points, content=content, confidence=confidence))
+
+
+def _whole(size: Size | float) -> int:
+    return parse_size(round(size) if isinstance(size, float) else size)
+
+
+def _check(file: CalibrationFile) -> None:
+    if len(file.points) < _LEAST_POINTS:
+        raise UsageError(
+            f"{len(file.points)} points say nothing of the scatter; measure at least {_LEAST_POINTS} tasks"
+        )
+    for name, share in (("content", file.content), ("confidence", file.confidence)):
+        if not 0 < share < 1:
+            raise UsageError(f"{name}={share} is not between 0 and 1; write 0.95")
+    for point in file.points:
+        parse_size(point.size_bytes), parse_size(point.peak_bytes)
+    if file.durations_s and len(file.durations_s) != len(file.points):
+        raise UsageError(f"{len(file.durations_s)} durations do not belong to {len(file.points)} points")
+
+
+def _leave_one_size_out(
+    points: Sequence[CalibrationPoint], content: float, confidence: float
+) -> CalibrationQuality | None:
+    sizes = sorted({point.size_bytes for point in points})
+    if len(sizes) < _LEAST_POINTS:
+        return None
+    errors, bounds, peaks, under = [], 0.0, 0.0, 0
+    for left_out in sizes:
+        rest = [point for point in points if point.size_bytes != left_out]
+        if len(rest) < _LEAST_POINTS:
+            continue
+        fit: PeakFit = fit_peaks(rest)
+        seen = max((point.peak_bytes for point in rest if point.size_bytes <= left_out), default=0)
+        bound = max(seen, fit.bound(left_out, content=content, confidence=confidence))
+        for peak in (point.peak_bytes for point in points if point.size_bytes == left_out):
+            errors.append(abs(fit.expect(left_out) - peak) / max(1, peak))
+            under += peak > bound
+            bounds, peaks = bounds + bound, peaks + peak
+    if not errors:
+        return None
+    low, high = rate_interval(under, len(errors))
+    return CalibrationQuality(
+        error=sum(errors) / len(errors),
+        judged=len(errors),
+        under_predicted=under,
+        under_low=low,
+        under_high=high,
+        over_allocation=bounds / max(1.0, peaks) - 1,
+    )

@@ -1,0 +1,57 @@
+"""What a calibration measured, as it is kept in a file, and what it says of its own quality."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from pytest_membudget.records.report import Environment
+
+
+class CalibrationPoint(NamedTuple):
+    """One measured task: its input's size and what it added at its peak, in bytes."""
+
+    size_bytes: int
+    peak_bytes: int
+
+
+class CalibrationQuality(msgspec.Struct, frozen=True, kw_only=True):
+    """How well each size is predicted from the other sizes alone.
+
+    `error` is the mean of |estimate − peak| / peak; `under_predicted` of the `judged` points lay above their
+    bound, a rate that the interval from `under_low` to `under_high` holds with 95% confidence; `over_allocation`
+    is Σ bound / Σ peak − 1.
+    """
+
+    error: float
+    judged: int
+    under_predicted: int
+    under_low: float
+    under_high: float
+    over_allocation: float
+
+
+class CalibrationFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A saved calibration: what was measured, how it is to be read, and where it was taken.
+
+    The fit follows from `points`, `content` and `confidence`; `gamma`, `overhead_bytes` and `curved` repeat it
+    for readers of the file. `source_digest` is the SHA-256 of the module that defines `function`.
+    """
+
+    points: tuple[CalibrationPoint, ...]
+    content: float
+    confidence: float
+    format: Literal["membudget-calibration"] = "membudget-calibration"
+    version: Literal[1] = 1
+    function: str = ""
+    source_digest: str = ""
+    kind: str = ""
+    base_bytes: int = 0
+    gamma: float = 0.0
+    overhead_bytes: int = 0
+    curved: bool = False
+    durations_s: tuple[float, ...] = ()
+    environment: Environment = Environment()
+    created: str = ""
+    caveats: tuple[str, ...] = ()

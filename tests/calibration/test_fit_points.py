@@ -1,0 +1,105 @@
+import json
+import math
+
+import pytest
+
+from pytest_membudget import Calibration, UnreadableFileError, UsageError, fit_points, load_calibration
+
+MB = 1_000_000
+PARSER = [
+    (size * MB, 20 * MB + 3 * size * MB + wiggle) for size in (1, 2, 4, 8) for wiggle in (0, 9_000, -9_000)
+]
+
+
+def test_points_become_gamma_and_overhead():
+    found = fit_points(PARSER)
+    assert (found.gamma, found.overhead_bytes) == (
+        pytest.approx(3, rel=1e-3),
+        pytest.approx(20 * MB, rel=1e-3),
+    )
+    assert (found.curved, found.base_bytes, found.max_size_bytes) == (False, 0, 8 * MB)
+    assert found.points == tuple(PARSER)
+
+
+def test_the_bound_lies_above_the_estimate_and_sizes_may_be_text():
+    found = fit_points(PARSER)
+    assert found.expect("4 MB") < found.bound("4 MB") < found.bound("4 MB", content=0.99) < 1.01 * 32 * MB
+
+
+def test_the_bound_is_never_below_a_peak_seen_at_that_size_or_a_smaller_one():
+    spike = [*PARSER, *PARSER, *PARSER, (2 * MB, 90 * MB)]
+    found = fit_points(spike)
+    assert found.bound(2 * MB) >= 90 * MB
+    assert found.bound(3 * MB) >= 90 * MB
+    assert found.bound(1 * MB) < 90 * MB
+
+
+def test_beyond_a_quarter_more_than_the_largest_size_is_extrapolated():
+    found = fit_points(PARSER)
+    assert not found.is_extrapolated("10 MB")
+    assert found.is_extrapolated(10 * MB + 1)
+
+
+def test_a_quadratic_peak_gets_a_curved_bound():
+    found = fit_points([(size * MB, MB + size * size * MB) for size in (1, 2, 4, 8)])
+    assert found.curved
+    assert found.expect("16 MB") == pytest.approx(257 * MB, rel=0.01)
+    assert any("faster than the size" in caveat for caveat in found.caveats)
+
+
+def test_quality_is_judged_size_by_size():
+    quality = fit_points(PARSER).quality
+    assert quality.judged == len(PARSER)
+    assert quality.error < 0.001
+    assert 0 <= quality.under_low <= quality.under_predicted / quality.judged <= quality.under_high <= 1
+    assert quality.over_allocation < 0.01
+
+
+def test_a_saved_calibration_reads_back(tmp_path):
+    found, path = fit_points(PARSER, content=0.9), tmp_path / "parser.json"
+    found.save(path)
+    again = load_calibration(path)
+    assert (again.file, again.bound(5 * MB)) == (found.file, found.bound(5 * MB))
+    assert json.loads(path.read_text())["gamma"] == pytest.approx(3, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[]",
+        b'{"format": "membudget-report"}',
+        b'{"points": [[1, 2], [2, 3]], "content": 0.95, "confidence": 0.95}',
+        b'{"points": [[1, 2], [2, 3], [3, -4]], "content": 0.95, "confidence": 0.95}',
+        b'{"points": [[1, 2], [2, 3], [3, 4]], "content": 7, "confidence": 0.95}',
+        b'{"version": 2, "points": [[1, 2], [2, 3], [3, 4]], "content": 0.9, "confidence": 0.95}',
+    ],
+)
+def test_a_file_that_is_no_calibration_is_refused_in_one_sentence(tmp_path, content):
+    path = tmp_path / "odd.json"
+    path.write_bytes(content)
+    with pytest.raises(UnreadableFileError, match="is not a calibration"):
+        load_calibration(path)
+
+
+def test_what_cannot_be_fitted_is_refused():
+    with pytest.raises(UsageError, match="at least 3"):
+        fit_points(PARSER[:2])
+    with pytest.raises(ValueError, match="content"):
+        fit_points(PARSER, content=1)
+    with pytest.raises(ValueError, match="negative"):
+        fit_points([(1, 2), (2, 3), (3, -4)])
+
+
+def test_one_size_is_said_to_tell_nothing_of_growth():
+    found = fit_points([(MB, 5 * MB)] * 3)
+    assert (found.gamma, found.quality) == (0, None)
+    assert "nothing is known" in found.caveats[0]
+
+
+def test_a_picture_carries_the_curve_for_a_report():
+    picture = fit_points(PARSER).picture("parser")
+    assert picture.curve[-1].size_bytes == 10 * MB
+    assert all(point.expected_bytes <= point.bound_bytes for point in picture.curve)
+    assert isinstance(fit_points(PARSER), Calibration)
+    assert not math.isnan(picture.gamma)

@@ -1,0 +1,127 @@
+import pytest
+
+from pytest_membudget.calibration import (
+    PRESETS,
+    assert_law,
+    check_law,
+    chosen_scales,
+    configured_scales,
+    default_scales,
+    fit_law,
+    predict_next,
+    scale_row,
+)
+from pytest_membudget.calibration.scales import parse_slope
+from pytest_membudget.errors import OverBudgetError, UsageError
+from pytest_membudget.records.measurement import Measurement
+
+MB = 1_000_000
+SCALES = default_scales()
+
+
+def row(name, peak_mb, smaller=(), **options):
+    peak = round(peak_mb * MB)
+    measurement = Measurement(
+        peak_bytes=peak,
+        peak_upper_bytes=peak,
+        total_peak_bytes=peak + 30 * MB,
+        start_bytes=30 * MB,
+        end_bytes=30 * MB,
+        duration_s=2.0,
+        processes=3,
+        source="kernel",
+    )
+    return scale_row(SCALES[name], measurement, limit_bytes=1000 * MB, smaller=smaller, **options)
+
+
+def rows(*peaks_mb):
+    found = []
+    for name, peak in zip(SCALES, peaks_mb, strict=False):
+        found.append(row(name, peak, tuple(found)))
+    return found
+
+
+def test_the_reference_shapes_are_presets():
+    shapes = [(s.rows, s.batches, s.workers, s.in_flight) for s in PRESETS.values()]
+    assert shapes == [(50_000, 1, 4, 1), (150_000, 3, 6, 3), (500_000, 10, 8, 10)]
+
+
+def test_scales_are_chosen_by_name_and_ordered_by_size():
+    assert [scale.name for scale in chosen_scales(("medium", "micro", "medium"))] == ["micro", "medium"]
+    with pytest.raises(UsageError, match="there is no scale 'tiny'; there are: micro, small"):
+        chosen_scales(("tiny",))
+
+
+def test_a_project_changes_and_adds_scales():
+    found = configured_scales(
+        {"large": {"size": "64 MB", "in_flight": 3}, "night": {"rows": 7, "size": "1 GB"}}
+    )
+    assert (found["large"].size_bytes, found["large"].in_flight, found["large"].batches) == (64 * MB, 3, 8)
+    assert (found["night"].rows, found["night"].workers) == (7, 2)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"colour": 1}, {"rows": 0}, {"workers": True}, {"batches": "3"}, {"size": "3"}, {"size": "0 B"}],
+)
+def test_a_scale_that_makes_no_sense_is_named(fields):
+    with pytest.raises(UsageError, match="scale 'odd' has"):
+        configured_scales({"odd": fields})
+
+
+def test_a_row_is_graded_by_budget_and_by_target():
+    assert row("micro", 500).status == "PASS"
+    assert row("micro", 701).status == "HIGH"
+    assert row("micro", 600, target="50%").status == "HIGH"
+    assert row("micro", 500, budget="400 MB").status == "FAIL"
+
+
+def test_a_larger_scale_is_foretold_from_the_smaller_ones_alone():
+    found = rows(22, 28, 53, 148)
+    assert [r.predicted_bytes for r in found[:2]] == [None, None]
+    assert found[2].predicted_bytes == pytest.approx(52 * MB, rel=0.01)
+    assert found[2].predicted_bound_bytes is None
+    assert found[3].predicted_bytes == pytest.approx(150 * MB, rel=0.03)
+    assert found[3].predicted_bound_bytes >= found[3].predicted_bytes
+    assert predict_next(found[:1], SCALES["large"]) is None
+
+
+def test_a_law_carries_its_slope_its_bound_and_its_curve():
+    law = fit_law(rows(22, 28.1, 52))
+    assert (law.shape, law.slope) == ("linear", pytest.approx(4, rel=0.02))
+    assert law.slope < law.slope_bound < 4.5
+    assert [point.size_bytes for point in law.curve][-1] == SCALES["medium"].size_bytes
+    assert fit_law(rows(22)) is None
+    assert "no bound" in fit_law(rows(22, 28)).caveats[0]
+
+
+def test_a_law_that_holds_passes():
+    assert assert_law(rows(50, 50.4, 50.1), "flat").shape == "flat"
+    assert assert_law(rows(22, 28.1, 52), "linear", "8 B/B").shape == "linear"
+    assert assert_law(rows(22, 28.1, 52)).shape == "linear"
+
+
+@pytest.mark.parametrize(
+    ("peaks", "law", "at_most"),
+    [
+        ((22, 28, 52), "flat", None),
+        ((22, 28, 52), "linear", "3 B/B"),
+        ((22, 34, 500), "linear", None),
+        ((50, 50, 52), "flat", "0.1 B/B"),
+        ((22, 28, 52), None, "3 B/B"),
+    ],
+)
+def test_a_law_that_does_not_hold_says_what_was_seen(peaks, law, at_most):
+    with pytest.raises(OverBudgetError, match=r"does not hold.*MiB at"):
+        assert_law(rows(*peaks), law, at_most)
+
+
+def test_laws_and_slopes_are_checked_before_anything_runs():
+    assert (parse_slope("8 B/B"), parse_slope("1.5kB/B"), parse_slope("2 MB/MB")) == (8, 1500, 2)
+    for text in ("8", "8 B", "B/B", "8 B/row"):
+        with pytest.raises(UsageError, match="not a slope"):
+            check_law("linear", text)
+    with pytest.raises(UsageError, match="not a law"):
+        check_law("cubic", None)
+    with pytest.raises(UsageError, match="at least two scales"):
+        assert_law(rows(50), "flat")

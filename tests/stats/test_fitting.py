@@ -1,0 +1,74 @@
+import random
+from statistics import NormalDist
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_membudget.stats.fitting import LEAST_BYTES, fit_line, fit_peaks
+
+MB = 1_000_000
+
+
+def noisy(peak, seed, scatter=0.02, sizes=(1, 2, 4, 8), repeats=3):
+    source = random.Random(seed)
+    return [(size * MB, peak(size * MB) * source.gauss(1, scatter)) for size in sizes for _ in range(repeats)]
+
+
+def test_an_exact_line_is_found_exactly():
+    fit = fit_peaks([(size * MB, 20 * MB + 3.3 * size * MB) for size in (1, 2, 4, 8)])
+    assert (fit.slope, fit.expect(0), fit.curved) == (pytest.approx(3.3), pytest.approx(20 * MB), False)
+
+
+def test_the_weighted_fit_is_that_of_numpy():
+    points = noisy(lambda size: 5 * MB + 6.7 * size, seed=4)
+    fit = fit_line(points)
+    weights = [1 / fit.expect(size) for size, _ in points]
+    slope, start = np.polyfit([x for x, _ in points], [y for _, y in points], 1, w=weights)
+    assert (fit.slope, fit.expect(0)) == (pytest.approx(slope, rel=1e-3), pytest.approx(start, rel=1e-3))
+
+
+def test_a_quadratic_peak_is_caught_as_curved_and_a_linear_one_is_not():
+    assert fit_peaks(noisy(lambda size: 2 * MB + size * size / MB, seed=1)).curved
+    assert not fit_peaks([(size * MB, 3 * size * MB + size) for size in (1, 2, 4, 8)]).curved
+    concave = [(size * MB, size**0.5 * 10 * MB) for size in (1, 2, 4, 8)]
+    assert not fit_peaks(concave).curved
+
+
+def test_the_tolerance_bound_keeps_its_promise():
+    scatter, trials = 0.05, 300
+    size, peak = 5 * MB, 20 * MB + 3.3 * 5 * MB
+    kept = 0
+    for seed in range(trials):
+        points = noisy(lambda size: 20 * MB + 3.3 * size, seed, scatter)
+        bound = fit_line(points).bound(size, content=0.95, confidence=0.95)
+        kept += NormalDist(peak, peak * scatter).cdf(bound) >= 0.95
+    assert 0.92 <= kept / trials <= 0.98
+
+
+def test_a_prediction_bound_needs_freedom_and_lies_below_the_tolerance_bound():
+    points = noisy(lambda size: 20 * MB + 3.3 * size, seed=3)
+    fit = fit_line(points)
+    assert fit.expect(MB) < fit.prediction_bound(MB, confidence=0.95)
+    assert fit.prediction_bound(MB, confidence=0.95) < fit.bound(MB, content=0.95, confidence=0.95)
+    two = fit_line([(MB, 5 * MB), (2 * MB, 7 * MB)])
+    assert two.prediction_bound(3 * MB, confidence=0.95) == two.expect(3 * MB) == pytest.approx(9 * MB)
+
+
+def test_one_size_gives_a_constant_and_two_points_an_error():
+    assert fit_peaks([(MB, 2 * MB), (MB, 4 * MB), (MB, 3 * MB)]).expect(9 * MB) == pytest.approx(
+        3 * MB, rel=0.1
+    )
+    with pytest.raises(ValueError, match="3 or more"):
+        fit_peaks([(1, 1), (2, 2)])
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 10**12), st.integers(0, 10**12)), min_size=3, max_size=12),
+    st.integers(0, 10**13),
+)
+def test_any_points_give_a_finite_bound_at_or_above_the_estimate(points, size):
+    fit = fit_peaks(points)
+    assert 0 <= fit.expect(size) <= fit.bound(size, content=0.95, confidence=0.95) < float("inf")
+    assert LEAST_BYTES > 0

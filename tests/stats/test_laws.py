@@ -1,0 +1,38 @@
+import pytest
+
+from pytest_membudget.stats.laws import judge_law
+
+MB = 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("peaks_mb", "shape"),
+    [
+        ((50, 50.5, 50.2), "flat"),
+        ((51, 54, 70), "linear"),
+        ((5, 20, 101), "linear"),
+        ((51, 66, 450), "worse"),
+        ((70, 60, 50), "flat"),
+    ],
+)
+def test_the_shape_of_three_scales(peaks_mb, shape):
+    points = [(size * MB, peak * MB) for size, peak in zip((1, 4, 20), peaks_mb, strict=True)]
+    assert judge_law(points).shape == shape
+
+
+def test_the_order_of_the_rows_does_not_matter_and_the_slope_has_a_bound():
+    law = judge_law([(20 * MB, 101 * MB), (1 * MB, 5 * MB), (4 * MB, 20 * MB)])
+    assert law.slope == pytest.approx(5.05, rel=0.01)
+    assert law.slope_low < law.slope < law.slope_high < 5.5
+
+
+def test_two_scales_give_a_slope_without_a_bound_and_one_gives_none():
+    law = judge_law([(1 * MB, 5 * MB), (4 * MB, 20 * MB)])
+    assert (law.slope, law.slope_high) == (pytest.approx(5), None)
+    with pytest.raises(ValueError, match="at least two scales"):
+        judge_law([(1 * MB, 5 * MB), (1 * MB, 6 * MB)])
+
+
+def test_many_scales_use_the_test_of_curvature():
+    curved = [(size * MB, (10 + 0.2 * size * size) * MB) for size in (1, 2, 4, 8, 16)]
+    assert judge_law(curved).shape == "worse"
