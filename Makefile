@@ -3,6 +3,9 @@
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# The peers that benchmarks compare with are pytest plugins that switch themselves on: they get a place of their own.
+BENCH_VENV := .venv-bench
+BENCH_READY := $(BENCH_VENV)/.ready
 # The first interpreter that really starts and is new enough.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
@@ -38,9 +41,16 @@ test-all: lint
 	$(BIN)/python -m pytest -m "slow or not slow"
 	$(BIN)/nox
 
-bench: $(READY)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
-	$(BIN)/python -m pytest benchmarks -o addopts= -o testpaths=benchmarks -p no:cacheprovider -s
+$(BENCH_READY): pyproject.toml benchmarks/requirements.txt
+	@test -x $(BENCH_VENV)/bin/python || $(PYTHON) -m venv $(BENCH_VENV)
+	@echo "installing into $(BENCH_VENV), with the peers to compare with"
+	@$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]' -r benchmarks/requirements.txt
+	@touch $(BENCH_READY)
+
+# BENCH=benchmarks/test_inputs.py runs one question only.
+BENCH ?= benchmarks
+bench: $(BENCH_READY)
+	$(BENCH_VENV)/bin/python -m pytest $(BENCH) -o addopts=-ra -o timeout=1800 -p no:cacheprovider -p no:monitor -p no:memray
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build dist
+	rm -rf $(VENV) $(BENCH_VENV) .mypy_cache .ruff_cache .pytest_cache build dist
