@@ -41,6 +41,7 @@ _PUBLIC = {
     "records.scale": "Scale",
     "runtime.estimator": "MemoryEstimator",
     "runtime.files": "classify_file get_file_estimate",
+    "runtime.semaphore": "MemorySemaphore",
 }
 _MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names.split()}
 

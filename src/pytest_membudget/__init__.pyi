@@ -37,3 +37,4 @@ from pytest_membudget.records.scale import Scale as Scale
 from pytest_membudget.runtime.estimator import MemoryEstimator as MemoryEstimator
 from pytest_membudget.runtime.files import classify_file as classify_file
 from pytest_membudget.runtime.files import get_file_estimate as get_file_estimate
+from pytest_membudget.runtime.semaphore import MemorySemaphore as MemorySemaphore

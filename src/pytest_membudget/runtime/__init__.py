@@ -1,7 +1,8 @@
 """Predict what a task will take, admit it when that fits, run it, and watch.
 
 1. `estimator` predicts a file's memory, `files` its category, time limit and pool;
-2. `ledger` decides who may start now: bytes against a budget, in order of arrival.
+2. `ledger` decides who may start now: bytes against a budget, in order of arrival; `semaphore` makes threads wait
+   for it.
 """
 
 from __future__ import annotations
@@ -9,11 +10,14 @@ from __future__ import annotations
 from pytest_membudget.runtime.estimator import MemoryEstimator
 from pytest_membudget.runtime.files import FileClasses, classify_file, get_file_estimate, preview_batch
 from pytest_membudget.runtime.ledger import Ledger, Ticket
+from pytest_membudget.runtime.semaphore import Lease, MemorySemaphore
 
 __all__ = [
     "FileClasses",
+    "Lease",
     "Ledger",
     "MemoryEstimator",
+    "MemorySemaphore",
     "Ticket",
     "classify_file",
     "get_file_estimate",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import bisect
-import importlib
 import math
 from collections.abc import Iterable
 from typing import Literal
 
 from pytest_membudget.errors import UsageError
+from pytest_membudget.measurement import memory_limit
 from pytest_membudget.runtime.parameters import count_of, factor_of, share_of, size_of
 from pytest_membudget.units import Size
 
@@ -69,10 +69,7 @@ class MemoryEstimator:
         At least 1, also where even one does not fit; at most one a file. Without a `limit` the real one counts.
         """
         share = share_of("eta", eta)
-        if limit is None:
-            limit_bytes = int(importlib.import_module("pytest_membudget.measurement").memory_limit().bytes)
-        else:
-            limit_bytes = size_of("limit", limit)
+        limit_bytes = memory_limit().bytes if limit is None else size_of("limit", limit)
         total_bytes, workers = self.base_bytes, 0
         for estimate_bytes in self._largest_first(sizes):
             total_bytes += estimate_bytes

@@ -1,0 +1,105 @@
+"""How much may be granted where nobody named a budget: what is really available now, read again and again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from pytest_membudget.measurement import memory_reading, tree_resident_bytes
+from pytest_membudget.records.measurement import MemoryReading
+from pytest_membudget.runtime.parameters import share_of
+
+ReadMemory = Callable[[], MemoryReading]
+
+RESERVE_SHARE = 0.20
+"""Share of the limit that is never granted: for the system, and for growth outside the leases."""
+
+REREAD_S = 0.05
+"""Seconds between two looks at the memory while somebody waits for it: nobody tells us when others give some back."""
+
+
+def read_memory() -> MemoryReading:
+    """The real limit and what is free under it."""
+    return memory_reading()
+
+
+class AvailableBudget:
+    """The limit less a reserve, less what others use, as it changes.
+
+    A lease's memory is promised first and becomes resident later; from then on it lowers what is available as well.
+    So that it is not counted twice, the resident part of the leases is added back. Nobody can tell it apart from
+    other memory, but it cannot be more than was granted, nor than this process and its children grew since no lease
+    was out, nor than use grew altogether since then. The least of the three is added.
+    """
+
+    def __init__(
+        self,
+        reading: ReadMemory = read_memory,
+        *,
+        reserve: float | str = RESERVE_SHARE,
+        own_bytes: Callable[[], int] | None = None,
+    ) -> None:
+        self._reading = reading
+        self._reserve = 0.0 if reserve == 0 else share_of("reserve", reserve)
+        self._own_bytes = own_bytes or own_tree_bytes
+        self._available_when_empty_bytes = 0
+        self._own_when_empty_bytes = 0
+        self.limit_bytes = 0
+
+    @property
+    def reserve_bytes(self) -> int:
+        """What is kept back of the limit, as last read."""
+        return round(self.limit_bytes * self._reserve)
+
+    def read(self, granted_bytes: int) -> int:
+        """The budget now, in bytes, of which `granted_bytes` are out. The first reading must be of an empty ledger."""
+        reading = self._reading()
+        own_bytes = self._own_bytes()
+        self.limit_bytes = reading.limit.bytes
+        if granted_bytes == 0:
+            self._available_when_empty_bytes = reading.available_bytes
+            self._own_when_empty_bytes = own_bytes
+        resident_bytes = min(
+            granted_bytes,
+            max(0, own_bytes - self._own_when_empty_bytes),
+            max(0, self._available_when_empty_bytes - reading.available_bytes),
+        )
+        return max(0, reading.available_bytes + resident_bytes - self.reserve_bytes)
+
+
+def own_tree_bytes() -> int:
+    """Resident memory of this process and of all below it, in bytes."""
+    return sum(tree_resident_bytes(_own_tree()).values())
+
+
+def _own_tree() -> list[int]:
+    pids = [os.getpid()]
+    for pid in pids:  # grows while it is walked
+        pids += _children(pid)
+    return pids
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        threads = list(Path(f"/proc/{pid}/task").iterdir())
+    except OSError:
+        return _children_by_psutil(pid)
+    found: list[int] = []
+    for thread in threads:
+        try:
+            found += map(int, (thread / "children").read_bytes().split())
+        except OSError:
+            continue  # the thread has ended meanwhile
+    return found
+
+
+def _children_by_psutil(pid: int) -> list[int]:
+    try:
+        import psutil
+    except ImportError:
+        return []
+    try:
+        return [child.pid for child in psutil.Process(pid).children()]
+    except psutil.Error:
+        return []
