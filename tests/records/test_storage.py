@@ -63,7 +63,7 @@ def test_a_huge_file_is_refused_unread(tmp_path):
     path = tmp_path / "huge.json"
     with path.open("wb") as stream:
         stream.truncate(1024**3)
-    with pytest.raises(UnreadableFileError, match="more than the 512 MiB"):
+    with pytest.raises(UnreadableFileError, match="more than the 256 MiB"):
         read_json(path, Report, what="a report")
 
 

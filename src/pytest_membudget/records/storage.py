@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator
@@ -18,8 +20,10 @@ from pytest_membudget.units import format_size
 
 T = TypeVar("T")
 
-LARGEST_FILE_BYTES = 512 * 1024 * 1024
+LARGEST_FILE_BYTES = 256 * 1024 * 1024
 """Larger files are refused unread: a report of 10,000 tests takes a few megabytes."""
+
+_BYTE = re.compile(r"\s*\(byte (\d+)\)")
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None:
@@ -93,14 +97,73 @@ def read_json(path: str | os.PathLike[str], shape: type[T], *, what: str) -> T:
         FileNotFoundError: there is none.
         UnreadableFileError: it is too large, not JSON, or not of that shape; says where.
     """
+    return decode_json(read_bounded(path, what=what), shape, name=str(path), what=what)
+
+
+def read_bounded(path: str | os.PathLike[str], *, what: str) -> bytes:
+    """The bytes of a plain file of at most `LARGEST_FILE_BYTES`.
+
+    Raises:
+        FileNotFoundError: there is none.
+        UnreadableFileError: it is a directory or a device, or too large.
+    """
     source = Path(path)
-    size_bytes = source.stat().st_size
-    if size_bytes > LARGEST_FILE_BYTES:
+    found = source.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise UnreadableFileError(f"{source} is not a plain file and cannot be {what}; name another")
+    with source.open("rb") as stream:
+        data = b"" if found.st_size > LARGEST_FILE_BYTES else stream.read(LARGEST_FILE_BYTES + 1)
+    if max(found.st_size, len(data)) > LARGEST_FILE_BYTES:
         raise UnreadableFileError(
-            f"{source} has {format_size(size_bytes)}, more than the {format_size(LARGEST_FILE_BYTES)} "
+            f"{source} has {format_size(found.st_size)}, more than the {format_size(LARGEST_FILE_BYTES)} "
             f"that {what} may have; is it the right file?"
         )
+    return data
+
+
+def decode_json(data: bytes, shape: type[T], *, name: str, what: str) -> T:
+    """`data` as a `shape`; `name` says in messages where it came from.
+
+    Raises:
+        UnreadableFileError: it is not JSON, not of that shape, or names a key twice in one object.
+    """
     try:
-        return msgspec.json.decode(source.read_bytes(), type=shape)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UnreadableFileError(f"{source} is not {what}: {error}") from None
+        value = msgspec.json.decode(data, type=shape)
+        json.loads(data, object_pairs_hook=_refuse_twins, parse_int=_unread, parse_float=_unread)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise UnreadableFileError(f"{name} is not {what}: {_one_line(_place(str(error), data))}") from None
+    return value
+
+
+def _unread(number: str) -> None:
+    """Numbers were read before; here only keys matter."""
+
+
+def _refuse_twins(pairs: list[tuple[str, object]]) -> None:
+    seen: set[str] = set()
+    for key, _ in pairs:
+        if key in seen:
+            first_key, first_value = pairs[0]
+            beginning = (
+                f", which begins with {first_key!r}: {first_value!r}" if first_value is not None else ""
+            )
+            raise ValueError(f"the key {key!r} stands twice in one object{beginning}")
+        seen.add(key)
+
+
+def _place(message: str, data: bytes) -> str:
+    """The message with line and column in place of a byte's position."""
+    if message == "Input data was truncated":
+        lines = data.count(b"\n") + 1
+        return f"it ends too early, in line {lines}; was it written to the end?"
+    match = _BYTE.search(message)
+    if match is None:
+        return message
+    before = data[: int(match[1])]
+    line, column = before.count(b"\n") + 1, len(before) - before.rfind(b"\n")
+    return f"{message[: match.start()]} in line {line}, column {column}"
+
+
+def _one_line(message: str) -> str:
+    text = message if len(message) <= 300 else message[:297] + "..."
+    return "".join(character if character.isprintable() else " " for character in text)

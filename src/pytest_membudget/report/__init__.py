@@ -1,1 +1,56 @@
-"""report."""
+"""Show: what the records carry, on a terminal, as Markdown, JSON or one HTML page.
+
+1. `page` turns a report into a headline, failures and tables of finished text;
+2. one small file a format lays that out: `terminal`, `markdown`, `json_report`, `html`;
+3. `writing` picks the format by a path's ending, checks that path early, and reads reports back.
+
+Renderers compute nothing, and text from outside is escaped where it is shown.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pytest_membudget.report.json_report import render_json as render_json
+    from pytest_membudget.report.markdown import render_markdown as render_markdown
+    from pytest_membudget.report.terminal import render_terminal as render_terminal
+    from pytest_membudget.report.writing import check_report_path as check_report_path
+    from pytest_membudget.report.writing import load_report as load_report
+    from pytest_membudget.report.writing import write_report as write_report
+
+    SCHEMA: dict[str, Any]
+
+# A session that shows nothing loads no renderer.
+_MODULE_OF = {
+    "check_report_path": "writing",
+    "load_report": "writing",
+    "render_json": "json_report",
+    "render_markdown": "markdown",
+    "render_terminal": "terminal",
+    "write_report": "writing",
+}
+
+__all__ = [
+    "SCHEMA",
+    "check_report_path",
+    "load_report",
+    "render_json",
+    "render_markdown",
+    "render_terminal",
+    "write_report",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "SCHEMA":
+        from pytest_membudget.report.json_report import load_schema
+
+        value: Any = load_schema()
+    elif name in _MODULE_OF:
+        value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value

@@ -1,0 +1,109 @@
+"""Reports and baselines as files: one test a line, so that a change shows as one line."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import msgspec
+
+from pytest_membudget.errors import UnreadableFileError
+from pytest_membudget.records.report import Report
+from pytest_membudget.records.storage import decode_json, read_bounded
+
+FORMAT = "membudget-report"
+VERSION = 1
+
+
+def read_report(path: str | os.PathLike[str], *, what: str = "a membudget report") -> Report:
+    """The report or baseline at `path`; `what` names the expected file in messages.
+
+    Raises:
+        FileNotFoundError: there is none.
+        UnreadableFileError: it is not a report, truncated, of a newer version, or holds impossible values.
+    """
+    data = read_bounded(path, what=what)
+    parts = decode_json(data, dict[str, msgspec.Raw], name=str(path), what=what)
+    header = {key: msgspec.json.decode(parts[key]) for key in ("format", "version", "kind") if key in parts}
+    if header.get("format") != FORMAT:
+        raise UnreadableFileError(
+            f'{path} is not {what}: its "format" is {_shown(header.get("format"))}, not "{FORMAT}"; is it the right file?'
+        )
+    version = header.get("version")
+    if isinstance(version, int) and version > VERSION:
+        raise UnreadableFileError(
+            f"{path} is of version {_shown(version)} and this pytest-membudget reads version {VERSION}; "
+            "upgrade pytest-membudget, or write the file again with this one"
+        )
+    for key in ("version", "kind", "tests"):
+        if key not in parts:
+            raise UnreadableFileError(f'{path} is not {what}: it has no "{key}"')
+    report = decode_json(data, Report, name=str(path), what=what)
+    twin = _first_twin([test.nodeid for test in report.tests])
+    if twin is not None:
+        raise UnreadableFileError(f"{path} is not {what}: it has the test {_shown(twin)} twice")
+    return report
+
+
+def encode_report(report: Report, *, omit_empty: bool = False) -> bytes:
+    """`report` as JSON with one line for each test; `omit_empty` leaves out what was not taken."""
+    fields = msgspec.to_builtins(report)
+    lines = [
+        f"  {_text(key)}: {_value(value, omit_empty)}"
+        for key, value in fields.items()
+        if key == "tests" or not (omit_empty and _is_empty(value))
+    ]
+    return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
+
+
+def _value(value: Any, omit_empty: bool) -> str:
+    if isinstance(value, dict) and value:
+        inner = [f"    {_text(key)}: {_text(item)}" for key, item in value.items()]
+        return "{\n" + ",\n".join(inner) + "\n  }"
+    if isinstance(value, (list, tuple)) and value:
+        return (
+            "[\n" + ",\n".join("    " + _text(_without_empty(item, omit_empty)) for item in value) + "\n  ]"
+        )
+    return _text(value)
+
+
+def _without_empty(item: Any, omit_empty: bool) -> Any:
+    if not (omit_empty and isinstance(item, dict)):
+        return item
+    return {key: value for key, value in item.items() if not _is_empty(value)}
+
+
+def _is_empty(value: object) -> bool:
+    return value is None or value is False or (isinstance(value, (str, tuple, list, dict)) and not value)
+
+
+def _text(value: Any) -> str:
+    try:
+        return msgspec.json.encode(value).decode()
+    except UnicodeEncodeError:
+        # File names that are not UTF-8 reach node ids as lone surrogates, which JSON cannot carry.
+        return msgspec.json.encode(_encodable(value)).decode()
+
+
+def _encodable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_encodable(key): _encodable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_encodable(item) for item in value]
+    return value
+
+
+def _first_twin(names: list[str]) -> str | None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
+
+
+def _shown(value: object) -> str:
+    text = ascii(value)
+    return text if len(text) <= 80 else text[:77] + "..."

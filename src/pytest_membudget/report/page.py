@@ -1,0 +1,100 @@
+"""What every format shows: a headline, the failures, and tables of finished text.
+
+A renderer lays this out and computes nothing; sizes, shares and rounding become text here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from pytest_membudget.records.report import Report, TestRecord
+from pytest_membudget.report import job_tables, test_tables
+from pytest_membudget.report.tables import Table
+from pytest_membudget.report.wording import FAILING, plural
+from pytest_membudget.units import format_size
+
+
+class Failure(NamedTuple):
+    """One failed test: its name, where it stands, its verdict and the message that explains it."""
+
+    nodeid: str
+    place: str
+    verdict: str
+    message: str
+
+
+class Page(NamedTuple):
+    """A report as finished text."""
+
+    headline: str
+    failures: tuple[Failure, ...]
+    tables: tuple[Table, ...]
+    caveats: tuple[str, ...]
+    environment: tuple[tuple[str, str], ...]
+
+
+def make_page(report: Report, *, verbose: bool = False, most_tests: int | None = None) -> Page:
+    """The page of `report`; `most_tests` leaves the smallest tests out of the table and says how many."""
+    return Page(
+        headline=headline(report),
+        failures=tuple(_failure(test) for test in report.tests if test.verdict in FAILING),
+        tables=tuple(
+            table
+            for table in (
+                test_tables.tests_table(report.tests, verbose=verbose, most_tests=most_tests),
+                test_tables.comparison_table(report.tests),
+                test_tables.baseline_table(report.baseline),
+                *(job_tables.scale_table(table) for table in report.scales),
+                *(job_tables.breakdown_table(table) for table in report.scales),
+                *(job_tables.in_flight_table(table) for table in report.in_flight),
+                job_tables.calibration_table(report.calibrations),
+            )
+            if table is not None
+        ),
+        caveats=report.caveats,
+        environment=environment_rows(report),
+    )
+
+
+def headline(report: Report) -> str:
+    """One line: how many tests were measured, how they were judged, and the largest."""
+    measured = [test for test in report.tests if test.peak_bytes is not None]
+    counts = [
+        f"{count} {words}"
+        for verdict, words in FAILING.items()
+        if (count := sum(test.verdict == verdict for test in report.tests))
+    ]
+    doubtful = sum(test.verdict in {"over_upper", "inconclusive"} for test in report.tests)
+    parts = [f"{len(measured):,} {plural(len(measured), 'test')} measured", *counts]
+    if not counts:
+        judged = sum(test.verdict not in {"none", "over_upper", "inconclusive"} for test in report.tests)
+        parts.append(f"{judged:,} judged, none failed" if judged else "none judged")
+    if doubtful:
+        parts.append(f"{doubtful:,} in doubt")
+    if measured:
+        largest = max(measured, key=lambda test: test.peak_bytes or 0)
+        parts.append(f"largest peak {format_size(largest.peak_bytes or 0)}")
+    return ", ".join(parts)
+
+
+def environment_rows(report: Report) -> tuple[tuple[str, str], ...]:
+    """Where the figures were taken, as pairs of a title and its text."""
+    found = report.environment
+    rows = [
+        ("system", " ".join(part for part in (found.system, found.kernel, found.machine) if part)),
+        ("Python", found.python),
+        ("libc", found.libc),
+        ("allocator", found.allocator),
+        ("page size", format_size(found.page_size_bytes) if found.page_size_bytes else ""),
+        ("huge pages", found.transparent_hugepages),
+        ("cores", str(found.cores) if found.cores else ""),
+        ("limit", f"{format_size(found.limit_bytes)} ({found.limit_source})" if found.limit_bytes else ""),
+        ("packages", ", ".join(f"{name} {version}" for name, version in sorted(found.packages.items()))),
+        ("created", report.created),
+    ]
+    return tuple((title, text) for title, text in rows if text)
+
+
+def _failure(test: TestRecord) -> Failure:
+    place = f"{test.file}:{test.line}" if test.file and test.line else test.file
+    return Failure(test.nodeid, place, FAILING[test.verdict], test.message or FAILING[test.verdict])

@@ -1,0 +1,134 @@
+"""The tables that have one row a test."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pytest_membudget.records.report import BaselineCheck, TestRecord
+from pytest_membudget.report.tables import Column, Row, Table, name, number
+from pytest_membudget.report.wording import (
+    FAILING,
+    NONE,
+    peak_text,
+    plural,
+    signed_share,
+    size_or_none,
+    source_text,
+    verdict_text,
+)
+from pytest_membudget.units import format_duration, format_share, format_size
+
+_MOST_NAMES = 20
+
+
+def tests_table(tests: Sequence[TestRecord], *, verbose: bool, most_tests: int | None) -> Table | None:
+    """Failing tests first, then by falling peak."""
+    measured = sorted(
+        (test for test in tests if test.peak_bytes is not None or test.verdict in FAILING),
+        key=lambda test: (test.verdict not in FAILING, -(test.peak_bytes or 0), test.nodeid),
+    )
+    if not measured:
+        return None
+    failing = sum(test.verdict in FAILING for test in measured)
+    shown = measured if most_tests is None else measured[: max(most_tests, failing)]
+    left_out = len(measured) - len(shown)
+    notes = [f"{left_out:,} smaller {plural(left_out, 'test')} not shown"] if left_out else []
+    if any(test.source == "sampled" for test in shown):
+        notes.append("a range is: at least (proven) .. at most (bound), where the peak is not known exactly")
+    if verbose:
+        notes += _caveats(shown)
+    columns = (name("test"), number("peak"), number("budget"), number("used"), Column("verdict"))
+    more = (number("total"), number("retained"), number("time"), number("procs"), Column("how"))
+    return Table(
+        key="tests",
+        title="Memory by test (peak of the process tree above its start)",
+        columns=(*columns, *more) if verbose else columns,
+        rows=tuple(_test_row(test, verbose) for test in shown),
+        notes=tuple(notes),
+    )
+
+
+def comparison_table(tests: Sequence[TestRecord]) -> Table | None:
+    """The tests that a baseline was held against, those that changed."""
+    rows = [
+        (
+            test.nodeid,
+            format_size(found.base_bytes),
+            format_size(found.new_bytes),
+            signed_share(found.change) if found.finding in {"regressed", "improved"} else "~",
+            format_size(found.allowed_bytes),
+            f"{len(found.samples_bytes)}",
+            NONE if found.p is None else f"{found.p:.3f}",
+            found.finding,
+        )
+        for test in tests
+        if (found := test.comparison) is not None
+        and (found.finding in {"regressed", "improved"} or found.samples_bytes)
+    ]
+    if not rows:
+        return None
+    columns = (
+        name("test"),
+        number("base"),
+        number("now"),
+        number("change"),
+        number("allowed"),
+        number("runs again"),
+        number("p"),
+        Column("finding"),
+    )
+    return Table("comparison", "Against the baseline", columns, tuple(rows))
+
+
+def baseline_table(check: BaselineCheck | None) -> Table | None:
+    """What the baseline has that this run has not, and the other way round."""
+    if check is None:
+        return None
+    groups: list[tuple[str, Sequence[str]]] = [
+        ("new", check.new),
+        ("gone", check.gone),
+        ("renamed", [f"{old} -> {new}" for old, new in check.renamed]),
+        ("skipped", check.skipped),
+        ("not run", check.not_run),
+    ]
+    rows: list[Row] = []
+    for title, names in groups:
+        rows += [(title, text) for text in names[:_MOST_NAMES]]
+        if len(names) > _MOST_NAMES:
+            rows.append((title, f"and {len(names) - _MOST_NAMES:,} more"))
+    notes = [f"foreign baseline: {difference}" for difference in check.foreign]
+    notes.append(f"accept the present figures: {check.accept_command}")
+    if not rows and not check.foreign:
+        return None
+    return Table(
+        "baseline",
+        f"Baseline {check.path}, tolerance {check.tolerance}",
+        (Column(""), name("test")),
+        tuple(rows),
+        tuple(notes),
+    )
+
+
+def _test_row(test: TestRecord, verbose: bool) -> Row:
+    used = NONE
+    if test.budget_bytes and test.peak_bytes is not None:
+        used = format_share(test.peak_bytes / test.budget_bytes)
+    row = (test.nodeid, peak_text(test), size_or_none(test.budget_bytes), used, verdict_text(test))
+    if not verbose:
+        return row
+    return (
+        *row,
+        size_or_none(test.total_peak_bytes),
+        size_or_none(test.retained_bytes),
+        NONE if test.duration_s is None else format_duration(test.duration_s),
+        NONE if test.processes is None else str(test.processes),
+        source_text(test),
+    )
+
+
+def _caveats(tests: Sequence[TestRecord]) -> list[str]:
+    seen: dict[str, int] = {}
+    for test in tests:
+        for caveat in test.caveats:
+            seen[caveat] = seen.get(caveat, 0) + 1
+    return [f"{caveat} ({count} {plural(count, 'test')})" for caveat, count in seen.items()]

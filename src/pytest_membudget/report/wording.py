@@ -1,0 +1,80 @@
+"""The words and signs that all formats share."""
+
+from __future__ import annotations
+
+from pytest_membudget.records.report import TestRecord
+from pytest_membudget.units import format_size
+
+NONE = "–"
+
+FAILING = {
+    "over": "over budget",
+    "killed": "killed by the watchdog",
+    "crashed": "crashed",
+    "leak": "leaking",
+    "regressed": "regressed",
+}
+"""Verdicts that fail a test, in the order they are told, and what they are called."""
+
+
+def plural(count: int, word: str) -> str:
+    """The word for `count` of them."""
+    return word if count == 1 else f"{word}s"
+
+
+def size_or_none(size_bytes: float | None) -> str:
+    """The size as text, a dash where there is none."""
+    return NONE if size_bytes is None else format_size(size_bytes)
+
+
+def signed_size(size_bytes: float) -> str:
+    """A difference with its sign: "+12.0 MiB"."""
+    return f"+{format_size(size_bytes)}" if size_bytes > 0 else format_size(size_bytes)
+
+
+def signed_share(fraction: float) -> str:
+    """A relative change with its sign: "+12.3%"."""
+    return f"{100 * fraction:+.1f}%"
+
+
+def rate_text(per_s: float) -> str:
+    """Whole numbers from 100 on, three digits below."""
+    return f"{per_s:,.0f}" if per_s >= 99.5 else f"{per_s:.3g}"
+
+
+def peak_text(test: TestRecord) -> str:
+    """The proven peak, and the upper figure where they differ."""
+    if test.peak_bytes is None:
+        return NONE
+    proven = format_size(test.peak_bytes)
+    upper = proven if test.peak_upper_bytes is None else format_size(test.peak_upper_bytes)
+    if upper == proven:
+        return proven
+    number, _, unit = proven.partition(" ")
+    return f"{number}..{upper}" if upper.endswith(unit) else f"{proven}..{upper}"
+
+
+def verdict_text(test: TestRecord) -> str:
+    """The verdict by its name in the JSON report, a dash where none was asked for."""
+    return NONE if test.verdict == "none" else test.verdict
+
+
+def source_text(test: TestRecord) -> str:
+    """How the peak was obtained."""
+    if test.source is None:
+        return NONE
+    return f"{test.source}, isolated" if test.isolated else test.source
+
+
+def shorten(text: str, width: int) -> str:
+    """At most `width` characters; a node id loses the folders at its front first, since its end tells it apart."""
+    if len(text) <= width:
+        return text
+    if width < 8:
+        return text[:width]
+    tail = text[-(width - 3) :]
+    for separator in ("/", "::"):
+        position = tail.find(separator)
+        if 0 <= position <= width // 3:
+            return "..." + tail[position:]
+    return "..." + tail

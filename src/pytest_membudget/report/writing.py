@@ -1,0 +1,70 @@
+"""Reports written to and read from files; the format follows the file's ending."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from pytest_membudget.errors import UsageError
+from pytest_membudget.records.report import Report
+from pytest_membudget.records.report_file import read_report
+from pytest_membudget.records.storage import write_atomically
+from pytest_membudget.report.json_report import render_json
+from pytest_membudget.report.markdown import render_markdown
+
+ENDINGS = (".md", ".json")
+
+
+def write_report(report: Report, path: str | os.PathLike[str]) -> None:
+    """Writes `report` as Markdown or JSON, whole or not at all.
+
+    Raises:
+        UsageError: `path` has another ending.
+        OSError: the folder is missing, not writable or full.
+    """
+    ending = _ending(path)
+    if ending == ".md":
+        write_atomically(path, render_markdown(report))
+    else:
+        write_atomically(path, render_json(report))
+
+
+def check_report_path(path: str | os.PathLike[str]) -> None:
+    """Fails now where `write_report` would fail after an hour of tests.
+
+    Raises:
+        UsageError: another ending, or a folder that is missing or cannot be written to.
+    """
+    ending = _ending(path)
+    target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise UsageError(f"{path} is a directory; name a file in it, such as {target / ('report' + ending)}")
+    if not target.parent.is_dir():
+        raise UsageError(
+            f"the folder of {path} does not exist: {target.parent}; make it first or name another place"
+        )
+    try:
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", suffix=".part"):
+            pass
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror or error}; name another place") from None
+
+
+def load_report(path: str | os.PathLike[str]) -> Report:
+    """The report or baseline at `path`.
+
+    Raises:
+        FileNotFoundError: there is none.
+        UnreadableFileError: it is not a report, truncated, of a newer version, or holds impossible values.
+    """
+    return read_report(path)
+
+
+def _ending(path: str | os.PathLike[str]) -> str:
+    ending = Path(path).suffix.lower()
+    if ending not in ENDINGS:
+        raise UsageError(
+            f"{os.fspath(path)!r} ends in none of {', '.join(ENDINGS)}; write report.md, for example"
+        )
+    return ending

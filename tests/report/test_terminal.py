@@ -1,0 +1,99 @@
+import re
+import unicodedata
+
+import pytest
+
+from pytest_membudget.records.report import Report, TestRecord
+from pytest_membudget.report import render_terminal
+
+
+def test_without_tables_there_are_failures_and_one_line(report):
+    text = render_terminal(report, tables=False)
+    assert text.splitlines()[:3] == [
+        "tests/test_parse.py::test_filing[large]",
+        "  peak 312 MiB > budget 200 MiB (+112 MiB, 56%)",
+        "  measured  peak of the whole process tree",
+    ]
+    assert text.splitlines()[-2].startswith(
+        "membudget: 4 tests measured, 1 over budget, 1 leaking, 1 regressed"
+    )
+    assert "MICRO" not in text
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+@pytest.mark.parametrize("width", [80, 120])
+def test_no_line_is_wider_than_the_terminal(report, hostile_report, width, verbose):
+    for shown in (report, hostile_report):
+        for line in render_terminal(shown, width=width, verbose=verbose).splitlines():
+            assert len(line) <= width, line
+
+
+def test_the_scale_table_has_the_reference_columns(report):
+    lines = render_terminal(report).splitlines()
+    start = lines.index("Scales of parse")
+    assert lines[start + 2].split() == [
+        "scale",
+        "rows",
+        "batches",
+        "workers",
+        "flight",
+        "peak",
+        "limit",
+        "budget",
+        "rows/s",
+        "status",
+    ]
+    assert lines[start + 4].split() == [
+        "MICRO",
+        "50,000",
+        "1",
+        "4",
+        "1",
+        "13.0",
+        "GiB",
+        "43.6%",
+        "27.9",
+        "GiB",
+        "1,389",
+        "PASS",
+    ]
+    assert lines[start + 6].split()[-1] == "HIGH"
+
+
+def test_a_narrow_terminal_still_gets_every_figure(report):
+    text = render_terminal(report, width=40)
+    assert all(len(line) <= 40 for line in text.splitlines())
+    assert re.search(r"of limit +87\.5%", text)
+
+
+def test_ascii_means_ascii(report, hostile_report):
+    for shown in (report, hostile_report):
+        assert render_terminal(shown, verbose=True, ascii_only=True).isascii()
+
+
+def test_colours_only_when_told(report):
+    assert "\x1b" not in render_terminal(report)
+    colored = render_terminal(report, color=True)
+    assert "\x1b[31mFAIL" not in colored
+    assert "\x1b[33mHIGH\x1b[0m" in colored
+    assert re.sub(r"\x1b\[\d+m", "", colored) == render_terminal(report)
+
+
+def test_control_characters_of_a_name_reach_no_terminal(hostile_report):
+    text = render_terminal(hostile_report, verbose=True)
+    assert not [sign for sign in text if sign != "\n" and unicodedata.category(sign) in {"Cc", "Cf", "Cs"}]
+
+
+def test_the_smallest_tests_are_left_out_and_counted():
+    tests = tuple(
+        TestRecord(nodeid=f"test_{n:03}", outcome="passed", peak_bytes=n * 2**20) for n in range(100)
+    )
+    short, full = (render_terminal(Report(tests=tests), verbose=verbose) for verbose in (False, True))
+    assert "80 smaller tests not shown" in short
+    assert "test_099" in short
+    assert "test_000" not in short
+    assert "test_000" in full
+
+
+def test_an_empty_session_is_one_line():
+    assert render_terminal(Report()) == "membudget: 0 tests measured, none judged\n"
