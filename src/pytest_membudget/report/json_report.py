@@ -31,9 +31,11 @@ def make_schema() -> dict[str, Any]:
     """The JSON schema (draft 2020-12) of the records as they are now; a test compares it with the file."""
     (reference,), definitions = msgspec.json.schema_components([Report], ref_template="#/$defs/{name}")
     definitions["Report"]["required"] = _ALWAYS
-    return {
+    schema = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "pytest-membudget report or baseline",
         **reference,
         "$defs": definitions,
     }
+    plain: dict[str, Any] = json.loads(json.dumps(schema))  # tuples become lists, as in the file
+    return plain
