@@ -39,8 +39,10 @@ _PUBLIC = {
     "records.monitor": "MemorySnapshot MonitorReport",
     "records.run": "BatchResult Breakdown LevelEvent Outcome",
     "records.scale": "Scale",
+    "runtime.dynamic": "DynamicSemaphore",
     "runtime.estimator": "MemoryEstimator",
     "runtime.files": "classify_file get_file_estimate",
+    "runtime.manager": "ResourceManager get_optimal_workers",
     "runtime.semaphore": "MemorySemaphore",
 }
 _MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names.split()}

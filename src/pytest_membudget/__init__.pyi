@@ -34,7 +34,10 @@ from pytest_membudget.records.run import Breakdown as Breakdown
 from pytest_membudget.records.run import LevelEvent as LevelEvent
 from pytest_membudget.records.run import Outcome as Outcome
 from pytest_membudget.records.scale import Scale as Scale
+from pytest_membudget.runtime.dynamic import DynamicSemaphore as DynamicSemaphore
 from pytest_membudget.runtime.estimator import MemoryEstimator as MemoryEstimator
 from pytest_membudget.runtime.files import classify_file as classify_file
 from pytest_membudget.runtime.files import get_file_estimate as get_file_estimate
+from pytest_membudget.runtime.manager import ResourceManager as ResourceManager
+from pytest_membudget.runtime.manager import get_optimal_workers as get_optimal_workers
 from pytest_membudget.runtime.semaphore import MemorySemaphore as MemorySemaphore

@@ -113,3 +113,13 @@ class SemaphoreStatistics(msgspec.Struct, frozen=True, kw_only=True):
     def free_bytes(self) -> int:
         """What is left to grant; zero while an overrun or an exclusive lease takes more than the budget."""
         return max(0, self.budget_bytes - self.reserved_bytes)
+
+
+class MemoryStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The machine's memory, what is available under the limit that binds, and how many workers that allows."""
+
+    total_bytes: int
+    available_bytes: int
+    limit_bytes: int
+    limit_source: str
+    recommended_workers: int
