@@ -31,6 +31,7 @@ _PUBLIC = {
         TaskMemoryError TaskTimeoutError UnreadableFileError UsageError WatchdogStop WorkerKilledError
     """,
     "inputs": "KINDS synthesize",
+    "measurement.growth": "check_growth",
     "measurement.limit": "memory_limit memory_reading",
     "measurement.probe": "measure measuring",
     "records.files": "FileCategory ResourceEstimate SyntheticFile",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pytest_membudget.measurement.environment import environment as environment
+    from pytest_membudget.measurement.growth import check_growth as check_growth
     from pytest_membudget.measurement.high_water import high_water_bytes as high_water_bytes
     from pytest_membudget.measurement.high_water import reset_high_water_mark as reset_high_water_mark
     from pytest_membudget.measurement.high_water import resident_bytes as resident_bytes
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _MODULE_OF = {
     "Probe": "probe",
+    "check_growth": "growth",
     "environment": "environment",
     "high_water_bytes": "high_water",
     "measure": "probe",

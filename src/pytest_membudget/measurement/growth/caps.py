@@ -1,0 +1,60 @@
+"""How much a check lets pile up before it stops for the sake of the machine."""
+
+from __future__ import annotations
+
+import sys
+from typing import NamedTuple
+
+import psutil
+
+from pytest_membudget.measurement.growth.figures import Figures
+from pytest_membudget.units import format_size
+
+MOST_GROWN_BYTES = 512 << 20
+MOST_THREADS = 200
+MOST_CHILDREN = 64
+FEWEST_CALLS = 8
+_UNLIMITED_DESCRIPTORS = 4096
+
+
+class Caps(NamedTuple):
+    """The most that each figure may grow."""
+
+    heap_bytes: int
+    mapped_bytes: int
+    descriptors: int
+    threads: int = MOST_THREADS
+    children: int = MOST_CHILDREN
+
+    @classmethod
+    def for_this_machine(cls, first: Figures) -> Caps:
+        """An eighth of the memory that is free and half of the descriptors that are, within fixed bounds."""
+        grown_bytes = min(MOST_GROWN_BYTES, psutil.virtual_memory().available // 8)
+        return cls(grown_bytes, grown_bytes, (_descriptor_limit() - first.descriptors) // 2)
+
+    def reached(self, first: Figures, last: Figures, calls: int) -> str:
+        """Why no more calls should be made, or nothing. A few calls are made in any case that memory allows."""
+        for name, cap in self._asdict().items():
+            grown = getattr(last, name) - getattr(first, name)
+            if grown >= (cap if calls >= FEWEST_CALLS else 4 * cap):
+                shown = format_size(grown) if name.endswith("_bytes") else f"{grown} {name}"
+                return f"{shown} had piled up by then"
+        return ""
+
+    def calls_left(self, first: Figures, last: Figures, calls: int) -> int:
+        """How many calls may follow before a cap is reached, at the mean growth so far; at least one."""
+        left = sys.maxsize
+        for name, cap in self._asdict().items():
+            grown = getattr(last, name) - getattr(first, name)
+            if grown > 0 and calls:
+                left = min(left, int((cap - grown) * calls / grown) + 1)
+        return max(1, left)
+
+
+def _descriptor_limit() -> int:
+    if sys.platform == "win32":
+        return _UNLIMITED_DESCRIPTORS
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return min(limit, _UNLIMITED_DESCRIPTORS) if limit != resource.RLIM_INFINITY else _UNLIMITED_DESCRIPTORS

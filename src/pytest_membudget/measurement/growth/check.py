@@ -1,0 +1,183 @@
+"""`check_growth`: repeats a function until it can say whether its memory grows with every call."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from pytest_membudget.errors import UsageError
+from pytest_membudget.measurement.growth.caps import Caps
+from pytest_membudget.measurement.growth.culprits import find_culprits
+from pytest_membudget.measurement.growth.figures import FigureReader
+from pytest_membudget.measurement.growth.resources import Inventory
+from pytest_membudget.measurement.growth.rounds import CallsEnded, Rounds
+from pytest_membudget.measurement.growth.time_limit import CallTooLongError, interrupted_after
+from pytest_membudget.records.growth import Growth, GrowthVerdict
+from pytest_membudget.stats.growth import CONFIDENCE, Effort, Patience, Trend, decide
+from pytest_membudget.units import Size, format_duration, format_size, parse_size
+
+FEW_CALLS = 1000
+_SHARE_FOR_THE_VERDICT = 0.9
+"""The rest of the time is for the culprits."""
+_BYTE_FIGURES = ("heap_bytes", "mapped_bytes")
+
+
+class _Finding(NamedTuple):
+    verdict: GrowthVerdict
+    trends: dict[str, Trend]
+    doubts: tuple[str, ...]
+
+
+def check_growth(
+    fn: Callable[[], Any],
+    per_call: Size = "0 B",
+    *,
+    timeout_s: float = 10.0,
+    setup: Callable[[], Any] | None = None,
+    teardown: Callable[[], Any] | None = None,
+    culprits: bool = True,
+    label: str = "",
+) -> Growth:
+    """Calls `fn()` again and again and judges whether memory or resources grow with the calls.
+
+    Stops as soon as the verdict is sure. `setup` and `teardown` run before and after every call and are judged with
+    it. Growth up to `per_call` bytes a call is fine; what lies less than 4 bytes above it cannot be told from it.
+
+    Args:
+        fn: what to repeat; what it returns is dropped. Its own exceptions propagate.
+        per_call: the allowed growth of a call.
+        timeout_s: seconds after which the verdict is *inconclusive* if it is not sure by then. A call that runs
+            past it is interrupted where Python allows that (main thread, not inside C code), else waited for.
+        setup: called before each call.
+        teardown: called after each call, also when it raised.
+        culprits: for a leak, make some further calls to find out what grows.
+        label: name of the function in the result; its qualified name by default.
+
+    Raises:
+        UsageError: the allowance or the time limit is not usable.
+    """
+    if not timeout_s > 0:
+        raise UsageError(
+            f"timeout_s={timeout_s} is not above zero; write the seconds that the check may take"
+        )
+    allowed_bytes = parse_size(per_call)
+    call = _as_one_call(fn, setup, teardown)
+    inventory = Inventory.take()
+    with _quiet_collector(), contextlib.closing(FigureReader()) as reader:
+        rounds = Rounds(call, reader, timeout_s * _SHARE_FOR_THE_VERDICT)
+        with interrupted_after(timeout_s, lambda: rounds.running) as can_interrupt:
+            finding = _judge(rounds, allowed_bytes, timeout_s, can_interrupt=can_interrupt)
+            leaks = finding.verdict == "leak"
+            sites = find_culprits(rounds, finding.trends) if culprits and leaks else ()
+        resources = inventory.growth(finding.trends, rounds.calls)
+        heap, mapped = (finding.trends[name] for name in _BYTE_FIGURES)
+        return Growth(
+            verdict=finding.verdict,
+            bytes_per_call=heap.slope + mapped.slope,
+            low_bytes_per_call=_finite(heap.low + mapped.low),
+            high_bytes_per_call=_finite(heap.high + mapped.high),
+            allowed_bytes_per_call=allowed_bytes,
+            calls=rounds.calls,
+            duration_s=rounds.elapsed_s,
+            confidence=CONFIDENCE,
+            label=label or getattr(fn, "__qualname__", ""),
+            culprits=sites,
+            resources=resources,
+            caveats=(*reader.caveats, *finding.doubts),
+        )
+
+
+def _judge(rounds: Rounds, allowed_bytes: int, timeout_s: float, *, can_interrupt: bool) -> _Finding:
+    """Goes on until the samples decide, or time or caps are used up."""
+    caps = Caps.for_this_machine(rounds.first)
+    patience = _patience(timeout_s)
+    reason = ""
+    while True:
+        try:
+            rounds.advance(caps.calls_left(rounds.first, rounds.last, rounds.calls))
+            reason = caps.reached(rounds.first, rounds.last, rounds.calls)
+        except CallsEnded as end:
+            reason = str(end)
+        except CallTooLongError:
+            reason = f"a call was still running after {format_duration(rounds.elapsed_s)} and was interrupted"
+        trends = rounds.trends(allowed_bytes)
+        effort = Effort(rounds.calls, rounds.elapsed_s, exhausted=bool(reason))
+        verdict = decide(list(trends.values()), effort, patience)
+        if verdict:
+            return _Finding(verdict, trends, _doubts(verdict, trends, rounds, reason, can_interrupt))
+
+
+def _patience(timeout_s: float) -> Patience:
+    """The usual patience, within the time there is."""
+    usual = Patience()
+    return usual._replace(
+        clean_s=min(usual.clean_s, timeout_s / 5),
+        clean_enough_s=min(usual.clean_enough_s, timeout_s / 2),
+        leak_enough_s=0.8 * timeout_s,
+    )
+
+
+def _doubts(
+    verdict: GrowthVerdict, trends: dict[str, Trend], rounds: Rounds, reason: str, can_interrupt: bool
+) -> tuple[str, ...]:
+    """What the reader of the verdict should know: how far the check came and why it stopped."""
+    doubts = []
+    if reason:
+        doubts.append(f"stopped after {rounds.calls} calls: {reason}")
+    if verdict == "inconclusive":
+        unclear = [name.removesuffix("_bytes") for name, it in trends.items() if it.direction == "unclear"]
+        doubts.append(f"not decided: {', '.join(unclear) or 'growth'}; a larger timeout_s allows more calls")
+    elif rounds.calls < FEW_CALLS and verdict == "clean":
+        doubts.append(
+            f"judged on {rounds.calls} calls: what grows less than once in {max(1, rounds.calls // 4)} calls would not show"
+        )
+    elif rounds.calls < Patience().leak_calls and verdict == "leak":
+        doubts.append(f"judged on {rounds.calls} calls: a cache that takes more calls to fill looks the same")
+    if rounds.slowest_call_s > 1 and not can_interrupt:
+        doubts.append("a call that runs past the time limit could not have been interrupted here")
+    noisiest = max(trends[name].fallback for name in _BYTE_FIGURES)
+    if noisiest > rounds.calls:
+        doubts.append(
+            f"memory went up and down by {format_size(noisiest)}; what stayed below all of it was judged"
+        )
+    return tuple(doubts)
+
+
+def _as_one_call(
+    fn: Callable[[], Any], setup: Callable[[], Any] | None, teardown: Callable[[], Any] | None
+) -> Callable[[], Any]:
+    if setup is None and teardown is None:
+        return fn
+
+    def call() -> None:
+        if setup is not None:
+            setup()
+        try:
+            fn()
+        finally:
+            if teardown is not None:
+                teardown()
+
+    return call
+
+
+@contextlib.contextmanager
+def _quiet_collector() -> Iterator[None]:
+    """Takes what exists already out of every collection, so that collecting after each round is cheap."""
+    frozen_before = gc.get_freeze_count()
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        if frozen_before:
+            gc.freeze()
+
+
+def _finite(bound: float) -> float:
+    """A bound that JSON can carry; with too few samples for an interval it is no bound at all."""
+    return bound if math.isfinite(bound) else math.copysign(2.0**63, bound)

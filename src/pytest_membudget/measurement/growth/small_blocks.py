@@ -1,0 +1,78 @@
+"""Python's own small blocks, in bytes.
+
+`sys.getallocatedblocks()` counts blocks of anything from 16 to 512 bytes, and no function gives their bytes. The
+interpreter prints them, exactly, with the other statistics of its allocator; to descriptor 2, where this reads them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import tempfile
+from typing import NamedTuple
+
+ARENA_BYTES = 1 << 20 if sys.version_info >= (3, 10) else 256 << 10
+SMALLEST_BLOCK_BYTES = 16
+STDERR = 2
+
+_IN_USE = re.compile(rb"^# bytes in allocated blocks +=\s+([\d,]+)", re.MULTILINE)
+_ARENAS = re.compile(rb"^# arenas allocated current +=\s+([\d,]+)", re.MULTILINE)
+_OWN_TEXT = re.compile(rb"Small block threshold.*^ *\d+ free [^\n]*=[ \d,]+\n", re.MULTILINE | re.DOTALL)
+
+
+class SmallBlocks(NamedTuple):
+    """Bytes in use in Python's small blocks, and bytes of the arenas that hold them (mapped, in use or not)."""
+
+    used_bytes: int
+    arena_bytes: int
+
+
+class SmallBlockReader:
+    """Reads the statistics through a file of its own, which is open until `close`."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - open between readings
+        self.exact = bool(_IN_USE.search(self._print())) or sys.getallocatedblocks() == 0
+        """False where this interpreter prints no bytes: then each block counts as the smallest there is."""
+
+    def read(self) -> SmallBlocks:
+        """The figures now; zeros where Python takes its blocks from malloc (`PYTHONMALLOC=malloc`)."""
+        text = self._print()
+        used, arenas = _IN_USE.search(text), _ARENAS.search(text)
+        if used is None:
+            return SmallBlocks(sys.getallocatedblocks() * SMALLEST_BLOCK_BYTES, 0)
+        return SmallBlocks(_number(used[1]), _number(arenas[1]) * ARENA_BYTES if arenas else 0)
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+    def _print(self) -> bytes:
+        """What the interpreter prints. Text that another thread wrote meanwhile goes where it was meant to go."""
+        target = self._file.fileno()
+        os.lseek(target, 0, os.SEEK_SET)
+        os.ftruncate(target, 0)
+        try:
+            kept = os.dup(STDERR)
+        except OSError:  # the program has closed its stderr
+            kept = None
+        try:
+            os.dup2(target, STDERR, inheritable=False)
+            sys._debugmallocstats()  # noqa: SLF001 - the only place that tells bytes
+        finally:
+            if kept is None:
+                os.close(STDERR)
+            else:
+                os.dup2(kept, STDERR)
+                os.close(kept)
+        os.lseek(target, 0, os.SEEK_SET)
+        text = self._file.read()
+        foreign = _OWN_TEXT.sub(b"", text, count=1)
+        if foreign and kept is not None and _OWN_TEXT.search(text):
+            os.write(STDERR, foreign)
+        return text
+
+
+def _number(text: bytes) -> int:
+    return int(text.replace(b",", b""))

@@ -1,0 +1,181 @@
+"""`check_growth` on real functions. The verdicts are exact for them; how long it takes is not asserted."""
+
+import ctypes
+import gc
+import itertools
+import mmap
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from pytest_membudget.errors import UsageError
+from pytest_membudget.measurement.growth import check_growth
+
+pytestmark = pytest.mark.kernel
+
+LIBC = ctypes.CDLL(None)
+LIBC.malloc.restype = ctypes.c_void_p
+LIBC.malloc.argtypes = [ctypes.c_size_t]
+
+
+def test_eight_bytes_a_call_are_a_leak_with_its_line():
+    kept = []
+    growth = check_growth(lambda: kept.append(None))
+    assert growth.verdict == "leak"
+    assert 6 < growth.bytes_per_call < 12
+    assert growth.low_bytes_per_call <= growth.bytes_per_call <= growth.high_bytes_per_call
+    assert any(culprit.kind == "site" and __file__ in culprit.name for culprit in growth.culprits)
+
+
+def test_a_leak_within_the_allowance_is_clean():
+    kept = []
+    assert check_growth(lambda: kept.append(bytes(100)), "1 KiB").verdict == "clean"
+
+
+def test_native_memory_that_is_not_freed_is_a_leak():
+    growth = check_growth(lambda: LIBC.malloc(40))
+    assert growth.verdict == "leak"
+    assert 40 <= growth.bytes_per_call <= 56
+    assert "native" in growth.culprits[0].name
+
+
+def test_held_mappings_are_a_leak():
+    held = []
+    growth = check_growth(lambda: held.append(mmap.mmap(-1, 4096)))
+    assert growth.verdict == "leak"
+    assert growth.bytes_per_call >= 4096
+
+
+def test_cyclic_garbage_is_clean():
+    def fn():
+        cycle = []
+        cycle.append(cycle)
+
+    growth = check_growth(fn)
+    assert (growth.verdict, growth.culprits, growth.resources) == ("clean", (), ())
+
+
+def test_a_bounded_cache_is_clean():
+    cache, numbers = {}, itertools.count()
+
+    def fn():
+        cache[next(numbers) % 1000] = bytes(100)
+
+    assert check_growth(fn).verdict == "clean"
+
+
+def test_descriptors_that_pile_up_are_named():
+    opened = []
+    try:
+        growth = check_growth(lambda: opened.append(os.open(os.devnull, os.O_RDONLY)))
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+    assert growth.verdict == "leak"
+    resource = next(it for it in growth.resources if it.kind == "descriptors")
+    assert resource.per_call == pytest.approx(1.0)
+    assert resource.examples[0].startswith(os.devnull)
+
+
+def test_threads_that_pile_up_are_named():
+    done = threading.Event()
+    try:
+        growth = check_growth(lambda: threading.Thread(target=done.wait, name="waiting", daemon=True).start())
+    finally:
+        done.set()
+    assert growth.verdict == "leak"
+    assert any(it.kind == "threads" and it.examples[0].startswith("waiting") for it in growth.resources)
+
+
+def test_the_functions_own_exception_propagates_and_leaves_nothing_behind():
+    frozen = gc.get_freeze_count()
+    handler = signal.getsignal(signal.SIGALRM)
+
+    def fn():
+        raise ZeroDivisionError("its own")
+
+    with pytest.raises(ZeroDivisionError, match="its own"):
+        check_growth(fn)
+    assert gc.get_freeze_count() == frozen
+    assert signal.getsignal(signal.SIGALRM) is handler
+
+
+def test_a_call_that_hangs_is_interrupted_and_inconclusive():
+    growth = check_growth(lambda: time.sleep(3600), timeout_s=0.2)
+    assert (growth.verdict, growth.calls) == ("inconclusive", 0)
+    assert "interrupted" in growth.caveats[0]
+
+
+def test_an_alarm_that_was_set_before_is_still_set_afterwards():
+    signal.setitimer(signal.ITIMER_REAL, 3600)
+    try:
+        check_growth(lambda: None)
+        left_s, _ = signal.getitimer(signal.ITIMER_REAL)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    assert 3000 < left_s < 3600
+
+
+@pytest.mark.processes
+def test_a_child_that_comes_back_from_the_function_ends_there(capfd):
+    def fn():
+        child = os.fork()
+        if child:
+            os.waitpid(child, 0)
+
+    here = os.getpid()
+    growth = check_growth(fn, timeout_s=1.0)
+    assert os.getpid() == here
+    assert growth.verdict in {"clean", "inconclusive"}
+    assert "child ends here" in capfd.readouterr().err
+
+
+def test_setup_and_teardown_run_around_every_call():
+    steps = []
+
+    def fn():
+        steps.append("call")
+        if len(steps) > 30:
+            raise StopIteration
+
+    with pytest.raises(StopIteration):
+        check_growth(fn, setup=lambda: steps.append("setup"), teardown=lambda: steps.append("teardown"))
+    assert steps[:4] == ["setup", "call", "teardown", "setup"]
+    assert steps[-1] == "teardown"
+
+
+@pytest.mark.parametrize("timeout_s", [0, -1, float("nan")])
+def test_a_time_limit_above_zero_is_needed(timeout_s):
+    with pytest.raises(UsageError, match="timeout_s"):
+        check_growth(lambda: None, timeout_s=timeout_s)
+
+
+def test_an_allowance_needs_its_unit():
+    with pytest.raises(ValueError, match="no unit"):
+        check_growth(lambda: None, "64")
+
+
+def test_what_other_threads_print_meanwhile_is_not_lost(capfd):
+    stop = threading.Event()
+    printed = []
+
+    def chatter():
+        while not stop.is_set():
+            line = f"line {len(printed)}\n"
+            printed.append(line)
+            os.write(2, line.encode())
+            time.sleep(0.0005)
+
+    thread = threading.Thread(target=chatter)
+    thread.start()
+    try:
+        check_growth(lambda: None, timeout_s=0.5)
+    finally:
+        stop.set()
+        thread.join()
+    seen = capfd.readouterr().err
+    assert "arenas" not in seen
+    assert set(seen.splitlines(keepends=True)) == set(printed)

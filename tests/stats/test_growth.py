@@ -1,0 +1,153 @@
+"""The decision about growth, on scripted figures."""
+
+import itertools
+import random
+
+import pytest
+
+from pytest_membudget.stats.growth import Effort, Patience, Trend, decide, next_step, trend
+
+
+def schedule(last):
+    calls, reached = [], 0
+    while reached < last:
+        reached += next_step(reached)
+        calls.append(reached)
+    return calls
+
+
+def judged(held, *, last=16_384, allowed=0.0, resolution=4.0):
+    calls = schedule(last)
+    return trend(calls, [held(n) for n in calls], allowed=allowed, resolution=resolution)
+
+
+def over_allocated_list(n):
+    room = 0
+    while room < n:
+        room = (room + (room >> 3) + 6) & ~3
+    return 8 * room
+
+
+def doubling_table(n):
+    slots = 8
+    while slots * 2 / 3 < n:
+        slots *= 2
+    return slots * 30
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        lambda n: 8 * n,
+        lambda n: 1_000_000 + 500 * n,
+        over_allocated_list,
+        lambda n: 28 * n + doubling_table(n),
+        lambda n: 8000 * (n // 1000),
+        lambda n: 16 * n + 200 * (n % 7),
+    ],
+    ids=["steady", "large", "list", "dict", "every-1000th", "saw-tooth-on-a-leak"],
+)
+def test_what_grows_for_ever_is_growing(held):
+    assert judged(held).direction == "growing"
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        lambda _: 4096,
+        lambda n: 100 * min(n, 500),
+        lambda n: 100 * min(n, 3000),
+        lambda n: 100 * (n % 128),
+        lambda n: 100_000 - n,
+        lambda n: 3 * n,
+    ],
+    ids=["constant", "cache-500", "cache-3000", "ring", "shrinking", "below-the-resolution"],
+)
+def test_what_stays_is_flat(held):
+    assert judged(held).direction == "flat"
+
+
+def test_a_cache_that_is_being_filled_is_not_flat_yet():
+    assert judged(lambda n: 100 * min(n, 3000), last=2048).direction != "flat"
+
+
+@pytest.mark.parametrize("entries", [2000, 3000, 5000, 7000])
+def test_a_cache_that_has_just_been_filled_is_not_growing(entries):
+    assert judged(lambda n: 100 * min(n, entries), last=8192).direction != "growing"
+
+
+def test_a_cache_filled_at_random_slows_down_and_is_not_growing():
+    assert judged(lambda n: 200_000 * (1 - (1 - 1 / 2000) ** n), last=8192).direction != "growing"
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_memory_that_is_given_back_is_never_growing(seed):
+    source = random.Random(seed)
+    for last in (256, 4096, 32_768):
+        assert judged(lambda _: source.randrange(2_000_000), last=last).direction != "growing"
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_leak_shows_through_random_memory_that_is_given_back(seed):
+    source = random.Random(seed)
+    assert judged(lambda n: 100 * n + source.randrange(50_000)).direction == "growing"
+
+
+@pytest.mark.parametrize(("per_call", "direction"), [(64, "flat"), (67, "flat"), (72, "growing")])
+def test_growth_is_judged_above_what_is_allowed(per_call, direction):
+    assert judged(lambda n: per_call * n, allowed=64.0).direction == direction
+
+
+def test_the_slope_of_a_steady_leak_is_exact():
+    found = judged(lambda n: 24 * n)
+    assert (found.slope, found.low, found.high, found.fallback) == (24.0, 24.0, 24.0, 0.0)
+
+
+def test_the_interval_holds_the_true_slope_of_a_leak_among_noise():
+    held = 0
+    for seed in range(200):
+        source = random.Random(seed)
+        found = judged(lambda n: 50 * n + source.randrange(20_000))  # noqa: B023 - used at once
+        held += found.low <= 50 <= found.high
+    assert held >= 0.9 * 200
+
+
+def test_too_few_samples_say_nothing():
+    assert trend([1, 2, 3], [0, 10, 20]).direction == "unclear"
+
+
+def test_one_descriptor_a_call_is_growing_at_the_resolution_of_counts():
+    assert judged(lambda n: n, last=500, resolution=0.001).direction == "growing"
+
+
+GROWING = Trend("growing", 8.0, 8.0, 8.0, 0.0)
+FLAT = Trend("flat", 0.0, 0.0, 0.0, 0.0)
+UNCLEAR = Trend("unclear", 2.0, 0.0, 9.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("trends", "effort", "verdict"),
+    [
+        ([GROWING, FLAT], Effort(10_000, 1.0), "leak"),
+        ([GROWING, FLAT], Effort(10_000, 0.01), None),
+        ([GROWING, FLAT], Effort(3000, 1.0), None),
+        ([GROWING, FLAT], Effort(400, 8.1), "leak"),
+        ([GROWING, FLAT], Effort(200, 1.0, exhausted=True), "leak"),
+        ([FLAT, FLAT], Effort(2048, 0.3), "clean"),
+        ([FLAT, FLAT], Effort(2048, 0.1), None),
+        ([FLAT, FLAT], Effort(20, 2.0), "clean"),
+        ([FLAT, FLAT], Effort(3, 9.0), None),
+        ([FLAT, UNCLEAR], Effort(9000, 3.0), None),
+        ([FLAT, UNCLEAR], Effort(9000, 10.0, exhausted=True), "inconclusive"),
+        ([GROWING, UNCLEAR], Effort(9000, 3.0), "leak"),
+    ],
+)
+def test_a_verdict_needs_calls_and_time(trends, effort, verdict):
+    assert decide(trends, effort, Patience()) == verdict
+
+
+def test_samples_lie_ever_farther_apart():
+    steps = [next_step(n) for n in (0, 3, 8, 100, 1000, 100_000)]
+    assert steps[0] == 1
+    assert all(before <= after for before, after in itertools.pairwise(steps))
+    assert len(schedule(100_000)) < 100
