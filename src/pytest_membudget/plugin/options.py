@@ -1,0 +1,278 @@
+"""Every option, declared once: pytest's flags and the ini options are made from the same table.
+
+A flag beats its ini option. Values stay text until the session is configured, so that a bad one is a usage error
+that names where it was written. Paths given as flags start at the invocation directory, those in the ini file at
+the folder of that file.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import pytest
+
+from pytest_membudget.units import Tolerance, parse_share, parse_size, parse_tolerance
+
+REPORT_ENDINGS = (".md", ".json", ".html")
+
+Kind = Literal["switch", "size", "share", "tolerance", "count", "milliseconds", "names", "path", "reports"]
+
+
+class Option(NamedTuple):
+    """One line of the table; `switch` takes no value, `reports` an optional one, the others need one."""
+
+    name: str
+    kind: Kind
+    help: str
+    metavar: str = ""
+    in_ini: bool = True
+
+    @property
+    def flag(self) -> str:
+        """As written on the command line."""
+        return f"--{self.name}"
+
+    @property
+    def ini(self) -> str:
+        """As written in pyproject.toml; also pytest's name for the parsed value."""
+        return self.name.replace("-", "_")
+
+
+OPTIONS = (
+    Option("membudget", "switch", "measure every test, marked or not"),
+    Option(
+        "membudget-report",
+        "reports",
+        "measure every test and show the tables; write PATH too when it ends in .md, .json or .html; "
+        "may be given more than once",
+        "PATH",
+    ),
+    Option("membudget-default", "size", "budget for tests without a memory_budget marker", "SIZE"),
+    Option("membudget-warn", "switch", "report what is over, but fail nothing"),
+    Option(
+        "membudget-strict",
+        "switch",
+        "judge by the upper figure; inconclusive growth, foreign baselines and stale calibrations fail",
+    ),
+    Option("membudget-baseline", "path", "compare every test with this baseline", "PATH"),
+    Option(
+        "membudget-update-baseline",
+        "switch",
+        "write what was measured to the baseline",
+        in_ini=False,
+    ),
+    Option(
+        "membudget-tolerance",
+        "tolerance",
+        "how far a test may rise above its baseline (default: 10%% + 1 MiB)",
+        "TOLERANCE",
+    ),
+    Option(
+        "membudget-samples",
+        "count",
+        "how often a test beyond its tolerance is run again in a fresh process (default: 5)",
+        "N",
+    ),
+    Option("membudget-scales", "names", "which scales to run, such as micro,small", "NAMES"),
+    Option(
+        "membudget-memray", "switch", "for each failing test: run it again and say who allocated the peak"
+    ),
+    Option("membudget-memray-dir", "path", "keep memray's captures and flame graphs in this folder", "DIR"),
+    Option("membudget-suggest", "switch", "print the markers that what was measured would justify"),
+    Option(
+        "membudget-stop-at",
+        "share",
+        "share of the memory limit at which the watchdog ends a test, such as 80%% (default: off)",
+        "SHARE",
+    ),
+    Option("membudget-interval", "milliseconds", "how often the process tree is sampled", "MS"),
+)
+
+
+class Settings(NamedTuple):
+    """What the options say, typed. Sizes are bytes, shares fractions, paths absolute."""
+
+    measure_all: bool
+    show_tables: bool
+    report_paths: tuple[Path, ...]
+    default_bytes: int | None
+    warn: bool
+    strict: bool
+    baseline: Path | None
+    update_baseline: bool
+    tolerance: Tolerance
+    samples: int
+    scales: tuple[str, ...]
+    memray: bool
+    memray_dir: Path | None
+    suggest: bool
+    stop_at: float | None
+    interval_s: float | None
+
+
+class ReportAction(argparse.Action):
+    """Takes the following word only where it can be a report; any other word stays a test path."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        """Called by argparse for each `--membudget-report`."""
+        word = str(values or "")
+        reports = [*(getattr(namespace, self.dest, None) or [])]
+        if word and not _is_report(word):
+            # argparse hands these words on as positional arguments, which are pytest's test paths.
+            left = argparse._UNRECOGNIZED_ARGS_ATTR  # noqa: SLF001 - no public way
+            namespace.__dict__.setdefault(left, []).append(word)
+            word = ""
+        setattr(namespace, self.dest, [*reports, word])
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Makes flags and ini options from the table."""
+    group = parser.getgroup("membudget", "membudget: memory budgets for tests")
+    for option in OPTIONS:
+        group.addoption(option.flag, dest=option.ini, help=option.help, **_flag_attributes(option))
+        if option.in_ini:
+            parser.addini(option.ini, option.help.replace("%%", "%"), type=_ini_type(option), default=None)
+
+
+def part_report_from_test_path(args: list[str]) -> None:
+    """Writes `--membudget-report tests` as `--membudget-report= tests`, so that test paths keep their order."""
+    for place, (word, following) in enumerate(pairwise(args)):
+        if word == "--membudget-report" and not _is_report(following):
+            args[place] = "--membudget-report="
+
+
+def read_settings(config: pytest.Config) -> Settings:
+    """Every option's value: the flag's where given, else the ini file's, else the default.
+
+    Raises:
+        pytest.UsageError: a value cannot be read; names the option.
+    """
+    value = {option.ini: _read(option, config) for option in OPTIONS}
+    reports = value["membudget_report"]
+    update = bool(value["membudget_update_baseline"])
+    if update and value["membudget_baseline"] is None:
+        raise pytest.UsageError(
+            "--membudget-update-baseline has no baseline to write; name it: --membudget-baseline=memory.json"
+        )
+    return Settings(
+        measure_all=bool(
+            value["membudget"]
+            or reports is not None
+            or value["membudget_default"] is not None
+            or value["membudget_baseline"] is not None
+            or value["membudget_suggest"]
+            or value["membudget_stop_at"] is not None
+        ),
+        show_tables=reports is not None,
+        report_paths=tuple(reports or ()),
+        default_bytes=value["membudget_default"],
+        warn=bool(value["membudget_warn"]),
+        strict=bool(value["membudget_strict"]),
+        baseline=value["membudget_baseline"],
+        update_baseline=update,
+        tolerance=value["membudget_tolerance"] or parse_tolerance("10% + 1 MiB"),
+        samples=5 if value["membudget_samples"] is None else value["membudget_samples"],
+        scales=value["membudget_scales"] or (),
+        memray=bool(value["membudget_memray"] or value["membudget_memray_dir"]),
+        memray_dir=value["membudget_memray_dir"],
+        suggest=bool(value["membudget_suggest"]),
+        stop_at=value["membudget_stop_at"],
+        interval_s=value["membudget_interval"],
+    )
+
+
+def _flag_attributes(option: Option) -> dict[str, Any]:
+    if option.kind == "switch":
+        return {"action": "store_true", "default": None}
+    if option.kind == "reports":
+        return {"action": ReportAction, "nargs": "?", "metavar": option.metavar, "default": None}
+    return {"metavar": option.metavar, "default": None}
+
+
+def _ini_type(option: Option) -> Literal["bool", "linelist", "string"]:
+    if option.kind == "switch":
+        return "bool"
+    return "linelist" if option.kind == "reports" else "string"
+
+
+def _read(option: Option, config: pytest.Config) -> Any:
+    """The option's value, `None` where neither flag nor ini file gives one."""
+    given, written, folder = config.getoption(option.ini), option.flag, config.invocation_params.dir
+    if given is None and option.in_ini:
+        given, written, folder = _ini_value(option, config), f"ini option {option.ini}", _ini_folder(config)
+    if given is None or option.kind == "switch":
+        return given
+    try:
+        if option.kind == "reports":
+            return _read_reports(given, folder)
+        return folder / given if option.kind == "path" else _READERS[option.kind](given)
+    except ValueError as error:
+        raise pytest.UsageError(f"{written}: {error}") from None
+
+
+def _ini_value(option: Option, config: pytest.Config) -> Any:
+    given = config.getini(option.ini)
+    return None if given in {"", ()} or given == [] else given
+
+
+def _ini_folder(config: pytest.Config) -> Path:
+    return config.inipath.parent if config.inipath else config.rootpath
+
+
+def _is_report(word: str) -> bool:
+    return word.endswith(REPORT_ENDINGS)
+
+
+def _read_reports(words: Sequence[str], folder: Path) -> tuple[Path, ...] | None:
+    """Paths of the reports; the ini file says `true` for the tables alone and `false` for none."""
+    if [word.lower() for word in words] == ["false"]:
+        return None
+    paths = [word for word in words if word and word.lower() != "true"]
+    wrong = next((path for path in paths if not _is_report(path)), None)
+    if wrong is not None:
+        raise ValueError(f"{wrong!r} names no known form; write a path that ends in .md, .json or .html")
+    return tuple(folder / path for path in paths)
+
+
+def _read_count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= 1000:
+        raise ValueError(f"{text!r} is not a count from 1 to 1000; write a whole number such as 5")
+    return int(text)
+
+
+def _read_milliseconds(text: str) -> float:
+    spelling = "write milliseconds from 0.5 to 10000, such as 2"
+    try:
+        interval_s = float(text) / 1000
+    except ValueError:
+        raise ValueError(f"{text!r} is not a number; {spelling}") from None
+    if not 0.0005 <= interval_s <= 10:
+        raise ValueError(f"{text!r} is out of range; {spelling}")
+    return interval_s
+
+
+def _read_names(text: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+    if not all(names):
+        raise ValueError(f"{text!r} holds an empty name; write names with commas between them: micro,small")
+    return names
+
+
+_READERS: dict[Kind, Callable[[str], Any]] = {
+    "size": parse_size,
+    "share": parse_share,
+    "tolerance": parse_tolerance,
+    "count": _read_count,
+    "milliseconds": _read_milliseconds,
+    "names": _read_names,
+}

@@ -1,0 +1,79 @@
+"""What the session says at its end: on the terminal, and to GitHub where it runs there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pytest_membudget.plugin.options import Settings
+from pytest_membudget.plugin.suggestions import suggestions
+from pytest_membudget.records.report import Report, TestRecord
+from pytest_membudget.report import render_markdown, render_terminal
+from pytest_membudget.report.page import headline
+
+
+def show(terminal: Any, report: Report, settings: Settings, notes: Sequence[str]) -> None:
+    """Tables where asked for, then one line, then what was written."""
+    if settings.show_tables:
+        terminal.section("membudget")
+        terminal.write_line(_tables(terminal, report))
+    else:
+        terminal.write_line(f"membudget: {headline(report)}")
+    if settings.warn:
+        for record in report.tests:
+            if record.message:
+                terminal.write_line(
+                    f"membudget: {record.nodeid}: {record.message.splitlines()[0]}", yellow=True
+                )
+    if settings.suggest:
+        terminal.section("membudget: suggested markers")
+        for suggestion in suggestions(report.tests):
+            terminal.write_line(suggestion)
+    for note in notes:
+        terminal.write_line(f"membudget: {note}")
+    for annotation in github_annotations(report.tests, terminal.config.rootpath):
+        terminal.write_line(annotation)
+
+
+def _tables(terminal: Any, report: Report) -> str:
+    writer = terminal._tw  # noqa: SLF001 - the one place that knows colours, width and encoding
+    encoding = getattr(writer._file, "encoding", None) or "ascii"  # noqa: SLF001 - likewise
+    return render_terminal(
+        report,
+        width=writer.fullwidth,
+        verbose=terminal.config.get_verbosity() > 0,
+        color=writer.hasmarkup,
+        ascii_only=not encoding.lower().startswith("utf"),
+    ).rstrip("\n")
+
+
+def github_annotations(records: Sequence[TestRecord], root: Path) -> Iterator[str]:
+    """GitHub's `::error` lines for tests that took too much; none elsewhere."""
+    if os.environ.get("GITHUB_ACTIONS") != "true":
+        return
+    for record in records:
+        if record.message and record.outcome == "failed":
+            path = os.path.relpath(
+                root / record.nodeid.partition("::")[0], os.environ.get("GITHUB_WORKSPACE", root)
+            )
+            place = f"file={_property(path)},line={record.line or 1},title={_property(record.nodeid)}"
+            yield f"::error {place}::{_data(record.message)}"
+
+
+def write_step_summary(report: Report) -> None:
+    """Adds the Markdown tables to GitHub's summary of the step; nothing elsewhere."""
+    target = os.environ.get("GITHUB_STEP_SUMMARY")
+    if not target:
+        return
+    with Path(target).open("a", encoding="utf-8") as stream:
+        stream.write(render_markdown(report) + "\n")
+
+
+def _data(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _data(text).replace(":", "%3A").replace(",", "%2C")

@@ -1,0 +1,51 @@
+"""Puts together what the reports of a test say: one record each, with the final outcome."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from pytest_membudget.plugin.travel import attached, is_planned
+from pytest_membudget.records.report import Outcome, TestRecord
+
+
+class Tally:
+    """The records of the session, in the order in which their tests began."""
+
+    def __init__(self) -> None:
+        self._records: dict[str, TestRecord] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._records)
+
+    @property
+    def records(self) -> tuple[TestRecord, ...]:
+        """All records so far."""
+        return tuple(self._records.values())
+
+    def add(self, report: Any) -> TestRecord | None:
+        """Takes a report in; gives the record back when its test is over."""
+        if not is_planned(report) or getattr(report, "context", None) is not None:
+            return None  # not ours, or one of several sub-tests, of which the test itself will tell
+        nodeid = report.nodeid
+        outcome = outcome_of(report)
+        if report.when == "setup":
+            # A test that is run again starts anew.
+            self._records[nodeid] = TestRecord(nodeid=nodeid, outcome=outcome)
+        elif report.when == "call":
+            record = attached(report) or self._records[nodeid]
+            self._records[nodeid] = msgspec.structs.replace(record, outcome=outcome)
+        elif outcome == "error":
+            self._records[nodeid] = msgspec.structs.replace(self._records[nodeid], outcome=outcome)
+        return self._records[nodeid] if report.when == "teardown" else None
+
+
+def outcome_of(report: Any) -> Outcome:
+    """What pytest would call it in its own summary."""
+    expected = hasattr(report, "wasxfail")
+    if report.outcome == "skipped":
+        return "xfailed" if expected else "skipped"
+    if report.outcome == "passed":
+        return "xpassed" if expected and report.when == "call" else "passed"
+    return "failed" if report.when == "call" else "error"

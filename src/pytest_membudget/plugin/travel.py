@@ -1,0 +1,31 @@
+"""How a test's record travels: as JSON text in an attribute of its report.
+
+Reports reach pytest-xdist's controller, the parent of an isolated interpreter and this very process on the same
+path, so that a record arrives whole with its test, and a worker that dies takes only the unfinished one with it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from pytest_membudget.records.report import TestRecord
+
+_ATTRIBUTE = "membudget_record"
+
+
+def attach(report: Any, record: TestRecord | None) -> None:
+    """Marks the report of a planned test; `record` is there after its call."""
+    setattr(report, _ATTRIBUTE, "" if record is None else msgspec.json.encode(record).decode())
+
+
+def is_planned(report: Any) -> bool:
+    """Whether the report is of a test that is to be measured."""
+    return hasattr(report, _ATTRIBUTE)
+
+
+def attached(report: Any) -> TestRecord | None:
+    """The record that came with the report."""
+    text = getattr(report, _ATTRIBUTE, "")
+    return msgspec.json.decode(text, type=TestRecord) if text else None

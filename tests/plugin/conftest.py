@@ -1,0 +1,16 @@
+"""Test projects load this plugin alone, whatever else is installed; a test that needs another one names it."""
+
+import pytest
+
+# Imported once here, so that pytester does not import them anew for every test project.
+import pytest_membudget.plugin.call
+import pytest_membudget.plugin.reporting  # noqa: F401 - see above
+
+
+@pytest.fixture(autouse=True)
+def only_this_plugin(monkeypatch):
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    monkeypatch.setenv("PYTEST_PLUGINS", "pytest_membudget.plugin")
+    monkeypatch.setenv("COLUMNS", "200")
+    for name in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "PYTEST_ADDOPTS"):
+        monkeypatch.delenv(name, raising=False)
