@@ -45,36 +45,39 @@ def read_report(path: str | os.PathLike[str], *, what: str = "a membudget report
     return report
 
 
-def encode_report(report: Report, *, omit_empty: bool = False) -> bytes:
-    """`report` as JSON with one line for each test; `omit_empty` leaves out what was not taken."""
-    fields = msgspec.to_builtins(report)
-    lines = [
-        f"  {_text(key)}: {_value(value, omit_empty)}"
-        for key, value in fields.items()
-        if key == "tests" or not (omit_empty and _is_empty(value))
-    ]
+def encode_report(report: Report, *, omit_defaults: bool = False) -> bytes:
+    """`report` as JSON with one line for each test; `omit_defaults` leaves out what was not taken."""
+    fields = _sparse(report) if omit_defaults else msgspec.to_builtins(report)
+    lines = [f"  {_text(key)}: {_value(value)}" for key, value in fields.items()]
     return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
 
 
-def _value(value: Any, omit_empty: bool) -> str:
+def _sparse(report: Report) -> dict[str, Any]:
+    always = {"format": report.format, "version": report.version, "kind": report.kind}
+    told = {key: value for key, value in _differing(report).items() if key != "tests"}
+    return always | told | {"tests": [_differing(test) for test in report.tests]}
+
+
+def _differing(record: msgspec.Struct) -> dict[str, Any]:
+    """The fields of `record` that differ from their defaults."""
+    found: dict[str, Any] = {}
+    for field in msgspec.structs.fields(record):
+        value = getattr(record, field.name)
+        default = field.default_factory() if callable(field.default_factory) else field.default
+        if value != default:
+            found[field.name] = (
+                _differing(value) if isinstance(value, msgspec.Struct) else msgspec.to_builtins(value)
+            )
+    return found
+
+
+def _value(value: Any) -> str:
     if isinstance(value, dict) and value:
         inner = [f"    {_text(key)}: {_text(item)}" for key, item in value.items()]
         return "{\n" + ",\n".join(inner) + "\n  }"
     if isinstance(value, (list, tuple)) and value:
-        return (
-            "[\n" + ",\n".join("    " + _text(_without_empty(item, omit_empty)) for item in value) + "\n  ]"
-        )
+        return "[\n" + ",\n".join("    " + _text(item) for item in value) + "\n  ]"
     return _text(value)
-
-
-def _without_empty(item: Any, omit_empty: bool) -> Any:
-    if not (omit_empty and isinstance(item, dict)):
-        return item
-    return {key: value for key, value in item.items() if not _is_empty(value)}
-
-
-def _is_empty(value: object) -> bool:
-    return value is None or value is False or (isinstance(value, (str, tuple, list, dict)) and not value)
 
 
 def _text(value: Any) -> str:

@@ -1,0 +1,116 @@
+"""The committed baseline: read, made from a run, written so that a diff shows what changed and nothing else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import msgspec
+
+from pytest_membudget.errors import UnreadableFileError
+from pytest_membudget.gate.decision import DEFAULT_TOLERANCE, base_peak, direction, fresh_reference
+from pytest_membudget.gate.environment import environment_differences
+from pytest_membudget.gate.matching import match_baseline
+from pytest_membudget.records.report import Environment, Report, TestRecord
+from pytest_membudget.records.report_file import encode_report, read_report
+from pytest_membudget.records.storage import write_atomically
+from pytest_membudget.stats.summary import median
+from pytest_membudget.units import Tolerance
+
+_DIGITS = 4
+_COUNTED = {"passed", "xfailed", "xpassed"}
+
+
+def load_baseline(path: str | os.PathLike[str]) -> Report:
+    """The baseline at `path`.
+
+    Raises:
+        FileNotFoundError: there is none.
+        UnreadableFileError: it is not a baseline, truncated, of a newer version, or holds impossible values.
+    """
+    baseline = read_report(path, what="a membudget baseline")
+    if baseline.kind != "baseline":
+        raise UnreadableFileError(
+            f'{path} is a report of kind "{baseline.kind}", not a baseline; '
+            "make one with --membudget-update-baseline, or compare two reports with: membudget compare"
+        )
+    return baseline
+
+
+def make_baseline(
+    report: Report,
+    previous: Report | None = None,
+    *,
+    tolerance: Tolerance = DEFAULT_TOLERANCE,
+    whole_suite: bool = True,
+) -> Report:
+    """The baseline that `report` justifies, in the order of the node ids.
+
+    A test that has not changed beyond the tolerance keeps its previous record, so that noise makes no diff; one
+    that was skipped, failed or not run keeps it too. In a foreign environment every measured record is new.
+    """
+    environment = _comparable(report.environment)
+    old = previous or Report(kind="baseline")
+    matching = match_baseline(old, report.tests, whole_suite=whole_suite, tolerance=tolerance)
+    foreign = bool(environment_differences(old.environment, environment))
+    kept = {record.nodeid: record for record in old.tests if record.nodeid not in {*matching.gone}}
+    for old_name, new_name in matching.renamed:
+        kept[new_name] = msgspec.structs.replace(kept.pop(old_name), nodeid=new_name)
+    for test in report.tests:
+        if test.peak_bytes is None or test.outcome not in _COUNTED:
+            continue
+        before = kept.get(test.nodeid)
+        if before is None or foreign or _changed(before, test, tolerance):
+            kept[test.nodeid] = _slim(test)
+    tests = tuple(kept[nodeid] for nodeid in sorted(kept))
+    return Report(kind="baseline", environment=environment, tests=tests)
+
+
+def save_baseline(baseline: Report, path: str | os.PathLike[str]) -> None:
+    """Writes `baseline`, one test a line; after a crash the file is the old one or the new one.
+
+    Raises:
+        OSError: the folder is missing, not writable or full.
+    """
+    write_atomically(path, encode_report(baseline, omit_defaults=True))
+
+
+def _changed(before: TestRecord, test: TestRecord, tolerance: Tolerance) -> bool:
+    if direction(base_peak(before), base_peak(test), tolerance) != "same":
+        return True
+    if len(test.samples_bytes) > len(before.samples_bytes):
+        return True
+    if not test.samples_bytes:
+        return False
+    return direction(fresh_reference(before), median(test.samples_bytes), tolerance) != "same"
+
+
+def _slim(test: TestRecord) -> TestRecord:
+    """What a comparison needs of `test`, with sizes rounded to four digits."""
+    return TestRecord(
+        nodeid=test.nodeid,
+        outcome="passed",
+        peak_bytes=_rounded(test.peak_bytes),
+        peak_upper_bytes=_rounded(test.peak_upper_bytes),
+        total_peak_bytes=_rounded(test.total_peak_bytes),
+        retained_bytes=_rounded(test.retained_bytes),
+        source=test.source,
+        isolated=test.isolated,
+        samples_bytes=_sorted_rounded(test.samples_bytes),
+    )
+
+
+def _sorted_rounded(samples_bytes: Sequence[int]) -> tuple[int, ...]:
+    return tuple(sorted(_rounded(sample) or 0 for sample in samples_bytes))
+
+
+def _rounded(size_bytes: int | None) -> int | None:
+    """Four digits: an error of at most 0.05%, far inside any tolerance, that a reader can take in."""
+    if size_bytes is None:
+        return None
+    return round(size_bytes, min(0, _DIGITS - len(str(abs(size_bytes)))))
+
+
+def _comparable(environment: Environment) -> Environment:
+    """The environment without the limit, which differs from day to day on shared machines."""
+    return msgspec.structs.replace(environment, limit_bytes=0, limit_source="")

@@ -1,0 +1,72 @@
+import pytest
+
+from pytest_membudget.gate import compare_test, judge_comparison
+from pytest_membudget.records.report import TestRecord
+
+MIB = 2**20
+
+
+def record(peak, samples=(), upper=None):
+    return TestRecord(
+        nodeid="test_a.py::test_x",
+        outcome="passed",
+        peak_bytes=peak * MIB,
+        peak_upper_bytes=(upper or peak) * MIB,
+        samples_bytes=tuple(sample * MIB for sample in samples),
+    )
+
+
+def compared(new, base, samples=(), **more):
+    return compare_test(new, base, samples_bytes=[sample * MIB for sample in samples], **more)
+
+
+def test_a_regression_fails_with_both_numbers_and_what_to_do():
+    found = compared(record(150), record(120, [119, 120, 121, 120, 120]), [150, 151, 149, 150])
+    judgement = judge_comparison(found, nodeid="test_a.py::test_x")
+    assert (judgement.verdict, judgement.failed) == ("regressed", True)
+    assert judgement.message.splitlines() == [
+        "regressed: peak 150 MiB, baseline 120 MiB (+25.0%), allowed 133 MiB",
+        "  how       run again in 4 fresh processes: 150 MiB, 151 MiB, 149 MiB, 150 MiB",
+        "            rank test against the baseline's 5 samples: p = 0.0079",
+        '  next      see who allocates it: run this test with --membudget-memray "test_a.py::test_x"',
+        "            or, if it may take that much: pytest --membudget-update-baseline",
+    ]
+
+
+def test_too_few_samples_are_a_caveat_that_says_how_many_it_needs():
+    alone = compared(record(150), record(120), [150] * 4)
+    assert alone.finding == "regressed"
+    (caveat,) = alone.caveats
+    assert caveat.startswith(
+        "judged by the tolerance alone: the baseline has no samples from fresh processes"
+    )
+    assert caveat.endswith("a rank test against 4 needs 3")
+    few = compared(record(150), record(120, [120]), [150] * 4)
+    assert few.caveats == (
+        "judged by the tolerance alone: a rank test against the baseline's 1 needs 19 samples, not 4",
+    )
+
+
+def test_an_improvement_is_told_with_the_command_that_accepts_it():
+    found = compared(record(80), record(120), [80] * 4)
+    judgement = judge_comparison(found)
+    assert not judgement.failed
+    assert judgement.message == (
+        "improved: peak 80.0 MiB, baseline 120 MiB (-33.3%); accept it: pytest --membudget-update-baseline"
+    )
+
+
+def test_noise_is_the_same():
+    found = compared(record(150), record(120), [120, 121])
+    assert (found.finding, found.new_bytes, found.caveats) == ("same", round(120.5 * MIB), ())
+    assert judge_comparison(found).message == ""
+
+
+def test_strict_compares_the_upper_figure():
+    assert compared(record(120, upper=150), record(120)).finding == "same"
+    assert compared(record(120, upper=150), record(120), strict=True).finding == "regressed"
+
+
+def test_a_test_without_a_peak_cannot_be_compared():
+    with pytest.raises(ValueError, match="has no peak to compare"):
+        compare_test(TestRecord(nodeid="t", outcome="skipped"), record(120))

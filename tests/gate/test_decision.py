@@ -1,0 +1,99 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_membudget.gate import next_step
+from pytest_membudget.gate.decision import direction
+from pytest_membudget.records.report import TestRecord
+from pytest_membudget.units import Tolerance, parse_tolerance
+
+MIB = 2**20
+TEN_PERCENT_AND_ONE = parse_tolerance("10% + 1 MiB")
+
+
+def base(peak, samples=()):
+    return TestRecord(
+        nodeid="t", outcome="passed", peak_bytes=peak * MIB, samples_bytes=tuple(s * MIB for s in samples)
+    )
+
+
+def step(first, samples=(), *, against=None, wanted=5):
+    return next_step(
+        against or base(100), round(first * MIB), [round(s * MIB) for s in samples], wanted=wanted
+    )
+
+
+def test_the_tolerance_is_the_sum_and_its_end_is_within():
+    assert direction(100 * MIB, 111 * MIB, TEN_PERCENT_AND_ONE) == "same"
+    assert direction(100 * MIB, 111 * MIB + 1, TEN_PERCENT_AND_ONE) == "regressed"
+    assert direction(100 * MIB, 89 * MIB, TEN_PERCENT_AND_ONE) == "same"
+    assert direction(100 * MIB, 89 * MIB - 1, TEN_PERCENT_AND_ONE) == "improved"
+
+
+def test_within_the_tolerance_one_measurement_settles_it():
+    assert step(111) == "same"
+
+
+@pytest.mark.parametrize("first", [130, 70])
+def test_beyond_it_fresh_samples_are_asked_for_until_four_agree(first):
+    called = "regressed" if first > 100 else "improved"
+    assert [step(first, [first] * count) for count in range(5)] == ["rerun"] * 4 + [called]
+
+
+def test_one_outlier_among_five_does_not_save_a_regression():
+    assert step(130, [130, 100, 130, 130]) == "rerun"
+    assert step(130, [130, 100, 130, 130, 130]) == "regressed"
+
+
+def test_two_samples_within_the_tolerance_end_the_suspicion():
+    assert step(130, [130, 100, 100]) == "same"
+
+
+def test_samples_on_the_other_side_do_not_agree():
+    assert step(130, [70, 70]) == "same"
+
+
+@pytest.mark.parametrize(("wanted", "needed"), [(1, 1), (2, 2), (3, 3), (4, 4), (5, 4), (10, 8)])
+def test_four_of_five_have_to_agree(wanted, needed):
+    assert step(130, [130] * (needed - 1), wanted=wanted) == "rerun"
+    assert step(130, [130] * needed, wanted=wanted) == "regressed"
+
+
+def test_without_reruns_the_one_measurement_decides():
+    assert (step(130, wanted=0), step(100, wanted=0), step(70, wanted=0)) == ("regressed", "same", "improved")
+
+
+def test_fresh_samples_are_held_against_fresh_samples():
+    # Alone in a process the test also loads a library: 140 there, 100 within a session.
+    against = base(100, samples=[140, 141, 139, 140, 140])
+    assert step(130, [140, 141], against=against) == "same"
+    assert step(130, [180, 181, 179, 182], against=against) == "regressed"
+
+
+def test_the_rank_test_has_to_agree_where_it_can():
+    # The baseline itself scattered so widely that four samples beyond its median prove nothing.
+    wide = base(100, samples=[60, 100, 100, 190, 200])
+    assert step(130, [130, 130, 130, 130, 130], against=wide) == "same"
+    tight = base(100, samples=[99, 100, 100, 101, 102])
+    assert step(130, [130, 130, 130, 130], against=tight) == "regressed"
+
+
+def test_a_base_of_nothing_has_the_absolute_tolerance():
+    nothing = base(0)
+    assert next_step(nothing, MIB, tolerance=Tolerance(0.1, MIB)) == "same"
+    assert next_step(nothing, MIB + 1, tolerance=Tolerance(0.1, MIB)) == "rerun"
+
+
+SIZES = st.integers(0, 2**40)
+
+
+@given(
+    SIZES, st.lists(SIZES, max_size=6), SIZES, st.integers(0, 8), st.lists(SIZES, min_size=10, max_size=10)
+)
+def test_it_always_comes_to_an_end_within_the_samples_allowed(peak, base_samples, first, wanted, stream):
+    against = TestRecord(nodeid="t", outcome="passed", peak_bytes=peak, samples_bytes=tuple(base_samples))
+    taken = []
+    while (found := next_step(against, first, taken, wanted=wanted)) == "rerun":
+        taken.append(stream[len(taken)])
+    assert len(taken) <= wanted
+    assert found in {"same", direction(peak, first, TEN_PERCENT_AND_ONE)}
