@@ -62,3 +62,10 @@ def memory():
 @pytest.fixture
 def clock():
     return ScriptedClock()
+
+
+@pytest.fixture
+def host_directory(tmp_path, monkeypatch):
+    """A place of its own for the host's budgets, here and in the programs that a test starts."""
+    monkeypatch.setenv("MEMBUDGET_HOST_DIRECTORY", str(tmp_path / "host"))
+    return tmp_path / "host"

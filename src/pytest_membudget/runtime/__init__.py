@@ -2,7 +2,7 @@
 
 1. `estimator` predicts a file's memory, `files` its category, time limit and pool, `manager` how many workers fit;
 2. `ledger` decides who may start now: bytes against a budget, in order of arrival; `semaphore` makes threads wait
-   for it, `dynamic` counts tasks instead of bytes.
+   for it, `dynamic` counts tasks instead of bytes, `host` shares one budget among programs.
 """
 
 from __future__ import annotations

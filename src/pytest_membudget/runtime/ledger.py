@@ -95,10 +95,7 @@ class Ledger:
             OversizeError: larger than could ever be granted, and not `exclusive`.
         """
         if _whole(size_bytes, "size_bytes") > self.ceiling_bytes and not exclusive:
-            raise OversizeError(
-                f"{format_size(size_bytes)} can never be granted from a budget of {format_size(self.ceiling_bytes)}; "
-                "raise the budget, ask for less, or let it run alone (exclusive=True)"
-            )
+            raise oversize(size_bytes, self.ceiling_bytes)
         ticket = Ticket(size_bytes, exclusive=exclusive, token=token, sequence=self._submitted)
         self._submitted += 1
         if exclusive:
@@ -114,6 +111,15 @@ class Ledger:
             self._start(ticket)
             started.append(ticket)
         return started
+
+    def adopt(self, size_bytes: int, *, exclusive: bool = False, token: Any = None) -> Ticket:
+        """Books a lease that is out already, whether it fits or not: it holds its memory anyhow."""
+        ticket = Ticket(
+            _whole(size_bytes, "size_bytes"), exclusive=exclusive, token=token, sequence=self._submitted
+        )
+        self._submitted += 1
+        self._book(ticket)
+        return ticket
 
     def would_grant(self, size_bytes: int) -> bool:
         """Whether a request that came now would start at once (after `grant` has let in whom it could)."""
@@ -205,6 +211,9 @@ class Ledger:
 
     def _start(self, ticket: Ticket) -> None:
         self._leave_line(ticket)
+        self._book(ticket)
+
+    def _book(self, ticket: Ticket) -> None:
         ticket.state = "granted"
         ticket.charge_bytes = ticket.bytes
         self._reserved_bytes += ticket.bytes
@@ -217,6 +226,14 @@ class Ledger:
             del self._waiting_alone[ticket.sequence]
         else:
             self._line.remove(ticket)
+
+
+def oversize(size_bytes: int, budget_bytes: int) -> OversizeError:
+    """The error for a request that is larger than its whole budget."""
+    return OversizeError(
+        f"{format_size(size_bytes)} can never be granted from a budget of {format_size(budget_bytes)}; "
+        "raise the budget, ask for less, or let it run alone (exclusive=True)"
+    )
 
 
 def _by_arrival(ticket: Ticket) -> int:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from pytest_membudget.measurement import memory_reading, tree_resident_bytes
 from pytest_membudget.records.measurement import MemoryReading
-from pytest_membudget.runtime.parameters import share_of
 
 ReadMemory = Callable[[], MemoryReading]
 
@@ -24,6 +23,17 @@ def read_memory() -> MemoryReading:
     return memory_reading()
 
 
+def reserved_share_bytes(limit_bytes: int, reserve: float) -> int:
+    """What is kept back of a limit."""
+    return round(limit_bytes * reserve)
+
+
+def unreserved_bytes(reading: MemoryReading, reserve: float, resident_bytes: int) -> int:
+    """The budget under a reading: what is available, and what of it our own leases fill already, less the reserve."""
+    kept_back_bytes = reserved_share_bytes(reading.limit.bytes, reserve)
+    return max(0, reading.available_bytes + resident_bytes - kept_back_bytes)
+
+
 class AvailableBudget:
     """The limit less a reserve, less what others use, as it changes.
 
@@ -37,11 +47,11 @@ class AvailableBudget:
         self,
         reading: ReadMemory = read_memory,
         *,
-        reserve: float | str = RESERVE_SHARE,
+        reserve: float = RESERVE_SHARE,
         own_bytes: Callable[[], int] | None = None,
     ) -> None:
         self._reading = reading
-        self._reserve = 0.0 if reserve == 0 else share_of("reserve", reserve)
+        self._reserve = reserve
         self._own_bytes = own_bytes or own_tree_bytes
         self._available_when_empty_bytes = 0
         self._own_when_empty_bytes = 0
@@ -50,7 +60,7 @@ class AvailableBudget:
     @property
     def reserve_bytes(self) -> int:
         """What is kept back of the limit, as last read."""
-        return round(self.limit_bytes * self._reserve)
+        return reserved_share_bytes(self.limit_bytes, self._reserve)
 
     def read(self, granted_bytes: int) -> int:
         """The budget now, in bytes, of which `granted_bytes` are out. The first reading must be of an empty ledger."""
@@ -65,7 +75,7 @@ class AvailableBudget:
             max(0, own_bytes - self._own_when_empty_bytes),
             max(0, self._available_when_empty_bytes - reading.available_bytes),
         )
-        return max(0, reading.available_bytes + resident_bytes - self.reserve_bytes)
+        return unreserved_bytes(reading, self._reserve, resident_bytes)
 
 
 def own_tree_bytes() -> int:

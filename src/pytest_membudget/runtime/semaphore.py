@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Literal, NoReturn, Self
+from typing import Any, Literal, Self
 
 from pytest_membudget.errors import OversizeError, UsageError
 from pytest_membudget.records.run import SemaphoreStatistics
 from pytest_membudget.runtime.book import Book, Claim
-from pytest_membudget.runtime.parameters import count_of, size_of, timeout_of
+from pytest_membudget.runtime.parameters import count_of, share_of, size_of, timeout_of
 from pytest_membudget.runtime.pressure import RESERVE_SHARE, AvailableBudget, ReadMemory, read_memory
 from pytest_membudget.runtime.process_book import ProcessBook, Wait
 from pytest_membudget.units import Size, format_duration, format_size
@@ -108,16 +109,40 @@ class MemorySemaphore:
                 f'name is {name!r}, but a semaphore of one process is not shared; add scope="host"'
             )
         budget_bytes = None if budget is None else size_of("budget", budget)
+        share = 0.0 if reserve == 0 else share_of("reserve", reserve)
+        count_of("max_overtakes", max_overtakes, least=0)
         self.scope: Literal["process", "host"] = scope
-        self.oversize = oversize
-        self._clock = clock
-        self._book: Book[Any] = ProcessBook(
-            budget_bytes,
-            max_overtakes=count_of("max_overtakes", max_overtakes, least=0),
-            available=AvailableBudget(reading, reserve=reserve, own_bytes=own_bytes),
-            clock=clock,
-            wait=wait,
+        self.oversize: Literal["refuse", "alone"] = oversize
+        self._made_again = functools.partial(
+            MemorySemaphore,
+            budget,
+            scope=scope,
+            name=name,
+            oversize=oversize,
+            max_overtakes=max_overtakes,
+            reserve=reserve,
         )
+        self._book: Book[Any]
+        if scope == "host":
+            from pytest_membudget.runtime.host.book import HostBook
+
+            self._book = HostBook(
+                budget_bytes,
+                name=_name(name),
+                reserve=share,
+                max_overtakes=max_overtakes,
+                reading=reading,
+                clock=clock,
+                wait=wait,
+            )
+        else:
+            self._book = ProcessBook(
+                budget_bytes,
+                max_overtakes=max_overtakes,
+                available=AvailableBudget(reading, reserve=share, own_bytes=own_bytes),
+                clock=clock,
+                wait=wait,
+            )
 
     def reserve(self, size: Size, timeout_s: float | None = None, *, exclusive: bool = False) -> Lease:
         """Waits until `size` is free and takes it; `exclusive` until nothing else runs.
@@ -184,10 +209,13 @@ class MemorySemaphore:
             )
         return "<MemorySemaphore of another process>"
 
-    def __reduce__(self) -> NoReturn:
-        raise TypeError(
-            'a MemorySemaphore of one process cannot be sent to another; make it there with scope="host" and a name'
-        )
+    def __reduce__(self) -> tuple[Callable[..., MemorySemaphore], tuple[Any, ...]]:
+        """One of the whole host may be sent to another process, which then takes part itself."""
+        if self.scope == "process":
+            raise TypeError(
+                'a MemorySemaphore of one process cannot be sent to another; make it with scope="host" and a name'
+            )
+        return self._made_again, ()
 
     def _enter(self, size_bytes: int, *, exclusive: bool) -> Claim:
         alone = exclusive or (self.oversize == "alone" and size_bytes > self._book.ceiling_bytes())
@@ -201,3 +229,13 @@ class MemorySemaphore:
             f"{format_size(now.reserved_bytes)} of {format_size(now.budget_bytes)} are reserved by {now.leases} leases, "
             f"{now.waiting} more wait; release leases sooner, wait longer, or raise the budget"
         )
+
+
+def _name(name: str | None) -> str:
+    if name is None:
+        return "default"
+    if not isinstance(name, str) or not name:
+        raise UsageError(
+            f'name is {name!r}; give the word under which programs share a budget, such as "nightly"'
+        )
+    return name
