@@ -26,15 +26,16 @@ RECORD = pytest.StashKey[TestRecord | None]()
 class Measuring:
     """The hooks of the process that runs the tests."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, in_fresh: bool) -> None:
         self.settings = settings
+        self._in_fresh = in_fresh
 
     # The innermost wrapper: what other plugins do around a call is not the test's.
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, Any, Any]:
         """Measures, records, judges; raises only where the test itself passed."""
         plan = item.stash.get(PLAN, None)
-        if plan is None:
+        if plan is None or (plan.isolate and not self._in_fresh):
             return (yield)
         item.stash[RECORD] = None
         try:
@@ -72,7 +73,6 @@ class Measuring:
         report = yield
         if PLAN not in item.stash:
             return report
-        if call.excinfo is not None and isinstance(call.excinfo.value, OverBudget):
-            tell_shortly(report, item, call.excinfo.value)
+        tell_shortly(report, item, call.excinfo.value if call.excinfo else None)
         attach(report, item.stash.get(RECORD, None) if report.when == "call" else None)
         return report

@@ -15,6 +15,7 @@ class Tally:
 
     def __init__(self) -> None:
         self._records: dict[str, TestRecord] = {}
+        self._failed_in_part: set[str] = set()
 
     def __bool__(self) -> bool:
         return bool(self._records)
@@ -26,15 +27,21 @@ class Tally:
 
     def add(self, report: Any) -> TestRecord | None:
         """Takes a report in; gives the record back when its test is over."""
-        if not is_planned(report) or getattr(report, "context", None) is not None:
-            return None  # not ours, or one of several sub-tests, of which the test itself will tell
         nodeid = report.nodeid
+        if getattr(report, "context", None) is not None:
+            # A sub-test: pytest may call the test that holds it passed all the same.
+            self._failed_in_part.update({nodeid} if report.outcome == "failed" else ())
+            return None
+        if not is_planned(report):
+            return None
         outcome = outcome_of(report)
         if report.when == "setup":
             # A test that is run again starts anew.
+            self._failed_in_part.discard(nodeid)
             self._records[nodeid] = TestRecord(nodeid=nodeid, outcome=outcome)
         elif report.when == "call":
             record = attached(report) or self._records[nodeid]
+            outcome = "failed" if nodeid in self._failed_in_part else outcome
             self._records[nodeid] = msgspec.structs.replace(record, outcome=outcome)
         elif outcome == "error":
             self._records[nodeid] = msgspec.structs.replace(self._records[nodeid], outcome=outcome)

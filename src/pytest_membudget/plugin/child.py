@@ -1,0 +1,99 @@
+"""The other end of `fresh`: a plugin that makes a whole pytest session run one test and write down its reports.
+
+The session has the arguments, plugins and conftest files of the one that started it. What writes files for the
+whole session, starts workers or repeats tests is switched off: that stays with the starter.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_membudget.plugin.orders import Orders, take_orders
+
+ORDERS: Orders = take_orders()
+
+# Options of pytest and of well-known plugins that are the starter's business.
+_SWITCHED_OFF: Mapping[str, Any] = {
+    "numprocesses": None,
+    "dist": "no",
+    "tx": [],
+    "xmlpath": None,
+    "htmlpath": None,
+    "report_log": None,
+    "json_report": False,
+    "no_cov": True,
+    "usepdb": False,
+    "trace": False,
+    "lf": False,
+    "failedfirst": False,
+    "newfirst": False,
+    "stepwise": False,
+    "stepwise_skip": False,
+    "deselect": None,
+    "maxfail": 0,
+    "pastebin": None,
+}
+_LEFT_TO_STARTER = ("terminalreporter", "rerunfailures", "pytest_rerunfailures")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Points the session at the one test, before any plugin is configured."""
+    for name, value in _SWITCHED_OFF.items():
+        if hasattr(config.option, name):
+            setattr(config.option, name, value)
+    config.option.basetemp = ORDERS.basetemp
+    config.args[:] = [ORDERS.target]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Leaves the terminal to the starter, once every plugin had its chance to look for it."""
+    for name in _LEFT_TO_STARTER:
+        plugin = config.pluginmanager.get_plugin(name)
+        if plugin is not None:
+            config.pluginmanager.unregister(plugin)
+    config.pluginmanager.register(Sender(config), "membudget-sender")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keeps the one test."""
+    items[:] = [item for item in items if item.nodeid == ORDERS.nodeid][:1]
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    """Tells why the test could not be collected."""
+    if report.failed:
+        _tell(collect_error=report.longreprtext)
+
+
+class Sender:
+    """Writes the reports, as pytest itself would send them to another process."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        """One line a report."""
+        data = self.config.hook.pytest_report_to_serializable(config=self.config, report=report)
+        _tell(report=data)
+
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """`pytest.exit` ends the starter's session as well."""
+        if isinstance(excinfo.value, pytest.exit.Exception):
+            _tell(exit=excinfo.value.msg)
+
+    def pytest_internalerror(self, excrepr: Any) -> None:
+        """A broken plugin shows in the test's failure."""
+        _tell(internal_error=str(excrepr))
+
+
+def _tell(**line: Any) -> None:
+    with Path(ORDERS.results).open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(line, default=repr) + "\n")

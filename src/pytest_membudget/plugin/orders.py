@@ -1,0 +1,34 @@
+"""What a pytest session tells the fresh interpreter that it starts for one test."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Literal, NamedTuple
+
+VARIABLE = "PYTEST_MEMBUDGET_FRESH"
+"""The environment variable that carries the orders; taken out at once, so that no grandchild obeys them."""
+
+CHILD_PLUGIN = "pytest_membudget.plugin.child"
+
+Purpose = Literal["isolate", "sample", "memray"]
+
+
+class Orders(NamedTuple):
+    """Run `nodeid`, which is found at `target`, and write one JSON line a report to `results`."""
+
+    nodeid: str
+    target: str
+    results: str
+    basetemp: str
+    purpose: Purpose
+    memray_capture: str = ""
+
+    def as_text(self) -> str:
+        """For the environment."""
+        return json.dumps(self._asdict())
+
+
+def take_orders() -> Orders:
+    """The orders of this interpreter."""
+    return Orders(**json.loads(os.environ.pop(VARIABLE)))
