@@ -30,23 +30,23 @@ def write_document(stream: BinaryIO, size_bytes: int, kind: str, seed: int) -> i
             f"{size_bytes} B cannot hold a valid {kind} file; the smallest has {smallest_bytes} B"
         )
     left_bytes = size_bytes - smallest_bytes
-    block, ends = _block(kind, seed, min(left_bytes, BLOCK_BYTES))
+    pieces, ends = _block(kind, seed, min(left_bytes, BLOCK_BYTES))
     stream.write(form.OPENING)
     records = 0
     for number in count(_FIRST_BLOCK):
         fitting = bisect_right(ends, left_bytes)
         if not fitting:
             break
-        stamped = block.replace(BLOCK_MARK.encode(), str(number).encode())
-        stream.write(memoryview(stamped)[: ends[fitting - 1]])
+        block = str(number).encode().join(pieces)
+        stream.write(memoryview(block)[: ends[fitting - 1]])
         left_bytes -= ends[fitting - 1]
         records += fitting
     stream.write(form.closing(form.SMALLEST_CLOSING + left_bytes).encode())
     return records + 1
 
 
-def _block(kind: str, seed: int, block_bytes: int) -> tuple[bytes, list[int]]:
-    """Records of at least `block_bytes` together, joined, and the offset at which each ends."""
+def _block(kind: str, seed: int, block_bytes: int) -> tuple[list[bytes], list[int]]:
+    """Records of at least `block_bytes` together, cut where the block's number goes, and where each record ends."""
     form = document_format(kind)
     draw = Draw(f"{kind} {seed}")
     records: list[str] = []
@@ -54,4 +54,5 @@ def _block(kind: str, seed: int, block_bytes: int) -> tuple[bytes, list[int]]:
     while held_bytes <= block_bytes:
         records.append(form.record(draw, f"{BLOCK_MARK}{len(records):05d}"))
         held_bytes += len(records[-1])
-    return "".join(records).encode("ascii"), list(accumulate(map(len, records)))
+    pieces = "".join(records).encode("ascii").split(BLOCK_MARK.encode())
+    return pieces, list(accumulate(map(len, records)))
