@@ -22,7 +22,7 @@ $(READY): pyproject.toml src/pytest_membudget/_version.py
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; found none on PATH. Install one or say: make PYTHON=/path/to/python3" >&2; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) (a minute the first time)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable '.[dev]'
 	@touch $(READY)
 
 demo: $(READY)
@@ -44,7 +44,7 @@ test-all: lint
 $(BENCH_READY): pyproject.toml benchmarks/requirements.txt
 	@test -x $(BENCH_VENV)/bin/python || $(PYTHON) -m venv $(BENCH_VENV)
 	@echo "installing into $(BENCH_VENV), with the peers to compare with"
-	@$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]' -r benchmarks/requirements.txt
+	@$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --editable '.[dev]' -r benchmarks/requirements.txt
 	@touch $(BENCH_READY)
 
 # BENCH=benchmarks/test_inputs.py runs one question only.
