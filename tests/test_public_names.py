@@ -1,6 +1,7 @@
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest_membudget
@@ -20,3 +21,15 @@ def test_importing_the_package_loads_none_of_the_optional_or_slow_libraries():
     heavy = "pytest memray numpy scipy dask distributed matplotlib jinja2 psutil msgspec"
     code = f"import sys, pytest_membudget; print([m for m in {heavy.split()!r} if m in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+def test_no_module_takes_the_place_of_a_name_of_its_room():
+    code = """
+        import importlib, pkgutil, types, pytest_membudget as package
+        modules = list(pkgutil.walk_packages(package.__path__, package.__name__ + "."))
+        loaded = {each.name: importlib.import_module(each.name) for each in modules if "__main__" not in each.name}
+        for name, module in loaded.items():
+            for public in getattr(module, "__all__", ()):
+                assert not isinstance(getattr(module, public), types.ModuleType), f"{name}.{public}"
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, timeout=60)

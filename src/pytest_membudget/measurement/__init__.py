@@ -1,7 +1,7 @@
 """What did it really take? Peaks from the kernel, process trees, fresh interpreters, and the real limit.
 
 1. `high_water` reads this process: exact, one system call.
-2. `limit` and `cgroups` say how much may be used, `environment` what else may change a figure.
+2. `limit` and `cgroups` say how much may be used, `fingerprint` what else may change a figure.
 3. `probe` measures a block that runs here.
 
 Names are loaded when first used.
@@ -13,7 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pytest_membudget.measurement.environment import environment as environment
+    from pytest_membudget.measurement.fingerprint import environment as environment
     from pytest_membudget.measurement.growth import check_growth as check_growth
     from pytest_membudget.measurement.high_water import high_water_bytes as high_water_bytes
     from pytest_membudget.measurement.high_water import reset_high_water_mark as reset_high_water_mark
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _MODULE_OF = {
     "Probe": "probe",
     "check_growth": "growth",
-    "environment": "environment",
+    "environment": "fingerprint",
     "high_water_bytes": "high_water",
     "measure": "probe",
     "measuring": "probe",
