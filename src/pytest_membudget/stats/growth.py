@@ -10,9 +10,7 @@ last sample and each start at half the calls of the one after: [n/8, n/4], [n/4,
 * *flat*: the last two windows grow by no more than is allowed;
 * *unclear*: anything else. More calls will tell.
 
-The slope is Theil's: the median of the slopes between all pairs of floor points of the last two windows, and its
-interval Sen's (P. K. Sen, "Estimates of the regression coefficient based on Kendall's tau", 1968), from the ranks of
-those slopes.
+The slope and its interval are those of `slopes.robust_slope`, over the floor of the last two windows.
 """
 
 from __future__ import annotations
@@ -21,14 +19,14 @@ import bisect
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from statistics import NormalDist
 from typing import Literal, NamedTuple
+
+from pytest_membudget.stats.slopes import Slope, robust_slope
 
 CONFIDENCE = 0.99
 RESOLUTION_BYTES_PER_CALL = 4.0
 FEWEST_SAMPLES = 6
 _NOT_SLOWING = 0.7
-_MOST_POINTS = 40
 
 Direction = Literal["growing", "flat", "unclear"]
 
@@ -100,7 +98,7 @@ def trend(
         # The floor of the last samples is not known yet: too few came after them.
         known = bisect.bisect_right(tail_calls, tail_calls[-1] / 2)
         tail_calls, floor = tail_calls[:known], floor[:known]
-    slope, low, high = _sen(tail_calls, floor, tail_calls[-1] / 4)
+    slope, low, high = _slope(tail_calls, floor, tail_calls[-1] / 4)
     rates = _window_rates(tail_calls, floor)
     grown = floor[-1] - _at(tail_calls, floor, tail_calls[-1] / 8)
     growing = (
@@ -174,24 +172,7 @@ def _window_rates(calls: Sequence[int], floor: Sequence[float]) -> list[float]:
     ]
 
 
-def _sen(calls: Sequence[int], floor: Sequence[float], begin: float) -> tuple[float, float, float]:
-    """Theil's slope and Sen's interval over the points from `begin` calls on."""
+def _slope(calls: Sequence[int], floor: Sequence[float], begin: float) -> Slope:
+    """The slope of the floor from `begin` calls on."""
     first = max(0, min(bisect.bisect_left(calls, begin), len(calls) - FEWEST_SAMPLES))
-    stride = max(1, (len(calls) - first) // _MOST_POINTS)
-    points = list(zip(calls[first:], floor[first:], strict=True))[::-stride]
-    slopes = sorted(
-        (later - earlier) / (at - before)
-        for index, (at, later) in enumerate(points)
-        for before, earlier in points[index + 1 :]
-    )
-    if not slopes:
-        return 0.0, -math.inf, math.inf
-    middle = (slopes[(len(slopes) - 1) // 2] + slopes[len(slopes) // 2]) / 2
-    count = len(points)
-    spread = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * math.sqrt(
-        count * (count - 1) * (2 * count + 5) / 18
-    )
-    below = math.floor((len(slopes) - spread) / 2)
-    if below < 0:
-        return middle, slopes[0], slopes[-1]
-    return middle, slopes[below], slopes[len(slopes) - 1 - below]
+    return robust_slope(calls[first:], floor[first:], CONFIDENCE)

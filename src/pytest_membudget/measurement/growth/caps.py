@@ -5,9 +5,8 @@ from __future__ import annotations
 import sys
 from typing import NamedTuple
 
-import psutil
-
 from pytest_membudget.measurement.growth.figures import Figures
+from pytest_membudget.measurement.limit import memory_reading
 from pytest_membudget.units import format_size
 
 MOST_GROWN_BYTES = 512 << 20
@@ -29,7 +28,7 @@ class Caps(NamedTuple):
     @classmethod
     def for_this_machine(cls, first: Figures) -> Caps:
         """An eighth of the memory that is free and half of the descriptors that are, within fixed bounds."""
-        grown_bytes = min(MOST_GROWN_BYTES, psutil.virtual_memory().available // 8)
+        grown_bytes = min(MOST_GROWN_BYTES, memory_reading().available_bytes // 8)
         return cls(grown_bytes, grown_bytes, (_descriptor_limit() - first.descriptors) // 2)
 
     def reached(self, first: Figures, last: Figures, calls: int) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import functools
 import gc
 import os
 import re
@@ -16,6 +14,7 @@ from typing import Any, NamedTuple
 import psutil
 
 from pytest_membudget.measurement.growth.small_blocks import SmallBlockReader
+from pytest_membudget.measurement.heap import heap_is_known, read_heap
 
 _SETTLE_S = 0.03
 _SETTLE_IN_ALL_S = 0.2
@@ -50,10 +49,10 @@ class FigureReader:
         """Collects garbage and reads. Waits a moment for threads and children that are about to be gone."""
         gc.collect()
         blocks = self._blocks.read()
-        used_bytes, malloc_mapped_bytes = _malloc_bytes()
-        heap_bytes = blocks.used_bytes + used_bytes + malloc_mapped_bytes
+        malloc = read_heap()
+        heap_bytes = blocks.used_bytes + malloc.used_bytes + malloc.mapped_bytes
         threads = count_threads()
-        other_bytes = _malloc_system_bytes() + malloc_mapped_bytes + blocks.arena_bytes
+        other_bytes = malloc.system_bytes + malloc.mapped_bytes + blocks.arena_bytes
         other_bytes += max(0, threads - 1) * _thread_stack_bytes()
         mapped_bytes = _accessible_bytes() - other_bytes
         return Figures(heap_bytes, mapped_bytes, count_descriptors(), threads, count_children())
@@ -81,17 +80,11 @@ class FigureReader:
             doubts.append(
                 "this interpreter does not tell the bytes of its small blocks: each was counted as 16 B, the least"
             )
-        if not hasattr(psutil, "heap_info"):
+        if not heap_is_known():
             doubts.append("malloc's own figures cannot be read here: native memory shows by whole pages only")
         if not _LINUX:
             doubts.append("mappings outside malloc are not seen on this system")
         return doubts
-
-
-def heap_bytes() -> tuple[int, int]:
-    """(malloc in use, blocks of Python's allocator in use): two cheap reads, about a microsecond together."""
-    used_bytes, mapped_bytes = _malloc_bytes()
-    return used_bytes + mapped_bytes, sys.getallocatedblocks()
 
 
 def count_descriptors() -> int:
@@ -124,13 +117,6 @@ def children() -> list[int]:
     return found
 
 
-def _malloc_bytes() -> tuple[int, int]:
-    if not hasattr(psutil, "heap_info"):
-        return 0, 0
-    heap = psutil.heap_info()
-    return int(heap.heap_used), int(heap.mmap_used)
-
-
 def _accessible_bytes() -> int:
     """All mappings but the main stack, which grows with the depth of calls, and what is only reserved."""
     if not _LINUX:
@@ -140,36 +126,6 @@ def _accessible_bytes() -> int:
     sizes = sum(int(end, 16) - int(begin, 16) for begin, end in _ACCESSIBLE.findall(text))
     stack = _MAIN_STACK.search(text, max(0, len(text) - 1000))
     return sizes - (int(stack[2], 16) - int(stack[1], 16) if stack else 0)
-
-
-def _malloc_system_bytes() -> int:
-    """What malloc took from the system for its heaps, single mappings apart; zero where it does not say."""
-    ask = _mallinfo()
-    return int(ask().arena) if ask else 0
-
-
-@functools.cache
-def _mallinfo() -> Any:
-    if not _LINUX:
-        return None
-    # AttributeError: not glibc, or one before 2.33.
-    with contextlib.suppress(OSError, AttributeError):
-        ask = ctypes.CDLL(None).mallinfo2
-        ask.restype = _MallocInfo
-        return ask
-    return None
-
-
-class _MallocInfo(ctypes.Structure):
-    """`struct mallinfo2` of glibc."""
-
-    _fields_ = tuple(
-        (name, ctypes.c_size_t)
-        for name in (
-            *("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks"),
-            "keepcost",
-        )
-    )
 
 
 def _thread_stack_bytes() -> int:
