@@ -37,13 +37,15 @@ _PUBLIC = {
     "records.files": "FileCategory ResourceEstimate SyntheticFile",
     "records.growth": "Growth",
     "records.measurement": "Measurement MemoryLimit MemoryReading",
-    "records.monitor": "MemorySnapshot MonitorReport",
+    "records.monitor": "CleanupResult MemorySnapshot MonitorReport",
     "records.run": "BatchResult Breakdown LevelEvent Outcome",
     "records.scale": "Scale",
+    "runtime.chunks": "optimize_processing_order recommend_chunk_rows",
     "runtime.dynamic": "DynamicSemaphore",
     "runtime.estimator": "MemoryEstimator",
     "runtime.files": "classify_file get_file_estimate",
     "runtime.manager": "ResourceManager get_optimal_workers",
+    "runtime.monitor": "MemoryMonitor",
     "runtime.semaphore": "MemorySemaphore",
 }
 _MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names.split()}

@@ -28,6 +28,7 @@ from pytest_membudget.records.growth import Growth as Growth
 from pytest_membudget.records.measurement import Measurement as Measurement
 from pytest_membudget.records.measurement import MemoryLimit as MemoryLimit
 from pytest_membudget.records.measurement import MemoryReading as MemoryReading
+from pytest_membudget.records.monitor import CleanupResult as CleanupResult
 from pytest_membudget.records.monitor import MemorySnapshot as MemorySnapshot
 from pytest_membudget.records.monitor import MonitorReport as MonitorReport
 from pytest_membudget.records.run import BatchResult as BatchResult
@@ -35,10 +36,13 @@ from pytest_membudget.records.run import Breakdown as Breakdown
 from pytest_membudget.records.run import LevelEvent as LevelEvent
 from pytest_membudget.records.run import Outcome as Outcome
 from pytest_membudget.records.scale import Scale as Scale
+from pytest_membudget.runtime.chunks import optimize_processing_order as optimize_processing_order
+from pytest_membudget.runtime.chunks import recommend_chunk_rows as recommend_chunk_rows
 from pytest_membudget.runtime.dynamic import DynamicSemaphore as DynamicSemaphore
 from pytest_membudget.runtime.estimator import MemoryEstimator as MemoryEstimator
 from pytest_membudget.runtime.files import classify_file as classify_file
 from pytest_membudget.runtime.files import get_file_estimate as get_file_estimate
 from pytest_membudget.runtime.manager import ResourceManager as ResourceManager
 from pytest_membudget.runtime.manager import get_optimal_workers as get_optimal_workers
+from pytest_membudget.runtime.monitor import MemoryMonitor as MemoryMonitor
 from pytest_membudget.runtime.semaphore import MemorySemaphore as MemorySemaphore

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import msgspec
 
 
@@ -37,12 +39,48 @@ class CleanupEvent(msgspec.Struct, frozen=True, kw_only=True):
         return max(0, self.before_bytes - self.after_bytes)
 
 
+class CleanupResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What a check did. True where a cleanup ran; unpacks as (ran, before_bytes, after_bytes)."""
+
+    ran: bool
+    before_bytes: int
+    after_bytes: int
+    reason: str = ""
+    emergency: bool = False
+    failures: tuple[str, ...] = ()
+
+    @property
+    def freed_bytes(self) -> int:
+        """Bytes given back; zero where nothing ran or memory rose meanwhile."""
+        return max(0, self.before_bytes - self.after_bytes) if self.ran else 0
+
+    def __bool__(self) -> bool:
+        return self.ran
+
+    def __iter__(self) -> Iterator[int]:
+        return iter((self.ran, self.before_bytes, self.after_bytes))
+
+
 class CollectionEvent(msgspec.Struct, frozen=True):
     """One run of Python's cyclic collector."""
 
     at_s: float
     generation: int
     collected: int
+
+
+class ChunkRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One chunk of work: its rows, the most it added while it ran, and what it left behind, in bytes."""
+
+    rows: int
+    peak_bytes: int
+    retained_bytes: int
+    duration_s: float
+
+    @property
+    def bytes_per_row(self) -> float:
+        """The most a row of this chunk took."""
+        return self.peak_bytes / self.rows if self.rows else 0.0
 
 
 class Recommendation(msgspec.Struct, frozen=True):
@@ -66,3 +104,18 @@ class MonitorReport(msgspec.Struct, frozen=True, kw_only=True):
     collections: tuple[CollectionEvent, ...] = ()
     alerts: tuple[str, ...] = ()
     recommendations: tuple[Recommendation, ...] = ()
+    chunks: tuple[ChunkRecord, ...] = ()
+    progress: int = 0
+    heap_used_bytes: int = 0
+    heap_kept_bytes: int = 0
+    caveats: tuple[str, ...] = ()
+
+    @property
+    def growth_mb_per_min(self) -> float:
+        """The growth rate in the unit of the reference: 1 MB is 1,000,000 bytes."""
+        return self.growth_bytes_per_min / 1e6
+
+    @property
+    def peak_share(self) -> float:
+        """The peak as a fraction of the limit."""
+        return self.peak_bytes / self.limit_bytes if self.limit_bytes else 0.0

@@ -1,0 +1,272 @@
+"""Watches this process's memory while it works through something, cleans up in time, and says what to change."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Self
+
+from msgspec.structs import replace
+
+from pytest_membudget.measurement.process_memory import ProcessMemory
+from pytest_membudget.records.monitor import (
+    ChunkRecord,
+    CleanupResult,
+    MemorySnapshot,
+    MonitorReport,
+    Recommendation,
+)
+from pytest_membudget.runtime.advice import TARGET_SHARE, Setting, growth_rate, recommend
+from pytest_membudget.runtime.alerts import Alerts
+from pytest_membudget.runtime.chunks import adapted_rows, recommend_chunk_rows
+from pytest_membudget.runtime.cleanup import Cleaner
+from pytest_membudget.runtime.collections_log import CollectionsLog
+from pytest_membudget.runtime.parameters import count_of, factor_of, share_of, size_of
+from pytest_membudget.units import Size, format_share, format_size
+
+REAL_LIMIT_SHARE = 0.95
+"""An emergency at the latest: beyond this share of the real limit the kernel may end the process."""
+ALERT_AHEAD_MIN = 5.0
+_AGAIN_SHARE = 0.02
+
+
+class MemoryMonitor:
+    """Snapshots, cleanups and advice for one process.
+
+    Tell it what happens: `progress` after each step, `chunk` around each chunk. It looks at resident memory then and
+    cleans up (the registered callbacks, a collection, a trim of the heap) past `cleanup_threshold` of the limit, past
+    the emergency threshold, every `cleanup_every` steps and every `cleanup_every_chunks` chunks. It runs no thread of
+    its own. Use it as a context manager, or `close` it, to stop noting collections and the exact peak.
+
+    Args:
+        limit: a soft limit; the real limit of this process where none is given.
+        cleanup_threshold: share of the limit past which each look cleans up.
+        emergency_threshold: share of the limit past which a cleanup is an emergency: callbacks that wait for one run
+            too. Never more than 95% of the real limit.
+        cleanup_every: progress updates between two regular cleanups; 0 for none.
+        cleanup_every_chunks: chunks between two regular cleanups; 0 for none.
+        snapshots: how many of the latest snapshots, cleanups, collections, chunks and alerts are kept, each.
+        snapshot_every_s: `progress` takes a full snapshot at most this often.
+        workers: how many workers the program uses, for advice.
+        max_in_flight: how many results it lets wait, for advice.
+        on_alert: called with the sentence of each alert, which is logged as well.
+        memory: where readings come from; this process by default, a script in tests.
+        clock: seconds that only go up.
+    """
+
+    def __init__(
+        self,
+        limit: Size | None = None,
+        cleanup_threshold: float | str = 0.8,
+        emergency_threshold: float = 1.2,
+        cleanup_every: int = 10,
+        cleanup_every_chunks: int = 5,
+        *,
+        snapshots: int = 1000,
+        snapshot_every_s: float = 0.25,
+        workers: int | None = None,
+        max_in_flight: int | None = None,
+        on_alert: Callable[[str], Any] | None = None,
+        memory: ProcessMemory | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._memory = memory or ProcessMemory()
+        real_limit_bytes = self._memory.limit_bytes()
+        self.limit_bytes = real_limit_bytes if limit is None else size_of("limit", limit)
+        self.cleanup_threshold = share_of("cleanup_threshold", cleanup_threshold)
+        self.emergency_threshold = factor_of("emergency_threshold", emergency_threshold)
+        self.cleanup_every = count_of("cleanup_every", cleanup_every, least=0)
+        self.cleanup_every_chunks = count_of("cleanup_every_chunks", cleanup_every_chunks, least=0)
+        self._cleanup_bytes = int(self.cleanup_threshold * self.limit_bytes)
+        self._emergency_bytes = int(
+            min(self.emergency_threshold * self.limit_bytes, REAL_LIMIT_SHARE * real_limit_bytes)
+        )
+        self._setting = Setting(workers, max_in_flight)
+        self._clock = clock
+        self._snapshot_every_s = factor_of("snapshot_every_s", snapshot_every_s)
+        most = count_of("snapshots", snapshots)
+        self._snapshots: deque[MemorySnapshot] = deque(maxlen=most)
+        self._chunks: deque[ChunkRecord] = deque(maxlen=most)
+        self._alerts = Alerts(on_alert, most)
+        self._collections = CollectionsLog(clock, most)
+        self._cleaner = Cleaner(self._memory, clock, most)
+        self._lock = threading.RLock()
+        self._mark = self._memory.open_mark()
+        self._peak_bytes = self._left_bytes = 0
+        self._progress = self._updates = self._chunks_done = 0
+        self._started_s = clock()
+        self.get_memory_snapshot()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stops noting collections and the exact peak. What was seen stays readable."""
+        with self._lock:
+            self._collections.close()
+            if self._mark is not None:
+                self._peak_bytes = max(self._peak_bytes, self._memory.close_mark(self._mark))
+                self._mark = None
+
+    def register_cleanup_callback(self, callback: Callable[[], Any], *, emergency_only: bool = False) -> None:
+        """Adds a callback without arguments; it runs in each cleanup, or in emergencies only."""
+        self._cleaner.register(callback, emergency_only=emergency_only)
+
+    def unregister_cleanup_callback(self, callback: Callable[[], Any]) -> None:
+        """Removes a callback."""
+        self._cleaner.unregister(callback)
+
+    def get_memory_snapshot(self) -> MemorySnapshot:
+        """Reads this process's memory and keeps the reading for the report."""
+        with self._lock:
+            now_s = self._clock()
+            snapshot = MemorySnapshot(
+                at_s=now_s, limit_bytes=self.limit_bytes, **self._memory.figures()._asdict()
+            )
+            self._snapshots.append(snapshot)
+            self._note(snapshot.rss_bytes)
+            return snapshot
+
+    def check_memory_and_cleanup(self, force: bool = False) -> CleanupResult:
+        """Cleans up where memory is past a threshold, or in any case with `force`; says whether, and what it freed."""
+        with self._lock:
+            return self._check("asked for" if force else "")
+
+    def progress(self, done: int | None = None) -> CleanupResult:
+        """Notes that `done` units are done in all (one more where it is not given), and cleans up where it is time."""
+        with self._lock:
+            self._progress = self._progress + 1 if done is None else count_of("done", done, least=0)
+            self._updates += 1
+            if self._clock() - self._last_snapshot_s() >= self._snapshot_every_s:
+                self.get_memory_snapshot()
+                self._alert_growth()
+            return self._check(_when_due(self._updates, self.cleanup_every, "updates"), again=False)
+
+    @contextmanager
+    def chunk(self, rows: int) -> Iterator[None]:
+        """Measures one chunk of `rows`: the most it added while it ran, and what it left behind.
+
+        A chunk that raises is not counted. Chunks in several threads at once are measured as if each were alone.
+        """
+        count_of("rows", rows, least=0)
+        start_bytes, begun_s, mark = self._memory.resident_bytes(), self._clock(), self._memory.open_mark()
+        try:
+            yield
+        finally:
+            end_bytes = self._memory.resident_bytes()
+            peak_bytes = end_bytes if mark is None else self._memory.close_mark(mark)
+        self.chunk_done(
+            rows,
+            peak_bytes=max(0, max(peak_bytes, end_bytes) - start_bytes),
+            retained_bytes=end_bytes - start_bytes,
+            duration_s=self._clock() - begun_s,
+        )
+
+    def chunk_done(
+        self, rows: int, *, peak_bytes: int, retained_bytes: int = 0, duration_s: float = 0.0
+    ) -> CleanupResult:
+        """Notes a chunk that was measured elsewhere, in a worker for one, and cleans up where it is time."""
+        with self._lock:
+            self._chunks.append(
+                ChunkRecord(
+                    rows=count_of("rows", rows, least=0),
+                    peak_bytes=peak_bytes,
+                    retained_bytes=retained_bytes,
+                    duration_s=duration_s,
+                )
+            )
+            self._chunks_done += 1
+            self.get_memory_snapshot()
+            return self._check(_when_due(self._chunks_done, self.cleanup_every_chunks, "chunks"), again=False)
+
+    def recommend_chunk_rows(self, *, least_rows: int = 1, most_rows: int | None = None) -> int:
+        """The rows with which a chunk stays within 70% of the limit, beside what is resident without it.
+
+        Raises:
+            UsageError: no chunk with rows was noted yet.
+        """
+        base_bytes = self._memory.resident_bytes()
+        budget_bytes = max(0, int(TARGET_SHARE * self.limit_bytes) - base_bytes)
+        return recommend_chunk_rows(self._chunks, budget_bytes, least_rows=least_rows, most_rows=most_rows)
+
+    def next_chunk_rows(self, rows: int, *, least_rows: int = 1, most_rows: int | None = None) -> int:
+        """Adapts the size of chunks to the peak of the latest: half, the same, or a quarter more."""
+        latest_bytes = self._chunks[-1].peak_bytes if self._chunks else 0
+        share = (self._memory.resident_bytes() + latest_bytes) / self.limit_bytes
+        return adapted_rows(rows, share, self.cleanup_threshold, least_rows=least_rows, most_rows=most_rows)
+
+    def report(self) -> MonitorReport:
+        """All that was seen so far."""
+        with self._lock:
+            self._note(self._memory.resident_bytes())
+            growth, caveats = growth_rate(self._snapshots)
+            heap = self._memory.heap()
+            seen = MonitorReport(
+                duration_s=self._clock() - self._started_s,
+                peak_bytes=self._peak_bytes,
+                limit_bytes=self.limit_bytes,
+                growth_bytes_per_min=growth.value,
+                growth_low_bytes_per_min=growth.low,
+                growth_high_bytes_per_min=growth.high,
+                snapshots=tuple(self._snapshots),
+                cleanups=tuple(self._cleaner.events),
+                collections=tuple(self._collections.events),
+                alerts=tuple(self._alerts.said),
+                chunks=tuple(self._chunks),
+                progress=self._progress,
+                heap_used_bytes=heap.used_bytes,
+                heap_kept_bytes=heap.kept_bytes,
+                caveats=caveats,
+            )
+            return replace(seen, recommendations=recommend(seen, self._setting, self.cleanup_threshold))
+
+    def recommendations(self) -> tuple[Recommendation, ...]:
+        """What to change, with the figures it follows from; empty where all is well."""
+        return self.report().recommendations
+
+    def _last_snapshot_s(self) -> float:
+        return self._snapshots[-1].at_s if self._snapshots else -math.inf
+
+    def _note(self, rss_bytes: int) -> None:
+        marked_bytes = 0 if self._mark is None else self._memory.mark_peak_bytes(self._mark)
+        self._peak_bytes = max(self._peak_bytes, rss_bytes, marked_bytes)
+
+    def _check(self, due: str, *, again: bool = True) -> CleanupResult:
+        """Cleans up if `due` (the reason), or past a threshold; not `again` where nothing came on top since the last."""
+        rss_bytes = self._memory.resident_bytes()
+        emergency, past = rss_bytes >= self._emergency_bytes, rss_bytes >= self._cleanup_bytes
+        shown = f"{format_size(rss_bytes)} resident, {format_share(rss_bytes / max(1, self.limit_bytes))} of the limit"
+        self._alerts.update("threshold", holds=past, sentence=f"{shown} of {format_size(self.limit_bytes)}")
+        self._alerts.update("emergency", holds=emergency, sentence=f"emergency: {shown}", level=logging.ERROR)
+        grown = rss_bytes >= self._left_bytes + _AGAIN_SHARE * self.limit_bytes
+        if not (due or (past and (again or grown))):
+            return CleanupResult(ran=False, before_bytes=rss_bytes, after_bytes=rss_bytes)
+        reason = f"emergency: {shown}" if emergency else shown if past else due
+        result = self._cleaner.run(reason, emergency=emergency)
+        self._left_bytes = result.after_bytes
+        self._note(result.before_bytes)
+        return result
+
+    def _alert_growth(self) -> None:
+        growth, _ = growth_rate(self._snapshots)
+        left_bytes = self.limit_bytes - self._snapshots[-1].rss_bytes
+        self._alerts.update(
+            "growth",
+            holds=growth.low > 0 and left_bytes < growth.low * ALERT_AHEAD_MIN,
+            sentence=f"memory grows by {format_size(growth.value)} a minute and has {format_size(left_bytes)} left",
+        )
+
+
+def _when_due(count: int, every: int, what: str) -> str:
+    return f"every {every} {what}" if every and count % every == 0 else ""
