@@ -90,5 +90,5 @@ def _rounded_down(rows: float) -> int:
     if rows < 1:
         return 0
     whole = int(rows + 1e-6)  # 149,999.9999999 is 150,000
-    unit = 10 ** max(0, len(str(whole)) - 2)
+    unit = int(10 ** max(0, len(str(whole)) - 2))
     return whole // unit * unit
