@@ -28,7 +28,8 @@ _PUBLIC = {
     "calibration": "Calibration fit_points load_calibration",
     "errors": """
         IsolatedCrashError MeasurementError MembudgetError MissingExtraError OverBudgetError OversizeError
-        TaskMemoryError TaskTimeoutError UnreadableFileError UsageError WatchdogStop WorkerKilledError
+        TaskMemoryError TaskTimeoutError UnpicklableError UnreadableFileError UsageError WatchdogStop
+        WorkerKilledError
     """,
     "inputs": "KINDS synthesize",
     "measurement.growth": "check_growth",
@@ -43,6 +44,7 @@ _PUBLIC = {
     "runtime.chunks": "optimize_processing_order recommend_chunk_rows",
     "runtime.dynamic": "DynamicSemaphore",
     "runtime.estimator": "MemoryEstimator",
+    "runtime.executor": "ExecutorPolicy FallbackExecutor",
     "runtime.files": "classify_file get_file_estimate",
     "runtime.manager": "ResourceManager get_optimal_workers",
     "runtime.monitor": "MemoryMonitor",

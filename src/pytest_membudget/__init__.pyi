@@ -10,6 +10,7 @@ from pytest_membudget.errors import OverBudgetError as OverBudgetError
 from pytest_membudget.errors import OversizeError as OversizeError
 from pytest_membudget.errors import TaskMemoryError as TaskMemoryError
 from pytest_membudget.errors import TaskTimeoutError as TaskTimeoutError
+from pytest_membudget.errors import UnpicklableError as UnpicklableError
 from pytest_membudget.errors import UnreadableFileError as UnreadableFileError
 from pytest_membudget.errors import UsageError as UsageError
 from pytest_membudget.errors import WatchdogStop as WatchdogStop
@@ -40,6 +41,8 @@ from pytest_membudget.runtime.chunks import optimize_processing_order as optimiz
 from pytest_membudget.runtime.chunks import recommend_chunk_rows as recommend_chunk_rows
 from pytest_membudget.runtime.dynamic import DynamicSemaphore as DynamicSemaphore
 from pytest_membudget.runtime.estimator import MemoryEstimator as MemoryEstimator
+from pytest_membudget.runtime.executor import ExecutorPolicy as ExecutorPolicy
+from pytest_membudget.runtime.executor import FallbackExecutor as FallbackExecutor
 from pytest_membudget.runtime.files import classify_file as classify_file
 from pytest_membudget.runtime.files import get_file_estimate as get_file_estimate
 from pytest_membudget.runtime.manager import ResourceManager as ResourceManager

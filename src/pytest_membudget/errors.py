@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 
 class MembudgetError(Exception):
     """What all exceptions of this package share (`WatchdogStop` apart)."""
@@ -51,6 +53,10 @@ class TaskTimeoutError(MembudgetError, TimeoutError):
 
 class TaskMemoryError(MembudgetError, MemoryError):
     """A task ran out of memory in every attempt, the last one alone."""
+
+
+class UnpicklableError(MembudgetError, pickle.PicklingError):
+    """Arguments, a result or an exception cannot travel between the coordinator and a worker process."""
 
 
 class WatchdogStop(BaseException):

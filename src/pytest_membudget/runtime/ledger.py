@@ -104,10 +104,15 @@ class Ledger:
             self._line.append(ticket)
         return ticket
 
-    def grant(self) -> list[Ticket]:
-        """Starts everything that may start now, in that order; empty where nothing may."""
-        started = []
-        while (ticket := self._next()) is not None:
+    @property
+    def head(self) -> Ticket | None:
+        """Who is next: the first waiter that the whole budget could hold, or that runs alone."""
+        return self._head()
+
+    def grant(self, at_most: int | None = None) -> list[Ticket]:
+        """Starts everything that may start now (`at_most` so many), in that order; empty where nothing may."""
+        started: list[Ticket] = []
+        while (at_most is None or len(started) < at_most) and (ticket := self._next()) is not None:
             self._start(ticket)
             started.append(ticket)
         return started

@@ -1,0 +1,34 @@
+"""Run: finish every task, whatever happens, and never start one whose memory does not fit.
+
+A task's way: `executor` makes it, `streams` or `batch` draw its input; `dispatcher` is the thread that owns the
+`floor`, where `admission` says whether it may start (the ledger, with the executor's own charges) and `crew` finds it
+a worker of the present level. A worker replies; `replies` and `causes` decide between the result, one more attempt and
+a report.
+
+`launcher` is the protocol of a level; `process_level`, `thread_level` and `sequential_level` are the answers to it, and
+`worker` is what runs inside a worker process.
+
+Names are loaded when first used: every worker process imports this package.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pytest_membudget.runtime.executor.executor import FallbackExecutor as FallbackExecutor
+    from pytest_membudget.runtime.executor.policy import ExecutorPolicy as ExecutorPolicy
+
+_MODULE_OF = {"ExecutorPolicy": "policy", "FallbackExecutor": "executor"}
+
+__all__ = ["ExecutorPolicy", "FallbackExecutor"]
+
+
+def __getattr__(name: str) -> Any:
+    module = _MODULE_OF.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    globals()[name] = value
+    return value

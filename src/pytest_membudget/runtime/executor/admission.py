@@ -1,0 +1,183 @@
+"""May this task start now? The ledger, with the executor's own charges kept out of what tasks may take."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+from pytest_membudget.errors import OversizeError
+from pytest_membudget.records.measurement import MemoryReading
+from pytest_membudget.runtime.executor.policy import ExecutorPolicy
+from pytest_membudget.runtime.executor.task import Task
+from pytest_membudget.runtime.ledger import Ledger, Ticket
+from pytest_membudget.units import format_size
+
+RESERVE_SHARE = 0.20
+"""Share of the limit that is left alone when no budget is given."""
+
+_READ_EVERY_S = 0.25
+
+
+class Budget:
+    """What tasks may take together: as given, or what is really available now.
+
+    Without a figure it is the limit, less the larger of the 20% in reserve and what `target_memory` leaves, less
+    what others use. What this executor's own workers hold is not "others".
+    """
+
+    def __init__(
+        self,
+        fixed_bytes: int | None,
+        policy: ExecutorPolicy,
+        reading: Callable[[], MemoryReading],
+        clock: Callable[[], float],
+    ) -> None:
+        self._fixed_bytes = fixed_bytes
+        self._share = min(1 - RESERVE_SHARE, policy.target_memory)
+        self._reading = reading
+        self._clock = clock
+        self._read_at = float("-inf")
+        self._last: MemoryReading | None = None
+        self._others_bytes = 0
+
+    @property
+    def moves(self) -> bool:
+        """Whether it follows the machine."""
+        return self._fixed_bytes is None
+
+    @property
+    def largest_bytes(self) -> int:
+        """What it would be if nobody else used anything."""
+        if self._fixed_bytes is not None:
+            return self._fixed_bytes
+        if self._last is None:
+            self._last = self._reading()
+        return int(self._share * self._last.limit.bytes)
+
+    def now_bytes(self, own_bytes: Callable[[], int]) -> int:
+        """What it is now; `own_bytes` says what this executor's workers hold of what is in use."""
+        if self._fixed_bytes is None and self._clock() - self._read_at >= _READ_EVERY_S:
+            self._last = self._reading()
+            self._read_at = self._clock()
+            self._others_bytes = max(0, self._last.used_bytes - own_bytes())
+        return max(0, self.largest_bytes - self._others_bytes)
+
+
+class Admission:
+    """The tasks that wait for memory, in order, and who may start.
+
+    Only a few tasks wait in the ledger at a time, so that each is charged by what is known when its turn is near.
+    """
+
+    WINDOW = 128
+
+    def __init__(self, budget: Budget, policy: ExecutorPolicy) -> None:
+        self._budget = budget
+        self._policy = policy
+        self._waiting: OrderedDict[int, Ticket] = OrderedDict()
+        self._skipped = 0
+        self.ledger = Ledger(budget.largest_bytes, max_overtakes=policy.max_overtakes)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether enough tasks wait here already."""
+        return len(self._waiting) >= self.WINDOW
+
+    @property
+    def waiting(self) -> int:
+        """How many tasks wait."""
+        return len(self._waiting)
+
+    def tasks(self) -> list[Task]:
+        """The tasks that wait, in order."""
+        return [ticket.token for ticket in self._waiting.values()]
+
+    def line_up(self, task: Task) -> None:
+        """Puts `task` at the end of the line, charged by what is known now.
+
+        Raises:
+            OversizeError: larger than the whole budget, and the policy is to refuse such tasks.
+        """
+        self.check_size(task)
+        charged_bytes = task.charged_bytes or 0
+        alone = task.alone or charged_bytes > self.ledger.budget_bytes
+        task.ticket = self.ledger.submit(charged_bytes, exclusive=alone, token=task)
+        self._waiting[task.ticket.sequence] = task.ticket
+
+    def check_size(self, task: Task) -> None:
+        """Charges `task` by what is known now.
+
+        Raises:
+            OversizeError: larger than the whole budget, and the policy is to refuse such tasks.
+        """
+        if task.charged_bytes is None:
+            task.estimate_bytes = task.charged_bytes = task.charge.first_bytes()
+        largest_bytes = self._budget.largest_bytes
+        if task.charged_bytes > largest_bytes and not task.alone and self._policy.oversize == "refuse":
+            raise OversizeError(
+                f"this task is expected to take {format_size(task.charged_bytes)}, more than the whole budget of "
+                f"{format_size(largest_bytes)}; raise the budget, split the input, or run such tasks alone with "
+                'ExecutorPolicy(oversize="alone")'
+            )
+
+    def next(self, aside_bytes: int, own_bytes: Callable[[], int]) -> Task | None:
+        """Grants one task, with `aside_bytes` of the budget held by idle workers; `None` where none may start."""
+        if not self._waiting:
+            return None
+        self.ledger.set_budget(max(0, self._budget.now_bytes(own_bytes) - aside_bytes))
+        granted = self.ledger.grant(at_most=1)
+        if not granted and self.is_empty:
+            # Nothing runs and nothing fits: others use the machine. Waiting for them could last for ever.
+            self.ledger.set_budget(min(ticket.bytes for ticket in self._waiting.values()))
+            granted = self.ledger.grant(at_most=1)
+        if not granted:
+            return None
+        self._note_skipped(granted[0])
+        task: Task = self._leave(granted[0])
+        return task
+
+    def head_within(self, ticket: Ticket) -> Task | None:
+        """Takes the head of the line where what `ticket` holds is enough for it too, to run after it."""
+        head = self.ledger.head
+        if head is None or head.exclusive or head.bytes > ticket.bytes:
+            return None
+        task: Task = head.token
+        if task.fresh_worker or task.in_thread:
+            return None
+        self.ledger.cancel(head)
+        return self._leave(head)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is granted."""
+        return self.ledger.reserved_bytes == 0 and self.ledger.statistics().leases == 0
+
+    def withdraw(self, task: Task) -> None:
+        """Forgets a task that waits."""
+        if task.ticket is not None and task.ticket.sequence in self._waiting:
+            self.ledger.cancel(task.ticket)
+            self._leave(task.ticket)
+
+    def release(self, ticket: Ticket | None) -> None:
+        """Takes back what was granted."""
+        if ticket is not None:
+            self.ledger.release(ticket)
+
+    def _leave(self, ticket: Ticket) -> Task:
+        del self._waiting[ticket.sequence]
+        task: Task = ticket.token
+        return task
+
+    def _note_skipped(self, granted: Ticket) -> None:
+        """A budget that shrank lets everybody by a task that no longer fits; after as many as may, it runs alone."""
+        first = next(iter(self._waiting.values()))
+        if first is granted or first.exclusive or first.bytes <= self.ledger.budget_bytes:
+            self._skipped = 0
+            return
+        self._skipped += 1
+        if self._skipped > self._policy.max_overtakes:
+            self._skipped = 0
+            task = self._leave(first)
+            self.ledger.cancel(first)
+            task.ticket = self.ledger.submit(first.bytes, exclusive=True, token=task)
+            self._waiting[task.ticket.sequence] = task.ticket

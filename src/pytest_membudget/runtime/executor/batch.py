@@ -1,0 +1,190 @@
+"""`run`: a batch of files, one outcome each, in their order."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import queue
+from collections.abc import Callable, Iterable, Iterator, Sized
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pytest_membudget.records.files import FileCategory
+from pytest_membudget.records.run import BatchResult, Outcome
+from pytest_membudget.runtime.executor import dead_letters
+from pytest_membudget.runtime.executor.breakdown import Recorder
+from pytest_membudget.runtime.executor.engine import Engine
+from pytest_membudget.runtime.executor.floor import now
+from pytest_membudget.runtime.executor.learning import CallCharge, FileCharge
+from pytest_membudget.runtime.executor.ordering import best_order
+from pytest_membudget.runtime.executor.progress import progress
+from pytest_membudget.runtime.executor.task import Charge, Task
+
+_WINDOW = 256
+"""Tasks of a list that are submitted at a time: enough for the ledger to choose from."""
+
+
+class _Item(NamedTuple):
+    """An input, its place, and its file's size where it is one."""
+
+    place: int
+    value: Any
+    size_bytes: int | None
+
+
+class Batch:
+    """One call of `run`."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        fn: Callable[[Any], Any],
+        items: Iterable[Any],
+        durations_s: Callable[[Any], float] | None,
+    ) -> None:
+        self._engine = engine
+        self._policy = engine.settings.policy
+        self._fn = fn
+        self._durations_s = durations_s
+        self._letters_path = self._policy.dead_letters_path
+        self._is_sized = isinstance(items, Sized)
+        self._items, self._total, self._is_small = self._looked_at(items)
+        self._ended: queue.SimpleQueue[tuple[_Item, Task]] = queue.SimpleQueue()
+        self._outcomes: dict[int, Outcome] = {}
+        self._unread = 0
+
+    def run(self) -> BatchResult:
+        """Runs everything and says what became of it; Ctrl-C ends all workers and goes on to the caller."""
+        if self._letters_path is not None:
+            dead_letters.check_writable(self._letters_path)
+        began_s = now()
+        try:
+            with Recorder(self._engine) as recorder, progress(self._total) as advance:
+                for item in self._items:
+                    while self._unread >= self._window():
+                        self._take_one(advance)
+                    self._submit(item)
+                while self._unread:
+                    self._take_one(advance)
+        except KeyboardInterrupt:
+            self._engine.close(wait=True, cancel=True, kill=True)
+            raise
+        outcomes = tuple(self._outcomes[index] for index in range(len(self._outcomes)))
+        return BatchResult(
+            outcomes=outcomes,
+            peak_bytes=recorder.breakdown.peak_bytes,
+            duration_s=now() - began_s,
+            budget_bytes=self._engine.budget.now_bytes(self._engine.dispatcher.floor.own_bytes),
+            limit_bytes=recorder.limit_bytes,
+            workers=recorder.workers,
+            max_in_flight=self._engine.settings.max_in_flight or recorder.workers,
+            breakdown=recorder.breakdown,
+            events=recorder.events,
+            dead_letters=tuple(outcome for outcome in outcomes if not outcome.ok),
+            dead_letters_path=None if self._letters_path is None else str(self._letters_path),
+            caveats=recorder.breakdown.caveats,
+        )
+
+    def _looked_at(self, items: Iterable[Any]) -> tuple[Iterator[_Item], int | None, bool]:
+        """The inputs in the order they are run, their number where it is known, and whether they are few."""
+        least = self._policy.small_batch
+        if not self._is_sized:
+            drawn = iter(items)
+            first = list(itertools.islice(drawn, least))
+            lazily = enumerate(itertools.chain(first, drawn))
+            return (_item(*each) for each in lazily), None, len(first) < least
+        known = [_item(*each) for each in enumerate(items)]
+        sizes_bytes = [self._charge(item).first_bytes() for item in known]
+        order = best_order(
+            [self._expected_s(item) for item in known],
+            sizes_bytes,
+            workers=self._engine.settings.max_workers,
+            budget_bytes=self._engine.budget.largest_bytes,
+        )
+        return (known[index] for index in order), len(known), len(known) < least
+
+    def _expected_s(self, item: _Item) -> float:
+        """Expected seconds, or where nobody says, something in proportion to the file's size."""
+        if self._durations_s is not None:
+            return self._durations_s(item.value)
+        return float(item.size_bytes or 0) + 1.0
+
+    def _window(self) -> int:
+        """A list may be looked at in advance. What is drawn lazily is drawn when a worker is about to need it."""
+        if self._is_sized:
+            return _WINDOW
+        floor = self._engine.dispatcher.floor
+        return self._engine.settings.max_in_flight or floor.concurrency.most * (
+            16 if floor.tasks_are_short else 2
+        )
+
+    def _submit(self, item: _Item) -> None:
+        large = item.size_bytes is not None and self._category(item.size_bytes) is FileCategory.LARGE
+        task = Task(
+            self._fn,
+            (item.value,),
+            {},
+            self._charge(item),
+            timeout_s=self._timeout_s(item),
+            in_thread=self._is_small and not large,
+            fresh_worker=large,
+            settle=True,
+        )
+        self._unread += 1
+        task.future.add_done_callback(partial(_announce, self._ended, item, task))
+        self._engine.submit(task)
+
+    def _charge(self, item: _Item) -> Charge:
+        estimator = self._engine.settings.estimator
+        if item.size_bytes is None:
+            return CallCharge(self._fn, self._engine.peaks, estimator)
+        return FileCharge(item.size_bytes, estimator)
+
+    def _category(self, size_bytes: int) -> FileCategory:
+        return self._policy.classes.category(size_bytes)
+
+    def _timeout_s(self, item: _Item) -> float | None:
+        if self._policy.timeout_s is not None or item.size_bytes is None:
+            return self._policy.timeout_s
+        return self._policy.classes.timeout_s(self._category(item.size_bytes))
+
+    def _take_one(self, advance: Callable[[], object]) -> None:
+        item, task = self._ended.get()
+        self._unread -= 1
+        outcome = _outcome(item, task)
+        self._outcomes[item.place] = outcome
+        if not outcome.ok and outcome.cause != "cancelled" and self._letters_path is not None:
+            dead_letters.append(self._letters_path, dead_letters.letter_of(self._fn, outcome))
+        advance()
+
+
+def _announce(ended: queue.SimpleQueue[tuple[_Item, Task]], item: _Item, task: Task, future: object) -> None:
+    ended.put((item, task))
+
+
+def _outcome(item: _Item, task: Task) -> Outcome:
+    cancelled = task.future.cancelled()
+    error = None if cancelled else task.future.exception()
+    return Outcome(
+        item=item.value,
+        value=None if cancelled or error is not None else task.future.result(),
+        error=error,
+        cause="cancelled" if cancelled else task.cause,
+        attempts=task.attempts,
+        level=task.level,
+        size_bytes=item.size_bytes,
+        peak_bytes=task.peak_bytes,
+        estimate_bytes=task.estimate_bytes,
+        duration_s=task.duration_s,
+    )
+
+
+def _item(index: int, value: Any) -> _Item:
+    """Looks at the file. One that cannot be looked at goes on: the caller's function will say what is wrong."""
+    size_bytes = None
+    if isinstance(value, str | bytes | os.PathLike):
+        with contextlib.suppress(OSError, ValueError):
+            size_bytes = Path(os.fsdecode(value)).stat().st_size
+    return _Item(index, value, size_bytes)

@@ -1,0 +1,93 @@
+"""What comes after a failed attempt: the same task again with more memory, then alone, then a report."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from pytest_membudget.errors import TaskMemoryError, TaskTimeoutError, WorkerKilledError
+from pytest_membudget.records.run import Cause
+from pytest_membudget.runtime.executor.launcher import Died, RanOut
+from pytest_membudget.runtime.executor.task import Task
+from pytest_membudget.units import format_duration, format_size
+
+
+class Again(NamedTuple):
+    """Repeat the task with so many bytes charged; `alone` with nothing beside it."""
+
+    bytes: int
+    alone: bool
+
+
+class Failed(NamedTuple):
+    """Report the task."""
+
+    error: BaseException
+    cause: Cause
+
+
+def after_failure(
+    task: Task, reply: Died | RanOut, *, retries: int, budget_bytes: int, in_own_memory: bool
+) -> Again | Failed:
+    """What follows when `task` was killed or ran out of memory in its attempt number `task.attempts`.
+
+    Args:
+        task: the task; `charged_bytes` is what the attempt was charged.
+        reply: how it ended.
+        retries: how often a task is repeated.
+        budget_bytes: the most that can be charged.
+        in_own_memory: whether the next attempt can have a worker process. Without one a task that ran out of
+            memory is not repeated: the coordinator would be the next to run out.
+    """
+    repeats = task.attempts - 1
+    charged_bytes = task.charged_bytes or 0
+    if repeats < retries and in_own_memory:
+        last = repeats + 1 == retries
+        wanted_bytes = max(task.charge.retry_bytes(charged_bytes), charged_bytes + 1)
+        return Again(min(wanted_bytes, budget_bytes), alone=last or wanted_bytes >= budget_bytes)
+    return given_up(task, reply, in_own_memory=in_own_memory)
+
+
+def given_up(task: Task, reply: Died | RanOut, *, in_own_memory: bool) -> Failed:
+    """The report on a task that is not repeated."""
+    times = "once" if task.attempts == 1 else f"{task.attempts} times, the last time alone"
+    advice = (
+        "give it a smaller input, a larger budget or more retries"
+        if in_own_memory
+        else "it is not repeated inside the coordinator, which would be the next to run out"
+    )
+    tried = f"tried {times}, with {format_size(task.charged_bytes or 0)} charged; {advice}"
+    if isinstance(reply, Died):
+        return Failed(WorkerKilledError(f"{reply.detail} while it ran {task_name(task)}, {tried}"), "killed")
+    if not task.ran_out:  # in the coordinator itself: the user's own exception, as it is
+        return Failed(reply.error, "out-of-memory")
+    error = TaskMemoryError(f"{task_name(task)} ran out of memory, {tried}")
+    error.__cause__ = reply.error
+    return Failed(error, "out-of-memory")
+
+
+def timed_out(task: Task, *, ended: bool) -> Failed:
+    """The task ran longer than it may."""
+    what = (
+        "its worker process was ended" if ended else "its thread cannot be ended and goes on until it returns"
+    )
+    return Failed(
+        TaskTimeoutError(
+            f"{task_name(task)} ran longer than {format_duration(task.timeout_s or 0)}; {what}; "
+            "allow more time with ExecutorPolicy(timeout_s=…)"
+        ),
+        "timeout",
+    )
+
+
+def task_name(task: Task) -> str:
+    """The function's name, with its first argument where that is short."""
+    name = getattr(task.fn, "__qualname__", None) or type(task.fn).__name__
+    shown = ", ".join(_short(argument) for argument in task.args[:1])
+    return f"{name}({shown}{', …' if len(task.args) > 1 else ''})"
+
+
+def _short(argument: object) -> str:
+    if not isinstance(argument, str | int | float) and not hasattr(argument, "__fspath__"):
+        return f"<{type(argument).__name__}>"
+    text = repr(argument)
+    return text if len(text) <= 80 else text[:77] + "…"

@@ -1,0 +1,139 @@
+"""The thread that owns the floor. Callers and workers only put events into its queue.
+
+The queue is a `SimpleQueue`, which never blocks and may be used from a future's callback, and no lock is held while
+anything happens: a callback that runs inline, because its future is done already, finds nothing to wait for.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+from pytest_membudget.runtime.executor.floor import Floor, Replied, now
+from pytest_membudget.runtime.executor.task import Task
+
+_logger = logging.getLogger("pytest_membudget.runtime")
+
+TICK_S = 0.1
+"""How often running workers are looked at."""
+
+WATCHED_TICK_S = 0.01
+"""The same while somebody records where memory goes."""
+
+
+class Ending(NamedTuple):
+    """How to end: after all that was submitted, or without what has not started, or at once."""
+
+    cancel: bool = False
+    kill: bool = False
+
+
+class Dispatcher:
+    """Runs tasks until it is closed."""
+
+    def __init__(self, make_floor: Callable[[Callable[[Replied], None]], Floor]) -> None:
+        self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.floor = make_floor(self._events.put)
+        self._ending: Ending | None = None
+        self._look_at_s = 0.0
+        self._thread = threading.Thread(target=self._run, name="membudget-dispatcher", daemon=True)
+        self.observers: list[Callable[[], None]] = []
+
+    def start(self) -> None:
+        """Begins the thread.
+
+        Raises:
+            RuntimeError: no thread can be started.
+        """
+        self._thread.start()
+
+    def submit(self, task: Task) -> None:
+        """Puts `task` at the end of the line."""
+        self._events.put(task)
+        task.future.add_done_callback(partial(self._note_cancelled, task))
+
+    def close(self, ending: Ending) -> None:
+        """Ends as `ending` says; does not wait."""
+        self._events.put(ending)
+
+    def wake(self) -> None:
+        """Has a look taken now."""
+        self._events.put(None)
+
+    def join(self) -> None:
+        """Waits for the thread, unless this is it."""
+        if self._thread.is_alive() and threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def _note_cancelled(self, task: Task, future: object) -> None:
+        if task.future.cancelled():
+            self._events.put(partial(self.floor.withdraw, task))
+
+    # What follows runs in the thread.
+
+    def _run(self) -> None:
+        try:
+            while not self._is_over():
+                self._take_events()
+                self._look_when_due()
+                self.floor.dispatch()
+        except (
+            BaseException
+        ) as error:  # a defect of ours fails every future rather than leave it waiting for ever
+            _logger.exception("the dispatcher stopped")
+            self.floor.fail_everything(error)
+        finally:
+            self.floor.crew.close(kill=self._ending is not None and self._ending.kill)
+
+    def _look_when_due(self) -> None:
+        if (now_s := now()) < self._look_at_s:
+            return
+        due_s = self.floor.look_after_running(now_s)
+        for observer in self.observers:
+            observer()
+        tick_s = WATCHED_TICK_S if self.observers else TICK_S
+        self._look_at_s = min(now_s + tick_s, now_s + tick_s if due_s is None else due_s)
+
+    def _is_over(self) -> bool:
+        if self._ending is None or self.floor.crew.busy() or self.floor.has_waiting:
+            return False
+        return self._events.empty()
+
+    def _take_events(self) -> None:
+        try:
+            self._take(self._events.get(timeout=self._patience_s()))
+            while True:
+                self._take(self._events.get_nowait())
+        except queue.Empty:
+            return
+
+    def _patience_s(self) -> float | None:
+        """How long nothing needs a look; `None` for as long as nothing happens."""
+        if self.floor.crew.busy() == 0 and not self.floor.has_waiting and not self.observers:
+            return None
+        return max(0.0, self._look_at_s - now())
+
+    def _take(self, event: Any) -> None:
+        match event:
+            case Replied():
+                self.floor.replied(*event)
+            case Task():
+                self.floor.accept(event)
+            case Ending():
+                self._end(event)
+            case None:
+                pass
+            case _:
+                event()
+
+    def _end(self, ending: Ending) -> None:
+        self.floor.dispatch()  # what was submitted before the end has its chance to start
+        self._ending = ending
+        if ending.cancel:
+            self.floor.cancel_waiting()
+        if ending.kill:
+            self.floor.kill_running()

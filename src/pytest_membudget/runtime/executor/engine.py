@@ -1,0 +1,188 @@
+"""Builds the parts of an executor and joins them; ends them when the interpreter does."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from multiprocessing.context import BaseContext
+from typing import Any, NamedTuple
+
+from pytest_membudget.measurement.limit import memory_reading
+from pytest_membudget.records.measurement import MemoryReading
+from pytest_membudget.records.run import Level
+from pytest_membudget.runtime.estimator import MemoryEstimator
+from pytest_membudget.runtime.executor.admission import Admission, Budget
+from pytest_membudget.runtime.executor.concurrency import Concurrency
+from pytest_membudget.runtime.executor.crew import Crew
+from pytest_membudget.runtime.executor.dispatcher import Dispatcher, Ending
+from pytest_membudget.runtime.executor.floor import Floor, Replied, now
+from pytest_membudget.runtime.executor.inline import Inline
+from pytest_membudget.runtime.executor.journal import Journal
+from pytest_membudget.runtime.executor.launcher import Launcher
+from pytest_membudget.runtime.executor.learning import FunctionPeaks
+from pytest_membudget.runtime.executor.policy import ExecutorPolicy
+from pytest_membudget.runtime.executor.process_level import ProcessLauncher
+from pytest_membudget.runtime.executor.replies import Rules
+from pytest_membudget.runtime.executor.sequential_level import SequentialLauncher
+from pytest_membudget.runtime.executor.task import Task
+from pytest_membudget.runtime.executor.thread_level import ThreadLauncher
+
+Initializer = Callable[..., object]
+
+
+class Settings(NamedTuple):
+    """What the caller asked for, checked."""
+
+    max_workers: int
+    max_in_flight: int | None
+    budget_bytes: int | None
+    estimator: MemoryEstimator
+    policy: ExecutorPolicy
+    levels: tuple[Level, ...]
+    context: BaseContext | None
+    initializer: Initializer | None
+    initargs: tuple[Any, ...]
+    reading: Callable[[], MemoryReading] = memory_reading
+
+
+class Engine:
+    """The running parts behind one executor. Knows nothing of the executor, so that that can be collected."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.journal = Journal()
+        self.peaks = FunctionPeaks()
+        policy = settings.policy
+        self.budget = Budget(settings.budget_bytes, policy, settings.reading, now)
+        self.admission = Admission(self.budget, policy)
+        self._rules = Rules(
+            retries=policy.retries,
+            budget_bytes=self.budget.largest_bytes,
+            note=self.journal.note,
+            clock=self.journal.elapsed_s,
+        )
+        self._launchers = [_launcher(level, settings) for level in settings.levels]
+        self.crew = Crew(
+            self._launchers,
+            self.journal.note,
+            self.journal.elapsed_s,
+            policy.max_tasks_per_child,
+            settings.estimator.base_bytes,
+        )
+        self.dispatcher = Dispatcher(self._floor)
+        self._inline: Inline | None = None
+        self._is_started = False
+        self._is_shut = False
+        self._lock = threading.Lock()
+        _ENGINES.add(self)
+
+    @property
+    def is_shut(self) -> bool:
+        """Whether no more tasks are taken."""
+        return self._is_shut
+
+    def submit(self, task: Task) -> None:
+        """Takes a task; runs it here where the level is sequential.
+
+        Raises:
+            RuntimeError: it was shut down.
+            BrokenExecutor: the initializer failed.
+            KeyboardInterrupt: Ctrl-C while it ran here.
+        """
+        with self._lock:
+            if self._is_shut:
+                raise RuntimeError("cannot schedule new futures after shutdown")
+            broken = self.dispatcher.floor.broken or (self._inline and self._inline.broken)
+            if broken:
+                raise broken
+            inline = self._ready()
+            if inline is None:
+                self.dispatcher.submit(task)
+        if inline is not None:
+            inline.run(task)
+
+    def close(self, *, wait: bool, cancel: bool = False, kill: bool = False) -> None:
+        """Takes no more tasks and ends, as the standard library's executors do; `kill` does not let tasks finish."""
+        with self._lock:
+            self._is_shut = True
+            if self._is_started:
+                self.dispatcher.close(Ending(cancel, kill))
+        if wait and self._is_started:
+            self.dispatcher.join()
+
+    def _ready(self) -> Inline | None:
+        """Starts the dispatcher's thread, once; the inline level where there is none or that is where we are."""
+        if self._inline is None and self.crew.level != "sequential" and not self._is_started:
+            try:
+                self.dispatcher.start()
+                self._is_started = True
+            except RuntimeError as error:
+                sequential = next((each for each in self._launchers if each.level == "sequential"), None)
+                if sequential is None:
+                    raise
+                self.crew.fall_to(sequential, str(error))
+        if self._inline is None and self.crew.level == "sequential":
+            self._inline = Inline(SequentialLauncher(*self._initializer()), self.admission, self._rules)
+        return self._inline
+
+    def _initializer(self) -> tuple[Initializer | None, tuple[Any, ...]]:
+        return self.settings.initializer, self.settings.initargs
+
+    def _floor(self, report: Callable[[Replied], None]) -> Floor:
+        return Floor(
+            self.admission,
+            self.crew,
+            Concurrency(self.settings.max_workers, self.settings.policy.recover_after),
+            self._rules,
+            max_in_flight=self.settings.max_in_flight,
+            degraded_threads=self.settings.policy.degraded_threads,
+            report=report,
+        )
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return max(1, len(os.sched_getaffinity(0)))
+    return os.cpu_count() or 1
+
+
+def _launcher(level: Level, settings: Settings) -> Launcher:
+    match level:
+        case "process":
+            return ProcessLauncher(settings.context, settings.initializer, settings.initargs)
+        case "thread":
+            return ThreadLauncher(settings.initializer, settings.initargs)
+        case _:
+            return SequentialLauncher(settings.initializer, settings.initargs)
+
+
+_ENGINES: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
+def _finish_at_exit() -> None:
+    """What was submitted is finished before the interpreter ends, as with the standard library's executors."""
+    for engine in list(_ENGINES):
+        engine.close(wait=True)
+
+
+def _register_at_exit() -> None:
+    """Before the hooks of the standard library's pools, which take no more calls once their turn has come.
+
+    Hooks run in reverse order, so those two modules must have registered theirs already.
+    """
+    for pool in ("process", "thread"):
+        importlib.import_module(f"concurrent.futures.{pool}")
+    register = getattr(threading, "_register_atexit", None)
+    if register is not None:
+        register(_finish_at_exit)
+    else:
+        import atexit
+
+        atexit.register(_finish_at_exit)
+
+
+_register_at_exit()

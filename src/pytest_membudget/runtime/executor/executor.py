@@ -1,0 +1,207 @@
+"""`FallbackExecutor`: processes, else threads, else one by one, within a memory budget."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import itertools
+import multiprocessing
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from multiprocessing.context import BaseContext
+from types import TracebackType
+from typing import Any, get_args
+
+from pytest_membudget.errors import UsageError
+from pytest_membudget.records.run import BatchResult, Level, LevelEvent
+from pytest_membudget.runtime.estimator import MemoryEstimator
+from pytest_membudget.runtime.executor.context import refuse_in_unguarded_main
+from pytest_membudget.runtime.executor.engine import Engine, Settings, usable_cores
+from pytest_membudget.runtime.executor.learning import CallCharge
+from pytest_membudget.runtime.executor.policy import ExecutorPolicy
+from pytest_membudget.runtime.executor.streams import ResultStream, flattened, run_chunk
+from pytest_membudget.runtime.executor.task import Task
+from pytest_membudget.runtime.parameters import count_of, size_of
+from pytest_membudget.units import Size
+
+_DEFAULT_POLICY = ExecutorPolicy()
+_DEFAULT_LEVELS: tuple[Level, ...] = ("process", "thread", "sequential")
+
+
+class FallbackExecutor(concurrent.futures.Executor):
+    """A `concurrent.futures.Executor` that starts a task when its memory fits, and finishes whatever happens.
+
+    Args:
+        max_workers: tasks that run at once; as many as there are cores, where memory allows, when not given.
+        max_in_flight: calls handed to workers; for `map` and `run` results that nobody has read count as well.
+        budget: what all tasks may add together; what is really available, followed as it changes, when not given.
+        estimator: predicts files and learns from them; the preset "dataframe" when not given.
+        policy: time limits, retries and the like.
+        levels: where tasks may run, best first.
+        mp_context: how worker processes start; see docs/running.md for the default.
+        initializer: called in each worker before its first task.
+        initargs: its arguments.
+
+    Raises:
+        ValueError: an argument makes no sense; the message names it.
+    """
+
+    def __init__(  # noqa: PLR0917 - the public face, in the order of the standard library's
+        self,
+        max_workers: int | None = None,
+        max_in_flight: int | None = None,
+        budget: Size | None = None,
+        estimator: MemoryEstimator | None = None,
+        policy: ExecutorPolicy = _DEFAULT_POLICY,
+        levels: Sequence[Level] = _DEFAULT_LEVELS,
+        mp_context: BaseContext | str | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+    ) -> None:
+        if max_workers is not None and max_workers <= 0:
+            raise UsageError("max_workers must be greater than 0")
+        if max_in_flight is not None:
+            count_of("max_in_flight", max_in_flight)
+        if initializer is not None and not callable(initializer):
+            raise TypeError("initializer must be a callable")
+        refuse_in_unguarded_main()
+        self._settings = Settings(
+            max_workers=usable_cores() if max_workers is None else max_workers,
+            max_in_flight=max_in_flight,
+            budget_bytes=None if budget is None else size_of("budget", budget),
+            estimator=estimator if estimator is not None else MemoryEstimator.preset("dataframe"),
+            policy=policy,
+            levels=_checked_levels(levels),
+            context=multiprocessing.get_context(mp_context) if isinstance(mp_context, str) else mp_context,
+            initializer=initializer,
+            initargs=initargs,
+        )
+        self._engine = Engine(self._settings)
+        # An executor that is simply dropped finishes what it has and ends.
+        weakref.finalize(self, self._engine.close, wait=False).atexit = False
+
+    @property
+    def events(self) -> tuple[LevelEvent, ...]:
+        """Changes of level, lost workers and repeats, each with its cause, oldest first."""
+        return self._engine.journal.events
+
+    @property
+    def level(self) -> Level:
+        """Where tasks run now."""
+        return self._engine.crew.level
+
+    @property
+    def max_workers(self) -> int:
+        """How many tasks may run at once."""
+        return self._settings.max_workers
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[Any]:
+        """Queues `fn(*args, **kwargs)`; never waits, except that the sequential level runs it here."""
+        charge = CallCharge(fn, self._engine.peaks, self._settings.estimator)
+        task = Task(fn, args, kwargs, charge, timeout_s=self._settings.policy.timeout_s)
+        self._engine.submit(task)
+        return task.future
+
+    def map(
+        self,
+        fn: Callable[..., Any],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+    ) -> Iterator[Any]:
+        """Results of `fn` over the inputs, in order; inputs are drawn as results are read.
+
+        An iterator that outlives its executor computes what it has not drawn yet in one of its own.
+        """
+        if chunksize < 1:
+            raise ValueError("chunksize must be >= 1.")
+        inputs: Iterator[tuple[Any, ...]] = zip(*iterables)  # noqa: B905 - the shortest ends it, as in the standard library
+        source = _Source(self)
+        if chunksize == 1:
+            return ResultStream(partial(source.submit, fn), inputs, source.window, timeout)
+        chunks = iter(lambda: list(itertools.islice(inputs, chunksize)), [])
+        return flattened(
+            ResultStream(
+                partial(source.submit_chunk, fn),
+                ((chunk,) for chunk in chunks),
+                lambda: max(1, source.window() // chunksize),
+                timeout,
+            )
+        )
+
+    def run(
+        self,
+        fn: Callable[[Any], Any],
+        paths: Iterable[Any],
+        *,
+        durations_s: Callable[[Any], float] | None = None,
+    ) -> BatchResult:
+        """Runs `fn(path)` for every file and returns when all have ended: one outcome per input, in their order.
+
+        Args:
+            fn: takes one item of `paths`.
+            paths: files; anything else is taken too and is charged like a call of `submit`.
+            durations_s: how long an input is expected to take, where that is known. A list of files is run in the
+                order that ends soonest; other iterables are drawn lazily, in order.
+        """
+        from pytest_membudget.runtime.executor.batch import Batch
+
+        return Batch(self._engine, fn, paths, durations_s).run()
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """As in `concurrent.futures`."""
+        self._engine.close(wait=wait, cancel=cancel_futures)
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> bool | None:
+        """Waits for what was submitted; after Ctrl-C it ends everything at once."""
+        interrupted = exc_type is not None and issubclass(exc_type, KeyboardInterrupt)
+        self._engine.close(wait=True, cancel=interrupted, kill=interrupted)
+        return None
+
+
+class _Source:
+    """Where a stream's calls go: its executor, or one like it after that was shut down."""
+
+    def __init__(self, executor: FallbackExecutor) -> None:
+        self._engine = executor._engine  # noqa: SLF001 - the two are one
+        self._settings = self._engine.settings
+        self._has_begun = False
+
+    def submit(self, fn: Callable[..., Any], arguments: tuple[Any, ...]) -> concurrent.futures.Future[Any]:
+        return self._submit(fn, fn, arguments)
+
+    def submit_chunk(
+        self, fn: Callable[..., Any], arguments: tuple[list[Any]]
+    ) -> concurrent.futures.Future[Any]:
+        return self._submit(fn, run_chunk, (fn, *arguments))
+
+    def window(self) -> int:
+        """Results waited for or not read yet."""
+        if self._settings.max_in_flight is not None:
+            return self._settings.max_in_flight
+        return self._settings.max_workers * (16 if self._engine.dispatcher.floor.tasks_are_short else 2)
+
+    def _submit(
+        self, learned_by: Callable[..., Any], fn: Callable[..., Any], arguments: tuple[Any, ...]
+    ) -> concurrent.futures.Future[Any]:
+        if self._has_begun and self._engine.is_shut:
+            self._engine = Engine(self._settings)
+            weakref.finalize(self, self._engine.close, wait=False).atexit = False
+        self._has_begun = True
+        charge = CallCharge(learned_by, self._engine.peaks, self._settings.estimator)
+        task = Task(fn, arguments, {}, charge, timeout_s=self._settings.policy.timeout_s)
+        self._engine.submit(task)
+        return task.future
+
+
+def _checked_levels(levels: Sequence[Level]) -> tuple[Level, ...]:
+    known = get_args(Level)
+    chosen = tuple(levels) if not isinstance(levels, str) else (levels,)
+    if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= {*known}:
+        raise UsageError(f"levels is {levels!r}; give some of {', '.join(map(repr, known[1:]))}, each once")
+    return chosen  # type: ignore[return-value]

@@ -1,0 +1,131 @@
+"""The protocol of a level: a launcher starts workers, a worker runs one call after the other and replies.
+
+A level is one file that offers a `Launcher`. The dispatcher knows these names and no more, so that a further level
+(another machine, say) is one more file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+from pytest_membudget.records.run import Level
+
+
+class CannotStartError(Exception):
+    """No worker can be had at this level; the message says why. Never caused by the user's function."""
+
+
+class Call(NamedTuple):
+    """One attempt at a task. `sequence` is unique in the executor; `settle` trims kept memory first."""
+
+    sequence: int
+    fn: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    settle: bool = False
+
+
+class Figures(NamedTuple):
+    """What one attempt took. `None` where this level cannot tell; `kept_bytes` is what the worker did not give back."""
+
+    duration_s: float = 0.0
+    peak_bytes: int | None = None
+    kept_bytes: int = 0
+    result_bytes: int = 0
+
+
+class Returned(NamedTuple):
+    """The function returned."""
+
+    value: Any
+    figures: Figures = Figures()
+
+
+class Raised(NamedTuple):
+    """The function raised; the exception is the user's."""
+
+    error: BaseException
+    figures: Figures = Figures()
+
+
+class RanOut(NamedTuple):
+    """The function raised MemoryError."""
+
+    error: MemoryError
+    figures: Figures = Figures()
+
+
+class Stuck(NamedTuple):
+    """Arguments, result or exception cannot travel between processes."""
+
+    error: Exception
+    figures: Figures = Figures()
+
+
+class Died(NamedTuple):
+    """The worker ended. `attempted` tells whether it had begun this call."""
+
+    detail: str
+    attempted: bool
+    was_ready: bool
+    figures: Figures = Figures()
+
+
+class InitializerFailed(NamedTuple):
+    """The caller's initializer raised; nothing can run here."""
+
+    error: BaseException
+    figures: Figures = Figures()
+
+
+Reply = Returned | Raised | RanOut | Stuck | Died | InitializerFailed
+Done = Callable[[Reply], None]
+
+
+class Worker(Protocol):
+    """Runs one call after the other. Only the dispatcher's thread calls it."""
+
+    @property
+    def pid(self) -> int | None:
+        """The process that runs the calls; `None` for the coordinator's own."""
+
+    def send(self, call: Call, done: Done) -> None:
+        """Hands a call over; `done` gets the reply, once, from any thread. A worker that has ended replies `Died`."""
+
+    def started_at(self, sequence: int) -> float | None:
+        """When it began that call, on `time.monotonic`'s clock; `None` where it has not."""
+
+    def added_bytes(self) -> int:
+        """Resident memory above that of the worker when it was ready; 0 where it has none of its own."""
+
+    def kill(self) -> bool:
+        """Ends it at once, with whatever it runs; False where that is impossible."""
+
+    def retire(self) -> None:
+        """Takes no more calls and ends after those it has. Does not wait."""
+
+    def join(self) -> None:
+        """Waits until a retired or killed worker is gone."""
+
+    def has_ended(self) -> bool:
+        """Whether `join` would return at once."""
+
+
+class Launcher(Protocol):
+    """Starts the workers of one level."""
+
+    @property
+    def level(self) -> Level:
+        """Which level this is."""
+
+    @property
+    def own_memory(self) -> bool:
+        """Whether tasks run outside the coordinator: a kill costs one task, and a peak is the task's own."""
+
+    def start(self) -> Worker:
+        """A new worker; it may still be on its way up.
+
+        Raises:
+            CannotStartError: none can be had.
+        """

@@ -1,0 +1,97 @@
+"""What calls and files are charged, by what was seen of them."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from pytest_membudget.runtime.estimator import MemoryEstimator
+from pytest_membudget.runtime.executor.task import Charge
+
+_MOST_FUNCTIONS = 1024
+
+RESOLUTION_BYTES = 1024 * 1024
+"""The kernel counts in batches and the interpreter takes memory by itself: less than this tells nothing of a task."""
+
+
+class FunctionPeaks:
+    """The largest peak and the usual duration of each function that ran lately."""
+
+    def __init__(self) -> None:
+        self._seen: OrderedDict[str, tuple[int, float]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def peak_bytes(self, name: str) -> int | None:
+        """The largest peak seen; `None` for a function that has not finished yet."""
+        seen = self._seen.get(name)
+        return None if seen is None else seen[0]
+
+    def duration_s(self, name: str) -> float | None:
+        """A running mean that forgets; `None` for a function that has not finished yet."""
+        seen = self._seen.get(name)
+        return None if seen is None else seen[1]
+
+    def observe(self, name: str, peak_bytes: int, duration_s: float) -> None:
+        """Takes in one finished call."""
+        with self._lock:
+            peak, mean = self._seen.pop(name, (0, duration_s))
+            self._seen[name] = (max(peak, peak_bytes), mean + (duration_s - mean) / 8)
+            if len(self._seen) > _MOST_FUNCTIONS:
+                self._seen.popitem(last=False)
+
+
+class CallCharge(Charge):
+    """A call of `submit` or `map`: the largest peak seen for its function, else the estimator's overhead."""
+
+    __slots__ = ("_estimator", "_name", "_peaks")
+
+    def __init__(self, fn: Callable[..., Any], peaks: FunctionPeaks, estimator: MemoryEstimator) -> None:
+        self._name = function_key(fn)
+        self._peaks = peaks
+        self._estimator = estimator
+
+    def first_bytes(self) -> int:
+        """The largest peak seen, else the overhead."""
+        seen = self._peaks.peak_bytes(self._name)
+        return self._estimator.overhead_bytes if seen is None else max(seen, RESOLUTION_BYTES)
+
+    def retry_bytes(self, failed_bytes: int) -> int:
+        """By the estimator, as for an empty file."""
+        return self._estimator.retry_bytes(0, failed_bytes)
+
+    def observe(self, peak_bytes: int, duration_s: float) -> None:
+        """Remembers the function's peak."""
+        self._peaks.observe(self._name, peak_bytes, duration_s)
+
+
+class FileCharge(Charge):
+    """A file of `run`: by the estimator, which learns from it."""
+
+    __slots__ = ("_estimator", "size_bytes")
+
+    def __init__(self, size_bytes: int, estimator: MemoryEstimator) -> None:
+        self.size_bytes = size_bytes
+        self._estimator = estimator
+
+    def first_bytes(self) -> int:
+        """The estimate as it is now."""
+        return self._estimator.estimate_file_memory(self.size_bytes)
+
+    def retry_bytes(self, failed_bytes: int) -> int:
+        """By the estimator."""
+        return self._estimator.retry_bytes(self.size_bytes, failed_bytes)
+
+    def observe(self, peak_bytes: int, duration_s: float) -> None:
+        """Lets the estimator learn."""
+        self._estimator.observe(self.size_bytes, peak_bytes)
+
+
+def function_key(fn: Callable[..., Any]) -> str:
+    """The same text for the same function: by name, for an instance's method without the instance."""
+    while isinstance(fn, partial):
+        fn = fn.func
+    name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
+    return f"{getattr(fn, '__module__', '')}:{name}"

@@ -1,0 +1,67 @@
+"""How the executor behaves where the caller may choose: one frozen record."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from pytest_membudget.errors import UsageError
+from pytest_membudget.runtime.files import DEFAULT_CLASSES, FileClasses
+from pytest_membudget.runtime.parameters import count_of, share_of
+
+
+class ExecutorPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """The executor's rules.
+
+    Attributes:
+        small_batch: `run` gives fewer inputs than this to threads, one each.
+        degraded_threads: threads at most, after processes could not be started.
+        target_memory: share of the limit that all use together may reach when no budget is given.
+        max_tasks_per_child: a worker process is replaced after so many tasks; `None` keeps it.
+        timeout_s: seconds a task may run; `None` means by category for files, no limit for other calls.
+        retries: how often a task is repeated after its worker was killed or it ran out of memory.
+        oversize: what becomes of a task that is larger than the whole budget: "refuse" or "alone".
+        dead_letters: file that failed inputs of `run` are added to, one JSON line each.
+        recover_after: so many clean tasks in a row give back one step of lost concurrency.
+        max_overtakes: how often a task that waits for memory may be overtaken by smaller ones.
+        classes: where small, medium and large files begin, and their time limits.
+    """
+
+    small_batch: int = 4
+    degraded_threads: int = 2
+    target_memory: float = 0.70
+    max_tasks_per_child: int | None = 50
+    timeout_s: float | None = None
+    retries: int = 2
+    oversize: Literal["refuse", "alone"] = "refuse"
+    dead_letters: str | os.PathLike[str] | None = None
+    recover_after: int = 8
+    max_overtakes: int = 32
+    classes: FileClasses = DEFAULT_CLASSES
+
+    def __post_init__(self) -> None:
+        count_of("small_batch", self.small_batch, least=0)
+        count_of("degraded_threads", self.degraded_threads)
+        share_of("target_memory", self.target_memory)
+        count_of("retries", self.retries, least=0)
+        count_of("recover_after", self.recover_after)
+        count_of("max_overtakes", self.max_overtakes, least=0)
+        if self.max_tasks_per_child is not None:
+            count_of("max_tasks_per_child", self.max_tasks_per_child)
+        if self.timeout_s is not None and not _is_time(self.timeout_s):
+            raise UsageError(f"timeout_s is {self.timeout_s!r}; give seconds above 0, or None")
+        if self.oversize not in {"refuse", "alone"}:
+            raise UsageError(f'oversize is {self.oversize!r}; give "refuse" or "alone"')
+
+    @property
+    def dead_letters_path(self) -> Path | None:
+        """Where failed inputs are written, if anywhere."""
+        return None if self.dead_letters is None else Path(self.dead_letters)
+
+
+def _is_time(seconds: float) -> bool:
+    return not isinstance(seconds, bool) and isinstance(seconds, int | float) and 0 < seconds < math.inf

@@ -1,0 +1,259 @@
+"""Processes: each worker is a `concurrent.futures.ProcessPoolExecutor` of one process.
+
+A pool of several breaks as a whole when one of its processes is killed. A pool of one loses the call it ran and
+nothing else, and everything between the processes stays the standard library's work.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import functools
+import os
+import pickle
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.context import BaseContext
+from multiprocessing.reduction import ForkingPickler
+from typing import Any
+
+from pytest_membudget.errors import UnpicklableError
+from pytest_membudget.measurement.high_water import resident_bytes
+from pytest_membudget.records.run import Level
+from pytest_membudget.runtime.executor import worker
+from pytest_membudget.runtime.executor.context import default_context
+from pytest_membudget.runtime.executor.launcher import (
+    Call,
+    CannotStartError,
+    Died,
+    Done,
+    Figures,
+    InitializerFailed,
+    Raised,
+    RanOut,
+    Reply,
+    Returned,
+    Stuck,
+)
+from pytest_membudget.runtime.executor.worker import Slot
+
+_THREADS_PER_WORKER = 2  # the pool's manager and its queue's feeder
+
+
+class ProcessLauncher:
+    """Starts worker processes."""
+
+    level: Level = "process"
+    own_memory = True
+
+    def __init__(
+        self,
+        context: BaseContext | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+    ) -> None:
+        self._context = context
+        self._initializer = initializer
+        self._initargs = initargs
+
+    def start(self) -> ProcessWorker:
+        """A new worker process, on its way up.
+
+        Raises:
+            CannotStartError: no memory, threads, processes or semaphores for one.
+        """
+        try:
+            _check_threads()
+            return ProcessWorker(self._context or default_context(), self._initializer, self._initargs)
+        except (OSError, MemoryError, RuntimeError, ImportError) as error:
+            raise CannotStartError(f"{type(error).__name__}: {error}") from error
+
+
+class ProcessWorker:
+    """One worker process."""
+
+    def __init__(
+        self, context: BaseContext, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
+    ) -> None:
+        self._marks = context.RawArray("d", len(Slot))
+        self._pool = concurrent.futures.ProcessPoolExecutor(
+            1,
+            mp_context=context,
+            initializer=worker.prepare,
+            initargs=(self._marks, worker.Surroundings(dict(os.environ), _limits()), initializer, initargs),
+        )
+        self._process: Any = None
+        self._manager: threading.Thread | None = None
+        # The process starts with the first call: have it on its way now, or learn that it cannot start.
+        try:
+            self._pool.submit(int)
+        except BaseException:
+            self._remember_internals()
+            self.kill()
+            self._pool.shutdown(wait=False)
+            raise
+        self._remember_internals()
+
+    @property
+    def pid(self) -> int | None:
+        """The worker's process id, from its start."""
+        return None if self._process is None else self._process.pid
+
+    def send(self, call: Call, done: Done) -> None:
+        """Packs the call and hands it over."""
+        try:
+            packed = bytes(ForkingPickler.dumps((call.fn, call.args, call.kwargs)))
+        except Exception as error:  # whatever the caller's own objects raise while they are packed
+            done(Stuck(_unpicklable(f"the arguments of {_name(call.fn)}", error)))
+            return
+        try:
+            future = self._pool.submit(worker.perform, call.sequence, packed, call.settle)
+        except BrokenProcessPool:
+            done(self._died(attempted=False))
+            return
+        except RuntimeError as error:  # no thread for it, or the interpreter is on its way out
+            done(Died(str(error), attempted=False, was_ready=False))
+            return
+        future.add_done_callback(functools.partial(self._reply, call.sequence, _name(call.fn), done))
+
+    def started_at(self, sequence: int) -> float | None:
+        """When the worker began that call."""
+        return self._marks[Slot.STARTED_AT] if self._marks[Slot.STARTED] == sequence else None
+
+    def added_bytes(self) -> int:
+        """What is resident above the bare worker."""
+        if not self._marks[Slot.READY]:
+            return 0
+        return max(0, resident_bytes(self.pid) - int(self._marks[Slot.READY_BYTES]))
+
+    @property
+    def base_bytes(self) -> int:
+        """What was resident when the worker was ready; 0 before that."""
+        return int(self._marks[Slot.READY_BYTES])
+
+    def kill(self) -> bool:
+        """Ends the worker, its task and what the task has started."""
+        self._kill_group()
+        if self._process is not None:
+            with contextlib.suppress(OSError, ValueError):
+                self._process.kill()
+        return True
+
+    def retire(self) -> None:
+        """Lets the worker end after the calls that it has."""
+        self._pool.shutdown(wait=False)
+
+    def join(self) -> None:
+        """Waits for the process and for the pool's thread."""
+        if self._manager is not None:
+            self._manager.join()
+        if self._process is not None:
+            with contextlib.suppress(ValueError, AssertionError):
+                self._process.join()
+
+    def has_ended(self) -> bool:
+        """Whether the process and the pool's thread are gone."""
+        return self._manager is None or not self._manager.is_alive()
+
+    def _reply(self, sequence: int, name: str, done: Done, future: concurrent.futures.Future[Any]) -> None:
+        """Runs in the pool's thread: what came back, unpacked."""
+        try:
+            reply = _unpacked(future.result(), name)
+        except BrokenProcessPool:
+            self._kill_group()  # what its task has started would go on otherwise
+            reply = self._died(attempted=self._marks[Slot.STARTED] >= sequence)
+        except BaseException as error:
+            reply = Stuck(_unpicklable(f"what {name} gave back", error))
+        done(reply)
+
+    def _remember_internals(self) -> None:
+        """The pool has no public way to its process and its thread before Python 3.14; without them we wait less."""
+        self._process = next(iter((getattr(self._pool, "_processes", None) or {}).values()), None)
+        self._manager = getattr(self._pool, "_executor_manager_thread", None)
+
+    def _kill_group(self) -> None:
+        if sys.platform != "win32" and self._marks[Slot.OWN_GROUP]:
+            with contextlib.suppress(OSError):
+                os.killpg(int(self._marks[Slot.PID]), signal.SIGKILL)
+
+    def _died(self, *, attempted: bool) -> Died:
+        return Died(self._detail(), attempted=attempted, was_ready=bool(self._marks[Slot.READY]))
+
+    def _detail(self) -> str:
+        code = None if self._process is None else self._process.exitcode
+        if code is None:
+            how = "ended"
+        elif code < 0:
+            how = f"was killed by {_signal_name(-code)}"
+        else:
+            how = f"ended with exit code {code}"
+        return f"worker process {self.pid} {how}"
+
+
+def _unpacked(report: worker.Report, name: str) -> Reply:
+    figures = Figures(report.duration_s, report.peak_bytes, report.kept_bytes, len(report.body))
+    match report.ending:
+        case "returned":
+            return Returned(pickle.loads(report.body), figures)  # noqa: S301 - from our own worker
+        case "raised":
+            return Raised(pickle.loads(report.body), figures)  # noqa: S301 - from our own worker
+        case "memory":
+            return RanOut(MemoryError(f"{name} ran out of memory in its worker process"), figures)
+        case "initializer":
+            return InitializerFailed(pickle.loads(report.body))  # noqa: S301 - from our own worker
+    subject, why = pickle.loads(report.body)  # noqa: S301 - from our own worker
+    what = {
+        "arguments": f"the arguments of {name} could not be unpacked in the worker process: {why}",
+        "result": f"{name} returned {subject}, which cannot be sent back from its worker process: {why}",
+        "exception": f"{name} raised {subject}, which cannot be sent back from its worker process: {why}",
+    }[report.ending]
+    return Stuck(UnpicklableError(f"{what}; use plain data, or levels=('thread',)"), figures)
+
+
+def _unpicklable(what: str, error: BaseException) -> UnpicklableError:
+    wrapped = UnpicklableError(
+        f"{what} cannot travel between processes: {type(error).__name__}: {error}; "
+        "use plain data and importable functions, or levels=('thread',)"
+    )
+    wrapped.__cause__ = error
+    return wrapped
+
+
+def _name(fn: Callable[..., Any]) -> str:
+    return getattr(fn, "__qualname__", None) or repr(fn)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _check_threads() -> None:
+    """Makes sure that the pool's threads can start; it would wait for ever for one that could not."""
+    release = threading.Event()
+    threads = []
+    try:
+        for _ in range(_THREADS_PER_WORKER):
+            thread = threading.Thread(target=release.wait, name="membudget-probe", daemon=True)
+            thread.start()
+            threads.append(thread)
+    finally:
+        release.set()
+        for thread in threads:
+            thread.join()
+
+
+def _limits() -> dict[int, tuple[int, int]]:
+    """Resource limits that bind the coordinator now."""
+    if sys.platform == "win32":
+        return {}
+    import resource
+
+    names = ("RLIMIT_AS", "RLIMIT_DATA", "RLIMIT_CPU", "RLIMIT_FSIZE", "RLIMIT_NOFILE", "RLIMIT_CORE")
+    which = [getattr(resource, name) for name in names if hasattr(resource, name)]
+    return {each: resource.getrlimit(each) for each in which}

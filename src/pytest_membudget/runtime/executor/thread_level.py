@@ -1,0 +1,145 @@
+"""Threads: for small batches, and where processes cannot be started.
+
+A thread shares the coordinator's memory and cannot be ended from outside. So at this level a task past its time is
+reported but goes on until it returns, its memory stays charged until then, a peak cannot be told apart from its
+neighbours', and a task that exhausts memory takes the coordinator with it.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from pytest_membudget.records.run import Level
+from pytest_membudget.runtime.executor.launcher import (
+    Call,
+    CannotStartError,
+    Done,
+    Figures,
+    InitializerFailed,
+    Raised,
+    RanOut,
+    Reply,
+    Returned,
+)
+
+_Item = tuple[Call, Done] | None
+
+
+class ThreadLauncher:
+    """Starts worker threads."""
+
+    level: Level = "thread"
+    own_memory = False
+
+    def __init__(
+        self, initializer: Callable[..., object] | None = None, initargs: tuple[Any, ...] = ()
+    ) -> None:
+        self._initializer = initializer
+        self._initargs = initargs
+
+    def start(self) -> ThreadWorker:
+        """A new worker thread.
+
+        Raises:
+            CannotStartError: the system has no room for one.
+        """
+        try:
+            return ThreadWorker(self._initializer, self._initargs)
+        except (RuntimeError, MemoryError) as error:
+            raise CannotStartError(f"{type(error).__name__}: {error}") from error
+
+
+class ThreadWorker:
+    """One thread with a queue."""
+
+    pid = None
+
+    def __init__(self, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
+        self._calls: queue.SimpleQueue[_Item] = queue.SimpleQueue()
+        self._started: dict[int, float] = {}
+        self._abandoned = False
+        self._thread = threading.Thread(
+            target=_work,
+            args=(self._calls, self._started, initializer, initargs),
+            name="membudget-worker",
+            daemon=True,  # one that never returns must not keep the interpreter; shutdown waits for the others
+        )
+        self._thread.start()
+
+    def send(self, call: Call, done: Done) -> None:
+        """Queues the call."""
+        self._calls.put((call, done))
+
+    def started_at(self, sequence: int) -> float | None:
+        """When the thread began that call."""
+        return self._started.get(sequence)
+
+    def added_bytes(self) -> int:
+        """A thread has no memory of its own."""
+        return 0
+
+    def kill(self) -> bool:
+        """A thread cannot be ended: it is left to itself."""
+        self._abandoned = True
+        self._calls.put(None)
+        return False
+
+    def retire(self) -> None:
+        """Lets the thread end after the calls that it has."""
+        self._calls.put(None)
+
+    def join(self) -> None:
+        """Waits for a thread that was retired, not for one that was left to itself."""
+        if not self._abandoned:
+            self._thread.join()
+
+    def has_ended(self) -> bool:
+        """Whether the thread is gone, or left to itself."""
+        return self._abandoned or not self._thread.is_alive()
+
+
+def run_here(call: Call) -> Reply:
+    """Runs the call in this thread; whatever it raises becomes the reply."""
+    began = time.monotonic()
+    try:
+        value = call.fn(*call.args, **call.kwargs)
+    except MemoryError as error:
+        return RanOut(error, Figures(time.monotonic() - began))
+    except BaseException as error:  # the caller's own, whatever it is
+        return Raised(error, Figures(time.monotonic() - began))
+    return Returned(value, Figures(time.monotonic() - began))
+
+
+def _work(
+    calls: queue.SimpleQueue[_Item],
+    started: dict[int, float],
+    initializer: Callable[..., object] | None,
+    initargs: tuple[Any, ...],
+) -> None:
+    failure = initialized(initializer, initargs)
+    while (item := calls.get()) is not None:
+        call, done = item
+        del item
+        started[call.sequence] = time.monotonic()
+        done(failure or run_here(call))
+        del started[call.sequence], call, done  # nothing of a finished call is kept while this thread waits
+
+
+def initialized(
+    initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
+) -> InitializerFailed | None:
+    """Runs the caller's initializer; what it raised, if anything."""
+    if initializer is None:
+        return None
+    try:
+        initializer(*initargs)
+    except BaseException as error:  # the caller's: it is reported with the first call
+        import logging
+
+        logging.getLogger("concurrent.futures").critical("Exception in initializer:", exc_info=True)
+        return InitializerFailed(error)
+    return None

@@ -1,0 +1,114 @@
+"""Functions that worker processes import."""
+
+import os
+import signal
+import sys
+import time
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+
+def square(number):
+    return number * number
+
+
+def pid_after(seconds):
+    time.sleep(seconds)
+    return os.getpid()
+
+
+def die_first_time(marker):
+    """Kills its worker in the first attempt."""
+    path = Path(marker)
+    if not path.exists():
+        path.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return os.getpid()
+
+
+def die(_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def hang(_):
+    time.sleep(3600)
+
+
+def fill(size_bytes):
+    """Touches every page of so many bytes."""
+    return len(bytearray(size_bytes))
+
+
+def raise_named(name):
+    raise {
+        "OSError": OSError(12, "mine"),
+        "FileNotFoundError": FileNotFoundError(2, "mine"),
+        "RuntimeError": RuntimeError("can't start new thread"),
+        "BrokenProcessPool": BrokenProcessPool("mine"),
+        "KeyboardInterrupt": KeyboardInterrupt("mine"),
+        "SystemExit": SystemExit("mine"),
+        "MemoryError": MemoryError("mine"),
+        "ValueError": ValueError("mine"),
+    }[name]
+
+
+def note_and_run_out(marker):
+    with Path(marker).open("a") as stream:
+        stream.write("x")
+    raise MemoryError
+
+
+def return_unpicklable(_):
+    return lambda: None
+
+
+class UnpicklableOneError(Exception):
+    def __reduce__(self):
+        raise TypeError("not me")
+
+
+class UnloadableError(Exception):
+    """Pickles, but cannot be loaded: its arguments are not its constructor's."""
+
+    def __init__(self, one, two):
+        super().__init__("together")
+
+
+def raise_unpicklable(_):
+    raise UnpicklableOneError("inside")
+
+
+def raise_unloadable(_):
+    raise UnloadableError(1, 2)
+
+
+def file_size(path):
+    return Path(path).stat().st_size
+
+
+def environment(name):
+    return os.environ.get(name)
+
+
+def start_sleeper(path):
+    """Leaves a child behind and hangs."""
+    import subprocess
+
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    Path(path).write_text(str(child.pid))
+    time.sleep(600)
+
+
+def fail_to_initialize():
+    raise ValueError("error in initializer")
+
+
+STATE = []
+
+
+def initialize(value):
+    STATE.append(value)
+
+
+def state(_):
+    return list(STATE)
