@@ -7,13 +7,12 @@ where the script is by an environment variable, as its own start offers no other
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import sys
 from collections.abc import Iterator
 from multiprocessing import process, spawn
-
-from pytest_membudget.runtime.executor import worker
 
 VARIABLE = "_MEMBUDGET_PRELOAD"
 
@@ -43,5 +42,5 @@ def _load_script() -> None:
     sys.path[:] = own_path
 
 
+importlib.import_module("pytest_membudget.runtime.executor.worker")
 _load_script()
-__all__ = ["VARIABLE", "announced", "worker"]
