@@ -179,6 +179,13 @@ def test_what_others_take_meanwhile_is_seen_at_once(measured, memory):
         assert not measured.can_allocate("1 GB")
 
 
+def test_what_this_process_takes_beside_its_leases_is_not_mistaken_for_them(measured, memory):
+    with measured.reserve("1 GB"):
+        memory.own_bytes += 1_000 * MB  # while others gave back as much: available stays
+        assert measured.can_allocate("3.9 GB")
+        assert not measured.can_allocate("4 GB")
+
+
 def test_what_others_give_back_is_noticed_while_waiting(measured, memory, clock):
     def others_leave():
         memory.available_bytes += 2_000 * MB
