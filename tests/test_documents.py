@@ -1,6 +1,7 @@
 """README and docs are run: see `document_runner.py` for what a document may show."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +34,12 @@ def run(document, folder):
 def test_what_the_document_says_is_true(document, tmp_path):
     done = run(document, tmp_path)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(document):
+    for target in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", document.read_text(encoding="utf-8")):
+        assert (document.parent / target).exists(), target
 
 
 @pytest.mark.parametrize(
