@@ -13,7 +13,15 @@ from pathlib import Path
 from parsers import parse
 from tqdm import tqdm
 
-from pytest_membudget import BatchResult, FallbackExecutor, SyntheticFile, memory_limit, synthesize
+from pytest_membudget import (
+    BatchResult,
+    FallbackExecutor,
+    Measurement,
+    SyntheticFile,
+    measuring,
+    memory_limit,
+    synthesize,
+)
 from pytest_membudget.units import format_duration, format_share, format_size
 
 HERE = Path(__file__).resolve().parent
@@ -35,7 +43,7 @@ def main() -> int:
     try:
         with tempfile.TemporaryDirectory(prefix="membudget-demo-") as folder:
             files = write_files(Path(folder))
-            show_batch(run_files(files))
+            show_batch(*run_files(files))
         return judge()
     except KeyboardInterrupt:
         print("\ninterrupted; nothing was left running", file=sys.stderr)
@@ -55,17 +63,18 @@ def write_files(folder: Path) -> list[SyntheticFile]:
     return files
 
 
-def run_files(files: Sequence[SyntheticFile]) -> BatchResult:
+def run_files(files: Sequence[SyntheticFile]) -> tuple[BatchResult, Measurement]:
     """Parses the files in worker processes, each admitted only when what it is expected to take fits."""
     heading("2. Parsed by real parsers in worker processes, under a memory budget")
     limit = memory_limit()
     print(f"the limit here is {format_size(limit.bytes)} ({limit.source})")
-    with FallbackExecutor() as executor:
-        return executor.run(parse, [file.path for file in files])
+    with measuring("batch") as probe, FallbackExecutor() as executor:
+        batch = executor.run(parse, [file.path for file in files])
+    return batch, probe.measurement
 
 
-def show_batch(batch: BatchResult) -> None:
-    """What each file was expected to take and what it took; then where the peak of the whole batch went."""
+def show_batch(batch: BatchResult, measured: Measurement) -> None:
+    """What each file was expected to take and what it took; then the peak of the whole process tree."""
     print(f"{'file':<14}{'size':>10}{'expected':>10}{'took':>10}{'time':>9}  ran in")
     for outcome in batch.outcomes:
         cells = (outcome.size_bytes, outcome.estimate_bytes, outcome.peak_bytes)
@@ -76,8 +85,9 @@ def show_batch(batch: BatchResult) -> None:
         if outcome.error is not None:
             print(f"    failed ({outcome.cause}): {outcome.error}")
     print(
-        f"{len(batch.outcomes)} files in {format_duration(batch.duration_s)} by {batch.workers} workers; together they "
-        f"held at most {format_size(batch.peak_bytes)} ({format_share(batch.peak_bytes / batch.limit_bytes)} of the limit)"
+        f"{len(batch.outcomes)} files in {format_duration(batch.duration_s)} by {batch.workers} workers; "
+        f"{measured.processes} processes together added {format_size(measured.peak_bytes)} at the peak "
+        f"({format_share(measured.peak_bytes / batch.limit_bytes)} of the limit; {measured.source})"
     )
     for event in batch.events:
         print(f"  {event}")

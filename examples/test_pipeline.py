@@ -1,0 +1,81 @@
+"""The whole job under pytest: worker processes, threads behind a semaphore, narrow columns, rising scales."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import columns
+import parsers
+import pytest
+
+from pytest_membudget import (
+    ExecutorPolicy,
+    FallbackExecutor,
+    MemoryEstimator,
+    MemorySemaphore,
+    Scale,
+    SyntheticFile,
+    measure,
+)
+
+MakeFile = Callable[..., SyntheticFile]
+MakeFiles = Callable[..., list[SyntheticFile]]
+
+IN_PROCESSES = ExecutorPolicy(small_batch=1)
+"""Worker processes even for a batch of one or two files, so that all scales run alike."""
+
+
+@pytest.fixture
+def mixed_files(synthetic_file: MakeFile) -> list[Path]:
+    """Small and medium files of three kinds; each ends as its kind does, so that `parse` knows its parser."""
+    return [
+        synthetic_file(size, kind=kind).path for kind in ("csv", "json", "xml") for size in ("500 kB", "2 MB")
+    ]
+
+
+@pytest.fixture
+def batches(memory_scale: Scale, synthetic_files: MakeFiles) -> list[Path]:
+    """The scale's rows, cut into its batches."""
+    return [file.path for file in synthetic_files(memory_scale, kind="csv")]
+
+
+@pytest.mark.memory_budget("600 MiB")
+def test_a_mixed_batch_is_finished_in_worker_processes(mixed_files: list[Path]) -> None:
+    with FallbackExecutor(max_workers=2) as executor:
+        batch = executor.run(parsers.parse, mixed_files)
+    assert [outcome.error for outcome in batch.outcomes] == [None] * len(mixed_files)
+    assert {outcome.level for outcome in batch.outcomes} == {"process"}
+    assert [outcome.item for outcome in batch.outcomes] == mixed_files
+
+
+@pytest.mark.memory_budget("60 MiB")
+def test_threads_behind_a_semaphore_stay_within_its_budget(mixed_files: list[Path]) -> None:
+    # Eight threads at once would take 100 MiB and more; the semaphore lets in what fits into 40 MiB.
+    semaphore = MemorySemaphore("40 MiB")
+    estimator = MemoryEstimator(gamma=12, overhead="1 MB")
+
+    def parse(path: Path) -> object:
+        with semaphore.reserve(estimator.estimate_file_memory(path.stat().st_size), timeout_s=60):
+            return parsers.parse(path)
+
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(parse, mixed_files))
+
+
+def test_narrow_columns_take_less_than_half(synthetic_file: MakeFile) -> None:
+    made = synthetic_file("2 MB", kind="smiles")
+    wide, narrow = (measure(columns.molecules, made.path, narrow=narrow) for narrow in (False, True))
+    assert narrow.value.sum().round(-2).equals(wide.value.sum().round(-2))
+    assert narrow.peak_bytes < wide.peak_bytes / 2
+
+
+@pytest.mark.memory_budget("1 GiB")
+@pytest.mark.memory_scales("micro", "small", "medium")
+def test_the_job_at_rising_scales(memory_scale: Scale, batches: list[Path]) -> None:
+    with FallbackExecutor(
+        max_workers=memory_scale.workers, max_in_flight=memory_scale.in_flight, policy=IN_PROCESSES
+    ) as executor:
+        batch = executor.run(parsers.pandas_totals, batches)
+    assert len(batch.values) == memory_scale.batches
