@@ -26,12 +26,16 @@ from pytest_membudget.records.files import FileCategory as FileCategory
 from pytest_membudget.records.files import ResourceEstimate as ResourceEstimate
 from pytest_membudget.records.files import SyntheticFile as SyntheticFile
 from pytest_membudget.records.growth import Growth as Growth
+from pytest_membudget.records.judgement import Budget as Budget
+from pytest_membudget.records.judgement import Judgement as Judgement
 from pytest_membudget.records.measurement import Measurement as Measurement
 from pytest_membudget.records.measurement import MemoryLimit as MemoryLimit
 from pytest_membudget.records.measurement import MemoryReading as MemoryReading
 from pytest_membudget.records.monitor import CleanupResult as CleanupResult
 from pytest_membudget.records.monitor import MemorySnapshot as MemorySnapshot
 from pytest_membudget.records.monitor import MonitorReport as MonitorReport
+from pytest_membudget.records.report import Report as Report
+from pytest_membudget.records.report import TestRecord as TestRecord
 from pytest_membudget.records.run import BatchResult as BatchResult
 from pytest_membudget.records.run import Breakdown as Breakdown
 from pytest_membudget.records.run import LevelEvent as LevelEvent
@@ -39,6 +43,8 @@ from pytest_membudget.records.run import Outcome as Outcome
 from pytest_membudget.records.scale import Scale as Scale
 from pytest_membudget.runtime.chunks import optimize_processing_order as optimize_processing_order
 from pytest_membudget.runtime.chunks import recommend_chunk_rows as recommend_chunk_rows
+from pytest_membudget.report import load_report as load_report
+from pytest_membudget.report import write_report as write_report
 from pytest_membudget.runtime.dynamic import DynamicSemaphore as DynamicSemaphore
 from pytest_membudget.runtime.estimator import MemoryEstimator as MemoryEstimator
 from pytest_membudget.runtime.executor import ExecutorPolicy as ExecutorPolicy

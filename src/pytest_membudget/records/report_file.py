@@ -85,16 +85,17 @@ def _text(value: Any) -> str:
         return msgspec.json.encode(value).decode()
     except UnicodeEncodeError:
         # File names that are not UTF-8 reach node ids as lone surrogates, which JSON cannot carry.
-        return msgspec.json.encode(_encodable(value)).decode()
+        return msgspec.json.encode(encodable(value)).decode()
 
 
-def _encodable(value: Any) -> Any:
+def encodable(value: Any) -> Any:
+    """`value` with each lone surrogate as its escape, so that it can be written as UTF-8."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, dict):
-        return {_encodable(key): _encodable(item) for key, item in value.items()}
+        return {encodable(key): encodable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_encodable(item) for item in value]
+        return [encodable(item) for item in value]
     return value
 
 

@@ -13,6 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pytest_membudget.report.html import render_html as render_html
     from pytest_membudget.report.json_report import render_json as render_json
     from pytest_membudget.report.markdown import render_markdown as render_markdown
     from pytest_membudget.report.terminal import render_terminal as render_terminal
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 _MODULE_OF = {
     "check_report_path": "writing",
     "load_report": "writing",
+    "render_html": "html",
     "render_json": "json_report",
     "render_markdown": "markdown",
     "render_terminal": "terminal",
@@ -36,6 +38,7 @@ __all__ = [
     "SCHEMA",
     "check_report_path",
     "load_report",
+    "render_html",
     "render_json",
     "render_markdown",
     "render_terminal",

@@ -1,0 +1,99 @@
+"""A test's memory over time as the coordinates of a small picture; the template draws the lines."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from pytest_membudget.records.measurement import TimelinePoint
+from pytest_membudget.records.report import TestRecord
+from pytest_membudget.report.wording import FAILING, size_or_none
+from pytest_membudget.units import format_duration, format_size
+
+MOST_POINTS = 32
+MOST_TIMELINES = 200
+WIDTH, HEIGHT = 320.0, 84.0
+_TOP = 10.0
+
+
+class Timeline(NamedTuple):
+    """One small picture: coordinates as SVG reads them, and what stands beside it as text."""
+
+    number: int
+    nodeid: str
+    verdict: str
+    line: str
+    area: str
+    budget_y: str
+    over: bool
+    peak: str
+    budget: str
+    duration: str
+    spoken: str
+
+
+def timelines_of(tests: Sequence[TestRecord]) -> list[Timeline]:
+    """Those of the failing tests and of the largest others, at most `MOST_TIMELINES` of these."""
+    drawn = [(index, test) for index, test in enumerate(tests) if len(test.timeline) > 1]
+    failing = [pair for pair in drawn if pair[1].verdict in FAILING]
+    others = sorted(
+        (pair for pair in drawn if pair[1].verdict not in FAILING),
+        key=lambda pair: (-(pair[1].peak_bytes or 0), pair[1].nodeid),
+    )
+    return [_timeline(index, test) for index, test in [*failing, *others[:MOST_TIMELINES]]]
+
+
+def thin(points: Sequence[TimelinePoint], most: int = MOST_POINTS) -> list[TimelinePoint]:
+    """At most `most` of `points`, in order: the ends, and from each stretch between them the highest."""
+    if len(points) <= most:
+        return list(points)
+    inner, stretches = points[1:-1], most - 2
+    cuts = [round(position * len(inner) / stretches) for position in range(stretches + 1)]
+    highest = [
+        max(inner[start:end], key=lambda point: point.tree_bytes)
+        for start, end in itertools.pairwise(cuts)
+        if end > start
+    ]
+    return [points[0], *highest, points[-1]]
+
+
+def _timeline(index: int, test: TestRecord) -> Timeline:
+    points = thin(sorted(test.timeline, key=lambda point: point.at_s))
+    start_s, end_s = points[0].at_s, points[-1].at_s
+    span_s = max(end_s - start_s, 1e-9)
+    highest = max(1, test.budget_bytes or 0, *(point.tree_bytes for point in points))
+
+    def across(at_s: float) -> float:
+        return WIDTH * (at_s - start_s) / span_s
+
+    def down(size_bytes: float) -> float:
+        return HEIGHT - (HEIGHT - _TOP) * max(0.0, size_bytes) / highest
+
+    line = " ".join(f"{across(point.at_s):.1f},{down(point.tree_bytes):.1f}" for point in points)
+    duration = format_duration(test.duration_s if test.duration_s is not None else span_s)
+    peak, budget = size_or_none(test.peak_bytes), size_or_none(test.budget_bytes)
+    return Timeline(
+        number=index,
+        nodeid=test.nodeid,
+        verdict=test.verdict,
+        line=line,
+        area=f"0,{HEIGHT:.0f} {line} {WIDTH:.0f},{HEIGHT:.0f}",
+        budget_y="" if test.budget_bytes is None else f"{down(test.budget_bytes):.1f}",
+        over=test.verdict in FAILING,
+        peak=peak,
+        budget=budget,
+        duration=duration,
+        spoken=_spoken(points, peak, budget, duration),
+    )
+
+
+def _spoken(points: Sequence[TimelinePoint], peak: str, budget: str, duration: str) -> str:
+    """The picture in words, for those who hear the page."""
+    top = max(points, key=lambda point: point.tree_bytes)
+    reached = format_duration(max(0.0, top.at_s)) if math.isfinite(top.at_s) else ""
+    against = "" if budget == size_or_none(None) else f", budget {budget}"
+    return (
+        f"memory over {duration}: highest {format_size(top.tree_bytes)} after {reached}, peak {peak}{against}"
+    )

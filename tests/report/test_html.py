@@ -1,0 +1,128 @@
+import json
+import re
+
+import pytest
+from bs4 import BeautifulSoup
+from sample_report import full_report
+
+from pytest_membudget.errors import MissingExtraError
+from pytest_membudget.records.measurement import TimelinePoint
+from pytest_membudget.records.report import Report
+from pytest_membudget.report import render_html, write_report
+from pytest_membudget.report.timelines import MOST_POINTS, thin, timelines_of
+
+
+@pytest.fixture(scope="module")
+def full_page():
+    """Drawn once: importing matplotlib takes a second."""
+    return render_html(full_report())
+
+
+def parsed(text):
+    return BeautifulSoup(text, "lxml")
+
+
+def text_of(element):
+    return " ".join(element.get_text().split())
+
+
+def test_the_summary_is_readable_without_scripts(full_page):
+    page = parsed(full_page)
+    assert text_of(page.select("header .lead")[0]) == (
+        "4 tests measured, 1 over budget, 1 leaking, 1 regressed, largest peak 312 MiB"
+    )
+    assert [text_of(tile) for tile in page.select(".tile")] == [
+        "4 tests measured",
+        "1 over budget",
+        "1 leaking",
+        "1 regressed",
+        "1 within budget",
+    ]
+    assert len(page.select("#test-table tbody tr")) == 5
+
+
+def test_every_section_has_its_figures(full_page):
+    page = parsed(full_page)
+    medium = page.select("#scales tr")[3]
+    assert [text_of(cell) for cell in medium.select("td")] == [
+        "MEDIUM",
+        "500,000",
+        "10",
+        "8",
+        "10",
+        "26.1 GiB",
+        "87.5%",
+        "27.9 GiB",
+        "1,389",
+        "HIGH",
+    ]
+    assert "+25.0%" in text_of(page.select("#baseline")[0])
+    assert "recommended" in text_of(page.select("#in-flight")[0])
+    assert "app:parse" in text_of(page.select("#calibrations")[0])
+    assert "high-water mark" in text_of(page.select("#how")[0])
+    assert len(page.select("#scales figure svg, #calibrations figure svg")) == 3
+    widths = [float(part.get("style")[6:-1]) for part in page.select(".stack:nth-child(3) i")]
+    assert sum(widths) == pytest.approx(100, abs=0.1)
+
+
+def test_a_page_loads_nothing(full_page):
+    text = full_page
+    assert not re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?(?:https?:)?//""", text)
+    assert "@import" not in text
+
+
+def test_no_name_from_outside_becomes_markup(hostile_report):
+    text = render_html(hostile_report)
+    page = parsed(text)
+    assert len(page.select("script")) == 2
+    assert "alert(1)</script>" not in text
+    data = json.loads(page.select("#data")[0].string)
+    assert data["rows"][0][1] == "test_x.py::test[</script><script>alert(1)</script>]"
+    assert "\u2028" not in page.select("#data")[0].string
+    assert "{{ 7*7 }}" in text_of(page.select("#failures")[0])
+
+
+def test_only_the_page_s_own_script_may_run(full_page):
+    policy = parsed(full_page).select("meta[http-equiv='Content-Security-Policy']")[0].get("content")
+    assert re.fullmatch(
+        r"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-\S+'; img-src data:", policy
+    )
+
+
+def test_pictures_follow_the_page_s_colours(full_page):
+    svg = full_page
+    assert "var(--series-1)" in svg
+    assert not re.findall(r"#0[0-9a-c]0[0-9a-c]0[0-9a-c]", svg)
+    assert "<metadata" not in svg
+
+
+def test_a_report_is_the_same_bytes_each_time(full_page):
+    assert render_html(full_report()) == full_page
+
+
+def test_an_empty_report_is_a_page():
+    assert text_of(parsed(render_html(Report())).select(".lead")[0]) == "0 tests measured, none judged"
+
+
+def test_timelines_keep_their_highest_point():
+    points = [TimelinePoint(step / 10, 1000 if step == 577 else step % 7) for step in range(1000)]
+    kept = thin(points)
+    assert len(kept) <= MOST_POINTS
+    assert max(point.tree_bytes for point in kept) == 1000
+    assert (kept[0], kept[-1]) == (points[0], points[-1])
+    assert sorted(kept, key=lambda point: point.at_s) == kept
+
+
+def test_timelines_stay_within_their_picture(report):
+    for timeline in timelines_of(report.tests):
+        coordinates = [tuple(map(float, pair.split(","))) for pair in timeline.area.split()]
+        assert all(0 <= x <= 320 and 0 <= y <= 84 for x, y in coordinates)
+
+
+@pytest.mark.parametrize("library", ["jinja2", "matplotlib"])
+def test_a_missing_library_is_one_sentence(report, tmp_path, monkeypatch, library):
+    for module in (library, f"{library}.figure"):
+        monkeypatch.setitem(__import__("sys").modules, module, None)
+    with pytest.raises(MissingExtraError, match=rf"needs {library}.* pip install 'pytest-membudget\[html\]'"):
+        write_report(report, tmp_path / "report.html")
+    assert list(tmp_path.iterdir()) == []
