@@ -41,10 +41,10 @@ from pytest_membudget.records.run import Breakdown as Breakdown
 from pytest_membudget.records.run import LevelEvent as LevelEvent
 from pytest_membudget.records.run import Outcome as Outcome
 from pytest_membudget.records.scale import Scale as Scale
-from pytest_membudget.runtime.chunks import optimize_processing_order as optimize_processing_order
-from pytest_membudget.runtime.chunks import recommend_chunk_rows as recommend_chunk_rows
 from pytest_membudget.report import load_report as load_report
 from pytest_membudget.report import write_report as write_report
+from pytest_membudget.runtime.chunks import optimize_processing_order as optimize_processing_order
+from pytest_membudget.runtime.chunks import recommend_chunk_rows as recommend_chunk_rows
 from pytest_membudget.runtime.dynamic import DynamicSemaphore as DynamicSemaphore
 from pytest_membudget.runtime.estimator import MemoryEstimator as MemoryEstimator
 from pytest_membudget.runtime.executor import ExecutorPolicy as ExecutorPolicy
