@@ -37,5 +37,7 @@ def tests(session: nox.Session, version: str) -> None:
     environment = session.cache_dir / f"python-{version}"
     inside = str(environment / "bin" / "python")
     session.run(python, "-m", "venv", str(environment), external=True)
-    session.run(inside, "-m", "pip", "install", "--quiet", "--editable", ".[dev]", external=True)
+    session.run(
+        inside, "-m", "pip", "install", "--quiet", "--no-compile", "--editable", ".[dev]", external=True
+    )
     session.run(inside, "-m", "pytest", "-m", "slow or not slow", *session.posargs, external=True)

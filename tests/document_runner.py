@@ -90,6 +90,8 @@ def run_commands(block: Block) -> None:
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "COLUMNS": "80",
         "NO_COLOR": "1",
+        # Other plugins speak up at the start of pytest; what they say is not the document's.
+        "PYTHONWARNINGS": "ignore:The configuration option",
     }
     status = 0
     listed = commands(block.text)
