@@ -7,10 +7,11 @@ import sys
 import time
 import tracemalloc
 from collections import Counter
-from collections.abc import Container, Iterator
-from contextlib import contextmanager, suppress
-from itertools import takewhile
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from itertools import chain, takewhile
 from pathlib import Path
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
@@ -32,8 +33,8 @@ _STAGE_S = 0.3
 _MOST_FURTHER_BYTES = 64 << 20
 _MOST_FURTHER_COUNT = 50
 _TRACING_NOISE_BYTES = 32 << 10
-_MOST_OBJECTS = 200_000
-_LEAST_SHARE = 0.02
+_MOST_OBJECTS = 150_000
+_LEAST_SHARE = 0.1
 _OWN_FOLDER = str(Path(__file__).parent)
 
 
@@ -138,49 +139,49 @@ def _growing_types(repeated: Rounds, most_calls: int) -> list[Culprit]:
     """
     if gc.get_freeze_count() < _MOST_OBJECTS:
         gc.unfreeze()
-    counts_before, sizes_before = _census(ignored={})
+    before = _census(ignored=())
     calls = repeated.make_calls(min(_CALLS, most_calls), _STAGE_S / 2)
-    counts, sizes = _census(ignored={id(counts_before), id(sizes_before)})
+    now = _census(ignored=(id(before), *map(id, before.values())))
+    nothing = _Kind(0, 0)
     grown = [
         Culprit(
-            "type",
-            name,
-            (sizes[name] - sizes_before[name]) / calls,
-            (counts[name] - counts_before[name]) / calls,
+            "type", name, (kind.size_bytes - old.size_bytes) / calls, (kind.objects - old.objects) / calls
         )
-        for name in counts
+        for name, kind in now.items()
+        for old in (before.get(name, nothing),)
     ]
     return _largest([kind for kind in grown if kind.count_per_call > 0.01 or kind.bytes_per_call > 1.0])
 
 
-def _census(ignored: Container[int]) -> tuple[Counter[str], Counter[str]]:
-    """How many objects of each type there are, and their bytes, contents not included.
+class _Kind(NamedTuple):
+    """Objects of one type: how many, and their bytes without their contents."""
+
+    objects: int
+    size_bytes: int
+
+
+def _census(ignored: Collection[int]) -> dict[str, _Kind]:
+    """All objects by the name of their type.
 
     The collector lists containers only; numbers and text are found as what the containers hold. Containers whose
     `id` is `ignored` are ours.
     """
     gc.collect()
-    counts: Counter[str] = Counter()
-    sizes: Counter[str] = Counter()
-    seen: set[int] = set()
-    ours = {id(counts), id(sizes), id(seen)}
-    for container in gc.get_objects():
-        if id(container) in ours or id(container) in ignored:
+    containers = [found for found in gc.get_objects() if id(found) not in ignored]
+    held = {id(found): found for found in gc.get_referents(*containers) if not gc.is_tracked(found)}
+    counts: Counter[type] = Counter(map(type, chain(containers, held.values())))
+    sizes: dict[type, int] = dict.fromkeys(counts, 0)
+    for found in chain(containers, held.values()):
+        try:
+            sizes[type(found)] += sys.getsizeof(found)
+        except Exception:  # noqa: S112 - a type whose __sizeof__ raises is counted without its bytes
             continue
-        _count(container, counts, sizes)
-        for held in gc.get_referents(container):
-            if not gc.is_tracked(held) and id(held) not in seen:
-                seen.add(id(held))
-                _count(held, counts, sizes)
-    return counts, sizes
-
-
-def _count(found: object, counts: Counter[str], sizes: Counter[str]) -> None:
-    kind = type(found)
-    name = f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
-    counts[name] += 1
-    with suppress(Exception):  # a type whose __sizeof__ raises is counted without its bytes
-        sizes[name] += sys.getsizeof(found)
+    kinds: dict[str, _Kind] = {}
+    for kind, count in counts.items():
+        name = f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
+        same = kinds.get(name, _Kind(0, 0))
+        kinds[name] = _Kind(same.objects + count, same.size_bytes + sizes[kind])
+    return kinds
 
 
 def _largest(culprits: list[Culprit]) -> list[Culprit]:
