@@ -2,7 +2,7 @@
 
 1. `high_water` reads this process: exact, one system call.
 2. `limit` and `cgroups` say how much may be used, `fingerprint` what else may change a figure.
-3. `probe` measures a block that runs here.
+3. `probe` measures a block that runs here; `growth` repeats a function and says whether it leaks.
 
 Names are loaded when first used.
 """
@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pytest_membudget.measurement.fingerprint import environment as environment
-    from pytest_membudget.measurement.growth import check_growth as check_growth
+    from pytest_membudget.measurement.growth.check import check_growth as check_growth
+    from pytest_membudget.measurement.growth.task_heap import TaskHeap as TaskHeap
     from pytest_membudget.measurement.high_water import high_water_bytes as high_water_bytes
     from pytest_membudget.measurement.high_water import reset_high_water_mark as reset_high_water_mark
     from pytest_membudget.measurement.high_water import resident_bytes as resident_bytes
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 
 _MODULE_OF = {
     "Probe": "probe",
-    "check_growth": "growth",
+    "TaskHeap": "growth.task_heap",
+    "check_growth": "growth.check",
     "environment": "fingerprint",
     "high_water_bytes": "high_water",
     "measure": "probe",

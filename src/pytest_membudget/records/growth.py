@@ -43,3 +43,11 @@ class Growth(msgspec.Struct, frozen=True, kw_only=True):
     culprits: tuple[Culprit, ...] = ()
     resources: tuple[ResourceGrowth, ...] = ()
     caveats: tuple[str, ...] = ()
+
+
+class RetainedByTest(msgspec.Struct, frozen=True):
+    """What one test of a session left behind, in bytes and as a fraction of what all of them did."""
+
+    nodeid: str
+    retained_bytes: int
+    share: float

@@ -27,6 +27,7 @@ CONFIDENCE = 0.99
 RESOLUTION_BYTES_PER_CALL = 4.0
 FEWEST_SAMPLES = 6
 _NOT_SLOWING = 0.7
+_NO_BOUND = 2.0**63
 
 Direction = Literal["growing", "flat", "unclear"]
 
@@ -39,6 +40,11 @@ class Trend(NamedTuple):
     low: float
     high: float
     fallback: float
+
+    def bounds(self) -> tuple[float, float]:
+        """The ends of the interval; as far as any number goes where there were too few samples for one."""
+        low = self.low if math.isfinite(self.low) else -_NO_BOUND
+        return low, self.high if math.isfinite(self.high) else _NO_BOUND
 
 
 class Effort(NamedTuple):

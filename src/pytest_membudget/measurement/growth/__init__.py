@@ -4,10 +4,13 @@
 2. `figures` takes a sample: exact bytes and counts after a collection;
 3. `stats.growth` decides from the samples: leak, clean, or not yet known;
 4. for a leak, `culprits` and `resources` say who.
+
+`task_heap` reads what a worker process holds after each of its tasks.
 """
 
 from __future__ import annotations
 
 from pytest_membudget.measurement.growth.check import check_growth
+from pytest_membudget.measurement.growth.task_heap import TaskHeap
 
-__all__ = ["check_growth"]
+__all__ = ["TaskHeap", "check_growth"]

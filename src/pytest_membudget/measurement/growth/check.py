@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -74,11 +73,14 @@ def check_growth(
             sites = find_culprits(rounds, finding.trends) if culprits and leaks else ()
         resources = inventory.growth(finding.trends, rounds.calls)
         heap, mapped = (finding.trends[name] for name in _BYTE_FIGURES)
+        low, high = (
+            heap_end + mapped_end for heap_end, mapped_end in zip(heap.bounds(), mapped.bounds(), strict=True)
+        )
         return Growth(
             verdict=finding.verdict,
             bytes_per_call=heap.slope + mapped.slope,
-            low_bytes_per_call=_finite(heap.low + mapped.low),
-            high_bytes_per_call=_finite(heap.high + mapped.high),
+            low_bytes_per_call=low,
+            high_bytes_per_call=high,
             allowed_bytes_per_call=allowed_bytes,
             calls=rounds.calls,
             duration_s=rounds.elapsed_s,
@@ -176,8 +178,3 @@ def _quiet_collector() -> Iterator[None]:
         gc.unfreeze()
         if frozen_before:
             gc.freeze()
-
-
-def _finite(bound: float) -> float:
-    """A bound that JSON can carry; with too few samples for an interval it is no bound at all."""
-    return bound if math.isfinite(bound) else math.copysign(2.0**63, bound)

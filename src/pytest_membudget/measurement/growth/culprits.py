@@ -47,10 +47,8 @@ def find_culprits(repeated: Rounds, trends: dict[str, Trend]) -> tuple[Culprit, 
     heap_bytes_per_call = trends["heap_bytes"].slope
     most_calls = _further_calls(trends)
     try:
-        return (
-            *_growing_sites(repeated, heap_bytes_per_call, most_calls),
-            *_growing_types(repeated, most_calls),
-        )
+        sites = _growing_sites(repeated, heap_bytes_per_call, most_calls)
+        return (*sites, *_growing_types(repeated, heap_bytes_per_call, most_calls))
     except CallTooLongError:
         return ()
 
@@ -131,7 +129,7 @@ def _is_ours(filename: str) -> bool:
     return filename == tracemalloc.__file__ or filename.startswith(_OWN_FOLDER)
 
 
-def _growing_types(repeated: Rounds, most_calls: int) -> list[Culprit]:
+def _growing_types(repeated: Rounds, heap_bytes_per_call: float, most_calls: int) -> list[Culprit]:
     """Types whose objects pile up, or whose objects grow.
 
     What existed before the check is frozen, and `gc` lists only what is new; where that is little enough, all is
@@ -141,7 +139,7 @@ def _growing_types(repeated: Rounds, most_calls: int) -> list[Culprit]:
         gc.unfreeze()
     before = _census(ignored=())
     calls = repeated.make_calls(min(_CALLS, most_calls), _STAGE_S / 2)
-    now = _census(ignored=(id(before), *map(id, before.values())))
+    now = _census(ignored=(id(before),))
     nothing = _Kind(0, 0)
     grown = [
         Culprit(
@@ -150,7 +148,7 @@ def _growing_types(repeated: Rounds, most_calls: int) -> list[Culprit]:
         for name, kind in now.items()
         for old in (before.get(name, nothing),)
     ]
-    return _largest([kind for kind in grown if kind.count_per_call > 0.01 or kind.bytes_per_call > 1.0])
+    return _largest([kind for kind in grown if kind.bytes_per_call > _LEAST_SHARE * heap_bytes_per_call])
 
 
 class _Kind(NamedTuple):

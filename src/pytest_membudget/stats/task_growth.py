@@ -1,0 +1,85 @@
+"""Growth from task to task: does a worker keep more after each, and which tests of a session left memory behind?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from pytest_membudget.records.growth import Growth, GrowthVerdict, RetainedByTest
+from pytest_membudget.records.report import TestRecord
+from pytest_membudget.stats.growth import CONFIDENCE, Trend, trend
+
+FEWEST_TASKS = 16
+"""Below that a cache that fills up cannot be told from a leak."""
+RESOLUTION_BYTES_PER_TASK = 1024.0
+"""Tasks differ: what a worker holds after one moves by more than after equal calls."""
+
+
+def judge_task_series(
+    points: Iterable[tuple[int, int]],
+    *,
+    allowed_bytes_per_task: int = 0,
+    resolution_bytes_per_task: float = RESOLUTION_BYTES_PER_TASK,
+    label: str = "",
+) -> Growth:
+    """The verdict over one worker's tasks: `points` are (tasks done by it so far, bytes held then), in any order.
+
+    Give bytes of heap (`measurement.TaskHeap`) or unshared resident bytes. The growth is that of a task, and `calls`
+    of the result are tasks. With several workers judge each by itself: their sum also moves when one is replaced.
+    """
+    series = sorted(dict(points).items())
+    tasks = series[-1][0] - series[0][0] if series else 0
+    numbers = [number - series[0][0] + 1 for number, _ in series]
+    found = trend(
+        numbers,
+        [held for _, held in series],
+        allowed=allowed_bytes_per_task,
+        resolution=resolution_bytes_per_task,
+    )
+    low, high = found.bounds()
+    return Growth(
+        verdict=_verdict(found, tasks),
+        bytes_per_call=found.slope,
+        low_bytes_per_call=low,
+        high_bytes_per_call=high,
+        allowed_bytes_per_call=allowed_bytes_per_task,
+        calls=tasks,
+        duration_s=0.0,
+        confidence=CONFIDENCE,
+        label=label,
+        caveats=_caveats(found, tasks),
+    )
+
+
+def rank_retained(
+    tests: Sequence[TestRecord], *, most: int = 10, least_bytes: int = 0
+) -> tuple[RetainedByTest, ...]:
+    """The tests that left the most memory behind, the largest first; those with `least_bytes` or less are left out.
+
+    `share` is relative to all that was left behind. A test that gave memory back does not lower it.
+    """
+    left = [
+        (test.retained_bytes, test.nodeid)
+        for test in tests
+        if test.retained_bytes and test.retained_bytes > 0
+    ]
+    together_bytes = sum(retained_bytes for retained_bytes, _ in left)
+    ordered = sorted(left, key=lambda entry: (-entry[0], entry[1]))
+    return tuple(
+        RetainedByTest(nodeid, retained_bytes, retained_bytes / together_bytes)
+        for retained_bytes, nodeid in ordered[:most]
+        if retained_bytes > least_bytes
+    )
+
+
+def _verdict(found: Trend, tasks: int) -> GrowthVerdict:
+    if tasks < FEWEST_TASKS or found.direction == "unclear":
+        return "inconclusive"
+    return "leak" if found.direction == "growing" else "clean"
+
+
+def _caveats(found: Trend, tasks: int) -> tuple[str, ...]:
+    if tasks < FEWEST_TASKS:
+        return (f"{tasks} tasks: {FEWEST_TASKS} of one worker are needed for a verdict",)
+    if found.direction == "growing":
+        return (f"judged on {tasks} tasks: a cache that takes more tasks to fill looks the same",)
+    return ()
