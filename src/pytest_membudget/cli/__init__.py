@@ -12,6 +12,8 @@ from pytest_membudget._version import __version__
 from pytest_membudget.errors import MembudgetError
 
 COMMANDS: dict[str, str] = {
+    "compare": "hold one report or baseline against another",
+    "report": "show a report, or write it as HTML, Markdown or JSON",
     "synthesize": "write a file of exactly the asked size and kind",
 }
 

@@ -1,7 +1,7 @@
 """Show: what the records carry, on a terminal, as Markdown, JSON or one HTML page.
 
 1. `page` turns a report into a headline, failures and tables of finished text;
-2. one small file a format lays that out: `terminal`, `markdown`, `json_report`, `html`;
+2. one small file a format lays that out: `terminal`, `markdown`, `json_report`, `html`, `github`;
 3. `writing` picks the format by a path's ending, checks that path early, and reads reports back.
 
 Renderers compute nothing, and text from outside is escaped where it is shown.
@@ -13,6 +13,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pytest_membudget.report.github import render_annotations as render_annotations
+    from pytest_membudget.report.github import render_benchmark_json as render_benchmark_json
+    from pytest_membudget.report.github import render_step_summary as render_step_summary
     from pytest_membudget.report.html import render_html as render_html
     from pytest_membudget.report.json_report import render_json as render_json
     from pytest_membudget.report.markdown import render_markdown as render_markdown
@@ -27,9 +30,12 @@ if TYPE_CHECKING:
 _MODULE_OF = {
     "check_report_path": "writing",
     "load_report": "writing",
+    "render_annotations": "github",
+    "render_benchmark_json": "github",
     "render_html": "html",
     "render_json": "json_report",
     "render_markdown": "markdown",
+    "render_step_summary": "github",
     "render_terminal": "terminal",
     "write_report": "writing",
 }
@@ -38,9 +44,12 @@ __all__ = [
     "SCHEMA",
     "check_report_path",
     "load_report",
+    "render_annotations",
+    "render_benchmark_json",
     "render_html",
     "render_json",
     "render_markdown",
+    "render_step_summary",
     "render_terminal",
     "write_report",
 ]

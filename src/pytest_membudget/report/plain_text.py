@@ -41,7 +41,7 @@ def clean_page(page: Page, *, ascii_only: bool) -> Page:
     """The page without control characters; each stands as its escape."""
 
     def clean(text: str) -> str:
-        return _clean(text, ascii_only=ascii_only)
+        return clean_text(text, ascii_only=ascii_only)
 
     return Page(
         headline=clean(page.headline),
@@ -65,7 +65,7 @@ def clean_table(table: Table, *, ascii_only: bool) -> Table:
 
     def clean(value: Any) -> Any:
         if isinstance(value, str):
-            return _clean(value, ascii_only=ascii_only)
+            return clean_text(value, ascii_only=ascii_only)
         return tuple(clean(item) for item in value)
 
     return table._replace(title=clean(table.title), rows=clean(table.rows), notes=clean(table.notes))
@@ -82,7 +82,8 @@ def wrap(text: str, width: int, *, indent: int = _INDENT) -> str:
     return "\n".join(lines)
 
 
-def _clean(text: str, *, ascii_only: bool) -> str:
+def clean_text(text: str, *, ascii_only: bool = False) -> str:
+    """`text` without control characters; each stands as its escape."""
     if ascii_only:
         text = text.translate(_ASCII).encode("ascii", "backslashreplace").decode()
     if text.isprintable():
