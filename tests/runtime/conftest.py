@@ -1,7 +1,11 @@
 """Scripted memory and clocks, and a place of its own for what is shared with other programs."""
 
 import pytest
+from hypothesis import settings
 from scripted import ScriptedClock, ScriptedMemory
+
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 
 @pytest.fixture

@@ -58,9 +58,72 @@ def test_never_below_the_largest_peak_seen_at_that_size_or_smaller(tasks, size):
     estimator = MemoryEstimator(gamma=0, overhead=0)
     for seen_size, peak in tasks:
         estimator.observe(seen_size, peak)
-    assert estimator.estimate_file_memory(size) == max(
+    assert estimator.estimate_file_memory(size) >= max(
         (peak for seen, peak in tasks if seen <= size), default=0
     )
+
+
+def after_tasks_of(estimator, ratio, count=30):
+    for turn in range(count):
+        size = (5 + turn % 10) * MB
+        estimator.observe(size, round(ratio * size * (1 + turn % 3 / 50)))
+    return estimator
+
+
+def test_it_goes_below_the_formula_only_with_evidence():
+    size, formula = 10 * MB, 620 * MB
+    assert (
+        after_tasks_of(MemoryEstimator.preset("document"), ratio=3, count=7).estimate_file_memory(size)
+        == formula
+    )
+    estimate = after_tasks_of(MemoryEstimator.preset("document"), ratio=3).estimate_file_memory(size)
+    assert 3 * size <= estimate < formula / 4
+
+
+def test_far_from_what_was_seen_the_formula_holds():
+    estimator = after_tasks_of(MemoryEstimator.preset("document"), ratio=3)
+    assert estimator.estimate_file_memory(100 * MB) >= 1700 * MB
+
+
+def test_a_peak_above_the_estimate_raises_it_at_once():
+    estimator = after_tasks_of(MemoryEstimator.preset("document"), ratio=3, count=100)
+    estimator.observe(10 * MB, 400 * MB)
+    assert estimator.estimate_file_memory(10 * MB) >= 400 * MB
+
+
+class ScriptedLearner:
+    def __init__(self):
+        self.seen = []
+
+    def allocate(self, size_bytes):
+        return 7 * size_bytes
+
+    def retry(self, size_bytes, failed_bytes):
+        return failed_bytes // 2
+
+    def observe(self, size_bytes, peak_bytes, duration_s):
+        self.seen.append((size_bytes, peak_bytes, duration_s))
+
+
+def test_a_given_learner_answers_from_the_first_file_on():
+    learner = ScriptedLearner()
+    estimator = MemoryEstimator(gamma=3, overhead="50 MB", learner=learner)
+    assert estimator.estimate_file_memory(10) == 70
+    assert estimator.retry_bytes(10, 50) == 70
+    assert estimator.retry_bytes(10, 200) == 201
+    estimator.observe(10, 30, 2.5)
+    assert learner.seen == [(10, 30, 2.5)]
+
+
+def test_good_news_is_handed_to_the_learner_in_batches_and_bad_news_at_once():
+    learner = ScriptedLearner()
+    estimator = MemoryEstimator(learner=learner)
+    for _ in range(20):
+        estimator.observe(10, 30)
+    known = len(learner.seen)
+    assert 10 < known < 20
+    estimator.observe(10, 71)
+    assert len(learner.seen) == 21
 
 
 @given(st.integers(0, 10**12), st.integers(0, 10**12))

@@ -5,12 +5,15 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Iterable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pytest_membudget.errors import UsageError
 from pytest_membudget.measurement import memory_limit
 from pytest_membudget.runtime.parameters import count_of, factor_of, share_of, size_of
 from pytest_membudget.units import Size
+
+if TYPE_CHECKING:
+    from pytest_membudget.stats.learning import Learner
 
 _PRESETS: dict[str, tuple[float, Size]] = {
     # Starting points from two real pipelines; measured ones (see calibration) replace them.
@@ -18,19 +21,44 @@ _PRESETS: dict[str, tuple[float, Size]] = {
     "dataframe": (3.0, "50 MB"),  # text tables into columns
 }
 
+_EVIDENCE_TASKS = 8
+"""Finished tasks before an estimate may go below the formula."""
+
+_NEAR = 1.25
+"""Up to this multiple of the largest size seen, what was seen tells of other sizes too."""
+
 
 class MemoryEstimator:
     """Predicts the memory that a task adds to its worker: `gamma` times the file's size, plus `overhead`.
 
-    `base` is what is held before any task begins. It is in no file's estimate. `estimate_batch_memory` counts it
-    once, as the formula does; an executor charges it for every worker that it starts.
+    It learns from finished tasks. A peak above its estimate raises the estimate at once, for files of that size and
+    above. Below the formula it goes only with evidence: after 8 tasks, and for sizes near those that were seen.
+
+    Args:
+        gamma: bytes of memory per byte of file.
+        overhead: what any task takes, however small its file.
+        base: what is held before any task begins. It is in no file's estimate. `estimate_batch_memory` counts it
+            once, as the formula does; an executor charges it for every worker that it starts.
+        learner: answers instead of the formula, from the first file on; what a calibration gives.
     """
 
-    def __init__(self, gamma: float = 3.0, overhead: Size = "50 MB", base: Size | None = None) -> None:
+    def __init__(
+        self,
+        gamma: float = 3.0,
+        overhead: Size = "50 MB",
+        base: Size | None = None,
+        *,
+        learner: Learner | None = None,
+    ) -> None:
         self.gamma = factor_of("gamma", gamma)
         self.overhead_bytes = size_of("overhead", overhead)
         self.base_bytes = 0 if base is None else size_of("base", base)
         self._observed = _LargestPeaks()
+        self._learner = learner
+        self._begins_with_learner = learner is not None
+        self._largest_size_bytes = 0
+        self._learned = 0
+        self._news: list[tuple[int, int, float | None]] = []
 
     @classmethod
     def preset(cls, name: Literal["document", "dataframe"] | str) -> MemoryEstimator:  # noqa: PYI051 - names the choices
@@ -47,16 +75,20 @@ class MemoryEstimator:
     def __repr__(self) -> str:
         return (
             f"MemoryEstimator(gamma={self.gamma:g}, overhead={self.overhead_bytes}, base={self.base_bytes}; "
-            f"{len(self._observed)} peaks seen)"
+            f"{self._learned + len(self._news)} tasks seen)"
         )
 
     def estimate_file_memory(self, size: Size) -> int:
-        """Bytes that the task for a file of `size` adds: γ·size + overhead, or a larger peak that was seen.
-
-        Never below the largest peak observed at that size or a smaller one.
-        """
+        """Bytes that the task for a file of `size` adds: γ·size + overhead, corrected by what was seen."""
         size_bytes = size_of("size", size)
-        return max(math.ceil(self.gamma * size_bytes) + self.overhead_bytes, self._observed.up_to(size_bytes))
+        if self._begins_with_learner and self._learner is not None:
+            return self._learner.allocate(size_bytes)
+        by_formula = math.ceil(self.gamma * size_bytes) + self.overhead_bytes
+        seen = self._observed.up_to(size_bytes)
+        if self._learner is None or self._learned < _EVIDENCE_TASKS:
+            return max(by_formula, seen)
+        learned = max(self._learner.allocate(size_bytes), seen)
+        return learned if size_bytes <= _NEAR * self._largest_size_bytes else max(by_formula, learned)
 
     def estimate_batch_memory(self, sizes: Iterable[Size], workers: int) -> int:
         """Bytes at the worst moment, the `workers` largest files together: `M_base + Σ(γ·size(r_i) + M_overhead)`."""
@@ -78,14 +110,35 @@ class MemoryEstimator:
             workers += 1
         return max(1, workers)
 
-    def observe(self, size_bytes: Size, peak_bytes: Size) -> None:
-        """Learns from a finished task: what was seen once is expected from then on."""
-        self._observed.add(size_of("size_bytes", size_bytes), size_of("peak_bytes", peak_bytes))
+    def observe(self, size_bytes: Size, peak_bytes: Size, duration_s: float | None = None) -> None:
+        """Learns from a finished task."""
+        size, peak = size_of("size_bytes", size_bytes), size_of("peak_bytes", peak_bytes)
+        too_low = peak > self.estimate_file_memory(size)
+        self._observed.add(size, peak)
+        self._news.append((size, peak, duration_s))
+        # A learner weighs all that it knows anew, so good news is handed over in batches.
+        if too_low or len(self._news) > self._learned // 8:
+            self._learn()
 
     def retry_bytes(self, size: Size, failed_bytes: Size) -> int:
-        """What to allocate after an attempt with `failed_bytes` ran out: the estimate, at least twice as much."""
-        failed = size_of("failed_bytes", failed_bytes)
-        return max(self.estimate_file_memory(size), 2 * failed, failed + 1)
+        """What to allocate after an attempt with `failed_bytes` ran out: always more, and at least the estimate."""
+        size_now, failed = size_of("size", size), size_of("failed_bytes", failed_bytes)
+        if self._learner is not None and (self._begins_with_learner or self._learned >= _EVIDENCE_TASKS):
+            chosen = self._learner.retry(size_now, failed)
+        else:
+            chosen = 2 * failed
+        return max(chosen, failed + 1, self.estimate_file_memory(size_now))
+
+    def _learn(self) -> None:
+        if self._learner is None:
+            from pytest_membudget.stats.learning import AllocationLearner
+
+            self._learner = AllocationLearner(aim="safe")
+        for size, peak, duration_s in self._news:
+            self._learner.observe(size, peak, 1.0 if duration_s is None else duration_s)
+            self._largest_size_bytes = max(self._largest_size_bytes, size)
+        self._learned += len(self._news)
+        self._news.clear()
 
     def _largest_first(self, sizes: Iterable[Size]) -> list[int]:
         return sorted((self.estimate_file_memory(size) for size in sizes), reverse=True)
@@ -97,9 +150,6 @@ class _LargestPeaks:
     def __init__(self) -> None:
         self._sizes: list[int] = []
         self._peaks: list[int] = []
-
-    def __len__(self) -> int:
-        return len(self._sizes)
 
     def up_to(self, size_bytes: int) -> int:
         place = bisect.bisect_right(self._sizes, size_bytes)
