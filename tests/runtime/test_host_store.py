@@ -88,6 +88,36 @@ def test_a_file_of_another_boot_or_cut_short_by_a_crash_begins_anew(tmp_path, mo
         assert state.clients == []
 
 
+@pytest.mark.parametrize("killed_at", ["write", "unlink", "rename"])
+def test_a_program_killed_while_it_writes_leaves_the_old_state_or_the_new_one(
+    tmp_path, monkeypatch, killed_at
+):
+    shared = HostStore("nightly", tmp_path / "host")
+    with shared.transaction() as state:
+        state.available_when_empty_bytes = 1
+
+    def killed(*arguments, **options):
+        raise SystemExit
+
+    with monkeypatch.context() as patched:
+        if killed_at == "write":
+            patched.setattr(store, "_END", b"")
+        patched.setattr(store.Path, "rename" if killed_at == "rename" else "unlink", killed)
+        with pytest.raises(SystemExit), shared.transaction() as state:
+            state.available_when_empty_bytes = 2
+    assert shared.peek().available_when_empty_bytes == (2 if killed_at == "rename" else 1)
+    with shared.transaction() as state:
+        state.available_when_empty_bytes += 10
+    assert shared.peek().available_when_empty_bytes == (12 if killed_at == "rename" else 11)
+
+
+def test_the_very_first_write_may_be_cut_short(tmp_path):
+    shared = HostStore("nightly", tmp_path / "host")
+    shared.path.with_suffix(".new").write_text('{"format":"membudget-host-l')
+    with shared.transaction() as state:
+        assert state.clients == []
+
+
 def test_a_lock_file_that_was_removed_does_not_let_two_in(tmp_path):
     shared = HostStore("nightly", tmp_path / "host")
     lock = shared.path.with_suffix(".lock")

@@ -23,6 +23,9 @@ from pytest_membudget.runtime.host.state import HostState
 LOCK_PATIENCE_S = 30.0
 """A holder needs well under a millisecond; one that takes longer than this has been stopped."""
 
+_END = b"\n"
+"""Ends the file and is nowhere else in it."""
+
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _held: set[int] = set()
 """Descriptors of locks that this process holds now."""
@@ -31,8 +34,8 @@ _held: set[int] = set()
 class HostStore:
     """The file of one name. Whoever has it open in a `transaction` is alone with it.
 
-    It is replaced as a whole, so that a program killed at any instant leaves the old state or the new one, and so
-    that `peek` needs no lock.
+    It is replaced as a whole: a program killed at any instant leaves the old state or the new one, and `peek` needs
+    no lock.
     """
 
     def __init__(self, name: str, directory: Path | None = None) -> None:
@@ -54,7 +57,7 @@ class HostStore:
             before = self._read()
             state = self._decode(before)
             yield state
-            after = msgspec.json.encode(state)
+            after = msgspec.json.encode(state) + _END
             if after != before:
                 self._replace(after)
 
@@ -71,12 +74,12 @@ class HostStore:
         return (found.st_ino, found.st_mtime_ns, found.st_size)
 
     def _read(self) -> bytes:
-        try:
-            descriptor = os.open(self.path, os.O_RDONLY | _NOFOLLOW)
-        except FileNotFoundError:
-            return b""
-        with os.fdopen(descriptor, "rb") as stream:
-            return stream.read()
+        """What was written last. Between unlink and rename that is in the new file, if it ends as it should."""
+        for path in (self.path, self._new_path, self.path):
+            content = _content(path)
+            if content.endswith(_END) or (content and path == self.path):
+                return content
+        return b""
 
     def _decode(self, content: bytes) -> HostState:
         boot = boot_id()
@@ -96,7 +99,18 @@ class HostStore:
         descriptor = os.open(self._new_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _NOFOLLOW, 0o600)
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(content)
-        self._new_path.replace(self.path)
+        # Some file systems write a file out to disk when it replaces another: milliseconds for each decision.
+        self.path.unlink(missing_ok=True)
+        self._new_path.rename(self.path)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | _NOFOLLOW)
+    except FileNotFoundError:
+        return b""
+    with os.fdopen(descriptor, "rb") as stream:
+        return stream.read()
 
 
 def host_directory() -> Path:
