@@ -1,0 +1,209 @@
+"""The vote of the models, and what is remembered and forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal, NamedTuple, Protocol, get_args
+
+from pytest_membudget.stats.fitting import PeakFit, fit_peaks
+from pytest_membudget.stats.learning.ladder import Ladder, Price, build_ladder
+from pytest_membudget.stats.learning.models import Model, fit_models
+
+Aim = Literal["safe", "cheap"]
+
+
+class Learner(Protocol):
+    """What a learner answers. Sizes and peaks are bytes."""
+
+    def expect(self, size_bytes: float) -> float:
+        """The central estimate of the peak."""
+
+    def allocate(self, size_bytes: float) -> int:
+        """What to allocate for a task of this size."""
+
+    def observe(self, size_bytes: float, peak_bytes: float, duration_s: float | None = None) -> None:
+        """Learns from a finished task."""
+
+    def retry(self, size_bytes: float, failed_bytes: float) -> int:
+        """What to allocate after an attempt with `failed_bytes` ran out: always more."""
+
+
+class _Temper(NamedTuple):
+    """How an aim weighs waste against failures."""
+
+    price: Price
+    quantile: float
+    """Of the models' votes. Above one half: a failure costs the whole allocation, too much only the excess."""
+    step: float
+    """A retry allocates at least this much more."""
+    leap: float
+    """A retry above everything seen multiplies the failed allocation by this."""
+
+
+_TEMPERS: dict[Aim, _Temper] = {
+    "cheap": _Temper(Price(0.0, 1e8, 0.5), quantile=0.65, step=1.02, leap=1.5),
+    "safe": _Temper(Price(3.0, 3e8, 0.9), quantile=0.90, step=1.25, leap=2.0),
+}
+_WINDOW = 160  # tasks remembered: enough for a 1% tail, few enough for a decision within a few milliseconds
+_SHARPNESS = 6.0  # votes fall with this power of a model's waste
+_STREAK = 16  # tasks in a row on one side of the median of those before: chance gives it once in 32,768 tasks
+_BEYOND = 1.25  # above this multiple of the largest size seen only models that grow may vote
+_FEW = 30  # while the tasks are fewer, "safe" adds the tolerance bound of the line where a line fits
+_FAIR = 0.8  # a line fits when its waste is at most the least waste over this
+_SAFE_CONTENT, _SAFE_CONFIDENCE = 0.99, 0.95
+
+
+class _Voter(NamedTuple):
+    model: Model
+    ladder: Ladder
+    relative: bool
+    weight: float
+
+    def unit(self, size_bytes: float) -> float:
+        return max(1.0, self.model.predict(size_bytes)) if self.relative else 1.0
+
+    def at(self, size_bytes: float, offset: float) -> float:
+        return self.model.predict(size_bytes) + offset * self.unit(size_bytes)
+
+    def after(self, size_bytes: float, failed_bytes: float) -> float | None:
+        failed = (failed_bytes - self.model.predict(size_bytes)) / self.unit(size_bytes)
+        offset = self.ladder.after(failed)
+        return None if offset is None else self.at(size_bytes, offset)
+
+
+class AllocationLearner:
+    """Allocates so that the expected waste is least ("cheap"), or so that few attempts fail ("safe").
+
+    Waste is weighted by how long tasks run: by their durations where all are known, else by their sizes, which
+    durations follow closely in file processing. At least one task has to be known before anything is asked.
+    """
+
+    def __init__(self, points: Iterable[tuple[float, float]] = (), *, aim: Aim = "safe") -> None:
+        if aim not in get_args(Aim):
+            raise ValueError(f'aim={aim!r} is neither "safe" nor "cheap"')
+        self.aim: Aim = aim
+        self._temper = _TEMPERS[aim]
+        self._tasks: list[tuple[float, float, float | None]] = []
+        self._voters: list[_Voter] | None = None
+        self._line: PeakFit | None = None
+        for size_bytes, peak_bytes in points:
+            self.observe(size_bytes, peak_bytes)
+
+    def __len__(self) -> int:
+        """How many tasks are remembered."""
+        return len(self._tasks)
+
+    def observe(self, size_bytes: float, peak_bytes: float, duration_s: float | None = None) -> None:
+        """Remembers a finished task; forgets the oldest, and all older ones when the workload has changed."""
+        self._tasks.append((float(size_bytes), float(peak_bytes), duration_s))
+        if len(self._tasks) >= 2 * _WINDOW:
+            del self._tasks[:-_WINDOW]
+        self._voters = None
+
+    def expect(self, size_bytes: float) -> float:
+        """The central estimate: the vote of the models, each with its median offset."""
+        voters = self._fitted()
+        if not voters:
+            return self._from_few(size_bytes)
+        votes = [(voter.at(size_bytes, voter.ladder.middle), voter.weight) for voter in voters]
+        return max(0.0, _weighted_quantile(votes, 0.5))
+
+    def allocate(self, size_bytes: float) -> int:
+        """What to allocate for a first attempt."""
+        voters = self._fitted()
+        if not voters:
+            return round(self._from_few(size_bytes) * self._temper.step)
+        votes = [
+            (voter.at(size_bytes, voter.ladder.start()), voter.weight)
+            for voter in self._entitled(voters, size_bytes)
+        ]
+        least = min(peak for _, peak, _ in self._tasks)
+        chosen = max(least, _weighted_quantile(votes, self._temper.quantile))
+        if self._line is not None:
+            chosen = max(
+                chosen, self._line.bound(size_bytes, content=_SAFE_CONTENT, confidence=_SAFE_CONFIDENCE)
+            )
+        return round(chosen) + 1
+
+    def retry(self, size_bytes: float, failed_bytes: float) -> int:
+        """What to allocate after an attempt with `failed_bytes` ran out: always more."""
+        leap = self._temper.leap * failed_bytes
+        votes = []
+        for voter in self._entitled(self._fitted(), size_bytes):
+            following = voter.after(size_bytes, failed_bytes)
+            votes.append((leap if following is None else following, voter.weight))
+        chosen = _weighted_quantile(votes, self._temper.quantile) if votes else leap
+        return round(max(chosen, self._temper.step * failed_bytes, self.allocate(size_bytes))) + 1
+
+    def _fitted(self) -> list[_Voter]:
+        if self._voters is None:
+            if _has_changed(self._tasks[-_WINDOW:]):
+                del self._tasks[:-_STREAK]
+            tasks = self._tasks[-_WINDOW:]
+            self._voters = _elect(tasks, self._temper.price) if len(tasks) >= 3 else []
+            self._line = self._fitting_line(tasks)
+        return self._voters
+
+    def _fitting_line(self, tasks: list[tuple[float, float, float | None]]) -> PeakFit | None:
+        if self.aim == "cheap" or not self._voters or len(tasks) >= _FEW:
+            return None
+        lines = [voter.weight for voter in self._voters if "line" in voter.model.name]
+        fits = max(lines, default=1.0) >= _FAIR**_SHARPNESS
+        return fit_peaks([(size, peak) for size, peak, _ in tasks]) if fits else None
+
+    def _entitled(self, voters: list[_Voter], size_bytes: float) -> list[_Voter]:
+        if not voters or size_bytes <= _BEYOND * max(size for size, _, _ in self._tasks):
+            return voters
+        best = max(voters, key=lambda voter: voter.weight)
+        if best.model.name == "constant":
+            return voters
+        return [voter for voter in voters if voter.model.grows] or voters
+
+    def _from_few(self, size_bytes: float) -> float:
+        """The largest of one or two tasks, raised in proportion for a larger size."""
+        if not self._tasks:
+            raise ValueError("nothing has been observed yet, so nothing can be foretold")
+        largest = max(size for size, _, _ in self._tasks)
+        ratio = max(1.0, size_bytes / largest) if largest else 1.0
+        return ratio * max(peak for _, peak, _ in self._tasks)
+
+
+def _elect(tasks: list[tuple[float, float, float | None]], price: Price) -> list[_Voter]:
+    sizes = [size for size, _, _ in tasks]
+    peaks = [peak for _, peak, _ in tasks]
+    durations = [duration for _, _, duration in tasks if duration]
+    weights = durations if len(durations) == len(tasks) else [max(1.0, size) for size in sizes]
+    found = []
+    for model in fit_models(sizes, peaks):
+        for relative in (False, True) if model.name != "constant" else (False,):
+            units = [max(1.0, guess) if relative else 1.0 for guess in model.left_out]
+            ladder = build_ladder(model.left_out, units, peaks, weights, price)
+            found.append((model, ladder, relative))
+    least = max(1.0, min(ladder.waste for _, ladder, _ in found))
+    return [
+        _Voter(model, ladder, relative, min(1.0, least / max(1.0, ladder.waste)) ** _SHARPNESS)
+        for model, ladder, relative in found
+    ]
+
+
+def _has_changed(tasks: list[tuple[float, float, float | None]]) -> bool:
+    """Whether the last tasks all lie on one side of the median of the older ones, size taken into account."""
+    older, recent = tasks[:-_STREAK], tasks[-_STREAK:]
+    if len(older) < _STREAK:
+        return False
+    model = fit_models([size for size, _, _ in older], [peak for _, peak, _ in older])[-1]
+    ratios = sorted(peak / max(1.0, guess) for (_, peak, _), guess in zip(older, model.left_out, strict=True))
+    low, high = ratios[len(ratios) // 8], ratios[-1 - len(ratios) // 8]
+    found = [peak / max(1.0, model.predict(size)) for size, peak, _ in recent]
+    return min(found) > high or max(found) < low
+
+
+def _weighted_quantile(votes: list[tuple[float, float]], quantile: float) -> float:
+    ordered = sorted(votes)
+    wanted = quantile * sum(weight for _, weight in ordered)
+    reached = 0.0
+    for value, weight in ordered:
+        reached += weight
+        if reached >= wanted:
+            return value
+    return ordered[-1][0]
