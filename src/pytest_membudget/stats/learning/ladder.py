@@ -141,5 +141,9 @@ def _places(seen: int, count: int, least_cover: float) -> list[int]:
     lowest = min(seen - 1, int(seen * least_cover))
     span = seen - 1 - lowest
     steps = min(span, _MOST_RUNGS - 1)
-    chosen = {seen - 1 - round(span * (step / steps) ** _CROWDING) for step in range(steps + 1)} if steps else {lowest}
+    chosen = (
+        {seen - 1 - round(span * (step / steps) ** _CROWDING) for step in range(steps + 1)}
+        if steps
+        else {lowest}
+    )
     return [*sorted(chosen), *range(seen, count)]

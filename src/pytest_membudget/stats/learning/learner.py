@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, Protocol, get_args
 
 from pytest_membudget.stats.fitting import PeakFit, fit_peaks
 from pytest_membudget.stats.learning.ladder import Ladder, Price, build_ladder
-from pytest_membudget.stats.learning.models import Model, fit_models
+from pytest_membudget.stats.learning.models import Model, fit_models, fit_neighbours
 
 Aim = Literal["safe", "cheap"]
 
@@ -44,7 +44,7 @@ _TEMPERS: dict[Aim, _Temper] = {
     "cheap": _Temper(Price(0.0, 1e8, 0.5), quantile=0.65, step=1.02, leap=1.5),
     "safe": _Temper(Price(3.0, 3e8, 0.9), quantile=0.90, step=1.25, leap=2.0),
 }
-_WINDOW = 160  # tasks remembered: enough for a 1% tail, few enough for a decision within a few milliseconds
+_WINDOW = 112  # tasks remembered: enough for a tail of 1 in 100, few enough for a decision within a few milliseconds
 _SHARPNESS = 6.0  # votes fall with this power of a model's waste
 _STREAK = 16  # tasks in a row on one side of the median of those before: chance gives it once in 32,768 tasks
 _BEYOND = 1.25  # above this multiple of the largest size seen only models that grow may vote
@@ -191,7 +191,7 @@ def _has_changed(tasks: list[tuple[float, float, float | None]]) -> bool:
     older, recent = tasks[:-_STREAK], tasks[-_STREAK:]
     if len(older) < _STREAK:
         return False
-    model = fit_models([size for size, _, _ in older], [peak for _, peak, _ in older])[-1]
+    model = fit_neighbours([size for size, _, _ in older], [peak for _, peak, _ in older])
     ratios = sorted(peak / max(1.0, guess) for (_, peak, _), guess in zip(older, model.left_out, strict=True))
     low, high = ratios[len(ratios) // 8], ratios[-1 - len(ratios) // 8]
     found = [peak / max(1.0, model.predict(size)) for size, peak, _ in recent]

@@ -33,7 +33,7 @@ def fit_models(sizes: Sequence[float], peaks: Sequence[float]) -> list[Model]:
         _line("line", sizes, peaks, relative=False),
         _line("relative line", sizes, peaks, relative=True),
         _power(sizes, peaks),
-        _neighbours(sizes, peaks),
+        fit_neighbours(sizes, peaks),
     ]
 
 
@@ -70,7 +70,7 @@ def _power(sizes: Sequence[float], peaks: Sequence[float]) -> Model:
     return Model("power", lambda size: at(start + slope * math.log(max(1.0, size))), left_out, grows=True)
 
 
-def _neighbours(sizes: Sequence[float], peaks: Sequence[float]) -> Model:
+def fit_neighbours(sizes: Sequence[float], peaks: Sequence[float]) -> Model:
     """The mean of the tasks nearest in the logarithm of their size."""
     order = sorted(range(len(sizes)), key=lambda index: sizes[index])
     xs = [math.log(max(1.0, sizes[index])) for index in order]
