@@ -48,7 +48,7 @@ _PUBLIC = {
     "report": "load_report write_report",
     "runtime.estimator": "MemoryEstimator",
     "runtime.executor": "ExecutorPolicy FallbackExecutor",
-    "runtime.files": "classify_file get_file_estimate",
+    "runtime.files": "FileClasses classify_file get_file_estimate preview_batch",
     "runtime.manager": "ResourceManager get_optimal_workers",
     "runtime.monitor": "MemoryMonitor",
     "runtime.semaphore": "MemorySemaphore",

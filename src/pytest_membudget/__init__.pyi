@@ -49,8 +49,10 @@ from pytest_membudget.runtime.dynamic import DynamicSemaphore as DynamicSemaphor
 from pytest_membudget.runtime.estimator import MemoryEstimator as MemoryEstimator
 from pytest_membudget.runtime.executor import ExecutorPolicy as ExecutorPolicy
 from pytest_membudget.runtime.executor import FallbackExecutor as FallbackExecutor
+from pytest_membudget.runtime.files import FileClasses as FileClasses
 from pytest_membudget.runtime.files import classify_file as classify_file
 from pytest_membudget.runtime.files import get_file_estimate as get_file_estimate
+from pytest_membudget.runtime.files import preview_batch as preview_batch
 from pytest_membudget.runtime.manager import ResourceManager as ResourceManager
 from pytest_membudget.runtime.manager import get_optimal_workers as get_optimal_workers
 from pytest_membudget.runtime.monitor import MemoryMonitor as MemoryMonitor

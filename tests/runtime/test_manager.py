@@ -79,6 +79,12 @@ def test_a_missing_file_is_refused(file_of):
         get_optimal_workers(file_paths=["none.csv"])
 
 
+@pytest.mark.parametrize("wrong", ["report.txt", b"report.txt", 7])
+def test_one_path_where_a_list_is_meant_is_named(wrong):
+    with pytest.raises(ValueError, match=r"file_paths is .*; give a list of paths"):
+        get_optimal_workers(file_paths=wrong)
+
+
 @pytest.mark.usefixtures("without_psutil")
 def test_without_psutil_four_workers_and_an_assumed_machine_said_once(caplog):
     manager = ResourceManager()

@@ -135,7 +135,7 @@ class MemoryEstimator:
 
             self._learner = AllocationLearner(aim="safe")
         for size, peak, duration_s in self._news:
-            self._learner.observe(size, peak, 1.0 if duration_s is None else duration_s)
+            self._learner.observe(size, peak, duration_s)
             self._largest_size_bytes = max(self._largest_size_bytes, size)
         self._learned += len(self._news)
         self._news.clear()

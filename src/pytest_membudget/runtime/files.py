@@ -112,7 +112,7 @@ def preview_batch(
     """
     estimates: list[ResourceEstimate] = []
     unclassified = 0
-    for path in paths:
+    for path in each_path("paths", paths):
         try:
             estimates.append(get_file_estimate(path, estimator, classes))
         except (OSError, UsageError):
@@ -149,6 +149,13 @@ def file_size_bytes(path: FilePath) -> int:
     if stat.S_ISDIR(found.st_mode):
         raise UsageError(f"path is the directory {str(path)!r}; give the files in it")
     return found.st_size
+
+
+def each_path(name: str, paths: Iterable[FilePath]) -> Iterable[FilePath]:
+    """The paths themselves; a `UsageError` that begins with `name` where they are one path, or nothing to go through."""
+    if isinstance(paths, str | bytes | os.PathLike) or not isinstance(paths, Iterable):
+        raise UsageError(f"{name} is {paths!r}; give a list of paths")
+    return paths
 
 
 def _log(preview: BatchPreview) -> None:

@@ -11,7 +11,7 @@ from pytest_membudget.measurement.limit import host_memory
 from pytest_membudget.records.files import BatchPreview
 from pytest_membudget.records.run import MemoryStatus
 from pytest_membudget.runtime.estimator import MemoryEstimator
-from pytest_membudget.runtime.files import FilePath, file_size_bytes, preview_batch
+from pytest_membudget.runtime.files import FilePath, each_path, file_size_bytes, preview_batch
 from pytest_membudget.runtime.parameters import count_of, share_of
 from pytest_membudget.runtime.pressure import ReadMemory, read_memory
 from pytest_membudget.units import Size, format_size
@@ -58,8 +58,13 @@ class ResourceManager:
 
         Raises:
             FileNotFoundError: one of the files does not exist.
+            UsageError: `file_paths` is one path, or not of files.
         """
-        sizes = None if file_paths is None else [file_size_bytes(path) for path in file_paths]
+        sizes = (
+            None
+            if file_paths is None
+            else [file_size_bytes(path) for path in each_path("file_paths", file_paths)]
+        )
         if not self.safety_enabled:
             workers = os.cpu_count() or self.fallback_workers
             logger.warning(

@@ -140,8 +140,9 @@ class HostBook:
             yield ledger
             ledger.settle()
             for claim in ledger.state.claims:
-                if claim.id in self._mine:
-                    self._mine[claim.id].granted = claim.granted
+                mine = self._mine.get(claim.id)
+                if mine is not None:
+                    mine.granted = claim.granted
 
     def _here(self) -> Owner:
         """The calling process, which takes part anew if it was forked from the one that did."""

@@ -63,6 +63,9 @@ class HostStore:
 
     def peek(self) -> HostState:
         """The state as it was last written, for a look only."""
+        if sys.platform == "win32":  # a file that somebody reads cannot be removed there
+            with _locked(self._lock_path):
+                return self._decode(self._read())
         return self._decode(self._read())
 
     def signature(self) -> tuple[int, int, int]:
