@@ -26,9 +26,12 @@ import pytest
         ("memory_growth(per_cal='1 B')", "*memory_growth: it has no argument 'per_cal'*"),
         ("memory_growth(timeout_s=0)", "*argument 'timeout_s' is 0; write seconds above 0*"),
         ("memory_scales('micro')", "*memory_scales: the test does not take the fixture memory_scale*"),
-        ("memory_scales('micro', law='cubic')", "*argument 'law' is 'cubic'; write 'flat' or 'linear'*"),
-        ("memory_scales('micro', law='linear', at_most='8')", "*argument 'at_most' is '8'; write bytes*"),
-        ("memory_scales('micro', at_most='8 B/B')", "*argument 'at_most' needs law='linear'*"),
+        ("memory_scales('micro', law='cubic')", "*argument 'law' or 'at_most': law='cubic' is not a law*"),
+        (
+            "memory_scales('micro', law='linear', at_most='8')",
+            "*argument 'law' or 'at_most': '8' is not a slope*",
+        ),
+        ("memory_scales('micro', law=3)", "*argument 'law' or 'at_most': law=3 is not a law*"),
     ],
 )
 def test_it_is_a_usage_error_that_names_test_and_argument(pytester, marker, said):

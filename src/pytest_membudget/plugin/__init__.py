@@ -12,11 +12,22 @@ that a session that uses none of them pays next to nothing.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Generator, Iterator
+from typing import TYPE_CHECKING
+
 import pytest
 
 from pytest_membudget.plugin import options
 
+if TYPE_CHECKING:
+    from pytest_membudget.plugin.block import Membudget
+    from pytest_membudget.plugin.synthetic import SyntheticFiles
+    from pytest_membudget.records.files import SyntheticFile
+    from pytest_membudget.records.scale import Scale
+    from pytest_membudget.runtime import FallbackExecutor, MemoryEstimator, MemorySemaphore
+
 _SETTINGS = pytest.StashKey[options.Settings]()
+_ERRORS = pytest.StashKey[list[str]]()
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -36,27 +47,116 @@ def pytest_load_initial_conftests(args: list[str]) -> None:
     options.part_report_from_test_path(args)
 
 
+@pytest.hookimpl(wrapper=True, optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> Generator[None, int, int]:
+    """`-n auto`: no more workers than fit into memory."""
+    cores = yield
+    from pytest_membudget.plugin import xdist
+
+    return xdist.fitting_workers(cores, options.read_settings(config))
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """Reads the options, and starts measuring where one of them asks for it."""
-    from pytest_membudget.plugin import markers
+    """Reads the options, and starts what they ask for."""
+    from pytest_membudget.plugin import markers, shared
 
     for description in markers.DESCRIPTIONS:
         config.addinivalue_line("markers", description)
     settings = config.stash[_SETTINGS] = options.read_settings(config)
-    if settings.measure_all:
+    config.stash[_ERRORS] = []
+    if shared.is_controller(config):
+        from pytest_membudget.plugin import session, xdist
+
+        session.start_reporting(config, settings)
+        config.pluginmanager.register(xdist.Controller(config), "membudget-controller")
+    elif settings.measure_all:
         from pytest_membudget.plugin import session
 
-        session.start(config, settings)
+        session.start_measuring(config, settings)
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Runs a test that takes `memory_scale` once for each scale."""
+    if "memory_scale" in metafunc.fixturenames:
+        from pytest_membudget.plugin import scales
+
+        error = scales.parametrize(metafunc, metafunc.config.stash[_SETTINGS])
+        metafunc.config.stash[_ERRORS] += [error] if error else []
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Reads the markers of what is going to run, and starts measuring where there are any."""
-    settings = session.config.stash[_SETTINGS]
-    from pytest_membudget.plugin.plan import is_marked
+    from pytest_membudget.plugin import plan
 
-    if settings.measure_all or any(map(is_marked, session.items)):
-        from pytest_membudget.plugin import plan
-        from pytest_membudget.plugin import session as membudget_session
+    settings, errors = config.stash[_SETTINGS], config.stash[_ERRORS]
+    if settings.measure_all or errors or any(map(plan.is_marked, items)):
+        from pytest_membudget.plugin import session
 
-        if plan.make_plans(session.items, measure_all=settings.measure_all):
-            membudget_session.start(session.config, settings)
+        session.plan_tests(config, items, settings, errors)
+
+
+@pytest.fixture
+def membudget(request: pytest.FixtureRequest) -> Membudget:
+    """Measures blocks inside the test, and sees or sets the test's own budget."""
+    from pytest_membudget.plugin.block import Membudget
+
+    settings = request.config.stash[_SETTINGS]
+    return Membudget(strict=settings.strict, interval_s=settings.interval_s)
+
+
+@pytest.fixture
+def memory_scale(request: pytest.FixtureRequest) -> Scale:
+    """The scale to run at; the test runs once for each."""
+    scale: Scale = request.param
+    return scale
+
+
+@pytest.fixture(scope="session")
+def _membudget_files(pytestconfig: pytest.Config) -> Iterator[SyntheticFiles]:
+    from pytest_membudget.plugin.shared import is_fresh, is_worker, shared_folder
+    from pytest_membudget.plugin.synthetic import SyntheticFiles
+
+    files = SyntheticFiles(shared_folder(pytestconfig) / "files")
+    yield files
+    if not (is_worker(pytestconfig) or is_fresh(pytestconfig)):
+        files.remove()
+
+
+@pytest.fixture
+def synthetic_file(_membudget_files: SyntheticFiles) -> Callable[..., SyntheticFile]:
+    """`synthetic_file("20 MB", kind="csv", seed=0)`: a file of exactly that size, made once a session."""
+    return _membudget_files.one
+
+
+@pytest.fixture
+def synthetic_files(_membudget_files: SyntheticFiles) -> Callable[..., list[SyntheticFile]]:
+    """`synthetic_files("1MB..16MB", kind="json")`: several such files; also for a list of sizes or a scale."""
+    return _membudget_files.several
+
+
+@pytest.fixture
+def memory_estimator(request: pytest.FixtureRequest) -> MemoryEstimator:
+    """A `MemoryEstimator`: the preset "dataframe", or what an indirect parameter names."""
+    from pytest_membudget.plugin import runtime_fixtures
+
+    return runtime_fixtures.make_estimator(request)
+
+
+@pytest.fixture
+def memory_semaphore(request: pytest.FixtureRequest) -> MemorySemaphore:
+    """A `MemorySemaphore` over what is really available, or of the budget that an indirect parameter gives."""
+    from pytest_membudget.plugin import runtime_fixtures
+
+    return runtime_fixtures.make_semaphore(request)
+
+
+@pytest.fixture
+def fallback_executor(
+    request: pytest.FixtureRequest, memory_estimator: MemoryEstimator
+) -> Iterator[FallbackExecutor]:
+    """A `FallbackExecutor` in real processes, shut down after the test."""
+    from pytest_membudget.plugin import runtime_fixtures
+
+    with runtime_fixtures.make_executor(request, memory_estimator) as executor:
+        yield executor

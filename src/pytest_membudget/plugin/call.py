@@ -11,10 +11,13 @@ from typing import Any
 
 import pytest
 
+from pytest_membudget.gate import Budget
 from pytest_membudget.measurement import Probe
+from pytest_membudget.plugin.block import Membudget
 from pytest_membudget.plugin.failure import OverBudget, tell_shortly
-from pytest_membudget.plugin.judging import Judged, judge_test, record_of
+from pytest_membudget.plugin.judging import Judge, Judged, record_of
 from pytest_membudget.plugin.options import Settings
+from pytest_membudget.plugin.orders import Purpose
 from pytest_membudget.plugin.plan import PLAN, Plan
 from pytest_membudget.plugin.rules import budget_of
 from pytest_membudget.plugin.travel import attach
@@ -26,44 +29,44 @@ RECORD = pytest.StashKey[TestRecord | None]()
 class Measuring:
     """The hooks of the process that runs the tests."""
 
-    def __init__(self, settings: Settings, *, in_fresh: bool) -> None:
+    def __init__(self, settings: Settings, judge: Judge, purpose: Purpose | None) -> None:
         self.settings = settings
-        self._in_fresh = in_fresh
+        self.judge = judge
+        self.purpose = purpose
 
     # The innermost wrapper: what other plugins do around a call is not the test's.
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, Any, Any]:
         """Measures, records, judges; raises only where the test itself passed."""
         plan = item.stash.get(PLAN, None)
-        if plan is None or (plan.isolate and not self._in_fresh):
+        if plan is None or (plan.isolate and self.purpose is None):
             return (yield)
         item.stash[RECORD] = None
-        try:
-            budget = budget_of(item, plan.budget, self.settings.default_bytes)
-        except ValueError as error:
-            raise pytest.fail.Exception(str(error), pytrace=False) from None
-        probe = Probe(item.nodeid, interval_s=self.settings.interval_s, settle=budget != budget.__class__())
+        budget = self._budget_before(item, plan)
+        probe = Probe(item.nodeid, interval_s=self.settings.interval_s, settle=budget != Budget())
         probe.begin()
         passed = False
         try:
             result = yield
             passed = True
         finally:
-            measurement = probe.finish()
-            judged = judge_test(item, plan, measurement, budget, self.settings)
-            self._record(item, plan, judged)
-        if passed and judged.failed and not self.settings.warn:
-            raise OverBudget(judged.message)
+            judged = self.judge.by_budget(probe.finish(), _budget_after(item, budget))
+            _keep(item, plan, judged)
+        if passed and self.purpose != "sample":
+            judged = self.judge.by_all(item, plan, judged)
+            _keep(item, plan, judged)
+            if judged.failed and not self.settings.warn:
+                raise OverBudget(judged.message)
         return result
 
-    def _record(self, item: pytest.Item, plan: Plan, judged: Judged) -> None:
-        record = record_of(item, plan, judged)
-        item.stash[RECORD] = record
-        told = {"membudget_peak_bytes": record.peak_bytes, "membudget_verdict": record.verdict}
-        item.user_properties[:] = [
-            *(each for each in item.user_properties if each[0] not in told),
-            *told.items(),
-        ]
+    def _budget_before(self, item: pytest.Item, plan: Plan) -> Budget:
+        try:
+            budget = budget_of(item, plan.budget, self.settings.default_bytes)
+        except ValueError as error:
+            pytest.fail(str(error), pytrace=False)
+        if isinstance(face := _face(item), Membudget):
+            face.budget = budget
+        return budget
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -76,3 +79,20 @@ class Measuring:
         tell_shortly(report, item, call.excinfo.value if call.excinfo else None)
         attach(report, item.stash.get(RECORD, None) if report.when == "call" else None)
         return report
+
+
+def _budget_after(item: pytest.Item, budget: Budget) -> Budget:
+    """The budget that holds now: a test may set its own while it runs."""
+    return face.budget if isinstance(face := _face(item), Membudget) else budget
+
+
+def _face(item: pytest.Item) -> Any:
+    return getattr(item, "funcargs", {}).get("membudget")
+
+
+def _keep(item: pytest.Item, plan: Plan, judged: Judged) -> None:
+    """Puts the record where the report finds it, and its figures among the JUnit properties."""
+    record = item.stash[RECORD] = record_of(item, plan, judged)
+    told = {"membudget_peak_bytes": record.peak_bytes, "membudget_verdict": record.verdict}
+    others = [each for each in item.user_properties if each[0] not in told]
+    item.user_properties[:] = [*others, *told.items()]

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from pytest_membudget.plugin.orders import CHILD_PLUGIN, VARIABLE, Orders, Purpose
+from pytest_membudget.plugin.shared import is_worker, shared_folder, temporary_folders
 
 _LAST_WORDS = 2000
 
@@ -44,7 +45,9 @@ def run_fresh(
             nodeid=_bare_nodeid(item),
             target=_target(item),
             results=str(results),
-            basetemp=str(_basetemp(item.config)),
+            # A folder of its own in this session's, since pytest empties the one that it is given.
+            basetemp=str(temporary_folders(item.config).mktemp("fresh")),
+            shared=str(shared_folder(item.config)),
             purpose=purpose,
             memray_capture=memray_capture,
         )
@@ -149,16 +152,10 @@ def _bare_nodeid(item: pytest.Item) -> str:
     """The node id without the group that pytest-xdist's loadgroup scheduling appends."""
     group = item.get_closest_marker("xdist_group")
     name, at, _ = item.nodeid.rpartition("@")
-    return name if at and group is not None and hasattr(item.config, "workerinput") else item.nodeid
+    return name if at and group is not None and is_worker(item.config) else item.nodeid
 
 
 def _target(item: pytest.Item) -> str:
     """The test as an argument for pytest, whatever folder it is called in."""
     _, colons, rest = _bare_nodeid(item).partition("::")
     return f"{item.path}{colons}{rest}"
-
-
-def _basetemp(config: pytest.Config) -> Path:
-    """A folder of its own in this session's, since pytest empties the one that it is given."""
-    factory: pytest.TempPathFactory = config._tmp_path_factory  # type: ignore[attr-defined]  # noqa: SLF001 - no other way
-    return factory.mktemp("fresh")

@@ -8,10 +8,13 @@ from typing import NamedTuple
 import pytest
 
 from pytest_membudget.gate import Budget, Judgement, Verdict, judge
+from pytest_membudget.plugin.gating import Gate
+from pytest_membudget.plugin.markers import ScalesMark
 from pytest_membudget.plugin.options import Settings
 from pytest_membudget.plugin.plan import Plan
+from pytest_membudget.records.growth import Growth
 from pytest_membudget.records.measurement import Measurement
-from pytest_membudget.records.report import TestRecord
+from pytest_membudget.records.report import AllocationSite, Comparison, TestRecord
 
 _GRAVEST_FIRST: Sequence[Verdict] = (
     "killed",
@@ -33,6 +36,10 @@ class Judged(NamedTuple):
     measurement: Measurement
     budget: Budget
     judgements: tuple[Judgement, ...]
+    growth: Growth | None = None
+    comparison: Comparison | None = None
+    samples_bytes: tuple[int, ...] = ()
+    allocations: tuple[AllocationSite, ...] = ()
 
     @property
     def failed(self) -> bool:
@@ -55,12 +62,46 @@ class Judged(NamedTuple):
         """Every caveat once."""
         return tuple(dict.fromkeys(caveat for each in self.judgements for caveat in each.caveats))
 
+    def with_judgement(self, judgement: Judgement | None) -> Judged:
+        """One judgement more; without any, this very value."""
+        return self if judgement is None else self._replace(judgements=(*self.judgements, judgement))
 
-def judge_test(
-    item: pytest.Item, plan: Plan, measurement: Measurement, budget: Budget, settings: Settings
-) -> Judged:
-    """Holds the measurement against everything that the test asks for."""
-    return Judged(measurement, budget, (judge(measurement, budget, strict=settings.strict),))
+
+class Judge:
+    """Holds a measurement against everything that its test asks for."""
+
+    def __init__(self, settings: Settings, gate: Gate | None) -> None:
+        self.settings = settings
+        self.gate = gate
+
+    def by_budget(self, measurement: Measurement, budget: Budget) -> Judged:
+        """The judgement that needs nothing but the measurement."""
+        return Judged(measurement, budget, (judge(measurement, budget, strict=self.settings.strict),))
+
+    def by_all(self, item: pytest.Item, plan: Plan, judged: Judged) -> Judged:
+        """The judgements of a test that passed by itself: law of scales, growth, regression gate.
+
+        Raises:
+            BaseException: what the test raises in one of the repetitions that its growth is judged by.
+        """
+        from pytest_membudget.plugin import growth, scales
+
+        law = scales.add_row(item, plan.scales or ScalesMark(), judged.measurement, judged.budget)
+        judged = judged.with_judgement(law)
+        if plan.growth is not None and not judged.failed:
+            found, judgement = growth.grow(item, plan.growth, strict=self.settings.strict)
+            judged = judged.with_judgement(judgement)._replace(growth=found)
+        return judged if judged.failed or self.gate is None else self._by_gate(item, plan, judged, self.gate)
+
+    @staticmethod
+    def _by_gate(item: pytest.Item, plan: Plan, judged: Judged, gate: Gate) -> Judged:
+        compared = gate.compare(item, record_of(item, plan, judged))
+        if compared is None:
+            return judged._replace(samples_bytes=gate.samples_for_baseline(item))
+        comparison, judgement = compared
+        return judged.with_judgement(judgement)._replace(
+            comparison=comparison, samples_bytes=comparison.samples_bytes
+        )
 
 
 def record_of(item: pytest.Item, plan: Plan, judged: Judged) -> TestRecord:
@@ -84,6 +125,10 @@ def record_of(item: pytest.Item, plan: Plan, judged: Judged) -> TestRecord:
         isolated=plan.isolate,
         file=item.location[0],
         line=None if item.location[1] is None else item.location[1] + 1,
+        samples_bytes=judged.samples_bytes,
+        growth=judged.growth,
+        comparison=judged.comparison,
+        allocations=judged.allocations,
         shares=measurement.shares,
         timeline=measurement.timeline,
         message=judged.message,

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import pytest
 
-from pytest_membudget.units import BYTES_PER_UNIT, parse_size
+from pytest_membudget.units import parse_size
 
 ESTIMATE = "estimate"
 """A budget that the estimator gives from the files a test works on."""
@@ -56,11 +55,11 @@ class GrowthMark(NamedTuple):
 
 
 class ScalesMark(NamedTuple):
-    """A `memory_scales` marker; `at_most` is a slope in bytes of peak per byte of input."""
+    """A `memory_scales` marker; `at_most` is a slope in bytes of peak per byte of input, as text."""
 
     names: tuple[str, ...] = ()
-    law: Literal["flat", "linear"] | None = None
-    at_most: float | None = None
+    law: str | None = None
+    at_most: str | None = None
 
 
 def read_budget(mark: pytest.Mark) -> BudgetMark:
@@ -100,12 +99,14 @@ def read_scales(mark: pytest.Mark) -> ScalesMark:
     for name in mark.args:
         if not isinstance(name, str) or not name:
             raise ValueError(f"{name!r} is not the name of a scale")
-    law = given.get("law")
-    if law not in {None, "flat", "linear"}:
-        raise ValueError(f"argument 'law' is {law!r}; write 'flat' or 'linear'")
-    at_most = None if given.get("at_most") is None else _slope(given["at_most"])
-    if at_most is not None and law != "linear":
-        raise ValueError("argument 'at_most' needs law='linear'")
+    law, at_most = given.get("law"), given.get("at_most")
+    if law is not None or at_most is not None:
+        from pytest_membudget.calibration import check_law
+
+        try:
+            check_law(law, at_most)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"argument 'law' or 'at_most': {error}") from None
     return ScalesMark(tuple(dict.fromkeys(mark.args)), law, at_most)
 
 
@@ -172,17 +173,3 @@ def _seconds(given: Mapping[str, Any], name: str, default: float | None) -> floa
     if not is_number or not math.isfinite(value) or value <= 0:
         raise ValueError(f"argument {name!r} is {value!r}; write seconds above 0, such as 10")
     return float(value)
-
-
-def _slope(text: Any) -> float:
-    """Bytes per byte of "8 B/B" or "3 MB/MB"; a bare number counts as bytes per byte."""
-    if isinstance(text, int | float) and not isinstance(text, bool) and math.isfinite(text) and text >= 0:
-        return float(text)
-    match = re.fullmatch(
-        r"\s*(\d{1,9}(?:\.\d{0,9})?)\s*([A-Za-z]+)\s*/\s*([A-Za-z]+)\s*", str(text), re.ASCII
-    )
-    if match is None or not {match[2].lower(), match[3].lower()} <= {unit.lower() for unit in BYTES_PER_UNIT}:
-        raise ValueError(
-            f"argument 'at_most' is {text!r}; write bytes of peak per byte of input, such as '8 B/B'"
-        )
-    return float(match[1]) * parse_size(f"1 {match[2]}") / parse_size(f"1 {match[3]}")

@@ -106,6 +106,7 @@ class Settings(NamedTuple):
     update_baseline: bool
     tolerance: Tolerance
     samples: int
+    samples_given: bool
     scales: tuple[str, ...]
     memray: bool
     memray_dir: Path | None
@@ -182,6 +183,7 @@ def read_settings(config: pytest.Config) -> Settings:
         update_baseline=update,
         tolerance=value["membudget_tolerance"] or parse_tolerance("10% + 1 MiB"),
         samples=5 if value["membudget_samples"] is None else value["membudget_samples"],
+        samples_given=value["membudget_samples"] is not None,
         scales=value["membudget_scales"] or (),
         memray=bool(value["membudget_memray"] or value["membudget_memray_dir"]),
         memray_dir=value["membudget_memray_dir"],
@@ -222,7 +224,7 @@ def _read(option: Option, config: pytest.Config) -> Any:
 
 def _ini_value(option: Option, config: pytest.Config) -> Any:
     given = config.getini(option.ini)
-    return None if given in {"", ()} or given == [] else given
+    return None if given in ("", []) else given
 
 
 def _ini_folder(config: pytest.Config) -> Path:

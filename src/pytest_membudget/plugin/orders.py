@@ -21,6 +21,7 @@ class Orders(NamedTuple):
     target: str
     results: str
     basetemp: str
+    shared: str
     purpose: Purpose
     memray_capture: str = ""
 

@@ -18,6 +18,7 @@ from pytest_membudget.plugin.markers import (
 from pytest_membudget.plugin.rules import check_rule
 
 _MOST_ERRORS = 20
+_ASKING_FIXTURES = frozenset({"membudget", "memory_scale"})
 
 
 class Plan(NamedTuple):
@@ -38,19 +39,21 @@ _EVERY_TEST = Plan()
 
 
 def is_marked(item: pytest.Item) -> bool:
-    """Whether a marker or the `membudget` fixture asks for this test to be measured (about 2 µs)."""
-    return any(mark.name in READERS for mark in item.iter_markers()) or "membudget" in getattr(
-        item, "fixturenames", ()
+    """Whether a marker or a fixture asks for this test to be measured (about 2 µs)."""
+    return any(mark.name in READERS for mark in item.iter_markers()) or not _ASKING_FIXTURES.isdisjoint(
+        getattr(item, "fixturenames", ())
     )
 
 
-def make_plans(items: Iterable[pytest.Item], *, measure_all: bool) -> int:
+def make_plans(items: Iterable[pytest.Item], errors: list[str], *, measure_all: bool) -> int:
     """Puts a `Plan` into the stash of each test that is to be measured, and says how many there are.
+
+    `errors` are those that were found while tests were collected.
 
     Raises:
         pytest.UsageError: a marker cannot be understood; names the tests and the arguments.
     """
-    errors: list[str] = []
+    errors = [*errors]
     planned = 0
     for item in items:
         marked = is_marked(item)

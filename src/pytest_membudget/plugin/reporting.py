@@ -5,14 +5,19 @@ Lives in the process that the user sees: pytest itself, or pytest-xdist's contro
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pytest
 
 from pytest_membudget.measurement import environment
 from pytest_membudget.plugin import summary
+from pytest_membudget.plugin.gating import Gate
 from pytest_membudget.plugin.options import Settings
+from pytest_membudget.plugin.scales import tables
 from pytest_membudget.plugin.tally import Tally
 from pytest_membudget.records.report import Report
 from pytest_membudget.report import write_report
@@ -21,9 +26,10 @@ from pytest_membudget.report import write_report
 class Reporting:
     """The hooks of the process that tells the user."""
 
-    def __init__(self, config: pytest.Config, settings: Settings) -> None:
+    def __init__(self, config: pytest.Config, settings: Settings, gate: Gate | None) -> None:
         self.config = config
         self.settings = settings
+        self.gate = gate
         self.tally = Tally()
         self.report = Report()
         self.notes: list[str] = []
@@ -38,23 +44,52 @@ class Reporting:
         """Writes what was measured, however the session ended."""
         if not self.tally:
             return
-        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        self.report = Report(environment=environment(), tests=self.tally.records, created=now)
-        self._write_reports(session)
-        summary.write_step_summary(self.report)
+        self.report = self._gather()
+        with _failing_the_session(session, self.notes):
+            self._write_baseline()
+        for path in self.settings.report_paths:
+            with _failing_the_session(session, self.notes):
+                write_report(self.report, path)
+                self.notes.append(f"report: {path}")
+        with _failing_the_session(session, self.notes):
+            summary.write_step_summary(self.report)
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Shows the tables where they were asked for, else one line."""
         if self.tally:
             summary.show(terminalreporter, self.report, self.settings, self.notes)
 
-    def _write_reports(self, session: pytest.Session) -> None:
-        for path in self.settings.report_paths:
-            try:
-                write_report(self.report, path)
-            except OSError as error:
-                self.notes.append(f"the report {path} could not be written: {error}")
-                if session.exitstatus == pytest.ExitCode.OK:
-                    session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
-            else:
-                self.notes.append(f"report: {path}")
+    def _gather(self) -> Report:
+        report = Report(
+            environment=environment(),
+            tests=self.tally.records,
+            scales=tables(self.config),
+            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        )
+        if self.gate is None or self.settings.update_baseline:
+            return report
+        check = self.gate.check(report, whole_suite=self._whole_suite())
+        return msgspec.structs.replace(report, baseline=check, caveats=self.gate.caveats)
+
+    def _write_baseline(self) -> None:
+        if self.gate is not None and self.settings.update_baseline:
+            self.notes.append(self.gate.update(self.report, whole_suite=self._whole_suite()))
+
+    def _whole_suite(self) -> bool:
+        """Whether every test was asked for, so that one that is missing is gone."""
+        options = self.config.option
+        chosen = [
+            getattr(options, name, None) for name in ("keyword", "markexpr", "lf", "deselect", "maxfail")
+        ]
+        return not options.file_or_dir and not any(chosen)
+
+
+@contextlib.contextmanager
+def _failing_the_session(session: pytest.Session, notes: list[str]) -> Iterator[None]:
+    """Tells of a file that could not be written, and lets the session fail for it."""
+    try:
+        yield
+    except OSError as error:
+        notes.append(f"could not be written: {error}")
+        if session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.INTERNAL_ERROR

@@ -4,51 +4,84 @@ from __future__ import annotations
 
 import pytest
 
+from pytest_membudget.errors import MembudgetError
+from pytest_membudget.plugin.call import Measuring
+from pytest_membudget.plugin.gating import Gate
+from pytest_membudget.plugin.judging import Judge
 from pytest_membudget.plugin.options import Settings
-from pytest_membudget.plugin.orders import CHILD_PLUGIN
+from pytest_membudget.plugin.orders import Purpose
+from pytest_membudget.plugin.plan import make_plans
+from pytest_membudget.plugin.reporting import Reporting
+from pytest_membudget.plugin.shared import is_controller, is_fresh, is_worker
+from pytest_membudget.plugin.xdist import tell_controller
+from pytest_membudget.report import check_report_path
+
+_GATE = pytest.StashKey[Gate]()
 
 
-def start(config: pytest.Config, settings: Settings) -> None:
-    """Registers what measures and what reports; a second call changes nothing.
+def plan_tests(
+    config: pytest.Config, items: list[pytest.Item], settings: Settings, errors: list[str]
+) -> None:
+    """Reads the markers of the collected tests and starts measuring where any test asks for it.
 
     Raises:
-        pytest.UsageError: a report could not be written where it is to go.
+        pytest.UsageError: a marker cannot be understood; a worker tells its controller instead, and runs nothing.
+    """
+    try:
+        if make_plans(items, errors, measure_all=settings.measure_all):
+            start_measuring(config, settings)
+    except pytest.UsageError as error:
+        if not is_worker(config):
+            raise
+        tell_controller(config, str(error))
+        items.clear()
+
+
+def start_measuring(config: pytest.Config, settings: Settings) -> None:
+    """Registers what measures the tests of this process and, where it is the only one, what tells of them.
+
+    Raises:
+        pytest.UsageError: a report could not be written where it is to go, or the baseline cannot be read.
     """
     manager = config.pluginmanager
-    if manager.has_plugin("membudget-measuring"):
+    if manager.has_plugin("membudget-measuring") or is_controller(config):
         return
-    from pytest_membudget.plugin.call import Measuring
-
-    manager.register(Measuring(settings, in_fresh=is_fresh(config)), "membudget-measuring")
-    if not is_fresh(config):
+    purpose = _purpose(config)
+    gate = _gate(config, settings) if purpose in {None, "isolate"} else None
+    manager.register(Measuring(settings, Judge(settings, gate), purpose), "membudget-measuring")
+    if purpose is None:
         from pytest_membudget.plugin.isolation import Isolation
 
         manager.register(Isolation(), "membudget-isolation")
-    if not is_fresh(config) and not is_worker(config):
-        from pytest_membudget.plugin.reporting import Reporting
-
-        _check_report_paths(settings)
-        manager.register(Reporting(config, settings), "membudget-reporting")
+        if not is_worker(config):
+            start_reporting(config, settings)
 
 
-def is_worker(config: pytest.Config) -> bool:
-    """Whether this is one of pytest-xdist's workers, whose controller does the telling."""
-    return hasattr(config, "workerinput")
+def start_reporting(config: pytest.Config, settings: Settings) -> None:
+    """Registers what gathers the records and tells of them.
 
-
-def is_fresh(config: pytest.Config) -> bool:
-    """Whether this interpreter was started for one test, by a session that does the telling."""
-    return config.pluginmanager.has_plugin(CHILD_PLUGIN)
-
-
-def _check_report_paths(settings: Settings) -> None:
-    if not settings.report_paths:
-        return
-    from pytest_membudget.errors import MembudgetError
-    from pytest_membudget.report import check_report_path
-
+    Raises:
+        pytest.UsageError: as above.
+    """
     for path in settings.report_paths:
         try:
             check_report_path(path)
         except (MembudgetError, OSError) as error:
             raise pytest.UsageError(f"--membudget-report: {error}") from None
+    config.pluginmanager.register(Reporting(config, settings, _gate(config, settings)), "membudget-reporting")
+
+
+def _purpose(config: pytest.Config) -> Purpose | None:
+    if not is_fresh(config):
+        return None
+    from pytest_membudget.plugin.child import ORDERS
+
+    return ORDERS.purpose
+
+
+def _gate(config: pytest.Config, settings: Settings) -> Gate | None:
+    if settings.baseline is None:
+        return None
+    if _GATE not in config.stash:
+        config.stash[_GATE] = Gate(settings)
+    return config.stash[_GATE]

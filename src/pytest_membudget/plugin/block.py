@@ -1,0 +1,96 @@
+"""The fixture `membudget`: lets a test measure blocks of its own, and see or set its budget while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+
+from pytest_membudget.gate import Budget, judge, judge_growth
+from pytest_membudget.measurement import Probe, check_growth, measure, memory_limit
+from pytest_membudget.plugin.failure import OverBudget
+from pytest_membudget.records.growth import Growth
+from pytest_membudget.records.measurement import Measurement, MemoryLimit
+from pytest_membudget.units import Size, parse_size
+
+
+class Membudget:
+    """One test's face to measuring. `measurements` holds what it measured, in order."""
+
+    def __init__(self, *, strict: bool = False, interval_s: float | None = None) -> None:
+        self.budget = Budget()
+        self.measurements: list[Measurement] = []
+        self._strict = strict
+        self._interval_s = interval_s
+
+    @property
+    def budget_bytes(self) -> int | None:
+        """What the test itself may add, in bytes; setting it replaces the marker's."""
+        return self.budget.peak_bytes
+
+    @budget_bytes.setter
+    def budget_bytes(self, size: Size | None) -> None:
+        self.budget = msgspec.structs.replace(
+            self.budget, peak_bytes=None if size is None else parse_size(size)
+        )
+
+    @property
+    def limit(self) -> MemoryLimit:
+        """The memory limit that binds this process."""
+        return memory_limit()
+
+    @contextmanager
+    def measuring(self, label: str = "") -> Iterator[Probe]:
+        """Measures the block; `probe.measurement` is there when it ends."""
+        probe = Probe(label, interval_s=self._interval_s, settle=True)
+        probe.begin()
+        try:
+            yield probe
+        finally:
+            self.measurements.append(probe.finish())
+
+    def measure(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Measurement:
+        """Calls `fn` here and measures it."""
+        self.measurements.append(measure(fn, *args, **kwargs))
+        return self.measurements[-1]
+
+    def check(
+        self,
+        measurement: Measurement,
+        peak: Size | None = None,
+        *,
+        total: Size | None = None,
+        retained: Size | None = None,
+    ) -> None:
+        """Fails the test when `measurement` is over one of these sizes.
+
+        Raises:
+            OverBudgetError: it is; the message is that of a failed budget.
+            ValueError: not a size.
+        """
+        budget = Budget(
+            peak_bytes=None if peak is None else parse_size(peak),
+            total_bytes=None if total is None else parse_size(total),
+            retained_bytes=None if retained is None else parse_size(retained),
+        )
+        judgement = judge(measurement, budget, strict=self._strict)
+        if judgement.failed:
+            raise OverBudget(
+                f"{measurement.label}: {judgement.message}" if measurement.label else judgement.message
+            )
+
+    def check_growth(
+        self, fn: Callable[[], Any], per_call: Size = "0 B", *, timeout_s: float = 10.0
+    ) -> Growth:
+        """Calls `fn` again and again, and fails the test when memory grows by more than `per_call`.
+
+        Raises:
+            OverBudgetError: it leaks.
+        """
+        growth = check_growth(fn, per_call, timeout_s=timeout_s)
+        judgement = judge_growth(growth, self._strict)
+        if judgement.failed:
+            raise OverBudget(judgement.message)
+        return growth

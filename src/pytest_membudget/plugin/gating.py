@@ -1,0 +1,138 @@
+"""The regression gate: each test against the baseline, run again in fresh processes before it is called."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_membudget.errors import MembudgetError
+from pytest_membudget.gate import (
+    Judgement,
+    check_environment,
+    compare_test,
+    judge_comparison,
+    load_baseline,
+    make_baseline,
+    match_baseline,
+    next_step,
+    save_baseline,
+)
+from pytest_membudget.measurement import environment
+from pytest_membudget.plugin.fresh import run_fresh
+from pytest_membudget.plugin.options import Settings
+from pytest_membudget.plugin.travel import attached
+from pytest_membudget.records.report import BaselineCheck, Comparison, Report, TestRecord
+
+
+class Gate:
+    """The baseline of this session, and what to do about a test that differs from it."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Reads the baseline.
+
+        Raises:
+            pytest.UsageError: there is none, it cannot be read, or it is foreign and `--membudget-strict` was given.
+        """
+        assert settings.baseline is not None
+        self.settings = settings
+        self.path = settings.baseline
+        self.baseline = self._load()
+        self.foreign: tuple[str, ...] = ()
+        if self.baseline is not None and not settings.update_baseline:
+            try:
+                self.foreign = check_environment(
+                    self.baseline.environment, environment(), path=str(self.path), strict=settings.strict
+                )
+            except MembudgetError as error:
+                raise pytest.UsageError(str(error)) from None
+        tests = self.baseline.tests if self.baseline else ()
+        self._known = {record.nodeid: record for record in tests if record.peak_bytes is not None}
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """What a foreign baseline is worth."""
+        if not self.foreign:
+            return ()
+        return (f"the baseline was taken elsewhere: {'; '.join(self.foreign)}",)
+
+    @property
+    def accept_command(self) -> str:
+        """The command that makes the present figures the baseline."""
+        return f"pytest --membudget-baseline={self.path} --membudget-update-baseline"
+
+    def samples_for_baseline(self, item: pytest.Item) -> tuple[int, ...]:
+        """Peaks of `item` in fresh processes, where a new baseline is to hold them."""
+        if not (self.settings.update_baseline and self.settings.samples_given):
+            return ()
+        taken = (fresh_peak_bytes(item) for _ in range(self.settings.samples))
+        return tuple(peak_bytes for peak_bytes in taken if peak_bytes is not None)
+
+    def compare(self, item: pytest.Item, record: TestRecord) -> tuple[Comparison, Judgement] | None:
+        """How `record` compares with its baseline; `None` where there is nothing to compare with."""
+        base = self._known.get(record.nodeid)
+        if base is None or self.settings.update_baseline:
+            return None
+        peak_bytes = record.peak_upper_bytes if self.settings.strict else record.peak_bytes
+        assert peak_bytes is not None
+        samples: list[int] = []
+        tolerance, wanted = self.settings.tolerance, self.settings.samples
+        while next_step(base, peak_bytes, samples, tolerance=tolerance, wanted=wanted) == "rerun":
+            sample = fresh_peak_bytes(item)
+            if sample is None:
+                break
+            samples.append(sample)
+        comparison = compare_test(
+            record, base, tolerance, samples, strict=self.settings.strict, wanted=wanted
+        )
+        judgement = judge_comparison(comparison, nodeid=record.nodeid, accept_command=self.accept_command)
+        return comparison, judgement
+
+    def check(self, report: Report, *, whole_suite: bool) -> BaselineCheck | None:
+        """How the session as a whole compares."""
+        if self.baseline is None:
+            return None
+        matching = match_baseline(
+            self.baseline, report.tests, whole_suite=whole_suite, tolerance=self.settings.tolerance
+        )
+        share, absolute_bytes = self.settings.tolerance
+        return BaselineCheck(
+            path=str(self.path),
+            tolerance=f"{share:.3g} of the baseline + {absolute_bytes} B",
+            accept_command=self.accept_command,
+            foreign=self.foreign,
+            new=matching.new,
+            gone=matching.gone,
+            renamed=matching.renamed,
+            skipped=matching.skipped,
+            not_run=matching.not_run,
+        )
+
+    def update(self, report: Report, *, whole_suite: bool) -> str:
+        """Writes what was measured as the new baseline, and says so.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        made = make_baseline(
+            report, self.baseline, tolerance=self.settings.tolerance, whole_suite=whole_suite
+        )
+        save_baseline(made, self.path)
+        return f"baseline: {self.path} ({len(made.tests)} tests)"
+
+    def _load(self) -> Report | None:
+        try:
+            return load_baseline(self.path)
+        except FileNotFoundError:
+            if self.settings.update_baseline:
+                return None
+            raise pytest.UsageError(
+                f"--membudget-baseline: there is no baseline at {self.path}; make one with {self.accept_command}"
+            ) from None
+        except (MembudgetError, OSError) as error:
+            raise pytest.UsageError(f"--membudget-baseline: {error}") from None
+
+
+def fresh_peak_bytes(item: pytest.Item) -> int | None:
+    """The peak of one more run of `item` in a process of its own; `None` where that run did not pass."""
+    report = run_fresh(item, "sample").reports.get("call")
+    record = attached(report) if report is not None and report.passed else None
+    return record.peak_bytes if record is not None else None

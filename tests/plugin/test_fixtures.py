@@ -1,0 +1,166 @@
+"""The fixtures give the real parts."""
+
+import pytest
+
+
+def run(pytester, body, *args):
+    pytester.makepyfile(test_it="import os\nimport pytest\n\n" + body)
+    return pytester.runpytest(*args)
+
+
+def test_membudget_measures_blocks_and_checks_them(pytester):
+    run(
+        pytester,
+        """
+from pytest_membudget import OverBudgetError
+
+def test_job(membudget):
+    with membudget.measuring("load") as probe:
+        bytearray(b"x") * 60_000_000
+    assert 59_000_000 < probe.measurement.peak_bytes < 66_000_000
+    membudget.check(probe.measurement, "80 MB")
+    with pytest.raises(OverBudgetError, match="load: peak .* > budget 9.54 MiB"):
+        membudget.check(probe.measurement, "10 MB")
+    again = membudget.measure(bytearray, 60_000_000)
+    assert len(again.value) == 60_000_000
+    assert [each.label for each in membudget.measurements] == ["load", "bytearray"]
+    assert membudget.limit.bytes > 0
+""",
+    ).assert_outcomes(passed=1)
+
+
+def test_a_test_sees_and_sets_its_own_budget(pytester):
+    result = run(
+        pytester,
+        """
+@pytest.mark.memory_budget("200 MB")
+def test_sees(membudget):
+    assert membudget.budget_bytes == 200_000_000
+
+def test_sets(membudget):
+    assert membudget.budget_bytes is None
+    membudget.budget_bytes = "10 MB"
+    bytearray(b"x") * 60_000_000
+""",
+    )
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["FAILED *::test_sets - peak * > budget 9.54 MiB*"])
+
+
+def test_membudget_checks_growth_of_a_function(pytester):
+    run(
+        pytester,
+        """
+from pytest_membudget import OverBudgetError
+
+kept = []
+
+def test_job(membudget):
+    with pytest.raises(OverBudgetError, match="leak"):
+        membudget.check_growth(lambda: kept.append(bytes(5000)))
+""",
+    ).assert_outcomes(passed=1)
+
+
+def test_synthetic_files_are_made_once_and_shared(pytester):
+    run(
+        pytester,
+        """
+seen = []
+
+@pytest.mark.parametrize("turn", [1, 2])
+def test_one(synthetic_file, turn):
+    file = synthetic_file("100 kB", kind="json", seed=3)
+    assert os.stat(file).st_size == file.size_bytes == 100_000
+    seen.append((file, os.stat(file).st_mtime_ns))
+    assert len(set(seen)) == 1
+
+def test_several(synthetic_files):
+    assert [file.size_bytes for file in synthetic_files("1kB..4kB", kind="text")] == [1000, 2000, 4000]
+    three = synthetic_files("2 kB", count=3)
+    assert len({file.path.read_bytes() for file in three}) == 3
+
+def test_unknown_kind(synthetic_file):
+    with pytest.raises(ValueError, match="'exe' is not a kind of file; there are csv"):
+        synthetic_file("1 kB", kind="exe")
+""",
+    ).assert_outcomes(passed=4)
+    assert not list(pytester.path.parent.rglob("*.json.rows"))
+
+
+def test_synthetic_files_follow_a_scale(pytester):
+    run(
+        pytester,
+        """
+@pytest.mark.memory_scales("small")
+def test_job(memory_scale, synthetic_files):
+    files = synthetic_files(memory_scale)
+    assert len(files) == memory_scale.batches
+    assert sum(file.size_bytes for file in files) == memory_scale.size_bytes
+""",
+    ).assert_outcomes(passed=1)
+
+
+def test_estimate_as_a_budget(pytester):
+    result = run(
+        pytester,
+        """
+@pytest.fixture
+def file(synthetic_file):
+    return synthetic_file("1 MB")
+
+@pytest.mark.memory_budget("estimate")
+def test_within(file):
+    file.path.read_bytes()
+
+@pytest.mark.memory_budget("estimate")
+@pytest.mark.parametrize("memory_estimator", [{"gamma": 1.0, "overhead": "1 MB"}], indirect=True)
+def test_over(file, memory_estimator):
+    bytearray(b"x") * 60_000_000
+
+@pytest.mark.memory_budget("estimate")
+def test_no_file():
+    pass
+""",
+    )
+    result.assert_outcomes(passed=1, failed=2)
+    result.stdout.fnmatch_lines(
+        ["FAILED *test_over* - peak * > budget 1.91 MiB*", "FAILED *test_no_file*needs a file*"]
+    )
+
+
+def test_memory_semaphore_and_estimator_are_configured_by_parameters(pytester):
+    run(
+        pytester,
+        """
+@pytest.mark.parametrize("memory_semaphore", ["10 MB"], indirect=True)
+@pytest.mark.parametrize("memory_estimator", ["document"], indirect=True)
+def test_job(memory_semaphore, memory_estimator):
+    assert memory_semaphore.statistics().budget_bytes == 10_000_000
+    assert memory_estimator.estimate_file_memory("1 MB") == 512_000_000
+
+def test_defaults(memory_semaphore, memory_estimator):
+    assert memory_semaphore.statistics().budget_bytes > 0
+    assert memory_estimator.gamma == 3.0
+""",
+    ).assert_outcomes(passed=2)
+
+
+@pytest.mark.processes
+def test_fallback_executor_runs_files_in_real_processes(pytester):
+    pytester.makepyfile(jobs="import os\n\ndef pid(path):\n    return os.getpid()\n")
+    pytester.makepyfile(
+        test_it="""
+import os
+import jobs
+import pytest
+
+@pytest.mark.memory_scales("micro")
+def test_job(fallback_executor, synthetic_files, memory_scale):
+    batch = fallback_executor.run(jobs.pid, synthetic_files("10 kB", count=5))
+    assert len(batch.values) == 5
+    assert os.getpid() not in batch.values
+    assert batch.max_in_flight == memory_scale.in_flight
+"""
+    )
+    pytester.runpytest_subprocess().assert_outcomes(passed=1)

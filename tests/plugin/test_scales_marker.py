@@ -1,0 +1,99 @@
+"""memory_scales runs a test at several scales and joins them in one table."""
+
+import json
+
+import pytest
+
+JOB = """
+import pytest
+
+@pytest.mark.memory_scales({arguments})
+def test_job(memory_scale):
+    bytearray(b"x") * ({bytes})
+"""
+
+
+def run(pytester, arguments, size, *options):
+    pytester.makepyfile(test_it=JOB.format(arguments=arguments, bytes=size))
+    return pytester.runpytest_subprocess("--membudget-report=a.json", *options)
+
+
+def table(pytester):
+    (found,) = json.loads((pytester.path / "a.json").read_text())["scales"]
+    return found
+
+
+def test_each_scale_is_a_test_of_its_own_and_a_row_of_the_table(pytester):
+    result = run(pytester, "'small', 'micro', 'medium'", "4 * memory_scale.size_bytes", "-v")
+    result.assert_outcomes(passed=3)
+    result.stdout.fnmatch_lines(["*test_job?micro?*", "*test_job?small?*", "*test_job?medium?*"])
+    rows = table(pytester)["rows"]
+    assert [row["scale"]["name"] for row in rows] == ["micro", "small", "medium"]
+    assert rows[2]["predicted_bytes"] == pytest.approx(32_000_000, rel=0.2)
+    assert table(pytester)["law"]["slope"] == pytest.approx(4, rel=0.2)
+
+
+def test_a_law_that_holds_passes(pytester):
+    run(
+        pytester, "'micro', 'small', 'medium', law='linear', at_most='8 B/B'", "4 * memory_scale.size_bytes"
+    ).assert_outcomes(passed=3)
+
+
+def test_a_law_that_does_not_hold_fails_the_largest_scale(pytester):
+    result = run(pytester, "'micro', 'small', 'medium', law='flat'", "4 * memory_scale.size_bytes")
+    result.assert_outcomes(passed=2, failed=1)
+    result.stdout.fnmatch_lines(["FAILED *::test_job?medium? - law=*flat* does not hold*"])
+
+
+def test_the_option_says_which_scales_to_run(pytester):
+    result = run(pytester, "'micro', 'small', law='flat'", "1000", "-v", "--membudget-scales=small")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*test_job?small? PASSED*"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options"), [("'micro', 'tiny'", []), ("'micro'", ["--membudget-scales=tiny"])]
+)
+def test_an_unknown_scale_is_a_usage_error(pytester, arguments, options):
+    result = run(pytester, arguments, "1", *options)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(
+        ["*test_it.py::test_job: memory_scales: there is no scale 'tiny'; there are: micro*"]
+    )
+
+
+def test_scales_come_from_pyproject_and_the_hook_too(pytester):
+    pytester.makepyprojecttoml('[tool.membudget.scales.night]\nrows = 7\nsize = "1 MB"\n')
+    pytester.makeconftest(
+        """
+        from pytest_membudget import Scale
+
+        def pytest_membudget_scales(scales):
+            scales["day"] = Scale(name="day", rows=9, size_bytes=10, batches=1, workers=1, in_flight=1)
+        """
+    )
+    run(pytester, "'night', 'day'", "memory_scale.rows").assert_outcomes(passed=2)
+    assert [row["scale"]["rows"] for row in table(pytester)["rows"]] == [9, 7]
+
+
+def test_a_scale_in_pyproject_that_makes_no_sense_is_a_usage_error(pytester):
+    pytester.makepyprojecttoml('[tool.membudget.scales.night]\nrows = "many"\n')
+    result = run(pytester, "'micro'", "1")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*scale 'night' has rows='many'*"])
+
+
+def test_other_parameters_make_tables_of_their_own(pytester):
+    pytester.makepyfile(
+        test_it="""
+        import pytest
+
+        @pytest.mark.parametrize("kind", ["csv", "json"])
+        @pytest.mark.memory_scales("micro", "small")
+        def test_job(memory_scale, kind):
+            pass
+        """
+    )
+    pytester.runpytest("--membudget-report=a.json").assert_outcomes(passed=4)
+    titles = [found["title"] for found in json.loads((pytester.path / "a.json").read_text())["scales"]]
+    assert titles == ["test_it.py::test_job[kind='csv']", "test_it.py::test_job[kind='json']"]

@@ -1,0 +1,121 @@
+"""Under pytest-xdist each worker measures its own tests, and the controller tells of all of them."""
+
+import json
+
+import pytest
+
+from pytest_membudget.plugin.xdist import workers_that_fit
+
+MIB = 1024**2
+GIB = 1024**3
+TWO_WORKERS = ("-p", "xdist", "-n2")
+
+
+@pytest.mark.parametrize(
+    ("cores", "available", "limit", "worker", "workers"),
+    [
+        (8, 16 * GIB, 16 * GIB, 256 * MIB, 8),  # memory for 51
+        (8, 2 * GIB, 4 * GIB, 256 * MIB, 4),  # 2 GiB less 0.8 GiB in reserve hold 4
+        (8, GIB, 16 * GIB, 256 * MIB, 1),  # less than the reserve
+        (8, 16 * GIB, 16 * GIB, 0, 8),
+    ],
+)
+def test_auto_starts_no_more_workers_than_fit(cores, available, limit, worker, workers):
+    assert workers_that_fit(cores, available, limit, worker) == workers
+
+
+@pytest.mark.processes
+def test_records_reach_the_controller_whole(pytester):
+    pytester.makepyfile(
+        test_it="""
+        import os
+        import pytest
+
+        @pytest.mark.parametrize("number", range(4))
+        @pytest.mark.memory_budget("30 MB")
+        def test_job(number):
+            bytearray(b"x") * (number * 20_000_000)
+
+        @pytest.mark.memory_budget("30 MB", isolate=True)
+        def test_alone():
+            assert "PYTEST_XDIST_WORKER" in os.environ
+        """
+    )
+    result = pytester.runpytest_subprocess(*TWO_WORKERS, "--membudget-report=a.json", "--junitxml=junit.xml")
+    result.assert_outcomes(passed=3, failed=2)
+    tests = json.loads((pytester.path / "a.json").read_text())["tests"]
+    verdicts = {test["nodeid"].partition("::")[2]: test["verdict"] for test in tests}
+    assert verdicts == {
+        "test_job[0]": "within",
+        "test_job[1]": "within",
+        "test_job[2]": "over",
+        "test_job[3]": "over",
+        "test_alone": "within",
+    }
+    assert (pytester.path / "junit.xml").read_text().count('name="membudget_verdict"') == 5
+
+
+@pytest.mark.processes
+def test_marked_tests_are_judged_without_any_option(pytester):
+    pytester.makepyfile(
+        test_it="""
+        import pytest
+
+        @pytest.mark.memory_budget("1 MB")
+        def test_job():
+            bytearray(b"x") * 60_000_000
+        """
+    )
+    result = pytester.runpytest_subprocess(*TWO_WORKERS)
+    result.stdout.fnmatch_lines(["membudget: 1 test measured, 1 over budget*"])
+
+
+@pytest.mark.processes
+def test_scales_on_different_workers_make_one_table_and_one_law(pytester):
+    pytester.makepyfile(
+        test_it="""
+        import pytest
+
+        @pytest.mark.memory_scales("micro", "small", "medium", law="flat")
+        def test_job(memory_scale):
+            bytearray(b"x") * (20 * memory_scale.size_bytes)
+        """
+    )
+    result = pytester.runpytest_subprocess(*TWO_WORKERS, "--membudget-report=a.json")
+    result.assert_outcomes(passed=2, failed=1)
+    (table,) = json.loads((pytester.path / "a.json").read_text())["scales"]
+    assert len(table["rows"]) == 3
+
+
+@pytest.mark.processes
+def test_synthetic_files_are_shared_by_workers_and_removed(pytester):
+    pytester.makepyfile(
+        test_it="""
+        import pytest
+
+        @pytest.mark.parametrize("turn", range(4))
+        def test_job(synthetic_file, turn):
+            with open("seen.txt", "a") as seen:
+                print(synthetic_file("100 kB").path, file=seen)
+        """
+    )
+    pytester.runpytest_subprocess(*TWO_WORKERS).assert_outcomes(passed=4)
+    (path,) = set((pytester.path / "seen.txt").read_text().split())
+    assert not pytester.path.joinpath(path).exists()
+
+
+@pytest.mark.processes
+def test_a_wrong_marker_is_a_usage_error_here_too(pytester):
+    pytester.makepyfile(
+        test_it="""
+        import pytest
+
+        @pytest.mark.memory_budget("12 parsecs")
+        def test_job():
+            open("ran", "w")
+        """
+    )
+    result = pytester.runpytest_subprocess(*TWO_WORKERS)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*test_it.py::test_job: memory_budget: argument 'peak': '12 parsecs'*"])
+    assert not (pytester.path / "ran").exists()
