@@ -15,7 +15,7 @@ from pytest_membudget.measurement.growth.resources import Inventory
 from pytest_membudget.measurement.growth.rounds import CallsEnded, Rounds
 from pytest_membudget.measurement.growth.time_limit import CallTooLongError, interrupted_after
 from pytest_membudget.records.growth import Growth, GrowthVerdict
-from pytest_membudget.stats.growth import CONFIDENCE, Effort, Patience, Trend, decide
+from pytest_membudget.stats.growth import CONFIDENCE, FEWEST_SAMPLES, Effort, Patience, Trend, decide
 from pytest_membudget.units import Size, format_duration, format_size, parse_size
 
 FEW_CALLS = 1000
@@ -127,17 +127,19 @@ def _doubts(
 ) -> tuple[str, ...]:
     """What the reader of the verdict should know: how far the check came and why it stopped."""
     doubts = []
+    calls = "1 call" if rounds.calls == 1 else f"{rounds.calls:,} calls"
     if reason:
-        doubts.append(f"stopped after {rounds.calls} calls: {reason}")
-    if verdict == "inconclusive":
+        doubts.append(f"stopped after {calls}: {reason}")
+    if verdict == "inconclusive" and rounds.calls < FEWEST_SAMPLES:
+        doubts.append(f"too few calls to judge ({rounds.calls}); a larger timeout_s allows more")
+    elif verdict == "inconclusive":
         unclear = [name.removesuffix("_bytes") for name, it in trends.items() if it.direction == "unclear"]
         doubts.append(f"not decided: {', '.join(unclear) or 'growth'}; a larger timeout_s allows more calls")
     elif rounds.calls < FEW_CALLS and verdict == "clean":
-        doubts.append(
-            f"judged on {rounds.calls} calls: what grows less than once in {max(1, rounds.calls // 4)} calls would not show"
-        )
+        seldom = max(1, rounds.calls // 4)
+        doubts.append(f"judged on {calls}: what grows less than once in {seldom} of them would not show")
     elif rounds.calls < Patience().leak_calls and verdict == "leak":
-        doubts.append(f"judged on {rounds.calls} calls: a cache that takes more calls to fill looks the same")
+        doubts.append(f"judged on {calls}: a cache that takes more calls to fill looks the same")
     if rounds.slowest_call_s > 1 and not can_interrupt:
         doubts.append("a call that runs past the time limit could not have been interrupted here")
     noisiest = max(trends[name].fallback for name in _BYTE_FIGURES)

@@ -6,11 +6,12 @@ interpreter prints them, exactly, with the other statistics of its allocator; to
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
 import tempfile
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 ARENA_BYTES = 1 << 20 if sys.version_info >= (3, 10) else 256 << 10
 SMALLEST_BLOCK_BYTES = 16
@@ -32,7 +33,7 @@ class SmallBlockReader:
     """Reads the statistics through a file of its own, which is open until `close`."""
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - open between readings
+        self._file = _open_beyond_stderr()
         self.exact = bool(_IN_USE.search(self._print())) or sys.getallocatedblocks() == 0
         """False where this interpreter prints no bytes: then each block counts as the smallest there is."""
 
@@ -72,6 +73,16 @@ class SmallBlockReader:
         if foreign and kept is not None and _OWN_TEXT.search(text):
             os.write(STDERR, foreign)
         return text
+
+
+def _open_beyond_stderr() -> IO[bytes]:
+    """A temporary file whose descriptor is not a standard one, though the program may have closed those."""
+    with contextlib.ExitStack() as low:
+        while True:
+            file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - open between readings
+            if file.fileno() > STDERR:
+                return file
+            low.enter_context(file)
 
 
 def _number(text: bytes) -> int:

@@ -51,5 +51,7 @@ def interrupted_after(limit_s: float, is_running: Callable[[], bool]) -> Iterato
 def _may_interrupt(limit_s: float) -> bool:
     if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
         return False
+    if signal.getsignal(signal.SIGALRM) is None:  # set by C code, and could not be set back
+        return False
     others_delay_s, _ = signal.getitimer(signal.ITIMER_REAL)
     return others_delay_s == 0 or others_delay_s > limit_s

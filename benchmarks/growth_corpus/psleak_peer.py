@@ -1,0 +1,29 @@
+"""The same question put to psleak: `PYTHONMALLOC=malloc python -m growth_corpus.psleak_peer NAME SEED`."""
+
+import json
+import sys
+import time
+from random import Random
+
+import psleak
+
+from growth_corpus.case import load
+
+
+class _Test(psleak.MemoryLeakTestCase):
+    def runTest(self): ...  # noqa: N802 - unittest's name
+
+
+def main(name, seed):
+    call = load()[name].make(Random(seed))
+    begun = time.perf_counter()
+    try:
+        _Test().execute(call)
+        verdict = "clean"
+    except psleak.Error:
+        verdict = "leak"
+    print(json.dumps({"name": name, "verdict": verdict, "seconds": time.perf_counter() - begun}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))
