@@ -21,12 +21,27 @@ LIBC.malloc.restype = ctypes.c_void_p
 LIBC.malloc.argtypes = [ctypes.c_size_t]
 
 
-def test_eight_bytes_a_call_are_a_leak_with_its_line():
+def test_eight_bytes_a_call_are_a_leak():
     kept = []
     growth = check_growth(lambda: kept.append(None))
     assert growth.verdict == "leak"
     assert 6 < growth.bytes_per_call < 12
     assert growth.low_bytes_per_call <= growth.bytes_per_call <= growth.high_bytes_per_call
+
+
+def test_the_line_and_the_type_that_grow_are_named():
+    kept = []
+    growth = check_growth(lambda: kept.append([None] * 100))
+    assert growth.culprits[0].bytes_per_call == pytest.approx(856, rel=0.1)
+    assert {"site", "type"} == {culprit.kind for culprit in growth.culprits}
+    assert any(culprit.name == "list" for culprit in growth.culprits)
+    assert any(culprit.kind == "site" and __file__ in culprit.name for culprit in growth.culprits)
+
+
+def test_a_growing_list_is_named_once_it_is_moved():
+    kept = [None] * 1000
+    growth = check_growth(lambda: kept.extend([None] * 200))
+    assert growth.verdict == "leak"
     assert any(culprit.kind == "site" and __file__ in culprit.name for culprit in growth.culprits)
 
 

@@ -64,14 +64,14 @@ def _further_calls(trends: dict[str, Trend]) -> int:
 
 
 def _growing_sites(repeated: Rounds, heap_bytes_per_call: float, most_calls: int) -> list[Culprit]:
-    give_up_at = time.perf_counter() + _STAGE_S
+    give_up_at = time.perf_counter() + 2 * _STAGE_S
     with _traced():
         repeated.make_calls(min(_WARM_UP_CALLS, most_calls), _STAGE_S)
         _snapshot()  # fills the caches that a snapshot needs
         before, held_before_bytes = _snapshot(), _untraced_bytes(repeated)
         calls = 0
         while True:  # what grows in rare large steps needs more calls to show
-            calls += repeated.make_calls(min(max(_CALLS, calls), most_calls), _STAGE_S / 2)
+            calls += repeated.make_calls(min(max(_CALLS, calls, repeated.calls // 16), most_calls), _STAGE_S)
             native_bytes = _untraced_bytes(repeated) - held_before_bytes
             native_bytes_per_call = native_bytes / calls if native_bytes > _TRACING_NOISE_BYTES else 0.0
             traced = _grown_sites(_snapshot(), before, calls)
