@@ -1,0 +1,44 @@
+"""A baseline while it is written: the old file or the new one, never half."""
+
+import random
+import subprocess
+import sys
+import time
+
+import pytest
+
+from pytest_membudget.gate import load_baseline
+
+SAVER = """
+import sys
+from pytest_membudget.gate import save_baseline
+from pytest_membudget.records.report import Report, TestRecord
+
+def baseline(peak):
+    tests = tuple(TestRecord(nodeid=f"t.py::test_{n:05}", outcome="passed", peak_bytes=peak) for n in range(1000))
+    return Report(kind="baseline", tests=tests)
+
+old, new = baseline(1), baseline(2)
+save_baseline(old, sys.argv[1])
+print("ready", flush=True)
+while True:
+    save_baseline(new, sys.argv[1])
+    save_baseline(old, sys.argv[1])
+"""
+
+
+@pytest.mark.processes
+def test_a_kill_while_saving_leaves_one_whole_baseline(tmp_path):
+    path = tmp_path / "baseline.json"
+    for seed in range(3):
+        saver = subprocess.Popen([sys.executable, "-c", SAVER, str(path)], stdout=subprocess.PIPE)
+        try:
+            assert saver.stdout.readline() == b"ready\n"
+            time.sleep(random.Random(seed).uniform(0, 0.05))  # any instant will do
+        finally:
+            saver.kill()
+            saver.wait()
+            saver.stdout.close()
+        found = load_baseline(path)
+        assert len(found.tests) == 1000
+        assert {record.peak_bytes for record in found.tests} in ({1}, {2})
