@@ -158,8 +158,11 @@ def test_a_process_is_known_by_its_number_and_its_start():
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     owner = Owner(child.pid, owners._started(child.pid))
     assert is_alive(owner)
+    assert owners._started_by_psutil(child.pid) is not None
     child.kill()
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
     assert not is_alive(owner), "killed, though nobody has waited for it"
+    assert owners._started_by_psutil(child.pid) is None
     child.communicate()
     assert not is_alive(owner)
+    assert owners._started_by_psutil(child.pid) is None

@@ -125,7 +125,7 @@ def host_directory() -> Path:
     if named:
         return Path(named)
     runtime = os.environ.get("XDG_RUNTIME_DIR")
-    if runtime and Path(runtime).is_dir():
+    if runtime and os.access(runtime, os.W_OK):  # a changed user may have kept another user's
         return Path(runtime) / "pytest-membudget"
     user = f"-{os.getuid()}" if hasattr(os, "getuid") else ""
     return Path(tempfile.gettempdir()) / f"pytest-membudget{user}"
