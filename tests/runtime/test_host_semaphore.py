@@ -5,6 +5,7 @@ import pickle
 import pytest
 
 from pytest_membudget import MemorySemaphore, OversizeError
+from pytest_membudget.runtime.host.store import HostStore
 
 MB = 1_000_000
 
@@ -102,6 +103,19 @@ def test_leases_survive_the_loss_of_the_file(shared, host_directory):
         assert one.statistics().reserved_bytes == 700 * MB
         assert not other.can_allocate("400 MB")
     assert other.can_allocate("1 GB")
+
+
+def test_ctrl_c_in_a_release_gives_the_bytes_back_at_the_next_step(shared, monkeypatch):
+    def interrupt(self):
+        raise KeyboardInterrupt
+
+    one = shared()
+    lease = one.reserve("700 MB")
+    with monkeypatch.context() as patched:
+        patched.setattr(HostStore, "transaction", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            lease.release()
+    assert one.can_allocate("1 GB")
 
 
 def test_a_closed_one_takes_no_more_requests_but_takes_leases_back(shared):

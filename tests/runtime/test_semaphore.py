@@ -200,6 +200,15 @@ def test_without_a_budget_more_than_the_limit_less_the_reserve_is_refused(measur
         measured.reserve("14 GB")
 
 
+def test_a_timeout_of_ages_is_as_good_as_none(semaphore, clock):
+    first = semaphore.reserve("1 GB")
+    clock.at(3, first.release)
+    assert semaphore.reserve("1 GB", timeout_s=1e300).bytes == 1000 * MB
+    second = MemorySemaphore("1 GB")
+    threading.Timer(0.01, second.reserve("1 GB").release).start()
+    assert second.reserve("1 GB", timeout_s=1e300)
+
+
 def test_statistics_and_repr_are_live(semaphore):
     with semaphore.reserve("250 MB") as lease:
         assert (

@@ -130,7 +130,7 @@ class ProcessBook:
 
     def _patience_s(self, deadline_s: float | None) -> float | None:
         """Seconds to sleep before the next look; `None` where only a release can change anything."""
-        left_s = None if deadline_s is None else deadline_s - self._clock()
+        left_s = None if deadline_s is None else min(deadline_s - self._clock(), threading.TIMEOUT_MAX)
         if self._available is None:
             return left_s
         return REREAD_S if left_s is None else min(REREAD_S, left_s)

@@ -70,7 +70,13 @@ class HostBook:
         """A request at the end of the host's line, or granted already."""
         if self._closed:
             raise UsageError("this semaphore was closed and takes no more requests; make a new one")
-        claim = HostClaim(id=secrets.token_hex(8), owner=self._here(), bytes=size_bytes, exclusive=exclusive)
+        claim = HostClaim(
+            id=secrets.token_hex(8),
+            owner=self._here(),
+            client=self._client.id,
+            bytes=size_bytes,
+            exclusive=exclusive,
+        )
         try:
             with self._ledger() as ledger:
                 ledger.enter(claim)
@@ -135,8 +141,7 @@ class HostBook:
             ledger.part(_take_forgotten(self._store.path))
             if not self._closed:
                 ledger.join(self._client)
-            for claim in list(self._mine.values()):
-                ledger.adopt(claim)
+            ledger.agree(self._client.id, list(self._mine.values()))
             yield ledger
             ledger.settle()
             for claim in ledger.state.claims:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Collection, Container
 
 import msgspec
 
@@ -56,12 +56,20 @@ class HostLedger:
         if self.find(claim.id) is None:
             if claim.bytes > self.ceiling_bytes() and not claim.exclusive:
                 raise oversize(claim.bytes, self.ceiling_bytes())
-            self.adopt(claim)
-
-    def adopt(self, claim: HostClaim) -> None:
-        """Puts a claim back as it is, granted or waiting, where the file was lost."""
-        if self.find(claim.id) is None:
             self.state.claims.append(msgspec.structs.replace(claim))
+
+    def agree(self, client_id: str, claims: Collection[HostClaim]) -> None:
+        """Makes the file say of a client what it knows itself.
+
+        A claim that the file lost is put back as it is, granted or waiting. One that the client gave up is taken out,
+        though the client was interrupted before it could say so.
+        """
+        known = {claim.id for claim in claims}
+        self.state.claims = [
+            claim for claim in self.state.claims if claim.client != client_id or claim.id in known
+        ]
+        found = {claim.id for claim in self.state.claims}
+        self.state.claims += [msgspec.structs.replace(claim) for claim in claims if claim.id not in found]
 
     def leave(self, claim_id: str) -> None:
         """Takes a claim out, granted or waiting."""

@@ -28,6 +28,7 @@ class HostClaim(msgspec.Struct, kw_only=True):
     id: str
     owner: Owner
     bytes: int
+    client: str = ""
     exclusive: bool = False
     granted: bool = False
     resident_bytes: int = 0
