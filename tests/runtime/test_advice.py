@@ -17,13 +17,15 @@ def seen(**changed):
         "growth_bytes_per_min": 0.0,
         "growth_low_bytes_per_min": -1.0 * MB,
         "growth_high_bytes_per_min": 1.0 * MB,
-        "snapshots": (
-            MemorySnapshot(
-                at_s=0.0, rss_bytes=GB, uss_bytes=GB, vms_bytes=GB, available_bytes=GB, limit_bytes=8 * GB
-            ),
-        ),
+        "snapshots": (snapshot(900 * MB), snapshot(GB)),
     }
     return MonitorReport(**{**figures, **changed})
+
+
+def snapshot(rss_bytes):
+    return MemorySnapshot(
+        at_s=0.0, rss_bytes=rss_bytes, uss_bytes=GB, vms_bytes=GB, available_bytes=GB, limit_bytes=8 * GB
+    )
 
 
 def advice(report, **setting):
@@ -58,6 +60,15 @@ def test_sure_growth_asks_for_a_check_of_one_step():
     )
     assert "check_growth" in found.advice
     assert "100.0 min" in found.because  # 7 GB are left
+
+
+def test_fast_growth_by_a_little_is_a_program_that_starts():
+    report = seen(
+        growth_bytes_per_min=70.0 * MB,
+        growth_low_bytes_per_min=50.0 * MB,
+        snapshots=(snapshot(GB), snapshot(GB + 8 * MB)),
+    )
+    assert advice(report) == []
 
 
 def test_growth_that_may_be_none_is_not_mentioned():

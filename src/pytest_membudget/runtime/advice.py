@@ -14,6 +14,7 @@ TARGET_SHARE = 0.7
 GROWTH_CONFIDENCE = 0.95
 FEWEST_SNAPSHOTS = 6
 _WORTH_FREEING = 0.05
+_WORTH_A_LOOK = 0.01
 _FRAGMENTED_SHARE = 0.25
 _FRAGMENTED_BYTES = 64 << 20
 _GROWTH_BYTES_PER_MIN = 1_000_000
@@ -80,6 +81,9 @@ def _smaller_chunks(report: MonitorReport) -> Recommendation:
 
 def _against_growth(report: MonitorReport) -> Iterator[Recommendation]:
     if report.growth_low_bytes_per_min <= _GROWTH_BYTES_PER_MIN or not report.snapshots:
+        return
+    grown_bytes = report.snapshots[-1].rss_bytes - report.snapshots[0].rss_bytes
+    if grown_bytes < _WORTH_A_LOOK * report.limit_bytes:  # a program that starts grows fast, for a moment
         return
     left_bytes = report.limit_bytes - report.snapshots[-1].rss_bytes
     left_s = 60 * max(0, left_bytes) / report.growth_bytes_per_min
