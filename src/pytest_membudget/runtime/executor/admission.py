@@ -136,10 +136,10 @@ class Admission:
         task: Task = self._leave(granted[0])
         return task
 
-    def head_within(self, ticket: Ticket) -> Task | None:
+    def head_within(self, ticket: Ticket | None) -> Task | None:
         """Takes the head of the line where what `ticket` holds is enough for it too, to run after it."""
         head = self.ledger.head
-        if head is None or head.exclusive or head.bytes > ticket.bytes:
+        if ticket is None or head is None or head.exclusive or head.bytes > ticket.bytes:
             return None
         task: Task = head.token
         if task.fresh_worker or task.in_thread:
