@@ -14,6 +14,7 @@ from pytest_membudget.errors import MembudgetError
 COMMANDS: dict[str, str] = {
     "compare": "hold one report or baseline against another",
     "report": "show a report, or write it as HTML, Markdown or JSON",
+    "retry": "run inputs again that failed before, from their dead letters",
     "synthesize": "write a file of exactly the asked size and kind",
 }
 

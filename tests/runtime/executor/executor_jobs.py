@@ -112,3 +112,9 @@ def initialize(value):
 
 def state(_):
     return list(STATE)
+
+
+def fill_and_wait(size_bytes, seconds):
+    held = bytearray(size_bytes)
+    time.sleep(seconds)
+    return len(held)

@@ -15,6 +15,7 @@ from pytest_membudget.records.files import FileCategory
 from pytest_membudget.records.run import BatchResult, Outcome
 from pytest_membudget.runtime.executor import dead_letters
 from pytest_membudget.runtime.executor.breakdown import Recorder
+from pytest_membudget.runtime.executor.dispatcher import PATIENCE_S
 from pytest_membudget.runtime.executor.engine import Engine
 from pytest_membudget.runtime.executor.floor import now
 from pytest_membudget.runtime.executor.learning import CallCharge, FileCharge
@@ -54,6 +55,7 @@ class Batch:
         self._ended: queue.SimpleQueue[tuple[_Item, Task]] = queue.SimpleQueue()
         self._outcomes: dict[int, Outcome] = {}
         self._unread = 0
+        self._recorder = Recorder(engine)
 
     def run(self) -> BatchResult:
         """Runs everything and says what became of it; Ctrl-C ends all workers and goes on to the caller."""
@@ -61,7 +63,7 @@ class Batch:
             dead_letters.check_writable(self._letters_path)
         began_s = now()
         try:
-            with Recorder(self._engine) as recorder, progress(self._total) as advance:
+            with self._recorder as recorder, progress(self._total) as advance:
                 for item in self._items:
                     while self._unread >= self._window():
                         self._take_one(advance)
@@ -150,9 +152,16 @@ class Batch:
             return self._policy.timeout_s
         return self._policy.classes.timeout_s(self._category(item.size_bytes))
 
+    def _next_ended(self) -> tuple[_Item, Task]:
+        """Waits in pieces: a Ctrl-C that comes just before a wait is noticed only when that wait ends."""
+        while True:
+            with contextlib.suppress(queue.Empty):
+                return self._ended.get(timeout=PATIENCE_S)
+
     def _take_one(self, advance: Callable[[], object]) -> None:
-        item, task = self._ended.get()
+        item, task = self._next_ended()
         self._unread -= 1
+        self._recorder.take_in(task)
         outcome = _outcome(item, task)
         self._outcomes[item.place] = outcome
         if not outcome.ok and outcome.cause != "cancelled" and self._letters_path is not None:

@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
+import os
 from types import TracebackType
 from typing import Self
 
-from pytest_membudget.measurement.high_water import resident_bytes
+from pytest_membudget.measurement.proportional import SharedPages, descendants
 from pytest_membudget.records.run import Breakdown, LevelEvent
+from pytest_membudget.runtime.executor.dispatcher import WATCHED_TICK_S
 from pytest_membudget.runtime.executor.engine import Engine
+from pytest_membudget.runtime.executor.task import Task
+
+_WALK_EVERY = 10
+"""Looks between two searches for processes that are neither coordinator nor worker."""
 
 
 class Recorder:
-    """Looks at coordinator and workers while a batch runs and keeps the highest moment."""
+    """Looks at all processes while a batch runs and keeps the parts of the highest moment.
+
+    All figures of a breakdown are of one instant, so its parts add up. What a thread's task takes cannot be told
+    apart in the coordinator: there the coordinator's growth, less the results that wait, counts as the tasks'.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._pages = SharedPages()
+        self._base_bytes: dict[int, int] = {}
+        self._others: list[int] = []
+        self._looks = 0
+        self._start_bytes = 0
+        self._events_before = len(engine.journal.events)
+        self._waiting_bytes = 0
         self.limit_bytes = engine.settings.reading().limit.bytes
-        self.workers = 0
+        self.workers = 1
         self.breakdown = Breakdown(
             peak_bytes=0,
             coordinator_bytes=0,
@@ -25,12 +42,12 @@ class Recorder:
             waiting_results_bytes=0,
             other_bytes=0,
         )
-        self._events_before = len(engine.journal.events)
 
     def __enter__(self) -> Self:
+        self._start_bytes = self._pages.holdings([os.getpid()]).get(os.getpid(), 0)
+        self.look()
         self._engine.dispatcher.observers.append(self.look)
         self._engine.dispatcher.wake()
-        self.look()
         return self
 
     def __exit__(
@@ -40,24 +57,50 @@ class Recorder:
         exc_tb: TracebackType | None,
     ) -> None:
         self._engine.dispatcher.observers.remove(self.look)
-        self.look()
 
     @property
     def events(self) -> tuple[LevelEvent, ...]:
         """Events since the recorder began."""
         return self._engine.journal.events[self._events_before :]
 
+    def take_in(self, task: Task) -> None:
+        """Notes a finished task: its result waits to be read, and its peak is known where it ran here alone."""
+        self._waiting_bytes += task.result_bytes
+        if task.coordinator_peak_bytes:
+            held = self._pages.holdings([os.getpid(), *self._others])
+            self._keep({**held, os.getpid(): task.coordinator_peak_bytes}, [])
+
     def look(self) -> None:
-        """Takes one reading."""
+        """Takes one reading, and a closer one where it is the highest so far."""
         posts = list(self._engine.crew.posts)
-        self.workers = max(self.workers, sum(1 for post in posts if post.in_flight), 1)
-        coordinator_bytes = resident_bytes()
-        if coordinator_bytes > self.breakdown.peak_bytes:
-            self.breakdown = Breakdown(
-                peak_bytes=coordinator_bytes,
-                coordinator_bytes=coordinator_bytes,
-                workers_base_bytes=0,
-                task_bytes=0,
-                waiting_results_bytes=0,
-                other_bytes=0,
-            )
+        self.workers = max(self.workers, sum(1 for post in posts if post.in_flight))
+        workers = {post.worker.pid: bool(post.in_flight) for post in posts if post.worker.pid is not None}
+        if self._looks % _WALK_EVERY == 0:
+            self._others = [pid for pid in descendants() if pid not in workers]
+        self._looks += 1
+        pids = [os.getpid(), *workers, *self._others]
+        held = self._pages.holdings(pids)
+        for pid, is_busy in workers.items():
+            if pid in held and not (is_busy and pid in self._base_bytes):
+                self._base_bytes[pid] = min(self._base_bytes.get(pid, held[pid]), held[pid])
+        if sum(held.values()) > self.breakdown.peak_bytes:
+            self._keep(self._pages.exact_holdings(pids), list(workers))
+
+    def _keep(self, held: dict[int, int], workers: list[int]) -> None:
+        peak_bytes = sum(held.values())
+        if peak_bytes <= self.breakdown.peak_bytes:
+            return
+        own_bytes = held.get(os.getpid(), 0)
+        in_workers_bytes = sum(held.get(pid, 0) for pid in workers)
+        base_bytes = sum(min(held.get(pid, 0), self._base_bytes.get(pid, 0)) for pid in workers)
+        waiting_bytes = min(self._waiting_bytes, max(0, own_bytes - self._start_bytes))
+        here_bytes = 0 if workers else max(0, own_bytes - self._start_bytes - waiting_bytes)
+        self.breakdown = Breakdown(
+            peak_bytes=peak_bytes,
+            coordinator_bytes=own_bytes - waiting_bytes - here_bytes,
+            workers_base_bytes=base_bytes,
+            task_bytes=in_workers_bytes - base_bytes + here_bytes,
+            waiting_results_bytes=waiting_bytes,
+            other_bytes=peak_bytes - own_bytes - in_workers_bytes,
+            caveats=(f"looked at every {WATCHED_TICK_S * 1000:g} ms: a shorter peak may be missed",),
+        )

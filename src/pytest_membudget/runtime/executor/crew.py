@@ -181,17 +181,22 @@ class Crew:
         """A worker came up and replied."""
         self._failed_starts = 0
 
-    def died(self, post: Post, detail: str, *, was_ready: bool) -> None:
-        """A worker is gone. Several in a row that never came up mean that the level cannot start."""
+    def died(self, post: Post, detail: str, *, failed_to_start: bool) -> None:
+        """A worker is gone. Several in a row that never came up mean that the level cannot start.
+
+        Raises:
+            CannotStartError: that is so, and there is no lower level.
+        """
         if post.is_gone:
             return
         self.drop(post)
-        if was_ready:
+        if not failed_to_start:
             return
         self._failed_starts += 1
         if self._failed_starts >= STARTS_THAT_MAY_FAIL and post.launcher is self.launcher:
+            self._failed_starts = 0
             self.fall(
-                post.launcher, f"{self._failed_starts} in a row ended before they were ready ({detail})"
+                post.launcher, f"{STARTS_THAT_MAY_FAIL} ended before they were ready, in a row ({detail})"
             )
 
     def drop(self, post: Post) -> None:

@@ -14,6 +14,7 @@ import msgspec
 
 from pytest_membudget.errors import UnreadableFileError, UsageError
 from pytest_membudget.records.run import Cause, Outcome
+from pytest_membudget.records.storage import write_atomically
 
 ItemKind = Literal["text", "path", "bytes", "json", "opaque"]
 
@@ -52,11 +53,11 @@ def function_name(fn: Callable[..., Any]) -> str:
     return f"{module}:{name}"
 
 
-def letter_of(fn: Callable[..., Any], outcome: Outcome) -> DeadLetter:
-    """What is written of a failed outcome."""
+def letter_of(fn: Callable[..., Any], outcome: Outcome, *, name: str | None = None) -> DeadLetter:
+    """What is written of a failed outcome; `name` where the function goes by another one than its own."""
     kind, item, is_base64 = _written(outcome.item)
     return DeadLetter(
-        function=function_name(fn),
+        function=function_name(fn) if name is None else name,
         kind=kind,
         item=item,
         is_base64=is_base64,
@@ -126,29 +127,42 @@ def read(path: str | os.PathLike[str]) -> list[DeadLetter]:
     return letters
 
 
+def replace(path: Path, old: list[DeadLetter], new: list[DeadLetter]) -> None:
+    """Puts `new` in the place of `old`; lines that were added meanwhile stay.
+
+    Raises:
+        OSError: the file cannot be written; it is as it was then.
+    """
+    added = read(path)[len(old) :]
+    write_atomically(path, b"".join(msgspec.json.encode(letter) + b"\n" for letter in (*new, *added)))
+
+
 def item_of(letter: DeadLetter) -> Any:
     """The input as the function took it.
 
     Raises:
         UnreadableFileError: it was written for the reader only, or is not what its kind says.
     """
-    try:
-        match letter.kind:
-            case "json":
-                return letter.item
-            case "text":
-                return os.fsdecode(base64.b64decode(letter.item)) if letter.is_base64 else str(letter.item)
-            case "path":
-                return Path(os.fsdecode(base64.b64decode(letter.item)) if letter.is_base64 else letter.item)
-            case "bytes":
-                return base64.b64decode(letter.item)
-            case _:
-                pass
-    except (TypeError, ValueError) as error:
-        raise UnreadableFileError(f"the item {letter.item!r} is not a {letter.kind}: {error}") from None
-    raise UnreadableFileError(
-        f"the item {letter.item!r} is neither a path nor plain data, so it cannot be run again from a file"
-    )
+    if letter.kind == "json":
+        return letter.item
+    if letter.kind == "opaque":
+        raise UnreadableFileError(
+            f"the item {letter.item!r} is neither a path nor plain data, so it cannot be run again from a file"
+        )
+    if not isinstance(letter.item, str):
+        raise UnreadableFileError(
+            f"the item {letter.item!r} is not the text that its kind {letter.kind!r} needs"
+        )
+    text = letter.item
+    if letter.is_base64:
+        try:
+            data = base64.b64decode(letter.item, validate=True)
+        except ValueError as error:
+            raise UnreadableFileError(f"the item {letter.item!r} is not base64: {error}") from None
+        if letter.kind == "bytes":
+            return data
+        text = os.fsdecode(data)
+    return Path(text) if letter.kind == "path" else text
 
 
 def _written(item: Any) -> tuple[ItemKind, Any, bool]:

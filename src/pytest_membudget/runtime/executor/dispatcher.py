@@ -13,13 +13,19 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
+from pytest_membudget.runtime.executor.aftermath import Aftermath
 from pytest_membudget.runtime.executor.floor import Floor, Replied, now
+from pytest_membudget.runtime.executor.replies import Rules
 from pytest_membudget.runtime.executor.task import Task
+from pytest_membudget.runtime.executor.watch import Watch
 
 _logger = logging.getLogger("pytest_membudget.runtime")
 
 TICK_S = 0.1
 """How often running workers are looked at."""
+
+PATIENCE_S = 0.5
+"""How long a caller waits in one piece, so that a Ctrl-C that was missed on the way into the wait counts soon."""
 
 WATCHED_TICK_S = 0.01
 """The same while somebody records where memory goes."""
@@ -35,9 +41,11 @@ class Ending(NamedTuple):
 class Dispatcher:
     """Runs tasks until it is closed."""
 
-    def __init__(self, make_floor: Callable[[Callable[[Replied], None]], Floor]) -> None:
+    def __init__(self, make_floor: Callable[[Callable[[Replied], None]], Floor], rules: Rules) -> None:
         self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.floor = make_floor(self._events.put)
+        self._aftermath = Aftermath(self.floor, rules)
+        self._watch = Watch(self.floor, rules)
         self._ending: Ending | None = None
         self._look_at_s = 0.0
         self._thread = threading.Thread(target=self._run, name="membudget-dispatcher", daemon=True)
@@ -66,8 +74,8 @@ class Dispatcher:
 
     def join(self) -> None:
         """Waits for the thread, unless this is it."""
-        if self._thread.is_alive() and threading.current_thread() is not self._thread:
-            self._thread.join()
+        while self._thread.is_alive() and threading.current_thread() is not self._thread:
+            self._thread.join(PATIENCE_S)
 
     def _note_cancelled(self, task: Task, future: object) -> None:
         if task.future.cancelled():
@@ -92,7 +100,7 @@ class Dispatcher:
     def _look_when_due(self) -> None:
         if (now_s := now()) < self._look_at_s:
             return
-        due_s = self.floor.look_after_running(now_s)
+        due_s = self._watch.look(now_s)
         for observer in self.observers:
             observer()
         tick_s = WATCHED_TICK_S if self.observers else TICK_S
@@ -120,7 +128,7 @@ class Dispatcher:
     def _take(self, event: Any) -> None:
         match event:
             case Replied():
-                self.floor.replied(*event)
+                self._aftermath.replied(*event)
             case Task():
                 self.floor.accept(event)
             case Ending():
@@ -136,4 +144,4 @@ class Dispatcher:
         if ending.cancel:
             self.floor.cancel_waiting()
         if ending.kill:
-            self.floor.kill_running()
+            self.floor.end_now()

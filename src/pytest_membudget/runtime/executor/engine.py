@@ -72,7 +72,7 @@ class Engine:
             policy.max_tasks_per_child,
             settings.estimator.base_bytes,
         )
-        self.dispatcher = Dispatcher(self._floor)
+        self.dispatcher = Dispatcher(self._floor, self._rules)
         self._inline: Inline | None = None
         self._is_started = False
         self._is_shut = False
@@ -136,7 +136,6 @@ class Engine:
             self.admission,
             self.crew,
             Concurrency(self.settings.max_workers, self.settings.policy.recover_after),
-            self._rules,
             max_in_flight=self.settings.max_in_flight,
             degraded_threads=self.settings.policy.degraded_threads,
             report=report,

@@ -33,6 +33,7 @@ class Figures(NamedTuple):
     peak_bytes: int | None = None
     kept_bytes: int = 0
     result_bytes: int = 0
+    coordinator_peak_bytes: int = 0  # where it ran in the coordinator: the most that was resident there
 
 
 class Returned(NamedTuple):
@@ -64,11 +65,14 @@ class Stuck(NamedTuple):
 
 
 class Died(NamedTuple):
-    """The worker ended. `attempted` tells whether it had begun this call."""
+    """The worker ended. `attempted` tells whether it had begun this call.
+
+    `failed_to_start`: it ended by itself before it was ready. One that was killed then might have come up.
+    """
 
     detail: str
     attempted: bool
-    was_ready: bool
+    failed_to_start: bool = False
     figures: Figures = Figures()
 
 

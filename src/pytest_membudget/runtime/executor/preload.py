@@ -43,4 +43,6 @@ def _load_script() -> None:
 
 
 importlib.import_module("pytest_membudget.runtime.executor.worker")
+with contextlib.suppress(ImportError):
+    importlib.import_module("psutil")
 _load_script()

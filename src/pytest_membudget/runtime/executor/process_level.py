@@ -115,7 +115,7 @@ class ProcessWorker:
             done(self._died(attempted=False))
             return
         except RuntimeError as error:  # no thread for it, or the interpreter is on its way out
-            done(Died(str(error), attempted=False, was_ready=False))
+            done(Died(str(error), attempted=False, failed_to_start=True))
             return
         future.add_done_callback(functools.partial(self._reply, call.sequence, _name(call.fn), done))
 
@@ -180,9 +180,6 @@ class ProcessWorker:
                 os.killpg(int(self._marks[Slot.PID]), signal.SIGKILL)
 
     def _died(self, *, attempted: bool) -> Died:
-        return Died(self._detail(), attempted=attempted, was_ready=bool(self._marks[Slot.READY]))
-
-    def _detail(self) -> str:
         code = None if self._process is None else self._process.exitcode
         if code is None:
             how = "ended"
@@ -190,7 +187,12 @@ class ProcessWorker:
             how = f"was killed by {_signal_name(-code)}"
         else:
             how = f"ended with exit code {code}"
-        return f"worker process {self.pid} {how}"
+        by_itself = code is None or code >= 0
+        return Died(
+            f"worker process {self.pid} {how}",
+            attempted=attempted,
+            failed_to_start=by_itself and not self._marks[Slot.READY],
+        )
 
 
 def _unpacked(report: worker.Report, name: str) -> Reply:

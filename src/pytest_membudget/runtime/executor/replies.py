@@ -37,12 +37,25 @@ class Rules(NamedTuple):
     note: Callable[[LevelEvent], None]
     clock: Callable[[], float]
 
+    def note_recovery(self, level: Level, most: int) -> None:
+        """Concurrency is back to where it was."""
+        self.note(
+            LevelEvent(
+                kind="recovery",
+                level=level,
+                cause="a run of clean tasks",
+                next_step=f"{most} tasks may run at once again",
+                at_s=self.clock(),
+            )
+        )
+
 
 def learn(task: Task, level: Level, figures: Figures) -> None:
     """Keeps what an attempt took, and teaches the estimate."""
     task.level = level
     task.duration_s = figures.duration_s
     task.result_bytes = figures.result_bytes
+    task.coordinator_peak_bytes = figures.coordinator_peak_bytes
     if figures.peak_bytes is not None:
         task.peak_bytes = figures.peak_bytes
         task.charge.observe(figures.peak_bytes, figures.duration_s)

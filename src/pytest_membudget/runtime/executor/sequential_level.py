@@ -80,8 +80,11 @@ def _measured(call: Call) -> Reply:
     reply = run_here(call)
     if mark is None:
         return reply
-    peak_bytes = high_water.close_mark(mark) - mark.start_bytes
-    return reply._replace(figures=reply.figures._replace(peak_bytes=peak_bytes))
+    total_bytes = high_water.close_mark(mark)
+    figures = reply.figures._replace(
+        peak_bytes=total_bytes - mark.start_bytes, coordinator_peak_bytes=total_bytes
+    )
+    return reply._replace(figures=figures)
 
 
 @contextmanager

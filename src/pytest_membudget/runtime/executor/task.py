@@ -36,6 +36,7 @@ class Task:
         "cause",
         "charge",
         "charged_bytes",
+        "coordinator_peak_bytes",
         "duration_s",
         "estimate_bytes",
         "fn",
@@ -93,6 +94,7 @@ class Task:
         self.peak_bytes: int | None = None
         self.duration_s = 0.0
         self.result_bytes = 0
+        self.coordinator_peak_bytes = 0
 
     def begin(self) -> bool:
         """Takes it up, or goes on with it; False where the caller has cancelled it."""

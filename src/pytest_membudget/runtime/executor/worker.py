@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, cast
 
 from pytest_membudget.measurement import high_water
+from pytest_membudget.measurement.heap import trim_heap
 
 _logger = logging.getLogger("concurrent.futures")
 
@@ -153,10 +154,7 @@ def _pickled_text(error: BaseException, subject: str = "") -> bytes:
 def _give_back() -> None:
     """Returns what the last task left behind, so that the next one's peak is its own."""
     gc.collect()
-    with contextlib.suppress(Exception):  # a courtesy of some C libraries; the figure is right without it
-        import ctypes
-
-        ctypes.CDLL(None).malloc_trim(0)
+    trim_heap()
 
 
 def _take_over(surroundings: Surroundings) -> None:

@@ -1,0 +1,79 @@
+"""What a worker's reply sets in motion: its place is free, its task is settled or goes back to the line."""
+
+from __future__ import annotations
+
+from pytest_membudget.runtime.executor.causes import Again
+from pytest_membudget.runtime.executor.crew import Post
+from pytest_membudget.runtime.executor.floor import Floor
+from pytest_membudget.runtime.executor.launcher import CannotStartError, Died, InitializerFailed, Reply
+from pytest_membudget.runtime.executor.replies import (
+    LOST_TOO_OFTEN,
+    Rules,
+    broken_by,
+    conclude,
+    failed,
+    is_loss,
+    learn,
+    verdict,
+)
+from pytest_membudget.runtime.executor.task import Task
+
+
+class Aftermath:
+    """Takes in replies."""
+
+    def __init__(self, floor: Floor, rules: Rules) -> None:
+        self._floor = floor
+        self._rules = rules
+
+    def replied(self, post: Post, task: Task, sequence: int, reply: Reply) -> None:
+        """A worker's answer to one call."""
+        if task.sequence != sequence or task not in post.in_flight:
+            # A thread that was left to itself has returned, or everything was ended meanwhile.
+            post.in_flight.clear()
+            self._floor.leave(post)
+            return
+        post.in_flight.remove(task)
+        learn(task, post.level, reply.figures)
+        if isinstance(reply, Died):
+            self._lost(post, task, reply)
+            return
+        self._floor.crew.proved_itself()
+        post.kept_bytes = reply.figures.kept_bytes
+        self._floor.note_duration(reply.figures.duration_s)
+        self._floor.leave(post)
+        if isinstance(reply, InitializerFailed):
+            broken = broken_by(reply.error)
+            conclude(task, failed(broken))
+            self._floor.fail_everything(broken)
+        else:
+            self._settle(task, reply)
+
+    def _lost(self, post: Post, task: Task, reply: Died) -> None:
+        """The worker is gone. A task that it had not begun has not been attempted, and keeps its place."""
+        try:
+            self._floor.crew.died(post, reply.detail, failed_to_start=reply.failed_to_start)
+        except CannotStartError as error:
+            self._floor.leave(post)
+            conclude(task, failed(RuntimeError(str(error))))
+            return
+        self._floor.leave(post)
+        task.lost += not reply.attempted
+        if reply.attempted or task.lost > LOST_TOO_OFTEN:
+            self._settle(task, reply)
+        else:
+            self._floor.again(task)
+
+    def _settle(self, task: Task, reply: Reply) -> None:
+        task.attempts += 1
+        if is_loss(reply):
+            self._floor.concurrency.lost()
+            self._floor.crew.spare()
+        elif self._floor.concurrency.clean():
+            self._rules.note_recovery(self._floor.crew.level, self._floor.concurrency.most)
+        what = verdict(task, reply, self._rules, in_own_memory=self._floor.crew.launcher.own_memory)
+        if isinstance(what, Again):
+            task.charged_bytes, task.alone, task.in_thread = what.bytes, what.alone, False
+            self._floor.again(task)
+        else:
+            conclude(task, what)

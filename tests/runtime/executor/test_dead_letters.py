@@ -1,0 +1,139 @@
+"""Failed inputs on disk: written as they fail, read with suspicion, run again from the shell."""
+
+import os
+from pathlib import Path
+
+import executor_jobs as jobs
+import pytest
+
+from pytest_membudget import ExecutorPolicy, FallbackExecutor, UnreadableFileError, UsageError
+from pytest_membudget.cli import main
+from pytest_membudget.records.run import Outcome
+from pytest_membudget.runtime.executor import dead_letters
+
+
+def letter(item):
+    return dead_letters.letter_of(
+        jobs.file_size, Outcome(item=item, error=ValueError("wrong \udcff"), cause="error")
+    )
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        "data/a.csv",
+        Path("data/a.csv"),
+        b"data/\xff.csv",
+        os.fsdecode(b"data/\xff.csv"),
+        Path(os.fsdecode(b"data/\xff.csv")),
+        7,
+        2.5,
+        None,
+        True,
+        {"rows": [1, 2]},
+        "line\nbreak\u2028",
+    ],
+)
+def test_an_input_comes_back_as_it_was(tmp_path, item):
+    path = tmp_path / "letters.jsonl"
+    dead_letters.append(path, letter(item))
+    (read,) = dead_letters.read(path)
+    assert path.read_bytes().count(b"\n") == 1
+    assert dead_letters.item_of(read) == item
+    assert type(dead_letters.item_of(read)) is type(item)
+
+
+def test_an_input_that_is_no_data_is_kept_for_the_reader_only(tmp_path):
+    path = tmp_path / "letters.jsonl"
+    dead_letters.append(path, letter(object()))
+    (read,) = dead_letters.read(path)
+    with pytest.raises(UnreadableFileError, match="neither a path nor plain data"):
+        dead_letters.item_of(read)
+
+
+@pytest.mark.parametrize(
+    "line", [b"not json", b"{}", b'{"format": "other"}', b"\xff\xfe", b"[" * 100_000, b'"text"']
+)
+def test_a_line_of_somebody_elses_is_refused(tmp_path, line):
+    path = tmp_path / "letters.jsonl"
+    dead_letters.append(path, letter("a"))
+    with path.open("ab") as stream:
+        stream.write(line + b"\n")
+    with pytest.raises(UnreadableFileError, match="line 2"):
+        dead_letters.read(path)
+
+
+@pytest.mark.parametrize(("kind", "item"), [("bytes", "%"), ("path", 7), ("text", [1]), ("bytes", None)])
+def test_an_item_that_is_not_of_its_kind_is_refused(kind, item):
+    forged = dead_letters.DeadLetter(
+        function="m:f", kind=kind, item=item, is_base64=kind == "bytes", cause="error"
+    )
+    with pytest.raises(UnreadableFileError, match="is not"):
+        dead_letters.item_of(forged)
+
+
+def test_a_place_that_cannot_be_written_fails_before_anything_runs(tmp_path):
+    policy = ExecutorPolicy(dead_letters=tmp_path / "missing" / "letters.jsonl")
+    ran = []
+    with (
+        FallbackExecutor(1, levels=("sequential",), policy=policy) as executor,
+        pytest.raises(UsageError, match="dead_letters"),
+    ):
+        executor.run(ran.append, [1])
+    assert not ran
+
+
+def test_run_writes_what_failed_and_retry_runs_it_again(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names = [f"{number}.txt" for number in range(6)]
+    for name in names[:4]:
+        Path(name).write_text(name)
+    policy = ExecutorPolicy(dead_letters="letters.jsonl")
+    with FallbackExecutor(2, levels=("thread",), policy=policy) as executor:
+        batch = executor.run(jobs.file_size, names)
+    assert [outcome.item for outcome in batch.dead_letters] == names[4:]
+    assert batch.dead_letters_path == "letters.jsonl"
+    assert {each.function for each in dead_letters.read("letters.jsonl")} == {"executor_jobs:file_size"}
+
+    Path("4.txt").write_text("here now")
+    assert main(["retry", "letters.jsonl", "executor_jobs:file_size"]) == 1
+    assert "1 of 2 inputs succeeded" in capsys.readouterr().out
+    assert [each.item for each in dead_letters.read("letters.jsonl")] == ["5.txt"]
+
+    Path("5.txt").write_text("here now")
+    assert main(["retry", "letters.jsonl", "executor_jobs:file_size"]) == 0
+    assert dead_letters.read("letters.jsonl") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("executor_jobs:square", "holds inputs of executor_jobs:file_size"),
+        ("executor_jobs", "not MODULE:FUNCTION"),
+    ],
+)
+def test_retry_refuses_another_function(tmp_path, capsys, name, words):
+    path = tmp_path / "letters.jsonl"
+    dead_letters.append(path, letter("a"))
+    before = path.read_bytes()
+    assert main(["retry", str(path), name]) == 2
+    assert words in capsys.readouterr().err
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("no_such_module:f", "cannot be imported"), ("executor_jobs:STATE", "not a function")]
+)
+def test_retry_names_what_cannot_be_called(tmp_path, capsys, name, words):
+    path = tmp_path / "letters.jsonl"
+    dead_letters.append(
+        path,
+        dead_letters.letter_of(jobs.square, Outcome(item=1, error=ValueError(), cause="error"), name=name),
+    )
+    assert main(["retry", str(path), name]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_missing_file_is_a_usage_error(tmp_path, capsys):
+    assert main(["retry", str(tmp_path / "none.jsonl"), "executor_jobs:square"]) == 2
+    assert "none.jsonl" in capsys.readouterr().err

@@ -1,0 +1,131 @@
+"""The executor's decisions, on scripted figures."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_membudget import MemoryEstimator, TaskMemoryError, WorkerKilledError
+from pytest_membudget.records.measurement import MemoryLimit, MemoryReading
+from pytest_membudget.runtime.executor.admission import Budget
+from pytest_membudget.runtime.executor.causes import Again, Failed, after_failure
+from pytest_membudget.runtime.executor.concurrency import Concurrency
+from pytest_membudget.runtime.executor.launcher import Died, RanOut
+from pytest_membudget.runtime.executor.learning import CallCharge, FileCharge, FunctionPeaks, function_key
+from pytest_membudget.runtime.executor.ordering import best_order
+from pytest_membudget.runtime.executor.policy import ExecutorPolicy
+from pytest_membudget.runtime.executor.task import Task
+
+KILLED = Died("worker process 7 was killed by SIGKILL", attempted=True)
+
+
+def task(attempts, charged_bytes=100):
+    made = Task(print, ("a.csv",), {}, FileCharge(10, MemoryEstimator(gamma=0, overhead=100)))
+    made.attempts, made.charged_bytes = attempts, charged_bytes
+    return made
+
+
+@pytest.mark.parametrize(
+    ("attempts", "expected"),
+    [(1, Again(200, alone=False)), (2, Again(200, alone=True))],
+)
+def test_a_killed_task_is_repeated_with_more_then_alone(attempts, expected):
+    assert after_failure(task(attempts), KILLED, retries=2, budget_bytes=1000, in_own_memory=True) == expected
+
+
+def test_the_charge_of_a_repeat_ends_at_the_budget():
+    again = after_failure(task(1, 90), KILLED, retries=2, budget_bytes=150, in_own_memory=True)
+    assert again == Again(150, alone=True)
+
+
+def test_after_the_last_repeat_the_task_is_reported():
+    what = after_failure(task(3), KILLED, retries=2, budget_bytes=1000, in_own_memory=True)
+    assert isinstance(what.error, WorkerKilledError)
+    assert "tried 3 times" in str(what.error)
+    assert "SIGKILL" in str(what.error)
+
+
+def test_what_ran_out_of_memory_is_never_repeated_in_the_coordinator():
+    tried = task(1)
+    tried.ran_out = True
+    what = after_failure(tried, RanOut(MemoryError()), retries=2, budget_bytes=1000, in_own_memory=False)
+    assert isinstance(what, Failed)
+    assert isinstance(what.error, TaskMemoryError)
+    assert what.cause == "out-of-memory"
+
+
+def test_concurrency_halves_and_comes_back_step_by_step():
+    concurrency = Concurrency(8, recover_after=2)
+    concurrency.lost()
+    concurrency.lost()
+    assert concurrency.now == 2
+    back = [concurrency.clean() for _ in range(12)]
+    assert back == [False] * 11 + [True]
+    assert concurrency.now == 8
+
+
+@given(st.integers(1, 64), st.lists(st.booleans(), max_size=200))
+def test_concurrency_stays_between_one_and_all(most, clean):
+    concurrency = Concurrency(most, recover_after=3)
+    for each in clean:
+        if each:
+            concurrency.clean()
+        else:
+            concurrency.lost()
+        assert 1 <= concurrency.now <= most
+
+
+def test_what_takes_most_of_the_machine_for_longest_goes_first():
+    # weights: 10 x 1/2, 2 x 90/100, 3 x 1/2, 1 x 1/2
+    assert best_order([10, 2, 3, 1], [10, 90, 10, 10], workers=2, budget_bytes=100) == [0, 1, 2, 3]
+    assert best_order([1, 1, 1], [5, 5, 5], workers=2, budget_bytes=100) == [0, 1, 2]
+    assert best_order([1, 1], [10, 80], workers=4, budget_bytes=100) == [1, 0]
+
+
+def test_a_call_is_charged_the_overhead_until_its_function_has_been_seen():
+    peaks, estimator = FunctionPeaks(), MemoryEstimator(gamma=3, overhead="50 MB")
+    charge = CallCharge(print, peaks, estimator)
+    assert charge.first_bytes() == 50_000_000
+    charge.observe(7_000_000, 0.1)
+    charge.observe(4_000_000, 0.1)
+    assert charge.first_bytes() == 7_000_000
+    assert CallCharge(len, peaks, estimator).first_bytes() == 50_000_000
+
+
+def test_functions_that_finished_long_ago_are_forgotten():
+    peaks = FunctionPeaks()
+    for number in range(2000):
+        peaks.observe(f"m:{number}", 1, 0.1)
+    assert peaks.peak_bytes("m:0") is None
+    assert peaks.peak_bytes("m:1999") == 1
+
+
+def test_a_method_has_the_same_name_for_every_instance():
+    assert function_key([].append) == function_key([1].append)
+    assert function_key(print) != function_key(len)
+
+
+def readings(*available_bytes):
+    left = list(available_bytes)
+    return lambda: MemoryReading(limit=MemoryLimit(1000, "a test"), available_bytes=left.pop(0))
+
+
+@pytest.mark.parametrize(("target", "expected"), [(0.70, 700 - 100), (0.90, 800 - 100)])
+def test_without_a_budget_it_is_what_is_really_available(target, expected):
+    policy = ExecutorPolicy(target_memory=target)
+    budget = Budget(None, policy, readings(880, 880), clock=lambda: 0.0)
+    # 120 in use, of which our own workers hold 20.
+    assert budget.now_bytes(lambda: 20) == expected
+
+
+def test_it_follows_the_machine_but_asks_rarely():
+    seconds = [0.0]
+    budget = Budget(None, ExecutorPolicy(), readings(1000, 500), clock=lambda: seconds[0])
+    seen = []
+    for seconds[0] in (0.0, 0.1, 0.3, 0.4):
+        seen.append(budget.now_bytes(lambda: 0))
+    assert seen == [700, 700, 200, 200]
+
+
+def test_a_given_budget_is_used_whole():
+    budget = Budget(1234, ExecutorPolicy(), readings(), clock=lambda: 0.0)
+    assert budget.now_bytes(lambda: 1000) == budget.largest_bytes == 1234
