@@ -1,8 +1,15 @@
-"""Measuring a block that runs here: `measuring`, `measure` and the `Probe` behind both."""
+"""Measuring a block that runs here: `measuring`, `measure` and the `Probe` behind both.
+
+1. `begin` settles the heap if asked, opens this process's own mark, and tells the helper where there is or may be
+   a process tree.
+2. `finish` closes the mark. Where no process was there and none was started, that is the whole answer; otherwise the
+   helper's reading of the tree joins it (`combine`).
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,25 +17,52 @@ from typing import Any
 import msgspec
 
 from pytest_membudget.errors import MeasurementError
-from pytest_membudget.measurement import high_water
+from pytest_membudget.measurement import combine, high_water, sampler, settling
+from pytest_membudget.measurement.inside import InsideSampler
+from pytest_membudget.measurement.sampler import SamplerLostError, TreeSampler
 from pytest_membudget.records.measurement import Measurement
 
-WITHOUT_RESET = (
-    "the kernel offers no resettable high-water mark here: the peak is the larger of the readings before "
-    "and after the block, and what came and went between them is missed; measure_isolated would see it"
-)
+ASK_AFTER_S = 0.02
+"""A block that ran for longer is asked for its timeline too; the answer takes 0.1 ms."""
 
 
 class Probe:
-    """One measurement: `begin()`, the block, `finish()`; then `measurement` holds what was found."""
+    """One measurement: `begin()`, the block, `finish()`; then `measurement` holds what was found.
 
-    def __init__(self, label: str = "", *, interval_s: float | None = None, settle: bool = False) -> None:
+    Args:
+        label: a name for the measurement.
+        interval_s: how often the process tree is read; by default as often as is worth its cost.
+        settle: collect garbage and give freed memory back first, so that what ran before does not change the figure.
+        limit_bytes: the helper's watchdog speaks when the proven peak exceeds this (see `watchdog`).
+        total_limit_bytes: likewise for the whole tree.
+        orders: what else the helper's watchdog needs.
+    """
+
+    def __init__(
+        self,
+        label: str = "",
+        *,
+        interval_s: float | None = None,
+        settle: bool = False,
+        limit_bytes: int | None = None,
+        total_limit_bytes: int | None = None,
+        orders: dict[str, Any] | None = None,
+    ) -> None:
         self.label = label
         self.interval_s = interval_s
         self.settle = settle
+        self.key: int | None = None
+        self._watch = {"limit": limit_bytes, "total_limit": total_limit_bytes, **(orders or {})}
+        self._watched = limit_bytes is not None or total_limit_bytes is not None
         self._mark: high_water.Mark | None = None
+        self._helper: TreeSampler | None = None
+        self._inside: InsideSampler | None = None
+        self._caveats: list[str] = []
+        self._kept = settling.Kept()
+        self._alone = False
         self._start_bytes = 0
         self._start_s = 0.0
+        self._reaped: object = None
         self._measurement: Measurement | None = None
 
     @property
@@ -45,30 +79,97 @@ class Probe:
     def begin(self) -> None:
         """Starts the measurement: what is held now is the start."""
         self._measurement = None
-        self._mark = high_water.open_mark()
-        self._start_bytes = self._mark.start_bytes if self._mark else high_water.resident_bytes()
+        self._caveats = []
+        if self.settle:
+            self._kept = settling.settle()
+        self._helper = sampler.sampler()
+        self._alone = self._is_alone()
+        self._open()
         self._start_s = time.perf_counter()
 
     def finish(self, value: Any = None) -> Measurement:
         """Ends the measurement; `value` is what the block returned."""
         duration_s = time.perf_counter() - self._start_s
         end_bytes = high_water.resident_bytes()
-        total_bytes = high_water.close_mark(self._mark) if self._mark else max(self._start_bytes, end_bytes)
-        peak_bytes = max(0, total_bytes - self._start_bytes)
-        self._measurement = Measurement(
-            peak_bytes=peak_bytes,
-            peak_upper_bytes=peak_bytes,
-            total_peak_bytes=total_bytes,
-            start_bytes=self._start_bytes,
-            end_bytes=end_bytes,
-            duration_s=duration_s,
-            processes=1,
-            source="kernel" if self._mark else "sampled",
+        own_peak_bytes = (
+            high_water.close_mark(self._mark) if self._mark else max(self._start_bytes, end_bytes)
+        )
+        own = combine.Own(self._start_bytes, own_peak_bytes, end_bytes, exact=self._mark is not None)
+        tree = self._ask(duration_s)
+        self._measurement = combine.combine(
+            own,
+            tree,
+            pid=os.getpid(),
             label=self.label,
-            caveats=() if self._mark else (WITHOUT_RESET,),
+            duration_s=duration_s,
+            caveats=[*self._caveats, *self._kept.caveats()],
             value=value,
         )
         return self._measurement
+
+    def _is_alone(self) -> bool:
+        """Whether this process is known to have no other in its tree now."""
+        helper = self._helper
+        if helper is None or helper.members > 1:
+            return False
+        self._reaped = sampler.reaped()
+        return helper.reaped == self._reaped and not sampler.has_children()
+
+    def _open(self) -> None:
+        """Opens this process's mark; where there may be others, the helper reads the tree's start before that."""
+        watch = {"interval_s": self.interval_s, **(self._watch if self._watched else {})}
+        if self._helper is None:
+            self._caveats.extend(filter(None, [sampler.why_not()]))
+            self._inside = InsideSampler(self.interval_s)
+            self._inside.start()
+        elif not self._alone:
+            self._tell(answer=True, **watch)
+            self._alone = self._helper is not None and self._helper.members == 1
+            self._reaped = sampler.reaped()
+            self._open_mark()
+            return
+        self._open_mark()
+        if self._helper is not None:
+            self._tell(alone=self._start_bytes, **watch)
+
+    def _open_mark(self) -> None:
+        self._mark = high_water.open_mark()
+        self._start_bytes = self._mark.start_bytes if self._mark else high_water.resident_bytes()
+
+    def _tell(self, **command: Any) -> None:
+        assert self._helper is not None
+        try:
+            self.key = self._helper.begin(**command)
+        except SamplerLostError as error:
+            self._lose(error)
+
+    def _ask(self, duration_s: float) -> combine.Tree | None:
+        """What the helper, or whoever stands in for it, saw of the tree; `None` where there was none to see."""
+        if self._inside is not None:
+            inside, self._inside = self._inside, None
+            return inside.stop()
+        if self._helper is None or self.key is None:
+            return None
+        helper, key, self.key = self._helper, self.key, None
+        quiet = self._alone and sampler.reaped() == self._reaped and not sampler.has_children()
+        if quiet:
+            helper.reaped = self._reaped
+        try:
+            if quiet and duration_s < ASK_AFTER_S and not self._watched:
+                helper.cancel(key)
+                return None
+            return combine.tree_of(helper.end(key))
+        except SamplerLostError as error:
+            self._lose(error)
+            return None
+
+    def _lose(self, error: SamplerLostError) -> None:
+        if self._helper is not None:
+            reason = sampler.report_loss(self._helper, error)
+            self._caveats.append(
+                f"{reason}; children of this block were not seen, its peak is at least this much"
+            )
+        self._helper, self.key = None, None
 
 
 @contextlib.contextmanager

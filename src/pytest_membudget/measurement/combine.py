@@ -1,0 +1,122 @@
+"""One measurement from what this process knows of itself and what was seen of its tree. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from pytest_membudget.records.measurement import Measurement, ProcessShare, TimelinePoint
+from pytest_membudget.units import format_size
+
+MOST_SHARES = 16
+
+WITHOUT_RESET = (
+    "the kernel offers no resettable high-water mark here: a peak between two readings is missed; "
+    "measure_isolated sees it"
+)
+
+
+class Own(NamedTuple):
+    """This process: bytes at the start, at most and at the end; `exact` where the kernel's mark gave the most."""
+
+    start_bytes: int
+    peak_bytes: int
+    end_bytes: int
+    exact: bool = True
+
+
+class Tree(NamedTuple):
+    """What was seen of the tree, in bytes. `peak_low` and `peak_high` are above the start."""
+
+    peak_low: int
+    peak_high: int
+    total_low: int
+    start_bytes: int
+    end_bytes: int
+    seen: Mapping[int, int]
+    names: Mapping[int, str]
+    timeline: Sequence[tuple[float, int]] = ()
+    others_floor: int | None = None  # what processes that were there at the start never fell below
+    missed_bytes: int = 0
+    interval_s: float | None = None
+    living: int = 1
+    caveats: tuple[str, ...] = ()
+
+
+def tree_of(summary: Mapping[str, Any]) -> Tree:
+    """The helper's answer as a record."""
+    return Tree(
+        peak_low=summary["peak_low"],
+        peak_high=summary["peak_high"],
+        total_low=summary["total_low"],
+        start_bytes=summary["start"],
+        end_bytes=summary["end"],
+        seen=dict(summary["seen"]),
+        names={int(pid): name for pid, name in summary["names"].items()},
+        timeline=summary["timeline"],
+        others_floor=summary["others_floor"],
+        missed_bytes=summary["missed"],
+        interval_s=summary["interval_s"],
+        living=summary["members"],
+    )
+
+
+def combine(
+    own: Own,
+    tree: Tree | None,
+    *,
+    pid: int,
+    label: str = "",
+    duration_s: float = 0.0,
+    caveats: Sequence[str] = (),
+    value: Any = None,
+) -> Measurement:
+    """The measurement: this process's own mark is exact, the tree's figures bound what it shared its time with."""
+    said = [*caveats, *([] if own.exact else [WITHOUT_RESET])]
+    common = {"label": label, "duration_s": duration_s, "value": value}
+    own_low = max(0, own.peak_bytes - own.start_bytes)
+    if tree is None:
+        return Measurement(
+            peak_bytes=own_low,
+            peak_upper_bytes=own_low,
+            total_peak_bytes=own.peak_bytes,
+            start_bytes=own.start_bytes,
+            end_bytes=own.end_bytes,
+            processes=1,
+            source="kernel" if own.exact else "sampled",
+            caveats=tuple(said),
+            **common,
+        )
+    among = tree.others_floor is not None
+    if among:
+        own_low = max(0, own.peak_bytes + (tree.others_floor or 0) - tree.start_bytes)
+    low = max(own_low, tree.peak_low)
+    high = max(low, tree.peak_high)
+    start_bytes = tree.start_bytes if among else own.start_bytes
+    if tree.missed_bytes:
+        said.append(
+            "a process ended before it could be read: its memory, "
+            f"at most {format_size(tree.missed_bytes)}, is in the upper figure only"
+        )
+    said.extend(tree.caveats)
+    exact = own.exact and low == high == own_low
+    return Measurement(
+        peak_bytes=low,
+        peak_upper_bytes=high,
+        total_peak_bytes=max(own.peak_bytes, tree.total_low, start_bytes + low),
+        start_bytes=start_bytes,
+        end_bytes=tree.end_bytes if tree.living > 1 else own.end_bytes,
+        processes=len({*tree.seen, pid}) + bool(tree.missed_bytes),
+        source="kernel" if exact else "sampled",
+        interval_s=None if exact else tree.interval_s,
+        shares=_shares(own, tree, pid),
+        timeline=tuple(TimelinePoint(at_s, size) for at_s, size in tree.timeline),
+        caveats=tuple(said),
+        **common,
+    )
+
+
+def _shares(own: Own, tree: Tree, pid: int) -> tuple[ProcessShare, ...]:
+    most = {**tree.seen, pid: max(own.peak_bytes, tree.seen.get(pid, 0))}
+    ordered = sorted(most.items(), key=lambda item: -item[1])
+    return tuple(ProcessShare(each, tree.names.get(each, ""), size) for each, size in ordered[:MOST_SHARES])

@@ -1,0 +1,297 @@
+"""The helper's loop: commands in, rounds of readings as often as they are worth, answers out.
+
+A round takes place every 10 ms at rest and every 2 ms after a change, slowly back; never more often than its cost allows.
+Proportional sizes are read only when they could raise a proven figure, from an account that fills at a fixed rate.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import sys
+import time
+from typing import Any
+
+from .bounds import Bounds, Interval, Proportional, Reading
+from .members import Members
+from .readings import Process, huge_pages, mapped_limit, shared_outside
+from .sessions import Session
+from .watch import Watch
+
+REST_S = 0.010
+QUICK_S = 0.002
+SLOWER = 1.15
+IDLE_S = 1.0
+ROUND_SHARE = 0.035
+PROPORTIONAL_SHARE = 0.04
+PROPORTIONAL_ACCOUNT_S = 0.15
+CHANGE_BYTES = 64 * 1024
+GAP_BYTES = 512 * 1024
+FILE_GAP_BYTES = 8 * 1024 * 1024
+PATIENCE_S = 0.1
+BORROWER_FAULTS = 64
+
+
+class Loop:
+    """Everything between the first command and the last."""
+
+    def __init__(self, root: int, commands: int, answers: int, events: int) -> None:
+        self._commands = commands
+        self._answers = answers
+        self._members = Members(root, os.getpid(), os.getppid())
+        self._shared_outside = shared_outside(root)
+        self._bounds = Bounds(shared_outside=self._shared_outside)
+        self._watch = Watch(events)
+        self._sessions: dict[int, Session] = {}
+        self._orders: dict[int, dict[str, Any]] = {}
+        self._names: dict[int, str] = {}
+        self._buffer = b""
+        self._interval_s = self._rest_s = REST_S
+        self._next_s = time.monotonic()
+        self._huge_pages = huge_pages()
+        self._account_s = PROPORTIONAL_ACCOUNT_S
+        self._account_at_s = time.monotonic()
+        self._patient_until_s = 0.0
+        self._asked: object = None
+        self._readings: list[Reading] = []
+        self._mappings: list[dict[bytes, tuple[int, int]]] = []
+        self._mappings_key: list[int] = []
+        self._mappings_limit = 0
+        self._interval: Interval | None = None
+        self._alive = True
+
+    def run(self) -> None:
+        """Runs until the measured process is gone or says so."""
+        poll = select.poll()
+        poll.register(self._commands, select.POLLIN)
+        self._answer({"ready": os.getpid(), "members": self._count()})
+        while self._alive:
+            wait_s = max(0.0, self._next_s - time.monotonic()) if self._sessions else IDLE_S
+            if poll.poll(wait_s * 1000):
+                self._obey()
+            elif self._sessions:
+                self._paced_round()
+            else:
+                self._alive = _lives(self._members.root)
+
+    def _obey(self) -> None:
+        received = os.read(self._commands, 65536)
+        if not received:
+            self._alive = False
+            return
+        *lines, self._buffer = (self._buffer + received).split(b"\n")
+        for line in lines:
+            command = json.loads(line)
+            getattr(self, f"_do_{command['do']}")(command)
+
+    def _do_begin(self, command: dict[str, Any]) -> None:
+        session = Session(
+            time.monotonic(), self._members.root, command.get("limit"), command.get("total_limit")
+        )
+        if self._sessions:
+            self._round()
+        else:
+            self._restart()
+        interval = self._interval
+        if interval is None:
+            return
+        start = command.get("alone")
+        if start is None and self._count() > 1:
+            self._look_closer(force=True)
+            session.begin_among(self._interval or interval, self._readings)
+        else:
+            # Whoever joined since the block began is no part of its start.
+            session.begin_alone(interval, self._readings, start or self._readings[0].resident)
+        self._sessions[command["id"]] = session
+        if command.get("limit") is not None or command.get("total_limit") is not None:
+            self._orders[command["id"]] = command
+        self._rest_s = command.get("interval_s") or REST_S
+        self._interval_s = min(self._rest_s, QUICK_S)
+        self._next_s = time.monotonic() + self._interval_s
+        if command.get("answer"):
+            self._answer({"members": self._count()})
+
+    def _do_end(self, command: dict[str, Any]) -> None:
+        session = self._sessions.get(command["id"])
+        if session is None:
+            if command.get("answer"):
+                self._answer({"unknown": command["id"]})
+            return
+        if command.get("answer"):
+            self._round()
+            self._look_closer(force=True)
+            summary = session.summary()
+            summary["names"] = {pid: self._names.get(pid, "") for pid in session.seen}
+            summary["members"] = self._count()
+            summary["interval_s"] = self._rest_s
+            self._answer(summary)
+        del self._sessions[command["id"]]
+        self._orders.pop(command["id"], None)
+
+    def _do_quit(self, command: dict[str, Any]) -> None:
+        self._alive = False
+
+    def _paced_round(self) -> None:
+        began_s = time.thread_time()
+        changed = self._round()
+        cost_s = time.thread_time() - began_s
+        self._look_closer()
+        quick_s = min(QUICK_S, self._rest_s)
+        self._interval_s = quick_s if changed else min(self._rest_s, self._interval_s * SLOWER)
+        self._next_s = time.monotonic() + max(self._interval_s, cost_s / ROUND_SHARE)
+
+    def _restart(self) -> None:
+        """Two rounds after a pause: the first one only tells where the second starts from."""
+        self._bounds = Bounds(shared_outside=self._shared_outside)
+        self._asked = None
+        self._round()
+        self._round()
+
+    def _round(self, proportional: Proportional | None = None) -> bool:
+        """Reads everybody once and tells every session; whether anything changed."""
+        changed = self._members.refresh()
+        readings, limit = self._read()
+        if not readings or readings[0].pid != self._members.root:
+            self._alive = False
+            return False
+        before = {reading.pid: reading for reading in self._readings}
+        changed |= any(
+            reading.pid not in before or abs(reading.anon - before[reading.pid].anon) > CHANGE_BYTES
+            for reading in readings
+        )
+        pages = huge_pages() if changed or len(readings) > 1 else self._huge_pages
+        self._interval = self._bounds.update(
+            readings,
+            huge_pages=max(0, pages - self._huge_pages),
+            proportional=proportional,
+            mapped_limit=limit,
+        )
+        self._huge_pages = pages
+        self._readings = readings
+        now_s = time.monotonic()
+        for key, session in self._sessions.items():
+            session.update(now_s, self._interval, readings)
+            if key in self._orders:
+                self._watch.look(
+                    key, session, self._orders[key], at_s=now_s, interval=self._interval, readings=readings
+                )
+        return changed
+
+    def _read(self) -> tuple[list[Reading], int | None]:
+        readings: list[Reading] = []
+        mappings: list[dict[bytes, tuple[int, int]]] = []
+        since = 0
+        for pid, process in list(self._members.processes.items()):
+            try:
+                reading = process.read()
+                if len(self._members.processes) > 1:
+                    mappings.append(process.mappings(reading.file + reading.shmem))
+                    since += process.mapped_since
+            except OSError:
+                self._members.drop(pid)
+                continue
+            if self._borrows(process, reading):
+                reading.anon = reading.file = reading.shmem = 0
+            self._names[pid] = process.name
+            readings.append(reading)
+        limit = self._mapped_limit(mappings)
+        return readings, None if limit is None else limit + since
+
+    def _borrows(self, process: Process, reading: Reading) -> bool:
+        """Until it calls exec, a child of vfork or posix_spawn runs in its parent's memory."""
+        parent = self._members.processes.get(process.parent)
+        return parent is not None and parent.statm == process.statm and reading.faults < BORROWER_FAULTS
+
+    def _mapped_limit(self, mappings: list[dict[bytes, tuple[int, int]]]) -> int | None:
+        """Computed anew only when somebody's mappings were looked up again."""
+        if len(mappings) < 2:
+            return None
+        key = [id(mapping) for mapping in mappings]
+        if key != self._mappings_key:
+            self._mappings_key = key
+            self._mappings = mappings  # kept alive, so that no other comes to have the same id
+            self._mappings_limit = mapped_limit(mappings)
+        return self._mappings_limit
+
+    def _look_closer(self, *, force: bool = False) -> None:
+        """Reads proportional sizes where they could raise a proven figure and the account allows it."""
+        interval = self._interval
+        now_s = time.monotonic()
+        self._account_s += (now_s - self._account_at_s) * PROPORTIONAL_SHARE
+        self._account_s = min(self._account_s, PROPORTIONAL_ACCOUNT_S)
+        self._account_at_s = now_s
+        moving = interval is not None and interval.moving > GAP_BYTES and now_s < self._patient_until_s
+        if interval is None or not self._worthwhile(interval, force):
+            return
+        if not force and (moving or self._account_s <= 0):
+            return
+        self._patient_until_s = now_s + PATIENCE_S
+        signature = [(r.pid, r.anon, r.shmem, r.faults) for r in self._readings]
+        if signature == self._asked:
+            return
+        began_s = time.thread_time()
+        proportional = self._proportional()
+        if proportional:
+            self._round(proportional)
+            # Looking again at a tree that stood still would tell nothing new.
+            still = self._interval is not None and not self._interval.moving
+            self._asked = [(r.pid, r.anon, r.shmem, r.faults) for r in self._readings] if still else None
+        self._account_s -= time.thread_time() - began_s
+
+    def _worthwhile(self, interval: Interval, force: bool) -> bool:
+        gap = interval.held.high - interval.held.low
+        file_gap = interval.file.high - interval.file.low
+        if len(self._readings) < 2 or (gap <= GAP_BYTES and file_gap <= FILE_GAP_BYTES):
+            return False
+        return force or any(session.could_rise(interval, GAP_BYTES) for session in self._sessions.values())
+
+    def _proportional(self) -> Proportional | None:
+        families = [reading.family for reading in self._readings]
+        found = Proportional({}, {}, {}, {})
+        for reading in self._readings:
+            if not reading.resident:
+                found.correction[reading.pid] = found.shmem[reading.pid] = 0
+                continue
+            if families.count(reading.family) == 1 and not reading.shmem and reading.file < FILE_GAP_BYTES:
+                continue
+            try:
+                fields = self._members.processes[reading.pid].proportional()
+            except (OSError, KeyError):
+                return None
+            found.correction[reading.pid] = min(0, fields.get(b"Pss_Anon", 0) - fields.get(b"Anonymous", 0))
+            found.shmem[reading.pid] = fields.get(b"Pss_Shmem", 0)
+            found.file[reading.pid] = fields.get(b"Pss_File", 0)
+            found.private[reading.pid] = min(
+                fields.get(b"Pss_Anon", 0), fields.get(b"Private_Clean", 0) + fields.get(b"Private_Dirty", 0)
+            )
+        return found
+
+    def _count(self) -> int:
+        return len(self._members.processes)
+
+    def _answer(self, value: dict[str, Any]) -> None:
+        try:
+            os.write(self._answers, json.dumps(value).encode() + b"\n")
+        except OSError:
+            self._alive = False
+
+
+def _lives(pid: int) -> bool:
+    with contextlib.suppress(OSError, IndexError), open(f"/proc/{pid}/stat", "rb") as stream:  # noqa: PTH123
+        return stream.read(1024).rsplit(b")", 1)[1].split()[0] not in {b"Z", b"X"}
+    return False
+
+
+def main(arguments: list[str]) -> None:
+    """Leaves the caller's family, so that its `wait` never sees the helper, then runs the loop."""
+    root, commands, answers, events = (int(word) for word in arguments)
+    intermediate = os.getpid()
+    if os.fork():
+        os._exit(0)
+    while os.getppid() == intermediate:
+        time.sleep(0.0005)
+    with contextlib.suppress(KeyboardInterrupt):
+        Loop(root, commands, answers, events).run()
+    sys.stdout.flush()

@@ -1,0 +1,199 @@
+"""Reads one process from /proc. Files that follow a process through exec stay open; a reading takes about 5 µs."""
+
+from __future__ import annotations
+
+import os
+
+from .bounds import PAGE, Reading
+
+SPLIT_STEP_BYTES = 256 * 1024
+"""Shared pages are split into files and shared memory again when they have changed by this much."""
+
+MAPPINGS_STEP_BYTES = 1024 * 1024
+"""The mapped files are looked up again when this much more of them is resident."""
+
+
+class Process:
+    """One process of the tree. Every method raises `OSError` once it is gone."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.name = ""
+        self.parent = 0
+        self.statm = b""
+        self._fds: list[int] = []
+        try:
+            for name in ("stat", "statm", "status"):
+                self._fds.append(os.open(f"/proc/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC))
+        except OSError:
+            self.close()
+            raise
+        self._split: tuple[int, int, int] | None = None
+        self._before: Reading | None = None
+        self._named_family: object = None
+        self._maps_at = -MAPPINGS_STEP_BYTES
+        self._maps: dict[bytes, tuple[int, int]] = {}
+        self.mapped_since = 0
+
+    def close(self) -> None:
+        """Gives the descriptors back."""
+        for descriptor in self._fds:
+            os.close(descriptor)
+        self._fds = []
+
+    def read(self) -> Reading:
+        """Takes one reading; a process that has ended and waits for its parent holds nothing more.
+
+        Raises:
+            OSError: the process is gone.
+        """
+        stat = os.pread(self._fds[0], 1024, 0)
+        # The name may hold blanks and parentheses: fields are counted from the last one that closes.
+        fields = stat[stat.rindex(b")") + 2 :].split()
+        faults = int(fields[7]) + int(fields[9])
+        reaped_faults = int(fields[8]) + int(fields[10])
+        self.parent = int(fields[1])
+        # The place of the stack is drawn anew by exec and inherited by fork. It is 0 once the memory is gone.
+        family: object = (fields[25], fields[24])
+        if fields[25] == b"0":
+            family = self._before.family if self._before else self.pid
+        if fields[0] in {b"Z", b"X"}:
+            return Reading(self.pid, 0, faults=faults, reaped_faults=reaped_faults, family=family)
+        self.statm = os.pread(self._fds[1], 128, 0)
+        sizes = self.statm.split()
+        resident, shared = int(sizes[1]) * PAGE, int(sizes[2]) * PAGE
+        file, shmem = self._split_shared(shared, family)
+        anon = max(0, resident - shared)
+        mark = self._mark(anon, faults)
+        self._before = Reading(
+            self.pid,
+            anon,
+            file=file,
+            shmem=shmem,
+            faults=faults,
+            reaped_faults=reaped_faults,
+            family=family,
+            mark=mark,
+        )
+        return self._before
+
+    def mappings(self, mapped: int) -> dict[bytes, tuple[int, int]]:
+        """Mapped files and shared memory as inode → (first, last) byte offset.
+
+        They are looked up again when `mapped`, the resident bytes of them, has grown; `mapped_since` is by how much it
+        has grown without that.
+        """
+        if mapped - self._maps_at >= max(MAPPINGS_STEP_BYTES, self._maps_at // 8):
+            self._maps_at = mapped
+            self._maps = _mappings(self.pid)
+        self.mapped_since = max(0, mapped - self._maps_at)
+        return self._maps
+
+    def proportional(self) -> dict[bytes, int]:
+        """Fields of `smaps_rollup` in bytes. Opened anew: an open one keeps the address space from before an exec."""
+        descriptor = os.open(f"/proc/{self.pid}/smaps_rollup", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            lines = os.read(descriptor, 4096).splitlines()[1:]
+        finally:
+            os.close(descriptor)
+        return {
+            name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(b":") for line in lines)
+        }
+
+    def high_water(self) -> int:
+        """The process's own high-water mark of resident memory."""
+        return _status_value(os.pread(self._fds[2], 4096, 0), b"VmHWM:")
+
+    def _split_shared(self, shared: int, family: object) -> tuple[int, int]:
+        if family != self._named_family:
+            self._named_family = family
+            self.name = _name(self.pid)
+            self._split = None
+            self._maps_at = -MAPPINGS_STEP_BYTES
+        if self._split is None or abs(shared - self._split[0]) >= SPLIT_STEP_BYTES:
+            status = os.pread(self._fds[2], 4096, 0)
+            self._split = (shared, _status_value(status, b"RssFile:"), _status_value(status, b"RssShmem:"))
+        at, file, shmem = self._split
+        # A small change since the split goes to the larger part.
+        return (file, max(0, shmem + shared - at)) if shmem > file else (max(0, file + shared - at), shmem)
+
+    def _mark(self, anon: int, faults: int) -> int | None:
+        """The high-water mark, read only where far more was faulted in than is there: it bounds such a churn."""
+        before = self._before
+        if before is None or (faults - before.faults) * PAGE < max(0, anon - before.anon) + SPLIT_STEP_BYTES:
+            return None
+        return self.high_water()
+
+
+def mapped_limit(mappings: list[dict[bytes, tuple[int, int]]]) -> int:
+    """The most that processes with these mappings can have mapped together: each file once."""
+    spans: dict[bytes, tuple[int, int]] = {}
+    for mapping in mappings:
+        for inode, (first, last) in mapping.items():
+            known = spans.get(inode, (first, last))
+            spans[inode] = (min(first, known[0]), max(last, known[1]))
+    return sum(last - first for first, last in spans.values())
+
+
+def huge_pages() -> int:
+    """Huge pages that this machine has handed out so far; 0 where it has none."""
+    try:
+        with open("/proc/vmstat", "rb", buffering=0) as stream:  # noqa: PTH123 - hot path
+            text = stream.read(32768)
+    except OSError:
+        return 0
+    return sum(_vmstat(text, name) for name in (b"\nthp_fault_alloc ", b"\nthp_collapse_alloc "))
+
+
+def shared_outside(root: int) -> bool:
+    """Whether the root was forked, without exec, from a process that lives: that one shares memory with the tree."""
+    try:
+        own = Process(root)
+        own_family = own.read().family
+        own.close()
+        parent = Process(own.parent)
+        family = parent.read().family
+        parent.close()
+    except OSError:
+        return False
+    return own_family == family
+
+
+def _vmstat(text: bytes, name: bytes) -> int:
+    at = text.find(name)
+    return int(text[at + len(name) :].split(None, 1)[0]) if at >= 0 else 0
+
+
+def _status_value(status: bytes, field: bytes) -> int:
+    at = status.find(field)
+    return int(status[at + len(field) :].split(None, 1)[0]) * 1024 if at >= 0 else 0
+
+
+def _mappings(pid: int) -> dict[bytes, tuple[int, int]]:
+    with open(f"/proc/{pid}/maps", "rb", buffering=0) as stream:  # noqa: PTH123 - hot path
+        lines = stream.readall().splitlines()
+    found: dict[bytes, tuple[int, int]] = {}
+    for line in lines:
+        addresses, _, offset, device, inode = line.split(None, 5)[:5]
+        if inode == b"0":
+            continue
+        low, _, high = addresses.partition(b"-")
+        first = int(offset, 16)
+        last = first + int(high, 16) - int(low, 16)
+        key = device + b" " + inode
+        known = found.get(key, (first, last))
+        found[key] = (min(first, known[0]), max(last, known[1]))
+    return found
+
+
+def _name(pid: int) -> str:
+    """The program, and for an interpreter the script or module it runs; arguments may hold secrets and stay out."""
+    with open(f"/proc/{pid}/comm", "rb", buffering=0) as stream:  # noqa: PTH123 - likewise
+        name = stream.read(64).strip().decode(errors="replace")
+    with open(f"/proc/{pid}/cmdline", "rb", buffering=0) as stream:  # noqa: PTH123 - likewise
+        words = stream.read(4096).split(b"\0")
+    if len(words) > 2 and words[1] == b"-m":
+        return f"{name} -m {words[2].decode(errors='replace')[:40]}"
+    if name.startswith("python") and len(words) > 1 and words[1] and not words[1].startswith(b"-"):
+        return f"{name} {os.path.basename(words[1]).decode(errors='replace')[:40]}"  # noqa: PTH119 - bytes
+    return name

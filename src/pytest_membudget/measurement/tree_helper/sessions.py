@@ -1,0 +1,144 @@
+"""One open measurement: where it started, how high the tree has been since, who held the most, and the way there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .bounds import Interval, Reading
+
+LONGEST_TIMELINE = 64
+
+
+class Session:
+    """Takes every round between begin and end. All figures are bytes, times are seconds."""
+
+    def __init__(
+        self, start_s: float, root: int, limit: int | None = None, total_limit: int | None = None
+    ) -> None:
+        self.start_s = start_s
+        self.root = root
+        self.limit = limit  # proven growth above which the watchdog speaks
+        self.total_limit = total_limit  # and the same for the whole tree
+        self.warned_s: float | None = None
+        self.runaway = False  # what the watchdog acted against last was a child
+        self.root_start = 0
+        self.last_low = 0
+        self.peak_low = 0
+        self.peak_high = 0
+        self.total_low = 0
+        self.end_low = 0
+        self.others_floor: int | None = None
+        self.missed = 0
+        self.seen: dict[int, int] = {}
+        self.timeline = Timeline()
+        self.rounds = 0
+        self._start_low = self._start_high = self._start_file = self._file_added = 0
+        self._leaving: dict[int, tuple[int, int]] = {}
+
+    def begin_alone(self, interval: Interval, readings: list[Reading], start: int) -> None:
+        """The tree was its root alone and held `start`; the readings may be a little later."""
+        file = readings[0].file if readings else 0
+        self.root_start = start
+        self._start_low = self._start_high = start - file
+        self._start_file = file
+        self._file_added = interval.file_added
+
+    def begin_among(self, interval: Interval, readings: list[Reading]) -> None:
+        """There were other processes; the readings are those of this moment."""
+        self._start_low, self._start_high = interval.held.low, interval.held.high
+        self._start_file = interval.file.low
+        self._file_added = interval.file_added
+        self._leaving = {pid: size for pid, size in interval.leaving.items() if pid != self.root}
+        self.others_floor = self._others(readings)
+        self.root_start = next((r.resident for r in readings if r.pid == self.root), 0)
+
+    @property
+    def start_bytes(self) -> int:
+        """The start, less the processes that were there and have ended."""
+        return self._start_high + self._start_file
+
+    def update(self, at_s: float, interval: Interval, readings: list[Reading]) -> None:
+        """Takes one round."""
+        self.rounds += 1
+        living = {reading.pid for reading in readings}
+        for pid in [pid for pid in self._leaving if pid not in living]:
+            least, most = self._leaving.pop(pid)
+            self._start_high = max(0, self._start_high - least)
+            self._start_low = max(0, self._start_low - most)
+        file_added = interval.file_added - self._file_added
+        low = interval.held.low - self._start_high + min(interval.file.low - self._start_file, file_added)
+        high = interval.held.peak - self._start_low + min(interval.file.peak - self._start_file, file_added)
+        self.last_low = low
+        self.peak_low = max(self.peak_low, low)
+        self.total_low = max(self.total_low, interval.low)
+        self.end_low = interval.low
+        self.missed += interval.missed
+        if not interval.alone:  # of a root alone the kernel's own mark is exact
+            self.peak_high = max(self.peak_high, high, low)
+        if self.others_floor is not None:
+            self.others_floor = min(self.others_floor, self._others(readings))
+        for reading in readings:
+            self.seen[reading.pid] = max(self.seen.get(reading.pid, 0), reading.resident)
+        self.timeline.add(at_s - self.start_s, low)
+
+    def over_limit(self) -> bool:
+        """Whether a watchdog's limit is proven to be exceeded."""
+        above = self.limit is not None and self.peak_low > self.limit
+        return above or (self.total_limit is not None and self.total_low >= self.total_limit)
+
+    def still_over(self, interval: Interval) -> bool:
+        """Whether the tree is above a limit at this moment."""
+        above = self.limit is not None and self.last_low > self.limit
+        return above or (self.total_limit is not None and interval.low >= self.total_limit)
+
+    def could_rise(self, interval: Interval, gap: int) -> bool:
+        """Whether a closer look may raise the proven peak by more than `gap`."""
+        file = min(interval.file.high - self._start_file, interval.file_added - self._file_added)
+        return interval.held.high - self._start_high + file > self.peak_low + gap
+
+    def summary(self) -> dict[str, Any]:
+        """What the measured process is told."""
+        return {
+            "peak_low": self.peak_low,
+            "peak_high": self.peak_high,
+            "total_low": self.total_low,
+            "start": self.start_bytes,
+            "end": self.end_low,
+            "others_floor": self.others_floor,
+            "missed": self.missed,
+            "rounds": self.rounds,
+            "seen": list(self.seen.items()),
+            "timeline": self.timeline.points(),
+        }
+
+    def _others(self, readings: list[Reading]) -> int:
+        """What the other processes hold by themselves; those that share anonymous memory are left out."""
+        families = [reading.family for reading in readings]
+        return sum(r.anon for r in readings if r.pid != self.root and families.count(r.family) == 1)
+
+
+class Timeline:
+    """At most 64 points; where there are more, neighbours merge and the higher one stays."""
+
+    def __init__(self) -> None:
+        self._points: list[tuple[float, int]] = []
+        self._stride_s = 0.0
+
+    def add(self, at_s: float, tree: int) -> None:
+        """Adds a point, in seconds and bytes after the start."""
+        points = self._points
+        if points and at_s - points[-1][0] < self._stride_s:
+            points[-1] = (points[-1][0], max(points[-1][1], tree))
+            return
+        points.append((at_s, tree))
+        if len(points) > LONGEST_TIMELINE:
+            merged = [
+                (first[0], max(first[1], second[1]))
+                for first, second in zip(points[::2], [*points[1::2], points[-1]], strict=False)
+            ]
+            self._points = merged
+            self._stride_s = 2 * (merged[-1][0] - merged[0][0]) / LONGEST_TIMELINE
+
+    def points(self) -> list[tuple[float, int]]:
+        """The points so far, oldest first."""
+        return list(self._points)

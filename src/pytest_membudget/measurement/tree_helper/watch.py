@@ -1,0 +1,83 @@
+"""The watchdog's arm outside: kills a runaway child, and ends a measured process that cannot end itself."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+from typing import Any
+
+from .bounds import Interval, Reading
+from .sessions import Session
+
+LAST_WORDS_S = 20.0
+
+
+class Watch:
+    """Speaks when a session's limit is proven to be exceeded, and acts when nobody listens."""
+
+    def __init__(self, events: int) -> None:
+        self._events = events
+
+    def look(
+        self,
+        key: int,
+        session: Session,
+        orders: dict[str, Any],
+        *,
+        at_s: float,
+        interval: Interval,
+        readings: list[Reading],
+    ) -> None:
+        """Called every round for each session that has orders (`limit`, `total_limit`, `grace_s`, `last_words`)."""
+        if session.warned_s is None:
+            if not session.over_limit():
+                return
+            session.warned_s = at_s
+            self._act(key, session, interval, readings)
+        elif at_s - session.warned_s > orders["grace_s"]:
+            self._end(key, session, orders)
+        elif session.runaway and session.still_over(interval):
+            self._act(key, session, interval, readings)
+
+    def _act(self, key: int, session: Session, interval: Interval, readings: list[Reading]) -> None:
+        children = [reading for reading in readings if reading.pid != session.root and reading.resident]
+        root = next((reading for reading in readings if reading.pid == session.root), None)
+        largest = max(children, key=lambda reading: reading.resident, default=None)
+        own = (root.resident if root else 0) - session.root_start
+        if largest and sum(child.anon for child in children) > own:
+            session.runaway = True
+            with contextlib.suppress(OSError):
+                os.kill(largest.pid, signal.SIGKILL)
+            self._tell("child", key, session, interval, pid=largest.pid, resident=largest.resident)
+        else:
+            session.runaway = False
+            self._tell(
+                "over", key, session, interval, pid=session.root, resident=root.resident if root else 0
+            )
+
+    def _tell(self, event: str, key: int, session: Session, interval: Interval, **holder: int) -> None:
+        facts = {"event": event, "id": key, "peak": session.peak_low, "total": interval.low, **holder}
+        with contextlib.suppress(OSError):
+            os.write(self._events, json.dumps(facts).encode() + b"\n")
+
+    def _end(self, key: int, session: Session, orders: dict[str, Any]) -> None:
+        """Nobody has ended the block within its grace: the last words are spoken, then the process is ended."""
+        if session.runaway:
+            return  # the child is dead; what the block does with that is its own affair
+        facts = {"peak_bytes": session.peak_low, "total_bytes": session.total_low, "pid": session.root}
+        if orders.get("last_words"):
+            with contextlib.suppress(OSError, subprocess.SubprocessError):
+                subprocess.run(
+                    orders["last_words"],
+                    input=json.dumps(facts).encode(),
+                    timeout=LAST_WORDS_S,
+                    check=False,
+                    cwd=orders.get("directory") or None,
+                    env=orders.get("environment") or None,
+                )
+        with contextlib.suppress(OSError):
+            os.kill(session.root, signal.SIGABRT)
+        session.warned_s = float("inf")

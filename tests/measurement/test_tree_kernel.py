@@ -1,0 +1,317 @@
+"""Real process trees of known size, read by the real helper."""
+
+import multiprocessing
+import multiprocessing.forkserver
+import multiprocessing.resource_tracker
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tree_programs import MIB, Fork, Holder, hold, settled, share, touch
+
+from pytest_membudget import measuring
+from pytest_membudget.measurement import sampler
+
+pytestmark = [
+    pytest.mark.kernel,
+    pytest.mark.processes,
+    pytest.mark.skipif(sys.platform != "linux", reason="the tree helper reads /proc"),
+]
+INTERPRETER = 5 * MIB  # what a bare `python -I -S` holds by itself
+
+
+def assert_holds(m, size, *, own=0):
+    """Proven within max(2 MiB, 3%) of what was allocated and the programs' own needs; upper at most half above."""
+    tolerance = max(2 * MIB, size * 3 // 100)
+    assert size - tolerance <= m.peak_bytes <= size + own + tolerance
+    assert size <= m.peak_upper_bytes <= 1.5 * (size + own)
+
+
+def test_a_program_started_with_subprocess():
+    with measuring() as probe:
+        holder = Holder(100 * MIB)
+        settled()
+        holder.release()
+    m = probe.measurement
+    assert_holds(m, 100 * MIB, own=INTERPRETER)
+    assert (m.processes, m.source) == (2, "sampled")
+    assert holder.process.pid in {share.pid for share in m.shares if share.peak_bytes > 100 * MIB}
+    assert abs(m.retained_bytes) < 2 * MIB
+    assert 0 < len(m.timeline) <= 64
+
+
+def test_children_at_different_times_do_not_add_up():
+    with measuring() as probe:
+        for _ in range(3):
+            holder = Holder(80 * MIB)
+            settled()
+            holder.release()
+    assert_holds(probe.measurement, 80 * MIB, own=INTERPRETER)
+
+
+def test_children_at_the_same_time_add_up():
+    with measuring() as probe:
+        holders = [Holder(60 * MIB) for _ in range(3)]
+        settled()
+        for holder in holders:
+            holder.release()
+    assert_holds(probe.measurement, 180 * MIB, own=3 * INTERPRETER)
+    assert probe.measurement.processes == 4
+
+
+def test_a_program_that_is_not_python():
+    with measuring() as probe:
+        # dd fills a buffer of 64 MiB before it writes, and blocks on a pipe that nobody reads yet
+        words = ["dd", "if=/dev/zero", "bs=64M", "count=1", "status=none"]
+        child = subprocess.Popen(words, stdout=subprocess.PIPE)
+        settled()
+        while child.stdout.read(65536):
+            pass
+        child.wait()
+        child.stdout.close()
+    assert_holds(probe.measurement, 64 * MIB, own=6 * MIB)
+
+
+def test_a_grandchild():
+    starter = "import subprocess, sys; subprocess.run([sys.executable, '-I', '-S', '-c', *sys.argv[1:]])"
+    from tree_programs import HOLD
+
+    with measuring() as probe:
+        holder = Holder(100 * MIB, [sys.executable, "-c", starter, HOLD])
+        settled()
+        holder.release()
+    assert_holds(probe.measurement, 100 * MIB, own=4 * INTERPRETER)
+    assert probe.measurement.processes == 3
+
+
+def test_an_orphan_whose_parent_has_left():
+    from tree_programs import HOLD
+
+    leaver = "import subprocess, sys; subprocess.Popen([sys.executable, '-I', '-S', '-c', *sys.argv[1:]])"
+    with measuring() as probe:
+        holder = Holder(100 * MIB, [sys.executable, "-c", leaver, HOLD])
+        holder.process.wait()
+        settled()
+        holder.process.stdin.close()
+        holder.process.stdout.read()  # ends when the orphan does
+        holder.process.stdout.close()
+    assert_holds(probe.measurement, 100 * MIB, own=4 * INTERPRETER)
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver", "fork"])
+def test_multiprocessing(method):
+    context = multiprocessing.get_context(method)
+    ours, theirs = context.Pipe()
+    with measuring() as probe:
+        child = context.Process(target=hold_and_wait, args=(theirs,))
+        child.start()
+        assert ours.recv() == "held"
+        settled()
+        ours.send("go")
+        child.join()
+    multiprocessing.forkserver._forkserver._stop()
+    multiprocessing.resource_tracker._resource_tracker._stop()
+    m = probe.measurement
+    assert 97 * MIB <= m.peak_bytes <= 200 * MIB  # spawn and forkserver bring interpreters of their own
+    assert 100 * MIB <= m.peak_upper_bytes <= 1.5 * max(m.peak_bytes, 100 * MIB)
+    assert m.processes >= 2
+
+
+def hold_and_wait(connection):
+    block = hold(100 * MIB)
+    connection.send("held")
+    connection.recv()
+    block.close()
+
+
+def test_memory_that_forked_children_share_counts_once():
+    block = hold(150 * MIB)
+    with measuring() as probe:
+        children = [Fork(lambda: None) for _ in range(3)]
+        settled()
+        for child in children:
+            child.release()
+    block.close()
+    assert probe.measurement.peak_bytes < 15 * MIB
+    assert probe.measurement.peak_upper_bytes < 30 * MIB
+    assert probe.measurement.processes == 4
+
+
+def test_what_a_forked_child_writes_to_counts_again():
+    block = hold(100 * MIB)
+    with measuring() as probe:
+        children = [Fork(lambda: touch(block, 50 * MIB)) for _ in range(2)]
+        settled()
+        for child in children:
+            child.release()
+    block.close()
+    assert_holds(probe.measurement, 100 * MIB, own=8 * MIB)
+
+
+def test_shared_memory_counts_once():
+    with measuring() as probe:
+        block = share(120 * MIB)
+        children = [Fork(lambda: touch(block)) for _ in range(3)]
+        settled()
+        for child in children:
+            child.release()
+        block.close()
+    assert_holds(probe.measurement, 120 * MIB, own=15 * MIB)
+
+
+def test_a_process_that_was_there_and_ends_leaves_the_start():
+    holder = Holder(100 * MIB)
+    with measuring() as probe:
+        holder.release()
+        settled()
+        block = hold(40 * MIB)
+        settled()
+        block.close()
+    m = probe.measurement
+    assert m.peak_bytes == pytest.approx(40 * MIB, abs=3 * MIB)
+    assert m.start_bytes == pytest.approx(m.end_bytes, abs=3 * MIB)
+
+
+def test_a_process_that_was_there_counts_for_what_it_adds():
+    holder = Holder(100 * MIB)
+    with measuring() as probe:
+        settled()
+    holder.release()
+    assert probe.measurement.peak_bytes < 2 * MIB
+    assert probe.measurement.start_bytes > 100 * MIB
+
+
+def test_a_process_that_outlives_the_block_is_in_its_end():
+    with measuring() as probe:
+        holder = Holder(60 * MIB)
+        settled()
+    holder.release()
+    assert probe.measurement.retained_bytes > 58 * MIB
+
+
+def test_a_child_that_exits_at_once_is_in_the_upper_figure_at_least():
+    with measuring() as probe:
+        for _ in range(5):
+            subprocess.run(["true"], check=True)
+    m = probe.measurement
+    assert m.processes > 1 or m.caveats
+    assert m.peak_bytes <= m.peak_upper_bytes < 40 * MIB
+
+
+def test_the_helper_is_nobody_the_code_under_test_can_meet():
+    code = """
+import os
+from pytest_membudget import measuring
+with measuring():
+    try:
+        os.waitpid(-1, os.WNOHANG)
+    except ChildProcessError:
+        print("nobody")
+"""
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "nobody\n"
+
+
+def helper_pid():
+    return sampler.sampler().pid
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in {"Z", "X"}
+    except OSError:
+        return False
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_killed_helper_is_replaced_once_and_the_block_says_so(caplog):
+    sampler.close_sampler()
+    sampler._keeper.lost = 0
+    with measuring() as probe:
+        first = helper_pid()
+        os.kill(first, signal.SIGKILL)
+        wait_until(lambda: not alive(first))
+        holder = Holder(20 * MIB)
+        holder.release()
+    assert any("was lost" in caveat for caveat in probe.measurement.caveats)
+    with measuring() as probe:
+        assert helper_pid() != first
+        holder = Holder(50 * MIB)
+        settled()
+        holder.release()
+    assert_holds(probe.measurement, 50 * MIB, own=INTERPRETER)
+    assert not any("was lost" in caveat for caveat in probe.measurement.caveats)
+    assert sum("was lost" in record.message for record in caplog.records) == 1
+    sampler._keeper.lost = 0
+
+
+def test_the_helper_goes_with_its_master_even_by_sigkill():
+    code = """
+import sys, time
+from pytest_membudget.measurement import sampler
+print(sampler.sampler().pid, flush=True)
+time.sleep(600)
+"""
+    master = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    helper = int(master.stdout.readline())
+    assert alive(helper)
+    master.kill()
+    master.communicate()
+    wait_until(lambda: not alive(helper))
+
+
+def test_descriptors_that_the_code_under_test_closed_are_left_alone(tmp_path):
+    sampler.close_sampler()
+    sampler._keeper.lost = 0
+    with measuring() as probe:
+        commands = sampler.sampler()._commands
+        os.close(commands)
+        stolen = os.dup2(os.open(tmp_path / "mine", os.O_CREAT | os.O_RDWR), commands)
+        subprocess.run(["true"], check=True)
+    assert stolen == commands
+    assert os.fstat(stolen).st_size == 0
+    assert any("closed by the code under test" in caveat for caveat in probe.measurement.caveats)
+    os.close(stolen)
+    sampler._keeper.lost = 0
+
+
+def test_a_forked_child_measures_with_a_helper_of_its_own():
+    def measured():
+        with measuring() as probe:
+            holder = Holder(30 * MIB)
+            settled()
+            holder.release()
+        sampler.close_sampler()
+        assert probe.measurement.peak_bytes > 28 * MIB
+
+    with measuring():
+        child = os.fork()
+        if child == 0:
+            try:
+                measured()
+                os._exit(0)
+            finally:
+                os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_without_a_helper_children_are_sampled_from_inside(monkeypatch):
+    monkeypatch.setattr(sampler, "sampler", lambda: None)
+    monkeypatch.setattr(sampler, "why_not", lambda: "there is no helper here")
+    with measuring(interval_s=0.01) as probe:
+        holder = Holder(100 * MIB)
+        settled()
+        holder.release()
+    m = probe.measurement
+    assert m.peak_bytes == pytest.approx(103 * MIB, abs=6 * MIB)
+    assert (m.source, m.interval_s) == ("sampled", 0.01)
+    assert m.caveats[0] == "there is no helper here"
