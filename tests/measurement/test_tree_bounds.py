@@ -26,6 +26,7 @@ class Kernel:
         self.faults = {ROOT: 0}
         self.reaped = {ROOT: 0}
         self.zombies = set()
+        self.told = {}  # faults at the last reading
         self.truth_peak = self.truth
         self.root_peak = pages
 
@@ -69,12 +70,15 @@ class Kernel:
             self.allocate(pid, amount)
 
     def end(self, pid, amount):
-        if pid == ROOT:
+        lost = not self.parent[pid] and self.told.get(pid) != self.faults[pid]
+        if pid == ROOT or lost:  # what an orphan did after its last reading is nobody's to tell
             return
         for child in [c for c, parent in self.parent.items() if parent == pid]:
-            self.parent[child] = 0  # an orphan
             if child in self.zombies:
+                self.reaped[pid] += self.faults[child] + self.reaped[child]
                 self._forget(child)
+            else:
+                self.parent[child] = 0  # an orphan
         self.pages[pid] = set()
         self.zombies.add(pid)
         if amount % 2 or not self.parent[pid]:
@@ -92,6 +96,7 @@ class Kernel:
             del table[pid]
 
     def reading(self, pid):
+        self.told[pid] = self.faults[pid]
         return Reading(
             pid,
             len(self.pages[pid]) * PAGE,

@@ -2,11 +2,10 @@
 
 1. `high_water` reads this process: exact, one system call.
 2. `limit` and `cgroups` say how much may be used, `fingerprint` what else may change a figure.
-3. `probe` measures a block that runs here; `growth` repeats a function and says whether it leaks.
-2. `limit` and `cgroups` say how much may be used, `environment` what else may change a figure.
 3. `probe` measures a block that runs here: it opens this process's mark, and asks
 4. `sampler`, which keeps the helper process that watches the tree (`tree_helper`); without one `inside` stands in.
 5. `combine` makes one record of both; `settling` sees to it that what ran before does not change the figure.
+6. `growth` repeats a function and says whether it leaks.
 
 Names are loaded when first used.
 """
@@ -35,9 +34,8 @@ _MODULE_OF = {
     "Probe": "probe",
     "TaskHeap": "growth.task_heap",
     "check_growth": "growth.check",
-    "environment": "fingerprint",
     "close_sampler": "sampler",
-    "environment": "environment",
+    "environment": "fingerprint",
     "high_water_bytes": "high_water",
     "measure": "probe",
     "measuring": "probe",
