@@ -267,7 +267,9 @@ class _Families:
     def _together(
         self, family: object, members: list[Reading], change: _Change, proportional: Proportional | None
     ) -> Span:
-        added = sum(change.anon_growth[member.pid] for member in members)
+        # What a process added before it called exec, or ended, may live on in a child that it had forked.
+        grown = {*change.born, *(member.pid for member in members)}
+        added = sum(change.anon_growth[pid] for pid in grown) + change.unseen
         resident = sum(member.anon for member in members)
         peak = self._high.get(family, resident) + added
         high = min(resident, peak)

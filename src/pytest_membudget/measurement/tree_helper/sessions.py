@@ -77,7 +77,7 @@ class Session:
             self.peak_high = max(self.peak_high, high, low)
         if self.others_floor is not None:
             self.others_floor = min(self.others_floor, self._others(readings))
-        for reading in readings:
+        for reading in (each for each in readings if each.resident):
             self.seen[reading.pid] = max(self.seen.get(reading.pid, 0), reading.resident)
         self.timeline.add(at_s - self.start_s, low)
 
