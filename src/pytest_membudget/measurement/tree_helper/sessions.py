@@ -34,10 +34,12 @@ class Session:
         self.rounds = 0
         self._start_low = self._start_high = self._start_file = self._file_added = 0
         self._leaving: dict[int, tuple[int, int]] = {}
+        self._ended_before: set[int] = set()
 
     def begin_alone(self, interval: Interval, readings: list[Reading], start: int) -> None:
         """The tree was its root alone and held `start`; the readings may be a little later."""
-        file = readings[0].file if readings else 0
+        self._ended_before = {reading.pid for reading in readings if not reading.resident}
+        file = readings[0].file
         self.root_start = start
         self._start_low = self._start_high = start - file
         self._start_file = file
@@ -48,6 +50,7 @@ class Session:
         self._start_low, self._start_high = interval.held.low, interval.held.high
         self._start_file = interval.file.low
         self._file_added = interval.file_added
+        self._ended_before = {reading.pid for reading in readings if not reading.resident}
         self._leaving = {pid: size for pid, size in interval.leaving.items() if pid != self.root}
         self.others_floor = self._others(readings)
         self.root_start = next((r.resident for r in readings if r.pid == self.root), 0)
@@ -77,7 +80,7 @@ class Session:
             self.peak_high = max(self.peak_high, high, low)
         if self.others_floor is not None:
             self.others_floor = min(self.others_floor, self._others(readings))
-        for reading in (each for each in readings if each.resident):
+        for reading in (each for each in readings if each.resident or each.pid not in self._ended_before):
             self.seen[reading.pid] = max(self.seen.get(reading.pid, 0), reading.resident)
         self.timeline.add(at_s - self.start_s, low)
 
