@@ -13,6 +13,7 @@ import pytest
 
 from pytest_membudget.gate import Budget
 from pytest_membudget.measurement import Probe
+from pytest_membudget.plugin.benchmarking import BenchmarkProbe, is_benchmark
 from pytest_membudget.plugin.block import Membudget
 from pytest_membudget.plugin.failure import OverBudget, tell_shortly
 from pytest_membudget.plugin.judging import Judge, Judged, record_of
@@ -43,7 +44,7 @@ class Measuring:
             return (yield)
         item.stash[RECORD] = None
         budget = self._budget_before(item, plan)
-        probe = Probe(item.nodeid, interval_s=self.settings.interval_s, settle=budget != Budget())
+        probe = self._probe(item, budget)
         probe.begin()
         passed = False
         try:
@@ -58,6 +59,12 @@ class Measuring:
             if judged.failed and not self.settings.warn:
                 raise OverBudget(judged.message)
         return result
+
+    def _probe(self, item: pytest.Item, budget: Budget) -> Probe | BenchmarkProbe:
+        benchmark = getattr(item, "funcargs", {}).get("benchmark")
+        if is_benchmark(benchmark):
+            return BenchmarkProbe(benchmark, self.settings.interval_s)
+        return Probe(item.nodeid, interval_s=self.settings.interval_s, settle=budget != Budget())
 
     def _budget_before(self, item: pytest.Item, plan: Plan) -> Budget:
         try:
