@@ -159,3 +159,21 @@ def test_the_hook_is_called_with_the_final_outcome(pytester):
     result = pytester.runpytest("-s")
     result.stdout.fnmatch_lines(["*hook: test_it.py::test_marked passed True*"])
     assert result.stdout.str().count("hook:") == 1
+
+
+def test_the_tables_say_which_tests_left_memory_behind(pytester):
+    pytester.makepyfile(
+        test_it="""
+        kept = []
+
+        def test_keeps():
+            kept.append(bytearray(b"x") * 60_000_000)
+
+        def test_clears():
+            bytearray(b"x") * 60_000_000
+        """
+    )
+    result = pytester.runpytest("--membudget-report=a.json")
+    result.stdout.fnmatch_lines(["Memory that tests left behind", "test_it.py::test_keeps *5*MiB*"])
+    left = json.loads((pytester.path / "a.json").read_text())["left_behind"]
+    assert [each["nodeid"] for each in left] == ["test_it.py::test_keeps"]

@@ -21,6 +21,10 @@ from pytest_membudget.plugin.scales import tables
 from pytest_membudget.plugin.tally import Tally
 from pytest_membudget.records.report import Report
 from pytest_membudget.report import write_report
+from pytest_membudget.stats.task_growth import rank_retained
+
+LEAST_LEFT_BYTES = 1024 * 1024
+"""Less than this is noise of the allocator, not worth a line in the table of what tests left behind."""
 
 
 class Reporting:
@@ -64,6 +68,7 @@ class Reporting:
             environment=environment(),
             tests=self.tally.records,
             scales=tables(self.config),
+            left_behind=rank_retained(self.tally.records, least_bytes=LEAST_LEFT_BYTES),
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         )
         if self.gate is None or self.settings.update_baseline:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from pytest_membudget.records.growth import Growth
+from pytest_membudget.records.growth import Growth, RetainedByTest
 from pytest_membudget.records.judgement import Verdict
 from pytest_membudget.records.measurement import ProcessShare, Source, TimelinePoint
 from pytest_membudget.records.quantities import Bytes, Count, Seconds, SignedBytes
@@ -140,5 +140,6 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     in_flight: tuple[InFlightTable, ...] = ()
     calibrations: tuple[CalibrationPicture, ...] = ()
     baseline: BaselineCheck | None = None
+    left_behind: tuple[RetainedByTest, ...] = ()
     created: str = ""
     caveats: tuple[str, ...] = ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pytest_membudget.records.growth import RetainedByTest
 from pytest_membudget.records.report import BaselineCheck, TestRecord
 from pytest_membudget.report.tables import Column, Row, Table, name, number
 from pytest_membudget.report.wording import (
@@ -107,6 +108,15 @@ def baseline_table(check: BaselineCheck | None) -> Table | None:
         tuple(rows),
         tuple(notes),
     )
+
+
+def left_behind_table(left: Sequence[RetainedByTest]) -> Table | None:
+    """The tests after which the process holds more than before, the largest first."""
+    if not left:
+        return None
+    rows = tuple((each.nodeid, format_size(each.retained_bytes), format_share(each.share)) for each in left)
+    columns = (name("test"), number("left behind"), number("of all"))
+    return Table("left-behind", "Memory that tests left behind", columns, rows)
 
 
 def _test_row(test: TestRecord, verbose: bool) -> Row:
