@@ -6,6 +6,7 @@ import itertools
 import mmap
 import os
 import signal
+import sqlite3
 import threading
 import time
 
@@ -55,6 +56,14 @@ def test_native_memory_that_is_not_freed_is_a_leak():
     assert growth.verdict == "leak"
     assert 40 <= growth.bytes_per_call <= 56
     assert "native" in growth.culprits[0].name
+
+
+def test_a_leak_of_a_compiled_library_names_the_line_that_called_it():
+    database = sqlite3.connect(":memory:")
+    database.execute("create table seen (content blob)")
+    growth = check_growth(lambda: database.execute("insert into seen values (zeroblob(1000))"))
+    assert growth.verdict == "leak"
+    assert growth.culprits[0].name.startswith(f"native code called by {__file__}:")
 
 
 def test_held_mappings_are_a_leak():

@@ -1,0 +1,130 @@
+"""Allocation sites that grow over some further calls: `tracemalloc` for Python's allocators, memray for others."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import tempfile
+import time
+import tracemalloc
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import takewhile
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from pytest_membudget.measurement.growth import rounds
+from pytest_membudget.measurement.growth.rounds import Rounds
+from pytest_membudget.records.growth import Culprit
+
+NATIVE = "native code: memory that no Python allocator handed out"
+
+_FRAMES = 6
+_SHOWN_FRAMES = 3
+_WARM_UP_CALLS = 10
+_CALLS = 500
+_STAGE_S = 0.3
+_TRACING_NOISE_BYTES = 32 << 10
+_OWN_FOLDER = str(Path(__file__).parent)
+
+
+def growing_sites(repeated: Rounds, heap_bytes_per_call: float, most_calls: int) -> list[Culprit]:
+    """Where the heap grows. Figures are scaled to the growth that was measured before.
+
+    A list that was moved as a whole while allocations were traced would else count with all it held.
+    """
+    give_up_at = time.perf_counter() + 2 * _STAGE_S
+    with _traced():
+        repeated.make_calls(min(_WARM_UP_CALLS, most_calls), _STAGE_S)
+        _snapshot()  # fills the caches that a snapshot needs
+        before, held_before_bytes = _snapshot(), _untraced_bytes(repeated)
+        calls = 0
+        while True:  # what grows in rare large steps needs more calls to show
+            calls += repeated.make_calls(min(max(_CALLS, calls, repeated.calls // 16), most_calls), _STAGE_S)
+            native_bytes = _untraced_bytes(repeated) - held_before_bytes
+            native_bytes_per_call = native_bytes / calls if native_bytes > _TRACING_NOISE_BYTES else 0.0
+            traced = _grown_sites(_snapshot(), before, calls)
+            found = sum(site.bytes_per_call for site in traced) + native_bytes_per_call
+            if found > heap_bytes_per_call / 2 or calls >= most_calls or time.perf_counter() > give_up_at:
+                break
+    if native_bytes_per_call > found / 2:
+        traced += _native_sites(repeated, native_bytes_per_call, most_calls)
+    scale = min(1.0, heap_bytes_per_call / found) if found > 0 else 1.0
+    return [replace(site, bytes_per_call=site.bytes_per_call * scale) for site in traced]
+
+
+@contextmanager
+def _traced() -> Iterator[None]:
+    """Traces allocations, with the depth that somebody else chose where they are traced already."""
+    if tracemalloc.is_tracing():
+        yield
+        return
+    tracemalloc.start(_FRAMES)
+    try:
+        yield
+    finally:
+        tracemalloc.stop()
+
+
+def _snapshot() -> tracemalloc.Snapshot:
+    gc.collect()
+    return tracemalloc.take_snapshot()
+
+
+def _untraced_bytes(repeated: Rounds) -> int:
+    """Heap in use beside what is traced and what the tracing takes."""
+    traced_bytes, _ = tracemalloc.get_traced_memory()
+    return repeated.held_bytes() - traced_bytes - tracemalloc.get_tracemalloc_memory()
+
+
+def _grown_sites(now: tracemalloc.Snapshot, before: tracemalloc.Snapshot, calls: int) -> list[Culprit]:
+    return [
+        Culprit("site", name, site.size_diff / calls, site.count_diff / calls)
+        for site in now.compare_to(before, "traceback")
+        if site.size_diff > 0 and (name := _site_name(site.traceback))
+    ]
+
+
+def _site_name(traceback: tracemalloc.Traceback) -> str:
+    return _shown([(frame.filename, frame.lineno) for frame in reversed(list(traceback))])
+
+
+def _shown(frames: Sequence[tuple[str, int]]) -> str:
+    """Writes `file:line < caller:line`, the allocation first; empty for what the tracing itself allocated."""
+    users = list(takewhile(lambda frame: not _is_ours(frame[0]), frames))
+    if len(users) < len(frames) and frames[len(users)][0] != rounds.__file__:
+        return ""
+    return " < ".join(f"{file}:{line}" for file, line in users[:_SHOWN_FRAMES])
+
+
+def _is_ours(filename: str) -> bool:
+    return filename == tracemalloc.__file__ or filename.startswith(_OWN_FOLDER)
+
+
+def _native_sites(repeated: Rounds, native_bytes_per_call: float, most_calls: int) -> list[Culprit]:
+    """The Python lines that called the native code; `NATIVE` where nothing tells them.
+
+    memray sees what compiled libraries allocate. It does not see calls through a pointer (`ctypes`), and only one of
+    its trackers may be active in a process.
+    """
+    with contextlib.suppress(ImportError, OSError, RuntimeError):
+        memray = importlib.import_module("memray")
+        with tempfile.TemporaryDirectory(prefix="membudget-") as folder:
+            capture = Path(folder, "capture")
+            with memray.Tracker(capture):
+                calls = repeated.make_calls(min(_CALLS, most_calls), _STAGE_S)
+            sizes: Counter[str] = Counter()
+            with memray.FileReader(capture) as reader:
+                for record in reader.get_leaked_allocation_records(merge_threads=True):
+                    frames = record.stack_trace(max_stacks=_FRAMES)
+                    sizes[_shown([(file, line) for _, file, line in frames])] += record.size
+        del sizes[""]
+        native = [
+            Culprit("site", f"native code called by {name}", size / calls) for name, size in sizes.items()
+        ]
+        if sum(site.bytes_per_call for site in native) > native_bytes_per_call / 2:
+            return native
+    return [Culprit("site", NATIVE, native_bytes_per_call)]
