@@ -25,6 +25,7 @@ from collections.abc import Iterable
 
 PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 HUGE_PAGE = 2 * 1024 * 1024
+PAGES_MAPPED_AT_ONCE = 16
 
 
 class Reading:
@@ -284,12 +285,11 @@ class _Families:
             dropped = sum(max(0, change.before[m.pid].anon - m.anon) for m in members)
             unique = sum(member.anon + self._correction[member.pid] for member in members)
             if not self._shared_outside:
-                rounding = len(members) * PAGE
-                high = min(high, unique + added + dropped + rounding)
+                high = min(resident, unique + added + dropped + len(members) * PAGE)
         if all(pid in self._correction for pid in settled):
             low = max(low, sum(size + self._correction[pid] for pid, size in settled.items()))
-        self._high[family] = high
-        return Span(min(low, high), high, peak)
+        self._high[family] = high = max(low, high)
+        return Span(low, high, peak)
 
 
 class _Mapped:
@@ -339,12 +339,13 @@ class _Mapped:
 def _anonymous(faulted: int, reading: Reading, earlier: Reading | None) -> int:
     """The part of what was faulted in that may be anonymous memory: the rest is mapped now and was not before.
 
-    A fault may map several pages of a file at once, which would hide as much anonymous memory that came and went
-    meanwhile; the process's high-water mark shows it.
+    One fault maps up to 16 pages of a file, and one page of shared memory where it is written to. Where it is only read
+    more come at once and hide as much anonymous memory that came and went; the process's high-water mark shows that.
     """
-    mapped = reading.file + reading.shmem - (earlier.file + earlier.shmem if earlier else 0)
+    file = reading.file - (earlier.file if earlier else 0)
+    shmem = reading.shmem - (earlier.shmem if earlier else 0)
     hidden = reading.mark - reading.resident if reading.mark is not None else 0
-    return max(0, faulted - max(0, mapped), min(faulted, hidden))
+    return max(0, faulted - max(0, file) // PAGES_MAPPED_AT_ONCE - max(0, shmem), min(faulted, hidden))
 
 
 def _faulted(faults: int, huge_pages: int) -> int:
