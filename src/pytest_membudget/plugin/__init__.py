@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_membudget.plugin import options
+from pytest_membudget.plugin import marked, options, roles
 
 if TYPE_CHECKING:
     from pytest_membudget.plugin.block import Membudget
@@ -58,13 +58,11 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> Generator[None, int,
 
 def pytest_configure(config: pytest.Config) -> None:
     """Reads the options, and starts what they ask for."""
-    from pytest_membudget.plugin import markers, shared
-
-    for description in markers.DESCRIPTIONS:
+    for description in marked.DESCRIPTIONS:
         config.addinivalue_line("markers", description)
     settings = config.stash[_SETTINGS] = options.read_settings(config)
     config.stash[_ERRORS] = []
-    if shared.is_controller(config):
+    if roles.is_controller(config):
         from pytest_membudget.plugin import session, xdist
 
         session.start_reporting(config, settings)
@@ -87,10 +85,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Reads the markers of what is going to run, and starts measuring where there are any."""
-    from pytest_membudget.plugin import plan
-
     settings, errors = config.stash[_SETTINGS], config.stash[_ERRORS]
-    if settings.measure_all or errors or any(map(plan.is_marked, items)):
+    if settings.measure_all or errors or any(map(marked.is_marked, items)):
         from pytest_membudget.plugin import session
 
         session.plan_tests(config, items, settings, errors)
@@ -114,12 +110,12 @@ def memory_scale(request: pytest.FixtureRequest) -> Scale:
 
 @pytest.fixture(scope="session")
 def _membudget_files(pytestconfig: pytest.Config) -> Iterator[SyntheticFiles]:
-    from pytest_membudget.plugin.shared import is_fresh, is_worker, shared_folder
+    from pytest_membudget.plugin.shared import shared_folder
     from pytest_membudget.plugin.synthetic import SyntheticFiles
 
     files = SyntheticFiles(shared_folder(pytestconfig) / "files")
     yield files
-    if not (is_worker(pytestconfig) or is_fresh(pytestconfig)):
+    if not (roles.is_worker(pytestconfig) or roles.is_fresh(pytestconfig)):
         files.remove()
 
 

@@ -19,8 +19,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from pytest_membudget.plugin.orders import CHILD_PLUGIN, VARIABLE, Orders, Purpose
-from pytest_membudget.plugin.shared import is_worker, shared_folder, temporary_folders
+from pytest_membudget.plugin.orders import VARIABLE, Orders, Purpose
+from pytest_membudget.plugin.roles import CHILD_PLUGIN, is_worker
+from pytest_membudget.plugin.shared import shared_folder, temporary_folders
 
 _LAST_WORDS = 2000
 

@@ -6,6 +6,7 @@ import pytest
 
 from pytest_membudget.errors import MembudgetError
 from pytest_membudget.gate import (
+    DEFAULT_TOLERANCE,
     Judgement,
     check_environment,
     compare_test,
@@ -34,6 +35,7 @@ class Gate:
         """
         assert settings.baseline is not None
         self.settings = settings
+        self.tolerance = settings.tolerance or DEFAULT_TOLERANCE
         self.path = settings.baseline
         self.baseline = self._load()
         self.foreign: tuple[str, ...] = ()
@@ -74,7 +76,7 @@ class Gate:
         peak_bytes = record.peak_upper_bytes if self.settings.strict else record.peak_bytes
         assert peak_bytes is not None
         samples: list[int] = []
-        tolerance, wanted = self.settings.tolerance, self.settings.samples
+        tolerance, wanted = self.tolerance, self.settings.samples
         while next_step(base, peak_bytes, samples, tolerance=tolerance, wanted=wanted) == "rerun":
             sample = fresh_peak_bytes(item)
             if sample is None:
@@ -91,9 +93,9 @@ class Gate:
         if self.baseline is None:
             return None
         matching = match_baseline(
-            self.baseline, report.tests, whole_suite=whole_suite, tolerance=self.settings.tolerance
+            self.baseline, report.tests, whole_suite=whole_suite, tolerance=self.tolerance
         )
-        share, absolute_bytes = self.settings.tolerance
+        share, absolute_bytes = self.tolerance
         return BaselineCheck(
             path=str(self.path),
             tolerance=f"{share:.3g} of the baseline + {absolute_bytes} B",
@@ -112,9 +114,7 @@ class Gate:
         Raises:
             OSError: it cannot be written.
         """
-        made = make_baseline(
-            report, self.baseline, tolerance=self.settings.tolerance, whole_suite=whole_suite
-        )
+        made = make_baseline(report, self.baseline, tolerance=self.tolerance, whole_suite=whole_suite)
         save_baseline(made, self.path)
         return f"baseline: {self.path} ({len(made.tests)} tests)"
 

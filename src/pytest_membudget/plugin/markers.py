@@ -22,19 +22,6 @@ SPELLINGS = {
     "memory_scales": '@pytest.mark.memory_scales("micro", "small", law="linear", at_most="8 B/B")',
 }
 
-DESCRIPTIONS = (
-    (
-        "memory_budget(peak, total=None, retained=None, isolate=False, hard=False, timeout_s=None): fail the test when "
-        "its process tree rises by more than peak above its start; a size is text such as '200 MiB', bytes, a function, "
-        "or 'estimate'; isolate runs it in a fresh interpreter, hard ends it as soon as it is over"
-    ),
-    "memory_growth(per_call='0 B', timeout_s=10): repeat the test and fail it when memory grows by more per call",
-    (
-        "memory_scales(*names, law=None, at_most=None): run the test once for each scale, which it takes as memory_scale; "
-        "law is 'flat' or 'linear', at_most the largest slope, such as '8 B/B'"
-    ),
-)
-
 
 class BudgetMark(NamedTuple):
     """A `memory_budget` marker."""

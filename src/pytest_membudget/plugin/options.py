@@ -11,11 +11,12 @@ import argparse
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import pytest
 
-from pytest_membudget.units import Tolerance, parse_share, parse_size, parse_tolerance
+if TYPE_CHECKING:
+    from pytest_membudget.units import Tolerance
 
 REPORT_ENDINGS = (".md", ".json", ".html")
 
@@ -104,7 +105,7 @@ class Settings(NamedTuple):
     strict: bool
     baseline: Path | None
     update_baseline: bool
-    tolerance: Tolerance
+    tolerance: Tolerance | None
     samples: int
     samples_given: bool
     scales: tuple[str, ...]
@@ -181,7 +182,7 @@ def read_settings(config: pytest.Config) -> Settings:
         strict=bool(value["membudget_strict"]),
         baseline=value["membudget_baseline"],
         update_baseline=update,
-        tolerance=value["membudget_tolerance"] or parse_tolerance("10% + 1 MiB"),
+        tolerance=value["membudget_tolerance"],
         samples=5 if value["membudget_samples"] is None else value["membudget_samples"],
         samples_given=value["membudget_samples"] is not None,
         scales=value["membudget_scales"] or (),
@@ -217,7 +218,7 @@ def _read(option: Option, config: pytest.Config) -> Any:
     try:
         if option.kind == "reports":
             return _read_reports(given, folder)
-        return folder / given if option.kind == "path" else _READERS[option.kind](given)
+        return folder / given if option.kind == "path" else _read_text(option.kind, given)
     except ValueError as error:
         raise pytest.UsageError(f"{written}: {error}") from None
 
@@ -246,6 +247,20 @@ def _read_reports(words: Sequence[str], folder: Path) -> tuple[Path, ...] | None
     return tuple(folder / path for path in paths)
 
 
+def _read_text(kind: Kind, text: str) -> Any:
+    from pytest_membudget import units  # compiles patterns, which a session without options need not pay
+
+    readers: dict[Kind, Callable[[str], Any]] = {
+        "size": units.parse_size,
+        "share": units.parse_share,
+        "tolerance": units.parse_tolerance,
+        "count": _read_count,
+        "milliseconds": _read_milliseconds,
+        "names": _read_names,
+    }
+    return readers[kind](text)
+
+
 def _read_count(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= 1000:
         raise ValueError(f"{text!r} is not a count from 1 to 1000; write a whole number such as 5")
@@ -268,13 +283,3 @@ def _read_names(text: str) -> tuple[str, ...]:
     if not all(names):
         raise ValueError(f"{text!r} holds an empty name; write names with commas between them: micro,small")
     return names
-
-
-_READERS: dict[Kind, Callable[[str], Any]] = {
-    "size": parse_size,
-    "share": parse_share,
-    "tolerance": parse_tolerance,
-    "count": _read_count,
-    "milliseconds": _read_milliseconds,
-    "names": _read_names,
-}

@@ -9,8 +9,6 @@ from typing import Literal, NamedTuple
 VARIABLE = "PYTEST_MEMBUDGET_FRESH"
 """The environment variable that carries the orders; taken out at once, so that no grandchild obeys them."""
 
-CHILD_PLUGIN = "pytest_membudget.plugin.child"
-
 Purpose = Literal["isolate", "sample", "memray"]
 
 

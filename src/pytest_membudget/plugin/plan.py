@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from pytest_membudget.plugin.marked import is_marked
 from pytest_membudget.plugin.markers import (
     READERS,
     SPELLINGS,
@@ -18,7 +19,6 @@ from pytest_membudget.plugin.markers import (
 from pytest_membudget.plugin.rules import check_rule
 
 _MOST_ERRORS = 20
-_ASKING_FIXTURES = frozenset({"membudget", "memory_scale"})
 
 
 class Plan(NamedTuple):
@@ -36,13 +36,6 @@ class Plan(NamedTuple):
 
 PLAN = pytest.StashKey[Plan]()
 _EVERY_TEST = Plan()
-
-
-def is_marked(item: pytest.Item) -> bool:
-    """Whether a marker or a fixture asks for this test to be measured (about 2 µs)."""
-    return any(mark.name in READERS for mark in item.iter_markers()) or not _ASKING_FIXTURES.isdisjoint(
-        getattr(item, "fixturenames", ())
-    )
 
 
 def make_plans(items: Iterable[pytest.Item], errors: list[str], *, measure_all: bool) -> int:

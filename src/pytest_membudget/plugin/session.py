@@ -12,7 +12,7 @@ from pytest_membudget.plugin.options import Settings
 from pytest_membudget.plugin.orders import Purpose
 from pytest_membudget.plugin.plan import make_plans
 from pytest_membudget.plugin.reporting import Reporting
-from pytest_membudget.plugin.shared import is_controller, is_fresh, is_worker
+from pytest_membudget.plugin.roles import is_controller, is_fresh, is_worker
 from pytest_membudget.plugin.xdist import tell_controller
 from pytest_membudget.report import check_report_path
 

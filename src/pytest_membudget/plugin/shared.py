@@ -6,22 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_membudget.plugin.orders import CHILD_PLUGIN
-
-
-def is_worker(config: pytest.Config) -> bool:
-    """Whether this is one of pytest-xdist's workers, whose controller does the telling."""
-    return hasattr(config, "workerinput")
-
-
-def is_controller(config: pytest.Config) -> bool:
-    """Whether this process only hands tests to pytest-xdist's workers."""
-    return config.getoption("dist", "no") != "no" and not is_worker(config)
-
-
-def is_fresh(config: pytest.Config) -> bool:
-    """Whether this interpreter was started for one test, by a session that does the telling."""
-    return config.pluginmanager.has_plugin(CHILD_PLUGIN)
+from pytest_membudget.plugin.roles import is_fresh, is_worker
 
 
 def shared_folder(config: pytest.Config) -> Path:
