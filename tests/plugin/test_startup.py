@@ -2,7 +2,16 @@
 
 import sys
 
-HEAVY = ["msgspec", "psutil", "memray", "numpy", "tabulate", "jinja2", "pytest_membudget.measurement", "pytest_membudget.records"]
+HEAVY = [
+    "msgspec",
+    "psutil",
+    "memray",
+    "numpy",
+    "tabulate",
+    "jinja2",
+    "pytest_membudget.measurement",
+    "pytest_membudget.records",
+]
 
 
 def test_nothing_is_imported_and_registered_until_a_feature_is_used(pytester):
