@@ -13,6 +13,7 @@ import pytest
 
 from pytest_membudget.gate import Budget
 from pytest_membudget.measurement import Probe
+from pytest_membudget.measurement.settling import trim
 from pytest_membudget.plugin.benchmarking import BenchmarkProbe, is_benchmark
 from pytest_membudget.plugin.block import Membudget
 from pytest_membudget.plugin.failure import OverBudget, tell_shortly
@@ -64,7 +65,11 @@ class Measuring:
         benchmark = getattr(item, "funcargs", {}).get("benchmark")
         if is_benchmark(benchmark):
             return BenchmarkProbe(benchmark, self.settings.interval_s)
-        return Probe(item.nodeid, interval_s=self.settings.interval_s, settle=budget != Budget())
+        judged = budget != Budget() or self.settings.baseline is not None
+        if not judged:
+            # A full collection is too dear for every test; giving freed memory back takes microseconds.
+            trim()
+        return Probe(item.nodeid, interval_s=self.settings.interval_s, settle=judged)
 
     def _budget_before(self, item: pytest.Item, plan: Plan) -> Budget:
         try:
