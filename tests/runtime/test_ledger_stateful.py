@@ -123,7 +123,8 @@ TestGivenBudget.settings = settings(max_examples=60, stateful_step_count=40, dea
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 class TestLedgerAtLength(LedgerMachine.TestCase):
     settings = settings(
-        max_examples=3000, stateful_step_count=80, deadline=None, suppress_health_check=list(HealthCheck)
+        max_examples=600, stateful_step_count=80, deadline=None, suppress_health_check=list(HealthCheck)
     )

@@ -109,5 +109,6 @@ TestTheorem.settings = settings(max_examples=100, stateful_step_count=40, deadli
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 class TestTheoremAtLength(Machine.TestCase):
-    settings = settings(max_examples=2000, stateful_step_count=60, deadline=None)
+    settings = settings(max_examples=600, stateful_step_count=60, deadline=None)
