@@ -5,7 +5,8 @@
 3. `probe` measures a block that runs here: it opens this process's mark, and asks
 4. `sampler`, which keeps the helper process that watches the tree (`tree_helper`); without one `inside` stands in.
 5. `combine` makes one record of both; `settling` sees to it that what ran before does not change the figure.
-6. `growth` repeats a function and says whether it leaks.
+6. `watchdog` ends a block that outgrows its limit while it runs.
+7. `growth` repeats a function and says whether it leaks.
 
 Names are loaded when first used.
 """
@@ -29,13 +30,19 @@ if TYPE_CHECKING:
     from pytest_membudget.measurement.probe import measure as measure
     from pytest_membudget.measurement.probe import measuring as measuring
     from pytest_membudget.measurement.sampler import close_sampler as close_sampler
+    from pytest_membudget.measurement.watchdog import Bite as Bite
+    from pytest_membudget.measurement.watchdog import Watchdog as Watchdog
+    from pytest_membudget.measurement.watchdog import forget_frames as forget_frames
 
 _MODULE_OF = {
+    "Bite": "watchdog",
     "Probe": "probe",
     "TaskHeap": "growth.task_heap",
+    "Watchdog": "watchdog",
     "check_growth": "growth.check",
     "close_sampler": "sampler",
     "environment": "fingerprint",
+    "forget_frames": "watchdog",
     "high_water_bytes": "high_water",
     "measure": "probe",
     "measuring": "probe",

@@ -33,6 +33,8 @@ class InsideSampler:
         self._names: dict[int, str] = {}
         self._timeline: list[tuple[float, int]] = []
         self._others_floor: int | None = None
+        self.latest_bytes = 0
+        """The tree in the last sample."""
 
     def start(self) -> None:
         """Takes the start and begins to sample."""
@@ -70,7 +72,7 @@ class InsideSampler:
 
     def _note(self) -> None:
         low, high = self._sample()
-        self._end = low
+        self._end = self.latest_bytes = low
         self._total_low = max(self._total_low, low)
         self._peak_low = max(self._peak_low, low - self._start_high)
         self._peak_high = max(self._peak_high, high - self._start_low)

@@ -175,7 +175,13 @@ class Loop:
             session.update(now_s, self._interval, readings)
             if key in self._orders:
                 self._watch.look(
-                    key, session, self._orders[key], at_s=now_s, interval=self._interval, readings=readings
+                    key,
+                    session,
+                    self._orders[key],
+                    at_s=now_s,
+                    interval=self._interval,
+                    readings=readings,
+                    names=self._names,
                 )
         return changed
 

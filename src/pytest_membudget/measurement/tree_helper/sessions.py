@@ -89,6 +89,10 @@ class Session:
         above = self.limit is not None and self.peak_low > self.limit
         return above or (self.total_limit is not None and self.total_low >= self.total_limit)
 
+    def grown(self, reading: Reading) -> int:
+        """What a process other than the root holds above the start."""
+        return max(0, reading.resident - self._leaving.get(reading.pid, (0, 0))[1])
+
     def still_over(self, interval: Interval) -> bool:
         """Whether the tree is above a limit at this moment."""
         above = self.limit is not None and self.last_low > self.limit

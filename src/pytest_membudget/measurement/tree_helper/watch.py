@@ -30,35 +30,38 @@ class Watch:
         at_s: float,
         interval: Interval,
         readings: list[Reading],
+        names: dict[int, str],
     ) -> None:
         """Called every round for each session that has orders (`limit`, `total_limit`, `grace_s`, `last_words`)."""
         if session.warned_s is None:
             if not session.over_limit():
                 return
             session.warned_s = at_s
-            self._act(key, session, interval, readings)
+            self._act(key, session, interval, readings, names)
         elif at_s - session.warned_s > orders["grace_s"]:
             self._end(key, session, orders)
         elif session.runaway and session.still_over(interval):
-            self._act(key, session, interval, readings)
+            self._act(key, session, interval, readings, names)
 
-    def _act(self, key: int, session: Session, interval: Interval, readings: list[Reading]) -> None:
+    def _act(
+        self, key: int, session: Session, interval: Interval, readings: list[Reading], names: dict[int, str]
+    ) -> None:
         children = [reading for reading in readings if reading.pid != session.root and reading.resident]
-        root = next((reading for reading in readings if reading.pid == session.root), None)
-        largest = max(children, key=lambda reading: reading.resident, default=None)
-        own = (root.resident if root else 0) - session.root_start
-        if largest and sum(child.anon for child in children) > own:
+        grown = {child.pid: session.grown(child) for child in children}
+        largest = max(children, key=lambda child: grown[child.pid], default=None)
+        own = (
+            sum(reading.resident for reading in readings if reading.pid == session.root) - session.root_start
+        )
+        if largest and sum(grown.values()) > own:
             session.runaway = True
             with contextlib.suppress(OSError):
                 os.kill(largest.pid, signal.SIGKILL)
-            self._tell("child", key, session, interval, pid=largest.pid, resident=largest.resident)
+            self._tell("child", key, session, interval, pid=largest.pid, name=names.get(largest.pid, ""))
         else:
             session.runaway = False
-            self._tell(
-                "over", key, session, interval, pid=session.root, resident=root.resident if root else 0
-            )
+            self._tell("over", key, session, interval, pid=session.root)
 
-    def _tell(self, event: str, key: int, session: Session, interval: Interval, **holder: int) -> None:
+    def _tell(self, event: str, key: int, session: Session, interval: Interval, **holder: object) -> None:
         facts = {"event": event, "id": key, "peak": session.peak_low, "total": interval.low, **holder}
         with contextlib.suppress(OSError):
             os.write(self._events, json.dumps(facts).encode() + b"\n")
