@@ -1,7 +1,9 @@
 from pytest_membudget._version import __version__ as __version__
 from pytest_membudget.calibration import Calibration as Calibration
+from pytest_membudget.calibration import calibrate as calibrate
 from pytest_membudget.calibration import fit_points as fit_points
 from pytest_membudget.calibration import load_calibration as load_calibration
+from pytest_membudget.errors import CalibrationError as CalibrationError
 from pytest_membudget.errors import IsolatedCrashError as IsolatedCrashError
 from pytest_membudget.errors import MeasurementError as MeasurementError
 from pytest_membudget.errors import MembudgetError as MembudgetError

@@ -64,3 +64,11 @@ class WatchdogStop(BaseException):
 
     Not an `Exception`, so that `except Exception` in the code under test cannot swallow it.
     """
+
+
+class CalibrationError(MembudgetError, RuntimeError):
+    """A function could not be calibrated, or only in part; `partial` is what was learned before, or `None`."""
+
+    def __init__(self, message: str, partial: object = None) -> None:
+        super().__init__(message)
+        self.partial = partial

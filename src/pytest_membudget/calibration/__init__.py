@@ -1,36 +1,66 @@
 """Learn: from measured runs to predictions that state their confidence.
 
-1. `fit_points` turns (size, peak) figures into a `Calibration`: γ, overhead, a central estimate and a bound;
-2. a calibration is saved as JSON and found again by `load_calibration`;
-3. `scales` run one job at several sizes, fit its law of growth, and foretell the next size before it runs.
+1. `calibrate` runs a function on files of several sizes, each run in a fresh interpreter; `fit_points` takes figures
+   that one has already;
+2. either gives a `Calibration`: γ, overhead, a central estimate and a bound, and an estimator that starts from them;
+3. it is kept as JSON, by path or by name in the project, and `check_fresh` says whether it still holds;
+4. `calibrate_in_flight` finds the largest number of tasks in flight that stays under a share of the limit;
+5. `scales` run one job at several sizes, fit its law of growth, and foretell the next size before it runs.
+
+Names are loaded when first used, because fresh interpreters import from here.
 """
 
 from __future__ import annotations
 
-from pytest_membudget.calibration.model import Calibration, fit_points, load_calibration
-from pytest_membudget.calibration.scales import (
-    PRESETS,
-    assert_law,
-    check_law,
-    chosen_scales,
-    configured_scales,
-    default_scales,
-    fit_law,
-    predict_next,
-    scale_row,
-)
+import importlib
+from typing import TYPE_CHECKING, Any
 
-__all__ = [
-    "PRESETS",
-    "Calibration",
-    "assert_law",
-    "check_law",
-    "chosen_scales",
-    "configured_scales",
-    "default_scales",
-    "fit_law",
-    "fit_points",
-    "load_calibration",
-    "predict_next",
-    "scale_row",
-]
+if TYPE_CHECKING:
+    from pytest_membudget.calibration.campaign import calibrate as calibrate
+    from pytest_membudget.calibration.growth_law import assert_law as assert_law
+    from pytest_membudget.calibration.growth_law import check_law as check_law
+    from pytest_membudget.calibration.growth_law import fit_law as fit_law
+    from pytest_membudget.calibration.growth_law import predict_next as predict_next
+    from pytest_membudget.calibration.model import Calibration as Calibration
+    from pytest_membudget.calibration.model import fit_points as fit_points
+    from pytest_membudget.calibration.model import load_calibration as load_calibration
+    from pytest_membudget.calibration.scales import run_scales as run_scales
+    from pytest_membudget.calibration.scales import scale_row as scale_row
+    from pytest_membudget.calibration.shapes import PRESETS as PRESETS
+    from pytest_membudget.calibration.shapes import chosen_scales as chosen_scales
+    from pytest_membudget.calibration.shapes import configured_scales as configured_scales
+    from pytest_membudget.calibration.shapes import default_scales as default_scales
+    from pytest_membudget.calibration.store import check_fresh as check_fresh
+    from pytest_membudget.calibration.store import named_calibration as named_calibration
+    from pytest_membudget.calibration.store import save_named as save_named
+
+_MODULE_OF = {
+    "PRESETS": "shapes",
+    "Calibration": "model",
+    "assert_law": "growth_law",
+    "calibrate": "campaign",
+    "check_fresh": "store",
+    "check_law": "growth_law",
+    "chosen_scales": "shapes",
+    "configured_scales": "shapes",
+    "default_scales": "shapes",
+    "fit_law": "growth_law",
+    "fit_points": "model",
+    "load_calibration": "model",
+    "named_calibration": "store",
+    "predict_next": "growth_law",
+    "run_scales": "scales",
+    "save_named": "store",
+    "scale_row": "scales",
+}
+
+__all__ = sorted(_MODULE_OF)  # noqa: PLE0605 - every name is text
+
+
+def __getattr__(name: str) -> Any:
+    module = _MODULE_OF.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    globals()[name] = value
+    return value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -16,11 +17,15 @@ from pytest_membudget.stats.bounds import rate_interval
 from pytest_membudget.stats.fitting import PeakFit, fit_peaks
 from pytest_membudget.units import Size, parse_share, parse_size
 
+if TYPE_CHECKING:
+    from pytest_membudget.runtime.estimator import MemoryEstimator
+    from pytest_membudget.stats.learning import Aim
+
 EXTRAPOLATION = 1.25
 """A size beyond this multiple of the largest calibrated size is extrapolated."""
 
 _CURVE_POINTS = 24
-_LEAST_POINTS = 3
+LEAST_POINTS = 3
 
 
 class Calibration:
@@ -114,6 +119,22 @@ class Calibration:
         """Each size predicted from the others alone; `None` with fewer than three sizes."""
         return _leave_one_size_out(self.points, self.content, self.confidence)
 
+    def estimator(self, aim: Aim = "safe") -> MemoryEstimator:
+        """An estimator that starts from these points and learns from every task it is told of.
+
+        "safe" allocates so that few tasks run out; "cheap" so that the expected waste, failed attempts
+        included, is least, which is for callers who can retry.
+        """
+        from pytest_membudget.runtime.estimator import MemoryEstimator
+        from pytest_membudget.stats.learning import AllocationLearner
+
+        if aim not in ("safe", "cheap"):
+            raise UsageError(f'aim={aim!r} is neither "safe" nor "cheap"')
+        learner = AllocationLearner(aim=aim)
+        for point, duration_s in zip(self.points, self._durations(), strict=True):
+            learner.observe(*point, duration_s)
+        return MemoryEstimator(self.gamma, self.overhead_bytes, self.base_bytes, learner=learner)
+
     def picture(self, name: str = "") -> CalibrationPicture:
         """The calibration as a report shows it."""
         last = EXTRAPOLATION * self.max_size_bytes
@@ -138,6 +159,9 @@ class Calibration:
         from pytest_membudget.records.storage import encode_json, write_atomically
 
         write_atomically(path, encode_json(self.file))
+
+    def _durations(self) -> Sequence[float | None]:
+        return self.file.durations_s or (None,) * len(self.points)
 
     def __repr__(self) -> str:
         return (
@@ -195,9 +219,9 @@ def _whole(size: Size | float) -> int:
 
 
 def _check(file: CalibrationFile) -> None:
-    if len(file.points) < _LEAST_POINTS:
+    if len(file.points) < LEAST_POINTS:
         raise UsageError(
-            f"{len(file.points)} points say nothing of the scatter; measure at least {_LEAST_POINTS} tasks"
+            f"{len(file.points)} points say nothing of the scatter; measure at least {LEAST_POINTS} tasks"
         )
     for name, share in (("content", file.content), ("confidence", file.confidence)):
         if not 0 < share < 1:
@@ -212,12 +236,12 @@ def _leave_one_size_out(
     points: Sequence[CalibrationPoint], content: float, confidence: float
 ) -> CalibrationQuality | None:
     sizes = sorted({point.size_bytes for point in points})
-    if len(sizes) < _LEAST_POINTS:
+    if len(sizes) < LEAST_POINTS:
         return None
     errors, bounds, peaks, under = [], 0.0, 0.0, 0
     for left_out in sizes:
         rest = [point for point in points if point.size_bytes != left_out]
-        if len(rest) < _LEAST_POINTS:
+        if len(rest) < LEAST_POINTS:
             continue
         fit: PeakFit = fit_peaks(rest)
         seen = max((point.peak_bytes for point in rest if point.size_bytes <= left_out), default=0)

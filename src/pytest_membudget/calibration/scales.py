@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from pytest_membudget.calibration.growth_law import (
     assert_law,
@@ -15,7 +16,7 @@ from pytest_membudget.calibration.shapes import PRESETS, chosen_scales, configur
 from pytest_membudget.gate import TARGET_SHARE, status_of
 from pytest_membudget.records.measurement import Measurement
 from pytest_membudget.records.run import BatchResult
-from pytest_membudget.records.scale import Scale, ScaleRow
+from pytest_membudget.records.scale import Scale, ScaleRow, ScaleTable
 from pytest_membudget.units import Size, parse_share, parse_size
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "fit_law",
     "parse_slope",
     "predict_next",
+    "run_scales",
     "scale_row",
 ]
 
@@ -65,3 +67,48 @@ def scale_row(
         breakdown=batch.breakdown if batch else None,
         caveats=measurement.caveats,
     )
+
+
+def run_scales(
+    job: Callable[[Scale], Any],
+    scales: Iterable[Scale | str] = ("micro", "small", "medium"),
+    *,
+    budget: Size | None = None,
+    target: float | str = TARGET_SHARE,
+    title: str = "",
+) -> ScaleTable:
+    """Runs `job(scale)` for each scale, smallest first, and measures the whole process tree each time.
+
+    Each scale from the third on is predicted before it runs. A job that returns a `BatchResult` gives its breakdown to
+    the table; its other results are dropped.
+
+    Raises:
+        UsageError: an unknown scale, budget or target.
+    """
+    from pytest_membudget.measurement import measuring, memory_limit
+
+    limit_bytes = memory_limit().bytes
+    rows: list[ScaleRow] = []
+    for scale in _ordered(scales):
+        with measuring(scale.name, settle=True) as probe:
+            result = job(scale)
+        rows.append(
+            scale_row(
+                scale,
+                probe.measurement,
+                limit_bytes=limit_bytes,
+                budget=budget,
+                target=target,
+                smaller=tuple(rows),
+                batch=result if isinstance(result, BatchResult) else None,
+            )
+        )
+        del result
+    return ScaleTable(title=title or getattr(job, "__name__", "job"), rows=tuple(rows), law=fit_law(rows))
+
+
+def _ordered(scales: Iterable[Scale | str]) -> list[Scale]:
+    given = tuple(scales)
+    named = chosen_scales(scale for scale in given if isinstance(scale, str))
+    own = [scale for scale in given if isinstance(scale, Scale)]
+    return sorted((*named, *own), key=lambda scale: scale.size_bytes)

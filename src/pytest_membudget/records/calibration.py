@@ -55,3 +55,27 @@ class CalibrationFile(msgspec.Struct, frozen=True, kw_only=True):
     environment: Environment = Environment()
     created: str = ""
     caveats: tuple[str, ...] = ()
+
+
+class CalibrationRun(msgspec.Struct, frozen=True, kw_only=True):
+    """One finished run: its place in the plan (size, repeat and, for one's own files, path), and what was found. Sizes are bytes."""
+
+    asked_bytes: int
+    repeat: int
+    size_bytes: int
+    peak_bytes: int
+    warm_bytes: int
+    duration_s: float
+    path: str = ""
+    read_bytes: int | None = None
+    source_digest: str = ""
+    caveats: tuple[str, ...] = ()
+
+
+class CalibrationState(msgspec.Struct, frozen=True, kw_only=True):
+    """A calibration that was stopped: what it was to be, and the runs that are done."""
+
+    plan: str
+    runs: tuple[CalibrationRun, ...]
+    format: Literal["membudget-calibration-state"] = "membudget-calibration-state"
+    version: Literal[1] = 1

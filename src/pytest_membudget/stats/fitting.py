@@ -17,6 +17,10 @@ LEAST_BYTES = 1_000_000.0
 CURVATURE_P = 0.10
 """A parabola replaces the line when the F-test for its square term falls below this and the term is positive."""
 
+MATERIAL_SHARE = 0.05
+"""And when it makes up at least this share of the peak at the largest size: with little scatter the test alone
+finds the bends that every allocator has, and a parabola through those goes astray beyond the data."""
+
 _ROUNDS = 4  # of re-weighting; the weights settle after two or three
 _LEAST_LEVERAGE = 1e-9  # a leverage of 0 cannot happen, rounding apart
 _LEAST_NEWS = 1e-7  # a column that differs less than this from the others is their copy
@@ -118,7 +122,7 @@ def fit_line(points: Points) -> PeakFit:
 def _is_convex(parabola: PeakFit) -> bool:
     square = parabola.coefficients[2]
     error = parabola.scatter * math.sqrt(parabola.inverse[2][2])
-    if square <= 0:
+    if square < MATERIAL_SHARE * sum(parabola.coefficients):  # at the largest size x is 1
         return False
     return error == 0 or curvature_p((square / error) ** 2, parabola.freedom) < CURVATURE_P
 

@@ -1,0 +1,98 @@
+"""Where calibrations are kept by name, and whether one that is found still holds.
+
+They live in the project, in `.membudget/calibrations/NAME.json`, so that they can be committed beside the baseline.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pytest_membudget.calibration.model import Calibration, load_calibration
+from pytest_membudget.calibration.reference import digest_source
+from pytest_membudget.errors import UsageError
+from pytest_membudget.records.report import Environment
+
+FOLDER = Path(".membudget") / "calibrations"
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
+
+
+def calibration_path(name: str, root: Path | None = None) -> Path:
+    """The file of the calibration `name` under `root` (here by default).
+
+    Raises:
+        UsageError: the name is not letters, digits, dots, dashes and underscores.
+    """
+    if not _NAME.fullmatch(name):
+        raise UsageError(f"{name!r} is not a name; write letters, digits, dots, dashes and underscores")
+    return (root or Path()) / FOLDER / f"{name}.json"
+
+
+def named_calibration(name: str, root: Path | None = None) -> Calibration:
+    """The calibration kept as `name`.
+
+    Raises:
+        UsageError: there is none; the message lists those there are.
+        UnreadableFileError: the file is not a calibration.
+    """
+    path = calibration_path(name, root)
+    try:
+        return load_calibration(path)
+    except FileNotFoundError:
+        kept = ", ".join(sorted(other.stem for other in path.parent.glob("*.json"))) or "none yet"
+        raise UsageError(
+            f"there is no calibration {name!r} in {path.parent} (there: {kept}); "
+            f"run: membudget calibrate MODULE:FUNCTION --save {name}"
+        ) from None
+
+
+def save_named(calibration: Calibration, name: str, root: Path | None = None) -> Path:
+    """Keeps the calibration as `name`; says where.
+
+    Raises:
+        OSError: the folder cannot be made or written.
+    """
+    path = calibration_path(name, root)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    calibration.save(path)
+    return path
+
+
+def check_fresh(
+    calibration: Calibration, environment: Environment, fn: Callable[..., Any] | None = None
+) -> tuple[str, ...]:
+    """What has changed since the calibration, as plain sentences; empty where it still holds.
+
+    `environment` is that of here and now; `fn`, where given, is compared with the source that was calibrated.
+    """
+    found = [
+        f"it was taken with {what} {then!r}, here it is {now!r}"
+        for what, then, now in _differences(calibration.file.environment, environment)
+    ]
+    digest = digest_source(fn) if fn is not None else ""
+    if digest and calibration.file.source_digest and digest != calibration.file.source_digest:
+        found.append(f"the source of {calibration.file.function} has changed since; calibrate again")
+    return tuple(f"foreign or stale calibration: {sentence}" for sentence in found)
+
+
+def _differences(then: Environment, now: Environment) -> list[tuple[str, str, str]]:
+    if then == Environment():
+        return []  # fitted from figures that came without a place: there is nothing to compare
+    pairs = [
+        ("system", then.system, now.system),
+        ("machine", then.machine, now.machine),
+        ("Python", _minor(then.python), _minor(now.python)),
+        ("C library", then.libc, now.libc),
+        ("allocator", then.allocator, now.allocator),
+        ("page size", str(then.page_size_bytes), str(now.page_size_bytes)),
+        ("transparent huge pages", then.transparent_hugepages, now.transparent_hugepages),
+        *((name, version, now.packages.get(name, "none")) for name, version in then.packages.items()),
+    ]
+    return [pair for pair in pairs if pair[1] != pair[2]]
+
+
+def _minor(python: str) -> str:
+    return python.rpartition(".")[0]

@@ -1,0 +1,91 @@
+"""What a fresh interpreter does for one run: import, warm up, measure. Started by `fresh_run`."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from pytest_membudget.calibration.reference import FunctionReference, find_function
+from pytest_membudget.measurement import measuring, resident_bytes
+
+_LONGEST_TEXT = 500
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """One run: the function, a tiny file to warm up on, the file to measure, and where to put the answer."""
+
+    function: FunctionReference
+    warm_up: str
+    input: str
+    answer: str
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What one run found, or where it failed and with what. Sizes are bytes."""
+
+    failed_at: Literal["", "import", "warm-up", "run"] = ""
+    error: str = ""
+    warm_bytes: int = 0
+    peak_bytes: int = 0
+    duration_s: float = 0.0
+    read_bytes: int | None = None
+    digest: str = ""
+    caveats: tuple[str, ...] = ()
+
+
+def main(order_path: str) -> int:
+    """Carries out the order and writes the answer."""
+    order = msgspec.json.decode(Path(order_path).read_bytes(), type=Order)
+    Path(order.answer).write_bytes(msgspec.json.encode(_carry_out(order)))
+    return 0
+
+
+def _carry_out(order: Order) -> Answer:
+    from pytest_membudget.calibration.reference import digest_source
+
+    stage: Literal["import", "warm-up", "run"] = "import"
+    try:
+        fn = find_function(order.function)
+        stage = "warm-up"
+        fn(order.warm_up)
+        gc.collect()
+        warm_bytes = resident_bytes()
+        stage = "run"
+        before = _read_bytes()
+        with measuring(settle=True) as probe:
+            value = fn(order.input)
+        after = _read_bytes()
+        del value
+    except (Exception, SystemExit) as error:  # whatever the user's function raises is named to its owner
+        return Answer(failed_at=stage, error=_described(error))
+    found = probe.measurement
+    return Answer(
+        warm_bytes=warm_bytes,
+        peak_bytes=found.peak_bytes,
+        duration_s=found.duration_s,
+        read_bytes=None if before is None or after is None else after - before,
+        digest=digest_source(fn),
+        caveats=found.caveats,
+    )
+
+
+def _read_bytes() -> int | None:
+    """Bytes that this process has read by system calls; `None` where the system does not count them."""
+    try:
+        lines = Path("/proc/self/io").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) for line in lines if line.startswith("rchar:")), None)
+
+
+def _described(error: BaseException) -> str:
+    text = f"{type(error).__name__}: {error}"
+    return text if len(text) <= _LONGEST_TEXT else text[: _LONGEST_TEXT - 3] + "..."
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
