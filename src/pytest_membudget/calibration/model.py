@@ -71,7 +71,7 @@ class Calibration:
             return max(0.0, self._fit.slope)
         smallest = min(point.size_bytes for point in self.points)
         rise = self._fit.expect(self.max_size_bytes) - self._fit.expect(smallest)
-        return rise / (self.max_size_bytes - smallest)
+        return max(0.0, rise / (self.max_size_bytes - smallest))
 
     @property
     def curved(self) -> bool:

@@ -113,6 +113,10 @@ class MemoryEstimator:
     def observe(self, size_bytes: Size, peak_bytes: Size, duration_s: float | None = None) -> None:
         """Learns from a finished task."""
         size, peak = size_of("size_bytes", size_bytes), size_of("peak_bytes", peak_bytes)
+        if self._begins_with_learner and self._learner is not None:
+            self._learner.observe(size, peak, duration_s)
+            self._learned += 1
+            return
         too_low = peak > self.estimate_file_memory(size)
         self._observed.add(size, peak)
         self._news.append((size, peak, duration_s))

@@ -122,7 +122,8 @@ def fit_line(points: Points) -> PeakFit:
 def _is_convex(parabola: PeakFit) -> bool:
     square = parabola.coefficients[2]
     error = parabola.scatter * math.sqrt(parabola.inverse[2][2])
-    if square < MATERIAL_SHARE * sum(parabola.coefficients):  # at the largest size x is 1
+    # At the largest size x is 1: the square term is its own share of the peak there, and b + c the rise up to it.
+    if square < MATERIAL_SHARE * sum(parabola.coefficients) or sum(parabola.coefficients[1:]) <= 0:
         return False
     return error == 0 or curvature_p((square / error) ** 2, parabola.freedom) < CURVATURE_P
 

@@ -45,6 +45,9 @@ _TEMPERS: dict[Aim, _Temper] = {
     "safe": _Temper(Price(3.0, 3e8, 0.9), quantile=0.90, step=1.25, leap=2.0),
 }
 _WINDOW = 112  # tasks remembered: enough for a tail of 1 in 100, few enough for a decision within a few milliseconds
+_NEWS = (
+    24  # models are fitted anew after one task in so many, and at once after one that was given too little
+)
 _SHARPNESS = 6.0  # votes fall with this power of a model's waste
 _STREAK = 16  # tasks in a row on one side of the median of those before: chance gives it once in 32,768 tasks
 _BEYOND = 1.25  # above this multiple of the largest size seen only models that grow may vote
@@ -86,6 +89,7 @@ class AllocationLearner:
         self._tasks: list[tuple[float, float, float | None]] = []
         self._voters: list[_Voter] | None = None
         self._line: PeakFit | None = None
+        self._news = 0
         for size_bytes, peak_bytes in points:
             self.observe(size_bytes, peak_bytes)
 
@@ -96,9 +100,11 @@ class AllocationLearner:
     def observe(self, size_bytes: float, peak_bytes: float, duration_s: float | None = None) -> None:
         """Remembers a finished task; forgets the oldest, and all older ones when the workload has changed."""
         self._tasks.append((float(size_bytes), float(peak_bytes), duration_s))
+        self._news += 1
         if len(self._tasks) >= 2 * _WINDOW:
             del self._tasks[:-_WINDOW]
-        self._voters = None
+        if self._news > len(self._tasks) // _NEWS or self._was_short(size_bytes, peak_bytes):
+            self._voters = None
 
     def expect(self, size_bytes: float) -> float:
         """The central estimate: the vote of the models, each with its median offset."""
@@ -135,8 +141,12 @@ class AllocationLearner:
         chosen = _weighted_quantile(votes, self._temper.quantile) if votes else leap
         return round(max(chosen, self._temper.step * failed_bytes, self.allocate(size_bytes))) + 1
 
+    def _was_short(self, size_bytes: float, peak_bytes: float) -> bool:
+        return bool(self._voters) and peak_bytes > self.allocate(size_bytes)
+
     def _fitted(self) -> list[_Voter]:
         if self._voters is None:
+            self._news = 0
             if _has_changed(self._tasks[-_WINDOW:]):
                 del self._tasks[:-_STREAK]
             tasks = self._tasks[-_WINDOW:]

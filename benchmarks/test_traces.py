@@ -1,0 +1,122 @@
+"""What do the two aims waste on recorded runs of real workflows, beside the published predictors?
+
+Set MEMBUDGET_TRACES to the folder with the recorded runs (one CSV per workflow with the columns task, role, position,
+input_bytes, rss_bytes, runtime_ms): they are data to measure against and are not shipped. The protocol is that of the
+study they come from (J. Bader et al., "Sizey: Memory-Efficient Execution of Scientific Workflow Tasks", IEEE CLUSTER
+2024); the published methods were run from the study's code on the same rows.
+"""
+
+import csv
+import math
+import os
+import random
+import time
+from pathlib import Path
+
+import pytest
+
+from pytest_membudget import fit_points
+from pytest_membudget.stats.learning import AllocationLearner
+
+# Waste in GB·h of the best published method for each workflow.
+BEST_PUBLISHED = {"methylseq": 989.0, "eager": 430.0, "chipseq": 94.7, "rnaseq": 57.9}
+LIMITS = {"cheap": (0.55, 1.0, 0.06), "safe": (1.5, math.inf, 0.02)}
+PERMUTATIONS = 2
+
+Run = tuple[int, int, float]
+
+
+@pytest.fixture(scope="module")
+def traces():
+    folder = os.environ.get("MEMBUDGET_TRACES")
+    if not folder:
+        pytest.skip(
+            "MEMBUDGET_TRACES does not name the folder with the recorded workflows: nothing was measured"
+        )
+    return {path.stem: read_kinds(path) for path in sorted(Path(folder).glob("*.csv"))}
+
+
+def read_kinds(path):
+    """For each kind of task its known runs and its arriving ones, as (input bytes, peak bytes, seconds)."""
+    kinds: dict[str, tuple[list[Run], list[Run]]] = {}
+    with path.open(newline="") as stream:
+        for row in sorted(
+            csv.DictReader(stream), key=lambda row: (row["role"] == "test", int(row["position"]))
+        ):
+            known, arriving = kinds.setdefault(row["task"], ([], []))
+            run = (int(row["input_bytes"]), int(row["rss_bytes"]), int(row["runtime_ms"]) / 1000)
+            (known if row["role"] == "train" else arriving).append(run)
+    return kinds
+
+
+def judge(kinds, aim):
+    """Waste in GB·h, failed attempts and tasks of a whole workflow."""
+    wasted = failed = tasks = 0
+    for known, arriving in kinds.values():
+        estimator = fit_points([(size, peak) for size, peak, _ in known]).estimator(aim)
+        for size, peak, seconds in arriving:
+            given = estimator.estimate_file_memory(size)
+            while given < peak:
+                wasted, failed = wasted + given * seconds, failed + 1
+                given = estimator.retry_bytes(size, given)
+            wasted += (given - peak) * seconds
+            estimator.observe(size, peak)
+            tasks += 1
+    return wasted / 1e9 / 3600, failed, tasks
+
+
+def shuffled(kinds, seed):
+    """The same runs in another order: what is known at the start differs as well."""
+    source, mixed = random.Random(seed), {}
+    for name, (known, arriving) in kinds.items():
+        runs = source.sample([*known, *arriving], len(known) + len(arriving))
+        mixed[name] = (runs[: len(known)], runs[len(known) :])
+    return mixed
+
+
+@pytest.mark.parametrize("aim", ["cheap", "safe"])
+def test_waste_on_recorded_workflows(aim, traces, figure):
+    ratios, failed, tasks = {}, 0, 0
+    for name, kinds in traces.items():
+        waste, failures, count = judge(kinds, aim)
+        failed, tasks = failed + failures, tasks + count
+        ratios[name] = waste / BEST_PUBLISHED[name] if name in BEST_PUBLISHED else math.nan
+        figure(
+            f"{aim}: {name}", f"{waste:.1f} GB·h", f"{ratios[name]:.2f} × best published, {failures} failed"
+        )
+    mean = math.exp(sum(math.log(ratio) for ratio in ratios.values()) / len(ratios))
+    most_mean, most_worst, most_failed = LIMITS[aim]
+    figure(f"{aim}: geometric mean", f"{mean:.3f}", f"at most {most_mean}")
+    figure(f"{aim}: failed attempts", f"{failed / tasks:.1%}", f"at most {most_failed:.0%}")
+    assert mean <= most_mean
+    assert max(ratios.values()) <= most_worst
+    assert failed / tasks <= most_failed
+
+
+@pytest.mark.parametrize("aim", ["cheap", "safe"])
+def test_the_order_of_arrival_is_no_lucky_one(aim, traces, figure):
+    for seed in range(PERMUTATIONS):
+        logs, failed, tasks = [], 0, 0
+        for name, kinds in traces.items():
+            waste, failures, count = judge(shuffled(kinds, seed), aim)
+            logs.append(math.log(waste / BEST_PUBLISHED[name]))
+            failed, tasks = failed + failures, tasks + count
+        mean = math.exp(sum(logs) / len(logs))
+        figure(f"{aim}: another order of arrival ({seed})", f"{mean:.3f}", f"{failed / tasks:.1%} failed")
+        assert mean <= LIMITS[aim][0]
+
+
+def test_a_decision_with_ten_thousand_observations(figure):
+    source = random.Random(1)
+    tasks = [(source.uniform(1e6, 1e9), source.lognormvariate(20, 0.5)) for _ in range(10_000)]
+    learner = AllocationLearner(tasks)
+    took = []
+    for size, peak in tasks[:200]:
+        started = time.thread_time()
+        learner.allocate(size)
+        took.append(time.thread_time() - started)
+        learner.observe(size, peak)
+    took.sort()
+    figure("a decision, 10,000 observations, median", f"{took[100] * 1000:.2f} ms", "at most 5 ms")
+    figure("the same, 95th percentile", f"{took[190] * 1000:.2f} ms")
+    assert took[100] <= 0.005
