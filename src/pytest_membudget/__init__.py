@@ -25,7 +25,7 @@ from pytest_membudget._version import __version__
 
 # Names by the module that defines them; `__init__.pyi` tells type checkers the same (a test compares the two).
 _PUBLIC = {
-    "calibration": "Calibration calibrate fit_points load_calibration",
+    "calibration": "Calibration calibrate calibrate_in_flight fit_points load_calibration",
     "errors": """
         CalibrationError IsolatedCrashError MeasurementError MembudgetError MissingExtraError OverBudgetError OversizeError
         TaskMemoryError TaskTimeoutError UnpicklableError UnreadableFileError UsageError WatchdogStop

@@ -1,6 +1,7 @@
 from pytest_membudget._version import __version__ as __version__
 from pytest_membudget.calibration import Calibration as Calibration
 from pytest_membudget.calibration import calibrate as calibrate
+from pytest_membudget.calibration import calibrate_in_flight as calibrate_in_flight
 from pytest_membudget.calibration import fit_points as fit_points
 from pytest_membudget.calibration import load_calibration as load_calibration
 from pytest_membudget.errors import CalibrationError as CalibrationError

@@ -67,8 +67,12 @@ class WatchdogStop(BaseException):
 
 
 class CalibrationError(MembudgetError, RuntimeError):
-    """A function could not be calibrated, or only in part; `partial` is what was learned before, or `None`."""
+    """A function could not be calibrated, or only in part.
 
-    def __init__(self, message: str, partial: object = None) -> None:
+    `partial` is what was learned before, or `None`; `not_importable` tells that the function was not even found.
+    """
+
+    def __init__(self, message: str, partial: object = None, *, not_importable: bool = False) -> None:
         super().__init__(message)
         self.partial = partial
+        self.not_importable = not_importable

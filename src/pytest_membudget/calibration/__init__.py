@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pytest_membudget.calibration.growth_law import check_law as check_law
     from pytest_membudget.calibration.growth_law import fit_law as fit_law
     from pytest_membudget.calibration.growth_law import predict_next as predict_next
+    from pytest_membudget.calibration.in_flight import calibrate_in_flight as calibrate_in_flight
     from pytest_membudget.calibration.model import Calibration as Calibration
     from pytest_membudget.calibration.model import fit_points as fit_points
     from pytest_membudget.calibration.model import load_calibration as load_calibration
@@ -39,6 +40,7 @@ _MODULE_OF = {
     "Calibration": "model",
     "assert_law": "growth_law",
     "calibrate": "campaign",
+    "calibrate_in_flight": "in_flight",
     "check_fresh": "store",
     "check_law": "growth_law",
     "chosen_scales": "shapes",

@@ -22,7 +22,7 @@ from pytest_membudget.calibration.inputs_plan import (
     plan_own_files,
     plan_synthetic,
 )
-from pytest_membudget.calibration.model import LEAST_POINTS, Calibration, complete
+from pytest_membudget.calibration.model import LEAST_POINTS, Calibration, checked_share, complete
 from pytest_membudget.calibration.reference import FunctionReference, refer_to, stop_if_loading
 from pytest_membudget.calibration.worker import Answer
 from pytest_membudget.errors import CalibrationError, UsageError
@@ -33,10 +33,11 @@ from pytest_membudget.records.calibration import (
     CalibrationState,
 )
 from pytest_membudget.records.storage import encode_json, read_json, write_atomically
-from pytest_membudget.units import Size, format_duration, format_size, parse_share
+from pytest_membudget.units import Size, format_duration, format_size
 
-_UNREAD_SHARE = 0.01
-"""Less read than this, and no more memory taken than this share of the size, means that the input was not looked at."""
+_UNREAD_BYTES = 4096
+_UNTOUCHED_BYTES = 256 * 1024
+"""Fewer bytes read by system calls, and less memory taken (as for a mapped file), mean that an input was not read."""
 
 
 def calibrate(  # noqa: PLR0917 - published in this order
@@ -83,14 +84,15 @@ def calibrate(  # noqa: PLR0917 - published in this order
         kind="own files" if files else kind,
         seed=seed,
         plan=plan,
-        content=parse_share(content),
-        confidence=parse_share(confidence),
+        content=checked_share("content", content),
+        confidence=checked_share("confidence", confidence),
         budget_seconds=budget_seconds,
     )
     kept = _Kept(state, campaign.digest())
     failures = _run_all(campaign, kept, progress)
     fitted = campaign.judge(kept.runs, failures, campaign.fit(kept.runs))
-    kept.remove()
+    if len(kept.runs) == len(plan):
+        kept.remove()
     return fitted
 
 
@@ -181,9 +183,15 @@ class _Campaign(NamedTuple):
                 base_bytes=max(0, base_bytes),
                 environment=environment(),
                 created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-                caveats=tuple(dict.fromkeys(caveat for run in runs for caveat in run.caveats)),
+                caveats=self._caveats(runs),
             )
         )
+
+    def _caveats(self, runs: Sequence[CalibrationRun]) -> tuple[str, ...]:
+        told = dict.fromkeys(caveat for run in runs for caveat in run.caveats)
+        if len(runs) < len(self.plan):
+            told[f"only {len(runs)} of {len(self.plan)} planned runs were measured"] = None
+        return tuple(told)
 
     def judge(
         self, runs: Sequence[CalibrationRun], failures: Sequence[str], fitted: Calibration | None
@@ -228,7 +236,9 @@ def _run_all(campaign: _Campaign, kept: _Kept, progress: bool | None) -> list[st
             answer = run_fresh(campaign.function, inputs.warm_up, path, Path(name), timeout_s=left_s)
             bar.update(1)
             if answer.failed_at in {"import", "warm-up"}:
-                raise CalibrationError(_stillborn(campaign.function, answer))
+                raise CalibrationError(
+                    _stillborn(campaign.function, answer), not_importable=answer.failed_at == "import"
+                )
             if not answer.failed_at:
                 kept.add(run, size_bytes, answer)
             elif _is_over(campaign.budget_seconds, started_s):
@@ -247,9 +257,11 @@ def _is_over(budget_seconds: float | None, started_s: float) -> bool:
 
 
 def _left_unread(run: CalibrationRun) -> bool:
-    if run.read_bytes is None:
-        return False
-    return max(run.read_bytes, run.peak_bytes) < max(_UNREAD_SHARE * run.size_bytes, 4096.0)
+    return (
+        run.read_bytes is not None
+        and run.read_bytes < min(_UNREAD_BYTES, run.size_bytes)
+        and run.peak_bytes < _UNTOUCHED_BYTES
+    )
 
 
 def _stillborn(function: FunctionReference, answer: Answer) -> str:

@@ -180,8 +180,13 @@ def fit_points(
         ValueError: a size or a peak that cannot be read.
     """
     pairs = tuple(CalibrationPoint(_whole(size), _whole(peak)) for size, peak in points)
-    share, sureness = parse_share(content), parse_share(confidence)
-    return _from_points(pairs, share, sureness)
+    return complete(
+        CalibrationFile(
+            points=pairs,
+            content=checked_share("content", content),
+            confidence=checked_share("confidence", confidence),
+        )
+    )
 
 
 def load_calibration(path: str | os.PathLike[str]) -> Calibration:
@@ -210,8 +215,16 @@ def complete(file: CalibrationFile) -> Calibration:
     )
 
 
-def _from_points(points: tuple[CalibrationPoint, ...], content: float, confidence: float) -> Calibration:
-    return complete(CalibrationFile(points=points, content=content, confidence=confidence))
+def checked_share(name: str, share: float | str) -> float:
+    """A share that leaves room for doubt.
+
+    Raises:
+        ValueError: not a share, or all of it.
+    """
+    fraction = parse_share(share)
+    if fraction >= 1:
+        raise UsageError(f"{name}={share!r} promises too much; write a share below 100%, such as 0.95")
+    return fraction
 
 
 def _whole(size: Size | float) -> int:
@@ -224,8 +237,7 @@ def _check(file: CalibrationFile) -> None:
             f"{len(file.points)} points say nothing of the scatter; measure at least {LEAST_POINTS} tasks"
         )
     for name, share in (("content", file.content), ("confidence", file.confidence)):
-        if not 0 < share < 1:
-            raise UsageError(f"{name}={share} is not between 0 and 1; write 0.95")
+        checked_share(name, share)
     for point in file.points:
         parse_size(point.size_bytes), parse_size(point.peak_bytes)
     if file.durations_s and len(file.durations_s) != len(file.points):

@@ -55,10 +55,10 @@ def _carry_out(order: Order) -> Answer:
         gc.collect()
         warm_bytes = resident_bytes()
         stage = "run"
-        before = _read_bytes()
         with measuring(settle=True) as probe:
+            before = _read_bytes()
             value = fn(order.input)
-        after = _read_bytes()
+            after = _read_bytes()
         del value
     except (Exception, SystemExit) as error:  # whatever the user's function raises is named to its owner
         return Answer(failed_at=stage, error=_described(error))

@@ -12,6 +12,7 @@ from pytest_membudget._version import __version__
 from pytest_membudget.errors import MembudgetError
 
 COMMANDS: dict[str, str] = {
+    "calibrate": "learn what a function takes per byte of its input, from runs in fresh processes",
     "compare": "hold one report or baseline against another",
     "report": "show a report, or write it as HTML, Markdown or JSON",
     "retry": "run inputs again that failed before, from their dead letters",

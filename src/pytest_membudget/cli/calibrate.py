@@ -1,0 +1,180 @@
+"""`membudget calibrate`: learns γ, overhead and a bound of one function, or how many tasks may be in flight."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pytest_membudget.calibration.campaign import calibrate
+from pytest_membudget.calibration.model import Calibration
+from pytest_membudget.calibration.reference import parse_reference
+from pytest_membudget.calibration.store import calibration_path, save_named
+from pytest_membudget.cli import EXIT_FAILED, EXIT_OK, EXIT_USAGE
+from pytest_membudget.errors import CalibrationError, UsageError
+from pytest_membudget.inputs import KINDS
+from pytest_membudget.records.scale import InFlightTable
+from pytest_membudget.units import format_duration, format_share, format_size, parse_share
+
+_LARGER = (1.25, 4.0)  # sizes shown beyond the calibrated ones, as multiples of the largest
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's options."""
+    parser.add_argument(
+        "function", metavar="MODULE:FUNCTION", help="takes the path of its input, and reads it"
+    )
+    parser.add_argument(
+        "files", nargs="*", type=Path, metavar="FILE", help="your own files instead of synthetic ones"
+    )
+    parser.add_argument("--kind", default="csv", choices=KINDS, help="of the synthetic files (%(default)s)")
+    parser.add_argument(
+        "--sizes", default="1MB..8MB", metavar="SIZES", help="%(default)s doubles from end to end"
+    )
+    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="runs of each size (%(default)s)")
+    parser.add_argument("--content", default="95%", metavar="SHARE", help="of tasks to cover (%(default)s)")
+    parser.add_argument("--confidence", default="95%", metavar="SHARE", help="in that (%(default)s)")
+    parser.add_argument(
+        "--budget-seconds", type=float, metavar="S", help="no run starts or goes on after this"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of the order of runs and of contents"
+    )
+    parser.add_argument(
+        "--save",
+        metavar="NAME",
+        help="keep it in .membudget/calibrations/NAME.json; a stopped run goes on from there",
+    )
+    parser.add_argument("--in-flight", action="store_true", help="find the best max_in_flight instead")
+    parser.add_argument("--values", default="1,2,4,8", metavar="N,N", help="of max_in_flight (%(default)s)")
+    parser.add_argument("--target", default="70%", metavar="SHARE", help="of the memory limit (%(default)s)")
+    parser.add_argument("--workers", type=int, metavar="N", help="worker processes (as many as fit)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Calibrates, prints what was found, and keeps it where that was asked for."""
+    reference = parse_reference(arguments.function)
+    if arguments.in_flight:
+        return _run_in_flight(arguments)
+    path = calibration_path(arguments.save) if arguments.save else None
+    state = path.with_suffix(".state") if path else None
+    if state is not None:
+        state.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        found = calibrate(
+            reference,
+            arguments.kind,
+            arguments.sizes,
+            arguments.repeats,
+            parse_share(arguments.content),
+            parse_share(arguments.confidence),
+            files=arguments.files,
+            seed=arguments.seed,
+            budget_seconds=arguments.budget_seconds,
+            state=state,
+        )
+    except CalibrationError as error:
+        if isinstance(error.partial, Calibration):
+            _print(error.partial)
+        print(f"membudget calibrate: {error}", file=sys.stderr)
+        return EXIT_USAGE if error.not_importable else EXIT_FAILED
+    _print(found)
+    if arguments.save:
+        print(f"saved to {save_named(found, arguments.save)}")
+    return EXIT_OK
+
+
+def _run_in_flight(arguments: argparse.Namespace) -> int:
+    from pytest_membudget.calibration.in_flight import calibrate_in_flight, load_here
+
+    if not arguments.files:
+        raise UsageError(
+            "--in-flight runs on your own files; name at least as many as the largest of --values"
+        )
+    table = calibrate_in_flight(
+        load_here(parse_reference(arguments.function)),
+        arguments.files,
+        values=_whole_numbers(arguments.values),
+        target=parse_share(arguments.target),
+        max_workers=arguments.workers,
+    )
+    _print_in_flight(table)
+    return EXIT_OK
+
+
+def _whole_numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f'--values={text!r} is not a list of whole numbers; write "1,2,4,8"') from None
+
+
+def _print(found: Calibration) -> None:
+    sizes = sorted({point.size_bytes for point in found.points})
+    shown = [*sizes, *(round(found.max_size_bytes * multiple) for multiple in _LARGER)]
+    rows = [["size", "measured", "expected", "bound", ""]]
+    for size in shown:
+        peaks = [point.peak_bytes for point in found.points if point.size_bytes == size]
+        measured = f"{format_size(min(peaks))} to {format_size(max(peaks))}" if peaks else ""
+        note = "extrapolated" if found.is_extrapolated(size) else ""
+        rows.append(
+            [
+                format_size(size),
+                measured,
+                format_size(found.expect(size)),
+                format_size(found.bound(size)),
+                note,
+            ]
+        )
+    print(f"{found.file.function} on {found.file.kind}, {len(found.points)} runs in fresh processes")
+    print(
+        f"γ = {found.gamma:.2f} B/B{' (curved)' if found.curved else ''}, "
+        f"overhead {format_size(found.overhead_bytes)}, base of a worker {format_size(found.base_bytes)}"
+        + (f", {format_duration(found.seconds_per_mb)} per MB" if found.seconds_per_mb else "")
+    )
+    _print_rows(rows)
+    print(
+        f"bound: covers {format_share(found.content)} of tasks with {format_share(found.confidence)} confidence, "
+        "if they are like these"
+    )
+    quality = found.quality
+    if quality:
+        print(
+            f"each size from the others: error {format_share(quality.error)}, {quality.under_predicted} of "
+            f"{quality.judged} above the bound (true rate {format_share(quality.under_low)} to "
+            f"{format_share(quality.under_high)}), over-allocation {format_share(quality.over_allocation)}"
+        )
+    for caveat in found.caveats:
+        print(f"note: {caveat}")
+
+
+def _print_in_flight(table: InFlightTable) -> None:
+    rows = [["in flight", "peak", "of limit", "files/s", "slowdown", "workers' tasks", "results", ""]]
+    for row in table.rows:
+        parts = row.breakdown
+        note = "predicted" if row.predicted else ""
+        if row.verified_bytes is not None:
+            note = f"predicted, then measured: {format_size(row.verified_bytes)}"
+        rows.append(
+            [
+                str(row.max_in_flight),
+                format_size(row.peak_bytes),
+                format_share(row.limit_share),
+                f"{row.items_per_s:.3g}",
+                format_share(row.slowdown),
+                format_size(parts.task_bytes) if parts else "",
+                format_size(parts.waiting_results_bytes) if parts else "",
+                note,
+            ]
+        )
+    _print_rows(rows)
+    print(f"recommended: max_in_flight={table.recommended}, because {table.reason}")
+    for caveat in table.caveats:
+        print(f"note: {caveat}")
+
+
+def _print_rows(rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -1,0 +1,101 @@
+import calibrated_functions as functions
+import pytest
+
+from pytest_membudget import CalibrationError, UsageError, calibrate_in_flight
+from pytest_membudget.calibration.in_flight import fill_table
+from pytest_membudget.records.run import BatchResult, Breakdown
+
+LIMIT = 1_000
+
+
+class Machine:
+    """Takes 100 and 90 for each task in flight; speed grows up to four."""
+
+    def __init__(self, per_task=90):
+        self.per_task = per_task
+        self.runs = []
+
+    def __call__(self, value):
+        self.runs.append(value)
+        peak = 100 + self.per_task * value
+        parts = Breakdown(
+            peak_bytes=peak,
+            coordinator_bytes=100,
+            workers_base_bytes=0,
+            task_bytes=peak - 100,
+            waiting_results_bytes=0,
+            other_bytes=0,
+        )
+        return BatchResult(
+            outcomes=(),
+            peak_bytes=peak,
+            duration_s=16 / min(value, 4),
+            budget_bytes=LIMIT,
+            limit_bytes=LIMIT,
+            workers=8,
+            max_in_flight=value,
+            breakdown=parts,
+        )
+
+
+def test_values_between_are_foretold_and_one_of_them_is_checked():
+    machine = Machine()
+    table = fill_table(machine, [1, 2, 4, 8], 0.70, LIMIT, items=16)
+    assert machine.runs == [1, 2, 4, 8, 6]
+    assert [row.max_in_flight for row in table.rows] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert [row.max_in_flight for row in table.rows if row.predicted] == [3, 5, 6, 7]
+    assert [row.peak_bytes for row in table.rows] == [190, 280, 370, 460, 550, 640, 730, 820]
+    assert [row.verified_bytes for row in table.rows if row.verified_bytes] == [640]
+    assert table.recommended == 6
+    assert table.reason == (
+        "it takes 640 B, 64.0% of the limit, under the target of 70.0%, while 7 would take 73.0%"
+    )
+
+
+def test_slowdown_is_against_the_fastest():
+    table = fill_table(Machine(), [1, 4, 8], 0.99, LIMIT, items=16)
+    slowdown = {row.max_in_flight: row.slowdown for row in table.rows}
+    assert (slowdown[1], slowdown[4], slowdown[8]) == (0.75, 0, 0)
+
+
+def test_no_value_is_run_after_the_first_above_the_target():
+    machine = Machine(per_task=200)
+    table = fill_table(machine, [1, 2, 4, 8, 16], 0.70, LIMIT, items=16)
+    assert machine.runs == [1, 2, 4, 3]
+    assert table.recommended == 3
+    assert {row.max_in_flight: row.peak_bytes for row in table.rows}[8] == pytest.approx(1700, abs=2)
+
+
+def test_when_even_one_is_too_much_it_is_said():
+    table = fill_table(Machine(per_task=800), [1, 2], 0.70, LIMIT, items=16)
+    assert table.recommended == 1
+    assert "even that takes 90.0% of the limit, above the target of 70.0%" in table.reason
+
+
+def test_when_all_fit_it_is_said_that_nothing_larger_was_tried():
+    table = fill_table(Machine(per_task=10), [1, 2], 0.70, LIMIT, items=16)
+    assert (table.recommended, table.reason.endswith("nothing larger was asked for")) == (2, True)
+
+
+@pytest.mark.parametrize("values", [(), (0,), (1.5,), (True,)])
+def test_values_that_make_no_sense_are_refused(values):
+    with pytest.raises(UsageError, match="whole numbers above 0"):
+        calibrate_in_flight(functions.tenfold, ["a"], values=values)
+
+
+def test_no_files_are_refused():
+    with pytest.raises(UsageError, match="no files"):
+        calibrate_in_flight(functions.tenfold, [])
+
+
+@pytest.mark.processes
+def test_real_processes_hold_more_when_more_is_in_flight(tmp_path):
+    path = tmp_path / "input.bin"
+    path.write_bytes(bytes(3_000_000))
+    table = calibrate_in_flight(functions.tenfold, [path], values=(1, 2), progress=False)
+    one, two = table.rows
+    assert one.peak_bytes < two.peak_bytes
+    assert one.breakdown.peak_bytes == one.peak_bytes
+    assert "1 files were gone through again, to 4 tasks" in table.caveats[-1]
+    with pytest.raises(CalibrationError, match=r"2 of 2 tasks failed, the first on .*KeyError"):
+        calibrate_in_flight(functions.fails_always, [path], values=(1,), progress=False)
