@@ -100,6 +100,7 @@ def test_past_80_percent_of_the_limit_a_check_cleans_up_and_says_what_it_freed(m
     assert result.freed_bytes == 2 * GB
     ran, before_bytes, after_bytes = result
     assert (ran, before_bytes - after_bytes) == (True, 2 * GB)
+    assert result[0] is True
     assert not result.emergency
 
 

@@ -60,6 +60,9 @@ class CleanupResult(msgspec.Struct, frozen=True, kw_only=True):
     def __iter__(self) -> Iterator[int]:
         return iter((self.ran, self.before_bytes, self.after_bytes))
 
+    def __getitem__(self, position: int) -> int:
+        return tuple(self)[position]
+
 
 class CollectionEvent(msgspec.Struct, frozen=True):
     """One run of Python's cyclic collector."""
