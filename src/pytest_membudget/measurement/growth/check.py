@@ -19,6 +19,7 @@ from pytest_membudget.stats.growth import CONFIDENCE, FEWEST_SAMPLES, Effort, Pa
 from pytest_membudget.units import Size, format_duration, format_size, parse_size
 
 FEW_CALLS = 1000
+_LONGEST_S = 1_000_000
 _SHARE_FOR_THE_VERDICT = 0.9
 """The rest of the time is for the culprits."""
 _BYTE_FIGURES = ("heap_bytes", "mapped_bytes")
