@@ -178,7 +178,7 @@ def test_a_time_limit_is_needed(timeout_s):
 
 
 def test_an_allowance_needs_its_unit():
-    with pytest.raises(ValueError, match="per_call.*no unit"):
+    with pytest.raises(ValueError, match=r"per_call.*no unit"):
         check_growth(lambda: None, "64")
 
 
