@@ -59,11 +59,14 @@ def check_growth(
     Raises:
         UsageError: the allowance or the time limit is not usable.
     """
-    if not timeout_s > 0:
+    if not 0 < timeout_s < _LONGEST_S:
         raise UsageError(
-            f"timeout_s={timeout_s} is not above zero; write the seconds that the check may take"
+            f"timeout_s={timeout_s} is no time limit; write seconds, above 0 and below {_LONGEST_S:,}"
         )
-    allowed_bytes = parse_size(per_call)
+    try:
+        allowed_bytes = parse_size(per_call)
+    except ValueError as error:
+        raise UsageError(f"per_call: {error}") from None
     call = _as_one_call(fn, setup, teardown)
     inventory = Inventory.take()
     with _quiet_collector(), contextlib.closing(FigureReader()) as reader:
