@@ -71,6 +71,10 @@ class Patience(NamedTuple):
     leak_enough_s: float = 8.0
     fewest_calls: int = 16
 
+    def may_decide(self, effort: Effort) -> bool:
+        """Whether any verdict may be given already."""
+        return effort.exhausted or self.may_call_clean(effort) or self.may_call_leak(effort)
+
     def may_call_clean(self, effort: Effort) -> bool:
         """Whether a flat figure may be called clean already."""
         thorough = effort.calls >= self.clean_calls and effort.elapsed_s >= self.clean_s
@@ -96,6 +100,8 @@ def trend(
     if len(calls) < FEWEST_SAMPLES or calls[-1] < FEWEST_SAMPLES:
         return Trend("unclear", 0.0, -math.inf, math.inf, 0.0)
     bound = allowed + resolution
+    if held[-1] == min(held) == max(held):
+        return Trend("flat", 0.0, 0.0, 0.0, 0.0)
     begin = max(0, bisect.bisect_right(calls, calls[-1] // 8) - 1)
     tail_calls, tail = list(calls[begin:]), list(held[begin:])
     fallback = _largest_drop(tail)

@@ -109,8 +109,10 @@ def _judge(rounds: Rounds, allowed_bytes: int, timeout_s: float, *, can_interrup
             reason = str(end)
         except CallTooLongError:
             reason = f"a call was still running after {format_duration(rounds.elapsed_s)} and was interrupted"
-        trends = rounds.trends(allowed_bytes)
         effort = Effort(rounds.calls, rounds.elapsed_s, exhausted=bool(reason))
+        if not patience.may_decide(effort):
+            continue
+        trends = rounds.trends(allowed_bytes)
         verdict = decide(list(trends.values()), effort, patience)
         if verdict:
             return _Finding(verdict, trends, _doubts(verdict, trends, rounds, reason, can_interrupt))

@@ -14,8 +14,11 @@ from pytest_membudget.stats.growth import RESOLUTION_BYTES_PER_CALL, Trend, next
 
 RESOLUTION_COUNT_PER_CALL = 0.001
 _ROUND_SHARE = 1 / 20
-_READING_SHARE = 1 / 4
-_BURST = 8
+_READING_SHARE = 0.2
+_NOISY_READING_SHARE = 0.6
+_CLOSER = 8
+_RECENT = 24
+_GOLDEN = 0.618034
 
 
 class CallsEnded(Exception):  # noqa: N818 - the regular end of the rounds
@@ -40,7 +43,6 @@ class Rounds:
         self._at_calls = array("q", bytes(8 * self._capacity))
         self._held = {name: array("q", bytes(8 * self._capacity)) for name in Figures._fields}
         self._reading_s = 0.0
-        self._burst_left = 0
         self._pid = os.getpid()
         for _ in range(3):  # the first readings fill caches of their own
             self.first = self.last = reader.read()
@@ -107,21 +109,24 @@ class Rounds:
         }
 
     def _next_step(self) -> int:
-        if self._burst_left > 0:
-            self._burst_left -= 1
+        """How many calls until the next sample: as many as `next_step` says, but so that reading takes its share only.
+
+        The least of many samples says what a noisy function keeps: they lie closer then, and unevenly, lest they
+        keep step with a buffer that is emptied regularly.
+        """
+        if not self.calls:
             return 1
-        if self.samples > _BURST and self._fell():
-            self._burst_left = _BURST - 1  # the least of several neighbours says what a noisy function keeps
-        step = next_step(self.calls)
-        if self.calls:
-            call_s = max(1e-7, (self.elapsed_s - self._reading_s) / self.calls)
-            worthwhile = int(self._reading_s / self.samples / _READING_SHARE / call_s)
-            step = min(max(step, worthwhile), max(step, self.calls // 2))
-        return step
+        step, share = next_step(self.calls), _READING_SHARE
+        if self.samples > _RECENT and self._fell():
+            step = max(1, int(step / _CLOSER * (0.5 + self.samples * _GOLDEN % 1)))
+            share = _NOISY_READING_SHARE
+        call_s = max(1e-7, (self.elapsed_s - self._reading_s) / self.calls)
+        worthwhile = int(self._reading_s / self.samples * (1 / share - 1) / call_s)
+        return min(max(step, worthwhile), max(step, self.calls // 2))
 
     def _fell(self) -> bool:
         """Whether the heap fell back by more than a leak of a few bytes would explain, in the last samples."""
-        recent = self._held["heap_bytes"][max(0, self.samples - 3 * _BURST) : self.samples]
+        recent = self._held["heap_bytes"][max(0, self.samples - _RECENT) : self.samples]
         return max(recent) - min(recent[recent.index(max(recent)) :]) > self.calls
 
     def _take_sample(self) -> None:
