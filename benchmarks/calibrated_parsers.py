@@ -64,4 +64,4 @@ def all_pairs(path):
     blocks = Path(path).stat().st_size // 4_000
     with Path(path).open("rb") as stream:
         sums = [sum(stream.read(4_000)[::64]) for _ in range(blocks)]
-    return sum(bytearray(blocks * blocks * 16)) + len(sums)
+    return len(bytearray(blocks * blocks * 16)) + len(sums)

@@ -14,8 +14,7 @@ from pytest_membudget.calibration.reference import refer_to
 from pytest_membudget.stats.bounds import rate_interval
 
 MB = 1_000_000
-HELD_OUT_MB = (1.5, 3, 5, 6, 7.2, 9, 10, 32)
-REPEATS = 2
+HELD_OUT_MB = (1.5, 1.5, 3, 3, 5, 5, 6, 6, 7.2, 7.2, 9, 9, 10, 10, 32)
 FLOOR_BYTES = 16 * MB
 FUNCTIONS = [
     (parsers.csv_rows, "csv"),
@@ -56,22 +55,16 @@ def test_one_function(fn, kind, judged, figure, tmp_path):
     found = calibrate(fn, kind=kind, budget_seconds=CALIBRATION_SECONDS, progress=False)
     tiny = synthesize(tmp_path / f"tiny.{kind}", 20_000, kind).path
     rows = []
-    for size_mb in HELD_OUT_MB:
-        for repeat in range(REPEATS):
-            made = synthesize(tmp_path / f"held.{kind}", round(size_mb * MB), kind, seed=1000 + repeat)
-            answer = run_fresh(refer_to(fn), tiny, made.path, tmp_path)
-            assert not answer.failed_at, answer.error
-            size = made.size_bytes
-            rows.append(
-                Judged(
-                    fn.__name__,
-                    size,
-                    answer.peak_bytes,
-                    found.bound(size),
-                    found.expect(size),
-                    found.is_extrapolated(size),
-                )
+    for seed, size_mb in enumerate(HELD_OUT_MB, start=1000):
+        made = synthesize(tmp_path / f"held.{kind}", round(size_mb * MB), kind, seed)
+        answer = run_fresh(refer_to(fn), tiny, made.path, tmp_path)
+        assert not answer.failed_at, answer.error
+        size, peak = made.size_bytes, answer.peak_bytes
+        rows.append(
+            Judged(
+                fn.__name__, size, peak, found.bound(size), found.expect(size), found.is_extrapolated(size)
             )
+        )
     judged += rows
     shutil.rmtree(tmp_path, ignore_errors=True)
     missed = [row for row in rows if row.true_bytes > row.bound_bytes]
