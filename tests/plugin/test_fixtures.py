@@ -164,3 +164,60 @@ def test_job(fallback_executor, synthetic_files, memory_scale):
 """
     )
     pytester.runpytest_subprocess().assert_outcomes(passed=1)
+
+
+def test_memory_estimator_takes_a_calibration_that_the_project_keeps(pytester):
+    from pytest_membudget import fit_points
+    from pytest_membudget.calibration import save_named
+
+    save_named(
+        fit_points([(size, 4 * size) for size in (10**6, 2 * 10**6, 4 * 10**6)]), "parser", pytester.path
+    )
+    run(
+        pytester,
+        """
+@pytest.mark.parametrize("memory_estimator", ["parser", {"calibration": "parser", "aim": "cheap"}], indirect=True)
+def test_job(memory_estimator):
+    assert 12_000_000 <= memory_estimator.estimate_file_memory("3 MB") < 12_500_000
+
+@pytest.mark.parametrize("memory_estimator", ["parses"], indirect=True)
+def test_unknown(memory_estimator): ...
+""",
+    ).assert_outcomes(passed=2, errors=1)
+
+
+def test_a_stale_calibration_warns_and_is_refused_under_strict(pytester):
+    import msgspec
+
+    from pytest_membudget import fit_points
+    from pytest_membudget.calibration import save_named
+    from pytest_membudget.calibration.model import Calibration
+    from pytest_membudget.records.report import Environment
+
+    file = fit_points([(size, 4 * size) for size in (10**6, 2 * 10**6, 4 * 10**6)]).file
+    elsewhere = msgspec.structs.replace(file, environment=Environment(system="Plan 9"))
+    save_named(Calibration(elsewhere), "parser", pytester.path)
+    test = """
+@pytest.mark.parametrize("memory_estimator", ["parser"], indirect=True)
+def test_job(memory_estimator): ...
+"""
+    run(pytester, test).stdout.fnmatch_lines(["*calibration 'parser': foreign or stale*'Plan 9'*"])
+    result = run(pytester, test, "--membudget-strict")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*refused under --membudget-strict*"])
+
+
+@pytest.mark.processes
+def test_membudget_calibrates_a_function_of_the_test_module(pytester):
+    run(
+        pytester,
+        """
+def read(path):
+    return bytearray(5 * os.stat(path).st_size), open(path, "rb").read()
+
+def test_job(membudget):
+    found = membudget.calibrate(read, kind="text", sizes=("1 MB", "3 MB"), repeats=2)
+    assert 5 < found.gamma < 8
+    assert found.bound("2 MB") >= 12_000_000
+""",
+    ).assert_outcomes(passed=1)

@@ -5,6 +5,8 @@ They live in the project, in `.membudget/calibrations/NAME.json`, so that they c
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -66,16 +68,28 @@ def check_fresh(
 ) -> tuple[str, ...]:
     """What has changed since the calibration, as plain sentences; empty where it still holds.
 
-    `environment` is that of here and now; `fn`, where given, is compared with the source that was calibrated.
+    `environment` is that of here and now. The source is that of `fn`, or of the module that the calibration names,
+    where that can be found without importing it.
     """
     found = [
         f"it was taken with {what} {then!r}, here it is {now!r}"
         for what, then, now in _differences(calibration.file.environment, environment)
     ]
-    digest = digest_source(fn) if fn is not None else ""
+    digest = digest_source(fn) if fn is not None else _digest_named(calibration.file.function)
     if digest and calibration.file.source_digest and digest != calibration.file.source_digest:
         found.append(f"the source of {calibration.file.function} has changed since; calibrate again")
     return tuple(f"foreign or stale calibration: {sentence}" for sentence in found)
+
+
+def _digest_named(function: str) -> str:
+    """The digest of the module in "module:function"; empty where there is none to be found."""
+    try:
+        spec = importlib.util.find_spec(function.partition(":")[0])
+    except (ImportError, ValueError, AttributeError):
+        return ""
+    if spec is None or not spec.has_location or not spec.origin or not Path(spec.origin).is_file():
+        return ""
+    return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()
 
 
 def _differences(then: Environment, now: Environment) -> list[tuple[str, str, str]]:

@@ -133,10 +133,10 @@ def synthetic_files(_membudget_files: SyntheticFiles) -> Callable[..., list[Synt
 
 @pytest.fixture
 def memory_estimator(request: pytest.FixtureRequest) -> MemoryEstimator:
-    """A `MemoryEstimator`: the preset "dataframe", or what an indirect parameter names."""
+    """A `MemoryEstimator`: the preset "dataframe", or the preset or calibration that an indirect parameter names."""
     from pytest_membudget.plugin import runtime_fixtures
 
-    return runtime_fixtures.make_estimator(request)
+    return runtime_fixtures.make_estimator(request, strict=request.config.stash[_SETTINGS].strict)
 
 
 @pytest.fixture

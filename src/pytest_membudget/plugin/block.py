@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -14,6 +14,9 @@ from pytest_membudget.plugin.failure import OverBudget
 from pytest_membudget.records.growth import Growth
 from pytest_membudget.records.measurement import Measurement, MemoryLimit
 from pytest_membudget.units import Size, parse_size
+
+if TYPE_CHECKING:
+    from pytest_membudget.calibration import Calibration
 
 
 class Membudget:
@@ -94,3 +97,9 @@ class Membudget:
         if judgement.failed:
             raise OverBudget(judgement.message)
         return growth
+
+    def calibrate(self, fn: Callable[..., Any], **options: Any) -> Calibration:
+        """γ, overhead and a bound of `fn(path)`, from runs in fresh interpreters; `options` are those of `calibrate`."""
+        from pytest_membudget.calibration import calibrate
+
+        return calibrate(fn, **options)

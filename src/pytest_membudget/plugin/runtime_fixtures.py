@@ -6,14 +6,40 @@ from typing import Any
 
 import pytest
 
+from pytest_membudget.calibration import check_fresh, named_calibration
+from pytest_membudget.errors import UsageError
+from pytest_membudget.measurement import environment
 from pytest_membudget.records.scale import Scale
 from pytest_membudget.runtime import FallbackExecutor, MemoryEstimator, MemorySemaphore
+from pytest_membudget.runtime.estimator import PRESETS
+from pytest_membudget.stats.learning import Aim
 
 
-def make_estimator(request: pytest.FixtureRequest) -> MemoryEstimator:
-    """The preset that the parameter names, or an estimator with the arguments that it gives."""
+def make_estimator(request: pytest.FixtureRequest, *, strict: bool) -> MemoryEstimator:
+    """The preset or the calibration that the parameter names, or an estimator with the arguments that it gives.
+
+    Raises:
+        UsageError: no such preset or calibration, or one that no longer holds under `--membudget-strict`.
+    """
     parameter = getattr(request, "param", "dataframe")
-    return MemoryEstimator.preset(parameter) if isinstance(parameter, str) else MemoryEstimator(**parameter)
+    if isinstance(parameter, str):
+        parameter = {"preset": parameter} if parameter in PRESETS else {"calibration": parameter}
+    if "preset" in parameter:
+        return MemoryEstimator.preset(parameter["preset"])
+    if "calibration" in parameter:
+        return _calibrated(request, parameter["calibration"], parameter.get("aim", "safe"), strict=strict)
+    return MemoryEstimator(**parameter)
+
+
+def _calibrated(request: pytest.FixtureRequest, name: str, aim: Aim, *, strict: bool) -> MemoryEstimator:
+    """The estimator of a calibration that the project keeps; what has changed since is a warning, or an error."""
+    calibration = named_calibration(name, request.config.rootpath)
+    doubts = check_fresh(calibration, environment())
+    if doubts and strict:
+        raise UsageError(f"calibration {name!r} is refused under --membudget-strict: {'; '.join(doubts)}")
+    for doubt in doubts:
+        request.node.warn(pytest.PytestWarning(f"calibration {name!r}: {doubt}"))
+    return calibration.estimator(aim)
 
 
 def make_semaphore(request: pytest.FixtureRequest) -> MemorySemaphore:

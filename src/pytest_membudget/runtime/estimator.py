@@ -15,7 +15,7 @@ from pytest_membudget.units import Size
 if TYPE_CHECKING:
     from pytest_membudget.stats.learning import Learner
 
-_PRESETS: dict[str, tuple[float, Size]] = {
+PRESETS: dict[str, tuple[float, Size]] = {
     # Starting points from two real pipelines; measured ones (see calibration) replace them.
     "document": (12.0, "500 MB"),  # nested markup into an object tree, then a language model over it
     "dataframe": (3.0, "50 MB"),  # text tables into columns
@@ -67,9 +67,9 @@ class MemoryEstimator:
         Raises:
             UsageError: there is no such preset.
         """
-        if name not in _PRESETS:
-            raise UsageError(f"preset {name!r} is unknown; choose one of {', '.join(sorted(_PRESETS))}")
-        gamma, overhead = _PRESETS[name]
+        if name not in PRESETS:
+            raise UsageError(f"preset {name!r} is unknown; choose one of {', '.join(sorted(PRESETS))}")
+        gamma, overhead = PRESETS[name]
         return cls(gamma, overhead)
 
     def __repr__(self) -> str:
