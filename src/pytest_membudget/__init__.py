@@ -33,6 +33,7 @@ _PUBLIC = {
     """,
     "inputs": "KINDS synthesize",
     "measurement.growth": "check_growth",
+    "measurement.isolated": "measure_isolated",
     "measurement.limit": "memory_limit memory_reading",
     "measurement.probe": "measure measuring",
     "records.files": "FileCategory ResourceEstimate SyntheticFile",

@@ -21,6 +21,7 @@ from pytest_membudget.errors import WorkerKilledError as WorkerKilledError
 from pytest_membudget.inputs import KINDS as KINDS
 from pytest_membudget.inputs import synthesize as synthesize
 from pytest_membudget.measurement.growth import check_growth as check_growth
+from pytest_membudget.measurement.isolated import measure_isolated as measure_isolated
 from pytest_membudget.measurement.limit import memory_limit as memory_limit
 from pytest_membudget.measurement.limit import memory_reading as memory_reading
 from pytest_membudget.measurement.probe import measure as measure

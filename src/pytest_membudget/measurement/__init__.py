@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pytest_membudget.measurement.high_water import reset_high_water_mark as reset_high_water_mark
     from pytest_membudget.measurement.high_water import resident_bytes as resident_bytes
     from pytest_membudget.measurement.high_water import tree_resident_bytes as tree_resident_bytes
+    from pytest_membudget.measurement.isolated import measure_isolated as measure_isolated
     from pytest_membudget.measurement.limit import memory_limit as memory_limit
     from pytest_membudget.measurement.limit import memory_reading as memory_reading
     from pytest_membudget.measurement.probe import Probe as Probe
@@ -45,6 +46,7 @@ _MODULE_OF = {
     "forget_frames": "watchdog",
     "high_water_bytes": "high_water",
     "measure": "probe",
+    "measure_isolated": "isolated",
     "measuring": "probe",
     "memory_limit": "limit",
     "memory_reading": "limit",

@@ -1,0 +1,143 @@
+"""Measuring a function in a fresh interpreter, where nothing that ran before can change the figure."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing.spawn
+import os
+import pickle
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from pytest_membudget.errors import IsolatedCrashError, MeasurementError, UsageError
+from pytest_membudget.records.measurement import Measurement
+
+POLL_S = 0.05
+LENGTH_BYTES = 8
+
+# The path comes first: the package may be importable by it alone. The pipe is this program's own.
+LAUNCH = (
+    "import os, pickle, sys; orders = os.fdopen(int(sys.argv[1]), 'rb'); sys.path[:] = pickle.load(orders); "
+    "from pytest_membudget.measurement import isolated_child; isolated_child.main(orders, int(sys.argv[2]))"
+)
+
+
+def measure_isolated(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Measurement:
+    """Runs `fn` in a fresh interpreter and measures it there; its result is in `value`, its exception propagates.
+
+    `fn` lives in an importable module or in the script being run; as with multiprocessing, a script that calls this
+    does so under `if __name__ == "__main__":`. What the function imports at its module's top is loaded before the start.
+
+    Raises:
+        UsageError: the function or its arguments cannot be sent to another interpreter.
+        IsolatedCrashError: the interpreter died by a signal or left without a result.
+    """
+    if sys.platform == "win32":
+        raise MeasurementError("measure_isolated needs a system with fork and exec; use measure here")
+    orders = _orders(fn, args, kwargs)
+    name = getattr(fn, "__qualname__", repr(fn))
+    their_orders, ours = os.pipe()
+    answers, theirs = os.pipe()
+    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001 - as multiprocessing
+    try:
+        child = subprocess.Popen(
+            [sys.executable, *flags, "-c", LAUNCH, str(their_orders), str(theirs)],
+            pass_fds=(their_orders, theirs),
+            process_group=0,
+        )
+    except OSError as error:
+        os.close(ours)
+        os.close(answers)
+        raise MeasurementError(f"no fresh interpreter could be started for {name}: {error}") from error
+    finally:
+        os.close(their_orders)
+        os.close(theirs)
+    try:
+        _send(ours, orders)
+        answer = _receive(answers, child)
+        if answer:
+            child.wait()
+    finally:
+        os.close(answers)
+        _end(child)
+    return _judge(name, answer, child.returncode)
+
+
+def _orders(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+    try:
+        task = pickle.dumps((fn, args, kwargs))
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise UsageError(
+            f"{getattr(fn, '__qualname__', fn)!r} cannot be sent to a fresh interpreter ({error}); "
+            "use a function at the top of a module, and arguments that can be pickled"
+        ) from error
+    preparation = multiprocessing.spawn.get_preparation_data("membudget-isolated")
+    for name in ("sys_path", "authkey"):  # the one is sent ahead, the other must not be
+        preparation.pop(name, None)
+    return pickle.dumps(sys.path) + pickle.dumps((preparation, task))
+
+
+def _send(descriptor: int, orders: bytes) -> None:
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(orders)
+    except BrokenPipeError:
+        pass  # it died before it read everything: how is told by its exit
+
+
+def _receive(descriptor: int, child: subprocess.Popen[bytes]) -> bytes:
+    """The answer; shorter than announced when the interpreter died. A grandchild may hold the pipe's other end open."""
+    received = b""
+    ended_s: float | None = None
+    while len(received) < LENGTH_BYTES or len(received) < LENGTH_BYTES + int.from_bytes(
+        received[:LENGTH_BYTES]
+    ):
+        if select.select([descriptor], [], [], POLL_S)[0]:
+            part = os.read(descriptor, 1 << 20)
+            if not part:
+                break
+            received += part
+        elif child.poll() is not None:
+            # What it wrote last may still be on its way for one more look.
+            if ended_s is not None:
+                break
+            ended_s = time.monotonic()
+    return received[LENGTH_BYTES:] if len(received) > LENGTH_BYTES else b""
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """Nothing that the interpreter started and left stays behind, however this ended."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+
+
+def _judge(name: str, answer: bytes, returncode: int) -> Measurement:
+    if not answer:
+        raise IsolatedCrashError(f"the fresh interpreter that ran {name} {describe_exit(returncode)}")
+    measurement, error, remote_traceback = pickle.loads(answer)  # noqa: S301 - our own child's, over our own pipe
+    if error is not None:
+        error.add_note(f"raised in the fresh interpreter of measure_isolated:\n{remote_traceback}")
+        raise error
+    assert isinstance(measurement, Measurement)
+    return msgspec.structs.replace(measurement, label=measurement.label or name)
+
+
+def describe_exit(returncode: int) -> str:
+    """How a process ended, for the end of a sentence: "was ended by SIGKILL (signal 9); …"."""
+    if returncode >= 0:
+        return f"left with exit code {returncode} before it gave a result"
+    number = -returncode
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        name = "a real-time signal"
+    hint = "; the system may have run out of memory" if number == signal.SIGKILL else ""
+    return f"was ended by {name} (signal {number}){hint}"

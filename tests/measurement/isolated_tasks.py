@@ -1,0 +1,46 @@
+"""Functions for fresh interpreters."""
+
+import os
+import signal
+
+from tree_programs import hold
+
+
+def take(size):
+    hold(size).close()
+    return size
+
+
+def say(text):
+    print(text)
+
+
+def raise_key_error():
+    raise KeyError("no such thing")
+
+
+class PickyError(Exception):
+    def __init__(self, first, second):
+        super().__init__(first)
+
+
+def raise_picky():
+    raise PickyError(1, 2)
+
+
+def kill_myself():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def leave():
+    os._exit(3)
+
+
+def unpicklable():
+    return lambda: None
+
+
+def fork_and_die():
+    if os.fork() == 0:
+        signal.pause()
+    os.kill(os.getpid(), signal.SIGSEGV)
