@@ -20,6 +20,8 @@ from pytest_membudget.errors import WatchdogStop as WatchdogStop
 from pytest_membudget.errors import WorkerKilledError as WorkerKilledError
 from pytest_membudget.inputs import KINDS as KINDS
 from pytest_membudget.inputs import synthesize as synthesize
+from pytest_membudget.measurement.command import measure_command as measure_command
+from pytest_membudget.measurement.doctor import doctor as doctor
 from pytest_membudget.measurement.growth import check_growth as check_growth
 from pytest_membudget.measurement.isolated import measure_isolated as measure_isolated
 from pytest_membudget.measurement.limit import memory_limit as memory_limit
@@ -32,6 +34,7 @@ from pytest_membudget.records.files import SyntheticFile as SyntheticFile
 from pytest_membudget.records.growth import Growth as Growth
 from pytest_membudget.records.judgement import Budget as Budget
 from pytest_membudget.records.judgement import Judgement as Judgement
+from pytest_membudget.records.measurement import CommandMeasurement as CommandMeasurement
 from pytest_membudget.records.measurement import Measurement as Measurement
 from pytest_membudget.records.measurement import MemoryLimit as MemoryLimit
 from pytest_membudget.records.measurement import MemoryReading as MemoryReading

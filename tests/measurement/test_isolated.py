@@ -74,7 +74,7 @@ def test_a_function_of_the_script_being_run(tmp_path):
             def work(): return len(b"x" * 30_000_000)
             if __name__ == "__main__":
                 m = measure_isolated(work)
-                print(m.value, m.peak_bytes >= 30_000_000)
+                print(m.value, m.peak_bytes > 29_000_000)
             """
         )
     )

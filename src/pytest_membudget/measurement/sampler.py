@@ -34,15 +34,18 @@ class SamplerLostError(Exception):
 class TreeSampler:
     """One helper process and the pipes to it.
 
+    Args:
+        root: the process whose tree is watched; this one by default.
+
     Raises:
         SamplerLostError: it cannot be started, and by every method once it is gone.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, root: int | None = None) -> None:
         self._lock = threading.Lock()
         self._keys = 0
         self._buffer = b""
-        self.root = os.getpid()
+        self.root = os.getpid() if root is None else root
         self._commands, self._answers, self.events = -1, -1, -1
         self._identities: dict[int, tuple[int, int]] = {}
         theirs = self._open_pipes()

@@ -76,3 +76,24 @@ class MemoryReading(msgspec.Struct, frozen=True, kw_only=True):
     def used_bytes(self) -> int:
         """What is in use under the limit, by anyone it binds."""
         return max(0, self.limit.bytes - self.available_bytes)
+
+
+class CommandMeasurement(msgspec.Struct, frozen=True, kw_only=True):
+    """A command's run: how it ended and the most its process tree held, in bytes.
+
+    `exit_code` is what a shell would say: 128 and the signal's number where a signal ended it, 127 where the command was
+    not found, 126 where it may not be run.
+    """
+
+    command: tuple[str, ...]
+    exit_code: int
+    duration_s: float
+    peak_bytes: int
+    peak_upper_bytes: int
+    processes: int
+    source: Source
+    interval_s: float | None = None
+    timed_out: bool = False
+    shares: tuple[ProcessShare, ...] = ()
+    timeline: tuple[TimelinePoint, ...] = ()
+    caveats: tuple[str, ...] = ()

@@ -110,6 +110,7 @@ class Session:
             "peak_high": self.peak_high,
             "total_low": self.total_low,
             "start": self.start_bytes,
+            "start_file": self._start_file,
             "end": self.end_low,
             "others_floor": self.others_floor,
             "missed": self.missed,

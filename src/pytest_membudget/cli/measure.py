@@ -1,0 +1,121 @@
+"""`membudget measure -- COMMAND`: the peak of any command, its whole process tree included.
+
+What is found goes to standard error, since standard output belongs to the command; so does the JSON record of `--json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+
+from pytest_membudget.errors import MembudgetError
+from pytest_membudget.measurement.command import measure_command
+from pytest_membudget.records.measurement import CommandMeasurement
+from pytest_membudget.records.storage import encode_json
+from pytest_membudget.units import format_duration, format_size, parse_size
+
+EXIT_OVER = 1
+EXIT_OWN_FAILURE = 125
+EXIT_NOT_FOUND = 127
+EXIT_NOT_RUNNABLE = 126
+EXIT_INTERRUPTED = 130
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's options."""
+    parser.usage = "membudget measure [--budget SIZE] [--runs N] [--json] -- COMMAND [ARGUMENT …]"
+    parser.epilog = (
+        "Exit codes: the command's own; 1 when it gave 0 and was over its budget; 125 when the measuring itself "
+        "failed, 126 when the command may not be run, 127 when it was not found, 128 and the signal's number when a "
+        "signal ended it."
+    )
+    parser.add_argument("--budget", type=_size, metavar="SIZE", help="the most it may take, such as 1.5GB")
+    parser.add_argument(
+        "--runs", type=_runs, default=1, metavar="N", help="run it N times and judge the largest"
+    )
+    parser.add_argument("--timeout", type=float, metavar="SECONDS", help="end it after so long")
+    parser.add_argument("--json", action="store_true", help="write the record as JSON, to standard error too")
+    parser.add_argument("words", nargs=argparse.REMAINDER, metavar="COMMAND", help="after --, as in a shell")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the command, shows what it took, and passes its exit code on."""
+    words = arguments.words[1:] if arguments.words[:1] == ["--"] else arguments.words
+    if not words:
+        print('membudget measure: there is no command; write it after "--"', file=sys.stderr)
+        return EXIT_OWN_FAILURE
+    measured: list[CommandMeasurement] = []
+    try:
+        for _ in range(arguments.runs):
+            measured.append(measure_command(words, timeout_s=arguments.timeout))
+            if measured[-1].exit_code:
+                break
+    except KeyboardInterrupt:
+        print("membudget measure: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except (MembudgetError, OSError) as error:
+        print(f"membudget measure: {error}", file=sys.stderr)
+        return EXIT_OWN_FAILURE
+    last = measured[-1]
+    if last.exit_code in {EXIT_NOT_FOUND, EXIT_NOT_RUNNABLE} and not last.shares:
+        problem = "was not found" if last.exit_code == EXIT_NOT_FOUND else "may not be run"
+        print(f"membudget measure: {words[0]!r} {problem}", file=sys.stderr)
+        return last.exit_code
+    over = arguments.budget is not None and max(each.peak_bytes for each in measured) > arguments.budget
+    if arguments.json:
+        sys.stderr.write(encode_json(measured if arguments.runs > 1 else last).decode())
+    else:
+        _show(measured, arguments.budget)
+    return EXIT_OVER if over and not last.exit_code else last.exit_code
+
+
+def _show(measured: list[CommandMeasurement], budget_bytes: int | None) -> None:
+    largest = max(measured, key=lambda each: each.peak_bytes)
+    lines = [_peak(largest), *(f"  note: {caveat}" for caveat in largest.caveats)]
+    if len(measured) > 1:
+        peaks = [each.peak_bytes for each in measured]
+        spread = f"{format_size(min(peaks))} to {format_size(max(peaks))}"
+        lines.append(f"  {len(peaks)} runs: {spread}, median {format_size(statistics.median(peaks))}")
+    if largest.processes > 1:
+        lines.extend(
+            f"  {share.name} ({share.pid}): {format_size(share.peak_bytes)}" for share in largest.shares[:5]
+        )
+    if largest.timed_out:
+        lines.append(f"  it was ended after {format_duration(largest.duration_s)}")
+    if budget_bytes is not None:
+        lines.append(_verdict(largest, budget_bytes))
+    print("\n".join(lines), file=sys.stderr)
+
+
+def _peak(found: CommandMeasurement) -> str:
+    exact = found.peak_upper_bytes == found.peak_bytes
+    figure = (
+        f"{format_size(found.peak_bytes)} (exact, by the kernel)"
+        if exact
+        else f"at least {format_size(found.peak_bytes)}, at most {format_size(found.peak_upper_bytes)}"
+    )
+    noun = "process" if found.processes == 1 else "processes"
+    return f"peak {figure}, {found.processes} {noun}, {format_duration(found.duration_s)}, exit code {found.exit_code}"
+
+
+def _verdict(found: CommandMeasurement, budget_bytes: int) -> str:
+    budget = format_size(budget_bytes)
+    if found.peak_bytes > budget_bytes:
+        return f"  over its budget of {budget} by {format_size(found.peak_bytes - budget_bytes)}"
+    if found.peak_upper_bytes > budget_bytes:
+        return f"  within its budget of {budget} as far as is proven; at most {format_size(found.peak_upper_bytes)}"
+    return f"  within its budget of {budget}"
+
+
+def _size(text: str) -> int:
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _runs(text: str) -> int:
+    if not text.isdigit() or not 1 <= int(text) <= 1000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of runs; write 1 to 1000")
+    return int(text)
