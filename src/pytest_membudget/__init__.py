@@ -34,7 +34,7 @@ _PUBLIC = {
     "inputs": "KINDS synthesize",
     "measurement.growth": "check_growth",
     "measurement.command": "measure_command",
-    "measurement.doctor": "doctor",
+    "measurement.diagnosis": "doctor",
     "measurement.isolated": "measure_isolated",
     "measurement.limit": "memory_limit memory_reading",
     "measurement.probe": "measure measuring",

@@ -21,7 +21,7 @@ from pytest_membudget.errors import WorkerKilledError as WorkerKilledError
 from pytest_membudget.inputs import KINDS as KINDS
 from pytest_membudget.inputs import synthesize as synthesize
 from pytest_membudget.measurement.command import measure_command as measure_command
-from pytest_membudget.measurement.doctor import doctor as doctor
+from pytest_membudget.measurement.diagnosis import doctor as doctor
 from pytest_membudget.measurement.growth import check_growth as check_growth
 from pytest_membudget.measurement.isolated import measure_isolated as measure_isolated
 from pytest_membudget.measurement.limit import memory_limit as memory_limit

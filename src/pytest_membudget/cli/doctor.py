@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from pytest_membudget.measurement.doctor import doctor
+from pytest_membudget.measurement.diagnosis import doctor
 from pytest_membudget.measurement.sampler import close_sampler
 from pytest_membudget.records.storage import encode_json
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pytest_membudget.measurement.command import measure_command as measure_command
-    from pytest_membudget.measurement.doctor import doctor as doctor
+    from pytest_membudget.measurement.diagnosis import doctor as doctor
     from pytest_membudget.measurement.fingerprint import environment as environment
     from pytest_membudget.measurement.growth.check import check_growth as check_growth
     from pytest_membudget.measurement.growth.task_heap import TaskHeap as TaskHeap
@@ -44,7 +44,7 @@ _MODULE_OF = {
     "Watchdog": "watchdog",
     "check_growth": "growth.check",
     "close_sampler": "sampler",
-    "doctor": "doctor",
+    "doctor": "diagnosis",
     "environment": "fingerprint",
     "forget_frames": "watchdog",
     "high_water_bytes": "high_water",
