@@ -132,7 +132,6 @@ class Batch:
             timeout_s=self._timeout_s(item),
             in_thread=self._is_small and not large,
             fresh_worker=large,
-            settle=True,
         )
         self._unread += 1
         task.future.add_done_callback(partial(_announce, self._ended, item, task))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -43,6 +44,8 @@ class Dispatcher:
 
     def __init__(self, make_floor: Callable[[Callable[[Replied], None]], Floor], rules: Rules) -> None:
         self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._arrivals: deque[Task] = deque()
+        self._is_hungry = True
         self.floor = make_floor(self._events.put)
         self._aftermath = Aftermath(self.floor, rules)
         self._watch = Watch(self.floor, rules)
@@ -60,8 +63,10 @@ class Dispatcher:
         self._thread.start()
 
     def submit(self, task: Task) -> None:
-        """Puts `task` at the end of the line."""
-        self._events.put(task)
+        """Puts `task` at the end of the line. The thread is not woken while it could not start it anyway."""
+        self._arrivals.append(task)
+        if self._is_hungry:
+            self._events.put(None)
         task.future.add_done_callback(partial(self._note_cancelled, task))
 
     def close(self, ending: Ending) -> None:
@@ -88,14 +93,18 @@ class Dispatcher:
             while not self._is_over():
                 self._take_events()
                 self._look_when_due()
-                self.floor.dispatch()
-        except (
-            BaseException
-        ) as error:  # a defect of ours fails every future rather than leave it waiting for ever
+                self._dispatch()
+        except BaseException as error:  # a defect of ours: no future may be left waiting for ever
             _logger.exception("the dispatcher stopped")
             self.floor.fail_everything(error)
         finally:
             self.floor.crew.close(kill=self._ending is not None and self._ending.kill)
+
+    def _dispatch(self) -> None:
+        while self._arrivals:
+            self.floor.accept(self._arrivals.popleft())
+        self.floor.dispatch()
+        self._is_hungry = self.floor.is_hungry
 
     def _look_when_due(self) -> None:
         if (now_s := now()) < self._look_at_s:
@@ -109,7 +118,7 @@ class Dispatcher:
     def _is_over(self) -> bool:
         if self._ending is None or self.floor.crew.busy() or self.floor.has_waiting:
             return False
-        return self._events.empty()
+        return self._events.empty() and not self._arrivals
 
     def _take_events(self) -> None:
         try:
@@ -121,6 +130,8 @@ class Dispatcher:
 
     def _patience_s(self) -> float | None:
         """How long nothing needs a look; `None` for as long as nothing happens."""
+        if self._arrivals and self._is_hungry:
+            return 0.0  # came between the last look at them and the flag that has them announced
         if self.floor.crew.busy() == 0 and not self.floor.has_waiting and not self.observers:
             return None
         return max(0.0, self._look_at_s - now())
@@ -129,8 +140,6 @@ class Dispatcher:
         match event:
             case Replied():
                 self._aftermath.replied(*event)
-            case Task():
-                self.floor.accept(event)
             case Ending():
                 self._end(event)
             case None:
@@ -139,7 +148,7 @@ class Dispatcher:
                 event()
 
     def _end(self, ending: Ending) -> None:
-        self.floor.dispatch()  # what was submitted before the end has its chance to start
+        self._dispatch()  # what was submitted before the end has its chance to start
         self._ending = ending
         if ending.cancel:
             self.floor.cancel_waiting()

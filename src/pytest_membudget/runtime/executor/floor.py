@@ -74,6 +74,16 @@ class Floor:
         """Whether tasks end faster than a worker gets its next one."""
         return self._mean_s <= SHORT_S
 
+    @property
+    def is_hungry(self) -> bool:
+        """Whether one more task might start now."""
+        if self._is_full():
+            return False
+        if self.crew.busy() < self.concurrency.now:
+            return True
+        depth = self._depth()
+        return any(len(post.in_flight) <= depth // 2 for post in self.crew.posts)
+
     def accept(self, task: Task) -> None:
         """Puts a task at the end of the line."""
         if self.broken is not None:
@@ -124,8 +134,7 @@ class Floor:
                 self._begin(task)
             elif not self._make_room():
                 break
-        if self.tasks_are_short:
-            self._queue_ahead()
+        self._queue_ahead()
 
     def own_bytes(self) -> int:
         """What the workers hold above what they held when they were ready."""
@@ -200,7 +209,7 @@ class Floor:
         task.sequence = self._sequence
         task.level = post.level
         self.crew.take_on(post, task)
-        call = Call(task.sequence, task.fn, task.args, task.kwargs, task.settle)
+        call = Call(task.sequence, task.fn, task.args, task.kwargs)
         post.worker.send(call, partial(self._put, post, task, task.sequence))
         if self.crew.nears_its_end(post):
             self.crew.spare()
@@ -210,7 +219,7 @@ class Floor:
 
     def _queue_ahead(self) -> None:
         """A few tasks ahead in each worker, in the order of the line, under the lease that the worker has."""
-        depth = _DEPTH_OF_TINY if self._mean_s <= TINY_S else _DEPTH_OF_SHORT
+        depth = self._depth()
         for post in self.crew.posts:
             # Two at a time: the pool's thread, woken once, takes both.
             if not 1 <= len(post.in_flight) <= depth // 2 or not _may_queue_behind(post):
@@ -222,6 +231,12 @@ class Floor:
                     return
                 if task.begin():
                     self._hand(post, task)
+
+    def _depth(self) -> int:
+        """How many calls a worker may have at a time."""
+        if not self.tasks_are_short:
+            return 1
+        return _DEPTH_OF_TINY if self._mean_s <= TINY_S else _DEPTH_OF_SHORT
 
     def _is_full(self) -> bool:
         if self._max_in_flight is None:

@@ -17,13 +17,12 @@ class CannotStartError(Exception):
 
 
 class Call(NamedTuple):
-    """One attempt at a task. `sequence` is unique in the executor; `settle` trims kept memory first."""
+    """One attempt at a task. `sequence` is unique in the executor."""
 
     sequence: int
     fn: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    settle: bool = False
 
 
 class Figures(NamedTuple):

@@ -110,7 +110,7 @@ class ProcessWorker:
             done(Stuck(_unpicklable(f"the arguments of {_name(call.fn)}", error)))
             return
         try:
-            future = self._pool.submit(worker.perform, call.sequence, packed, call.settle)
+            future = self._pool.submit(worker.perform, call.sequence, packed)
         except BrokenProcessPool:
             done(self._died(attempted=False))
             return

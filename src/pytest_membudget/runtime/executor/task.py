@@ -52,7 +52,6 @@ class Task:
         "ran_out",
         "result_bytes",
         "sequence",
-        "settle",
         "ticket",
         "timed_out",
         "timeout_s",
@@ -68,7 +67,6 @@ class Task:
         timeout_s: float | None = None,
         in_thread: bool = False,
         fresh_worker: bool = False,
-        settle: bool = False,
     ) -> None:
         self.future: Future[Any] = Future()
         self.fn, self.args, self.kwargs = fn, args, kwargs
@@ -76,7 +74,6 @@ class Task:
         self.timeout_s = timeout_s
         self.in_thread = in_thread
         self.fresh_worker = fresh_worker
-        self.settle = settle
         self.sequence = 0
         self.ticket: Ticket | None = None
         self.estimate_bytes: int | None = None

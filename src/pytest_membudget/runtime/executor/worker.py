@@ -23,6 +23,8 @@ from typing import Any, NamedTuple, cast
 from pytest_membudget.measurement import high_water
 from pytest_membudget.measurement.heap import trim_heap
 
+_WORTH_TIDYING_BYTES = 1024 * 1024
+
 _logger = logging.getLogger("concurrent.futures")
 
 
@@ -59,6 +61,7 @@ class Report(NamedTuple):
 
 class _Worker:
     marks: Any = None
+    kept_bytes = 0  # after the last tidying
     initializer_error: bytes | None = None
 
 
@@ -87,12 +90,10 @@ def prepare(
     marks[Slot.READY] = 1
 
 
-def perform(sequence: int, packed: bytes, settle: bool) -> Report:
+def perform(sequence: int, packed: bytes) -> Report:
     """Runs one packed call and measures it; only the worker's death keeps it from returning."""
     if _Worker.initializer_error is not None:
         return Report("initializer", _Worker.initializer_error)
-    if settle:
-        _give_back()
     mark = high_water.open_mark()
     began = time.monotonic()
     _Worker.marks[Slot.STARTED_AT] = began
@@ -100,8 +101,7 @@ def perform(sequence: int, packed: bytes, settle: bool) -> Report:
     ending, body = _outcome(packed)
     duration_s = time.monotonic() - began
     peak_bytes = None if mark is None else high_water.close_mark(mark) - mark.start_bytes
-    kept_bytes = high_water.resident_bytes() - int(_Worker.marks[Slot.READY_BYTES])
-    return Report(ending, body, duration_s, peak_bytes, max(0, kept_bytes))
+    return Report(ending, body, duration_s, peak_bytes, _kept_bytes())
 
 
 def _outcome(packed: bytes) -> tuple[str, bytes]:
@@ -151,10 +151,15 @@ def _pickled_text(error: BaseException, subject: str = "") -> bytes:
     return pickle.dumps((subject, f"{type(error).__name__}: {error}"))
 
 
-def _give_back() -> None:
-    """Returns what the last task left behind, so that the next one's peak is its own."""
-    gc.collect()
-    trim_heap()
+def _kept_bytes() -> int:
+    """What stays with this worker after a task, once what is only left lying about has been given back."""
+    kept_bytes = high_water.resident_bytes() - int(_Worker.marks[Slot.READY_BYTES])
+    if kept_bytes > _Worker.kept_bytes + _WORTH_TIDYING_BYTES:
+        gc.collect()
+        trim_heap()
+        kept_bytes = high_water.resident_bytes() - int(_Worker.marks[Slot.READY_BYTES])
+        _Worker.kept_bytes = kept_bytes
+    return max(0, kept_bytes)
 
 
 def _take_over(surroundings: Surroundings) -> None:
