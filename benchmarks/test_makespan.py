@@ -1,7 +1,8 @@
 """How near is a batch to the best possible schedule, and who breaks the budget on the way?
 
-200 tasks of about 200 ms with known memory, really held. The bound is the improved one: no schedule on P workers and
-a budget of B ends before `max(Σd/P, Σ(m·d)/B, max d)`, nor before `Σ d over tasks with m > B/(k+1)` over `min(k, P)`
+200 tasks of about 200 ms with known memory, really held. The bound takes the times that the tasks really took, so that
+a busy machine, which makes touching memory slow, is not laid at the schedule's door. It is the improved one: no schedule
+on P workers and a budget of B ends before `max(Σd/P, Σ(m·d)/B, max d)`, nor before `Σ d over tasks with m > B/(k+1)` over `min(k, P)`
 for any k.
 """
 
@@ -19,7 +20,7 @@ from pytest_membudget import ExecutorPolicy, FallbackExecutor, MemoryEstimator
 from pytest_membudget.runtime.files import FileClasses
 
 TASKS = 200
-BUDGET_BYTES = 200_000_000
+BUDGET_BYTES = 100_000_000
 SEEDS = (1, 2, 3)
 LOADS = ("uniform", "heavy-tailed", "bimodal")
 KEPT_BYTES = 1_000_000  # what a measured task may differ by: pages, pickles
@@ -65,6 +66,11 @@ def work(path):
     return began, time.monotonic(), len(held)
 
 
+def as_run(spans):
+    """[(bytes, seconds), …] as the tasks really were."""
+    return [(size, ended - began) for began, ended, size in spans]
+
+
 def most_held(spans):
     """The most that was held at one time."""
     steps = sorted([(began, size) for began, _, size in spans] + [(ended, -size) for _, ended, size in spans])
@@ -95,11 +101,18 @@ def expected_s(path):
     return int(path.stem.split("-")[1]) / 1000
 
 
+class Known(MemoryEstimator):
+    """The memory is known here, so there is nothing to learn."""
+
+    def observe(self, size_bytes, peak_bytes, duration_s=None):
+        pass
+
+
 def ours(paths, workers):
     policy = ExecutorPolicy(
         classes=FileClasses(medium_from_bytes=10**12, large_above_bytes=10**12), max_tasks_per_child=None
     )
-    estimator = MemoryEstimator(gamma=1.0, overhead="0 B")
+    estimator = Known(gamma=1.0, overhead="0 B")
     with FallbackExecutor(workers, budget=BUDGET_BYTES, estimator=estimator, policy=policy) as executor:
         list(executor.map(abs, range(4 * workers)))
         began = time.monotonic()
@@ -186,7 +199,7 @@ def test_our_makespan(figure, files, kind, workers):
     for seed in SEEDS:
         tasks = load(kind, seed)
         took_s, spans = ours(files(tasks), workers)
-        ratios.append(took_s / bound_s(tasks, workers))
+        ratios.append(took_s / bound_s(as_run(spans), workers))
         most = max(most, most_held(spans))
     figure(f"{kind}, {workers} workers: ours, median of {len(SEEDS)}", shown(ratios, most), "at most 1.10")
     assert most <= BUDGET_BYTES + KEPT_BYTES
@@ -203,5 +216,5 @@ def test_a_peers_makespan(figure, files, peer, kind, workers):
     took_s, spans = run(files(tasks), workers)
     figure(
         f"{kind}, {workers} workers: {peer}",
-        shown([took_s / bound_s(tasks, workers)], most_held(list(spans))),
+        shown([took_s / bound_s(as_run(spans), workers)], most_held(list(spans))),
     )

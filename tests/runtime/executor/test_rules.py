@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_membudget import MemoryEstimator, TaskMemoryError, WorkerKilledError
+from pytest_membudget import MemoryEstimator, OversizeError, TaskMemoryError, WorkerKilledError
 from pytest_membudget.records.measurement import MemoryLimit, MemoryReading
-from pytest_membudget.runtime.executor.admission import Budget
+from pytest_membudget.runtime.executor.admission import Admission, Budget
 from pytest_membudget.runtime.executor.causes import Again, Failed, after_failure
 from pytest_membudget.runtime.executor.concurrency import Concurrency
 from pytest_membudget.runtime.executor.launcher import Died, RanOut
@@ -102,6 +102,21 @@ def test_functions_that_finished_long_ago_are_forgotten():
 def test_a_method_has_the_same_name_for_every_instance():
     assert function_key([].append) == function_key([1].append)
     assert function_key(print) != function_key(len)
+
+
+def test_what_was_taken_in_as_fitting_is_not_refused_after_learning():
+    class Cautious(FileCharge):
+        def first_bytes(self):
+            return 5000
+
+    budget = Budget(1000, ExecutorPolicy(), readings(), clock=lambda: 0.0)
+    admission = Admission(budget, ExecutorPolicy())
+    learned = Task(print, (), {}, Cautious(10, MemoryEstimator()))
+    learned.estimate_bytes = 900
+    admission.line_up(learned)
+    assert admission.next(0, lambda: 0) is learned
+    with pytest.raises(OversizeError):
+        admission.line_up(Task(print, (), {}, Cautious(10, MemoryEstimator())))
 
 
 def readings(*available_bytes):

@@ -111,11 +111,14 @@ class Admission:
             OversizeError: larger than the whole budget, and the policy is to refuse such tasks.
         """
         if task.charged_bytes is None:
-            task.estimate_bytes = task.charged_bytes = task.charge.first_bytes()
+            task.charged_bytes = task.charge.first_bytes()
+        if task.estimate_bytes is None:
+            task.estimate_bytes = task.charged_bytes
         largest_bytes = self._budget.largest_bytes
-        if task.charged_bytes > largest_bytes and not task.alone and self._policy.oversize == "refuse":
+        # What was taken in as fitting is not refused because its neighbours have taught caution: it runs alone.
+        if task.estimate_bytes > largest_bytes and not task.alone and self._policy.oversize == "refuse":
             raise OversizeError(
-                f"this task is expected to take {format_size(task.charged_bytes)}, more than the whole budget of "
+                f"this task is expected to take {format_size(task.estimate_bytes)}, more than the whole budget of "
                 f"{format_size(largest_bytes)}; raise the budget, split the input, or run such tasks alone with "
                 'ExecutorPolicy(oversize="alone")'
             )

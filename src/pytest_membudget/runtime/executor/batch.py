@@ -133,6 +133,7 @@ class Batch:
             in_thread=self._is_small and not large,
             fresh_worker=large,
         )
+        task.estimate_bytes = task.charge.first_bytes()
         self._unread += 1
         task.future.add_done_callback(partial(_announce, self._ended, item, task))
         self._engine.submit(task)

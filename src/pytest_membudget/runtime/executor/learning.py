@@ -86,7 +86,7 @@ class FileCharge(Charge):
 
     def observe(self, peak_bytes: int, duration_s: float) -> None:
         """Lets the estimator learn."""
-        self._estimator.observe(self.size_bytes, peak_bytes)
+        self._estimator.observe(self.size_bytes, peak_bytes, duration_s)
 
 
 def function_key(fn: Callable[..., Any]) -> str:
