@@ -99,7 +99,7 @@ def judge() -> int:
     # The page with pictures needs the extra `html`; Markdown is always there.
     report = OUTPUT / ("report.html" if find_spec("jinja2") else "report.md")
     command = [
-        *(sys.executable, "-m", "pytest", str(HERE / "test_pipeline.py")),
+        *(sys.executable, "-m", "pytest", str(HERE / "test_parsers.py"), str(HERE / "test_pipeline.py")),
         *("-c", str(HERE / "pytest.ini"), "-q", "-p", "no:cacheprovider"),
         *("--membudget-report", f"--membudget-report={report}"),
     ]
