@@ -100,7 +100,7 @@ def judge() -> int:
     report = OUTPUT / ("report.html" if find_spec("jinja2") else "report.md")
     command = [
         *(sys.executable, "-m", "pytest", str(HERE / "test_parsers.py"), str(HERE / "test_pipeline.py")),
-        *("-c", str(HERE / "pytest.ini"), "-q", "-p", "no:cacheprovider"),
+        *("-c", str(HERE / "pyproject.toml"), "-q", "-p", "no:cacheprovider"),
         *("--membudget-report", f"--membudget-report={report}"),
     ]
     status = run_to_its_end(command)

@@ -38,7 +38,7 @@ def mixed_files(synthetic_file: MakeFile) -> list[Path]:
 @pytest.fixture
 def batches(memory_scale: Scale, synthetic_files: MakeFiles) -> list[Path]:
     """The scale's rows, cut into its batches."""
-    return [file.path for file in synthetic_files(memory_scale, kind="csv")]
+    return [file.path for file in synthetic_files(memory_scale, kind="xml")]
 
 
 @pytest.mark.memory_budget("600 MiB")
@@ -74,11 +74,11 @@ def test_narrow_columns_take_less_than_half(synthetic_file: MakeFile, membudget:
     assert narrow.measurement.peak_bytes < wide.measurement.peak_bytes / 2
 
 
-@pytest.mark.memory_budget("1 GiB")
+@pytest.mark.memory_budget("400 MiB")
 @pytest.mark.memory_scales("micro", "small", "medium")
 def test_the_job_at_rising_scales(memory_scale: Scale, batches: list[Path]) -> None:
     with FallbackExecutor(
         max_workers=memory_scale.workers, max_in_flight=memory_scale.in_flight, policy=IN_PROCESSES
     ) as executor:
-        batch = executor.run(parsers.pandas_totals, batches)
+        batch = executor.run(parsers.xml_totals, batches)
     assert len(batch.values) == memory_scale.batches
