@@ -8,7 +8,9 @@ environment and resource limits; a control group cannot be told, and where it di
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
+import os
 import sys
 import threading
 from multiprocessing import process
@@ -45,6 +47,16 @@ def _start(modules: list[str]) -> None:
             [name for name in modules if name != preload.__name__] + [preload.__name__]
         )
         forkserver.ensure_running()
+    atexit.register(_end, os.getpid())
+
+
+def _end(owner_pid: int) -> None:
+    """Ends the server with the program that started it: by itself it would notice a moment after."""
+    from multiprocessing import forkserver
+
+    stop = getattr(getattr(forkserver, "_forkserver", None), "_stop", None)
+    if stop is not None and os.getpid() == owner_pid:
+        stop()
 
 
 def refuse_in_unguarded_main() -> None:
