@@ -116,7 +116,7 @@ class Gate:
         """
         made = make_baseline(report, self.baseline, tolerance=self.tolerance, whole_suite=whole_suite)
         save_baseline(made, self.path)
-        return f"baseline: {self.path} ({len(made.tests)} tests)"
+        return f"baseline: {self.path} ({len(made.tests)} {'test' if len(made.tests) == 1 else 'tests'})"
 
     def _load(self) -> Report | None:
         try:
