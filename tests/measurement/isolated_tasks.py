@@ -44,3 +44,11 @@ def fork_and_die():
     if os.fork() == 0:
         signal.pause()
     os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def build_a_block(size):
+    return b"x" * size
+
+
+def allocate_in_a_helper(size):
+    return len(build_a_block(size))

@@ -4,6 +4,8 @@ import pytest
 
 from pytest_membudget import measure, measuring
 from pytest_membudget.errors import MeasurementError
+from pytest_membudget.measurement import high_water
+from pytest_membudget.measurement.combine import combine, own_without_reset
 from pytest_membudget.measurement.probe import Probe
 
 pytestmark = pytest.mark.kernel
@@ -67,3 +69,31 @@ def test_a_block_inside_a_block_is_measured_in_both():
 def test_there_is_no_figure_before_the_end():
     with pytest.raises(MeasurementError, match="when the block ends"):
         _ = Probe().measurement
+
+
+def test_without_a_reset_a_mark_that_rose_is_still_exact():
+    own = own_without_reset((50 * MIB, 80 * MIB), (50 * MIB, 150 * MIB))
+    m = combine(own, None, pid=1)
+    assert (m.peak_bytes, m.peak_upper_bytes, m.source, m.caveats) == (100 * MIB, 100 * MIB, "kernel", ())
+
+
+def test_without_a_reset_an_old_mark_bounds_what_cannot_be_seen():
+    own = own_without_reset((50 * MIB, 80 * MIB), (60 * MIB, 80 * MIB))
+    m = combine(own, None, pid=1)
+    assert (m.peak_bytes, m.peak_upper_bytes, m.source) == (10 * MIB, 30 * MIB, "sampled")
+    assert "cannot be reset" in m.caveats[0]
+
+
+def test_without_any_reading_there_is_no_silent_zero():
+    m = combine(own_without_reset((0, 80 * MIB), (0, 80 * MIB)), None, pid=1)
+    assert (m.peak_bytes, m.peak_upper_bytes) == (0, 80 * MIB)
+    assert "is /proc hidden?" in m.caveats[0]
+
+
+def test_a_kernel_without_clear_refs_is_measured_all_the_same(monkeypatch):
+    monkeypatch.setattr(high_water, "open_mark", lambda: None)
+    m = measure(spike, 2 * high_water.high_water_bytes())
+    assert m.exact
+    small = measure(spike, SIZE)
+    assert small.peak_bytes <= SIZE + MIB <= small.peak_upper_bytes + 2 * MIB
+    assert small.caveats

@@ -5,8 +5,9 @@
 3. `probe` measures a block that runs here: it opens this process's mark, and asks
 4. `sampler`, which keeps the helper process that watches the tree (`tree_helper`); without one `inside` stands in.
 5. `combine` makes one record of both; `settling` sees to it that what ran before does not change the figure.
-6. `watchdog` ends a block that outgrows its limit while it runs.
-7. `growth` repeats a function and says whether it leaks.
+6. `isolated` does the same in a fresh interpreter, `command` for any program.
+7. `watchdog` ends a block that outgrows its limit while it runs; `attribution` says who allocated the peak.
+8. `growth` repeats a function and says whether it leaks.
 
 Names are loaded when first used.
 """
@@ -17,6 +18,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pytest_membudget.measurement.attribution import attribute as attribute
+    from pytest_membudget.measurement.attribution import read_captures as read_captures
+    from pytest_membudget.measurement.attribution import recording as recording
     from pytest_membudget.measurement.command import measure_command as measure_command
     from pytest_membudget.measurement.diagnosis import doctor as doctor
     from pytest_membudget.measurement.fingerprint import environment as environment
@@ -42,6 +46,7 @@ _MODULE_OF = {
     "Probe": "probe",
     "TaskHeap": "growth.task_heap",
     "Watchdog": "watchdog",
+    "attribute": "attribution",
     "check_growth": "growth.check",
     "close_sampler": "sampler",
     "doctor": "diagnosis",
@@ -54,6 +59,8 @@ _MODULE_OF = {
     "measuring": "probe",
     "memory_limit": "limit",
     "memory_reading": "limit",
+    "read_captures": "attribution",
+    "recording": "attribution",
     "reset_high_water_mark": "high_water",
     "resident_bytes": "high_water",
     "tree_resident_bytes": "high_water",

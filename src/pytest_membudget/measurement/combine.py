@@ -11,18 +11,49 @@ from pytest_membudget.units import format_size
 MOST_SHARES = 16
 
 WITHOUT_RESET = (
-    "the kernel offers no resettable high-water mark here: a peak between two readings is missed; "
-    "measure_isolated sees it"
+    "this process's high-water mark cannot be reset here: a peak below the highest that it ever had lies between the "
+    "two figures; measure_isolated sees it"
+)
+WITHOUT_READING = (
+    "this process's memory cannot be read here (is /proc hidden?): the lower figure is what it grew beyond the highest "
+    "that it ever had, the upper one is that highest itself; children are in neither"
 )
 
 
 class Own(NamedTuple):
-    """This process: bytes at the start, at most and at the end; `exact` where the kernel's mark gave the most."""
+    """This process in bytes: at the start, at most and at the end.
+
+    `high_bytes` is what it cannot have exceeded; `None` where the kernel's mark gave the most exactly. `readable` is
+    whether `start_bytes` and `end_bytes` are readings.
+    """
 
     start_bytes: int
     peak_bytes: int
     end_bytes: int
-    exact: bool = True
+    high_bytes: int | None = None
+    readable: bool = True
+
+    @property
+    def exact(self) -> bool:
+        """Whether the most is the kernel's own figure."""
+        return self.high_bytes is None and self.readable
+
+    @property
+    def caveats(self) -> list[str]:
+        """What a reader of the figures must know."""
+        if not self.readable:
+            return [WITHOUT_READING]
+        return [] if self.exact else [WITHOUT_RESET]
+
+
+def own_without_reset(start: tuple[int, int], end: tuple[int, int]) -> Own:
+    """From readings (resident, mark of the whole life) before and after: a mark that rose was set by the block."""
+    (start_bytes, mark_before), (end_bytes, mark_after) = start, end
+    if not start_bytes:
+        return Own(mark_before, mark_after, mark_after, mark_before + mark_after, readable=False)
+    if mark_after > mark_before:
+        return Own(start_bytes, mark_after, end_bytes)
+    return Own(start_bytes, max(start_bytes, end_bytes), end_bytes, mark_after)
 
 
 class Tree(NamedTuple):
@@ -72,13 +103,14 @@ def combine(
     value: Any = None,
 ) -> Measurement:
     """The measurement: this process's own mark is exact, the tree's figures bound what it shared its time with."""
-    said = [*caveats, *([] if own.exact else [WITHOUT_RESET])]
+    said = [*caveats, *own.caveats]
     common = {"label": label, "duration_s": duration_s, "value": value}
     own_low = max(0, own.peak_bytes - own.start_bytes)
+    own_high = own_low if own.high_bytes is None else max(own_low, own.high_bytes - own.start_bytes)
     if tree is None:
         return Measurement(
             peak_bytes=own_low,
-            peak_upper_bytes=own_low,
+            peak_upper_bytes=own_high,
             total_peak_bytes=own.peak_bytes,
             start_bytes=own.start_bytes,
             end_bytes=own.end_bytes,
@@ -89,9 +121,9 @@ def combine(
         )
     among = tree.others_floor is not None
     if among:
-        own_low = max(0, own.peak_bytes + (tree.others_floor or 0) - tree.start_bytes)
+        own_low = own_high = max(0, own.peak_bytes + (tree.others_floor or 0) - tree.start_bytes)
     low = max(own_low, tree.peak_low)
-    high = max(low, tree.peak_high)
+    high = max(low, tree.peak_high, own_high)
     start_bytes = tree.start_bytes if among else own.start_bytes
     if tree.missed_bytes:
         said.append(

@@ -5,7 +5,7 @@ The kernel keeps a high-water mark of resident memory (`VmHWM`), so a spike of a
 a process: whoever resets it takes it from everybody else. Every reset therefore goes through this module, which
 first tells the open `Mark`s what the kernel had seen so far; measurements may nest and overlap.
 
-`ru_maxrss` is never used: it survives fork and exec and so reports the parent's memory as the child's.
+`ru_maxrss` is the last resort: it survives fork and exec and so reports the parent's memory as the child's.
 
 On macOS and Windows the mark cannot be reset: `reset_high_water_mark` says so, and the mark is that of the whole
 life of the process.
@@ -64,12 +64,12 @@ def reset_high_water_mark() -> bool:
 def high_water_bytes() -> int:
     """The most that was resident since the last reset, in bytes; zero where no figure can be had."""
     if sys.platform != "linux":
-        return _foreign_high_water_bytes()
-    return _status_bytes(b"VmHWM:") or resident_bytes()
+        return _life_peak_bytes()
+    return _status_bytes(b"VmHWM:") or _life_peak_bytes()
 
 
 def resident_bytes(pid: int | None = None) -> int:
-    """What is resident now, in bytes; zero for a process that is gone."""
+    """What is resident now, in bytes; zero for a process that is gone, and where no figure can be had."""
     if sys.platform != "linux":
         return _psutil_resident_bytes(pid)
     try:
@@ -117,11 +117,11 @@ def _status_bytes(field: bytes) -> int:
     return int(status[at + len(field) :].split(None, 1)[0]) * 1024 if at >= 0 else 0
 
 
-def _foreign_high_water_bytes() -> int:
-    """The mark of the whole life of the process: `ru_maxrss` on macOS, the peak working set on Windows."""
-    import psutil
-
+def _life_peak_bytes() -> int:
+    """The mark of the whole life of the process: `ru_maxrss`, on Windows the peak working set."""
     if sys.platform == "win32":
+        import psutil
+
         return int(psutil.Process().memory_info().peak_wset)
     import resource
 
@@ -133,7 +133,7 @@ def _psutil_resident_bytes(pid: int | None) -> int:
     with contextlib.suppress(ImportError):
         import psutil
 
-        with contextlib.suppress(psutil.Error):
+        with contextlib.suppress(psutil.Error, OSError):
             return int(psutil.Process(pid).memory_info().rss)
     return 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -53,7 +54,14 @@ def host_memory() -> Constraint:
     except ImportError:
         _say_assumed_once()
         return Constraint(ASSUMED_LIMIT_BYTES, ASSUMED_LIMIT_BYTES // 2, "assumed, without psutil")
-    memory = psutil.virtual_memory()
+    try:
+        memory = psutil.virtual_memory()
+    except (psutil.Error, OSError):  # /proc is hidden; the system call behind this is not
+        page_bytes = _page_bytes()
+        total_bytes = os.sysconf("SC_PHYS_PAGES") * page_bytes
+        return Constraint(
+            total_bytes, total_bytes - os.sysconf("SC_AVPHYS_PAGES") * page_bytes, "host memory"
+        )
     return Constraint(memory.total, memory.total - memory.available, "host memory")
 
 

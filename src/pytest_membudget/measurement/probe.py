@@ -60,7 +60,7 @@ class Probe:
         self._caveats: list[str] = []
         self._kept = settling.Kept()
         self._alone = False
-        self._start_bytes = 0
+        self._start_bytes = self._life_mark_bytes = 0
         self._start_s = 0.0
         self._reaped: object = None
         self._measurement: Measurement | None = None
@@ -91,10 +91,14 @@ class Probe:
         """Ends the measurement; `value` is what the block returned."""
         duration_s = time.perf_counter() - self._start_s
         end_bytes = high_water.resident_bytes()
-        own_peak_bytes = (
-            high_water.close_mark(self._mark) if self._mark else max(self._start_bytes, end_bytes)
-        )
-        own = combine.Own(self._start_bytes, own_peak_bytes, end_bytes, exact=self._mark is not None)
+        if self._mark is not None:
+            own = combine.Own(self._start_bytes, high_water.close_mark(self._mark), end_bytes)
+        else:
+            start, end = (
+                (self._start_bytes, self._life_mark_bytes),
+                (end_bytes, high_water.high_water_bytes()),
+            )
+            own = combine.own_without_reset(start, end)
         tree = self._ask(duration_s)
         self._measurement = combine.combine(
             own,
@@ -134,7 +138,13 @@ class Probe:
 
     def _open_mark(self) -> None:
         self._mark = high_water.open_mark()
-        self._start_bytes = self._mark.start_bytes if self._mark else high_water.resident_bytes()
+        if self._mark is not None:
+            self._start_bytes = self._mark.start_bytes
+        else:
+            self._start_bytes, self._life_mark_bytes = (
+                high_water.resident_bytes(),
+                high_water.high_water_bytes(),
+            )
 
     def _tell(self, **command: Any) -> None:
         assert self._helper is not None
@@ -155,7 +165,7 @@ class Probe:
         if quiet:
             helper.reaped = self._reaped
         try:
-            if quiet and duration_s < ASK_AFTER_S and not self._watched:
+            if quiet and duration_s < ASK_AFTER_S and not self._watched and self._mark is not None:
                 helper.cancel(key)
                 return None
             return combine.tree_of(helper.end(key))

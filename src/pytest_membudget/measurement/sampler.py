@@ -58,6 +58,9 @@ class TreeSampler:
             for descriptor in theirs:
                 os.close(descriptor)
         ready = self._receive()
+        if "failed" in ready:
+            self.forget()
+            raise SamplerLostError(ready["failed"])
         self.pid: int = ready["ready"]
         self.members: int = ready["members"]
         self.reaped: object = None

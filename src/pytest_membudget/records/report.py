@@ -61,6 +61,20 @@ class AllocationSite(msgspec.Struct, frozen=True):
     allocations: Count
 
 
+class Attribution(msgspec.Struct, frozen=True, kw_only=True):
+    """Who held the heap at its peak: the largest call stacks first, and where the whole story is kept.
+
+    `heap_bytes` is all of the heap at that moment. `note` tells how heap and resident memory differ.
+    """
+
+    sites: tuple[AllocationSite, ...] = ()
+    heap_bytes: int = 0
+    capture: str = ""
+    flame_graph: str = ""
+    note: str = ""
+    caveats: tuple[str, ...] = ()
+
+
 class TestRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One measured test. Sizes are bytes; `None` where the figure was not taken.
 

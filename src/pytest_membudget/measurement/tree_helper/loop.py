@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import select
-import sys
 import time
 from typing import Any
 
@@ -298,6 +297,14 @@ def main(arguments: list[str]) -> None:
         os._exit(0)
     while os.getppid() == intermediate:
         time.sleep(0.0005)
+    try:
+        loop = Loop(root, commands, answers, events)
+    except (
+        OSError,
+        ValueError,
+        IndexError,
+    ) as error:  # /proc is hidden, or its files look like nothing known
+        os.write(answers, json.dumps({"failed": f"/proc cannot be read as needed: {error}"}).encode() + b"\n")
+        return
     with contextlib.suppress(KeyboardInterrupt):
-        Loop(root, commands, answers, events).run()
-    sys.stdout.flush()
+        loop.run()

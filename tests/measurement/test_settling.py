@@ -1,0 +1,94 @@
+"""What ran before must not change a figure, or the figure says by how much it may have."""
+
+import subprocess
+import sys
+
+import pytest
+
+from pytest_membudget.measurement import settling
+from pytest_membudget.measurement.settling import Kept, kept_small_blocks_bytes
+
+pytestmark = [pytest.mark.kernel, pytest.mark.processes]
+MIB = 1024 * 1024
+
+SCRIPT = """
+import sys
+from pytest_membudget.measurement.probe import Probe
+
+def large_blocks():
+    return [bytes(100_000) + b"x" for _ in range(5_000)]
+
+def small_blocks():
+    return [str(number) * 3 for number in range(1_500_000)]
+
+def survivors():
+    return small_blocks()[::400]
+
+def block():
+    return [bytes(200) for _ in range(100_000)], b"z" * 20_000_000
+
+kept = []
+def run(before):
+    result = globals()[before]() if before != "nothing" else None
+    if before == "survivors":
+        kept.append(result)
+    del result
+    probe = Probe(settle=True)
+    probe.begin()
+    block()
+    probe.finish()
+    print(probe.measurement.peak_bytes, *probe.measurement.caveats)
+
+for before in sys.argv[1:]:
+    run(before)
+"""
+
+
+def peaks(*before):
+    shown = subprocess.check_output([sys.executable, "-c", SCRIPT, *before], text=True)
+    lines = [line.partition(" ") for line in shown.splitlines()]
+    return [(int(peak), caveats) for peak, _, caveats in lines]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="freed memory is given back exactly with glibc")
+def test_the_same_block_takes_the_same_first_last_and_after_others():
+    (alone, caveats), *_ = peaks("nothing")
+    assert caveats == ""
+    assert alone == pytest.approx(43_700_000, rel=0.05)
+    for peak, caveats in peaks("large_blocks", "nothing", "small_blocks", "nothing"):
+        assert peak == pytest.approx(alone, abs=2 * MIB), caveats
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Python's arenas are counted through a Linux memory file")
+def test_memory_that_survivors_hold_is_a_caveat_with_its_size():
+    (alone, _), *_ = peaks("nothing")
+    ((peak, caveats),) = peaks("survivors")
+    assert alone - peak > 2 * MIB
+    assert "of freed memory that Python kept before the start" in caveats
+
+
+def test_free_small_blocks_are_counted():
+    held = [str(number) * 5 for number in range(200_000)]
+    before = kept_small_blocks_bytes()
+    survivors = held[::200]
+    del held
+    assert kept_small_blocks_bytes() - before > 5 * MIB
+    del survivors
+
+
+def test_counting_leaves_standard_error_alone(capfd):
+    kept_small_blocks_bytes()
+    print("still here", file=sys.stderr)
+    assert capfd.readouterr().err == "still here\n"
+
+
+def test_an_allocator_that_cannot_trim_is_a_caveat(monkeypatch):
+    import psutil
+
+    monkeypatch.delattr(psutil, "heap_trim", raising=False)
+    assert not settling.trim()
+    assert "could not be given back" in Kept(trimmed=False).caveats()[0]
+
+
+def test_a_little_is_not_worth_saying():
+    assert Kept(settling.WORTH_SAYING_BYTES).caveats() == []
