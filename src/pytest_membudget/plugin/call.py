@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from pytest_membudget.errors import WatchdogStop
 from pytest_membudget.gate import Budget
-from pytest_membudget.measurement import Probe
+from pytest_membudget.measurement import Probe, close_sampler, forget_frames
 from pytest_membudget.measurement.settling import trim
 from pytest_membudget.plugin.benchmarking import BenchmarkProbe, is_benchmark
 from pytest_membudget.plugin.block import Membudget
@@ -23,6 +24,7 @@ from pytest_membudget.plugin.orders import Purpose
 from pytest_membudget.plugin.plan import PLAN, Plan
 from pytest_membudget.plugin.rules import budget_of
 from pytest_membudget.plugin.travel import attach
+from pytest_membudget.plugin.watch import guard, is_watched, judge_bite
 from pytest_membudget.records.report import TestRecord
 
 RECORD = pytest.StashKey[TestRecord | None]()
@@ -45,26 +47,45 @@ class Measuring:
             return (yield)
         item.stash[RECORD] = None
         budget = self._budget_before(item, plan)
-        probe = self._probe(item, budget)
+        probe = self._probe(item, plan, budget)
         probe.begin()
-        passed = False
+        own_error: BaseException | None = None
+        result = None
         try:
             result = yield
-            passed = True
+        except BaseException as error:
+            own_error = error
+            if isinstance(error, WatchdogStop | MemoryError):
+                forget_frames(error.__traceback__)
+            raise
         finally:
-            judged = self.judge.by_budget(probe.finish(), _budget_after(item, budget))
+            measurement = probe.finish()
+            bite = getattr(probe, "bite", None)
+            judged = self.judge.by_budget(measurement, _budget_after(item, budget))
+            if bite is not None:
+                judged = judged.with_judgement(judge_bite(bite, own_error))
             _keep(item, plan, judged)
-        if passed and self.purpose != "sample":
+            if bite is not None:
+                # What the watchdog ended failed for that reason, whatever the test made of it.
+                raise OverBudget(judged.message) from None
+        if self.purpose != "sample":
             judged = self.judge.by_all(item, plan, judged)
             _keep(item, plan, judged)
             if judged.failed and not self.settings.warn:
                 raise OverBudget(judged.message)
         return result
 
-    def _probe(self, item: pytest.Item, budget: Budget) -> Probe | BenchmarkProbe:
+    @staticmethod
+    def pytest_unconfigure() -> None:
+        """Ends the helper process."""
+        close_sampler()
+
+    def _probe(self, item: pytest.Item, plan: Plan, budget: Budget) -> Probe | BenchmarkProbe:
         benchmark = getattr(item, "funcargs", {}).get("benchmark")
         if is_benchmark(benchmark):
             return BenchmarkProbe(benchmark, self.settings.interval_s)
+        if is_watched(plan, self.settings):
+            return guard(item, plan, budget, self.settings)
         judged = budget != Budget() or self.settings.baseline is not None
         if not judged:
             # A full collection is too dear for every test; giving freed memory back takes microseconds.

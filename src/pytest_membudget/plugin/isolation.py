@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
+from pytest_membudget.plugin import last_words
 from pytest_membudget.plugin.failure import IsolatedCrash
 from pytest_membudget.plugin.fresh import FreshRun, run_fresh
 from pytest_membudget.plugin.plan import PLAN, Plan
+from pytest_membudget.plugin.shared import shared_folder
 from pytest_membudget.plugin.travel import attach
 from pytest_membudget.records.report import TestRecord
 
@@ -96,6 +98,10 @@ def _is_isolated(item: pytest.Item) -> bool:
 
 
 def _crash_record(item: pytest.Item, crash: IsolatedCrash) -> TestRecord:
+    """Of a test that the watchdog killed, what its interpreter left; of any other, how it ended."""
+    for record in last_words.killed(shared_folder(item.config)):
+        if record.nodeid == item.nodeid:
+            return record
     file, line, _ = item.location
     return TestRecord(
         nodeid=item.nodeid,

@@ -14,10 +14,11 @@ import msgspec
 import pytest
 
 from pytest_membudget.measurement import environment
-from pytest_membudget.plugin import summary
+from pytest_membudget.plugin import last_words, summary
 from pytest_membudget.plugin.gating import Gate
 from pytest_membudget.plugin.options import Settings
 from pytest_membudget.plugin.scales import tables
+from pytest_membudget.plugin.shared import shared_folder, shared_folder_if_made
 from pytest_membudget.plugin.tally import Tally
 from pytest_membudget.records.report import Report
 from pytest_membudget.report import write_report
@@ -37,6 +38,7 @@ class Reporting:
         self.tally = Tally()
         self.report = Report()
         self.notes: list[str] = []
+        self._in_journal = 0
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         """Takes each report in, from whichever process it came."""
@@ -46,6 +48,9 @@ class Reporting:
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Writes what was measured, however the session ended."""
+        folder = shared_folder_if_made(self.config)
+        for record in last_words.killed(folder) if folder is not None else ():
+            self.tally.replace(record)
         if not self.tally:
             return
         self.report = self._gather()
@@ -57,6 +62,15 @@ class Reporting:
                 self.notes.append(f"report: {path}")
         with _failing_the_session(session, self.notes):
             summary.write_step_summary(self.report)
+
+    def write_journal(self) -> None:
+        """Brings the journal up to date, in case the next test ends this process."""
+        folder = shared_folder(self.config)
+        if not self._in_journal:
+            last_words.open_journal(folder, self.settings.report_paths)
+        records = self.tally.records
+        last_words.note(folder, records[self._in_journal :])
+        self._in_journal = len(records)
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Shows the tables where they were asked for, else one line."""

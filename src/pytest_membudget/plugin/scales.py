@@ -21,11 +21,12 @@ from pytest_membudget.gate import Budget, Judgement
 from pytest_membudget.measurement import memory_limit
 from pytest_membudget.plugin.markers import ScalesMark, read_scales
 from pytest_membudget.plugin.options import Settings
-from pytest_membudget.plugin.shared import shared_folder
+from pytest_membudget.plugin.shared import shared_folder, shared_folder_if_made
 from pytest_membudget.records.measurement import Measurement
 from pytest_membudget.records.scale import Scale, ScaleRow, ScaleTable
 
 FIXTURE = "memory_scale"
+_FOLDER = "scales"
 DEFAULT_NAMES = ("micro", "small", "medium")
 
 _KNOWN = pytest.StashKey[dict[str, Scale]]()
@@ -96,7 +97,10 @@ def add_row(
 
 def tables(config: pytest.Config) -> tuple[ScaleTable, ...]:
     """One table for each test that ran at several scales."""
-    files = sorted(_folder(config).glob("*.jsonl"), key=lambda file: file.stat().st_mtime_ns)
+    folder = shared_folder_if_made(config)
+    if folder is None:
+        return ()
+    files = sorted((folder / _FOLDER).glob("*.jsonl"), key=lambda file: file.stat().st_mtime_ns)
     made = []
     for file in files:
         rows = _in_order(_rows(file))
@@ -135,7 +139,7 @@ def _parameters(item: pytest.Item) -> Mapping[str, Any]:
 
 
 def _folder(config: pytest.Config) -> Path:
-    folder = shared_folder(config) / "scales"
+    folder = shared_folder(config) / _FOLDER
     folder.mkdir(exist_ok=True)
     return folder
 

@@ -6,29 +6,45 @@ from pathlib import Path
 
 import pytest
 
-from pytest_membudget.plugin.roles import is_fresh, is_worker
+from pytest_membudget.plugin.roles import is_controller, is_fresh, is_worker
+
+_MADE = pytest.StashKey[Path]()
 
 
 def shared_folder(config: pytest.Config) -> Path:
     """The folder; made where it is missing."""
-    if is_fresh(config):
-        from pytest_membudget.plugin.child import ORDERS
-
-        folder = Path(ORDERS.shared)
-    else:
-        base = session_basetemp(config)
-        # pytest-xdist puts each worker's temporary folder into the controller's.
-        folder = (base.parent if is_worker(config) else base) / "membudget"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    if _MADE not in config.stash:
+        folder = _place(config)
+        folder.mkdir(parents=True, exist_ok=True)
+        config.stash[_MADE] = folder
+    return config.stash[_MADE]
 
 
-def session_basetemp(config: pytest.Config) -> Path:
-    """Where this process's temporary folders are."""
-    return temporary_folders(config).getbasetemp()
+def shared_folder_if_made(config: pytest.Config) -> Path | None:
+    """The folder, where any process of the session needed it."""
+    return shared_folder(config) if _MADE in config.stash or is_controller(config) else None
 
 
 def temporary_folders(config: pytest.Config) -> pytest.TempPathFactory:
-    """The factory of pytest itself, which outside of fixtures has no public name."""
-    factory: pytest.TempPathFactory = config._tmp_path_factory  # type: ignore[attr-defined]  # noqa: SLF001 - see above
+    """The factory of pytest itself, which outside of fixtures has no public name.
+
+    Raises:
+        pytest.UsageError: it was switched off.
+    """
+    factory: pytest.TempPathFactory | None = getattr(config, "_tmp_path_factory", None)
+    if factory is None:
+        raise pytest.UsageError(
+            "isolated tests, scales, synthetic files and the watchdog need pytest's temporary folders; "
+            "drop -p no:tmpdir"
+        )
     return factory
+
+
+def _place(config: pytest.Config) -> Path:
+    if is_fresh(config):
+        from pytest_membudget.plugin.child import ORDERS
+
+        return Path(ORDERS.shared)
+    base = temporary_folders(config).getbasetemp()
+    # pytest-xdist puts each worker's temporary folder into the controller's.
+    return (base.parent if is_worker(config) else base) / "membudget"

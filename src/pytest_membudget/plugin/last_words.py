@@ -1,0 +1,88 @@
+"""Saves the session's record when its process cannot go on: `python -m pytest_membudget.plugin.last_words`.
+
+Before a watched test begins, all records so far are put into a journal on disk. From it the reports are written, with the test that was
+stuck named as killed. A worker or an isolated interpreter only leaves its record for the session that started it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from pytest_membudget.records.report import Report, TestRecord
+from pytest_membudget.units import format_size
+
+_JOURNAL = "journal.jsonl"
+_KILLED = "killed.jsonl"
+_PATHS = "report-paths.json"
+
+
+def open_journal(folder: Path, report_paths: Sequence[Path]) -> None:
+    """Begins the journal of a session whose reports go to these paths."""
+    (folder / _PATHS).write_text(json.dumps([str(path) for path in report_paths]), encoding="utf-8")
+
+
+def note(folder: Path, records: Iterable[TestRecord]) -> None:
+    """Adds finished tests to the journal."""
+    for record in records:
+        _append(folder / _JOURNAL, record)
+
+
+def save(folder: Path, record: TestRecord) -> None:
+    """Leaves the record of the killed test, and writes the reports of all that were measured so far."""
+    from pytest_membudget.report import write_report
+
+    _append(folder / _KILLED, record)
+    if not (folder / _PATHS).exists():
+        return
+    tests = {each.nodeid: each for each in (*_records(folder / _JOURNAL), *killed(folder))}
+    for path in json.loads((folder / _PATHS).read_text(encoding="utf-8")):
+        write_report(Report(tests=tuple(tests.values())), path)
+
+
+def killed(folder: Path) -> tuple[TestRecord, ...]:
+    """The tests whose process had to end."""
+    return tuple(_records(folder / _KILLED))
+
+
+def main(arguments: Sequence[str]) -> None:
+    """The helper process calls this in the place of a process that is stuck; the facts are on standard input."""
+    folder, nodeid, file, line = arguments
+    facts = json.load(sys.stdin)
+    if any(record.nodeid == nodeid for record in killed(Path(folder))):
+        return  # the process found the time to say so itself
+    message = (
+        f"killed: it took {format_size(facts['peak_bytes'])} while it ran (the whole tree holds "
+        f"{format_size(facts['total_bytes'])}) and did not stop, so its process was ended"
+    )
+    record = TestRecord(
+        nodeid=nodeid,
+        outcome="failed",
+        verdict="killed",
+        file=file,
+        line=int(line),
+        peak_bytes=facts["peak_bytes"],
+        peak_upper_bytes=facts["peak_bytes"],
+        source="sampled",
+        message=message,
+    )
+    save(Path(folder), record)
+
+
+def _append(file: Path, record: TestRecord) -> None:
+    with file.open("ab") as stream:
+        stream.write(msgspec.json.encode(record) + b"\n")
+
+
+def _records(file: Path) -> Iterator[TestRecord]:
+    if file.exists():
+        for line in file.read_bytes().splitlines():
+            yield msgspec.json.decode(line, type=TestRecord)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

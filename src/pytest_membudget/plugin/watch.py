@@ -1,0 +1,83 @@
+"""The watchdog over a test: who is watched, what its bite means for the test, and what is saved when all else fails."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from pytest_membudget.gate import Budget, Judgement
+from pytest_membudget.measurement import Bite, Watchdog, memory_limit
+from pytest_membudget.measurement.watchdog import GuardedProbe
+from pytest_membudget.plugin import last_words
+from pytest_membudget.plugin.options import Settings
+from pytest_membudget.plugin.plan import Plan
+from pytest_membudget.plugin.shared import shared_folder
+from pytest_membudget.records.report import TestRecord
+
+
+def is_watched(plan: Plan, settings: Settings) -> bool:
+    """Whether the test may be ended: by its own hard budget, or by the session's share of the limit."""
+    return settings.stop_at is not None or (
+        plan.budget is not None and plan.budget.hard and not settings.warn
+    )
+
+
+def guard(item: pytest.Item, plan: Plan, budget: Budget, settings: Settings) -> GuardedProbe:
+    """The probe of a watched test."""
+    hard = plan.budget is not None and plan.budget.hard and not settings.warn
+    folder = shared_folder(item.config)
+    teller = item.config.pluginmanager.get_plugin("membudget-reporting")
+    if teller is not None:
+        teller.write_journal()
+    stop_bytes = None if settings.stop_at is None else int(settings.stop_at * memory_limit().bytes)
+
+    def save(bite: Bite) -> None:
+        last_words.save(folder, killed_record(item, str(bite), bite.peak_bytes, budget))
+
+    dog = Watchdog(
+        stop_total_bytes=stop_bytes,
+        last_words=[sys.executable, "-m", last_words.__name__, str(folder), *_place(item)],
+        on_stuck=save,
+    )
+    return dog.guard(
+        item.nodeid,
+        limit_bytes=budget.peak_bytes if hard else None,
+        interval_s=settings.interval_s,
+        settle=True,
+    )
+
+
+def judge_bite(bite: Bite, own_error: BaseException | None) -> Judgement:
+    """The judgement that goes before all others."""
+    lines = [f"killed: {bite}", "  how       the watchdog read the process tree while the test ran"]
+    if own_error is not None:
+        lines.append(f"            the test then ended with {type(own_error).__name__}: {own_error}")
+    lines += [
+        "  next      see who allocated it: run this test with --membudget-memray",
+        "",
+        bite.stack.rstrip(),
+    ]
+    return Judgement(verdict="killed", failed=True, message="\n".join(lines).rstrip())
+
+
+def killed_record(item: pytest.Item, message: str, peak_bytes: int, budget: Budget) -> TestRecord:
+    """What is known of a test whose process has to end."""
+    file, line, _ = item.location
+    return TestRecord(
+        nodeid=item.nodeid,
+        outcome="failed",
+        verdict="killed",
+        file=file,
+        line=None if line is None else line + 1,
+        peak_bytes=peak_bytes,
+        peak_upper_bytes=peak_bytes,
+        source="sampled",
+        budget_bytes=budget.peak_bytes,
+        message=f"killed: {message}; it did not stop, so its process was ended",
+    )
+
+
+def _place(item: pytest.Item) -> tuple[str, str, str]:
+    file, line, _ = item.location
+    return item.nodeid, file, str((line or 0) + 1)
