@@ -32,6 +32,8 @@ def test_the_weighted_fit_is_that_of_numpy():
 def test_a_quadratic_peak_is_caught_as_curved_and_a_linear_one_is_not():
     assert fit_peaks(noisy(lambda size: 2 * MB + size * size / MB, seed=1)).curved
     assert not fit_peaks([(size * MB, 3 * size * MB + size) for size in (1, 2, 4, 8)]).curved
+    hinge = [(size * MB / 10, max(0, 6.5 * size * MB / 10 - 0.3 * MB)) for size in (2.5, 5, 10, 10)]
+    assert not fit_peaks(hinge).curved
     concave = [(size * MB, size**0.5 * 10 * MB) for size in (1, 2, 4, 8)]
     assert not fit_peaks(concave).curved
 

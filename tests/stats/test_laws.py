@@ -12,6 +12,7 @@ MB = 1_000_000
         ((51, 54, 70), "linear"),
         ((5, 20, 101), "linear"),
         ((51, 66, 450), "worse"),
+        ((0.7, 3, 22), "linear"),  # the smallest fits into memory that is free already
         ((70, 60, 50), "flat"),
     ],
 )

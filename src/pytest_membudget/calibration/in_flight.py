@@ -62,6 +62,7 @@ def calibrate_in_flight(
         policy = ExecutorPolicy(small_batch=1)
         workers = max_workers or wanted[-1]
         with FallbackExecutor(workers, value, policy=policy) as executor:
+            _without_failures(executor.run(fn, items[:value]))  # so that starting processes is not timed
             return _without_failures(executor.run(fn, items))
 
     with _advancing(len(wanted) + 1, progress) as advance:

@@ -18,8 +18,9 @@ CURVATURE_P = 0.10
 """A parabola replaces the line when the F-test for its square term falls below this and the term is positive."""
 
 MATERIAL_SHARE = 0.05
-"""And when it makes up at least this share of the peak at the largest size: with little scatter the test alone
-finds the bends that every allocator has, and a parabola through those goes astray beyond the data."""
+"""And when it makes up at least this share of the peak at the largest size, and `LEAST_BYTES`: with little scatter the
+test alone finds the bends that every allocator has (small inputs fit into memory that is free already), and a parabola
+through those goes astray beyond the data."""
 
 _ROUNDS = 4  # of re-weighting; the weights settle after two or three
 _LEAST_LEVERAGE = 1e-9  # a leverage of 0 cannot happen, rounding apart
@@ -122,8 +123,10 @@ def fit_line(points: Points) -> PeakFit:
 def _is_convex(parabola: PeakFit) -> bool:
     square = parabola.coefficients[2]
     error = parabola.scatter * math.sqrt(parabola.inverse[2][2])
-    # At the largest size x is 1: the square term is its own share of the peak there, and b + c the rise up to it.
-    if square < MATERIAL_SHARE * sum(parabola.coefficients) or sum(parabola.coefficients[1:]) <= 0:
+    # At the largest size x is 1: the square term is then c, the peak a + b + c, and the rise up to it b + c.
+    if square < max(LEAST_BYTES, MATERIAL_SHARE * sum(parabola.coefficients)):
+        return False
+    if sum(parabola.coefficients[1:]) <= 0:
         return False
     return error == 0 or curvature_p((square / error) ** 2, parabola.freedom) < CURVATURE_P
 

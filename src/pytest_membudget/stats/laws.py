@@ -80,6 +80,9 @@ def _outgrows_the_line(ordered: Points) -> bool:
         return True
     if len(ordered) < 3:
         return False
-    size, peak = ordered[-1]
+    (first, _), (before, _), (size, peak) = ordered[0], ordered[-2], ordered[-1]
+    if before == first:
+        return False
     foretold = fit_line(ordered[:-1]).expect(size)
-    return peak > foretold * (1 + WORSE_SHARE) + FLAT_BYTES
+    reach = (size - before) / (before - first)  # how many times a small error of the line grows on the way
+    return peak > foretold * (1 + WORSE_SHARE) + FLAT_BYTES * (1 + reach)
