@@ -97,5 +97,5 @@ def test_real_processes_hold_more_when_more_is_in_flight(tmp_path):
     assert one.peak_bytes < two.peak_bytes
     assert one.breakdown.peak_bytes == one.peak_bytes
     assert "1 files were gone through again, to 4 tasks" in table.caveats[-1]
-    with pytest.raises(CalibrationError, match=r"2 of 2 tasks failed, the first on .*KeyError"):
+    with pytest.raises(CalibrationError, match=r"1 of 1 tasks failed, the first on .*KeyError"):
         calibrate_in_flight(functions.fails_always, [path], values=(1,), progress=False)
