@@ -47,9 +47,13 @@ def read_report(path: str | os.PathLike[str], *, what: str = "a membudget report
 
 def encode_report(report: Report, *, omit_defaults: bool = False) -> bytes:
     """`report` as JSON with one line for each test; `omit_defaults` leaves out what was not taken."""
-    fields = _sparse(report) if omit_defaults else msgspec.to_builtins(report)
+    fields = _sparse(report) if omit_defaults else _fields_of(report)
     lines = [f"  {_text(key)}: {_value(value)}" for key, value in fields.items()]
     return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
+
+
+def _fields_of(record: msgspec.Struct) -> dict[str, Any]:
+    return {field.name: getattr(record, field.name) for field in msgspec.structs.fields(record)}
 
 
 def _sparse(report: Report) -> dict[str, Any]:
@@ -72,6 +76,8 @@ def _differing(record: msgspec.Struct) -> dict[str, Any]:
 
 
 def _value(value: Any) -> str:
+    if isinstance(value, msgspec.Struct):
+        value = _fields_of(value)
     if isinstance(value, dict) and value:
         inner = [f"    {_text(key)}: {_text(item)}" for key, item in value.items()]
         return "{\n" + ",\n".join(inner) + "\n  }"
@@ -85,7 +91,7 @@ def _text(value: Any) -> str:
         return msgspec.json.encode(value).decode()
     except UnicodeEncodeError:
         # File names that are not UTF-8 reach node ids as lone surrogates, which JSON cannot carry.
-        return msgspec.json.encode(encodable(value)).decode()
+        return msgspec.json.encode(encodable(msgspec.to_builtins(value))).decode()
 
 
 def encodable(value: Any) -> Any:

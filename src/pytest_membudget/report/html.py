@@ -10,7 +10,6 @@ from typing import Any
 
 from pytest_membudget.errors import MissingExtraError
 from pytest_membudget.records.report import Report
-from pytest_membudget.records.report_file import encodable
 from pytest_membudget.report import html_view, job_tables, test_tables
 from pytest_membudget.report.pictures import draw_calibration, draw_scale_curve, draw_scale_timelines
 from pytest_membudget.report.timelines import timelines_of
@@ -76,7 +75,7 @@ def _scale_section(table: Any) -> dict[str, Any]:
 
 def _script_json(value: Any) -> str:
     """JSON that can stand inside a script element whatever texts it holds."""
-    text = json.dumps(encodable(value), ensure_ascii=True, separators=(",", ":"))
+    text = json.dumps(value, ensure_ascii=True, separators=(",", ":"))
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
