@@ -14,6 +14,8 @@ import json, random, sys
 from pathlib import Path
 from pytest_membudget import TestRecord, Report, measure, write_report
 from pytest_membudget.records.measurement import ProcessShare, TimelinePoint
+from pytest_membudget.records.report import CalibrationPicture
+from pytest_membudget.records.scale import CurvePoint
 
 chance = random.Random(1)
 
@@ -40,7 +42,10 @@ def record(number):
         caveats=("one caveat that many tests share",) if number % 7 == 0 else (),
     )
 
-report = Report(tests=tuple(record(number) for number in range(10_000)))
+points = tuple((size * 10**6, size * 3 * 10**6) for size in (1, 2, 4, 8))
+curve = tuple(CurvePoint(size * 10**6, size * 3 * 10**6, size * 4 * 10**6) for size in range(1, 33))
+fit = CalibrationPicture(name="parse", gamma=3.0, overhead_bytes=0, base_bytes=0, curved=False, points=points, curve=curve)
+report = Report(tests=tuple(record(number) for number in range(10_000)), calibrations=(fit,))
 path = Path(sys.argv[1])
 taken = measure(write_report, report, path)
 print(json.dumps([taken.duration_s, taken.peak_bytes, path.stat().st_size]))

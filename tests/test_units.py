@@ -80,6 +80,8 @@ def test_tolerances_sum_a_share_and_a_size():
     assert tolerance == (0.1, 1024**2)
     assert tolerance.allowed_bytes(10 * 1024**2) == 12 * 1024**2
     assert parse_tolerance("5%") == (0.05, 0)
+    assert str(tolerance) == "10% + 1.00 MiB"
+    assert parse_tolerance(str(tolerance)) == tolerance
     assert parse_tolerance("2 MB") == (0.0, 2_000_000)
 
 

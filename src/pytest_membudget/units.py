@@ -39,6 +39,10 @@ class Tolerance(NamedTuple):
         """The largest figure that still counts as `base_bytes`."""
         return base_bytes + int(base_bytes * self.share) + self.absolute_bytes
 
+    def __str__(self) -> str:
+        """As `parse_tolerance` reads it: "10% + 1.00 MiB"."""
+        return f"{100 * self.share:.4g}% + {format_size(self.absolute_bytes)}"
+
 
 def parse_size(size: Size) -> int:
     """Bytes of `size`, rounded down to whole bytes.

@@ -21,13 +21,13 @@ def compared(new, base, samples=(), **more):
 
 
 def test_a_regression_fails_with_both_numbers_and_what_to_do():
-    found = compared(record(150), record(120, [119, 120, 121, 120, 120]), [150, 151, 149, 150])
+    found = compared(record(150), record(120, [119, 120, 121, 120, 120]), [150, 151, 149, 150, 152])
     judgement = judge_comparison(found, nodeid="test_a.py::test_x")
     assert (judgement.verdict, judgement.failed) == ("regressed", True)
     assert judgement.message.splitlines() == [
         "regressed: peak 150 MiB, baseline 120 MiB (+25.0%), allowed 133 MiB",
-        "  how       run again in 4 fresh processes: 150 MiB, 151 MiB, 149 MiB, 150 MiB",
-        "            rank test against the baseline's 5 samples: p = 0.0079",
+        "  how       run again in 5 fresh processes: 150 MiB, 151 MiB, 149 MiB, 150 MiB, 152 MiB",
+        "            rank test against the baseline's 5 samples: p = 0.0040",
         '  next      see who allocates it: run this test with --membudget-memray "test_a.py::test_x"',
         "            or, if it may take that much: pytest --membudget-update-baseline",
     ]
@@ -40,10 +40,10 @@ def test_too_few_samples_are_a_caveat_that_says_how_many_it_needs():
     assert caveat.startswith(
         "judged by the tolerance alone: the baseline has no samples from fresh processes"
     )
-    assert caveat.endswith("a rank test against 4 needs 3")
+    assert caveat.endswith("a rank test against 4 needs 6")
     few = compared(record(150), record(120, [120]), [150] * 4)
     assert few.caveats == (
-        "judged by the tolerance alone: a rank test against the baseline's 1 needs 19 samples, not 4",
+        "judged by the tolerance alone: a rank test against the baseline's 1 needs 199 samples, not 4",
     )
 
 

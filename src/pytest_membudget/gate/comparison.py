@@ -8,10 +8,10 @@ from pytest_membudget.gate.decision import (
     DEFAULT_TOLERANCE,
     RANK_TEST_LEVEL,
     base_peak,
-    direction,
     fresh_reference,
     next_step,
     rank_test_p,
+    suspicion,
 )
 from pytest_membudget.records.judgement import Judgement
 from pytest_membudget.records.report import Comparison, TestRecord
@@ -52,7 +52,7 @@ def compare_test(
     finding = "same" if step == "rerun" else step
     base_bytes = fresh_reference(base) if samples_bytes else base_peak(base)
     new_bytes = round(median(samples_bytes)) if samples_bytes else peak_bytes
-    suspected = direction(base_peak(base), peak_bytes, tolerance)
+    suspected = suspicion(base, peak_bytes, tolerance)
     p = None if suspected == "same" else rank_test_p(base, samples_bytes, suspected)
     return Comparison(
         base_bytes=base_bytes,

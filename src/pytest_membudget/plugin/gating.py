@@ -95,10 +95,9 @@ class Gate:
         matching = match_baseline(
             self.baseline, report.tests, whole_suite=whole_suite, tolerance=self.tolerance
         )
-        share, absolute_bytes = self.tolerance
         return BaselineCheck(
             path=str(self.path),
-            tolerance=f"{share:.3g} of the baseline + {absolute_bytes} B",
+            tolerance=str(self.settings.tolerance),
             accept_command=self.accept_command,
             foreign=self.foreign,
             new=matching.new,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from importlib import resources
 from typing import Any
 
@@ -15,6 +16,7 @@ from pytest_membudget.report.pictures import draw_calibration, draw_scale_curve,
 from pytest_membudget.report.timelines import timelines_of
 
 _FOLDER = "page_files"
+_PARTS = re.compile(r"[^_/:\[.-]*[_/:\[.-]*", re.DOTALL)
 
 
 def render_html(report: Report) -> str:
@@ -31,9 +33,9 @@ def render_html(report: Report) -> str:
     except ImportError:
         raise MissingExtraError("an HTML report", "jinja2", "html") from None
     script = _file("page.js")
-    template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
-        _file("page.html")
-    )
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["breakable"] = _breakable
+    template = environment.from_string(_file("page.html"))
     timelines = timelines_of(report.tests)
     page = template.render(
         style=_file("page.css"),
@@ -45,6 +47,7 @@ def render_html(report: Report) -> str:
         test_count=len(report.tests),
         timelines=timelines,
         drawn={timeline.number for timeline in timelines},
+        left_behind=test_tables.left_behind_table(report.left_behind),
         comparison=test_tables.comparison_table(report.tests),
         baseline=test_tables.baseline_table(report.baseline),
         scales=[_scale_section(table) for table in report.scales],
@@ -54,7 +57,8 @@ def render_html(report: Report) -> str:
             (fit.name, picture) for fit in report.calibrations if (picture := draw_calibration(fit))
         ],
         obtained=html_view.obtained(report.tests),
-        test_caveats=html_view.caveat_counts(report),
+        test_caveats=test_tables.caveat_counts(report.tests),
+        most_caveats=test_tables.MOST_CAVEATS,
         caveats=report.caveats,
         **html_view.summary(report),
     )
@@ -71,6 +75,13 @@ def _scale_section(table: Any) -> dict[str, Any]:
         "breakdown": job_tables.breakdown_table(table),
         "bars": html_view.breakdown_bars(found),
     }
+
+
+def _breakable(text: str) -> str:
+    """A node id as markup that may be broken after its separators rather than within a word."""
+    from markupsafe import Markup, escape
+
+    return Markup("<wbr>").join(escape(part) for part in _PARTS.findall(text))
 
 
 def _script_json(value: Any) -> str:

@@ -151,15 +151,6 @@ def obtained(tests: Sequence[TestRecord]) -> list[tuple[str, str, str]]:
     ]
 
 
-def caveat_counts(report: Report) -> list[tuple[str, int]]:
-    """Each caveat once, with the number of tests it goes with."""
-    found: dict[str, int] = {}
-    for test in report.tests:
-        for caveat in test.caveats:
-            found[caveat] = found.get(caveat, 0) + 1
-    return sorted(found.items(), key=lambda pair: -pair[1])
-
-
 def summary(report: Report) -> dict[str, Any]:
     """The head of the page."""
     return {"headline": headline(report), "environment": environment_rows(report), "tiles": tiles(report)}
@@ -229,5 +220,5 @@ def _card(index: int, test: TestRecord) -> Card:
             )
             for site in test.allocations[:8]
         ),
-        caveats=test.caveats,
+        caveats=tuple(caveat for caveat in test.caveats if caveat not in test.message),
     )

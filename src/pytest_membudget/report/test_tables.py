@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from pytest_membudget.records.growth import RetainedByTest
@@ -20,6 +21,7 @@ from pytest_membudget.report.wording import (
 from pytest_membudget.units import format_duration, format_share, format_size
 
 _MOST_NAMES = 20
+MOST_CAVEATS = 20
 
 
 def tests_table(tests: Sequence[TestRecord], *, verbose: bool, most_tests: int | None) -> Table | None:
@@ -137,8 +139,11 @@ def _test_row(test: TestRecord, verbose: bool) -> Row:
 
 
 def _caveats(tests: Sequence[TestRecord]) -> list[str]:
-    seen: dict[str, int] = {}
-    for test in tests:
-        for caveat in test.caveats:
-            seen[caveat] = seen.get(caveat, 0) + 1
-    return [f"{caveat} ({count} {plural(count, 'test')})" for caveat, count in seen.items()]
+    seen = caveat_counts(tests)
+    told = [f"{caveat} ({count} {plural(count, 'test')})" for caveat, count in seen[:MOST_CAVEATS]]
+    return told + ([f"and {len(seen) - MOST_CAVEATS:,} more caveats"] if len(seen) > MOST_CAVEATS else [])
+
+
+def caveat_counts(tests: Sequence[TestRecord]) -> list[tuple[str, int]]:
+    """Each caveat once with the number of tests it goes with, the most frequent first."""
+    return Counter(caveat for test in tests for caveat in test.caveats).most_common()

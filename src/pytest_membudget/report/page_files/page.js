@@ -29,7 +29,9 @@
   const drawRow = (row) => {
     const line = element("tr", "row");
     const name = element("td", "name");
-    const open = element("button", "", row[NAME]);
+    const open = element("button");
+    // A name may be broken after its separators rather than within a word.
+    row[NAME].match(/[^_\/:\[.-]*[_\/:\[.-]*/g).forEach((part) => open.append(part, document.createElement("wbr")));
     open.type = "button";
     open.setAttribute("aria-expanded", "false");
     name.append(open);
