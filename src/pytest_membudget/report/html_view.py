@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from pytest_membudget.records.report import Report, TestRecord
+from pytest_membudget.records.report_file import encodable
 from pytest_membudget.records.run import Breakdown
 from pytest_membudget.report.page import environment_rows, headline
 from pytest_membudget.report.wording import (
@@ -92,18 +93,18 @@ def table_data(tests: Sequence[TestRecord]) -> dict[str, Any]:
     rows = [
         [
             index,
-            test.nodeid,
+            encodable(test.nodeid),
             test.verdict,
             _cells(test),
             _keys(test),
-            test.message,
+            encodable(test.message),
             [caveats.setdefault(caveat, len(caveats)) for caveat in test.caveats],
             test.outcome,
             "" if test.comparison is None else test.comparison.finding,
         ]
         for index, test in enumerate(tests)
     ]
-    return {"rows": rows, "caveats": list(caveats)}
+    return {"rows": rows, "caveats": encodable(list(caveats))}
 
 
 def first_rows(tests: Sequence[TestRecord]) -> list[tuple[str, str, list[str]]]:
