@@ -18,10 +18,8 @@ Two rooms are nouns where the story has verbs, because `measure` and `calibrate`
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
-
 from pytest_membudget._version import __version__
+from pytest_membudget.lazy import names_on_demand
 
 # Names by the module that defines them; `__init__.pyi` tells type checkers the same (a test compares the two).
 _PUBLIC = {
@@ -60,14 +58,7 @@ _MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in name
 
 __all__ = ["__version__", *sorted(_MODULE_OF)]  # noqa: PLE0604 - every name is text
 
-
-def __getattr__(name: str) -> Any:
-    module = _MODULE_OF.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = names_on_demand(__name__, _MODULE_OF)
 
 
 def __dir__() -> list[str]:

@@ -14,8 +14,9 @@ Names are loaded when first used.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pytest_membudget.lazy import names_on_demand
 
 if TYPE_CHECKING:
     from pytest_membudget.measurement.attribution import attribute as attribute
@@ -68,11 +69,4 @@ _MODULE_OF = {
 
 __all__ = sorted(_MODULE_OF)  # noqa: PLE0605 - every name is text
 
-
-def __getattr__(name: str) -> Any:
-    module = _MODULE_OF.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = names_on_demand(__name__, _MODULE_OF)

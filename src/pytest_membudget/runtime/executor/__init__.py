@@ -13,8 +13,9 @@ Names are loaded when first used: every worker process imports this package.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pytest_membudget.lazy import names_on_demand
 
 if TYPE_CHECKING:
     from pytest_membudget.runtime.executor.executor import FallbackExecutor as FallbackExecutor
@@ -24,11 +25,4 @@ _MODULE_OF = {"ExecutorPolicy": "policy", "FallbackExecutor": "executor"}
 
 __all__ = ["ExecutorPolicy", "FallbackExecutor"]
 
-
-def __getattr__(name: str) -> Any:
-    module = _MODULE_OF.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = names_on_demand(__name__, _MODULE_OF)
