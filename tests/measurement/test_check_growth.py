@@ -39,6 +39,13 @@ def test_the_line_and_the_type_that_grow_are_named():
     assert any(culprit.kind == "site" and __file__ in culprit.name for culprit in growth.culprits)
 
 
+def test_small_objects_are_not_called_native():
+    kept = []
+    growth = check_growth(lambda: kept.append(object()))
+    assert not any("native" in culprit.name for culprit in growth.culprits)
+    assert growth.culprits[0].name.startswith(__file__)
+
+
 def test_a_growing_list_is_named_once_it_is_moved():
     kept = [None] * 1000
     growth = check_growth(lambda: kept.extend([None] * 200))

@@ -20,7 +20,7 @@ from pytest_membudget.units import Size, format_duration, format_size, parse_siz
 
 FEW_CALLS = 1000
 _LONGEST_S = 1_000_000
-_SHARE_FOR_THE_VERDICT = 0.9
+_SHARE_FOR_THE_VERDICT = 0.85
 """The rest of the time is for the culprits."""
 _BYTE_FIGURES = ("heap_bytes", "mapped_bytes")
 
@@ -74,7 +74,7 @@ def check_growth(
         with interrupted_after(timeout_s, lambda: rounds.running) as can_interrupt:
             finding = _judge(rounds, allowed_bytes, timeout_s, can_interrupt=can_interrupt)
             leaks = finding.verdict == "leak"
-            sites = find_culprits(rounds, finding.trends) if culprits and leaks else ()
+            sites = find_culprits(rounds, finding.trends, timeout_s) if culprits and leaks else ()
         resources = inventory.growth(finding.trends, rounds.calls)
         heap, mapped = (finding.trends[name] for name in _BYTE_FIGURES)
         low, high = (
@@ -124,7 +124,7 @@ def _patience(timeout_s: float) -> Patience:
     return usual._replace(
         clean_s=min(usual.clean_s, timeout_s / 5),
         clean_enough_s=min(usual.clean_enough_s, timeout_s / 2),
-        leak_enough_s=0.8 * timeout_s,
+        leak_enough_s=0.75 * timeout_s,
     )
 
 

@@ -12,17 +12,21 @@ from pytest_membudget.stats.growth import Trend
 _MOST_SHOWN = 5
 _LEAST_SHARE = 0.1
 _FEWEST_CALLS = 8
+_TYPES_UNTIL = 0.93
 _MOST_FURTHER_BYTES = 64 << 20
 _MOST_FURTHER_COUNT = 50
 
 
-def find_culprits(repeated: Rounds, trends: dict[str, Trend]) -> tuple[Culprit, ...]:
-    """Makes some further calls of a leaking function; says what they added: sites, then types, each largest first."""
+def find_culprits(repeated: Rounds, trends: dict[str, Trend], timeout_s: float) -> tuple[Culprit, ...]:
+    """Makes some further calls of a leaking function; says what they added: sites, then types, each largest first.
+
+    Types are left out where the time is nearly over.
+    """
     heap_bytes_per_call = trends["heap_bytes"].slope
     most_calls = _further_calls(trends)
     try:
         sites = growing_sites(repeated, heap_bytes_per_call, most_calls)
-        types = growing_types(repeated, most_calls)
+        types = growing_types(repeated, most_calls) if repeated.elapsed_s < _TYPES_UNTIL * timeout_s else []
     except CallTooLongError:
         return ()
     least_bytes = _LEAST_SHARE * heap_bytes_per_call

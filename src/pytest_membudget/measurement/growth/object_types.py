@@ -45,11 +45,14 @@ def _census(ignored: Collection[int]) -> tuple[Counter[str], Counter[str]]:
     gc.collect()
     containers = [found for found in gc.get_objects() if id(found) not in ignored]
     held = {id(found): found for found in gc.get_referents(*containers) if not gc.is_tracked(found)}
-    kinds: Counter[type] = Counter(map(type, chain(containers, held.values())))
-    kind_bytes: dict[type, int] = dict.fromkeys(kinds, 0)
+    kinds: dict[type, int] = {}
+    kind_bytes: dict[type, int] = {}
     for found in chain(containers, held.values()):
+        kind = type(found)
+        kinds[kind] = kinds.get(kind, 0) + 1
+        kind_bytes.setdefault(kind, 0)
         try:
-            kind_bytes[type(found)] += sys.getsizeof(found)
+            kind_bytes[kind] += sys.getsizeof(found)
         except Exception:  # noqa: S112 - a type whose __sizeof__ raises is counted without its bytes
             continue
     counts: Counter[str] = Counter()
