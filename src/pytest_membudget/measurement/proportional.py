@@ -45,6 +45,12 @@ class SharedPages:
                 self._read(pid)
         return self.holdings(pids)
 
+    @staticmethod
+    def shared_bytes(pid: int) -> int:
+        """Resident pages of files and shared memory, in full."""
+        figures = _resident_and_shared(pid)
+        return 0 if figures is None else figures.shared_bytes
+
     def _read(self, pid: int) -> None:
         began_s = time.perf_counter()
         share_bytes = proportional_bytes(pid)

@@ -118,3 +118,11 @@ def fill_and_wait(size_bytes, seconds):
     held = bytearray(size_bytes)
     time.sleep(seconds)
     return len(held)
+
+
+def hold_and_return(what):
+    held_bytes, returned_bytes, seconds = what
+    held = bytearray(held_bytes)
+    time.sleep(seconds)
+    del held
+    return b"x" * returned_bytes

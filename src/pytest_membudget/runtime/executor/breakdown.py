@@ -6,11 +6,20 @@ import os
 from types import TracebackType
 from typing import Self
 
+import msgspec
+
+from pytest_membudget.measurement.probe import Probe
 from pytest_membudget.measurement.proportional import SharedPages, descendants
+from pytest_membudget.measurement.sampler import sampler
+from pytest_membudget.records.measurement import Measurement
 from pytest_membudget.records.run import Breakdown, LevelEvent
 from pytest_membudget.runtime.executor.dispatcher import WATCHED_TICK_S
 from pytest_membudget.runtime.executor.engine import Engine
 from pytest_membudget.runtime.executor.task import Task
+from pytest_membudget.units import format_size
+
+_WORTH_TELLING = 0.03
+"""Share of the peak that may be nobody's without a word."""
 
 _WALK_EVERY = 10
 """Looks between two searches for processes that are neither coordinator nor worker."""
@@ -28,6 +37,8 @@ class Recorder:
         self._pages = SharedPages()
         self._base_bytes: dict[int, int] = {}
         self._others: list[int] = []
+        self._probe = Probe("run")
+        self._helper_pid: int | None = None
         self._looks = 0
         self._start_bytes = 0
         self._events_before = len(engine.journal.events)
@@ -44,6 +55,9 @@ class Recorder:
         )
 
     def __enter__(self) -> Self:
+        self._probe.begin()
+        helper = sampler()
+        self._helper_pid = None if helper is None else helper.pid
         self._start_bytes = self._pages.holdings([os.getpid()]).get(os.getpid(), 0)
         self.look()
         self._engine.dispatcher.observers.append(self.look)
@@ -57,6 +71,7 @@ class Recorder:
         exc_tb: TracebackType | None,
     ) -> None:
         self._engine.dispatcher.observers.remove(self.look)
+        self._complete(self._probe.finish())
 
     @property
     def events(self) -> tuple[LevelEvent, ...]:
@@ -76,7 +91,8 @@ class Recorder:
         self.workers = max(self.workers, sum(1 for post in posts if post.in_flight))
         workers = {post.worker.pid: bool(post.in_flight) for post in posts if post.worker.pid is not None}
         if self._looks % _WALK_EVERY == 0:
-            self._others = [pid for pid in descendants() if pid not in workers]
+            ours = {*workers, self._helper_pid}
+            self._others = [pid for pid in descendants() if pid not in ours]
         self._looks += 1
         pids = [os.getpid(), *workers, *self._others]
         held = self._pages.holdings(pids)
@@ -102,5 +118,28 @@ class Recorder:
             task_bytes=in_workers_bytes - base_bytes + here_bytes,
             waiting_results_bytes=waiting_bytes,
             other_bytes=peak_bytes - own_bytes - in_workers_bytes,
-            caveats=(f"looked at every {WATCHED_TICK_S * 1000:g} ms: a shorter peak may be missed",),
+        )
+
+    def _complete(self, measured: Measurement) -> None:
+        """The whole tree's peak is the probe's. What it found beyond the highest moment seen here counts as other.
+
+        A part of that are pages of libraries which programs outside share with this tree: the kernel's shares leave
+        them to those, the tree's peak does not.
+        """
+        missed_bytes = measured.total_peak_bytes - self.breakdown.peak_bytes
+        if missed_bytes <= 0:
+            return
+        caveats = measured.caveats
+        unexplained_bytes = missed_bytes - self._pages.shared_bytes(os.getpid())
+        if unexplained_bytes > _WORTH_TELLING * measured.total_peak_bytes:
+            told = (
+                f"{format_size(unexplained_bytes)} of the peak lasted too briefly to tell whose they were: "
+                f"parts are read every {WATCHED_TICK_S * 1000:g} ms"
+            )
+            caveats = (*caveats, told)
+        self.breakdown = msgspec.structs.replace(
+            self.breakdown,
+            peak_bytes=measured.total_peak_bytes,
+            other_bytes=self.breakdown.other_bytes + missed_bytes,
+            caveats=caveats,
         )
