@@ -12,6 +12,11 @@ def square(number):
     return number * number
 
 
+def square_slowly(number):
+    time.sleep(0.005)
+    return number * number
+
+
 def pid_after(seconds):
     time.sleep(seconds)
     return os.getpid()

@@ -37,17 +37,16 @@ def workers_of(pid):
     return found
 
 
-def killer(stop, kills, seed):
-    """Sends SIGKILL to random workers of this process."""
+def killer(stop, kills, seed, killed):
+    """Sends SIGKILL to random workers of this process, and notes whom."""
     chance = random.Random(seed)
-    done = 0
-    while done < kills and not stop.is_set():
+    while len(killed) < kills and not stop.is_set():
         workers = workers_of(os.getpid())
         if workers:
             victim = chance.choice(workers)
             try:
                 victim.send_signal(signal.SIGKILL)
-                done += 1
+                killed.append(victim.pid)
             except psutil.Error:
                 pass
         time.sleep(chance.uniform(0.005, 0.03))
@@ -57,16 +56,17 @@ def run_under_fire(tasks, kills):
     stop = threading.Event()
     policy = ExecutorPolicy(retries=25)
     with FallbackExecutor(2, budget="1 GB", policy=policy, levels=("process",)) as executor:
-        thread = threading.Thread(target=killer, args=(stop, kills, 7))
+        killed = []
+        thread = threading.Thread(target=killer, args=(stop, kills, 7, killed))
         thread.start()
         try:
-            batch = executor.run(jobs.square, range(tasks))
+            batch = executor.run(jobs.square_slowly, range(tasks))
         finally:
             stop.set()
             thread.join()
     assert batch.values == [number * number for number in range(tasks)]
     assert not workers_of(os.getpid())
-    return batch
+    assert len(killed) == kills
 
 
 def test_workers_killed_at_random_lose_nothing():
@@ -76,8 +76,7 @@ def test_workers_killed_at_random_lose_nothing():
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_two_hundred_kills_in_five_thousand_tasks_lose_nothing():
-    batch = run_under_fire(5000, 200)
-    assert len([event for event in batch.events if event.kind == "worker-killed"]) > 0
+    run_under_fire(5000, 200)
 
 
 def refusing(error):
