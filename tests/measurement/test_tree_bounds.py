@@ -195,7 +195,7 @@ def test_shared_memory_that_everybody_maps_is_limited_by_its_own_size():
     before = [Reading(1, 0, shmem=150 * MIB), Reading(2, 0), Reading(3, 0)]
     after = [Reading(pid, 0, shmem=150 * MIB, faults=150 * MIB // PAGE) for pid in (1, 2, 3)]
     assert rounds(before, before, after).held.high == 450 * MIB
-    limited = rounds(before, before, after, mapped_limit=150 * MIB)
+    limited = rounds(before, before, after, shmem_limit=150 * MIB)
     assert (limited.held.high, limited.held.peak) == (150 * MIB, 300 * MIB)
 
 

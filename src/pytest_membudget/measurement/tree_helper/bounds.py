@@ -152,7 +152,8 @@ class Bounds:
         *,
         huge_pages: int = 0,
         proportional: Proportional | None = None,
-        mapped_limit: int | None = None,
+        file_limit: int | None = None,
+        shmem_limit: int | None = None,
     ) -> Interval:
         """Takes one round.
 
@@ -160,14 +161,15 @@ class Bounds:
             readings: one of each living process.
             huge_pages: how many the machine handed out since the round before.
             proportional: what was read of shared memory since the round before; dropped where the tree changed.
-            mapped_limit: the most file pages and shared memory that all processes together can have mapped.
+            file_limit: the most file pages that all processes together can have mapped.
+            shmem_limit: likewise for shared memory.
         """
         change = _Change(self._before, readings, huge_pages)
         if proportional and (change.born or change.ended or change.unseen):
             proportional = None
         anon = self._families.update(change, proportional)
-        shmem = self._shmem.update(change, proportional, mapped_limit)
-        file = self._file.update(change, proportional, mapped_limit)
+        shmem = self._shmem.update(change, proportional, shmem_limit)
+        file = self._file.update(change, proportional, file_limit)
         if proportional:
             self._private.update(proportional.private)
         held = anon + shmem

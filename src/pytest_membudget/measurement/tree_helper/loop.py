@@ -15,7 +15,7 @@ from typing import Any
 
 from .bounds import Bounds, Interval, Proportional, Reading
 from .members import Members
-from .readings import Process, huge_pages, mapped_limit, shared_outside
+from .readings import Devices, Process, huge_pages, mapped_limit, shared_outside
 from .sessions import Session
 from .watch import Watch
 
@@ -29,7 +29,7 @@ PROPORTIONAL_ACCOUNT_S = 0.15
 CHANGE_BYTES = 64 * 1024
 GAP_BYTES = 512 * 1024
 FILE_GAP_BYTES = 8 * 1024 * 1024
-PATIENCE_S = 0.1
+PATIENCE_S = 0.25
 BORROWER_FAULTS = 64
 
 
@@ -40,6 +40,7 @@ class Loop:
         self._commands = commands
         self._answers = answers
         self._members = Members(root, os.getpid(), os.getppid())
+        self._devices = Devices(root)
         self._shared_outside = shared_outside(root)
         self._bounds = Bounds(shared_outside=self._shared_outside)
         self._watch = Watch(events)
@@ -57,7 +58,7 @@ class Loop:
         self._readings: list[Reading] = []
         self._mappings: list[dict[bytes, tuple[int, int]]] = []
         self._mappings_key: list[int] = []
-        self._mappings_limit = 0
+        self._limits = (0, 0)
         self._interval: Interval | None = None
         self._alive = True
 
@@ -151,7 +152,7 @@ class Loop:
     def _round(self, proportional: Proportional | None = None) -> bool:
         """Reads everybody once and tells every session; whether anything changed."""
         changed = self._members.refresh()
-        readings, limit = self._read()
+        readings, file_limit, shmem_limit = self._read()
         if not readings or readings[0].pid != self._members.root:
             self._alive = False
             return False
@@ -165,7 +166,8 @@ class Loop:
             readings,
             huge_pages=max(0, pages - self._huge_pages),
             proportional=proportional,
-            mapped_limit=limit,
+            file_limit=file_limit,
+            shmem_limit=shmem_limit,
         )
         self._huge_pages = pages
         self._readings = readings
@@ -184,7 +186,7 @@ class Loop:
                 )
         return changed
 
-    def _read(self) -> tuple[list[Reading], int | None]:
+    def _read(self) -> tuple[list[Reading], int | None, int | None]:
         readings: list[Reading] = []
         mappings: list[dict[bytes, tuple[int, int]]] = []
         since = 0
@@ -201,24 +203,27 @@ class Loop:
                 reading.anon = reading.file = reading.shmem = 0
             self._names[pid] = process.name
             readings.append(reading)
-        limit = self._mapped_limit(mappings)
-        return readings, None if limit is None else limit + since
+        if len(mappings) < 2:
+            return readings, None, None
+        file_limit, shmem_limit = self._mapped_limits(mappings)
+        return readings, file_limit + since, shmem_limit + since
 
     def _borrows(self, process: Process, reading: Reading) -> bool:
         """Until it calls exec, a child of vfork or posix_spawn runs in its parent's memory."""
         parent = self._members.processes.get(process.parent)
         return parent is not None and parent.statm == process.statm and reading.faults < BORROWER_FAULTS
 
-    def _mapped_limit(self, mappings: list[dict[bytes, tuple[int, int]]]) -> int | None:
-        """Computed anew only when somebody's mappings were looked up again."""
-        if len(mappings) < 2:
-            return None
+    def _mapped_limits(self, mappings: list[dict[bytes, tuple[int, int]]]) -> tuple[int, int]:
+        """Of file pages and of shared memory; computed anew only when somebody's mappings were looked up again."""
         key = [id(mapping) for mapping in mappings]
         if key != self._mappings_key:
             self._mappings_key = key
             self._mappings = mappings  # kept alive, so that no other comes to have the same id
-            self._mappings_limit = mapped_limit(mappings)
-        return self._mappings_limit
+            self._limits = (
+                mapped_limit(mappings, without=self._devices.memory),
+                mapped_limit(mappings, without=self._devices.files),
+            )
+        return self._limits
 
     def _look_closer(self, *, force: bool = False) -> None:
         """Reads proportional sizes where they could raise a proven figure and the account allows it."""
@@ -227,10 +232,7 @@ class Loop:
         self._account_s += (now_s - self._account_at_s) * PROPORTIONAL_SHARE
         self._account_s = min(self._account_s, PROPORTIONAL_ACCOUNT_S)
         self._account_at_s = now_s
-        moving = interval is not None and interval.moving > GAP_BYTES and now_s < self._patient_until_s
-        if interval is None or not self._worthwhile(interval, force):
-            return
-        if not force and (moving or self._account_s <= 0):
+        if interval is None or not (self._blurred(interval) if force else self._worthwhile(interval, now_s)):
             return
         self._patient_until_s = now_s + PATIENCE_S
         signature = [(r.pid, r.anon, r.shmem, r.faults) for r in self._readings]
@@ -245,12 +247,17 @@ class Loop:
             self._asked = [(r.pid, r.anon, r.shmem, r.faults) for r in self._readings] if still else None
         self._account_s -= time.thread_time() - began_s
 
-    def _worthwhile(self, interval: Interval, force: bool) -> bool:
-        gap = interval.held.high - interval.held.low
-        file_gap = interval.file.high - interval.file.low
-        if len(self._readings) < 2 or (gap <= GAP_BYTES and file_gap <= FILE_GAP_BYTES):
-            return False
-        return force or any(session.could_rise(interval, GAP_BYTES) for session in self._sessions.values())
+    def _worthwhile(self, interval: Interval, now_s: float) -> bool:
+        """Each look at a tree that stands still raises what is proven, so these are few; the others have an account."""
+        could_rise = any(session.could_rise(interval) for session in self._sessions.values())
+        if could_rise and self._blurred(interval) and interval.moving <= GAP_BYTES:
+            return True
+        files = interval.file.high - interval.file.low > FILE_GAP_BYTES
+        return (could_rise or files) and self._account_s > 0 and now_s >= self._patient_until_s
+
+    def _blurred(self, interval: Interval) -> bool:
+        """Whether the two figures for what the processes hold lie apart."""
+        return len(self._readings) > 1 and interval.held.high - interval.held.low > GAP_BYTES
 
     def _proportional(self) -> Proportional | None:
         families = [reading.family for reading in self._readings]

@@ -10,7 +10,7 @@ SPLIT_STEP_BYTES = 256 * 1024
 """Shared pages are split into files and shared memory again when they have changed by this much."""
 
 MAPPINGS_STEP_BYTES = 1024 * 1024
-"""The mapped files are looked up again when this much more of them is resident."""
+"""The mapped files are looked up again when what is resident of them has changed by this much, or by an eighth."""
 
 
 class Process:
@@ -80,10 +80,10 @@ class Process:
     def mappings(self, mapped: int) -> dict[bytes, tuple[int, int]]:
         """Mapped files and shared memory as inode → (first, last) byte offset.
 
-        They are looked up again when `mapped`, the resident bytes of them, has grown; `mapped_since` is by how much it
+        They are looked up again when `mapped`, the resident bytes of them, has changed; `mapped_since` is by how much it
         has grown without that.
         """
-        if mapped - self._maps_at >= max(MAPPINGS_STEP_BYTES, self._maps_at // 8):
+        if abs(mapped - self._maps_at) >= max(MAPPINGS_STEP_BYTES, self._maps_at // 8):
             self._maps_at = mapped
             self._maps = _mappings(self.pid)
         self.mapped_since = max(0, mapped - self._maps_at)
@@ -125,14 +125,32 @@ class Process:
         return self.high_water()
 
 
-def mapped_limit(mappings: list[dict[bytes, tuple[int, int]]]) -> int:
-    """The most that processes with these mappings can have mapped together: each file once."""
+def mapped_limit(mappings: list[dict[bytes, tuple[int, int]]], without: set[bytes]) -> int:
+    """The most that processes with these mappings can have mapped together, each file once, but for some devices."""
     spans: dict[bytes, tuple[int, int]] = {}
     for mapping in mappings:
         for inode, (first, last) in mapping.items():
-            known = spans.get(inode, (first, last))
-            spans[inode] = (min(first, known[0]), max(last, known[1]))
+            if inode.partition(b" ")[0] not in without:
+                known = spans.get(inode, (first, last))
+                spans[inode] = (min(first, known[0]), max(last, known[1]))
     return sum(last - first for first, last in spans.values())
+
+
+class Devices:
+    """Which devices hold files and which hold shared memory, by what is mounted; the others may hold either."""
+
+    def __init__(self, root: int) -> None:
+        self.files: set[bytes] = set()
+        self.memory: set[bytes] = set()
+        with open(f"/proc/{root}/mountinfo", "rb", buffering=0) as stream:  # noqa: PTH123 - starts faster
+            lines = stream.readall().splitlines()
+        for line in lines:
+            before, _, after = line.partition(b" - ")
+            major, _, minor = before.split()[2].partition(b":")
+            device = b"%02x:%02x" % (int(major), int(minor))
+            in_memory = after.split(None, 1)[0] in {b"tmpfs", b"devtmpfs", b"ramfs"}
+            (self.memory if in_memory else self.files).add(device)
+        self.files -= self.memory
 
 
 def huge_pages() -> int:

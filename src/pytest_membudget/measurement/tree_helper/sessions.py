@@ -7,6 +7,8 @@ from typing import Any
 from .bounds import Interval, Reading
 
 LONGEST_TIMELINE = 64
+WORTHWHILE_BYTES = 1024 * 1024
+WORTHWHILE_PART = 50
 
 
 class Session:
@@ -98,10 +100,11 @@ class Session:
         above = self.limit is not None and self.last_low > self.limit
         return above or (self.total_limit is not None and interval.low >= self.total_limit)
 
-    def could_rise(self, interval: Interval, gap: int) -> bool:
-        """Whether a closer look may raise the proven peak by more than `gap`."""
-        file = min(interval.file.high - self._start_file, interval.file_added - self._file_added)
-        return interval.held.high - self._start_high + file > self.peak_low + gap
+    def could_rise(self, interval: Interval) -> bool:
+        """Whether a closer look at what processes hold may raise the proven peak by as much as matters."""
+        file = min(interval.file.low - self._start_file, interval.file_added - self._file_added)
+        most = interval.held.high - self._start_high + file
+        return most > self.peak_low + max(WORTHWHILE_BYTES, self.peak_low // WORTHWHILE_PART)
 
     def summary(self) -> dict[str, Any]:
         """What the measured process is told."""
