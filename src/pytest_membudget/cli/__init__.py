@@ -14,6 +14,7 @@ from pytest_membudget.errors import MembudgetError
 COMMANDS: dict[str, str] = {
     "calibrate": "learn what a function takes per byte of its input, from runs in fresh processes",
     "compare": "hold one report or baseline against another",
+    "dask-worker": "start Dask workers that offer the memory of this host to tasks",
     "doctor": "say what this machine can measure, exactly or not, and why",
     "measure": "run a command and tell the peak of its whole process tree",
     "report": "show a report, or write it as HTML, Markdown or JSON",

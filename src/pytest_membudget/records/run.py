@@ -43,6 +43,25 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
         return self.error is None
 
 
+class HostUse(msgspec.Struct, frozen=True, kw_only=True):
+    """What a batch used of one machine of a cluster.
+
+    Attributes:
+        host: its name.
+        workers: worker processes that were used there.
+        tasks: attempts that ended there.
+        budget_bytes: what its workers offered together, their own base included.
+        peak_upper_bytes: each worker's own highest resident memory, added up. Exact for one worker; for several at
+            most this, as they need not have been at their highest at the same moment.
+    """
+
+    host: str
+    workers: int
+    tasks: int
+    budget_bytes: Bytes
+    peak_upper_bytes: Bytes
+
+
 class Breakdown(msgspec.Struct, frozen=True, kw_only=True):
     """Where the peak went, in bytes; the parts add up to `peak_bytes`."""
 
@@ -80,6 +99,7 @@ class BatchResult(msgspec.Struct, frozen=True, kw_only=True):
     max_in_flight: int
     breakdown: Breakdown | None = None
     events: tuple[LevelEvent, ...] = ()
+    hosts: tuple[HostUse, ...] = ()
     dead_letters: tuple[Outcome, ...] = ()
     dead_letters_path: str | None = None
     caveats: tuple[str, ...] = ()

@@ -131,3 +131,46 @@ def hold_and_return(what):
     time.sleep(seconds)
     del held
     return b"x" * returned_bytes
+
+
+def fill_by_name(path):
+    """Touches 40 MB, whatever the file."""
+    return fill(40_000_000) if Path(path).exists() else 0
+
+
+def die_once_or_square(item):
+    if isinstance(item, str):
+        return die_first_time(item)
+    time.sleep(0.02)
+    return square(item)
+
+
+def die_at_seven(number):
+    if number == 7:
+        die(number)
+    return number
+
+
+def read_text(path):
+    return Path(path).read_text()
+
+
+def name_and_text(path):
+    return Path(path).name, Path(path).read_text(), str(Path(path).parent)
+
+
+def touch_and_wait(folder, number):
+    (Path(folder) / str(number)).touch()
+    time.sleep(0.1)
+    return number
+
+
+_memory = []
+
+
+def remember(value):
+    _memory.append(value)
+
+
+def remembered():
+    return _memory

@@ -35,6 +35,7 @@ class Aftermath:
             return
         post.in_flight.remove(task)
         learn(task, post.level, reply.figures)
+        task.host = post.host
         if isinstance(reply, Died):
             self._lost(post, task, reply)
             return
@@ -67,7 +68,10 @@ class Aftermath:
     def _settle(self, task: Task, reply: Reply) -> None:
         task.attempts += 1
         if is_loss(reply):
-            self._floor.concurrency.lost()
+            if (
+                not self._floor.crew.in_cluster
+            ):  # there each worker has a budget of its own, which was not the others'
+                self._floor.concurrency.lost()
             self._floor.crew.spare()
         elif self._floor.concurrency.clean():
             self._rules.note_recovery(self._floor.crew.level, self._floor.concurrency.most)

@@ -20,6 +20,7 @@ from pytest_membudget.runtime.executor.engine import Engine
 from pytest_membudget.runtime.executor.floor import now
 from pytest_membudget.runtime.executor.learning import CallCharge, FileCharge
 from pytest_membudget.runtime.executor.ordering import best_order
+from pytest_membudget.runtime.executor.placement import TOGETHER
 from pytest_membudget.runtime.executor.progress import progress
 from pytest_membudget.runtime.executor.task import Charge, Task
 
@@ -78,12 +79,13 @@ class Batch:
             outcomes=outcomes,
             peak_bytes=recorder.breakdown.peak_bytes,
             duration_s=now() - began_s,
-            budget_bytes=self._engine.budget.now_bytes(self._engine.dispatcher.floor.own_bytes),
+            budget_bytes=self._engine.budget_now_bytes(),
             limit_bytes=recorder.limit_bytes,
             workers=recorder.workers,
             max_in_flight=self._engine.settings.max_in_flight or recorder.workers,
             breakdown=recorder.breakdown,
             events=recorder.events,
+            hosts=self._engine.crew.hosts(),
             dead_letters=tuple(outcome for outcome in outcomes if not outcome.ok),
             dead_letters_path=None if self._letters_path is None else str(self._letters_path),
             caveats=recorder.breakdown.caveats,
@@ -102,7 +104,7 @@ class Batch:
         order = best_order(
             [self._expected_s(item) for item in known],
             sizes_bytes,
-            workers=self._engine.settings.max_workers,
+            workers=self._engine.most_workers,
             budget_bytes=self._engine.budget.largest_bytes,
         )
         return (known[index] for index in order), len(known), len(known) < least
@@ -116,7 +118,7 @@ class Batch:
     def _window(self) -> int:
         """A list may be looked at in advance. What is drawn lazily is drawn when a worker is about to need it."""
         if self._is_sized:
-            return _WINDOW
+            return max(_WINDOW, TOGETHER * self._engine.most_workers)
         floor = self._engine.dispatcher.floor
         return self._engine.settings.max_in_flight or floor.concurrency.most * (
             16 if floor.tasks_are_short else 2
@@ -132,6 +134,7 @@ class Batch:
             timeout_s=self._timeout_s(item),
             in_thread=self._is_small and not large,
             fresh_worker=large,
+            is_file=item.size_bytes is not None,
         )
         task.estimate_bytes = task.charge.first_bytes()
         self._unread += 1
@@ -187,6 +190,7 @@ def _outcome(item: _Item, task: Task) -> Outcome:
         peak_bytes=task.peak_bytes,
         estimate_bytes=task.estimate_bytes,
         duration_s=task.duration_s,
+        host=task.host,
     )
 
 

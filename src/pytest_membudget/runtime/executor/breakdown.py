@@ -110,7 +110,8 @@ class Recorder:
         in_workers_bytes = sum(held.get(pid, 0) for pid in workers)
         base_bytes = sum(min(held.get(pid, 0), self._base_bytes.get(pid, 0)) for pid in workers)
         waiting_bytes = min(self._waiting_bytes, max(0, own_bytes - self._start_bytes))
-        here_bytes = 0 if workers else max(0, own_bytes - self._start_bytes - waiting_bytes)
+        elsewhere = bool(workers) or self._engine.crew.in_cluster
+        here_bytes = 0 if elsewhere else max(0, own_bytes - self._start_bytes - waiting_bytes)
         self.breakdown = Breakdown(
             peak_bytes=peak_bytes,
             coordinator_bytes=own_bytes - waiting_bytes - here_bytes,

@@ -6,8 +6,15 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
-from pytest_membudget.records.run import Level, LevelEvent
-from pytest_membudget.runtime.executor.launcher import CannotStartError, Launcher, Worker
+from pytest_membudget.records.run import HostUse, Level, LevelEvent
+from pytest_membudget.runtime.executor.launcher import (
+    CannotStartError,
+    ClusterLauncher,
+    ClusterWorker,
+    Launcher,
+    NoWorkerYetError,
+    Worker,
+)
 from pytest_membudget.runtime.executor.task import Task
 from pytest_membudget.runtime.ledger import Ticket
 
@@ -21,13 +28,27 @@ WARM_BYTES = 16 * 1024 * 1024
 
 
 class Post:
-    """A worker and what it has to do. `ticket` is the lease that its calls run under, one after the other."""
+    """A worker and what it has to do. `ticket` is the lease that its calls run under, one after the other.
 
-    __slots__ = ("handed", "in_flight", "is_gone", "is_last", "kept_bytes", "launcher", "ticket", "worker")
+    `lent` is the same worker where it belongs to a cluster; its calls need no lease, as its budget is its own.
+    """
 
-    def __init__(self, worker: Worker, launcher: Launcher) -> None:
+    __slots__ = (
+        "handed",
+        "in_flight",
+        "is_gone",
+        "is_last",
+        "kept_bytes",
+        "launcher",
+        "lent",
+        "ticket",
+        "worker",
+    )
+
+    def __init__(self, worker: Worker, launcher: Launcher, lent: ClusterWorker | None = None) -> None:
         self.worker = worker
         self.launcher = launcher
+        self.lent = lent
         self.in_flight: deque[Task] = deque()
         self.ticket: Ticket | None = None
         self.handed = 0
@@ -40,18 +61,25 @@ class Post:
         """The level that it belongs to."""
         return self.launcher.level
 
+    @property
+    def host(self) -> str:
+        """The machine it is on; empty for this one."""
+        return "" if self.lent is None else self.lent.host
+
 
 class Crew:
     """Starts, keeps and ends workers, and goes down a level when none can be started."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - built in one place, by the engine
         self,
         launchers: Sequence[Launcher],
         note: Callable[[LevelEvent], None],
         clock: Callable[[], float],
         max_tasks: int | None,
         base_bytes: int = 0,
+        cluster: ClusterLauncher | None = None,
     ) -> None:
+        self._cluster = cluster
         self._launchers = list(launchers)
         self._note = note
         self._clock = clock
@@ -77,6 +105,31 @@ class Crew:
         """Whether this is not the first level any more."""
         return self._at > 0
 
+    @property
+    def in_cluster(self) -> bool:
+        """Whether workers are lent by a cluster now."""
+        return self._cluster is not None and self.launcher is self._cluster
+
+    def hosts(self) -> tuple[HostUse, ...]:
+        """What was used of each machine of the cluster."""
+        return () if self._cluster is None else self._cluster.hosts()
+
+    def claim(self) -> None:
+        """Takes every worker of the cluster that is free, or goes down a level where the cluster cannot be used.
+
+        Raises:
+            CannotStartError: there is no lower level.
+        """
+        while self._cluster is not None and self.in_cluster:
+            try:
+                worker = self._cluster.start()
+            except NoWorkerYetError:
+                return
+            except CannotStartError as error:
+                self.fall(self._cluster, str(error))
+            else:
+                self.posts.append(Post(worker, self._cluster, worker))
+
     def launcher_for(self, task: Task) -> Launcher:
         """The level for this task: that of everybody, or threads for one of a small batch."""
         if task.in_thread and not task.ran_out:
@@ -92,7 +145,9 @@ class Crew:
     def aside_bytes(self) -> int:
         """What workers hold beside their tasks: each one's base from its start, and what they keep beyond it."""
         return sum(
-            self._base_bytes + self.excess_bytes(post) for post in self.posts if post.launcher.own_memory
+            self._base_bytes + self.excess_bytes(post)
+            for post in self.posts
+            if post.launcher.own_memory and post.lent is None
         )
 
     def idle(self, launcher: Launcher | None = None) -> list[Post]:
@@ -130,7 +185,7 @@ class Crew:
 
     def spare(self) -> None:
         """Has one more worker ready, where that is possible."""
-        if self.launcher.own_memory and not self.idle(self.launcher):
+        if self.launcher.own_memory and not self.in_cluster and not self.idle(self.launcher):
             try:
                 self._start(self.launcher)
             except CannotStartError:
@@ -168,6 +223,8 @@ class Crew:
         """Notes that `post` got one more call."""
         post.in_flight.append(task)
         post.handed += 1
+        if post.lent is not None:
+            return  # it is the cluster's to replace, and runs one call at a time anyway
         if task.fresh_worker or (
             post.launcher.own_memory and self._max_tasks is not None and post.handed >= self._max_tasks
         ):
@@ -223,6 +280,8 @@ class Crew:
             post.worker.join()
         self._leaving.clear()
         self.posts.clear()
+        if self._cluster is not None:
+            self._cluster.close()
 
     def _start(self, launcher: Launcher) -> Post:
         post = Post(launcher.start(), launcher)

@@ -21,8 +21,9 @@ from pytest_membudget.runtime.executor.dispatcher import Dispatcher, Ending
 from pytest_membudget.runtime.executor.floor import Floor, Replied, now
 from pytest_membudget.runtime.executor.inline import Inline
 from pytest_membudget.runtime.executor.journal import Journal
-from pytest_membudget.runtime.executor.launcher import Launcher
+from pytest_membudget.runtime.executor.launcher import ClusterLauncher, Launcher
 from pytest_membudget.runtime.executor.learning import FunctionPeaks
+from pytest_membudget.runtime.executor.placement import Placement
 from pytest_membudget.runtime.executor.policy import ExecutorPolicy
 from pytest_membudget.runtime.executor.process_level import ProcessLauncher
 from pytest_membudget.runtime.executor.replies import Rules
@@ -37,6 +38,7 @@ class Settings(NamedTuple):
     """What the caller asked for, checked."""
 
     max_workers: int
+    most_in_cluster: int | None
     max_in_flight: int | None
     budget_bytes: int | None
     estimator: MemoryEstimator
@@ -45,6 +47,7 @@ class Settings(NamedTuple):
     context: BaseContext | None
     initializer: Initializer | None
     initargs: tuple[Any, ...]
+    dask: Any = None
     reading: Callable[[], MemoryReading] = memory_reading
 
 
@@ -60,18 +63,22 @@ class Engine:
         self.admission = Admission(self.budget, policy)
         self._rules = Rules(
             retries=policy.retries,
-            budget_bytes=self.budget.largest_bytes,
+            largest_bytes=self._largest_bytes,
             note=self.journal.note,
             clock=self.journal.elapsed_s,
         )
-        self._launchers = [_launcher(level, settings) for level in settings.levels]
+        cluster = _cluster(settings, self.journal) if "dask" in settings.levels else None
+        local = [_launcher(level, settings) for level in settings.levels if level != "dask"]
+        self._launchers: list[Launcher] = [*([] if cluster is None else [cluster]), *local]
         self.crew = Crew(
             self._launchers,
             self.journal.note,
             self.journal.elapsed_s,
             policy.max_tasks_per_child,
             settings.estimator.base_bytes,
+            cluster,
         )
+        self.placement = Placement(self.crew, policy, now)
         self.dispatcher = Dispatcher(self._floor, self._rules)
         self._inline: Inline | None = None
         self._is_started = False
@@ -83,6 +90,20 @@ class Engine:
     def is_shut(self) -> bool:
         """Whether no more tasks are taken."""
         return self._is_shut
+
+    @property
+    def most_workers(self) -> int:
+        """How many tasks may run at once where they run now."""
+        if not self.crew.in_cluster:
+            return self.settings.max_workers
+        lent = max(1, len(self.crew.posts))
+        return lent if self.settings.most_in_cluster is None else min(lent, self.settings.most_in_cluster)
+
+    def budget_now_bytes(self) -> int:
+        """What tasks may take together now: in a cluster, what its workers offer."""
+        if self.crew.in_cluster:
+            return sum(post.lent.capacity_bytes for post in list(self.crew.posts) if post.lent is not None)
+        return self.budget.now_bytes(self.dispatcher.floor.own_bytes)
 
     def submit(self, task: Task) -> None:
         """Takes a task; runs it here where the level is sequential.
@@ -128,14 +149,20 @@ class Engine:
             self._inline = Inline(SequentialLauncher(*self._initializer()), self.admission, self._rules)
         return self._inline
 
+    def _largest_bytes(self) -> int:
+        """The most that one task can be charged."""
+        return self.placement.largest_bytes if self.crew.in_cluster else self.budget.largest_bytes
+
     def _initializer(self) -> tuple[Initializer | None, tuple[Any, ...]]:
         return self.settings.initializer, self.settings.initargs
 
     def _floor(self, report: Callable[[Replied], None]) -> Floor:
         return Floor(
             self.admission,
+            self.placement,
             self.crew,
             Concurrency(self.settings.max_workers, self.settings.policy.recover_after),
+            most_in_cluster=self.settings.most_in_cluster,
             max_in_flight=self.settings.max_in_flight,
             degraded_threads=self.settings.policy.degraded_threads,
             report=report,
@@ -157,6 +184,19 @@ def _launcher(level: Level, settings: Settings) -> Launcher:
             return ThreadLauncher(settings.initializer, settings.initargs)
         case _:
             return SequentialLauncher(settings.initializer, settings.initargs)
+
+
+def _cluster(settings: Settings, journal: Journal) -> ClusterLauncher:
+    from pytest_membudget.runtime.executor.dask_level import DaskLauncher
+
+    return DaskLauncher(
+        settings.dask,
+        tell=journal.tell_of_host,
+        budget_bytes=settings.budget_bytes,
+        sent_bytes=settings.policy.sent_bytes,
+        initializer=settings.initializer,
+        initargs=settings.initargs,
+    )
 
 
 _ENGINES: weakref.WeakSet[Engine] = weakref.WeakSet()

@@ -41,6 +41,8 @@ class FallbackExecutor(concurrent.futures.Executor):
         mp_context: how worker processes start; see docs/running.md for the default.
         initializer: called in each worker before its first task.
         initargs: its arguments.
+        dask: the cluster of the level "dask": its scheduler's address, a scheduler file or a `distributed.Client`.
+            With it, "dask" comes before the default levels.
 
     Raises:
         ValueError: an argument makes no sense; the message names it.
@@ -57,6 +59,7 @@ class FallbackExecutor(concurrent.futures.Executor):
         mp_context: BaseContext | str | None = None,
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
+        dask: Any = None,
     ) -> None:
         if max_workers is not None and max_workers <= 0:
             raise UsageError("max_workers must be greater than 0")
@@ -67,14 +70,16 @@ class FallbackExecutor(concurrent.futures.Executor):
         refuse_in_unguarded_main()
         self._settings = Settings(
             max_workers=usable_cores() if max_workers is None else max_workers,
+            most_in_cluster=max_workers,
             max_in_flight=max_in_flight,
             budget_bytes=None if budget is None else size_of("budget", budget),
             estimator=estimator if estimator is not None else MemoryEstimator.preset("dataframe"),
             policy=policy,
-            levels=_checked_levels(levels),
+            levels=_checked_levels(levels, dask),
             context=multiprocessing.get_context(mp_context) if isinstance(mp_context, str) else mp_context,
             initializer=initializer,
             initargs=initargs,
+            dask=dask,
         )
         self._engine = Engine(self._settings)
         # An executor that is simply dropped finishes what it has and ends.
@@ -93,7 +98,7 @@ class FallbackExecutor(concurrent.futures.Executor):
     @property
     def max_workers(self) -> int:
         """How many tasks may run at once."""
-        return self._settings.max_workers
+        return self._engine.most_workers
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[Any]:
         """Queues `fn(*args, **kwargs)`; never waits, except that the sequential level runs it here."""
@@ -184,7 +189,7 @@ class _Source:
         """Results waited for or not read yet."""
         if self._settings.max_in_flight is not None:
             return self._settings.max_in_flight
-        return self._settings.max_workers * (16 if self._engine.dispatcher.floor.tasks_are_short else 2)
+        return self._engine.most_workers * (16 if self._engine.dispatcher.floor.tasks_are_short else 2)
 
     def _submit(
         self, learned_by: Callable[..., Any], fn: Callable[..., Any], arguments: tuple[Any, ...]
@@ -199,9 +204,23 @@ class _Source:
         return task.future
 
 
-def _checked_levels(levels: Sequence[Level]) -> tuple[Level, ...]:
+def _checked_levels(levels: Sequence[Level], dask: object) -> tuple[Level, ...]:
     known = get_args(Level)
+    if dask is not None and levels is _DEFAULT_LEVELS:
+        return ("dask", *_DEFAULT_LEVELS)
     chosen = tuple(levels) if not isinstance(levels, str) else (levels,)
     if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= {*known}:
-        raise UsageError(f"levels is {levels!r}; give some of {', '.join(map(repr, known[1:]))}, each once")
+        raise UsageError(f"levels is {levels!r}; give some of {', '.join(map(repr, known))}, each once")
+    if "dask" in chosen[1:]:
+        raise UsageError(
+            f"levels is {levels!r}; a cluster comes before the levels of this machine: put 'dask' first"
+        )
+    if "dask" not in chosen and dask is not None:
+        raise UsageError(
+            f"dask is given, but levels is {levels!r}; put 'dask' first in levels, or leave levels out"
+        )
+    if "dask" in chosen and dask is None:
+        raise UsageError(
+            "the level 'dask' needs to know its cluster; give dask=<address of the scheduler, scheduler file or Client>"
+        )
     return chosen  # type: ignore[return-value]

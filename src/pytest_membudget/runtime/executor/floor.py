@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import BrokenExecutor
 from functools import partial
 from typing import NamedTuple
 
@@ -17,7 +18,8 @@ from pytest_membudget.runtime.executor.admission import Admission
 from pytest_membudget.runtime.executor.causes import given_up
 from pytest_membudget.runtime.executor.concurrency import Concurrency
 from pytest_membudget.runtime.executor.crew import Crew, Post
-from pytest_membudget.runtime.executor.launcher import Call, CannotStartError, RanOut, Reply
+from pytest_membudget.runtime.executor.launcher import Call, CannotStartError, Done, RanOut, Reply
+from pytest_membudget.runtime.executor.placement import TOGETHER, Placement
 from pytest_membudget.runtime.executor.replies import conclude, failed
 from pytest_membudget.runtime.executor.task import Task
 
@@ -29,6 +31,12 @@ TINY_S = 0.005
 
 _DEPTH_OF_SHORT = 2
 _DEPTH_OF_TINY = 4
+
+TOGETHER_S = 0.1
+"""Calls that travel to a worker of a cluster in one message take about so long together: the way is a few ms."""
+
+AHEAD_S = 0.5
+"""Tasks below this are queued ahead in a worker of a cluster."""
 
 
 class Replied(NamedTuple):
@@ -46,14 +54,18 @@ class Floor:
     def __init__(
         self,
         admission: Admission,
+        placement: Placement,
         crew: Crew,
         concurrency: Concurrency,
         *,
+        most_in_cluster: int | None,
         max_in_flight: int | None,
         degraded_threads: int,
         report: Callable[[Replied], None],
     ) -> None:
         self.admission = admission
+        self._placement = placement
+        self._most_in_cluster = most_in_cluster
         self.crew = crew
         self.concurrency = concurrency
         self._max_in_flight = max_in_flight
@@ -67,7 +79,12 @@ class Floor:
     @property
     def has_waiting(self) -> bool:
         """Whether any task waits to start."""
-        return bool(self._pending) or self.admission.waiting > 0
+        return bool(self._pending) or self._line.waiting > 0
+
+    @property
+    def _line(self) -> Admission | Placement:
+        """Where tasks wait at this level: for memory, or for a worker of the cluster."""
+        return self._placement if self.crew.in_cluster else self.admission
 
     @property
     def tasks_are_short(self) -> bool:
@@ -76,7 +93,9 @@ class Floor:
 
     @property
     def is_hungry(self) -> bool:
-        """Whether one more task might start now."""
+        """Whether one more task might start now, or in a cluster be looked at."""
+        if self.crew.in_cluster:
+            return not self._line.is_full
         if self._is_full():
             return False
         if self.crew.busy() < self.concurrency.now:
@@ -94,11 +113,11 @@ class Floor:
     def withdraw(self, task: Task) -> None:
         """Forgets a task whose future was cancelled."""
         if not task.begin():
-            self.admission.withdraw(task)
+            self._line.withdraw(task)
 
     def cancel_waiting(self) -> None:
         """Cancels every task that has not started."""
-        for task in [*self.admission.tasks(), *self._pending]:
+        for task in [*self._line.tasks(), *self._pending]:
             if not task.is_running and task.future.cancel():
                 self.withdraw(task)
 
@@ -112,11 +131,11 @@ class Floor:
     def fail_everything(self, error: BaseException) -> None:
         """Gives `error` to every task; nothing runs here any more."""
         self.broken = error
-        waiting = [*self.admission.tasks(), *self._pending]
+        waiting = [*self._line.tasks(), *self._pending]
         running = [task for post in self.crew.posts for task in post.in_flight]
         self._pending.clear()
         for task in waiting:
-            self.admission.withdraw(task)
+            self._line.withdraw(task)
             self._refuse(task, error)
         for post in self.crew.posts:
             post.in_flight.clear()
@@ -125,6 +144,10 @@ class Floor:
 
     def dispatch(self) -> None:
         """Starts everything that may start now."""
+        if self.crew.in_cluster:
+            self._dispatch_to_cluster()
+        if self.crew.in_cluster:
+            return
         while True:
             self._line_up()
             if self.crew.busy() >= self.concurrency.now or self._is_full():
@@ -161,12 +184,12 @@ class Floor:
         self._mean_s += (duration_s - self._mean_s) / 8
 
     def _line_up(self) -> None:
-        while self._pending and not self.admission.is_full:
+        while self._pending and not self._line.is_full:
             task = self._pending.popleft()
             if task.is_cancelled:
                 continue
             try:
-                self.admission.line_up(task)
+                self._line.line_up(task)
             except OversizeError as error:
                 self._refuse(task, error)
 
@@ -198,19 +221,77 @@ class Floor:
             post.ticket = task.ticket
             self._hand(post, task)
 
+    def _dispatch_to_cluster(self) -> None:
+        """Gives every worker of the cluster what it may do; where there is no cluster any more, all go to the ledger."""
+        try:
+            self.crew.claim()
+        except CannotStartError as error:
+            self.fail_everything(BrokenExecutor(str(error)))
+            return
+        if not self.crew.in_cluster:
+            for task in reversed(self._placement.tasks()):
+                self._placement.withdraw(task)
+                self.again(task)
+            return
+        self._placement.look_around()
+        if self._placement.largest_bytes:  # nobody can be told too large before there was a worker
+            self._line_up()
+        for task, oversize in self._placement.stranded():
+            self._refuse(task, oversize)
+        for rounds in range(2 if self._mean_s <= AHEAD_S else 1):
+            for post in sorted(self.crew.posts, key=_capacity_bytes):
+                if not self._may_give(post, ahead=rounds > 0):
+                    continue
+                self._give(post, self._placement.take_for(post, self._together()))
+                self._line_up()
+
+    def _may_give(self, post: Post, *, ahead: bool) -> bool:
+        if self._is_full():
+            return False
+        if ahead:
+            return 1 <= len(post.in_flight) <= max(1, self._together() // 2) and not post.in_flight[0].alone
+        most = self._most_in_cluster
+        return not post.in_flight and (most is None or self.crew.busy() < most)
+
+    def _together(self) -> int:
+        """How many calls travel in one message."""
+        most = max(1, min(TOGETHER, int(TOGETHER_S / max(self._mean_s, 1e-6))))
+        if self._max_in_flight is None:
+            return most
+        return max(1, min(most, self._max_in_flight - self._in_flight()))
+
+    def _give(self, post: Post, tasks: list[Task]) -> None:
+        """Sends tasks to a worker of the cluster."""
+        if post.lent is None or not tasks:
+            return
+        needed_bytes = max(task.charged_bytes or 0 for task in tasks)
+        room_bytes = post.lent.capacity_bytes - self.crew.excess_bytes(post)
+        if not post.in_flight and room_bytes < needed_bytes <= post.lent.capacity_bytes and post.lent.renew():
+            self.crew.drop(post)  # it keeps too much; the one that comes in its place does not
+            for task in reversed(tasks):
+                self.again(task)
+            return
+        begun = [task for task in tasks if task.begin()]
+        if begun:
+            post.lent.send_together([self._call(post, task) for task in begun])
+
     def _limit_to(self, post: Post) -> None:
         if post.level == "sequential":
             self.concurrency.lower_to(1)
         elif post.level == "thread" and self.crew.has_fallen:
             self.concurrency.lower_to(self._degraded_threads)
 
-    def _hand(self, post: Post, task: Task) -> None:
+    def _call(self, post: Post, task: Task) -> tuple[Call, Done]:
+        """Notes that `post` gets the task, and makes one attempt of it."""
         self._sequence += 1
         task.sequence = self._sequence
         task.level = post.level
         self.crew.take_on(post, task)
-        call = Call(task.sequence, task.fn, task.args, task.kwargs)
-        post.worker.send(call, partial(self._put, post, task, task.sequence))
+        call = Call(task.sequence, task.fn, task.args, task.kwargs, task.charged_bytes or 0, task.is_file)
+        return call, partial(self._put, post, task, task.sequence)
+
+    def _hand(self, post: Post, task: Task) -> None:
+        post.worker.send(*self._call(post, task))
         if self.crew.nears_its_end(post):
             self.crew.spare()
 
@@ -239,9 +320,10 @@ class Floor:
         return _DEPTH_OF_TINY if self._mean_s <= TINY_S else _DEPTH_OF_SHORT
 
     def _is_full(self) -> bool:
-        if self._max_in_flight is None:
-            return False
-        return sum(len(post.in_flight) for post in self.crew.posts) >= self._max_in_flight
+        return self._max_in_flight is not None and self._in_flight() >= self._max_in_flight
+
+    def _in_flight(self) -> int:
+        return sum(len(post.in_flight) for post in self.crew.posts)
 
     def _make_room(self) -> bool:
         """Ends idle workers that keep memory which the line waits for; whether there were any."""
@@ -255,6 +337,10 @@ class Floor:
 def now() -> float:
     """The clock that workers use as well."""
     return time.monotonic()
+
+
+def _capacity_bytes(post: Post) -> int:
+    return 0 if post.lent is None else post.lent.capacity_bytes
 
 
 def _may_queue_behind(post: Post) -> bool:

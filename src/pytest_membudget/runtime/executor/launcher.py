@@ -6,23 +6,32 @@ A level is one file that offers a `Launcher`. The dispatcher knows these names a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from pytest_membudget.records.run import Level
+from pytest_membudget.records.run import HostUse, Level
 
 
 class CannotStartError(Exception):
     """No worker can be had at this level; the message says why. Never caused by the user's function."""
 
 
+class NoWorkerYetError(Exception):
+    """All workers that a cluster has now are taken. More may join, so the level goes on."""
+
+
 class Call(NamedTuple):
-    """One attempt at a task. `sequence` is unique in the executor."""
+    """One attempt at a task. `sequence` is unique in the executor.
+
+    `is_file` tells that the only argument is the path of a file that was there when the task was made.
+    """
 
     sequence: int
     fn: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    charged_bytes: int = 0
+    is_file: bool = False
 
 
 class Figures(NamedTuple):
@@ -132,3 +141,39 @@ class Launcher(Protocol):
         Raises:
             CannotStartError: none can be had.
         """
+
+
+class ClusterWorker(Worker, Protocol):
+    """A worker on some machine of a cluster, lent to us: one budget of its own, one call at a time."""
+
+    @property
+    def host(self) -> str:
+        """The name of its machine."""
+
+    @property
+    def capacity_bytes(self) -> int:
+        """The most that one call may add there."""
+
+    def send_together(self, calls: Sequence[tuple[Call, Done]]) -> None:
+        """Hands several short calls over in one message; they run one after the other."""
+
+    def renew(self) -> bool:
+        """Has the idle process begin anew, because it keeps memory; False where nobody would start it again."""
+
+
+class ClusterLauncher(Launcher, Protocol):
+    """Lends the workers of a cluster."""
+
+    def start(self) -> ClusterWorker:
+        """A worker that is not taken yet.
+
+        Raises:
+            NoWorkerYetError: all that there are now are taken.
+            CannotStartError: the cluster cannot be used, or not any more.
+        """
+
+    def close(self) -> None:
+        """Leaves the cluster."""
+
+    def hosts(self) -> tuple[HostUse, ...]:
+        """What was used of each machine so far."""

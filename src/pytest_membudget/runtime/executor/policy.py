@@ -11,7 +11,8 @@ import msgspec
 
 from pytest_membudget.errors import UsageError
 from pytest_membudget.runtime.files import DEFAULT_CLASSES, FileClasses
-from pytest_membudget.runtime.parameters import count_of, share_of
+from pytest_membudget.runtime.parameters import count_of, share_of, size_of
+from pytest_membudget.units import Size
 
 
 class ExecutorPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,6 +29,8 @@ class ExecutorPolicy(msgspec.Struct, frozen=True, kw_only=True):
         dead_letters: file that failed inputs of `run` are added to, one JSON line each.
         recover_after: so many clean tasks in a row give back one step of lost concurrency.
         max_overtakes: how often a task that waits for memory may be overtaken by smaller ones.
+        send_files_up_to: files up to this size travel to the workers of a cluster; larger ones must be found there
+            under the same path. Nothing travels when not given.
         classes: where small, medium and large files begin, and their time limits.
     """
 
@@ -41,6 +44,7 @@ class ExecutorPolicy(msgspec.Struct, frozen=True, kw_only=True):
     dead_letters: str | os.PathLike[str] | None = None
     recover_after: int = 8
     max_overtakes: int = 32
+    send_files_up_to: Size = 0
     classes: FileClasses = DEFAULT_CLASSES
 
     def __post_init__(self) -> None:
@@ -50,12 +54,18 @@ class ExecutorPolicy(msgspec.Struct, frozen=True, kw_only=True):
         count_of("retries", self.retries, least=0)
         count_of("recover_after", self.recover_after)
         count_of("max_overtakes", self.max_overtakes, least=0)
+        size_of("send_files_up_to", self.send_files_up_to)
         if self.max_tasks_per_child is not None:
             count_of("max_tasks_per_child", self.max_tasks_per_child)
         if self.timeout_s is not None and not _is_time(self.timeout_s):
             raise UsageError(f"timeout_s is {self.timeout_s!r}; give seconds above 0, or None")
         if self.oversize not in {"refuse", "alone"}:
             raise UsageError(f'oversize is {self.oversize!r}; give "refuse" or "alone"')
+
+    @property
+    def sent_bytes(self) -> int:
+        """The largest file that travels."""
+        return size_of("send_files_up_to", self.send_files_up_to)
 
     @property
     def dead_letters_path(self) -> Path | None:

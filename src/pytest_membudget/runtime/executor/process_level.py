@@ -10,7 +10,6 @@ import concurrent.futures
 import contextlib
 import functools
 import os
-import pickle
 import signal
 import sys
 import threading
@@ -20,7 +19,6 @@ from multiprocessing.context import BaseContext
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
-from pytest_membudget.errors import UnpicklableError
 from pytest_membudget.measurement.high_water import resident_bytes
 from pytest_membudget.records.run import Level
 from pytest_membudget.runtime.executor import worker
@@ -30,14 +28,9 @@ from pytest_membudget.runtime.executor.launcher import (
     CannotStartError,
     Died,
     Done,
-    Figures,
-    InitializerFailed,
-    Raised,
-    RanOut,
-    Reply,
-    Returned,
     Stuck,
 )
+from pytest_membudget.runtime.executor.travel import IN_WORKER_PROCESS, name_of, unpacked, unpicklable
 from pytest_membudget.runtime.executor.worker import Slot
 
 _THREADS_PER_WORKER = 2  # the pool's manager and its queue's feeder
@@ -107,7 +100,7 @@ class ProcessWorker:
         try:
             packed = bytes(ForkingPickler.dumps((call.fn, call.args, call.kwargs)))
         except Exception as error:  # whatever the caller's own objects raise while they are packed
-            done(Stuck(_unpicklable(f"the arguments of {_name(call.fn)}", error)))
+            done(Stuck(unpicklable(f"the arguments of {name_of(call.fn)}", error)))
             return
         try:
             future = self._pool.submit(worker.perform, call.sequence, packed)
@@ -117,7 +110,7 @@ class ProcessWorker:
         except RuntimeError as error:  # no thread for it, or the interpreter is on its way out
             done(Died(str(error), attempted=False, failed_to_start=True))
             return
-        future.add_done_callback(functools.partial(self._reply, call.sequence, _name(call.fn), done))
+        future.add_done_callback(functools.partial(self._reply, call.sequence, name_of(call.fn), done))
 
     def started_at(self, sequence: int) -> float | None:
         """When the worker began that call."""
@@ -161,12 +154,12 @@ class ProcessWorker:
     def _reply(self, sequence: int, name: str, done: Done, future: concurrent.futures.Future[Any]) -> None:
         """Runs in the pool's thread: what came back, unpacked."""
         try:
-            reply = _unpacked(future.result(), name)
+            reply = unpacked(future.result(), name, IN_WORKER_PROCESS)
         except BrokenProcessPool:
             self._kill_group()  # what its task has started would go on otherwise
             reply = self._died(attempted=self._marks[Slot.STARTED] >= sequence)
         except BaseException as error:
-            reply = Stuck(_unpicklable(f"what {name} gave back", error))
+            reply = Stuck(unpicklable(f"what {name} gave back", error))
         done(reply)
 
     def _remember_internals(self) -> None:
@@ -193,39 +186,6 @@ class ProcessWorker:
             attempted=attempted,
             failed_to_start=by_itself and not self._marks[Slot.READY],
         )
-
-
-def _unpacked(report: worker.Report, name: str) -> Reply:
-    figures = Figures(report.duration_s, report.peak_bytes, report.kept_bytes, len(report.body))
-    match report.ending:
-        case "returned":
-            return Returned(pickle.loads(report.body), figures)  # noqa: S301 - from our own worker
-        case "raised":
-            return Raised(pickle.loads(report.body), figures)  # noqa: S301 - from our own worker
-        case "memory":
-            return RanOut(MemoryError(f"{name} ran out of memory in its worker process"), figures)
-        case "initializer":
-            return InitializerFailed(pickle.loads(report.body))  # noqa: S301 - from our own worker
-    subject, why = pickle.loads(report.body)  # noqa: S301 - from our own worker
-    what = {
-        "arguments": f"the arguments of {name} could not be unpacked in the worker process: {why}",
-        "result": f"{name} returned {subject}, which cannot be sent back from its worker process: {why}",
-        "exception": f"{name} raised {subject}, which cannot be sent back from its worker process: {why}",
-    }[report.ending]
-    return Stuck(UnpicklableError(f"{what}; use plain data, or levels=('thread',)"), figures)
-
-
-def _unpicklable(what: str, error: BaseException) -> UnpicklableError:
-    wrapped = UnpicklableError(
-        f"{what} cannot travel between processes: {type(error).__name__}: {error}; "
-        "use plain data and importable functions, or levels=('thread',)"
-    )
-    wrapped.__cause__ = error
-    return wrapped
-
-
-def _name(fn: Callable[..., Any]) -> str:
-    return getattr(fn, "__qualname__", None) or repr(fn)
 
 
 def _signal_name(number: int) -> str:

@@ -33,7 +33,7 @@ class Rules(NamedTuple):
     """What decides between one more attempt and a report."""
 
     retries: int
-    budget_bytes: int
+    largest_bytes: Callable[[], int]
     note: Callable[[LevelEvent], None]
     clock: Callable[[], float]
 
@@ -89,7 +89,7 @@ def verdict(task: Task, reply: Reply, rules: Rules, *, in_own_memory: bool) -> A
 
 def _repeated(task: Task, reply: Died | RanOut, rules: Rules, *, in_own_memory: bool) -> Again | Failed:
     what_next = after_failure(
-        task, reply, retries=rules.retries, budget_bytes=rules.budget_bytes, in_own_memory=in_own_memory
+        task, reply, retries=rules.retries, budget_bytes=rules.largest_bytes(), in_own_memory=in_own_memory
     )
     cause = reply.detail if isinstance(reply, Died) else str(reply.error) or "MemoryError"
     if isinstance(what_next, Again):

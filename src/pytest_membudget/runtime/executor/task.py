@@ -42,8 +42,10 @@ class Task:
         "fn",
         "fresh_worker",
         "future",
+        "host",
         "in_thread",
         "is_cancelled",
+        "is_file",
         "is_running",
         "kwargs",
         "level",
@@ -67,6 +69,7 @@ class Task:
         timeout_s: float | None = None,
         in_thread: bool = False,
         fresh_worker: bool = False,
+        is_file: bool = False,
     ) -> None:
         self.future: Future[Any] = Future()
         self.fn, self.args, self.kwargs = fn, args, kwargs
@@ -74,6 +77,7 @@ class Task:
         self.timeout_s = timeout_s
         self.in_thread = in_thread
         self.fresh_worker = fresh_worker
+        self.is_file = is_file
         self.sequence = 0
         self.ticket: Ticket | None = None
         self.estimate_bytes: int | None = None
@@ -88,6 +92,7 @@ class Task:
         # What became of it:
         self.cause: Cause = "ok"
         self.level: Level = "process"
+        self.host = ""
         self.peak_bytes: int | None = None
         self.duration_s = 0.0
         self.result_bytes = 0

@@ -57,12 +57,53 @@ class Report(NamedTuple):
     duration_s: float = 0.0
     peak_bytes: int | None = None
     kept_bytes: int = 0
+    resident_peak_bytes: int = 0  # the most that was resident, what was there before the call included
+
+
+Pack = Callable[[Any], bytes]
+
+
+def _packed(value: Any) -> bytes:
+    return bytes(ForkingPickler.dumps(value))
+
+
+class Station:
+    """What a worker knows of itself: where its marks are, whether its initializer failed, how results are packed."""
+
+    __slots__ = ("_tidied_bytes", "initializer_error", "marks", "pack")
+
+    def __init__(self, marks: Any, pack: Pack = _packed) -> None:
+        self.marks = marks
+        self.pack = pack
+        self.initializer_error: bytes | None = None
+        self._tidied_bytes = 0
+
+    def open(self, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
+        """Runs the caller's initializer and notes what is resident in a worker that is ready."""
+        if initializer is not None:
+            try:
+                initializer(*initargs)
+            except BaseException as error:  # the caller's: it travels back with the first call
+                _logger.critical("Exception in initializer:", exc_info=True)
+                self.initializer_error = _pickled_error(error, self.pack)
+        self.marks[Slot.READY_BYTES] = high_water.resident_bytes()
+        self.marks[Slot.READY] = 1
+
+    def tidied_bytes(self) -> int:
+        """What stays with this worker after a task, once what is only left lying about has been given back."""
+        kept_bytes = self._kept_bytes()
+        if kept_bytes > self._tidied_bytes + _WORTH_TIDYING_BYTES:
+            gc.collect()
+            trim_heap()
+            kept_bytes = self._tidied_bytes = self._kept_bytes()
+        return max(0, kept_bytes)
+
+    def _kept_bytes(self) -> int:
+        return high_water.resident_bytes() - int(self.marks[Slot.READY_BYTES])
 
 
 class _Worker:
-    marks: Any = None
-    kept_bytes = 0  # after the last tidying
-    initializer_error: bytes | None = None
+    station: Station
 
 
 def prepare(
@@ -72,7 +113,7 @@ def prepare(
     initargs: tuple[Any, ...],
 ) -> None:
     """Makes this process a worker: its own process group, its parent watched, the caller's initializer run."""
-    _Worker.marks = marks
+    _Worker.station = Station(marks)
     marks[Slot.PID] = os.getpid()
     if hasattr(os, "setpgid"):
         # Killing the group ends what a task has started too; and Ctrl-C is the coordinator's to handle.
@@ -80,31 +121,30 @@ def prepare(
         marks[Slot.OWN_GROUP] = 1
     _end_with_parent()
     _take_over(surroundings)
-    if initializer is not None:
-        try:
-            initializer(*initargs)
-        except BaseException as error:  # the caller's: it travels back with the first call
-            _logger.critical("Exception in initializer:", exc_info=True)
-            _Worker.initializer_error = _pickled_error(error)
-    marks[Slot.READY_BYTES] = high_water.resident_bytes()
-    marks[Slot.READY] = 1
+    _Worker.station.open(initializer, initargs)
 
 
 def perform(sequence: int, packed: bytes) -> Report:
     """Runs one packed call and measures it; only the worker's death keeps it from returning."""
-    if _Worker.initializer_error is not None:
-        return Report("initializer", _Worker.initializer_error)
+    return perform_at(_Worker.station, sequence, packed)
+
+
+def perform_at(station: Station, sequence: int, packed: bytes) -> Report:
+    """The same for a worker that keeps its station itself."""
+    if station.initializer_error is not None:
+        return Report("initializer", station.initializer_error)
     mark = high_water.open_mark()
     began = time.monotonic()
-    _Worker.marks[Slot.STARTED_AT] = began
-    _Worker.marks[Slot.STARTED] = sequence
-    ending, body = _outcome(packed)
+    station.marks[Slot.STARTED_AT] = began
+    station.marks[Slot.STARTED] = sequence
+    ending, body = _outcome(packed, station.pack)
     duration_s = time.monotonic() - began
-    peak_bytes = None if mark is None else high_water.close_mark(mark) - mark.start_bytes
-    return Report(ending, body, duration_s, peak_bytes, _kept_bytes())
+    total_bytes = high_water.resident_bytes() if mark is None else high_water.close_mark(mark)
+    peak_bytes = None if mark is None else total_bytes - mark.start_bytes
+    return Report(ending, body, duration_s, peak_bytes, station.tidied_bytes(), total_bytes)
 
 
-def _outcome(packed: bytes) -> tuple[str, bytes]:
+def _outcome(packed: bytes, pack: Pack) -> tuple[str, bytes]:
     """How the call ended and what came of it; nothing of it is left alive here."""
     try:
         fn, args, kwargs = pickle.loads(packed)  # noqa: S301 - packed by our own coordinator
@@ -113,53 +153,42 @@ def _outcome(packed: bytes) -> tuple[str, bytes]:
     except BaseException as error:
         return "arguments", _pickled_text(error)
     del packed
-    return _called(fn, args, kwargs)
+    return _called(fn, args, kwargs, pack)
 
 
-def _called(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, bytes]:
+def _called(
+    fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], pack: Pack
+) -> tuple[str, bytes]:
     try:
         value = fn(*args, **kwargs)
     except MemoryError as error:
         traceback.clear_frames(error.__traceback__)
         return "memory", b""
     except BaseException as error:  # the caller's own, whatever it is
-        return _travelling_error(error)
+        return _travelling_error(error, pack)
     try:
-        return "returned", bytes(ForkingPickler.dumps(value))
+        return "returned", pack(value)
     except MemoryError:
         return "memory", b""
     except BaseException as error:
         return "result", _pickled_text(error, f"a {type(value).__qualname__}")
 
 
-def _travelling_error(error: BaseException) -> tuple[str, bytes]:
+def _travelling_error(error: BaseException, pack: Pack) -> tuple[str, bytes]:
     try:
-        return "raised", _pickled_error(error)
+        return "raised", _pickled_error(error, pack)
     except MemoryError:
         return "memory", b""
     except BaseException as why:
         return "exception", _pickled_text(why, f"{type(error).__qualname__}: {error}")
 
 
-def _pickled_error(error: BaseException) -> bytes:
-    return bytes(
-        ForkingPickler.dumps(_ExceptionWithTraceback(error, cast("TracebackType", error.__traceback__)))
-    )
+def _pickled_error(error: BaseException, pack: Pack) -> bytes:
+    return pack(_ExceptionWithTraceback(error, cast("TracebackType", error.__traceback__)))
 
 
 def _pickled_text(error: BaseException, subject: str = "") -> bytes:
     return pickle.dumps((subject, f"{type(error).__name__}: {error}"))
-
-
-def _kept_bytes() -> int:
-    """What stays with this worker after a task, once what is only left lying about has been given back."""
-    kept_bytes = high_water.resident_bytes() - int(_Worker.marks[Slot.READY_BYTES])
-    if kept_bytes > _Worker.kept_bytes + _WORTH_TIDYING_BYTES:
-        gc.collect()
-        trim_heap()
-        kept_bytes = high_water.resident_bytes() - int(_Worker.marks[Slot.READY_BYTES])
-        _Worker.kept_bytes = kept_bytes
-    return max(0, kept_bytes)
 
 
 def _take_over(surroundings: Surroundings) -> None:
@@ -183,7 +212,7 @@ def _end_with_parent() -> None:
 
     def watch() -> None:
         connection.wait([parent.sentinel])
-        if sys.platform != "win32" and _Worker.marks[Slot.OWN_GROUP]:
+        if sys.platform != "win32" and _Worker.station.marks[Slot.OWN_GROUP]:
             os.killpg(os.getpgid(0), signal.SIGKILL)
         os._exit(1)
 

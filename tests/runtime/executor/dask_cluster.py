@@ -1,0 +1,88 @@
+"""A scheduler and workers in processes of their own, on this machine."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+HERE = Path(__file__).parent
+
+
+class DaskCluster:
+    def __init__(self, folder):
+        self.folder = folder
+        self.scheduler_file = str(folder / "scheduler.json")
+        self.processes = []
+        self.workers = []
+        self.scheduler = self.run(
+            "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard",
+            "--scheduler-file", self.scheduler_file,
+        )  # fmt: skip
+        wait_until(lambda: Path(self.scheduler_file).exists() and self.address)
+
+    @property
+    def address(self):
+        with contextlib.suppress(ValueError, KeyError):
+            return json.loads(Path(self.scheduler_file).read_text())["address"]
+        return None
+
+    def run(self, *arguments, **environment):
+        with (self.folder / "log.txt").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, *arguments],
+                stdout=log, stderr=log, cwd=self.folder, start_new_session=True,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(HERE)]), **environment},
+            )  # fmt: skip
+        self.processes.append(process)
+        return process
+
+    def add_worker(self, memory="400 MB", *more, **environment):
+        arguments = ["--memory", memory, *more]
+        process = self.run(
+            "-m", "pytest_membudget", "dask-worker", self.address, *arguments,
+            f"--dask-options=--host 127.0.0.1 --no-dashboard --local-directory '{self.folder}'", "--nworkers", "1",
+            **environment,
+        )  # fmt: skip
+        self.workers.append(process)
+        return process
+
+    def add_plain_worker(self, *more):
+        process = self.run(
+            "-m", "distributed.cli.dask_worker", self.address, "--nthreads", "1", "--no-nanny", "--host", "127.0.0.1",
+            "--no-dashboard", "--local-directory", str(self.folder), *more,
+        )  # fmt: skip
+        self.workers.append(process)
+        return process
+
+    def close(self):
+        below = [child for process in self.processes for child in children(process.pid)]
+        for process in reversed(self.processes):
+            with contextlib.suppress(OSError):
+                process.send_signal(signal.SIGTERM)
+        for process in self.processes:
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        _, alive = psutil.wait_procs(below, timeout=10)
+        return alive
+
+
+def children(pid):
+    with contextlib.suppress(psutil.Error):
+        return psutil.Process(pid).children(recursive=True)
+    return []
+
+
+def wait_until(condition, within_s=60):
+    end_s = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < end_s, "waited in vain"
+        time.sleep(0.02)
