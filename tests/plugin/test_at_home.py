@@ -227,3 +227,25 @@ def test_a_benchmark_that_is_not_called_says_so(pytester):
     pytester.makepyfile(test_it="def test_job(benchmark): pass")
     pytester.runpytest_subprocess("-p", "pytest_benchmark.plugin", "--membudget-report=a.json")
     assert "did not call it" in figures(pytester)["test_job"]["caveats"][0]
+
+
+def test_timeout_is_for_the_test_and_not_for_its_repetitions(pytester):
+    pytester.makepyfile(
+        test_it="""
+        import time
+        import pytest
+
+        @pytest.mark.timeout(2)
+        @pytest.mark.memory_growth(timeout_s=3)
+        def test_repeated():
+            time.sleep(0.4)
+
+        @pytest.mark.timeout(1)
+        @pytest.mark.memory_budget("50 MiB", isolate=True)
+        def test_hangs_alone():
+            time.sleep(60)
+        """
+    )
+    result = pytester.runpytest_subprocess("-p", "pytest_timeout")
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["FAILED *::test_hangs_alone - Failed: Timeout*1*"])

@@ -7,6 +7,7 @@ recorded and judged, but raises nothing.
 from __future__ import annotations
 
 from collections.abc import Generator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from pytest_membudget.errors import WatchdogStop
 from pytest_membudget.gate import Budget
 from pytest_membudget.measurement import Probe, close_sampler, forget_frames
 from pytest_membudget.measurement.settling import trim
+from pytest_membudget.plugin.attributing import attribute
 from pytest_membudget.plugin.benchmarking import BenchmarkProbe, is_benchmark
 from pytest_membudget.plugin.block import Membudget
 from pytest_membudget.plugin.failure import OverBudget, tell_shortly
@@ -52,7 +54,8 @@ class Measuring:
         own_error: BaseException | None = None
         result = None
         try:
-            result = yield
+            with self._recording():
+                result = yield
         except BaseException as error:
             own_error = error
             if isinstance(error, WatchdogStop | MemoryError):
@@ -67,13 +70,32 @@ class Measuring:
             _keep(item, plan, judged)
             if bite is not None:
                 # What the watchdog ended failed for that reason, whatever the test made of it.
-                raise OverBudget(judged.message) from None
-        if self.purpose != "sample":
+                raise OverBudget(self._explained(item, plan, judged).message) from None
+        if self.purpose in {None, "isolate"}:
             judged = self.judge.by_all(item, plan, judged)
             _keep(item, plan, judged)
-            if judged.failed and not self.settings.warn:
-                raise OverBudget(judged.message)
+            if judged.failed:
+                message = self._explained(item, plan, judged).message
+                if not self.settings.warn:
+                    raise OverBudget(message)
         return result
+
+    def _explained(self, item: pytest.Item, plan: Plan, judged: Judged) -> Judged:
+        """With who allocated the peak, where that was asked for."""
+        if self.settings.memray and self.purpose in {None, "isolate"}:
+            sites, text = attribute(item, self.settings.memray_dir)
+            judged = judged._replace(allocations=sites, explanation=text)
+            _keep(item, plan, judged)
+        return judged
+
+    def _recording(self) -> AbstractContextManager[object]:
+        """Records the test's allocations, where this interpreter was started for that."""
+        if self.purpose != "memray":
+            return nullcontext()
+        from pytest_membudget.measurement.attribution import recording
+        from pytest_membudget.plugin.child import ORDERS
+
+        return recording(ORDERS.memray_capture)
 
     @staticmethod
     def pytest_unconfigure() -> None:

@@ -37,6 +37,7 @@ _SWITCHED_OFF: Mapping[str, Any] = {
     "deselect": None,
     "maxfail": 0,
     "pastebin": None,
+    "memray": False,
 }
 _LEFT_TO_STARTER = ("terminalreporter", "rerunfailures", "pytest_rerunfailures")
 

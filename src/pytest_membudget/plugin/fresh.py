@@ -39,6 +39,8 @@ def run_fresh(
     item: pytest.Item, purpose: Purpose, *, timeout_s: float | None = None, memray_capture: str = ""
 ) -> FreshRun:
     """Runs `item` in an interpreter of its own; whatever it started and left is ended with it."""
+    if purpose != "isolate":
+        leave_time_limit(item)
     with tempfile.TemporaryDirectory(prefix="membudget-fresh-") as folder:
         results, output = Path(folder, "results.jsonl"), Path(folder, "output.txt")
         results.touch()
@@ -55,6 +57,13 @@ def run_fresh(
         ending = _run(item.config, orders, output, timeout_s)
         lines = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
         return _gather(item, lines, ending, output)
+
+
+def leave_time_limit(item: pytest.Item) -> None:
+    """Stops pytest-timeout's clock: the test itself is over, what follows repeats it and has limits of its own."""
+    cancel = getattr(item.config.hook, "pytest_timeout_cancel_timer", None)
+    if cancel is not None:
+        cancel(item=item)
 
 
 def invocation(config: pytest.Config) -> tuple[Path, list[str]]:

@@ -12,6 +12,7 @@ from _pytest.logging import LogCaptureHandler
 
 from pytest_membudget.gate import Judgement, judge_growth
 from pytest_membudget.measurement import check_growth
+from pytest_membudget.plugin.fresh import leave_time_limit
 from pytest_membudget.plugin.markers import GrowthMark
 from pytest_membudget.records.growth import Growth
 
@@ -22,6 +23,7 @@ def grow(item: pytest.Item, mark: GrowthMark, *, strict: bool) -> tuple[Growth, 
     Raises:
         BaseException: what the body raises in one of its runs.
     """
+    leave_time_limit(item)
     growth = check_growth(_body(item), mark.per_call_bytes, timeout_s=mark.timeout_s, label=item.name)
     return growth, judge_growth(growth, strict)
 

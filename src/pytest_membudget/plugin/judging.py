@@ -8,6 +8,7 @@ from typing import NamedTuple
 import pytest
 
 from pytest_membudget.gate import Budget, Judgement, Verdict, judge
+from pytest_membudget.plugin.attributing import ASKED
 from pytest_membudget.plugin.gating import Gate
 from pytest_membudget.plugin.markers import ScalesMark
 from pytest_membudget.plugin.options import Settings
@@ -40,6 +41,7 @@ class Judged(NamedTuple):
     comparison: Comparison | None = None
     samples_bytes: tuple[int, ...] = ()
     allocations: tuple[AllocationSite, ...] = ()
+    explanation: str = ""
 
     @property
     def failed(self) -> bool:
@@ -55,7 +57,10 @@ class Judged(NamedTuple):
     def message(self) -> str:
         """What each judgement says, in the order of gravity."""
         ordered = sorted(self.judgements, key=lambda each: _GRAVEST_FIRST.index(each.verdict))
-        return "\n\n".join(each.message for each in ordered if each.message)
+        text = "\n\n".join(each.message for each in ordered if each.message)
+        if not self.explanation:
+            return text
+        return f"{text.replace(ASKED, 'it is told below')}\n{self.explanation}"
 
     @property
     def caveats(self) -> tuple[str, ...]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import pytest
 
-from pytest_membudget.errors import MembudgetError
+from pytest_membudget.errors import MembudgetError, MissingExtraError
 from pytest_membudget.plugin.call import Measuring
 from pytest_membudget.plugin.gating import Gate
 from pytest_membudget.plugin.judging import Judge
@@ -46,6 +48,8 @@ def start_measuring(config: pytest.Config, settings: Settings) -> None:
     manager = config.pluginmanager
     if manager.has_plugin("membudget-measuring") or is_controller(config):
         return
+    if settings.memray and importlib.util.find_spec("memray") is None:
+        raise pytest.UsageError(str(MissingExtraError("--membudget-memray", "memray", "all")))
     purpose = _purpose(config)
     gate = _gate(config, settings) if purpose in {None, "isolate"} else None
     manager.register(Measuring(settings, Judge(settings, gate), purpose), "membudget-measuring")

@@ -1,0 +1,53 @@
+"""--membudget-memray: who allocated the peak of a failing test."""
+
+import json
+
+import pytest
+
+PROJECT = """
+import pytest
+
+def take():
+    return bytearray(b"x") * (80 << 20)
+
+@pytest.mark.memory_budget("10 MiB"{more})
+def test_over():
+    take()
+
+@pytest.mark.memory_budget("1 GiB")
+def test_within():
+    take()
+"""
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("more", ["", ", isolate=True"])
+def test_the_failure_says_which_line_held_the_heap(pytester, more):
+    pytester.makepyfile(test_it=PROJECT.format(more=more))
+    result = pytester.runpytest_subprocess("--membudget-memray", "--membudget-report=a.json")
+    result.assert_outcomes(failed=1, passed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "  who *run again under memray; its heap at the peak was 8* MiB, held by",
+            "*80.0 MiB  take*test_it.py*",
+            "*memray counts the heap*",
+        ]
+    )
+    over, within = json.loads((pytester.path / "a.json").read_text())["tests"]
+    assert over["allocations"][0]["heap_bytes"] >= 80 << 20
+    assert within["allocations"] == []
+
+
+@pytest.mark.processes
+def test_capture_and_flame_graph_are_kept_where_asked(pytester):
+    pytester.makepyfile(test_it=PROJECT.format(more=""))
+    result = pytester.runpytest_subprocess("--membudget-memray-dir=captures")
+    kept = pytester.path / "captures" / "test_it.py-test_over"
+    assert (kept / "capture.bin").stat().st_size > 0
+    assert "<html" in (kept / "flamegraph.html").read_text()
+    result.stdout.fnmatch_lines(["*flame graph: *flamegraph.html*"])
+
+
+def test_without_the_option_the_message_says_how_to_ask(pytester):
+    pytester.makepyfile(test_it=PROJECT.format(more=""))
+    pytester.runpytest().stdout.fnmatch_lines(["*run this test with --membudget-memray*"])
