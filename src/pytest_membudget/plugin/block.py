@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from pytest_membudget import measurement as room  # each function is loaded when first used
 from pytest_membudget.gate import Budget, judge, judge_growth
-from pytest_membudget.measurement import Probe, check_growth, measure, memory_limit
+from pytest_membudget.measurement import Probe, memory_limit
 from pytest_membudget.plugin.failure import OverBudget
 from pytest_membudget.records.growth import Growth
 from pytest_membudget.records.measurement import Measurement, MemoryLimit
@@ -56,7 +57,12 @@ class Membudget:
 
     def measure(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Measurement:
         """Calls `fn` here and measures it."""
-        self.measurements.append(measure(fn, *args, **kwargs))
+        self.measurements.append(room.measure(fn, *args, **kwargs))
+        return self.measurements[-1]
+
+    def measure_isolated(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Measurement:
+        """Calls `fn` in a fresh interpreter and measures it."""
+        self.measurements.append(room.measure_isolated(fn, *args, **kwargs))
         return self.measurements[-1]
 
     def check(
@@ -92,7 +98,7 @@ class Membudget:
         Raises:
             OverBudgetError: it leaks.
         """
-        growth = check_growth(fn, per_call, timeout_s=timeout_s)
+        growth = room.check_growth(fn, per_call, timeout_s=timeout_s)
         judgement = judge_growth(growth, self._strict)
         if judgement.failed:
             raise OverBudget(judgement.message)

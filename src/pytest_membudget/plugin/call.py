@@ -72,8 +72,10 @@ class Measuring:
                 # What the watchdog ended failed for that reason, whatever the test made of it.
                 raise OverBudget(self._explained(item, plan, judged).message) from None
         if self.purpose in {None, "isolate"}:
-            judged = self.judge.by_all(item, plan, judged)
-            _keep(item, plan, judged)
+            further = self.judge.by_all(item, plan, judged)
+            if further is not judged:
+                judged = further
+                _keep(item, plan, judged)
             if judged.failed:
                 message = self._explained(item, plan, judged).message
                 if not self.settings.warn:

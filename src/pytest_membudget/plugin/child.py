@@ -39,7 +39,8 @@ _SWITCHED_OFF: Mapping[str, Any] = {
     "pastebin": None,
     "memray": False,
 }
-_LEFT_TO_STARTER = ("terminalreporter", "rerunfailures", "pytest_rerunfailures")
+_LEFT_TO_STARTER = ("rerunfailures", "pytest_rerunfailures")
+_TERMINAL = "terminalreporter"
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -59,6 +60,10 @@ def pytest_configure(config: pytest.Config) -> None:
         plugin = config.pluginmanager.get_plugin(name)
         if plugin is not None:
             config.pluginmanager.unregister(plugin)
+    terminal = config.pluginmanager.get_plugin(_TERMINAL)
+    if terminal is not None:
+        config.pluginmanager.unregister(terminal)
+        config.pluginmanager.register(QuietTerminal(terminal), _TERMINAL)
     config.pluginmanager.register(Sender(config), "membudget-sender")
 
 
@@ -72,6 +77,16 @@ def pytest_collectreport(report: pytest.CollectReport) -> None:
     """Tells why the test could not be collected."""
     if report.failed:
         _tell(collect_error=report.longreprtext)
+
+
+class QuietTerminal:
+    """pytest's terminal for plugins that write to it, such as pytest-timeout its stacks; it says nothing by itself."""
+
+    def __init__(self, terminal: Any) -> None:
+        self._terminal = terminal
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._terminal, name)
 
 
 class Sender:

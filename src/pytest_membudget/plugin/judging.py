@@ -16,6 +16,7 @@ from pytest_membudget.plugin.plan import Plan
 from pytest_membudget.records.growth import Growth
 from pytest_membudget.records.measurement import Measurement
 from pytest_membudget.records.report import AllocationSite, Comparison, TestRecord
+from pytest_membudget.records.scale import Scale
 
 _GRAVEST_FIRST: Sequence[Verdict] = (
     "killed",
@@ -89,11 +90,14 @@ class Judge:
         Raises:
             BaseException: what the test raises in one of the repetitions that its growth is judged by.
         """
-        from pytest_membudget.plugin import growth, scales
+        if isinstance(getattr(item, "funcargs", {}).get("memory_scale"), Scale):
+            from pytest_membudget.plugin import scales
 
-        law = scales.add_row(item, plan.scales or ScalesMark(), judged.measurement, judged.budget)
-        judged = judged.with_judgement(law)
+            law = scales.add_row(item, plan.scales or ScalesMark(), judged.measurement, judged.budget)
+            judged = judged.with_judgement(law)
         if plan.growth is not None and not judged.failed:
+            from pytest_membudget.plugin import growth
+
             found, judgement = growth.grow(item, plan.growth, strict=self.settings.strict)
             judged = judged.with_judgement(judgement)._replace(growth=found)
         return judged if judged.failed or self.gate is None else self._by_gate(item, plan, judged, self.gate)

@@ -17,10 +17,10 @@ from pytest_membudget.measurement import environment
 from pytest_membudget.plugin import last_words, summary
 from pytest_membudget.plugin.gating import Gate
 from pytest_membudget.plugin.options import Settings
-from pytest_membudget.plugin.scales import tables
 from pytest_membudget.plugin.shared import shared_folder, shared_folder_if_made
 from pytest_membudget.plugin.tally import Tally
 from pytest_membudget.records.report import Report
+from pytest_membudget.records.scale import ScaleTable
 from pytest_membudget.report import write_report
 from pytest_membudget.stats.task_growth import rank_retained
 
@@ -81,7 +81,7 @@ class Reporting:
         report = Report(
             environment=environment(),
             tests=self.tally.records,
-            scales=tables(self.config),
+            scales=self._scale_tables(),
             left_behind=rank_retained(self.tally.records, least_bytes=LEAST_LEFT_BYTES),
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         )
@@ -89,6 +89,14 @@ class Reporting:
             return report
         check = self.gate.check(report, whole_suite=self._whole_suite())
         return msgspec.structs.replace(report, baseline=check, caveats=self.gate.caveats)
+
+    def _scale_tables(self) -> tuple[ScaleTable, ...]:
+        folder = shared_folder_if_made(self.config)
+        if folder is None:
+            return ()
+        from pytest_membudget.plugin.scales import tables
+
+        return tables(folder)
 
     def _write_baseline(self) -> None:
         if self.gate is not None and self.settings.update_baseline:

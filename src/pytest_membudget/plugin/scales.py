@@ -21,7 +21,7 @@ from pytest_membudget.gate import Budget, Judgement
 from pytest_membudget.measurement import memory_limit
 from pytest_membudget.plugin.markers import ScalesMark, read_scales
 from pytest_membudget.plugin.options import Settings
-from pytest_membudget.plugin.shared import shared_folder, shared_folder_if_made
+from pytest_membudget.plugin.shared import shared_folder
 from pytest_membudget.records.measurement import Measurement
 from pytest_membudget.records.scale import Scale, ScaleRow, ScaleTable
 
@@ -95,11 +95,8 @@ def add_row(
     return Judgement(verdict="within")
 
 
-def tables(config: pytest.Config) -> tuple[ScaleTable, ...]:
-    """One table for each test that ran at several scales."""
-    folder = shared_folder_if_made(config)
-    if folder is None:
-        return ()
+def tables(folder: Path) -> tuple[ScaleTable, ...]:
+    """One table for each test that ran at several scales, from the session's shared folder."""
     files = sorted((folder / _FOLDER).glob("*.jsonl"), key=lambda file: file.stat().st_mtime_ns)
     made = []
     for file in files:
