@@ -11,8 +11,10 @@ def project(pytester, mib, body=""):
     pytester.makepyfile(test_it=f"def test_job():\n    bytearray(b'x') * ({mib} << 20)\n{body}")
 
 
-def baseline(pytester, *options):
-    result = pytester.runpytest(GATE, "--membudget-update-baseline", *options)
+def baseline(pytester, *options, samples=1):
+    result = pytester.runpytest(
+        GATE, "--membudget-update-baseline", f"--membudget-samples={samples}", *options
+    )
     assert result.ret == 0
     return json.loads((pytester.path / "memory.json").read_text())
 
@@ -91,9 +93,9 @@ def test_an_update_of_a_part_keeps_the_rest(pytester):
 
 
 @pytest.mark.processes
-def test_an_update_with_samples_holds_fresh_figures(pytester):
+def test_a_baseline_holds_fresh_figures_of_tests_that_take_something(pytester):
     project(pytester, 40)
-    (test,) = baseline(pytester, "--membudget-samples=2")["tests"]
+    (test,) = baseline(pytester, samples=2)["tests"]
     assert len(test["samples_bytes"]) == 2
 
 

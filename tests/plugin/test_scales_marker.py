@@ -62,6 +62,13 @@ def test_an_unknown_scale_is_a_usage_error(pytester, arguments, options):
     )
 
 
+def test_an_unknown_scale_in_the_option_is_one_where_no_test_takes_a_scale_too(pytester):
+    pytester.makepyfile(test_it="def test_plain():\n    pass")
+    result = pytester.runpytest("--membudget-scales=tiny")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*--membudget-scales: there is no scale 'tiny'; there are: micro*"])
+
+
 def test_scales_come_from_pyproject_and_the_hook_too(pytester):
     pytester.makepyprojecttoml('[tool.membudget.scales.night]\nrows = 7\nsize = "1 MB"\n')
     pytester.makeconftest(

@@ -86,6 +86,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Reads the markers of what is going to run, and starts measuring where there are any."""
     settings, errors = config.stash[_SETTINGS], config.stash[_ERRORS]
+    if settings.scales and not errors:
+        from pytest_membudget.plugin import scales
+
+        errors += scales.unknown(settings, config)
     if settings.measure_all or errors or any(map(marked.is_marked, items)):
         from pytest_membudget.plugin import session
 

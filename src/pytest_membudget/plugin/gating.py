@@ -61,9 +61,13 @@ class Gate:
         """The command that makes the present figures the baseline."""
         return f"pytest --membudget-baseline={self.path} --membudget-update-baseline"
 
-    def samples_for_baseline(self, item: pytest.Item) -> tuple[int, ...]:
-        """Peaks of `item` in fresh processes, where a new baseline is to hold them."""
-        if not (self.settings.update_baseline and self.settings.samples_given):
+    def samples_for_baseline(self, item: pytest.Item, peak_bytes: int | None) -> tuple[int, ...]:
+        """Peaks of `item` in fresh processes, where a new baseline is to hold them.
+
+        One figure is not enough: racing threads make peaks jump, and without samples on both sides an unchanged
+        test would fail now and then. Below the tolerance's absolute part there is nothing to tell apart.
+        """
+        if not self.settings.update_baseline or (peak_bytes or 0) <= self.tolerance.absolute_bytes:
             return ()
         taken = (fresh_peak_bytes(item) for _ in range(self.settings.samples))
         return tuple(peak_bytes for peak_bytes in taken if peak_bytes is not None)

@@ -104,9 +104,10 @@ class Judge:
 
     @staticmethod
     def _by_gate(item: pytest.Item, plan: Plan, judged: Judged, gate: Gate) -> Judged:
-        compared = gate.compare(item, record_of(item, plan, judged))
+        record = record_of(item, plan, judged)
+        compared = gate.compare(item, record)
         if compared is None:
-            return judged._replace(samples_bytes=gate.samples_for_baseline(item))
+            return judged._replace(samples_bytes=gate.samples_for_baseline(item, record.peak_bytes))
         comparison, judgement = compared
         return judged.with_judgement(judgement)._replace(
             comparison=comparison, samples_bytes=comparison.samples_bytes

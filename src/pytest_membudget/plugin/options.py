@@ -75,7 +75,7 @@ OPTIONS = (
     Option(
         "membudget-samples",
         "count",
-        "how often a test beyond its tolerance is run again in a fresh process (default: 5)",
+        "how often a test is run again in a fresh process, beyond its tolerance or for a new baseline (default: 5)",
         "N",
     ),
     Option("membudget-scales", "names", "which scales to run, such as micro,small", "NAMES"),
@@ -107,7 +107,6 @@ class Settings(NamedTuple):
     update_baseline: bool
     tolerance: Tolerance | None
     samples: int
-    samples_given: bool
     scales: tuple[str, ...]
     memray: bool
     memray_dir: Path | None
@@ -184,7 +183,6 @@ def read_settings(config: pytest.Config) -> Settings:
         update_baseline=update,
         tolerance=value["membudget_tolerance"],
         samples=5 if value["membudget_samples"] is None else value["membudget_samples"],
-        samples_given=value["membudget_samples"] is not None,
         scales=value["membudget_scales"] or (),
         memray=bool(value["membudget_memray"] or value["membudget_memray_dir"]),
         memray_dir=value["membudget_memray_dir"],

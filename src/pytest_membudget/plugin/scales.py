@@ -52,6 +52,15 @@ def known_scales(config: pytest.Config) -> dict[str, Scale]:
     return config.stash[_KNOWN]
 
 
+def unknown(settings: Settings, config: pytest.Config) -> list[str]:
+    """What is wrong with `--membudget-scales`, whether or not a test takes a scale."""
+    try:
+        chosen_scales(settings.scales, known_scales(config))
+    except (MembudgetError, ValueError) as error:
+        return [f"--membudget-scales: {error}"]
+    return []
+
+
 def parametrize(metafunc: pytest.Metafunc, settings: Settings) -> str | None:
     """Gives the test one run a scale; answers with what is wrong, if anything is."""
     if any(FIXTURE in mark.args[:1] for mark in metafunc.definition.iter_markers("parametrize")):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pytest_membudget.plugin.options import Settings
 from pytest_membudget.plugin.suggestions import suggestions
-from pytest_membudget.records.report import Report, TestRecord
-from pytest_membudget.report import render_markdown, render_terminal
+from pytest_membudget.records.report import Report
+from pytest_membudget.report import render_annotations, render_step_summary, render_terminal
 from pytest_membudget.report.page import headline
 
 
@@ -33,8 +33,8 @@ def show(terminal: Any, report: Report, settings: Settings, notes: Sequence[str]
             terminal.write_line(suggestion)
     for note in notes:
         terminal.write_line(f"membudget: {note}")
-    for annotation in github_annotations(report.tests, terminal.config.rootpath):
-        terminal.write_line(annotation)
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        terminal.write(render_annotations(report, folder=_folder_in_workspace(terminal.config.rootpath)))
 
 
 def _tables(terminal: Any, report: Report) -> str:
@@ -49,17 +49,10 @@ def _tables(terminal: Any, report: Report) -> str:
     ).rstrip("\n")
 
 
-def github_annotations(records: Sequence[TestRecord], root: Path) -> Iterator[str]:
-    """GitHub's `::error` lines for tests that took too much; none elsewhere."""
-    if os.environ.get("GITHUB_ACTIONS") != "true":
-        return
-    for record in records:
-        if record.message and record.outcome == "failed":
-            path = os.path.relpath(
-                root / record.nodeid.partition("::")[0], os.environ.get("GITHUB_WORKSPACE", root)
-            )
-            place = f"file={_property(path)},line={record.line or 1},title={_property(record.nodeid)}"
-            yield f"::error {place}::{_data(record.message)}"
+def _folder_in_workspace(root: Path) -> str:
+    """GitHub wants paths as they are in the repository, which pytest's root may lie below."""
+    folder = os.path.relpath(root, os.environ.get("GITHUB_WORKSPACE", root))
+    return "" if folder == os.curdir or folder.startswith(os.pardir) else folder
 
 
 def write_step_summary(report: Report) -> None:
@@ -68,12 +61,4 @@ def write_step_summary(report: Report) -> None:
     if not target:
         return
     with Path(target).open("a", encoding="utf-8") as stream:
-        stream.write(render_markdown(report) + "\n")
-
-
-def _data(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-
-
-def _property(text: str) -> str:
-    return _data(text).replace(":", "%3A").replace(",", "%2C")
+        stream.write(render_step_summary(report))

@@ -35,9 +35,12 @@ def render_step_summary(report: Report) -> str:
     return _within("\n\n".join(blocks) + "\n")
 
 
-def render_annotations(report: Report) -> str:
-    """One `::error` line for each failed test and one `::warning` for each doubtful one, at the test's own line."""
-    lines = [line for test in report.tests if (line := _annotation(test))]
+def render_annotations(report: Report, *, folder: str = "") -> str:
+    """One `::error` line for each failed test and one `::warning` for each doubtful one, at the test's own line.
+
+    `folder` is where the tests' files lie below the repository's root.
+    """
+    lines = [line for test in report.tests if (line := _annotation(test, folder))]
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -73,14 +76,18 @@ def _range(test: TestRecord) -> dict[str, object]:
     return {"range": f"{min(test.samples_bytes)}..{max(test.samples_bytes)}"}
 
 
-def _annotation(test: TestRecord) -> str:
+def _annotation(test: TestRecord, folder: str) -> str:
+    if test.outcome == "xfailed":
+        return ""
     if test.verdict in FAILING:
-        level, title, message = "error", FAILING[test.verdict], test.message or FAILING[test.verdict]
+        level = "warning" if test.outcome == "passed" else "error"  # passed: --membudget-warn
+        title, message = FAILING[test.verdict], test.message or FAILING[test.verdict]
     elif test.verdict in {"over_upper", "inconclusive"}:
         level, title, message = "warning", "memory in doubt", "\n".join(test.caveats) or test.verdict
     else:
         return ""
-    properties = {"file": test.file, "line": str(test.line or ""), "title": f"{title}: {test.nodeid}"}
+    file = f"{folder}/{test.file}" if folder and test.file else test.file
+    properties = {"file": file, "line": str(test.line or ""), "title": f"{title}: {test.nodeid}"}
     given = ",".join(f"{key}={_property(value)}" for key, value in properties.items() if value)
     return f"::{level} {given}::{_data(message)}"
 
