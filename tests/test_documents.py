@@ -42,6 +42,13 @@ def test_links_lead_somewhere(document):
         assert (document.parent / target).exists(), target
 
 
+def test_the_index_links_every_document_once():
+    linked = re.findall(r"\]\(([^)#\s/]+\.md)", (ROOT / "docs" / "index.md").read_text(encoding="utf-8"))
+    assert sorted(linked) == sorted(
+        path.name for path in (ROOT / "docs").glob("*.md") if path.name != "index.md"
+    )
+
+
 @pytest.mark.parametrize(
     "text, complaint",
     [
