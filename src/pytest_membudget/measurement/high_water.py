@@ -68,6 +68,15 @@ def high_water_bytes() -> int:
     return _status_bytes(b"VmHWM:") or _life_peak_bytes()
 
 
+def high_water_and_resident_bytes() -> tuple[int, int]:
+    """Both figures in one reading: the most since the last reset, and what is resident now."""
+    if sys.platform != "linux":
+        return high_water_bytes(), resident_bytes()
+    status = _status()
+    resident = _field_bytes(status, b"VmRSS:")
+    return _field_bytes(status, b"VmHWM:") or resident, resident
+
+
 def resident_bytes(pid: int | None = None) -> int:
     """What is resident now, in bytes; zero for a process that is gone, and where no figure can be had."""
     if sys.platform != "linux":
@@ -108,11 +117,18 @@ def _reset() -> bool:
 
 
 def _status_bytes(field: bytes) -> int:
+    return _field_bytes(_status(), field)
+
+
+def _status() -> bytes:
     try:
         with open("/proc/self/status", "rb", buffering=0) as stream:  # noqa: PTH123 - hot path
-            status = stream.read(4096)
+            return stream.read(4096)
     except OSError:
-        return 0
+        return b""
+
+
+def _field_bytes(status: bytes, field: bytes) -> int:
     at = status.find(field)
     return int(status[at + len(field) :].split(None, 1)[0]) * 1024 if at >= 0 else 0
 

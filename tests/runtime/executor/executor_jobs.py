@@ -174,3 +174,27 @@ def remember(value):
 
 def remembered():
     return _memory
+
+
+def gauged_peaks(sizes, exact):
+    from pytest_membudget.runtime.executor.gauge import Gauge
+
+    gauge = Gauge()
+    peaks = []
+    for size in sizes:
+        gauge.begin(exact=exact)
+        block = bytearray(size)
+        del block
+        peaks.append(gauge.end().peak_bytes)
+    return peaks
+
+
+def gauged_kept(size):
+    from pytest_membudget.runtime.executor.gauge import Gauge
+
+    gauge = Gauge()
+    gauge.begin(exact=True)
+    block = bytearray(size)
+    kept = gauge.end().kept_bytes
+    del block
+    return kept

@@ -135,6 +135,7 @@ class Batch:
             in_thread=self._is_small and not large,
             fresh_worker=large,
             is_file=item.size_bytes is not None,
+            exact=True,
         )
         task.estimate_bytes = task.charge.first_bytes()
         self._unread += 1

@@ -9,14 +9,21 @@ environment and resource limits; a control group cannot be told, and where it di
 from __future__ import annotations
 
 import atexit
+import contextlib
+import json
 import multiprocessing
 import os
 import sys
 import threading
-from multiprocessing import process
+from collections.abc import Iterator
+from multiprocessing import process, spawn
 from multiprocessing.context import BaseContext
 from pathlib import Path
 
+SCRIPT_VARIABLE = "_MEMBUDGET_PRELOAD"
+"""Environment variable that tells a fork server which script to load."""
+
+_PRELOAD = "pytest_membudget.runtime.executor.preload"
 _starting = threading.Lock()
 
 
@@ -40,12 +47,8 @@ def _start(modules: list[str]) -> None:
     """Starts the fork server with the worker's code, and the running script, loaded."""
     from multiprocessing import forkserver
 
-    from pytest_membudget.runtime.executor import preload
-
-    with _starting, preload.announced():
-        forkserver.set_forkserver_preload(
-            [name for name in modules if name != preload.__name__] + [preload.__name__]
-        )
+    with _starting, _announced():
+        forkserver.set_forkserver_preload([*(name for name in modules if name != _PRELOAD), _PRELOAD])
         forkserver.ensure_running()
     atexit.register(_end, os.getpid())
 
@@ -57,6 +60,17 @@ def _end(owner_pid: int) -> None:
     stop = getattr(getattr(forkserver, "_forkserver", None), "_stop", None)
     if stop is not None and os.getpid() == owner_pid:
         stop()
+
+
+@contextlib.contextmanager
+def _announced() -> Iterator[None]:
+    """While this lasts, a fork server that starts finds the running script."""
+    data = spawn.get_preparation_data("ignore")
+    os.environ[SCRIPT_VARIABLE] = json.dumps([data.get("init_main_from_path"), data["sys_path"]])
+    try:
+        yield
+    finally:
+        os.environ.pop(SCRIPT_VARIABLE, None)
 
 
 def refuse_in_unguarded_main() -> None:

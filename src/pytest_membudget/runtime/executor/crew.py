@@ -34,6 +34,7 @@ class Post:
     """
 
     __slots__ = (
+        "answered",
         "handed",
         "in_flight",
         "is_gone",
@@ -51,7 +52,8 @@ class Post:
         self.lent = lent
         self.in_flight: deque[Task] = deque()
         self.ticket: Ticket | None = None
-        self.handed = 0
+        self.handed = 0.0
+        self.answered = 0  # replies that came and have not been looked at
         self.kept_bytes = 0
         self.is_last = False  # ends after the calls that it has
         self.is_gone = False
@@ -219,10 +221,10 @@ class Crew:
         _logger.warning("%s", event)
         self._note(event)
 
-    def take_on(self, post: Post, task: Task) -> None:
-        """Notes that `post` got one more call."""
+    def take_on(self, post: Post, task: Task, weight: float) -> None:
+        """Notes that `post` got one more call; `weight` says how much of one it counts towards its end."""
         post.in_flight.append(task)
-        post.handed += 1
+        post.handed += weight
         if post.lent is not None:
             return  # it is the cluster's to replace, and runs one call at a time anyway
         if task.fresh_worker or (

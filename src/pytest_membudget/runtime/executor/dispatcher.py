@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from pytest_membudget.runtime.executor.aftermath import Aftermath
 from pytest_membudget.runtime.executor.floor import Floor, Replied, now
+from pytest_membudget.runtime.executor.launcher import Returned
 from pytest_membudget.runtime.executor.replies import Rules
 from pytest_membudget.runtime.executor.task import Task
 from pytest_membudget.runtime.executor.watch import Watch
@@ -29,7 +30,7 @@ PATIENCE_S = 0.5
 """How long a caller waits in one piece, so that a Ctrl-C that was missed on the way into the wait counts soon."""
 
 WATCHED_TICK_S = 0.01
-"""The same while somebody records where memory goes."""
+"""The same while somebody records where memory goes, or while replies may lie here unannounced."""
 
 
 class Ending(NamedTuple):
@@ -45,8 +46,9 @@ class Dispatcher:
     def __init__(self, make_floor: Callable[[Callable[[Replied], None]], Floor], rules: Rules) -> None:
         self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._arrivals: deque[Task] = deque()
+        self._replies: deque[Replied] = deque()
         self._is_hungry = True
-        self.floor = make_floor(self._events.put)
+        self.floor = make_floor(self._take_in)
         self._aftermath = Aftermath(self.floor, rules)
         self._watch = Watch(self.floor, rules)
         self._ending: Ending | None = None
@@ -82,6 +84,16 @@ class Dispatcher:
         while self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join(PATIENCE_S)
 
+    def _take_in(self, replied: Replied) -> None:
+        """From a worker's thread. The dispatcher is not woken while that worker has enough to do, if all is well."""
+        post = replied.post
+        post.answered += 1
+        self._replies.append(replied)
+        if len(post.in_flight) - post.answered <= self.floor.enough or not isinstance(
+            replied.reply, Returned
+        ):
+            self._events.put(None)
+
     def _note_cancelled(self, task: Task, future: object) -> None:
         if task.future.cancelled():
             self._events.put(partial(self.floor.withdraw, task))
@@ -101,6 +113,11 @@ class Dispatcher:
             self.floor.crew.close(kill=self._ending is not None and self._ending.kill)
 
     def _dispatch(self) -> None:
+        while self._replies:
+            replied = self._replies.popleft()
+            replied.post.answered -= 1
+            self._aftermath.replied(*replied)
+            del replied
         while self._arrivals:
             self.floor.accept(self._arrivals.popleft())
         self.floor.dispatch()
@@ -112,13 +129,14 @@ class Dispatcher:
         due_s = self._watch.look(now_s)
         for observer in self.observers:
             observer()
-        tick_s = WATCHED_TICK_S if self.observers else TICK_S
+        often = self.observers or self.floor.enough > 1
+        tick_s = WATCHED_TICK_S if often else TICK_S
         self._look_at_s = min(now_s + tick_s, now_s + tick_s if due_s is None else due_s)
 
     def _is_over(self) -> bool:
         if self._ending is None or self.floor.crew.busy() or self.floor.has_waiting:
             return False
-        return self._events.empty() and not self._arrivals
+        return self._events.empty() and not self._arrivals and not self._replies
 
     def _take_events(self) -> None:
         try:
@@ -138,8 +156,6 @@ class Dispatcher:
 
     def _take(self, event: Any) -> None:
         match event:
-            case Replied():
-                self._aftermath.replied(*event)
             case Ending():
                 self._end(event)
             case None:

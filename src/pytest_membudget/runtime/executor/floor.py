@@ -103,6 +103,11 @@ class Floor:
         depth = self._depth()
         return any(len(post.in_flight) <= depth // 2 for post in self.crew.posts)
 
+    @property
+    def enough(self) -> int:
+        """A worker with more calls than this left needs no more yet."""
+        return self._depth() // 2
+
     def accept(self, task: Task) -> None:
         """Puts a task at the end of the line."""
         if self.broken is not None:
@@ -286,14 +291,20 @@ class Floor:
         self._sequence += 1
         task.sequence = self._sequence
         task.level = post.level
-        self.crew.take_on(post, task)
-        call = Call(task.sequence, task.fn, task.args, task.kwargs, task.charged_bytes or 0, task.is_file)
+        self.crew.take_on(post, task, self._weight(task))
+        call = Call(
+            task.sequence, task.fn, task.args, task.kwargs, task.charged_bytes or 0, task.is_file, task.exact
+        )
         return call, partial(self._put, post, task, task.sequence)
 
     def _hand(self, post: Post, task: Task) -> None:
         post.worker.send(*self._call(post, task))
         if self.crew.nears_its_end(post):
             self.crew.spare()
+
+    def _weight(self, task: Task) -> float:
+        """Files count one each. Calls far shorter than it takes to start a worker count by their time."""
+        return 1.0 if task.exact or not self.tasks_are_short else self._mean_s / SHORT_S
 
     def _put(self, post: Post, task: Task, sequence: int, reply: Reply) -> None:
         self._report(Replied(post, task, sequence, reply))

@@ -23,7 +23,8 @@ class NoWorkerYetError(Exception):
 class Call(NamedTuple):
     """One attempt at a task. `sequence` is unique in the executor.
 
-    `is_file` tells that the only argument is the path of a file that was there when the task was made.
+    `is_file` tells that the only argument is the path of a file that was there when the task was made, `exact`
+    that the call's own peak is wanted and not a bound of it.
     """
 
     sequence: int
@@ -32,6 +33,7 @@ class Call(NamedTuple):
     kwargs: dict[str, Any]
     charged_bytes: int = 0
     is_file: bool = False
+    exact: bool = False
 
 
 class Figures(NamedTuple):

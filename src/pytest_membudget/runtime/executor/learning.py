@@ -9,12 +9,10 @@ from functools import partial
 from typing import Any
 
 from pytest_membudget.runtime.estimator import MemoryEstimator
+from pytest_membudget.runtime.executor.gauge import RESOLUTION_BYTES
 from pytest_membudget.runtime.executor.task import Charge
 
 _MOST_FUNCTIONS = 1024
-
-RESOLUTION_BYTES = 1024 * 1024
-"""The kernel counts in batches and the interpreter takes memory by itself: less than this tells nothing of a task."""
 
 
 class FunctionPeaks:

@@ -1,35 +1,34 @@
 """Loaded by the fork server before it forks: the worker's code, and the script whose functions workers will run.
 
-Without this every worker would import the script, and all that the script imports, once more. The server is told
-where the script is by an environment variable, as its own start offers no other way.
+Without this every worker would import the script, and all that the script imports, once more. The server is told where
+the script is by an environment variable, as its own start offers no other way. The coordinator never imports this.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import os
 import sys
-from collections.abc import Iterator
 from multiprocessing import process, spawn
 
-VARIABLE = "_MEMBUDGET_PRELOAD"
+from pytest_membudget.runtime.executor.context import SCRIPT_VARIABLE
 
-
-@contextlib.contextmanager
-def announced() -> Iterator[None]:
-    """While this lasts, a fork server that starts finds the running script."""
-    data = spawn.get_preparation_data("ignore")
-    os.environ[VARIABLE] = json.dumps([data.get("init_main_from_path"), data["sys_path"]])
-    try:
-        yield
-    finally:
-        os.environ.pop(VARIABLE, None)
+_FOR_EVERY_WORKER = (
+    "pytest_membudget.runtime.executor.worker",
+    "multiprocessing.heap",
+    "multiprocessing.popen_forkserver",
+    "multiprocessing.queues",
+    "multiprocessing.sharedctypes",
+    "multiprocessing.synchronize",
+    "psutil",
+)
 
 
 def _load_script() -> None:
-    main_path, sys_path = json.loads(os.environ.pop(VARIABLE, "[null, []]"))
+    main_path, sys_path = json.loads(os.environ.pop(SCRIPT_VARIABLE, "[null, []]"))
     if main_path is None:
         return
     own_path = sys.path[:]
@@ -42,7 +41,9 @@ def _load_script() -> None:
     sys.path[:] = own_path
 
 
-importlib.import_module("pytest_membudget.runtime.executor.worker")
-with contextlib.suppress(ImportError):
-    importlib.import_module("psutil")
+for _module in _FOR_EVERY_WORKER:
+    with contextlib.suppress(ImportError):  # psutil may be missing, and is not needed
+        importlib.import_module(_module)
 _load_script()
+# Left out of collections, what is here stays shared: a collection would write to every page of it.
+gc.freeze()

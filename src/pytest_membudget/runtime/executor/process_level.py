@@ -103,7 +103,7 @@ class ProcessWorker:
             done(Stuck(unpicklable(f"the arguments of {name_of(call.fn)}", error)))
             return
         try:
-            future = self._pool.submit(worker.perform, call.sequence, packed)
+            future = self._pool.submit(worker.perform, call.sequence, packed, call.exact)
         except BrokenProcessPool:
             done(self._died(attempted=False))
             return

@@ -39,6 +39,7 @@ class Task:
         "coordinator_peak_bytes",
         "duration_s",
         "estimate_bytes",
+        "exact",
         "fn",
         "fresh_worker",
         "future",
@@ -70,6 +71,7 @@ class Task:
         in_thread: bool = False,
         fresh_worker: bool = False,
         is_file: bool = False,
+        exact: bool = False,
     ) -> None:
         self.future: Future[Any] = Future()
         self.fn, self.args, self.kwargs = fn, args, kwargs
@@ -78,6 +80,7 @@ class Task:
         self.in_thread = in_thread
         self.fresh_worker = fresh_worker
         self.is_file = is_file
+        self.exact = exact
         self.sequence = 0
         self.ticket: Ticket | None = None
         self.estimate_bytes: int | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import logging
 import os
 import pickle
@@ -20,10 +19,7 @@ from multiprocessing.reduction import ForkingPickler
 from types import TracebackType
 from typing import Any, NamedTuple, cast
 
-from pytest_membudget.measurement import high_water
-from pytest_membudget.measurement.heap import trim_heap
-
-_WORTH_TIDYING_BYTES = 1024 * 1024
+from pytest_membudget.runtime.executor.gauge import Gauge
 
 _logger = logging.getLogger("concurrent.futures")
 
@@ -70,13 +66,12 @@ def _packed(value: Any) -> bytes:
 class Station:
     """What a worker knows of itself: where its marks are, whether its initializer failed, how results are packed."""
 
-    __slots__ = ("_tidied_bytes", "initializer_error", "marks", "pack")
+    __slots__ = ("gauge", "initializer_error", "marks", "pack")
 
     def __init__(self, marks: Any, pack: Pack = _packed) -> None:
         self.marks = marks
         self.pack = pack
         self.initializer_error: bytes | None = None
-        self._tidied_bytes = 0
 
     def open(self, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
         """Runs the caller's initializer and notes what is resident in a worker that is ready."""
@@ -86,20 +81,9 @@ class Station:
             except BaseException as error:  # the caller's: it travels back with the first call
                 _logger.critical("Exception in initializer:", exc_info=True)
                 self.initializer_error = _pickled_error(error, self.pack)
-        self.marks[Slot.READY_BYTES] = high_water.resident_bytes()
+        self.gauge = Gauge()
+        self.marks[Slot.READY_BYTES] = self.gauge.ready_bytes
         self.marks[Slot.READY] = 1
-
-    def tidied_bytes(self) -> int:
-        """What stays with this worker after a task, once what is only left lying about has been given back."""
-        kept_bytes = self._kept_bytes()
-        if kept_bytes > self._tidied_bytes + _WORTH_TIDYING_BYTES:
-            gc.collect()
-            trim_heap()
-            kept_bytes = self._tidied_bytes = self._kept_bytes()
-        return max(0, kept_bytes)
-
-    def _kept_bytes(self) -> int:
-        return high_water.resident_bytes() - int(self.marks[Slot.READY_BYTES])
 
 
 class _Worker:
@@ -124,24 +108,22 @@ def prepare(
     _Worker.station.open(initializer, initargs)
 
 
-def perform(sequence: int, packed: bytes) -> Report:
+def perform(sequence: int, packed: bytes, exact: bool) -> Report:
     """Runs one packed call and measures it; only the worker's death keeps it from returning."""
-    return perform_at(_Worker.station, sequence, packed)
+    return perform_at(_Worker.station, sequence, packed, exact=exact)
 
 
-def perform_at(station: Station, sequence: int, packed: bytes) -> Report:
+def perform_at(station: Station, sequence: int, packed: bytes, *, exact: bool = True) -> Report:
     """The same for a worker that keeps its station itself."""
     if station.initializer_error is not None:
         return Report("initializer", station.initializer_error)
-    mark = high_water.open_mark()
+    station.gauge.begin(exact=exact)
     began = time.monotonic()
     station.marks[Slot.STARTED_AT] = began
     station.marks[Slot.STARTED] = sequence
     ending, body = _outcome(packed, station.pack)
     duration_s = time.monotonic() - began
-    total_bytes = high_water.resident_bytes() if mark is None else high_water.close_mark(mark)
-    peak_bytes = None if mark is None else total_bytes - mark.start_bytes
-    return Report(ending, body, duration_s, peak_bytes, station.tidied_bytes(), total_bytes)
+    return Report(ending, body, duration_s, *station.gauge.end())
 
 
 def _outcome(packed: bytes, pack: Pack) -> tuple[str, bytes]:
