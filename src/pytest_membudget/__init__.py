@@ -42,7 +42,7 @@ _PUBLIC = {
     "records.measurement": "CommandMeasurement Measurement MemoryLimit MemoryReading",
     "records.monitor": "CleanupResult MemorySnapshot MonitorReport",
     "records.report": "Report TestRecord",
-    "records.run": "BatchResult Breakdown LevelEvent Outcome",
+    "records.run": "BatchResult Breakdown HostUse LevelEvent Outcome",
     "records.scale": "Scale",
     "runtime.chunks": "optimize_processing_order recommend_chunk_rows",
     "runtime.dynamic": "DynamicSemaphore",

@@ -45,6 +45,7 @@ from pytest_membudget.records.report import Report as Report
 from pytest_membudget.records.report import TestRecord as TestRecord
 from pytest_membudget.records.run import BatchResult as BatchResult
 from pytest_membudget.records.run import Breakdown as Breakdown
+from pytest_membudget.records.run import HostUse as HostUse
 from pytest_membudget.records.run import LevelEvent as LevelEvent
 from pytest_membudget.records.run import Outcome as Outcome
 from pytest_membudget.records.scale import Scale as Scale

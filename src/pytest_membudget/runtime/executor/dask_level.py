@@ -12,10 +12,8 @@ import concurrent.futures
 import contextlib
 import itertools
 import os
-import threading
 import time
 import uuid
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from pytest_membudget.runtime.executor import cluster_side
 from pytest_membudget.runtime.executor.launcher import CannotStartError, NoWorkerYetError
 from pytest_membudget.runtime.executor.lent_worker import LentWorker, Sent, ended
 from pytest_membudget.runtime.executor.loop_thread import LoopThread
+from pytest_membudget.runtime.executor.roster import Roster
 
 CONNECT_S = 10.0
 """How long the scheduler may take to answer."""
@@ -73,15 +72,12 @@ class DaskLauncher:
         self._loop: LoopThread | None = None
         self._client: Any = None
         self._lost = ""
-        self._free: deque[LentWorker] = deque()
-        self._workers: dict[str, LentWorker] = {}
-        self._left: list[LentWorker] = []
+        self._roster = Roster()
         self._refused: dict[str, str] = {}
         self._meeting: set[str] = set()
         self._meetings: set[asyncio.Task[None]] = set()
         self._without_since_s = time.monotonic()
         self._changed: asyncio.Event = asyncio.Event()
-        self._lock = threading.Lock()
 
     def start(self) -> LentWorker:
         """A worker that is not taken yet.
@@ -94,11 +90,10 @@ class DaskLauncher:
             self._connect()
         if self._lost:
             raise CannotStartError(self._lost)
-        while self._free:
-            worker = self._free.popleft()
-            if not worker.is_gone:
-                return worker
-        if not self._workers and not self._meeting:
+        worker = self._roster.take()
+        if worker is not None:
+            return worker
+        if not self._roster.present and not self._meeting:
             self._check_waiting()
         raise NoWorkerYetError
 
@@ -113,29 +108,11 @@ class DaskLauncher:
 
     def hosts(self) -> tuple[HostUse, ...]:
         """What was used of each host since the executor began."""
-        with self._lock:
-            used = [worker for worker in (*self._left, *self._workers.values()) if worker.tasks]
-        by_host: dict[str, list[LentWorker]] = {}
-        for worker in used:
-            by_host.setdefault(worker.host, []).append(worker)
-        return tuple(
-            HostUse(
-                host=host,
-                workers=len(workers),
-                tasks=sum(worker.tasks for worker in workers),
-                budget_bytes=sum(worker.offered_bytes for worker in workers),
-                peak_upper_bytes=sum(worker.peak_bytes for worker in workers),
-            )
-            for host, workers in sorted(by_host.items())
-        )
+        return self._roster.hosts()
 
     def share_bytes(self, host: str) -> int | None:
         """The executor's own budget holds for each host: its workers there share it."""
-        if self._budget_bytes is None:
-            return None
-        with self._lock:
-            there = sum(1 for worker in self._workers.values() if worker.host == host)
-        return self._budget_bytes // max(1, there)
+        return None if self._budget_bytes is None else self._budget_bytes // self._roster.workers_on(host)
 
     def post(self, worker: LentWorker, message: list[Sent]) -> None:
         """Sends calls."""
@@ -195,7 +172,7 @@ class DaskLauncher:
         client, self._client = self._client, None
         if client is None:
             return
-        if client.status == "running" and (addresses := list(self._workers)):
+        if client.status == "running" and (addresses := list(self._roster.present)):
             with contextlib.suppress(Exception):  # a courtesy to workers that may be gone
                 await asyncio.wait_for(
                     client.run(cluster_side.part, self._token, workers=addresses, on_error="ignore"), _CLOSE_S
@@ -230,7 +207,7 @@ class DaskLauncher:
                 self._changed.clear()
                 refreshed_s = now_s
                 await self._refresh()
-            if now_s - looked_s > max(_LOOK_AFTER_S, _LOOK_S_PER_WORKER * len(self._workers)):
+            if now_s - looked_s > max(_LOOK_AFTER_S, _LOOK_S_PER_WORKER * len(self._roster.present)):
                 looked_s = now_s
                 await self._look()
 
@@ -241,12 +218,13 @@ class DaskLauncher:
         except (TimeoutError, OSError):
             return  # a slow link: the connection's own limit decides whether it is gone
         present = identity["workers"]
-        for address in set(self._workers) - set(present):
+        for address in set(self._roster.present) - set(present):
             self._remove(address)
         for address in set(self._refused) - set(present):
             del self._refused[address]
+        known = {*self._roster.present, *self._refused, *self._meeting}
         for address, facts in present.items():
-            if address not in self._workers and address not in self._refused and address not in self._meeting:
+            if address not in known:
                 self._meeting.add(address)
                 assert self._loop is not None
                 meeting = self._loop.spawn(self._meet(address, facts))
@@ -276,9 +254,7 @@ class DaskLauncher:
             worker = LentWorker(
                 self, address, who, offered_bytes, self._sent_bytes, has_nanny=bool(facts.get("nanny"))
             )
-            with self._lock:
-                self._workers[address] = worker
-            self._free.append(worker)
+            self._roster.add(worker)
         except concurrent.futures.CancelledError:
             pass  # it left meanwhile, or the scheduler did
         except Exception as error:  # whatever keeps our own code from running there
@@ -289,7 +265,7 @@ class DaskLauncher:
             )
         finally:
             self._meeting.discard(address)
-            if not self._workers:
+            if not self._roster.present:
                 self._without_since_s = time.monotonic()
 
     def _refuse(self, address: str, why: str) -> None:
@@ -298,23 +274,18 @@ class DaskLauncher:
 
     def _remove(self, address: str) -> None:
         """The scheduler has lost a worker."""
-        with self._lock:
-            worker = self._workers.pop(address, None)
-            if worker is None:
-                return
-            self._left.append(worker)
-        if not self._workers:
+        worker = self._roster.remove(address)
+        if worker is None:
+            return
+        if not self._roster.present:
             self._without_since_s = time.monotonic()
         worker.gone(f"{worker} was killed or lost")
 
     def _lose(self, cause: str) -> None:
         """The scheduler is gone, and with it every worker: what they ran was not its own fault."""
         self._lost = cause
-        with self._lock:
-            workers = list(self._workers.values())
-            self._left.extend(workers)
-            self._workers.clear()
-        for worker in workers:
+        for address, worker in list(self._roster.present.items()):
+            self._roster.remove(address)
             worker.gone(cause, blameless=True)
 
     def _begin(self, worker: LentWorker, message: list[Sent]) -> None:
@@ -373,7 +344,7 @@ class DaskLauncher:
         now_s = time.monotonic()
         busy = [
             worker
-            for worker in self._workers.values()
+            for worker in self._roster.present.values()
             if worker.pending and now_s - worker.head_since_s > _LOOK_AFTER_S
         ]
         if not busy:
@@ -387,8 +358,8 @@ class DaskLauncher:
         except Exception:  # one that does not answer is taken for busy
             return
         for address, seen in answers.items():
-            if seen is not None and address in self._workers:
-                self._workers[address].take_in(cluster_side.Look(*seen))
+            if seen is not None and (worker := self._roster.present.get(address)) is not None:
+                worker.take_in(cluster_side.Look(*seen))
 
     async def _end(self, worker: LentWorker) -> None:
         if self._client is not None and not worker.is_gone:

@@ -9,17 +9,17 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import BrokenExecutor
 from functools import partial
 from typing import NamedTuple
 
 from pytest_membudget.errors import OversizeError, WorkerKilledError
 from pytest_membudget.runtime.executor.admission import Admission
 from pytest_membudget.runtime.executor.causes import given_up
+from pytest_membudget.runtime.executor.cluster_dispatch import ClusterDispatch
 from pytest_membudget.runtime.executor.concurrency import Concurrency
 from pytest_membudget.runtime.executor.crew import Crew, Post
 from pytest_membudget.runtime.executor.launcher import Call, CannotStartError, Done, RanOut, Reply
-from pytest_membudget.runtime.executor.placement import TOGETHER, Placement
+from pytest_membudget.runtime.executor.placement import Placement
 from pytest_membudget.runtime.executor.replies import conclude, failed
 from pytest_membudget.runtime.executor.task import Task
 
@@ -31,12 +31,6 @@ TINY_S = 0.005
 
 _DEPTH_OF_SHORT = 2
 _DEPTH_OF_TINY = 4
-
-TOGETHER_S = 0.1
-"""Calls that travel to a worker of a cluster in one message take about so long together: the way is a few ms."""
-
-AHEAD_S = 0.5
-"""Tasks below this are queued ahead in a worker of a cluster."""
 
 
 class Replied(NamedTuple):
@@ -64,16 +58,15 @@ class Floor:
         report: Callable[[Replied], None],
     ) -> None:
         self.admission = admission
-        self._placement = placement
-        self._most_in_cluster = most_in_cluster
         self.crew = crew
+        self._cluster = ClusterDispatch(self, placement, most_in_cluster)
         self.concurrency = concurrency
         self._max_in_flight = max_in_flight
         self._degraded_threads = degraded_threads
         self._report = report
         self._pending: deque[Task] = deque()
         self._sequence = 0
-        self._mean_s = 1.0
+        self.mean_s = 1.0
         self.broken: BaseException | None = None
 
     @property
@@ -84,19 +77,19 @@ class Floor:
     @property
     def _line(self) -> Admission | Placement:
         """Where tasks wait at this level: for memory, or for a worker of the cluster."""
-        return self._placement if self.crew.in_cluster else self.admission
+        return self._cluster.placement if self.crew.in_cluster else self.admission
 
     @property
     def tasks_are_short(self) -> bool:
         """Whether tasks end faster than a worker gets its next one."""
-        return self._mean_s <= SHORT_S
+        return self.mean_s <= SHORT_S
 
     @property
     def is_hungry(self) -> bool:
         """Whether one more task might start now, or in a cluster be looked at."""
         if self.crew.in_cluster:
             return not self._line.is_full
-        if self._is_full():
+        if self.is_full():
             return False
         if self.crew.busy() < self.concurrency.now:
             return True
@@ -111,7 +104,7 @@ class Floor:
     def accept(self, task: Task) -> None:
         """Puts a task at the end of the line."""
         if self.broken is not None:
-            self._refuse(task, self.broken)
+            self.refuse(task, self.broken)
         else:
             self._pending.append(task)
 
@@ -141,7 +134,7 @@ class Floor:
         self._pending.clear()
         for task in waiting:
             self._line.withdraw(task)
-            self._refuse(task, error)
+            self.refuse(task, error)
         for post in self.crew.posts:
             post.in_flight.clear()
         for task in running:
@@ -149,13 +142,11 @@ class Floor:
 
     def dispatch(self) -> None:
         """Starts everything that may start now."""
-        if self.crew.in_cluster:
-            self._dispatch_to_cluster()
-        if self.crew.in_cluster:
+        if self.crew.in_cluster and self._cluster.dispatch():
             return
         while True:
-            self._line_up()
-            if self.crew.busy() >= self.concurrency.now or self._is_full():
+            self.line_up()
+            if self.crew.busy() >= self.concurrency.now or self.is_full():
                 break
             task = self.admission.next(self.crew.aside_bytes(), self.own_bytes)
             if task is not None:
@@ -180,15 +171,16 @@ class Floor:
         """Puts a task back to the front of the line."""
         task.ticket = None
         if self.broken is not None:
-            self._refuse(task, self.broken)
+            self.refuse(task, self.broken)
         else:
             self._pending.appendleft(task)
 
     def note_duration(self, duration_s: float) -> None:
         """Follows how long tasks usually take."""
-        self._mean_s += (duration_s - self._mean_s) / 8
+        self.mean_s += (duration_s - self.mean_s) / 8
 
-    def _line_up(self) -> None:
+    def line_up(self) -> None:
+        """Lets the tasks that came last into the line, as far as it takes them."""
         while self._pending and not self._line.is_full:
             task = self._pending.popleft()
             if task.is_cancelled:
@@ -196,10 +188,11 @@ class Floor:
             try:
                 self._line.line_up(task)
             except OversizeError as error:
-                self._refuse(task, error)
+                self.refuse(task, error)
 
     @staticmethod
-    def _refuse(task: Task, error: BaseException) -> None:
+    def refuse(task: Task, error: BaseException) -> None:
+        """Gives a task that has not begun its exception."""
         if task.begin():
             conclude(task, failed(error, "oversize" if isinstance(error, OversizeError) else "error"))
 
@@ -226,67 +219,13 @@ class Floor:
             post.ticket = task.ticket
             self._hand(post, task)
 
-    def _dispatch_to_cluster(self) -> None:
-        """Gives every worker of the cluster what it may do; where there is no cluster any more, all go to the ledger."""
-        try:
-            self.crew.claim()
-        except CannotStartError as error:
-            self.fail_everything(BrokenExecutor(str(error)))
-            return
-        if not self.crew.in_cluster:
-            for task in reversed(self._placement.tasks()):
-                self._placement.withdraw(task)
-                self.again(task)
-            return
-        self._placement.look_around()
-        if self._placement.largest_bytes:  # nobody can be told too large before there was a worker
-            self._line_up()
-        for task, oversize in self._placement.stranded():
-            self._refuse(task, oversize)
-        for rounds in range(2 if self._mean_s <= AHEAD_S else 1):
-            for post in sorted(self.crew.posts, key=_capacity_bytes):
-                if not self._may_give(post, ahead=rounds > 0):
-                    continue
-                self._give(post, self._placement.take_for(post, self._together()))
-                self._line_up()
-
-    def _may_give(self, post: Post, *, ahead: bool) -> bool:
-        if self._is_full():
-            return False
-        if ahead:
-            return 1 <= len(post.in_flight) <= max(1, self._together() // 2) and not post.in_flight[0].alone
-        most = self._most_in_cluster
-        return not post.in_flight and (most is None or self.crew.busy() < most)
-
-    def _together(self) -> int:
-        """How many calls travel in one message."""
-        most = max(1, min(TOGETHER, int(TOGETHER_S / max(self._mean_s, 1e-6))))
-        if self._max_in_flight is None:
-            return most
-        return max(1, min(most, self._max_in_flight - self._in_flight()))
-
-    def _give(self, post: Post, tasks: list[Task]) -> None:
-        """Sends tasks to a worker of the cluster."""
-        if post.lent is None or not tasks:
-            return
-        needed_bytes = max(task.charged_bytes or 0 for task in tasks)
-        room_bytes = post.lent.capacity_bytes - self.crew.excess_bytes(post)
-        if not post.in_flight and room_bytes < needed_bytes <= post.lent.capacity_bytes and post.lent.renew():
-            self.crew.drop(post)  # it keeps too much; the one that comes in its place does not
-            for task in reversed(tasks):
-                self.again(task)
-            return
-        begun = [task for task in tasks if task.begin()]
-        if begun:
-            post.lent.send_together([self._call(post, task) for task in begun])
-
     def _limit_to(self, post: Post) -> None:
         if post.level == "sequential":
             self.concurrency.lower_to(1)
         elif post.level == "thread" and self.crew.has_fallen:
             self.concurrency.lower_to(self._degraded_threads)
 
-    def _call(self, post: Post, task: Task) -> tuple[Call, Done]:
+    def call(self, post: Post, task: Task) -> tuple[Call, Done]:
         """Notes that `post` gets the task, and makes one attempt of it."""
         self._sequence += 1
         task.sequence = self._sequence
@@ -298,7 +237,7 @@ class Floor:
         return call, partial(self._put, post, task, task.sequence)
 
     def _hand(self, post: Post, task: Task) -> None:
-        post.worker.send(*self._call(post, task))
+        post.worker.send(*self.call(post, task))
         if self.crew.nears_its_end(post):
             self.crew.spare()
 
@@ -316,8 +255,8 @@ class Floor:
             # Two at a time: the pool's thread, woken once, takes both.
             if not 1 <= len(post.in_flight) <= depth // 2 or not _may_queue_behind(post):
                 continue
-            while len(post.in_flight) < depth and not post.is_last and not self._is_full():
-                self._line_up()
+            while len(post.in_flight) < depth and not post.is_last and not self.is_full():
+                self.line_up()
                 task = self.admission.head_within(post.ticket)
                 if task is None:
                     return
@@ -328,13 +267,18 @@ class Floor:
         """How many calls a worker may have at a time."""
         if not self.tasks_are_short:
             return 1
-        return _DEPTH_OF_TINY if self._mean_s <= TINY_S else _DEPTH_OF_SHORT
+        return _DEPTH_OF_TINY if self.mean_s <= TINY_S else _DEPTH_OF_SHORT
 
-    def _is_full(self) -> bool:
-        return self._max_in_flight is not None and self._in_flight() >= self._max_in_flight
+    def is_full(self) -> bool:
+        """Whether as many calls are in flight as may be."""
+        room = self.room_in_flight()
+        return room is not None and room <= 0
 
-    def _in_flight(self) -> int:
-        return sum(len(post.in_flight) for post in self.crew.posts)
+    def room_in_flight(self) -> int | None:
+        """How many more calls may be in flight; `None` where nobody set a limit."""
+        if self._max_in_flight is None:
+            return None
+        return self._max_in_flight - sum(len(post.in_flight) for post in self.crew.posts)
 
     def _make_room(self) -> bool:
         """Ends idle workers that keep memory which the line waits for; whether there were any."""
@@ -348,10 +292,6 @@ class Floor:
 def now() -> float:
     """The clock that workers use as well."""
     return time.monotonic()
-
-
-def _capacity_bytes(post: Post) -> int:
-    return 0 if post.lent is None else post.lent.capacity_bytes
 
 
 def _may_queue_behind(post: Post) -> bool:

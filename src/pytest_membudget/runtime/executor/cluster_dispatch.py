@@ -1,0 +1,97 @@
+"""Gives the workers of a cluster what they may do, as long as there is a cluster."""
+
+from __future__ import annotations
+
+from concurrent.futures import BrokenExecutor
+from typing import TYPE_CHECKING
+
+from pytest_membudget.runtime.executor.crew import Post
+from pytest_membudget.runtime.executor.launcher import CannotStartError
+from pytest_membudget.runtime.executor.placement import TOGETHER, Placement
+from pytest_membudget.runtime.executor.task import Task
+
+if TYPE_CHECKING:
+    from pytest_membudget.runtime.executor.floor import Floor
+
+TOGETHER_S = 0.1
+"""Calls that travel in one message take about so long together: the way there and back takes a few milliseconds."""
+
+AHEAD_S = 0.5
+"""Tasks below this are queued ahead in their worker."""
+
+
+class ClusterDispatch:
+    """The floor's part for a cluster. `most` tasks run at once; as many as there are workers where it is `None`."""
+
+    def __init__(self, floor: Floor, placement: Placement, most: int | None) -> None:
+        self._floor = floor
+        self._crew = floor.crew
+        self._most = most
+        self.placement = placement
+
+    def dispatch(self) -> bool:
+        """Starts everything that may start now; False where the cluster is gone, and its tasks are in the local line."""
+        try:
+            self._crew.claim()
+        except CannotStartError as error:
+            self._floor.fail_everything(BrokenExecutor(str(error)))
+            return True
+        if not self._crew.in_cluster:
+            self._give_back()
+            return False
+        self.placement.look_around()
+        if self.placement.largest_bytes:  # nobody can be told too large before there was a worker
+            self._floor.line_up()
+        for task, oversize in self.placement.stranded():
+            self._floor.refuse(task, oversize)
+        self._hand_out(ahead=False)
+        if self._floor.mean_s <= AHEAD_S:
+            self._hand_out(ahead=True)
+        return True
+
+    def _give_back(self) -> None:
+        for task in reversed(self.placement.tasks()):
+            self.placement.withdraw(task)
+            self._floor.again(task)
+
+    def _hand_out(self, *, ahead: bool) -> None:
+        for post in sorted(self._crew.posts, key=_capacity_bytes):
+            if self._may_have_more(post, ahead=ahead):
+                self._give(post, self.placement.take_for(post, self._together()))
+                self._floor.line_up()
+
+    def _may_have_more(self, post: Post, *, ahead: bool) -> bool:
+        if self._floor.is_full():
+            return False
+        if ahead:
+            few = max(1, self._together() // 2)
+            return 1 <= len(post.in_flight) <= few and not post.in_flight[0].alone
+        return not post.in_flight and (self._most is None or self._crew.busy() < self._most)
+
+    def _together(self) -> int:
+        """How many calls travel in one message."""
+        most = max(1, min(TOGETHER, int(TOGETHER_S / max(self._floor.mean_s, 1e-6))))
+        room = self._floor.room_in_flight()
+        return most if room is None else max(1, min(most, room))
+
+    def _give(self, post: Post, tasks: list[Task]) -> None:
+        if post.lent is None or not tasks:
+            return
+        if not post.in_flight and self._keeps_too_much(post, tasks) and post.lent.renew():
+            self._crew.drop(post)  # the one that comes in its place begins empty
+            for task in reversed(tasks):
+                self._floor.again(task)
+            return
+        begun = [task for task in tasks if task.begin()]
+        if begun:
+            post.lent.send_together([self._floor.call(post, task) for task in begun])
+
+    def _keeps_too_much(self, post: Post, tasks: list[Task]) -> bool:
+        """Whether the tasks fit the worker, but not beside what earlier ones left there."""
+        needed_bytes = max(task.charged_bytes or 0 for task in tasks)
+        capacity_bytes = _capacity_bytes(post)
+        return capacity_bytes - self._crew.excess_bytes(post) < needed_bytes <= capacity_bytes
+
+
+def _capacity_bytes(post: Post) -> int:
+    return 0 if post.lent is None else post.lent.capacity_bytes
