@@ -243,7 +243,7 @@ class Floor:
 
     def _weight(self, task: Task) -> float:
         """Files count one each. Calls far shorter than it takes to start a worker count by their time."""
-        return 1.0 if task.exact or not self.tasks_are_short else self._mean_s / SHORT_S
+        return 1.0 if task.exact or not self.tasks_are_short else self.mean_s / SHORT_S
 
     def _put(self, post: Post, task: Task, sequence: int, reply: Reply) -> None:
         self._report(Replied(post, task, sequence, reply))
