@@ -181,7 +181,7 @@ def test_plain_dask_with_the_same_load(cluster, tmp_path, figure):
     began_s = time.monotonic()
     futures = client.map(take_as_much_as_the_file, [str(path) for path in paths], pure=False)
     with contextlib.suppress(TimeoutError, distributed.TimeoutError):
-        distributed.wait(futures, timeout=90)
+        distributed.wait(futures, timeout=45)
     took_s = time.monotonic() - began_s
     failed = sum(future.status == "error" for future in futures)
     unfinished = sum(future.status not in {"error", "finished"} for future in futures)
