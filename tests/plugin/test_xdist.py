@@ -119,3 +119,23 @@ def test_a_wrong_marker_is_a_usage_error_here_too(pytester):
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*test_it.py::test_job: memory_budget: argument 'peak': '12 parsecs'*"])
     assert not (pytester.path / "ran").exists()
+
+
+@pytest.mark.processes
+def test_auto_follows_the_memory_that_is_available(pytester, monkeypatch):
+    monkeypatch.setenv("PYTEST_XDIST_AUTO_NUM_WORKERS", "3")
+    pytester.makeconftest(
+        """
+        import pytest_membudget.measurement as measurement
+        from pytest_membudget.records.measurement import MemoryLimit, MemoryReading
+
+        limit = MemoryLimit(bytes=1 << 30, source="scripted")
+        measurement.memory_reading = lambda: MemoryReading(limit=limit, available_bytes=1 << 30)
+        """
+    )
+    pytester.makepyfile("def test_free(): pass")
+    arguments = ("-p", "xdist", "-n", "auto")
+    pytester.runpytest_subprocess(*arguments).stdout.fnmatch_lines(["*2/2 workers*"])
+    pytester.runpytest_subprocess(*arguments, "--membudget-default=1 GB").stdout.fnmatch_lines(
+        ["*1/1 worker*"]
+    )
