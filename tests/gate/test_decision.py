@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_membudget.gate import next_step
-from pytest_membudget.gate.decision import direction
+from pytest_membudget.gate.decision import direction, suspicion
 from pytest_membudget.records.report import TestRecord
 from pytest_membudget.units import Tolerance, parse_tolerance
 
@@ -113,4 +113,4 @@ def test_it_always_comes_to_an_end_within_the_samples_allowed(peak, base_samples
     while (found := next_step(against, first, taken, wanted=wanted)) == "rerun":
         taken.append(stream[len(taken)])
     assert len(taken) <= wanted
-    assert found in {"same", direction(peak, first, TEN_PERCENT_AND_ONE)}
+    assert found in {"same", suspicion(against, first, TEN_PERCENT_AND_ONE)}

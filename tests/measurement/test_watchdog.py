@@ -11,7 +11,7 @@ import pytest
 from tree_programs import HOLD, MIB, Holder, hold
 
 from pytest_membudget.errors import WatchdogStop
-from pytest_membudget.measurement import high_water, sampler
+from pytest_membudget.measurement import high_water, sampler, watchdog
 from pytest_membudget.measurement.watchdog import EXIT_STUCK, Watchdog, forget_frames
 
 pytestmark = [
@@ -87,16 +87,28 @@ def test_within_its_limit_a_block_is_left_alone():
     assert (stop, probe.bite) == (None, None)
 
 
-def test_a_runaway_child_is_killed_and_named():
+def let_a_child_run_away():
+    killed = []
+
     def child():
         words = [sys.executable, "-I", "-S", "-c", HOLD, str(80 * MIB)]
         with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
             process.wait()
         killed.append(process)
 
-    killed = []
     probe, stop = guarded(child)
     assert stop is None
+    return probe, killed
+
+
+def test_a_child_killed_just_before_the_end_is_named_all_the_same(monkeypatch):
+    monkeypatch.setattr(watchdog._Listener, "run", lambda listener: None)
+    probe, killed = let_a_child_run_away()
+    assert (probe.bite.kind, probe.bite.pid) == ("child-killed", killed[0].pid)
+
+
+def test_a_runaway_child_is_killed_and_named():
+    probe, killed = let_a_child_run_away()
     assert killed[0].returncode == -signal.SIGKILL
     assert (probe.bite.kind, probe.bite.pid) == ("child-killed", killed[0].pid)
     assert "python" in probe.bite.name

@@ -155,10 +155,14 @@ class GuardedProbe(Probe):
 
     def finish(self, value: Any = None) -> Measurement:
         """Ends both. A stop that was raised too late to interrupt the block is taken back."""
-        if self._listener is not None:
-            self.bite = self._listener.stop()
-            self._listener = None
-        return super().finish(value)
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.stop()
+        measurement = super().finish(value)
+        if listener is not None:
+            # The helper speaks of a child that it killed before it answers the end of the measurement.
+            self.bite = listener.heard()
+        return measurement
 
 
 class _Listener(threading.Thread):
@@ -178,39 +182,46 @@ class _Listener(threading.Thread):
         self._bite: Bite | None = None
         self._buffer = b""
 
-    def stop(self) -> Bite | None:
+    def stop(self) -> None:
         """Ends the watch; no exception is raised after this returns."""
         with self._lock:
             self._done.set()
             _take_back(self._target)
         self.join(timeout=2 * POLL_S)
+
+    def heard(self) -> Bite | None:
+        """What was done, after everything that the helper has said of it."""
+        while self._helper is not None and self._hear(self._helper.events, 0.0):
+            pass
         return self._bite
 
     def run(self) -> None:
         """Until the block ends."""
         while not self._done.is_set():
             if self._helper is not None:
-                self._hear(self._helper.events)
+                self._hear(self._helper.events, POLL_S)
             else:
                 self._look()
             if self._raised_s is not None and time.monotonic() - self._raised_s > self._dog.grace_s:
                 self._end_process()
 
-    def _hear(self, events: int) -> None:
+    def _hear(self, events: int, patience_s: float) -> bool:
+        """Takes in what the helper says within that time; whether it said anything."""
         try:
-            readable = bool(select.select([events], [], [], POLL_S)[0])
+            readable = bool(select.select([events], [], [], patience_s)[0])
             received = os.read(events, 65536) if readable else b"-"
         except (OSError, ValueError):
             received = b""
         if not received:  # the helper is gone; from now on this thread looks for itself
             self._helper = None
         if received in {b"", b"-"}:
-            return
+            return False
         *lines, self._buffer = (self._buffer + received).split(b"\n")
         for line in lines:
             facts = json.loads(line)
             if facts["id"] == self._key:
                 self._act(facts, "helper")
+        return True
 
     def _look(self) -> None:
         self._done.wait(INSIDE_POLL_S)
@@ -241,8 +252,8 @@ class _Listener(threading.Thread):
             source=source,
         )
         with self._lock:
-            if self._done.is_set():
-                return
+            if self._done.is_set() and not child:
+                return  # too late to stop anything
             self._bite = bite if self._bite is None or not child else self._bite
             _logger.error("%s", bite)
             if not child and self._raised_s is None:
