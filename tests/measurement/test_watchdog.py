@@ -101,8 +101,12 @@ def let_a_child_run_away():
     return probe, killed
 
 
+def hears_nothing(listener):
+    """Stands for a thread that had no turn before the block ended."""
+
+
 def test_a_child_killed_just_before_the_end_is_named_all_the_same(monkeypatch):
-    monkeypatch.setattr(watchdog._Listener, "run", lambda listener: None)
+    monkeypatch.setattr(watchdog._Listener, "run", hears_nothing)
     probe, killed = let_a_child_run_away()
     assert (probe.bite.kind, probe.bite.pid) == ("child-killed", killed[0].pid)
 
