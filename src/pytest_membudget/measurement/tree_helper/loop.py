@@ -1,6 +1,7 @@
 """The helper's loop: commands in, rounds of readings as often as they are worth, answers out.
 
 A round takes place every 10 ms at rest and every 2 ms after a change, slowly back; never more often than its cost allows.
+While the root is alone new processes are looked for every 10 ms, and the root is read every 50 ms.
 Proportional sizes are read only when they could raise a proven figure, from an account that fills at a fixed rate.
 """
 
@@ -22,6 +23,7 @@ from .watch import Watch
 REST_S = 0.010
 QUICK_S = 0.002
 SLOWER = 1.15
+ALONE_S = 0.05
 IDLE_S = 1.0
 ROUND_SHARE = 0.035
 PROPORTIONAL_SHARE = 0.04
@@ -53,7 +55,7 @@ class Loop:
         self._huge_pages = huge_pages()
         self._account_s = PROPORTIONAL_ACCOUNT_S
         self._account_at_s = time.monotonic()
-        self._patient_until_s = 0.0
+        self._patient_until_s = self._read_s = 0.0
         self._asked: object = None
         self._readings: list[Reading] = []
         self._mappings: list[dict[bytes, tuple[int, int]]] = []
@@ -134,6 +136,9 @@ class Loop:
         self._alive = False
 
     def _paced_round(self) -> None:
+        if self._may_rest():
+            self._next_s = time.monotonic() + self._rest_s
+            return
         began_s = time.thread_time()
         changed = self._round()
         cost_s = time.thread_time() - began_s
@@ -141,6 +146,12 @@ class Loop:
         quick_s = min(QUICK_S, self._rest_s)
         self._interval_s = quick_s if changed else min(self._rest_s, self._interval_s * SLOWER)
         self._next_s = time.monotonic() + max(self._interval_s, cost_s / ROUND_SHARE)
+
+    def _may_rest(self) -> bool:
+        """A root alone has the kernel's own mark: all there is to do is to notice the first child."""
+        if len(self._members.processes) > 1 or self._orders or self._rest_s != REST_S:
+            return False
+        return not self._members.refresh() and time.monotonic() - self._read_s < ALONE_S
 
     def _restart(self) -> None:
         """Two rounds after a pause: the first one only tells where the second starts from."""
@@ -157,7 +168,7 @@ class Loop:
             self._alive = False
             return False
         before = {reading.pid: reading for reading in self._readings}
-        changed |= any(
+        changed |= len(readings) != len(before) or any(
             reading.pid not in before or abs(reading.anon - before[reading.pid].anon) > CHANGE_BYTES
             for reading in readings
         )
@@ -171,7 +182,7 @@ class Loop:
         )
         self._huge_pages = pages
         self._readings = readings
-        now_s = time.monotonic()
+        self._read_s = now_s = time.monotonic()
         for key, session in self._sessions.items():
             session.update(now_s, self._interval, readings)
             if key in self._orders:
