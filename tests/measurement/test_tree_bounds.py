@@ -7,7 +7,8 @@ from fractions import Fraction
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_membudget.measurement.tree_helper.bounds import PAGE, Bounds, Proportional, Reading
+from pytest_membudget.measurement.tree_helper.bounds import PAGE, Bounds
+from pytest_membudget.measurement.tree_helper.figures import Proportional, Reading
 from pytest_membudget.measurement.tree_helper.sessions import LONGEST_TIMELINE, Session, Timeline
 
 ROOT = 1

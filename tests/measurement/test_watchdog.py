@@ -12,7 +12,8 @@ from tree_programs import HOLD, MIB, Holder, hold
 
 from pytest_membudget.errors import WatchdogStop
 from pytest_membudget.measurement import high_water, sampler, watchdog
-from pytest_membudget.measurement.watchdog import EXIT_STUCK, Watchdog, forget_frames
+from pytest_membudget.measurement.interruption import forget_frames
+from pytest_membudget.measurement.watchdog import EXIT_STUCK, Watchdog
 
 pytestmark = [
     pytest.mark.kernel,

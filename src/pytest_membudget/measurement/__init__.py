@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pytest_membudget.measurement.high_water import reset_high_water_mark as reset_high_water_mark
     from pytest_membudget.measurement.high_water import resident_bytes as resident_bytes
     from pytest_membudget.measurement.high_water import tree_resident_bytes as tree_resident_bytes
+    from pytest_membudget.measurement.interruption import forget_frames as forget_frames
     from pytest_membudget.measurement.isolated import measure_isolated as measure_isolated
     from pytest_membudget.measurement.limit import memory_limit as memory_limit
     from pytest_membudget.measurement.limit import memory_reading as memory_reading
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from pytest_membudget.measurement.sampler import close_sampler as close_sampler
     from pytest_membudget.measurement.watchdog import Bite as Bite
     from pytest_membudget.measurement.watchdog import Watchdog as Watchdog
-    from pytest_membudget.measurement.watchdog import forget_frames as forget_frames
 
 _MODULE_OF = {
     "Bite": "watchdog",
@@ -52,7 +52,7 @@ _MODULE_OF = {
     "close_sampler": "sampler",
     "doctor": "diagnosis",
     "environment": "fingerprint",
-    "forget_frames": "watchdog",
+    "forget_frames": "interruption",
     "high_water_bytes": "high_water",
     "measure": "probe",
     "measure_command": "command",

@@ -53,7 +53,8 @@ def own_without_reset(start: tuple[int, int], end: tuple[int, int]) -> Own:
         return Own(mark_before, mark_after, mark_after, mark_before + mark_after, readable=False)
     if mark_after > mark_before:
         return Own(start_bytes, mark_after, end_bytes)
-    return Own(start_bytes, max(start_bytes, end_bytes), end_bytes, mark_after)
+    # A mark that fell was reset by somebody else meanwhile.
+    return Own(start_bytes, max(start_bytes, end_bytes), end_bytes, max(mark_before, mark_after))
 
 
 class Tree(NamedTuple):

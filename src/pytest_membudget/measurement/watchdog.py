@@ -15,7 +15,7 @@ The helper process watches (`tree_helper.watch`), because it is not stopped by C
 
 1. A child that holds most of what was taken is killed at once, and named.
 2. Otherwise this process is the runaway: a thread here gets the message, dumps all stacks and raises `WatchdogStop` in the
-   thread that began the measurement. `except Exception` does not catch it. `forget_frames` then clears the frames that
+   thread that began the measurement. `except Exception` does not catch it. `interruption.forget_frames` then clears the frames that
    hold the memory.
 3. When the block has not ended `grace_s` later (it is inside a C call, say), `on_stuck` is called from that thread, where
    it can run; and the helper, for the case that it cannot, runs the command `last_words` with the facts as JSON on its
@@ -29,24 +29,18 @@ neither interrupt nor end a C call that holds the lock, and `Bite.source` says s
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import logging
 import os
 import select
-import signal
-import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Sequence
-from types import FrameType, TracebackType
 from typing import Any, Literal
 
 import msgspec
 
-from pytest_membudget.errors import WatchdogStop
-from pytest_membudget.measurement import high_water, sampler
+from pytest_membudget.measurement import high_water, interruption, sampler
 from pytest_membudget.measurement.probe import Probe
 from pytest_membudget.records.measurement import Measurement
 from pytest_membudget.units import format_size
@@ -149,7 +143,7 @@ class GuardedProbe(Probe):
         """Starts the measurement and the watch over it."""
         super().begin()
         if self._watched:
-            _prepare_interruption()
+            interruption.prepare()
             self._listener = _Listener(self, self._dog, self._limit_bytes)
             self._listener.start()
 
@@ -186,7 +180,7 @@ class _Listener(threading.Thread):
         """Ends the watch; no exception is raised after this returns."""
         with self._lock:
             self._done.set()
-            _take_back(self._target)
+            interruption.take_back(self._target)
         self.join(timeout=2 * POLL_S)
 
     def heard(self) -> Bite | None:
@@ -248,7 +242,7 @@ class _Listener(threading.Thread):
             limit_bytes=limit or 0,
             pid=facts["pid"],
             name=facts.get("name", ""),
-            stack=_stacks(),
+            stack=interruption.stacks(),
             source=source,
         )
         with self._lock:
@@ -258,7 +252,7 @@ class _Listener(threading.Thread):
             _logger.error("%s", bite)
             if not child and self._raised_s is None:
                 self._raised_s = time.monotonic()
-                _raise_in(self._target)
+                interruption.raise_in(self._target)
 
     def _end_process(self) -> None:
         with self._lock:
@@ -278,69 +272,3 @@ class _Listener(threading.Thread):
 
 EXIT_STUCK = 70
 """The exit code of a process that the watchdog ended because a block would not (EX_SOFTWARE)."""
-
-
-def forget_frames(trace: TracebackType | None) -> None:
-    """Clears the local variables of every frame of a traceback, so that what they hold is freed now.
-
-    After a `WatchdogStop` or a `MemoryError` the traceback keeps the memory alive that the test was stopped for.
-    """
-    while trace is not None:
-        with contextlib.suppress(RuntimeError):  # a frame that still runs keeps what it needs
-            trace.tb_frame.clear()
-        trace = trace.tb_next
-
-
-def _prepare_interruption() -> None:
-    """Takes a real-time signal that nobody uses, once: unlike an asynchronous exception it interrupts a sleep."""
-    if _interruption.signal is not None or not hasattr(signal, "SIGRTMAX"):
-        return
-    if threading.current_thread() is not threading.main_thread():
-        return
-    number = signal.SIGRTMAX - 5
-    if signal.getsignal(number) is signal.SIG_DFL:
-        signal.signal(number, _interruption.handle)
-        _interruption.signal = number
-
-
-class _Interruption:
-    """Whether the main thread is to be stopped when the signal reaches it, and which signal that is."""
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-        self.armed = False
-
-    def handle(self, number: int, frame: FrameType | None) -> None:
-        """The handler stays for good: a signal that comes too late finds nothing to do."""
-        if self.armed:
-            self.armed = False
-            raise WatchdogStop("the watchdog stopped this block: it took more memory than it may")
-
-
-_interruption = _Interruption()
-
-
-def _raise_in(thread: int) -> None:
-    """Raises `WatchdogStop` in a thread, at its next bytecode."""
-    if thread == threading.main_thread().ident and _interruption.signal is not None:
-        _interruption.armed = True
-        signal.pthread_kill(thread, _interruption.signal)
-    else:
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(WatchdogStop))
-
-
-def _take_back(thread: int) -> None:
-    if thread == threading.main_thread().ident and _interruption.signal is not None:
-        _interruption.armed = False
-    else:
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), None)
-
-
-def _stacks() -> str:
-    """What every thread was doing, as text."""
-    names = {thread.ident: thread.name for thread in threading.enumerate()}
-    parts = []
-    for ident, frame in sys._current_frames().items():  # noqa: SLF001 - the documented way to all stacks
-        if ident != threading.get_ident():
-            parts.append(f"Thread {names.get(ident, ident)}:\n{''.join(traceback.format_stack(frame))}")
-    return "\n".join(parts)

@@ -4,7 +4,7 @@ It runs under `python -I -S`, knows nothing of the rest of the package, and is s
 inside the measured process would starve while C code holds the interpreter's lock; a process does not.
 
 1. `members` finds who belongs to the tree,
-2. `readings` reads each of them from /proc,
+2. `table` reads each of them from /proc (`readings`),
 3. `bounds` turns two consecutive rounds of readings into an interval for the memory of the whole tree,
 4. `sessions` keeps the peak, the timeline and the shares of each open measurement, and
 5. `loop` does all that as often as it is worth its cost, and answers.

@@ -14,10 +14,12 @@ import select
 import time
 from typing import Any
 
-from .bounds import Bounds, Interval, Proportional, Reading
+from .bounds import Bounds
+from .figures import Interval, Proportional, Reading
 from .members import Members
-from .readings import Devices, Process, huge_pages, mapped_limit, shared_outside
+from .readings import huge_pages, shared_outside
 from .sessions import Session
+from .table import Table
 from .watch import Watch
 
 REST_S = 0.010
@@ -32,7 +34,6 @@ CHANGE_BYTES = 64 * 1024
 GAP_BYTES = 512 * 1024
 FILE_GAP_BYTES = 8 * 1024 * 1024
 PATIENCE_S = 0.25
-BORROWER_FAULTS = 64
 
 
 class Loop:
@@ -42,13 +43,12 @@ class Loop:
         self._commands = commands
         self._answers = answers
         self._members = Members(root, os.getpid(), os.getppid())
-        self._devices = Devices(root)
+        self._table = Table(self._members)
         self._shared_outside = shared_outside(root)
         self._bounds = Bounds(shared_outside=self._shared_outside)
         self._watch = Watch(events)
         self._sessions: dict[int, Session] = {}
         self._orders: dict[int, dict[str, Any]] = {}
-        self._names: dict[int, str] = {}
         self._buffer = b""
         self._interval_s = self._rest_s = REST_S
         self._next_s = time.monotonic()
@@ -58,9 +58,6 @@ class Loop:
         self._patient_until_s = self._read_s = 0.0
         self._asked: object = None
         self._readings: list[Reading] = []
-        self._mappings: list[dict[bytes, tuple[int, int]]] = []
-        self._mappings_key: list[int] = []
-        self._limits = (0, 0)
         self._interval: Interval | None = None
         self._alive = True
 
@@ -125,7 +122,7 @@ class Loop:
             self._round()
             self._look_closer(force=True)
             summary = session.summary()
-            summary["names"] = {pid: self._names.get(pid, "") for pid in session.seen}
+            summary["names"] = {pid: self._table.names.get(pid, "") for pid in session.seen}
             summary["members"] = self._count()
             summary["interval_s"] = self._rest_s
             self._answer(summary)
@@ -163,7 +160,7 @@ class Loop:
     def _round(self, proportional: Proportional | None = None) -> bool:
         """Reads everybody once and tells every session; whether anything changed."""
         changed = self._members.refresh()
-        readings, file_limit, shmem_limit = self._read()
+        readings, file_limit, shmem_limit = self._table.read()
         if not readings or readings[0].pid != self._members.root:
             self._alive = False
             return False
@@ -193,48 +190,9 @@ class Loop:
                     at_s=now_s,
                     interval=self._interval,
                     readings=readings,
-                    names=self._names,
+                    names=self._table.names,
                 )
         return changed
-
-    def _read(self) -> tuple[list[Reading], int | None, int | None]:
-        readings: list[Reading] = []
-        mappings: list[dict[bytes, tuple[int, int]]] = []
-        since = 0
-        for pid, process in list(self._members.processes.items()):
-            try:
-                reading = process.read()
-                if len(self._members.processes) > 1:
-                    mappings.append(process.mappings(reading.file + reading.shmem))
-                    since += process.mapped_since
-            except OSError:
-                self._members.drop(pid)
-                continue
-            if self._borrows(process, reading):
-                reading.anon = reading.file = reading.shmem = 0
-            self._names[pid] = process.name
-            readings.append(reading)
-        if len(mappings) < 2:
-            return readings, None, None
-        file_limit, shmem_limit = self._mapped_limits(mappings)
-        return readings, file_limit + since, shmem_limit + since
-
-    def _borrows(self, process: Process, reading: Reading) -> bool:
-        """Until it calls exec, a child of vfork or posix_spawn runs in its parent's memory."""
-        parent = self._members.processes.get(process.parent)
-        return parent is not None and parent.statm == process.statm and reading.faults < BORROWER_FAULTS
-
-    def _mapped_limits(self, mappings: list[dict[bytes, tuple[int, int]]]) -> tuple[int, int]:
-        """Of file pages and of shared memory; computed anew only when somebody's mappings were looked up again."""
-        key = [id(mapping) for mapping in mappings]
-        if key != self._mappings_key:
-            self._mappings_key = key
-            self._mappings = mappings  # kept alive, so that no other comes to have the same id
-            self._limits = (
-                mapped_limit(mappings, without=self._devices.memory),
-                mapped_limit(mappings, without=self._devices.files),
-            )
-        return self._limits
 
     def _look_closer(self, *, force: bool = False) -> None:
         """Reads proportional sizes where they could raise a proven figure and the account allows it."""

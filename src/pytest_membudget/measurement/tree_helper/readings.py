@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-from .bounds import PAGE, Reading
+from .bounds import PAGE
+from .figures import Reading
 
 SPLIT_STEP_BYTES = 256 * 1024
 """Shared pages are split into files and shared memory again when they have changed by this much."""

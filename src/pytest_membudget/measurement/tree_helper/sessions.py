@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .bounds import Interval, Reading
+from .figures import Interval, Reading
 
 LONGEST_TIMELINE = 64
 WORTHWHILE_BYTES = 1024 * 1024

@@ -9,7 +9,7 @@ import signal
 import subprocess
 from typing import Any
 
-from .bounds import Interval, Reading
+from .figures import Interval, Reading
 from .sessions import Session
 
 LAST_WORDS_S = 20.0

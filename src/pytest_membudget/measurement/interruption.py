@@ -1,0 +1,80 @@
+"""Stopping a thread at its next bytecode, what all threads were doing then, and freeing what the stopped one held."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import signal
+import sys
+import threading
+import traceback
+from types import FrameType, TracebackType
+
+from pytest_membudget.errors import WatchdogStop
+
+
+def forget_frames(trace: TracebackType | None) -> None:
+    """Clears the local variables of every frame of a traceback, so that what they hold is freed now.
+
+    After a `WatchdogStop` or a `MemoryError` the traceback keeps the memory alive that the test was stopped for.
+    """
+    while trace is not None:
+        with contextlib.suppress(RuntimeError):  # a frame that still runs keeps what it needs
+            trace.tb_frame.clear()
+        trace = trace.tb_next
+
+
+def prepare() -> None:
+    """Takes a real-time signal that nobody uses, once: unlike an asynchronous exception it interrupts a sleep."""
+    if _interruption.signal is not None or not hasattr(signal, "SIGRTMAX"):
+        return
+    if threading.current_thread() is not threading.main_thread():
+        return
+    number = signal.SIGRTMAX - 5
+    if signal.getsignal(number) is signal.SIG_DFL:
+        signal.signal(number, _interruption.handle)
+        _interruption.signal = number
+
+
+class _Interruption:
+    """Whether the main thread is to be stopped when the signal reaches it, and which signal that is."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self.armed = False
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """The handler stays for good: a signal that comes too late finds nothing to do."""
+        if self.armed:
+            self.armed = False
+            raise WatchdogStop("the watchdog stopped this block: it took more memory than it may")
+
+
+_interruption = _Interruption()
+
+
+def raise_in(thread: int) -> None:
+    """Raises `WatchdogStop` in a thread, at its next bytecode."""
+    if thread == threading.main_thread().ident and _interruption.signal is not None:
+        _interruption.armed = True
+        signal.pthread_kill(thread, _interruption.signal)
+    else:
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(WatchdogStop))
+
+
+def take_back(thread: int) -> None:
+    """Forgets a stop that the thread has not noticed yet."""
+    if thread == threading.main_thread().ident and _interruption.signal is not None:
+        _interruption.armed = False
+    else:
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), None)
+
+
+def stacks() -> str:
+    """What every thread was doing, as text."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    parts = []
+    for ident, frame in sys._current_frames().items():  # noqa: SLF001 - the documented way to all stacks
+        if ident != threading.get_ident():
+            parts.append(f"Thread {names.get(ident, ident)}:\n{''.join(traceback.format_stack(frame))}")
+    return "\n".join(parts)

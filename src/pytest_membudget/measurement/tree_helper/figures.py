@@ -1,0 +1,106 @@
+"""What the helper reads of one process, and what follows for the whole tree. All figures are bytes."""
+
+from __future__ import annotations
+
+
+class Reading:
+    """One process in one round. `faults` are pages it faulted in so far, `reaped_faults` those of its dead children."""
+
+    __slots__ = ("anon", "family", "faults", "file", "mark", "pid", "reaped_faults", "shmem")
+
+    def __init__(
+        self,
+        pid: int,
+        anon: int,
+        *,
+        file: int = 0,
+        shmem: int = 0,
+        faults: int = 0,
+        reaped_faults: int = 0,
+        family: object = None,
+        mark: int | None = None,
+    ) -> None:
+        self.pid = pid
+        self.anon = anon
+        self.file = file
+        self.shmem = shmem
+        self.faults = faults
+        self.reaped_faults = reaped_faults
+        self.family = pid if family is None else family
+        self.mark = mark  # its own high-water mark, shared pages included, where that was read
+
+    @property
+    def resident(self) -> int:
+        """All that the process maps, shared pages included."""
+        return self.anon + self.file + self.shmem
+
+
+class Proportional:
+    """What a closer look between the round before and this one found, by process.
+
+    `correction` is the proportional less the resident size of anonymous memory, never above zero: what a sum of
+    resident sizes counts too often. `shmem` and `file` are proportional sizes, `private` is nobody else's.
+    """
+
+    __slots__ = ("correction", "file", "private", "shmem")
+
+    def __init__(
+        self,
+        correction: dict[int, int],
+        shmem: dict[int, int] | None = None,
+        file: dict[int, int] | None = None,
+        private: dict[int, int] | None = None,
+    ) -> None:
+        self.correction = correction
+        self.shmem = shmem or {}
+        self.file = file or {}
+        self.private = private or {}
+
+
+class Span:
+    """At least `low` at one instant, at most `high` now, at most `peak` at any moment since the round before."""
+
+    __slots__ = ("high", "low", "peak")
+
+    def __init__(self, low: int, high: int, peak: int) -> None:
+        self.high = high
+        self.low = min(low, max(high, peak))
+        self.peak = max(high, peak)
+
+    def __add__(self, other: Span) -> Span:
+        return Span(self.low + other.low, self.high + other.high, self.peak + other.peak)
+
+
+class Interval:
+    """The tree in one round: what its processes hold, the file pages they map, and what is known of each of them."""
+
+    __slots__ = ("alone", "file", "file_added", "held", "leaving", "missed", "moving")
+
+    def __init__(
+        self,
+        held: Span,
+        file: Span,
+        *,
+        file_added: int,
+        alone: bool,
+        missed: int,
+        moving: int,
+        leaving: dict[int, tuple[int, int]],
+    ) -> None:
+        self.held = held
+        self.file = file
+        self.file_added = file_added  # all file pages that anybody has added since the first round
+        self.alone = alone  # one process, and no trace of another since the round before
+        self.missed = missed  # faulted in by processes that ended before they could be read
+        self.moving = moving  # faulted in by everybody since the round before
+        self.leaving = leaving  # by process: what the tree loses when it ends, at least and at most
+
+    @property
+    def low(self) -> int:
+        """The whole tree's lower figure."""
+        return self.held.low + self.file.low
+
+    @property
+    def high(self) -> int:
+        """The whole tree's upper figure at this moment."""
+        return self.held.high + self.file.high
