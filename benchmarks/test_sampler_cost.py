@@ -80,25 +80,26 @@ def test_an_empty_block(benchmark, figure):
 
 
 def churn():
-    for _ in range(40):
+    for _ in range(15):
         kept = [bytes(1000) for _ in range(20_000)]
         del kept
 
 
 def timed(measured):
+    """Processor seconds: what others do on the machine is not in them."""
     gc.collect()
-    began_s = time.perf_counter()
+    began_s = time.process_time()
     if measured:
         with measuring():
             churn()
     else:
         churn()
-    return time.perf_counter() - began_s
+    return time.process_time() - began_s
 
 
 def test_a_block_that_does_nothing_but_allocate(figure):
     timed(True)
-    pairs = [(timed(False), timed(True)) for _ in range(15)]
+    pairs = [(timed(False), timed(True)) for _ in range(25)]
     added = statistics.median(watched / bare for bare, watched in pairs) - 1
     figure("an allocation-heavy block takes longer by", f"{added:.1%}", "at most 1%")
-    assert added <= 0.03  # what a pair of runs differs by on a machine at rest is added to the 1%
+    assert added <= 0.01

@@ -1,7 +1,7 @@
 """The helper's loop: commands in, rounds of readings as often as they are worth, answers out.
 
 A round takes place every 10 ms at rest and every 2 ms after a change, slowly back; never more often than its cost allows.
-While the root is alone new processes are looked for every 10 ms, and the root is read every 50 ms.
+While the root is alone new processes are looked for every 10 ms, and the root is read every 100 ms.
 Proportional sizes are read only when they could raise a proven figure, from an account that fills at a fixed rate.
 """
 
@@ -25,7 +25,7 @@ from .watch import Watch
 REST_S = 0.010
 QUICK_S = 0.002
 SLOWER = 1.15
-ALONE_S = 0.05
+ALONE_S = 0.1
 IDLE_S = 1.0
 ROUND_SHARE = 0.035
 PROPORTIONAL_SHARE = 0.04
