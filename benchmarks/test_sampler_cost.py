@@ -2,7 +2,6 @@
 
 import gc
 import os
-import statistics
 import subprocess
 import sys
 import time
@@ -100,6 +99,7 @@ def timed(measured):
 def test_a_block_that_does_nothing_but_allocate(figure):
     timed(True)
     pairs = [(timed(False), timed(True)) for _ in range(25)]
-    added = statistics.median(watched / bare for bare, watched in pairs) - 1
+    bare, watched = (min(times) for times in zip(*pairs, strict=True))
+    added = watched / bare - 1
     figure("an allocation-heavy block takes longer by", f"{added:.1%}", "at most 1%")
     assert added <= 0.01

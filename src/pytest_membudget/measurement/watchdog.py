@@ -175,18 +175,22 @@ class _Listener(threading.Thread):
         self._raised_s: float | None = None
         self._bite: Bite | None = None
         self._buffer = b""
+        self._wake = os.pipe()
 
     def stop(self) -> None:
         """Ends the watch; no exception is raised after this returns."""
         with self._lock:
             self._done.set()
             interruption.take_back(self._target)
-        self.join(timeout=2 * POLL_S)
+        os.write(self._wake[1], b"w")
+        self.join()
 
     def heard(self) -> Bite | None:
-        """What was done, after everything that the helper has said of it."""
+        """What was done, after everything that the helper has said of it; the last call."""
         while self._helper is not None and self._hear(self._helper.events, 0.0):
             pass
+        for descriptor in self._wake:
+            os.close(descriptor)
         return self._bite
 
     def run(self) -> None:
@@ -202,7 +206,10 @@ class _Listener(threading.Thread):
     def _hear(self, events: int, patience_s: float) -> bool:
         """Takes in what the helper says within that time; whether it said anything."""
         try:
-            readable = bool(select.select([events], [], [], patience_s)[0])
+            poll = select.poll()  # unlike select, at home with any number of descriptors
+            for descriptor in (events, self._wake[0]):
+                poll.register(descriptor, select.POLLIN)
+            readable = events in dict(poll.poll(patience_s * 1000))
             received = os.read(events, 65536) if readable else b"-"
         except (OSError, ValueError):
             received = b""

@@ -54,9 +54,10 @@ class Watch:
         )
         if largest and sum(grown.values()) > own:
             session.runaway = True
+            # Said before it is done: whoever sees the child's end finds the reason waiting.
+            self._tell("child", key, session, interval, pid=largest.pid, name=names.get(largest.pid, ""))
             with contextlib.suppress(OSError):
                 os.kill(largest.pid, signal.SIGKILL)
-            self._tell("child", key, session, interval, pid=largest.pid, name=names.get(largest.pid, ""))
         else:
             session.runaway = False
             self._tell("over", key, session, interval, pid=session.root)
