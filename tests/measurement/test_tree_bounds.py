@@ -192,6 +192,13 @@ def test_a_child_that_nobody_saw_is_in_the_upper_figure():
     assert (found.held.low, found.held.peak) == (MIB, MIB + 1000 * PAGE)
 
 
+def test_a_child_that_was_reaped_between_two_reads_of_one_round_is_not_counted_twice():
+    child = Reading(2, 1000 * PAGE, faults=1000)
+    both, gone = [Reading(1, MIB), child], [Reading(1, MIB)]
+    found = rounds(both, both, gone, [Reading(1, MIB, reaped_faults=1010)])
+    assert found.held.peak == MIB + 10 * PAGE
+
+
 def test_shared_memory_that_everybody_maps_is_limited_by_its_own_size():
     before = [Reading(1, 0, shmem=150 * MIB), Reading(2, 0), Reading(3, 0)]
     after = [Reading(pid, 0, shmem=150 * MIB, faults=150 * MIB // PAGE) for pid in (1, 2, 3)]

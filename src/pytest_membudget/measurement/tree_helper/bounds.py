@@ -44,6 +44,7 @@ class Bounds:
         self._shmem = _Mapped("shmem")
         self._file = _Mapped("file")
         self._private: dict[int, int] = {}
+        self._credit = 0
 
     def update(
         self,
@@ -63,7 +64,8 @@ class Bounds:
             file_limit: the most file pages that all processes together can have mapped.
             shmem_limit: likewise for shared memory.
         """
-        change = _Change(self._before, readings, huge_pages)
+        change = _Change(self._before, readings, huge_pages, self._credit)
+        self._credit = change.credit
         if proportional and (change.born or change.ended or change.unseen):
             proportional = None
         anon = self._families.update(change, proportional)
@@ -95,7 +97,9 @@ class Bounds:
 class _Change:
     """What happened between two rounds. A process that has called exec counts as ended and born."""
 
-    def __init__(self, before: dict[int, Reading], now: list[Reading], huge_pages: int) -> None:
+    def __init__(
+        self, before: dict[int, Reading], now: list[Reading], huge_pages: int, credit: int = 0
+    ) -> None:
         self.before = before
         self.now = now
         same = {r.pid for r in now if r.pid in before and before[r.pid].family == r.family}
@@ -108,7 +112,8 @@ class _Change:
             faults = max(0, reading.faults - (earlier.faults if earlier else 0))
             self.growth[reading.pid] = faulted = _faulted(faults, huge_pages)
             self.anon_growth[reading.pid] = _anonymous(faulted, reading, earlier)
-        self.unseen = self._unseen(huge_pages)
+        self.credit = 0
+        self.unseen = self._unseen(huge_pages, credit)
 
     def lonely(self) -> bool:
         """One process only, and no trace of another since the round before; those that have ended hold nothing."""
@@ -117,10 +122,12 @@ class _Change:
         others = any(r.resident or self.growth[r.pid] or self.before[r.pid].resident for r in self.now[1:])
         return not others
 
-    def _unseen(self, huge_pages: int) -> int:
+    def _unseen(self, huge_pages: int, credit: int) -> int:
         """What processes that died since the round before, seen or not, may have faulted in after their last reading.
 
-        Faults of a reaped child go to its parent's account, so that those of the whole tree are never lost.
+        Faults of a reaped child go to its parent's account, so that those of the whole tree are never lost. A parent is
+        read before its children: one that was reaped in between is gone in this round, and on the account in the next.
+        Until then its faults are the credit.
         """
         living = {reading.pid for reading in self.now}
         known = sum(r.faults + r.reaped_faults for pid, r in self.before.items() if pid not in living)
@@ -128,7 +135,8 @@ class _Change:
         for reading in self.now:
             earlier = self.before.get(reading.pid)
             reaped += max(0, reading.reaped_faults - (earlier.reaped_faults if earlier else 0))
-        return _faulted(max(0, reaped - known), huge_pages)
+        self.credit = max(0, known - reaped)
+        return _faulted(max(0, reaped - known - credit), huge_pages)
 
 
 class _Families:
