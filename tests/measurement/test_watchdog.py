@@ -67,12 +67,25 @@ def test_except_exception_does_not_swallow_the_stop():
     assert guarded(stubborn)[1] is not None
 
 
-def test_a_sleeping_block_is_woken():
-    def hoard_and_sleep():
-        block = hold(100 * MIB)
-        time.sleep(600)
-        block.close()
+def hoard_and_sleep():
+    block = hold(100 * MIB)
+    time.sleep(600)
+    block.close()
 
+
+def test_a_sleeping_block_is_woken():
+    assert guarded(hoard_and_sleep)[1] is not None
+
+
+def test_a_signal_that_is_lost_just_before_a_sleep_is_sent_again(monkeypatch):
+    send, sent = signal.pthread_kill, []
+
+    def lose_the_first(thread, number):
+        sent.append(number)
+        if len(sent) > 1:
+            send(thread, number)
+
+    monkeypatch.setattr(signal, "pthread_kill", lose_the_first)
     assert guarded(hoard_and_sleep)[1] is not None
 
 

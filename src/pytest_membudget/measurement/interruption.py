@@ -62,6 +62,12 @@ def raise_in(thread: int) -> None:
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(WatchdogStop))
 
 
+def remind(thread: int) -> None:
+    """Sends the signal again until it was heard: one that comes just before a blocking call does not wake it."""
+    if _interruption.armed and _interruption.signal is not None and thread == threading.main_thread().ident:
+        signal.pthread_kill(thread, _interruption.signal)
+
+
 def take_back(thread: int) -> None:
     """Forgets a stop that the thread has not noticed yet."""
     if thread == threading.main_thread().ident and _interruption.signal is not None:

@@ -200,6 +200,9 @@ class _Listener(threading.Thread):
                 self._hear(self._helper.events, POLL_S)
             else:
                 self._look()
+            with self._lock:
+                if not self._done.is_set():
+                    interruption.remind(self._target)
             if self._raised_s is not None and time.monotonic() - self._raised_s > self._dog.grace_s:
                 self._end_process()
 
