@@ -79,6 +79,10 @@ def high_water_and_resident_bytes() -> tuple[int, int]:
 
 def resident_bytes(pid: int | None = None) -> int:
     """What is resident now, in bytes; zero for a process that is gone, and where no figure can be had."""
+    if sys.platform == "darwin":
+        from pytest_membudget.measurement.footprint import footprint
+
+        return footprint(pid).now_bytes
     if sys.platform != "linux":
         return _psutil_resident_bytes(pid)
     try:
@@ -134,15 +138,18 @@ def _field_bytes(status: bytes, field: bytes) -> int:
 
 
 def _life_peak_bytes() -> int:
-    """The mark of the whole life of the process: `ru_maxrss`, on Windows the peak working set."""
+    """The mark of the whole life: `ru_maxrss`, on macOS of the footprint, on Windows of the working set."""
     if sys.platform == "win32":
         import psutil
 
         return int(psutil.Process().memory_info().peak_wset)
+    if sys.platform == "darwin":
+        from pytest_membudget.measurement.footprint import footprint
+
+        return footprint().life_peak_bytes
     import resource
 
-    scale = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _psutil_resident_bytes(pid: int | None) -> int:
