@@ -9,6 +9,8 @@ BENCH_READY := $(BENCH_VENV)/.ready
 # The first interpreter that really starts and is new enough.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
+# Without bytecode files each of the many interpreters that tests start compiles everything it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test test-all lint bench docs clean
 
