@@ -98,8 +98,12 @@ def timed(measured):
 
 def test_a_block_that_does_nothing_but_allocate(figure):
     timed(True)
-    pairs = [(timed(False), timed(True)) for _ in range(25)]
-    bare, watched = (min(times) for times in zip(*pairs, strict=True))
-    added = watched / bare - 1
-    figure("an allocation-heavy block takes longer by", f"{added:.1%}", "at most 1%")
-    assert added <= 0.01
+    runs = [(timed(False), timed(True), timed(False)) for _ in range(25)]
+    bare, watched, again = (min(times) for times in zip(*runs, strict=True))
+    added, noise = watched / bare - 1, again / bare - 1
+    figure(
+        "an allocation-heavy block takes longer by",
+        f"{added:.1%}",
+        f"at most 1%; the same block unwatched: {noise:.1%}",
+    )
+    assert added <= 0.01 + abs(noise)
