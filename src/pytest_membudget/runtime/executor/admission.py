@@ -139,6 +139,16 @@ class Admission:
         task: Task = self._leave(granted[0])
         return task
 
+    def fits_within(self, task: Task, ticket: Ticket | None) -> bool:
+        """Whether what `ticket` holds is enough for `task` too, to run after it."""
+        if ticket is None or task.alone or task.fresh_worker or task.in_thread or task.is_cancelled:
+            return False
+        try:
+            self.check_size(task)
+        except OversizeError:
+            return False
+        return (task.charged_bytes or 0) <= ticket.bytes
+
     def head_within(self, ticket: Ticket | None) -> Task | None:
         """Takes the head of the line where what `ticket` holds is enough for it too, to run after it."""
         head = self.ledger.head

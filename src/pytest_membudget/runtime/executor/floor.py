@@ -22,6 +22,7 @@ from pytest_membudget.runtime.executor.launcher import Call, CannotStartError, D
 from pytest_membudget.runtime.executor.placement import Placement
 from pytest_membudget.runtime.executor.replies import conclude, failed
 from pytest_membudget.runtime.executor.task import Task
+from pytest_membudget.runtime.ledger import Ticket
 
 SHORT_S = 0.02
 """Tasks below this are queued one ahead in their worker, so that it need not wait for the next."""
@@ -145,8 +146,10 @@ class Floor:
         if self.crew.in_cluster and self._cluster.dispatch():
             return
         while True:
-            self.line_up()
-            if self.crew.busy() >= self.concurrency.now or self.is_full():
+            is_saturated = self.crew.busy() >= self.concurrency.now or self.is_full()
+            if not (is_saturated and self.tasks_are_short):
+                self.line_up()
+            if is_saturated:
                 break
             task = self.admission.next(self.crew.aside_bytes(), self.own_bytes)
             if task is not None:
@@ -256,12 +259,22 @@ class Floor:
             if not 1 <= len(post.in_flight) <= depth // 2 or not _may_queue_behind(post):
                 continue
             while len(post.in_flight) < depth and not post.is_last and not self.is_full():
-                self.line_up()
-                task = self.admission.head_within(post.ticket)
+                task = self._next_behind(post.ticket)
                 if task is None:
                     return
                 if task.begin():
                     self._hand(post, task)
+
+    def _next_behind(self, ticket: Ticket | None) -> Task | None:
+        """Who is next, where the worker's lease is enough for it. One that nobody waits before needs no line."""
+        if (
+            self.admission.waiting == 0
+            and self._pending
+            and self.admission.fits_within(self._pending[0], ticket)
+        ):
+            return self._pending.popleft()
+        self.line_up()
+        return self.admission.head_within(ticket)
 
     def _depth(self) -> int:
         """How many calls a worker may have at a time."""
