@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from pytest_membudget.measurement import cgroups, fingerprint, high_water, sampler, settling
+from pytest_membudget.measurement import cgroups, fingerprint, heap, high_water, sampler, settling
 from pytest_membudget.measurement.limit import memory_reading
 from pytest_membudget.records.doctor import DoctorReport, Finding, Quality
 from pytest_membudget.units import format_size
@@ -116,7 +116,7 @@ def _control_groups() -> Finding:
 
 def _trimming() -> Finding:
     subject = "what ran before"
-    if not settling.trim():
+    if not heap.trim_heap():
         return Finding(subject, "missing", "psutil.heap_trim is missing", "freed memory may be reused unseen")
     kept = settling.kept_small_blocks_bytes()
     return Finding(

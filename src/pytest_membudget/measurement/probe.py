@@ -1,8 +1,8 @@
 """Measuring a block that runs here: `measuring`, `measure` and the `Probe` behind both.
 
-1. `begin` settles the heap if asked, opens this process's own mark, and tells the helper where there is or may be
+1. `begin` gives freed memory back, collects too if asked, opens this process's own mark, and tells the helper where there is or may be
    a process tree.
-2. `finish` closes the mark. Where no process was there and none was started, that is the whole answer; otherwise the
+2. `finish` closes the mark, and then gives freed memory back: what malloc keeps is not what the block keeps. Where no process was there and none was started, that is the whole answer; otherwise the
    helper's reading of the tree joins it (`combine`).
 """
 
@@ -17,13 +17,16 @@ from typing import Any
 import msgspec
 
 from pytest_membudget.errors import MeasurementError
-from pytest_membudget.measurement import combine, high_water, sampler, settling
+from pytest_membudget.measurement import combine, heap, high_water, sampler, settling
 from pytest_membudget.measurement.inside import InsideSampler
 from pytest_membudget.measurement.sampler import SamplerLostError, TreeSampler
 from pytest_membudget.records.measurement import Measurement
 
 ASK_AFTER_S = 0.02
 """A block that ran for longer is asked for its timeline too; the answer takes 0.1 ms."""
+
+WORTH_TRIMMING_BYTES = 1024 * 1024
+"""A block that leaves less is not looked at again."""
 
 
 class Probe:
@@ -32,7 +35,7 @@ class Probe:
     Args:
         label: a name for the measurement.
         interval_s: how often the process tree is read; by default as often as is worth its cost.
-        settle: collect garbage and give freed memory back first, so that what ran before does not change the figure.
+        settle: collect garbage first too, so that what ran before does not change the figure.
         limit_bytes: the helper's watchdog speaks when the proven peak exceeds this (see `watchdog`).
         total_limit_bytes: likewise for the whole tree.
         orders: what else the helper's watchdog needs.
@@ -80,8 +83,11 @@ class Probe:
         """Starts the measurement: what is held now is the start."""
         self._measurement = None
         self._caveats = []
+        # A full collection is too dear for every block; giving freed memory back takes microseconds.
         if self.settle:
             self._kept = settling.settle()
+        else:
+            heap.trim_heap()
         self._helper = sampler.sampler()
         self._alone = self._is_alone()
         self._open()
@@ -90,15 +96,7 @@ class Probe:
     def finish(self, value: Any = None) -> Measurement:
         """Ends the measurement; `value` is what the block returned."""
         duration_s = time.perf_counter() - self._start_s
-        end_bytes = high_water.resident_bytes()
-        if self._mark is not None:
-            own = combine.Own(self._start_bytes, high_water.close_mark(self._mark), end_bytes)
-        else:
-            start, end = (
-                (self._start_bytes, self._life_mark_bytes),
-                (end_bytes, high_water.high_water_bytes()),
-            )
-            own = combine.own_without_reset(start, end)
+        own = self._close()
         tree = self._ask(duration_s)
         self._measurement = combine.combine(
             own,
@@ -145,6 +143,22 @@ class Probe:
                 high_water.resident_bytes(),
                 high_water.high_water_bytes(),
             )
+
+    def _close(self) -> combine.Own:
+        if self._mark is not None:
+            peak_bytes = high_water.close_mark(self._mark)
+            return combine.Own(self._start_bytes, peak_bytes, self._left_bytes())
+        life_mark_bytes = high_water.high_water_bytes()
+        return combine.own_without_reset(
+            (self._start_bytes, self._life_mark_bytes), (self._left_bytes(), life_mark_bytes)
+        )
+
+    def _left_bytes(self) -> int:
+        """What is resident now, without freed memory that malloc still has."""
+        end_bytes = high_water.resident_bytes()
+        if end_bytes - self._start_bytes < WORTH_TRIMMING_BYTES or not heap.trim_heap():
+            return end_bytes
+        return high_water.resident_bytes()
 
     def _tell(self, **command: Any) -> None:
         assert self._helper is not None

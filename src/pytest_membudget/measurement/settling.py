@@ -14,6 +14,7 @@ import re
 import sys
 from typing import NamedTuple
 
+from pytest_membudget.measurement import heap
 from pytest_membudget.units import format_size
 
 WORTH_SAYING_BYTES = 2 * 1024 * 1024
@@ -47,18 +48,7 @@ class Kept(NamedTuple):
 def settle() -> Kept:
     """Collects (10-74 ms in a large session), trims (2 µs) and counts what is kept."""
     gc.collect()
-    return Kept(kept_small_blocks_bytes(), trim())
-
-
-def trim() -> bool:
-    """Asks the C library to give freed memory back; False where it cannot be asked."""
-    try:
-        import psutil
-
-        psutil.heap_trim()
-    except (ImportError, AttributeError, OSError, RuntimeError):
-        return False
-    return True
+    return Kept(kept_small_blocks_bytes(), heap.trim_heap())
 
 
 def kept_small_blocks_bytes() -> int:

@@ -15,7 +15,6 @@ import pytest
 from pytest_membudget.errors import WatchdogStop
 from pytest_membudget.gate import Budget
 from pytest_membudget.measurement import Probe, close_sampler, forget_frames
-from pytest_membudget.measurement.settling import trim
 from pytest_membudget.plugin.attributing import attribute
 from pytest_membudget.plugin.benchmarking import BenchmarkProbe, is_benchmark
 from pytest_membudget.plugin.block import Membudget
@@ -111,9 +110,6 @@ class Measuring:
         if is_watched(plan, self.settings):
             return guard(item, plan, budget, self.settings)
         judged = budget != Budget() or self.settings.baseline is not None
-        if not judged:
-            # A full collection is too dear for every test; giving freed memory back takes microseconds.
-            trim()
         return Probe(item.nodeid, interval_s=self.settings.interval_s, settle=judged)
 
     def _budget_before(self, item: pytest.Item, plan: Plan) -> Budget:
