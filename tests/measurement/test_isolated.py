@@ -60,6 +60,17 @@ def test_a_crash_is_named(task, ending):
     subprocess.run(["true"], check=True)
 
 
+@pytest.mark.timeout(40)  # copied anew with each part that came, it took 80 s and more
+def test_a_large_result_comes_back():
+    m = measure_isolated(isolated_tasks.build_a_block, 100_000_000)
+    assert m.value == b"x" * 100_000_000
+
+
+def test_a_result_that_breaks_off_is_a_crash():
+    with pytest.raises(IsolatedCrashError, match=r"ended by SIGKILL"):
+        measure_isolated(isolated_tasks.break_off)
+
+
 def test_what_cannot_be_sent_is_a_usage_error():
     with pytest.raises(UsageError, match="function at the top of a module"):
         measure_isolated(lambda: None)

@@ -10,7 +10,6 @@ import select
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +20,7 @@ from pytest_membudget.records.measurement import Measurement
 
 POLL_S = 0.05
 LENGTH_BYTES = 8
+MOST_AT_ONCE = 1 << 20
 
 # The path comes first: the package may be importable by it alone. The pipe is this program's own.
 LAUNCH = (
@@ -92,24 +92,30 @@ def _send(descriptor: int, orders: bytes) -> None:
         pass  # it died before it read everything: how is told by its exit
 
 
-def _receive(descriptor: int, child: subprocess.Popen[bytes]) -> bytes:
-    """The answer; shorter than announced when the interpreter died. A grandchild may hold the pipe's other end open."""
-    received = b""
-    ended_s: float | None = None
-    while len(received) < LENGTH_BYTES or len(received) < LENGTH_BYTES + int.from_bytes(
-        received[:LENGTH_BYTES]
-    ):
-        if select.select([descriptor], [], [], POLL_S)[0]:
-            part = os.read(descriptor, 1 << 20)
+def _receive(descriptor: int, child: subprocess.Popen[bytes]) -> bytearray:
+    """The answer; empty when the interpreter died before all of it came. A grandchild may hold the pipe's other end open."""
+    length = _receive_exactly(LENGTH_BYTES, descriptor, child)
+    return _receive_exactly(int.from_bytes(length), descriptor, child)
+
+
+def _receive_exactly(size: int, descriptor: int, child: subprocess.Popen[bytes]) -> bytearray:
+    """So many bytes, or none. They grow in place: adding to `bytes` would copy all that came before with each part."""
+    poll = select.poll()  # unlike select, at home with any number of descriptors
+    poll.register(descriptor, select.POLLIN)
+    received = bytearray()
+    ended = False
+    while len(received) < size:
+        if poll.poll(POLL_S * 1000):
+            part = os.read(descriptor, min(size - len(received), MOST_AT_ONCE))
             if not part:
-                break
+                return bytearray()
             received += part
         elif child.poll() is not None:
             # What it wrote last may still be on its way for one more look.
-            if ended_s is not None:
-                break
-            ended_s = time.monotonic()
-    return received[LENGTH_BYTES:] if len(received) > LENGTH_BYTES else b""
+            if ended:
+                return bytearray()
+            ended = True
+    return received
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
@@ -119,7 +125,7 @@ def _end(child: subprocess.Popen[bytes]) -> None:
     child.wait()
 
 
-def _judge(name: str, answer: bytes, returncode: int) -> Measurement:
+def _judge(name: str, answer: bytes | bytearray, returncode: int) -> Measurement:
     if not answer:
         raise IsolatedCrashError(f"the fresh interpreter that ran {name} {describe_exit(returncode)}")
     measurement, error, remote_traceback = pickle.loads(answer)  # noqa: S301 - our own child's, over our own pipe
