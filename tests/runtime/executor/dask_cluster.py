@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -11,7 +12,12 @@ from pathlib import Path
 
 import psutil
 
+from pytest_membudget import FallbackExecutor, MemoryEstimator
+
 HERE = Path(__file__).parent
+HOST = platform.node()
+SMALL = MemoryEstimator(gamma=1.0, overhead="8 MB")
+LADDER = ("dask", "process", "thread", "sequential")
 
 
 class DaskCluster:
@@ -42,10 +48,10 @@ class DaskCluster:
         self.processes.append(process)
         return process
 
-    def add_worker(self, memory="400 MB", *more, **environment):
-        arguments = ["--memory", memory, *more]
+    def add_worker(self, memory="400 MB", address=None, **environment):
+        """One with a nanny, started as our users start theirs; at another address for one behind a link."""
         process = self.run(
-            "-m", "pytest_membudget", "dask-worker", self.address, *arguments,
+            "-m", "pytest_membudget", "dask-worker", address or self.address, "--memory", memory,
             f"--dask-options=--host 127.0.0.1 --no-dashboard --local-directory '{self.folder}'", "--nworkers", "1",
             **environment,
         )  # fmt: skip
@@ -61,18 +67,25 @@ class DaskCluster:
         return process
 
     def close(self):
+        """Ends everybody at once; who is still there, which should be nobody."""
         below = [child for process in self.processes for child in children(process.pid)]
-        for process in reversed(self.processes):
-            with contextlib.suppress(OSError):
-                process.send_signal(signal.SIGTERM)
         for process in self.processes:
-            try:
-                process.wait(15)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
         _, alive = psutil.wait_procs(below, timeout=10)
         return alive
+
+
+def on(cluster, levels=("dask",), **options):
+    options.setdefault("estimator", SMALL)
+    return FallbackExecutor(levels=levels, dask=cluster.scheduler_file, **options)
+
+
+def all_workers(executor, count=2):
+    """Has that many workers taken; each one's capacity and itself."""
+    wait_until(lambda: executor.submit(int).result(60) == 0 and executor.max_workers == count)
+    return {post.worker.capacity_bytes: post.worker for post in executor._engine.crew.posts}
 
 
 def children(pid):

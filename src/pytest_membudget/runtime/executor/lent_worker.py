@@ -230,9 +230,9 @@ class LentWorker:
         return reply
 
 
-async def ended(worker: LentWorker) -> None:
-    """Waits until the worker is known to be gone, and takes it for gone after a while."""
-    end_s = time.monotonic() + ENDING_S
+async def is_gone(worker: LentWorker, within_s: float) -> bool:
+    """Waits until the worker is known to be gone; whether it was in time."""
+    end_s = time.monotonic() + within_s
     while not worker.is_gone and time.monotonic() < end_s:  # noqa: ASYNC110 - the event is for other threads
-        await asyncio.sleep(0.05)
-    worker.gone(f"{worker} was ended")
+        await asyncio.sleep(0.02)
+    return worker.is_gone
