@@ -99,7 +99,7 @@ def test_where_processes_cannot_start_threads_take_over(monkeypatch, caplog, err
     def no_pool(*args, **kwargs):
         raise error
 
-    monkeypatch.setattr(process_level.concurrent.futures, "ProcessPoolExecutor", no_pool)
+    monkeypatch.setattr(process_level, "ProcessPoolExecutor", no_pool)
     with FallbackExecutor(2, budget="1 GB") as executor:
         batch = executor.run(jobs.square, range(20))
     assert batch.values == [number * number for number in range(20)]

@@ -50,14 +50,12 @@ def _start(modules: list[str]) -> None:
     with _starting, _announced():
         forkserver.set_forkserver_preload([*(name for name in modules if name != _PRELOAD), _PRELOAD])
         forkserver.ensure_running()
-    atexit.register(_end, os.getpid())
+    atexit.register(_end, getattr(forkserver, "_forkserver", None), os.getpid())
 
 
-def _end(owner_pid: int) -> None:
+def _end(server: object, owner_pid: int) -> None:
     """Ends the server with the program that started it: by itself it would notice a moment after."""
-    from multiprocessing import forkserver
-
-    stop = getattr(getattr(forkserver, "_forkserver", None), "_stop", None)
+    stop = getattr(server, "_stop", None)
     if stop is not None and os.getpid() == owner_pid:
         stop()
 

@@ -6,6 +6,7 @@ anything happens: a callback that runs inline, because its future is done alread
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -48,6 +49,7 @@ class Dispatcher:
         self._arrivals: deque[Task] = deque()
         self._replies: deque[Replied] = deque()
         self._is_hungry = True
+        self._has_stopped = False
         self.floor = make_floor(self._take_in)
         self._aftermath = Aftermath(self.floor, rules)
         self._watch = Watch(self.floor, rules)
@@ -70,6 +72,8 @@ class Dispatcher:
         if self._is_hungry:
             self._events.put(None)
         task.future.add_done_callback(partial(self._note_cancelled, task))
+        if self._has_stopped:
+            self._refuse_arrivals()
 
     def close(self, ending: Ending) -> None:
         """Ends as `ending` says; does not wait."""
@@ -101,16 +105,26 @@ class Dispatcher:
     # What follows runs in the thread.
 
     def _run(self) -> None:
+        kill = True
         try:
             while not self._is_over():
                 self._take_events()
                 self._look_when_due()
                 self._dispatch()
+            kill = self._ending is not None and self._ending.kill
         except BaseException as error:  # a defect of ours: no future may be left waiting for ever
             _logger.exception("the dispatcher stopped")
             self.floor.fail_everything(error)
         finally:
-            self.floor.crew.close(kill=self._ending is not None and self._ending.kill)
+            self._has_stopped = True
+            self._refuse_arrivals()
+            self.floor.crew.close(kill=kill)
+
+    def _refuse_arrivals(self) -> None:
+        while self._arrivals:
+            with contextlib.suppress(IndexError):  # whoever submits and the thread that ends may both be here
+                task = self._arrivals.popleft()
+                self.floor.refuse(task, self.floor.broken or RuntimeError("the executor has ended"))
 
     def _dispatch(self) -> None:
         while self._replies:

@@ -190,7 +190,7 @@ class Floor:
                 continue
             try:
                 self._line.line_up(task)
-            except OversizeError as error:
+            except Exception as error:  # too large; or the caller's own estimator failed
                 self.refuse(task, error)
 
     @staticmethod
@@ -210,6 +210,9 @@ class Floor:
             self.admission.release(task.ticket)
             conclude(task, failed(RuntimeError(str(error))))
             return
+        except BaseException:  # a defect of ours: this task must be found by who tells everybody
+            self.again(task)
+            raise
         if post is None:
             self.admission.release(task.ticket)
             self.concurrency.lower_to(self.crew.busy())

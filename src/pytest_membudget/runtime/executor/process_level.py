@@ -14,9 +14,10 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
 from multiprocessing.context import BaseContext
 from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
 from typing import Any
 
 from pytest_membudget.measurement.high_water import resident_bytes
@@ -56,12 +57,15 @@ class ProcessLauncher:
         """A new worker process, on its way up.
 
         Raises:
-            CannotStartError: no memory, threads, processes or semaphores for one.
+            CannotStartError: no memory, threads, processes or semaphores for one, or it cannot be told what it needs.
         """
         try:
             _check_threads()
+            _check_directory()
             return ProcessWorker(self._context or default_context(), self._initializer, self._initargs)
-        except (OSError, MemoryError, RuntimeError, ImportError) as error:
+        except (
+            Exception
+        ) as error:  # the system's, the standard library's or a pickle's: no function has run yet
             raise CannotStartError(f"{type(error).__name__}: {error}") from error
 
 
@@ -72,7 +76,7 @@ class ProcessWorker:
         self, context: BaseContext, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
     ) -> None:
         self._marks = context.RawArray("d", len(Slot))
-        self._pool = concurrent.futures.ProcessPoolExecutor(
+        self._pool = ProcessPoolExecutor(
             1,
             mp_context=context,
             initializer=worker.prepare,
@@ -208,6 +212,18 @@ def _check_threads() -> None:
         release.set()
         for thread in threads:
             thread.join()
+
+
+def _check_directory() -> None:
+    """Makes sure that the worker can be told where it is to work.
+
+    Raises:
+        OSError: the working directory is gone.
+    """
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise OSError(error.errno, f"the working directory is gone ({error.strerror})") from error
 
 
 def _limits() -> dict[int, tuple[int, int]]:

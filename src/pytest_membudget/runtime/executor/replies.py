@@ -58,7 +58,10 @@ def learn(task: Task, level: Level, figures: Figures) -> None:
     task.coordinator_peak_bytes = figures.coordinator_peak_bytes
     if figures.peak_bytes is not None:
         task.peak_bytes = figures.peak_bytes
-        task.charge.observe(figures.peak_bytes, figures.duration_s)
+        try:
+            task.charge.observe(figures.peak_bytes, figures.duration_s)
+        except Exception:  # the caller's own estimator; the result is good all the same
+            _logger.exception("the estimator cannot learn from %s", task_name(task))
 
 
 def is_loss(reply: Reply) -> bool:

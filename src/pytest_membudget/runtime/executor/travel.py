@@ -35,11 +35,13 @@ def unpacked(report: worker.Report, name: str, where: str) -> Reply:
             return InitializerFailed(pickle.loads(report.body))  # noqa: S301 - from our own worker
     subject, why = pickle.loads(report.body)  # noqa: S301 - from our own worker
     what = {
-        "arguments": f"the arguments of {name} could not be unpacked {where}: {why}",
+        "arguments": f"{name} or its arguments could not be unpacked {where}: {why}",
         "result": f"{name} returned {subject}, which cannot be sent back; it ran {where}: {why}",
         "exception": f"{name} raised {subject}, which cannot be sent back; it ran {where}: {why}",
     }[report.ending]
-    return Stuck(UnpicklableError(f"{what}; use plain data, or levels=('thread',)"), figures)
+    return Stuck(
+        UnpicklableError(f"{what}; use plain data and importable functions, or levels=('thread',)"), figures
+    )
 
 
 def unpicklable(what: str, error: BaseException) -> UnpicklableError:

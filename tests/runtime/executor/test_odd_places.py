@@ -1,0 +1,192 @@
+"""Workers that cannot find what they need, and programs that pull the floor away: an answer in any case, never a wait."""
+
+import pickle
+import subprocess
+import sys
+import textwrap
+import types
+
+import executor_jobs as jobs
+import pytest
+
+from pytest_membudget import FallbackExecutor, MemoryEstimator, UnpicklableError
+from pytest_membudget.runtime.executor import aftermath, floor, process_level
+
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(90)]
+
+
+def output_of(tmp_path, code):
+    """What a program prints that has nothing of ours loaded before."""
+    path = tmp_path / "program.py"
+    path.write_text(textwrap.dedent(code))
+    done = subprocess.run(
+        [sys.executable, path], capture_output=True, text=True, timeout=80, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines(), done.stderr
+
+
+def test_modules_may_be_forgotten_and_loaded_anew(tmp_path):
+    # pytest's own pytester does that with each project that it runs, and all of them may have a module test_it.
+    lines, errors = output_of(
+        tmp_path,
+        """
+        import importlib, pathlib, sys
+        import concurrent.futures, pytest_membudget
+
+        MODULE = "def job(item):\\n    return {number}, item\\n"
+        if __name__ == "__main__":
+            for number in range(3):
+                before = dict(sys.modules)
+                folder = pathlib.Path(f"project-{number}")
+                folder.mkdir()
+                (folder / "test_it.py").write_text(MODULE.format(number=number))
+                sys.path.insert(0, str(folder.absolute()))
+                importlib.invalidate_caches()
+                import test_it
+                from pytest_membudget import FallbackExecutor
+                with FallbackExecutor(2, budget="1 GB") as executor:
+                    batch = executor.run(test_it.job, range(5))
+                print(batch.values == [(number, item) for item in range(5)], executor.level, batch.events)
+                sys.modules.clear()
+                sys.modules.update(before)
+                del sys.path[0]
+        """,
+    )
+    assert lines == ["True process ()"] * 3
+    assert errors == ""
+
+
+def test_a_module_that_workers_cannot_import_is_named():
+    module = types.ModuleType("known_here_alone")
+    exec("def job(item):\n    return item\n", vars(module))
+    sys.modules[module.__name__] = module
+    try:
+        with FallbackExecutor(2, budget="1 GB") as executor:
+            batch = executor.run(module.job, range(5))
+            assert executor.submit(jobs.square, 3).result() == 9
+    finally:
+        del sys.modules[module.__name__]
+    assert {outcome.cause for outcome in batch.outcomes} == {"unpicklable"}
+    assert isinstance(batch.outcomes[0].error, UnpicklableError)
+    assert "No module named 'known_here_alone'" in str(batch.outcomes[0].error)
+
+
+def test_an_initializer_that_cannot_travel_leads_to_threads(caplog):
+    seen = []
+    with FallbackExecutor(2, budget="1 GB", initializer=lambda: seen.append(1)) as executor:
+        assert executor.run(jobs.square, range(6)).values == [n * n for n in range(6)]
+        assert executor.level == "thread"
+    assert seen
+    (event,) = executor.events
+    assert "lambda" in event.cause
+    assert [record.getMessage() for record in caplog.records] == [str(event)]
+
+
+def test_an_initializer_that_workers_cannot_import_leads_to_threads():
+    module = types.ModuleType("prepared_here_alone")
+    exec("def prepare():\n    pass\n", vars(module))
+    sys.modules[module.__name__] = module
+    try:
+        with FallbackExecutor(2, budget="1 GB", initializer=module.prepare) as executor:
+            batch = executor.run(jobs.square, range(6))
+    finally:
+        del sys.modules[module.__name__]
+    assert batch.values == [n * n for n in range(6)]
+    assert {outcome.level for outcome in batch.outcomes} == {"thread"}
+
+
+def test_a_working_directory_that_is_gone_leads_to_threads(tmp_path):
+    lines, errors = output_of(
+        tmp_path,
+        """
+        import os
+        from pytest_membudget import FallbackExecutor
+
+        if __name__ == "__main__":
+            os.mkdir("gone")
+            os.chdir("gone")
+            os.rmdir("../gone")
+            with FallbackExecutor(2, budget="1 GB") as executor:
+                print(executor.run(abs, range(-5, 0)).values, executor.level)
+        """,
+    )
+    assert lines == ["[5, 4, 3, 2, 1] thread"]
+    assert "the working directory is gone" in errors
+
+
+def test_a_script_that_is_gone_leads_to_threads(tmp_path):
+    lines, _ = output_of(
+        tmp_path,
+        """
+        import os
+        from pytest_membudget import FallbackExecutor
+
+        def job(item):
+            return -item
+
+        if __name__ == "__main__":
+            os.remove(__file__)
+            with FallbackExecutor(2, budget="1 GB") as executor:
+                print(executor.run(job, range(5)).values, executor.level)
+        """,
+    )
+    assert lines == ["[0, -1, -2, -3, -4] thread"]
+
+
+def test_a_fork_server_of_the_programs_own_serves_as_well(tmp_path):
+    lines, _ = output_of(
+        tmp_path,
+        """
+        import pathlib, sys
+        from multiprocessing import forkserver
+        from pytest_membudget import FallbackExecutor
+
+        if __name__ == "__main__":
+            forkserver.ensure_running()
+            pathlib.Path("later").mkdir()
+            pathlib.Path("later/found_later.py").write_text("def job(item):\\n    return item * 2\\n")
+            sys.path.insert(0, str(pathlib.Path("later").absolute()))
+            import found_later
+            with FallbackExecutor(2, budget="1 GB") as executor:
+                print(executor.run(found_later.job, range(5)).values, executor.level)
+        """,
+    )
+    assert lines == ["[0, 2, 4, 6, 8] process"]
+
+
+@pytest.mark.parametrize("error", [pickle.PicklingError("not the same object"), EOFError("unexpected EOF")])
+def test_whatever_keeps_processes_from_starting_leads_to_threads(monkeypatch, error):
+    def no_pool(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(process_level, "ProcessPoolExecutor", no_pool)
+    with FallbackExecutor(2, budget="1 GB") as executor:
+        assert executor.run(jobs.square, range(6)).values == [n * n for n in range(6)]
+        assert str(error) in executor.events[0].cause
+
+
+class Unteachable(MemoryEstimator):
+    def observe(self, size_bytes, peak_bytes, duration_s=None):
+        raise ZeroDivisionError("the estimator's own")
+
+
+def test_an_estimator_that_fails_to_learn_costs_no_result(tmp_path, caplog):
+    path = tmp_path / "a"
+    path.write_text("abc")
+    with FallbackExecutor(1, budget="1 GB", estimator=Unteachable(overhead="1 MB")) as executor:
+        assert executor.run(jobs.file_size, [path] * 5).values == [3] * 5
+    assert "cannot learn from file_size" in caplog.text
+
+
+@pytest.mark.parametrize("where", ["start", "learn", "line_up"])
+def test_a_defect_is_told_to_everybody_and_nobody_waits(monkeypatch, where):
+    def defect(*args, **kwargs):
+        raise ZeroDivisionError("ours")
+
+    owner = {"start": process_level.ProcessLauncher, "learn": aftermath, "line_up": floor.Floor}[where]
+    monkeypatch.setattr(owner, where, defect)
+    with FallbackExecutor(1, budget="1 GB") as executor:
+        assert str(executor.submit(jobs.square, 3).exception()) == "ours"
+        with pytest.raises(ZeroDivisionError):
+            executor.submit(jobs.square, 3)
