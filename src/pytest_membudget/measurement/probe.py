@@ -131,8 +131,12 @@ class Probe:
             self._open_mark()
             return
         self._open_mark()
-        if self._helper is not None:
+        if self._helper is None:
+            return
+        if self._watched or self.interval_s is not None or not isinstance(self._reaped, tuple):
             self._tell(alone=self._start_bytes, **watch)
+        else:
+            self.key = self._helper.begin_quietly(self._start_bytes, sum(self._reaped[:2]))
 
     def _open_mark(self) -> None:
         self._mark = high_water.open_mark()

@@ -1,7 +1,8 @@
 """The helper's loop: commands in, rounds of readings as often as they are worth, answers out.
 
 A round takes place every 10 ms at rest and every 2 ms after a change, slowly back; never more often than its cost allows.
-While the root is alone new processes are looked for every 10 ms, and the root is read every 100 ms.
+While the root is alone new processes are looked for every 10 ms, and the root is read every 100 ms. Between commands the
+`note` is looked at every 5 ms.
 Proportional sizes are read only when they could raise a proven figure, from an account that fills at a fixed rate.
 """
 
@@ -17,6 +18,7 @@ from typing import Any
 from .bounds import Bounds
 from .figures import Interval, Proportional, Reading
 from .members import Members
+from .note import Note, Notepad
 from .readings import huge_pages, shared_outside
 from .sessions import Session
 from .table import Table
@@ -26,6 +28,7 @@ REST_S = 0.010
 QUICK_S = 0.002
 SLOWER = 1.15
 ALONE_S = 0.1
+NOTE_S = 0.005
 IDLE_S = 1.0
 ROUND_SHARE = 0.035
 PROPORTIONAL_SHARE = 0.04
@@ -39,7 +42,7 @@ PATIENCE_S = 0.25
 class Loop:
     """Everything between the first command and the last."""
 
-    def __init__(self, root: int, commands: int, answers: int, events: int) -> None:
+    def __init__(self, root: int, commands: int, answers: int, events: int, note: int) -> None:
         self._commands = commands
         self._answers = answers
         self._members = Members(root, os.getpid(), os.getppid())
@@ -47,6 +50,8 @@ class Loop:
         self._shared_outside = shared_outside(root)
         self._bounds = Bounds(shared_outside=self._shared_outside)
         self._watch = Watch(events)
+        self._notepad = Notepad(note)
+        self._noted = 0
         self._sessions: dict[int, Session] = {}
         self._orders: dict[int, dict[str, Any]] = {}
         self._buffer = b""
@@ -67,12 +72,15 @@ class Loop:
         poll.register(self._commands, select.POLLIN)
         self._answer({"ready": os.getpid(), "members": self._count()})
         while self._alive:
-            wait_s = max(0.0, self._next_s - time.monotonic()) if self._sessions else IDLE_S
+            wait_s = max(0.0, self._next_s - time.monotonic()) if self._sessions else NOTE_S
             if poll.poll(wait_s * 1000):
                 self._obey()
-            elif self._sessions:
+                continue
+            self._look_at_note()
+            if self._sessions:
                 self._paced_round()
-            else:
+            elif time.monotonic() >= self._next_s:
+                self._next_s = time.monotonic() + IDLE_S
                 self._alive = _lives(self._members.root)
 
     def _obey(self) -> None:
@@ -80,10 +88,44 @@ class Loop:
         if not received:
             self._alive = False
             return
+        self._look_at_note()
         *lines, self._buffer = (self._buffer + received).split(b"\n")
         for line in lines:
             command = json.loads(line)
             getattr(self, f"_do_{command['do']}")(command)
+
+    def _look_at_note(self) -> None:
+        """Takes up the block that is noted, and leaves the one that no longer is."""
+        note = self._notepad.read()
+        if (note.key if note else 0) == self._noted:
+            return
+        self._sessions.pop(self._noted, None)
+        self._noted = note.key if note else 0
+        if note:
+            self._begin_noted(note)
+
+    def _begin_noted(self, note: Note) -> None:
+        """Opens the session of a block that began a moment ago: what joined or died since is counted as its own."""
+        self._bounds = Bounds(shared_outside=self._shared_outside)
+        self._asked = None
+        self._members.refresh()
+        readings, *_ = self._table.read()
+        root = next((reading for reading in readings if reading.pid == self._members.root), None)
+        if root is None:
+            self._alive = False
+            return
+        root.reaped_faults = note.reaped_faults
+        self._readings = [root]
+        self._interval = self._bounds.update([root])
+        self._sessions[note.key] = session = Session(note.start_ns / 1e9, root.pid)
+        session.begin_alone(self._interval, [root], note.start_bytes)
+        self._pace(REST_S)
+        self._round()
+
+    def _pace(self, rest_s: float) -> None:
+        self._rest_s = rest_s
+        self._interval_s = min(rest_s, QUICK_S)
+        self._next_s = time.monotonic() + self._interval_s
 
     def _do_begin(self, command: dict[str, Any]) -> None:
         session = Session(
@@ -106,9 +148,7 @@ class Loop:
         self._sessions[command["id"]] = session
         if command.get("limit") is not None or command.get("total_limit") is not None:
             self._orders[command["id"]] = command
-        self._rest_s = command.get("interval_s") or REST_S
-        self._interval_s = min(self._rest_s, QUICK_S)
-        self._next_s = time.monotonic() + self._interval_s
+        self._pace(command.get("interval_s") or REST_S)
         if command.get("answer"):
             self._answer({"members": self._count()})
 
@@ -267,20 +307,23 @@ def _lives(pid: int) -> bool:
 
 def main(arguments: list[str]) -> None:
     """Leaves the caller's family, so that its `wait` never sees the helper, then runs the loop."""
-    root, commands, answers, events = (int(word) for word in arguments)
+    root, *descriptors = (int(word) for word in arguments)
     intermediate = os.getpid()
     if os.fork():
         os._exit(0)
     while os.getppid() == intermediate:
         time.sleep(0.0005)
     try:
-        loop = Loop(root, commands, answers, events)
+        loop = Loop(root, *descriptors)
     except (
         OSError,
         ValueError,
         IndexError,
     ) as error:  # /proc is hidden, or its files look like nothing known
-        os.write(answers, json.dumps({"failed": f"/proc cannot be read as needed: {error}"}).encode() + b"\n")
+        os.write(
+            descriptors[1],
+            json.dumps({"failed": f"/proc cannot be read as needed: {error}"}).encode() + b"\n",
+        )
         return
     with contextlib.suppress(KeyboardInterrupt):
         loop.run()

@@ -1,0 +1,52 @@
+"""The note: which block of a process alone is measured now, left where the helper looks by itself.
+
+A message through a pipe wakes the helper, and that costs the measured process up to 0.1 ms each time. Most blocks start
+no process and end before anybody had to know of them. So they leave a note in a file in memory, and wipe it off; the
+helper reads it a few hundred times a second. What it comes too late to see is made up for from the note: it tells
+what the root held at the start, and which faults of dead children were on its account then.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from typing import NamedTuple
+
+_LAYOUT = struct.Struct("=QQQQQ")
+
+
+class Note(NamedTuple):
+    """A block that was begun at `start_ns` (`time.monotonic_ns`), with `start_bytes` resident in the root."""
+
+    key: int
+    start_ns: int
+    start_bytes: int
+    reaped_faults: int
+
+
+class Notepad:
+    """One note in the file behind `descriptor`, written by the root and read by the helper; no mapping, no signal.
+
+    There is never a note where the descriptor is -1, for want of such a file.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def write(self, note: Note) -> None:
+        """Leaves a note in place of the one that was there."""
+        # The key at both ends tells a reader who came in the middle of it.
+        os.pwrite(self._descriptor, _LAYOUT.pack(*note, note.key), 0)
+
+    def wipe(self) -> None:
+        """Leaves no note."""
+        os.pwrite(self._descriptor, bytes(_LAYOUT.size), 0)
+
+    def read(self) -> Note | None:
+        """The note, where there is a whole one."""
+        found = os.pread(self._descriptor, _LAYOUT.size, 0) if self._descriptor >= 0 else b""
+        if len(found) < _LAYOUT.size:
+            return None
+        *fields, again = _LAYOUT.unpack(found)
+        note = Note(*fields)
+        return note if note.key and note.key == again else None

@@ -1,0 +1,86 @@
+"""The note by which a quiet block is known: its format, and what a helper that reads it late makes up for."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from pytest_membudget import measuring
+from pytest_membudget.measurement import sampler
+from pytest_membudget.measurement.tree_helper.note import Note, Notepad
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the helper watches Linux processes")
+MIB = 1024 * 1024
+
+
+@pytest.fixture
+def descriptor():
+    descriptor = os.memfd_create("test")
+    yield descriptor
+    os.close(descriptor)
+
+
+def test_a_note_is_read_as_written_until_it_is_wiped(descriptor):
+    notepad = Notepad(descriptor)
+    assert notepad.read() is None
+    notepad.write(Note(3, 10**18, 2**40, 7))
+    assert notepad.read() == Note(3, 10**18, 2**40, 7)
+    notepad.wipe()
+    assert notepad.read() is None
+
+
+def test_half_a_note_is_none(descriptor):
+    Notepad(descriptor).write(Note(3, 1, 2, 4))
+    os.pwrite(descriptor, b"\5", 0)
+    assert Notepad(descriptor).read() is None
+
+
+def test_where_no_memory_file_may_be_made_there_is_no_note():
+    assert Notepad(-1).read() is None
+
+
+@pytest.mark.kernel
+@pytest.mark.processes
+def test_a_child_that_came_and_went_before_the_note_was_read_is_in_the_upper_figure():
+    with measuring("warm up"):
+        pass
+    helper = sampler.sampler()
+    os.kill(helper.pid, signal.SIGSTOP)
+    with measuring() as probe:
+        subprocess.run([sys.executable, "-S", "-c", f"b'x' * {64 * MIB}"], check=True)
+        os.kill(helper.pid, signal.SIGCONT)
+    assert probe.measurement.peak_upper_bytes >= 64 * MIB
+
+
+@pytest.mark.kernel
+@pytest.mark.processes
+def test_a_helper_that_died_while_nobody_needed_it_is_replaced_before_somebody_does(caplog, monkeypatch):
+    monkeypatch.setattr(sampler._keeper, "lost", 0)
+    with measuring():
+        pass
+    first = sampler.sampler()
+    os.kill(first.pid, signal.SIGKILL)
+    while first.is_alive():
+        time.sleep(0.001)
+    with measuring() as probe:
+        subprocess.run([sys.executable, "-S", "-c", "b'x'"], check=True)
+    assert probe.measurement.processes > 1
+    assert probe.measurement.caveats == ()
+    assert sum("was lost" in record.message for record in caplog.records) == 1
+
+
+@pytest.mark.kernel
+@pytest.mark.processes
+def test_a_sandbox_without_memory_files_is_measured_all_the_same(monkeypatch):
+    def refuse(name):
+        raise PermissionError(name)
+
+    sampler.close_sampler()
+    monkeypatch.setattr(os, "memfd_create", refuse)
+    with measuring() as probe:
+        subprocess.run([sys.executable, "-S", "-c", "b'x'"], check=True)
+    sampler.close_sampler()
+    assert probe.measurement.processes > 1
