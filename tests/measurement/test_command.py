@@ -42,7 +42,8 @@ def test_one_process_is_exact():
 
 def test_a_tree_is_counted_together():
     m = measure_command(python(TWO, HOLD, 60 * MIB))
-    assert m.peak_bytes == pytest.approx(138 * MIB, abs=8 * MIB)
+    # Of files that programs outside the tree map too, only a share is proven.
+    assert m.peak_bytes == pytest.approx(134 * MIB, abs=6 * MIB)
     assert 130 * MIB < m.peak_upper_bytes < 180 * MIB
     assert m.processes == 3
 
