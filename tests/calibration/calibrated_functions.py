@@ -43,3 +43,26 @@ def takes_everything(path):
         kept = []
         while True:
             kept.append(bytearray(os.urandom(1) * 64_000_000))
+
+
+def tenfold_elsewhere(path):
+    """Refuses to run below the process that calibrates: its parent is the worker."""
+    command = Path(f"/proc/{os.getppid()}/cmdline").read_bytes()
+    if b"dask" not in command:
+        raise RuntimeError(f"runs under {command!r}")
+    return tenfold(path)
+
+
+def only_copies(path):
+    """Refuses the original."""
+    if "membudget-calibrate-" not in str(path):
+        raise RuntimeError(f"{path} did not travel")
+    return Path(path).read_bytes()
+
+
+def marks_and_hangs(path):
+    """Touches the file that its input names, then hangs."""
+    import time
+
+    Path(Path(path).read_text().splitlines()[0]).touch()
+    time.sleep(600)

@@ -110,9 +110,9 @@ def test_a_calibration_that_was_stopped_goes_on(tmp_path, monkeypatch):
         done.append(1)
         return run_fresh(*arguments, **options)
 
-    from pytest_membudget.calibration import campaign
+    from pytest_membudget.calibration import places
 
-    monkeypatch.setattr(campaign, "run_fresh", interrupted)
+    monkeypatch.setattr(places, "run_fresh", interrupted)
     with pytest.raises(KeyboardInterrupt):
         short(functions.tenfold, state=state)
     done.clear()

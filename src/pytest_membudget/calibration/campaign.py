@@ -9,30 +9,25 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
 import msgspec
 
-from pytest_membudget.calibration.fresh_run import bare_interpreter_bytes, run_fresh
-from pytest_membudget.calibration.inputs_plan import (
-    InputFolder,
-    PlannedRun,
-    plan_own_files,
-    plan_synthetic,
-)
+from pytest_membudget.calibration.fresh_run import bare_interpreter_bytes
+from pytest_membudget.calibration.inputs_plan import PlannedRun, plan_own_files, plan_synthetic
+from pytest_membudget.calibration.kept_runs import KeptRuns, differing_hosts, environment_of
 from pytest_membudget.calibration.model import LEAST_POINTS, Calibration, checked_share, complete
+from pytest_membudget.calibration.places import Finished, Here, Place
 from pytest_membudget.calibration.reference import FunctionReference, refer_to, stop_if_loading
-from pytest_membudget.calibration.worker import Answer
-from pytest_membudget.errors import CalibrationError, UsageError
+from pytest_membudget.errors import CalibrationError
 from pytest_membudget.records.calibration import (
     CalibrationFile,
     CalibrationPoint,
     CalibrationRun,
-    CalibrationState,
 )
-from pytest_membudget.records.storage import encode_json, read_json, write_atomically
 from pytest_membudget.units import Size, format_duration, format_size
 
 _UNREAD_BYTES = 4096
@@ -53,6 +48,7 @@ def calibrate(  # noqa: PLR0917 - published in this order
     budget_seconds: float | None = None,
     state: str | os.PathLike[str] | None = None,
     progress: bool | None = None,
+    dask: Any = None,
 ) -> Calibration:
     """Calibrates `fn(path)`: what one task adds to a worker that is warm, as γ, overhead and a bound.
 
@@ -69,11 +65,14 @@ def calibrate(  # noqa: PLR0917 - published in this order
         state: a file that keeps finished runs, so that a calibration that was stopped goes on from there. It is
             removed at the end.
         progress: a progress bar; by default where standard error is a terminal.
+        dask: a cluster on whose hosts the runs are made and measured: its scheduler's address, a scheduler file or a
+            `distributed.Client`. Synthetic files are made there; own files up to 1 MB are sent, larger ones must be
+            found there under the same path.
 
     Raises:
         UsageError: `fn` cannot be found by a fresh interpreter, or the sizes make no sense.
-        CalibrationError: `fn` fails, does not read its input, or too few runs were done; its `partial` is what the
-            runs before gave, where that is enough for a fit.
+        CalibrationError: `fn` fails, does not read its input, the cluster cannot be used, or too few runs were done;
+            its `partial` is what the runs before gave, where that is enough for a fit.
         OSError: no room for the files.
     """
     stop_if_loading()
@@ -87,60 +86,18 @@ def calibrate(  # noqa: PLR0917 - published in this order
         content=checked_share("content", content),
         confidence=checked_share("confidence", confidence),
         budget_seconds=budget_seconds,
+        cluster=dask,
     )
-    kept = _Kept(state, campaign.digest())
-    failures = _run_all(campaign, kept, progress)
+    kept = KeptRuns(state, campaign.digest())
+    try:
+        failures = _run_all(campaign, kept, progress)
+    except CalibrationError as error:
+        error.partial = campaign.fit(kept.runs)
+        raise
     fitted = campaign.judge(kept.runs, failures, campaign.fit(kept.runs))
     if len(kept.runs) == len(plan):
         kept.remove()
     return fitted
-
-
-class _Kept:
-    """The finished runs, in a file as well where one was named."""
-
-    def __init__(self, path: str | os.PathLike[str] | None, plan: str) -> None:
-        self._path = None if path is None else Path(path)
-        self._plan = plan
-        self.runs: list[CalibrationRun] = []
-        if self._path is not None and self._path.exists():
-            before = read_json(self._path, CalibrationState, what="the state of a calibration")
-            if before.plan != plan:
-                raise UsageError(
-                    f"{self._path} belongs to a calibration of another function, sizes or seed; "
-                    "remove it or name another file"
-                )
-            self.runs = list(before.runs)
-
-    def has(self, run: PlannedRun) -> bool:
-        return any(
-            (done.asked_bytes, done.repeat, done.path) == (run.size_bytes, run.repeat, run.path)
-            for done in self.runs
-        )
-
-    def add(self, run: PlannedRun, size_bytes: int, answer: Answer) -> None:
-        self.runs.append(
-            CalibrationRun(
-                asked_bytes=run.size_bytes,
-                repeat=run.repeat,
-                path=run.path,
-                size_bytes=size_bytes,
-                peak_bytes=answer.peak_bytes,
-                warm_bytes=answer.warm_bytes,
-                duration_s=answer.duration_s,
-                read_bytes=answer.read_bytes,
-                source_digest=answer.digest,
-                caveats=answer.caveats,
-            )
-        )
-        if self._path is not None:
-            write_atomically(
-                self._path, encode_json(CalibrationState(plan=self._plan, runs=tuple(self.runs)))
-            )
-
-    def remove(self) -> None:
-        if self._path is not None:
-            self._path.unlink(missing_ok=True)
 
 
 class _Campaign(NamedTuple):
@@ -153,14 +110,16 @@ class _Campaign(NamedTuple):
     content: float
     confidence: float
     budget_seconds: float | None
+    cluster: Any
 
     def __str__(self) -> str:
         return f"{self.function} on {self.kind}"
 
     def digest(self) -> str:
         """The same text for the same plan."""
+        where = [] if self.cluster is None else ["on a cluster"]
         text = msgspec.json.encode(
-            [str(self.function), self.function.script, self.kind, self.seed, self.plan]
+            [str(self.function), self.function.script, self.kind, self.seed, self.plan, *where]
         )
         return hashlib.sha256(text).hexdigest()
 
@@ -168,9 +127,8 @@ class _Campaign(NamedTuple):
         """The calibration of these runs, `None` where they are too few."""
         if len(runs) < LEAST_POINTS:
             return None
-        from pytest_membudget.measurement import environment
-
-        base_bytes = round(median(run.warm_bytes for run in runs)) - bare_interpreter_bytes()
+        here_bytes = bare_interpreter_bytes()
+        base_bytes = round(median(run.warm_bytes - (run.bare_bytes or here_bytes) for run in runs))
         return complete(
             CalibrationFile(
                 points=tuple(CalibrationPoint(run.size_bytes, run.peak_bytes) for run in runs),
@@ -181,7 +139,7 @@ class _Campaign(NamedTuple):
                 source_digest=runs[-1].source_digest,
                 kind=self.kind,
                 base_bytes=max(0, base_bytes),
-                environment=environment(),
+                environment=environment_of(runs),
                 created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
                 caveats=self._caveats(runs),
             )
@@ -191,7 +149,15 @@ class _Campaign(NamedTuple):
         told = dict.fromkeys(caveat for run in runs for caveat in run.caveats)
         if len(runs) < len(self.plan):
             told[f"only {len(runs)} of {len(self.plan)} planned runs were measured"] = None
-        return tuple(told)
+        return (*told, *differing_hosts(runs))
+
+    def place(self, folder: Path) -> Place:
+        """Where the runs are done."""
+        if self.cluster is None:
+            return Here(self.function, self.plan, self.kind, self.seed, folder)
+        from pytest_membudget.calibration.on_cluster import OnCluster
+
+        return OnCluster(self.cluster, self.function, self.plan, self.kind, self.seed)
 
     def judge(
         self, runs: Sequence[CalibrationRun], failures: Sequence[str], fitted: Calibration | None
@@ -221,39 +187,33 @@ class _Campaign(NamedTuple):
         return fitted
 
 
-def _run_all(campaign: _Campaign, kept: _Kept, progress: bool | None) -> list[str]:
+def _run_all(campaign: _Campaign, kept: KeptRuns, progress: bool | None) -> list[str]:
     """Does the runs that are still to be done; what failed, in words."""
     failures: list[str] = []
     started_s = time.monotonic()
     todo = [run for run in campaign.plan if not kept.has(run)]
     with tempfile.TemporaryDirectory(prefix="membudget-calibrate-") as name, _bar(todo, progress) as bar:
-        inputs = InputFolder(Path(name), campaign.plan, campaign.kind, campaign.seed)
-        for run, path, size_bytes in inputs.files(todo):
-            if _is_over(campaign.budget_seconds, started_s):
-                break
-            left_s = _left_s(campaign.budget_seconds, started_s)
-            bar.set_postfix_str(format_size(size_bytes))
-            answer = run_fresh(campaign.function, inputs.warm_up, path, Path(name), timeout_s=left_s)
-            bar.update(1)
-            if answer.failed_at in {"import", "warm-up"}:
-                raise CalibrationError(
-                    _stillborn(campaign.function, answer), not_importable=answer.failed_at == "import"
-                )
-            if not answer.failed_at:
-                kept.add(run, size_bytes, answer)
-            elif _is_over(campaign.budget_seconds, started_s):
-                break
-            else:
-                failures.append(f"at {format_size(size_bytes)}: {answer.error}")
+        place = campaign.place(Path(name))
+        left_s = partial(_left_s, campaign.budget_seconds, started_s)
+        with contextlib.closing(place.finished(todo, left_s)) as runs:
+            for finished in runs:
+                bar.set_postfix_str(format_size(finished.run.size_bytes))
+                bar.update(1)
+                answer = finished.answer
+                _stop_if_hopeless(campaign.function, finished)
+                if not answer.failed_at:
+                    kept.add(finished)
+                elif left_s() == 0:
+                    break
+                else:
+                    failures.append(
+                        f"at {format_size(finished.size_bytes)}{_where(finished)}: {answer.error}"
+                    )
     return failures
 
 
 def _left_s(budget_seconds: float | None, started_s: float) -> float | None:
     return None if budget_seconds is None else max(0.0, budget_seconds - (time.monotonic() - started_s))
-
-
-def _is_over(budget_seconds: float | None, started_s: float) -> bool:
-    return _left_s(budget_seconds, started_s) == 0
 
 
 def _left_unread(run: CalibrationRun) -> bool:
@@ -264,13 +224,30 @@ def _left_unread(run: CalibrationRun) -> bool:
     )
 
 
-def _stillborn(function: FunctionReference, answer: Answer) -> str:
-    if answer.failed_at == "import":
-        return f"{function} cannot be imported by a fresh interpreter: {answer.error}"
-    return (
-        f"{function} fails on a small file already: {answer.error} (it is called with the path of its input, "
-        "in an empty working directory)"
-    )
+def _stop_if_hopeless(function: FunctionReference, finished: Finished) -> None:
+    """Ends the calibration where every further run would fail alike.
+
+    Raises:
+        CalibrationError: the function or its input cannot be found, or it fails on a small file already.
+    """
+    answer, where = finished.answer, _where(finished)
+    match answer.failed_at:
+        case "input":
+            raise CalibrationError(answer.error)
+        case "import":
+            raise CalibrationError(
+                f"{function} cannot be imported by a fresh interpreter{where}: {answer.error}",
+                not_importable=True,
+            )
+        case "warm-up":
+            raise CalibrationError(
+                f"{function} fails on a small file already{where}: {answer.error} (it is called with the path of "
+                "its input, in an empty working directory)"
+            )
+
+
+def _where(finished: Finished) -> str:
+    return f" on host {finished.machine.host}" if finished.machine else ""
 
 
 @contextlib.contextmanager

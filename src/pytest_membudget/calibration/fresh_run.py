@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -35,6 +35,7 @@ def run_fresh(
     folder: Path,
     *,
     timeout_s: float | None = None,
+    is_called_off: Callable[[], bool] = lambda: False,
 ) -> Answer:
     """Runs the function on `input_file` in a fresh interpreter, in an empty folder inside `folder`.
 
@@ -46,7 +47,7 @@ def run_fresh(
         order_path.write_bytes(msgspec.json.encode(order))
         available_bytes = memory_reading().available_bytes
         with (place / "errors.txt").open("w+b") as errors, _process(order_path, workplace, errors) as process:
-            ended = _watch(process, timeout_s, _MEMORY_SHARE * available_bytes)
+            ended = _watch(process, timeout_s, _MEMORY_SHARE * available_bytes, is_called_off)
             code = process.wait()
             errors.seek(max(0, errors.seek(0, os.SEEK_END) - _LAST_WORDS_BYTES))
             last_words = errors.read().decode(errors="replace").strip()
@@ -110,7 +111,12 @@ def _process(order_path: Path, workplace: Path, errors: IO[bytes]) -> Iterator[s
         process.wait()
 
 
-def _watch(process: subprocess.Popen[bytes], timeout_s: float | None, most_bytes: float) -> str:
+def _watch(
+    process: subprocess.Popen[bytes],
+    timeout_s: float | None,
+    most_bytes: float,
+    is_called_off: Callable[[], bool],
+) -> str:
     """Waits for the end; ends it itself when it takes too long or too much, and then says why."""
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     while process.poll() is None:
@@ -121,6 +127,9 @@ def _watch(process: subprocess.Popen[bytes], timeout_s: float | None, most_bytes
                 f"it held {format_size(held_bytes)} and was ended, since only "
                 f"{format_size(most_bytes / _MEMORY_SHARE)} were available"
             )
+        if is_called_off():
+            _end(process)
+            return "it was called off"
         if deadline is not None and time.monotonic() > deadline:
             _end(process)
             return f"it was ended when the time was up, after {format_duration(timeout_s or 0.0)}"

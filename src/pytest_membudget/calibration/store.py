@@ -73,7 +73,7 @@ def check_fresh(
     """
     found = [
         f"it was taken with {what} {then!r}, here it is {now!r}"
-        for what, then, now in _differences(calibration.file.environment, environment)
+        for what, then, now in differences(calibration.file.environment, environment)
     ]
     digest = digest_source(fn) if fn is not None else _digest_named(calibration.file.function)
     if digest and calibration.file.source_digest and digest != calibration.file.source_digest:
@@ -92,7 +92,8 @@ def _digest_named(function: str) -> str:
     return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()
 
 
-def _differences(then: Environment, now: Environment) -> list[tuple[str, str, str]]:
+def differences(then: Environment, now: Environment) -> list[tuple[str, str, str]]:
+    """What may change a figure between two environments: its name, and how it is in either."""
     if then == Environment():
         return []  # fitted from figures that came without a place: there is nothing to compare
     pairs = [

@@ -27,7 +27,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """What one run found, or where it failed and with what. Sizes are bytes."""
 
-    failed_at: Literal["", "import", "warm-up", "run"] = ""
+    failed_at: Literal["", "input", "import", "warm-up", "run"] = ""
     error: str = ""
     warm_bytes: int = 0
     peak_bytes: int = 0

@@ -46,6 +46,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="keep it in .membudget/calibrations/NAME.json; a stopped run goes on from there",
     )
+    parser.add_argument(
+        "--dask",
+        metavar="ADDRESS",
+        help="make the runs on the hosts of this Dask cluster; a scheduler file will do as well",
+    )
     parser.add_argument("--in-flight", action="store_true", help="find the best max_in_flight instead")
     parser.add_argument("--values", default="1,2,4,8", metavar="N,N", help="of max_in_flight (%(default)s)")
     parser.add_argument("--target", default="70%", metavar="SHARE", help="of the memory limit (%(default)s)")
@@ -73,6 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
             seed=arguments.seed,
             budget_seconds=arguments.budget_seconds,
             state=state,
+            dask=arguments.dask,
         )
     except CalibrationError as error:
         if isinstance(error.partial, Calibration):
@@ -88,6 +94,10 @@ def run(arguments: argparse.Namespace) -> int:
 def _run_in_flight(arguments: argparse.Namespace) -> int:
     from pytest_membudget.calibration.in_flight import calibrate_in_flight, load_here
 
+    if arguments.dask:
+        raise UsageError(
+            "--in-flight measures this machine; leave out --dask, or run it on the host in question"
+        )
     if not arguments.files:
         raise UsageError(
             "--in-flight runs on your own files; name at least as many as the largest of --values"
@@ -134,6 +144,8 @@ def _print(found: Calibration) -> None:
         + (f", {format_duration(found.seconds_per_mb)} per MB" if found.seconds_per_mb else "")
     )
     _print_rows(rows)
+    if found.file.environment.hosts:
+        print(f"measured on {', '.join(found.file.environment.hosts)}")
     print(
         f"bound: covers {format_share(found.content)} of tasks with {format_share(found.confidence)} confidence, "
         "if they are like these"

@@ -58,7 +58,11 @@ class CalibrationFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CalibrationRun(msgspec.Struct, frozen=True, kw_only=True):
-    """One finished run: its place in the plan (size, repeat and, for one's own files, path), and what was found. Sizes are bytes."""
+    """One finished run: its place in the plan (size, repeat and, for one's own files, path), and what was found.
+
+    Sizes are bytes. `environment` and `bare_bytes`, the resident memory of a bare interpreter, are of the host where it
+    ran, where that was not the machine that fits.
+    """
 
     asked_bytes: int
     repeat: int
@@ -70,6 +74,8 @@ class CalibrationRun(msgspec.Struct, frozen=True, kw_only=True):
     read_bytes: int | None = None
     source_digest: str = ""
     caveats: tuple[str, ...] = ()
+    environment: Environment | None = None
+    bare_bytes: int = 0
 
 
 class CalibrationState(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,7 +16,7 @@ Outcome = Literal["passed", "failed", "skipped", "xfailed", "xpassed", "error"]
 
 
 class Environment(msgspec.Struct, frozen=True, kw_only=True):
-    """What may change a figure from one machine to another."""
+    """What may change a figure from one machine to another. `hosts` are named where it was measured elsewhere."""
 
     system: str = ""
     kernel: str = ""
@@ -30,6 +30,7 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
     limit_bytes: Bytes = 0
     limit_source: str = ""
     packages: dict[str, str] = {}
+    hosts: tuple[str, ...] = ()
 
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]

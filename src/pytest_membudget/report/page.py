@@ -91,6 +91,7 @@ def environment_rows(report: Report) -> tuple[tuple[str, str], ...]:
         ("cores", str(found.cores) if found.cores else ""),
         ("limit", f"{format_size(found.limit_bytes)} ({found.limit_source})" if found.limit_bytes else ""),
         ("packages", ", ".join(f"{name} {version}" for name, version in sorted(found.packages.items()))),
+        ("hosts", ", ".join(found.hosts)),
         ("created", report.created),
     ]
     return tuple((title, text) for title, text in rows if text)

@@ -11,7 +11,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pytest_membudget.records.run import HostUse, Level
@@ -111,6 +111,16 @@ class DaskLauncher:
         """Has a worker's process ended."""
         if (loop := self._loop) is not None:
             loop.call(lambda: loop.spawn(self._end(worker)))
+
+    def ask(self, workers: Sequence[LentWorker], function: Callable[..., Any], *args: Any) -> None:
+        """Has `function` called in those workers' processes, beside what they run, and waits for that.
+
+        Raises:
+            Exception: no answer in time, or the connection broke.
+        """
+        if self._loop is not None and workers:
+            asked = self._link.ask([worker.address for worker in workers], CLOSE_S, function, *args)
+            self._loop.wait_for(asked, 2 * CLOSE_S)
 
     def _connect(self) -> None:
         self._loop = LoopThread("membudget-dask")

@@ -14,7 +14,6 @@ import psutil
 
 from pytest_membudget import FallbackExecutor, MemoryEstimator
 
-HERE = Path(__file__).parent
 HOST = platform.node()
 SMALL = MemoryEstimator(gamma=1.0, overhead="8 MB")
 LADDER = ("dask", "process", "thread", "sequential")
@@ -43,7 +42,7 @@ class DaskCluster:
             process = subprocess.Popen(
                 [sys.executable, *arguments],
                 stdout=log, stderr=log, cwd=self.folder, start_new_session=True,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(HERE)]), **environment},
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
             )  # fmt: skip
         self.processes.append(process)
         return process
@@ -58,10 +57,10 @@ class DaskCluster:
         self.workers.append(process)
         return process
 
-    def add_plain_worker(self, *more):
+    def add_plain_worker(self, *more, **environment):
         process = self.run(
             "-m", "distributed.cli.dask_worker", self.address, "--nthreads", "1", "--no-nanny", "--host", "127.0.0.1",
-            "--no-dashboard", "--local-directory", str(self.folder), *more,
+            "--no-dashboard", "--local-directory", str(self.folder), *more, **environment,
         )  # fmt: skip
         self.workers.append(process)
         return process
