@@ -55,6 +55,7 @@ class Dispatcher:
         self._watch = Watch(self.floor, rules)
         self._ending: Ending | None = None
         self._look_at_s = 0.0
+        self._watch_at_s = 0.0
         self._thread = threading.Thread(target=self._run, name="membudget-dispatcher", daemon=True)
         self.observers: list[Callable[[], None]] = []
 
@@ -140,12 +141,13 @@ class Dispatcher:
     def _look_when_due(self) -> None:
         if (now_s := now()) < self._look_at_s:
             return
-        due_s = self._watch.look(now_s)
+        if now_s >= self._watch_at_s or self.observers:
+            due_s = self._watch.look(now_s)
+            self._watch_at_s = now_s + TICK_S if due_s is None else min(due_s, now_s + TICK_S)
         for observer in self.observers:
             observer()
         often = self.observers or self.floor.enough > 1
-        tick_s = WATCHED_TICK_S if often else TICK_S
-        self._look_at_s = min(now_s + tick_s, now_s + tick_s if due_s is None else due_s)
+        self._look_at_s = min(self._watch_at_s, now_s + (WATCHED_TICK_S if often else TICK_S))
 
     def _is_over(self) -> bool:
         if self._ending is None or self.floor.crew.busy() or self.floor.has_waiting:

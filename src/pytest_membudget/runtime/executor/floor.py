@@ -28,10 +28,10 @@ SHORT_S = 0.02
 """Tasks below this are queued one ahead in their worker, so that it need not wait for the next."""
 
 TINY_S = 0.005
-"""Tasks below this are queued three ahead."""
+"""Tasks below this are queued seven ahead."""
 
 _DEPTH_OF_SHORT = 2
-_DEPTH_OF_TINY = 4
+_DEPTH_OF_TINY = 8
 
 
 class Replied(NamedTuple):
@@ -258,7 +258,7 @@ class Floor:
         """A few tasks ahead in each worker, in the order of the line, under the lease that the worker has."""
         depth = self._depth()
         for post in self.crew.posts:
-            # Two at a time: the pool's thread, woken once, takes both.
+            # Several at a time: the pool's thread, woken once, takes all of them.
             if not 1 <= len(post.in_flight) <= depth // 2 or not _may_queue_behind(post):
                 continue
             while len(post.in_flight) < depth and not post.is_last and not self.is_full():
@@ -270,13 +270,10 @@ class Floor:
 
     def _next_behind(self, ticket: Ticket | None) -> Task | None:
         """Who is next, where the worker's lease is enough for it. One that nobody waits before needs no line."""
-        if (
-            self.admission.waiting == 0
-            and self._pending
-            and self.admission.fits_within(self._pending[0], ticket)
-        ):
-            return self._pending.popleft()
-        self.line_up()
+        if self.admission.waiting == 0:
+            if self._pending and self.admission.fits_within(self._pending[0], ticket):
+                return self._pending.popleft()
+            self.line_up()
         return self.admission.head_within(ticket)
 
     def _depth(self) -> int:
