@@ -74,3 +74,10 @@ def test_any_points_give_a_finite_bound_at_or_above_the_estimate(points, size):
     fit = fit_peaks(points)
     assert 0 <= fit.expect(size) <= fit.bound(size, content=0.95, confidence=0.95) < float("inf")
     assert LEAST_BYTES > 0
+
+
+def test_points_that_fall_are_scatter_around_a_constant():
+    fit = fit_peaks([(size * MB, peak * MB) for size, peak in ((1, 43), (3, 41), (8, 40), (8, 40))])
+    assert (fit.slope, fit.curved) == (0, False)
+    assert 40 * MB < fit.expect(100 * MB) < 43 * MB
+    assert fit.bound(100 * MB, content=0.9, confidence=0.9) > 43 * MB

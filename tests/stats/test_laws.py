@@ -37,3 +37,8 @@ def test_two_scales_give_a_slope_without_a_bound_and_one_gives_none():
 def test_many_scales_use_the_test_of_curvature():
     curved = [(size * MB, (10 + 0.2 * size * size) * MB) for size in (1, 2, 4, 8, 16)]
     assert judge_law(curved).shape == "worse"
+
+
+def test_a_larger_scale_is_never_foretold_to_take_less():
+    law = judge_law([(1 * MB, 45 * MB), (4 * MB, 40 * MB)])
+    assert (law.shape, law.fit.expect(20 * MB)) == ("flat", pytest.approx(42.35 * MB, rel=0.01))

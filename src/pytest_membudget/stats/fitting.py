@@ -94,18 +94,30 @@ class PeakFit(msgspec.Struct, frozen=True, kw_only=True):
 def fit_peaks(points: Points) -> PeakFit:
     """The line through (size, peak) in bytes, or the parabola where the points are significantly convex.
 
-    Points of a single size give a constant.
+    Points of a single size give a constant, and so do points that fall: see `fit_rising`.
 
     Raises:
         ValueError: fewer than three points.
     """
     if len(points) < 3:
         raise ValueError(f"{len(points)} points cannot be fitted; 3 or more are needed")
-    line = fit_line(points)
+    line = fit_rising(points)
     if len(points) < 4 or len({size for size, _ in points}) < 3:
         return line
     parabola = _fit(points, degree=2)
     return parabola if parabola and _is_convex(parabola) else line
+
+
+def fit_rising(points: Points) -> PeakFit:
+    """The weighted line where it rises, else the constant.
+
+    Larger inputs do not take less: a line that falls is scatter, and beyond the data it would promise nothing at all.
+
+    Raises:
+        ValueError: no points.
+    """
+    line = fit_line(points)
+    return line if line.slope >= 0 else _fit(points, degree=0) or line
 
 
 def fit_line(points: Points) -> PeakFit:

@@ -12,7 +12,7 @@ import msgspec
 
 from pytest_membudget.records.scale import LawShape
 from pytest_membudget.stats.bounds import t_quantile
-from pytest_membudget.stats.fitting import PeakFit, fit_line, fit_peaks
+from pytest_membudget.stats.fitting import PeakFit, fit_line, fit_peaks, fit_rising
 
 CONFIDENCE = 0.90
 """Of the slope's one-sided bounds and of predictions; with three scales more would ask for a miracle."""
@@ -58,7 +58,7 @@ def judge_law(points: Points) -> Law:
         slope_low=low,
         slope_high=high,
         base_bytes=max(0.0, line.coefficients[0]),
-        fit=fit_peaks(ordered) if len(ordered) > 4 else line,
+        fit=fit_peaks(ordered) if len(ordered) > 4 else fit_rising(ordered),
     )
 
 
