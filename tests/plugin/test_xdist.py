@@ -1,6 +1,7 @@
 """Under pytest-xdist each worker measures its own tests, and the controller tells of all of them."""
 
 import json
+import sys
 
 import pytest
 
@@ -139,3 +140,33 @@ def test_auto_follows_the_memory_that_is_available(pytester, monkeypatch):
     pytester.runpytest_subprocess(*arguments, "--membudget-default=1 GB").stdout.fnmatch_lines(
         ["*1/1 worker*"]
     )
+
+
+@pytest.mark.kernel
+@pytest.mark.processes
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="RLIMIT_AS binds the kernel's own way on Linux alone"
+)
+def test_auto_keeps_to_a_limit_of_the_kernel(pytester):
+    """3.6 GB of address space, less 20% and less what this process has mapped, hold two workers of 1 GB and not three."""
+    pytester.makepyfile(
+        """
+        import resource
+
+        def test_free():
+            assert resource.getrlimit(resource.RLIMIT_AS)[0] == 3_600_000_000
+        """
+    )
+    tests = [{"nodeid": "test_it.py::test_free", "outcome": "passed", "peak_bytes": 1_000_000_000}]
+    header = {"format": "membudget-report", "version": 1, "kind": "baseline", "environment": {}, "scales": []}
+    pytester.path.joinpath("memory.json").write_text(json.dumps({**header, "tests": tests}))
+    limited = (
+        "import os, resource, sys\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (3_600_000_000, 3_600_000_000))\n"
+        "os.environ['PYTEST_XDIST_AUTO_NUM_WORKERS'] = '8'\n"
+        "os.execv(sys.executable, [sys.executable, '-m', 'pytest', *sys.argv[1:]])\n"
+    )
+    words = ("-p", "xdist", "-n", "auto", "--membudget-baseline=memory.json")
+    result = pytester.run(sys.executable, "-c", limited, *words)
+    result.stdout.fnmatch_lines(["*2/2 workers*"])
+    result.assert_outcomes(passed=1)
