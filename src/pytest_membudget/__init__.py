@@ -42,6 +42,7 @@ _PUBLIC = {
     "records.measurement": "CommandMeasurement Measurement MemoryLimit MemoryReading",
     "records.monitor": "CleanupResult MemorySnapshot MonitorReport",
     "records.report": "Report TestRecord",
+    "records.batch": "BatchSummary summarize_batch",
     "records.run": "BatchResult Breakdown HostUse LevelEvent Outcome",
     "records.scale": "Scale",
     "runtime.chunks": "optimize_processing_order recommend_chunk_rows",

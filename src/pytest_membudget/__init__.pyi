@@ -28,6 +28,8 @@ from pytest_membudget.measurement.limit import memory_limit as memory_limit
 from pytest_membudget.measurement.limit import memory_reading as memory_reading
 from pytest_membudget.measurement.probe import measure as measure
 from pytest_membudget.measurement.probe import measuring as measuring
+from pytest_membudget.records.batch import BatchSummary as BatchSummary
+from pytest_membudget.records.batch import summarize_batch as summarize_batch
 from pytest_membudget.records.files import FileCategory as FileCategory
 from pytest_membudget.records.files import ResourceEstimate as ResourceEstimate
 from pytest_membudget.records.files import SyntheticFile as SyntheticFile

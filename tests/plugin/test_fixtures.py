@@ -1,5 +1,7 @@
 """The fixtures give the real parts."""
 
+import json
+
 import pytest
 
 
@@ -166,6 +168,10 @@ def test_job(fallback_executor, synthetic_files, memory_scale):
 """
     )
     pytester.runpytest_subprocess().assert_outcomes(passed=1)
+    result = pytester.runpytest_subprocess("--membudget-report=a.json")
+    result.stdout.fnmatch_lines(["Batches", "test_it.py::test_job?micro?  *5 * 0 * 0 *process"])
+    (batch,) = json.loads((pytester.path / "a.json").read_text())["batches"]
+    assert (batch["title"], batch["inputs"], batch["failed"]) == ("test_it.py::test_job[micro]", 5, 0)
 
 
 def test_memory_estimator_takes_a_calibration_that_the_project_keeps(pytester):

@@ -1,5 +1,6 @@
 """One report with everything in it, figures as a real run would give them."""
 
+from pytest_membudget.records.batch import BatchSummary
 from pytest_membudget.records.growth import Culprit, Growth
 from pytest_membudget.records.measurement import ProcessShare, TimelinePoint
 from pytest_membudget.records.report import (
@@ -11,7 +12,7 @@ from pytest_membudget.records.report import (
     Report,
     TestRecord,
 )
-from pytest_membudget.records.run import Breakdown
+from pytest_membudget.records.run import Breakdown, HostUse
 from pytest_membudget.records.scale import (
     CurvePoint,
     InFlightRow,
@@ -196,6 +197,31 @@ def full_report():
                 target=0.7,
                 recommended=4,
                 reason="the largest that stays under 70.0% of the limit",
+            ),
+        ),
+        batches=(
+            BatchSummary(
+                title="test_nightly.py::test_all_files",
+                inputs=500,
+                failed=1,
+                repeated=2,
+                duration_s=27.4,
+                workers=3,
+                peak_bytes=90 * MIB,
+                budget_bytes=3 * GB,
+                limit_bytes=32 * GB,
+                levels=("dask",),
+                hosts=(
+                    HostUse(
+                        host="large<1>",
+                        workers=2,
+                        tasks=310,
+                        budget_bytes=2 * GB,
+                        peak_upper_bytes=1500 * MIB,
+                    ),
+                    HostUse(host="small", workers=1, tasks=191, budget_bytes=GB, peak_upper_bytes=478 * MIB),
+                ),
+                events=("dask: worker tcp://10.0.0.7:4711 on host small was killed; repeats with 96 MiB",),
             ),
         ),
         calibrations=(

@@ -156,7 +156,8 @@ def fallback_executor(
     request: pytest.FixtureRequest, memory_estimator: MemoryEstimator
 ) -> Iterator[FallbackExecutor]:
     """A `FallbackExecutor` in real processes, shut down after the test."""
-    from pytest_membudget.plugin import runtime_fixtures
+    from pytest_membudget.plugin import batches, runtime_fixtures
 
     with runtime_fixtures.make_executor(request, memory_estimator) as executor:
         yield executor
+    batches.keep(request.config, executor.summaries)

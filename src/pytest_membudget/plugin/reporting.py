@@ -19,6 +19,7 @@ from pytest_membudget.plugin.gating import Gate
 from pytest_membudget.plugin.options import Settings
 from pytest_membudget.plugin.shared import shared_folder, shared_folder_if_made
 from pytest_membudget.plugin.tally import Tally
+from pytest_membudget.records.batch import BatchSummary
 from pytest_membudget.records.report import Report
 from pytest_membudget.records.scale import ScaleTable
 from pytest_membudget.report import write_report
@@ -82,6 +83,7 @@ class Reporting:
             environment=environment(),
             tests=self.tally.records,
             scales=self._scale_tables(),
+            batches=self._batches(),
             left_behind=rank_retained(self.tally.records, least_bytes=LEAST_LEFT_BYTES),
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         )
@@ -97,6 +99,14 @@ class Reporting:
         from pytest_membudget.plugin.scales import tables
 
         return tables(folder)
+
+    def _batches(self) -> tuple[BatchSummary, ...]:
+        folder = shared_folder_if_made(self.config)
+        if folder is None:
+            return ()
+        from pytest_membudget.plugin.batches import kept
+
+        return kept(folder)
 
     def _write_baseline(self) -> None:
         if self.gate is not None and self.settings.update_baseline:

@@ -9,8 +9,9 @@ import pytest
 from pytest_membudget.calibration import check_fresh, named_calibration
 from pytest_membudget.errors import UsageError
 from pytest_membudget.measurement import environment
+from pytest_membudget.plugin.batches import NotingExecutor
 from pytest_membudget.records.scale import Scale
-from pytest_membudget.runtime import FallbackExecutor, MemoryEstimator, MemorySemaphore
+from pytest_membudget.runtime import MemoryEstimator, MemorySemaphore
 from pytest_membudget.runtime.estimator import PRESETS
 from pytest_membudget.stats.learning import Aim
 
@@ -48,10 +49,10 @@ def make_semaphore(request: pytest.FixtureRequest) -> MemorySemaphore:
     return MemorySemaphore(**parameter) if isinstance(parameter, dict) else MemorySemaphore(parameter)
 
 
-def make_executor(request: pytest.FixtureRequest, estimator: MemoryEstimator) -> FallbackExecutor:
+def make_executor(request: pytest.FixtureRequest, estimator: MemoryEstimator) -> NotingExecutor:
     """The parameter is a mapping of arguments; without one, workers and calls in flight are those of the scale."""
     arguments: dict[str, Any] = dict(getattr(request, "param", {}))
     if not arguments and "memory_scale" in request.fixturenames:
         scale: Scale = request.getfixturevalue("memory_scale")
         arguments = {"max_workers": scale.workers, "max_in_flight": scale.in_flight}
-    return FallbackExecutor(**{"estimator": estimator, **arguments})
+    return NotingExecutor(**{"estimator": estimator, **arguments, "title": request.node.nodeid})

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from pytest_membudget.records.batch import BatchSummary
 from pytest_membudget.records.growth import Growth, RetainedByTest
 from pytest_membudget.records.judgement import Verdict
 from pytest_membudget.records.measurement import ProcessShare, Source, TimelinePoint
@@ -153,6 +154,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     tests: tuple[TestRecord, ...] = ()
     scales: tuple[ScaleTable, ...] = ()
     in_flight: tuple[InFlightTable, ...] = ()
+    batches: tuple[BatchSummary, ...] = ()
     calibrations: tuple[CalibrationPicture, ...] = ()
     baseline: BaselineCheck | None = None
     left_behind: tuple[RetainedByTest, ...] = ()

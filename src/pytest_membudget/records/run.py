@@ -7,6 +7,7 @@ from typing import Any, Literal
 import msgspec
 
 from pytest_membudget.records.quantities import Bytes
+from pytest_membudget.units import format_size
 
 Level = Literal["dask", "process", "thread", "sequential"]
 Cause = Literal[
@@ -60,6 +61,14 @@ class HostUse(msgspec.Struct, frozen=True, kw_only=True):
     tasks: int
     budget_bytes: Bytes
     peak_upper_bytes: Bytes
+
+    def __str__(self) -> str:
+        at_most = "at most " if self.workers > 1 else ""
+        workers = "1 worker" if self.workers == 1 else f"{self.workers} workers"
+        return (
+            f"{self.host}: peak {at_most}{format_size(self.peak_upper_bytes)} of {format_size(self.budget_bytes)} "
+            f"in {workers}, {self.tasks:,} tasks"
+        )
 
 
 class Breakdown(msgspec.Struct, frozen=True, kw_only=True):

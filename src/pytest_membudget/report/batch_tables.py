@@ -1,0 +1,71 @@
+"""The tables of batches: one row a batch, and one a host of the cluster that it ran on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pytest_membudget.records.batch import BatchSummary
+from pytest_membudget.report.tables import Column, Table, name, number
+from pytest_membudget.units import format_duration, format_size
+
+
+def batch_table(batches: Sequence[BatchSummary]) -> Table | None:
+    """What became of each batch; its events and doubts stand below."""
+    if not batches:
+        return None
+    columns = (
+        name("batch"),
+        number("inputs"),
+        number("failed"),
+        number("repeated"),
+        number("workers"),
+        number("peak"),
+        number("budget"),
+        number("time"),
+        Column("ran on"),
+    )
+    rows = tuple(
+        (
+            batch.title,
+            f"{batch.inputs:,}",
+            f"{batch.failed:,}",
+            f"{batch.repeated:,}",
+            f"{batch.workers:,}",
+            format_size(batch.peak_bytes),
+            format_size(batch.budget_bytes),
+            format_duration(batch.duration_s),
+            ", ".join(batch.levels),
+        )
+        for batch in batches
+    )
+    notes = tuple(f"{batch.title}: {note}" for batch in batches for note in (*batch.events, *batch.caveats))
+    return Table("batches", "Batches", columns, rows, notes)
+
+
+def host_table(batches: Sequence[BatchSummary]) -> Table | None:
+    """What each batch used of each host."""
+    rows = tuple(
+        (
+            batch.title,
+            use.host,
+            f"{use.workers:,}",
+            f"{use.tasks:,}",
+            format_size(use.peak_upper_bytes),
+            format_size(use.budget_bytes),
+        )
+        for batch in batches
+        for use in batch.hosts
+    )
+    if not rows:
+        return None
+    columns = (
+        name("batch"),
+        name("host"),
+        number("workers"),
+        number("tasks"),
+        number("peak"),
+        number("budget"),
+    )
+    many = any(use.workers > 1 for batch in batches for use in batch.hosts)
+    notes = ("where a host has several workers, its peak is at most this: their own peaks added up",)
+    return Table("hosts", "Hosts of the batches", columns, rows, notes if many else ())

@@ -1,0 +1,38 @@
+"""Batches and what they used of each host, in every format."""
+
+import json
+
+from sample_report import full_report
+
+from pytest_membudget.report import render_html, render_json, render_markdown, render_terminal
+
+
+def test_every_format_shows_each_host_with_peak_and_budget():
+    report = full_report()
+    terminal = render_terminal(report, width=120)
+    assert "Hosts of the batches" in terminal
+    (row,) = [line for line in terminal.splitlines() if "large<1>" in line]
+    assert row.split()[-6:] == ["2", "310", "1.46", "GiB", "1.86", "GiB"]
+    assert "was killed; repeats with 96 MiB" in terminal
+    assert "at most this: their own peaks added up" in terminal
+    assert "| `test_nightly.py::test_all_files` | `small` | 1 | 191 | 478 MiB | 954 MiB |" in render_markdown(
+        report
+    )
+    page = render_html(report)
+    assert "large&lt;1&gt;" in page
+    assert "large<1>" not in page
+    (batch,) = json.loads(render_json(report))["batches"]
+    assert [use["host"] for use in batch["hosts"]] == ["large<1>", "small"]
+
+
+def test_without_batches_there_is_no_table():
+    from pytest_membudget.report.batch_tables import batch_table, host_table
+
+    assert batch_table(()) is None
+    assert host_table(()) is None
+
+
+def test_a_host_is_told_in_one_line():
+    large, small = full_report().batches[0].hosts
+    assert str(large) == "large<1>: peak at most 1.46 GiB of 1.86 GiB in 2 workers, 310 tasks"
+    assert str(small) == "small: peak 478 MiB of 954 MiB in 1 worker, 191 tasks"
