@@ -20,6 +20,10 @@ def test_without_tables_there_are_failures_and_one_line(report):
     assert "MICRO" not in text
 
 
+def test_failures_that_were_shown_already_can_be_left_out(report):
+    assert "measured  peak" not in render_terminal(report, failures=False)
+
+
 @pytest.mark.parametrize("verbose", [False, True])
 @pytest.mark.parametrize("width", [80, 120])
 def test_no_line_is_wider_than_the_terminal(report, hostile_report, width, verbose):

@@ -12,6 +12,9 @@ from types import FrameType, TracebackType
 
 from pytest_membudget.errors import WatchdogStop
 
+_RUNNERS = {"_pytest", "pluggy", "pytest", "runpy", "threading"}
+"""Whose frames lead to the user's code and tell nothing of it."""
+
 
 def forget_frames(trace: TracebackType | None) -> None:
     """Clears the local variables of every frame of a traceback, so that what they hold is freed now.
@@ -77,10 +80,26 @@ def take_back(thread: int) -> None:
 
 
 def stacks() -> str:
-    """What every thread was doing, as text."""
+    """What every thread was doing, as text, the main one first; without the frames that led to the user's code."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
-    parts = []
-    for ident, frame in sys._current_frames().items():  # noqa: SLF001 - the documented way to all stacks
-        if ident != threading.get_ident():
-            parts.append(f"Thread {names.get(ident, ident)}:\n{''.join(traceback.format_stack(frame))}")
-    return "\n".join(parts)
+    frames = sys._current_frames()  # noqa: SLF001 - the documented way to all stacks
+    frames.pop(threading.get_ident(), None)
+    main = threading.main_thread().ident
+    return "\n".join(
+        f"Thread {names.get(ident, ident)}:\n{''.join(_summary(frame).format())}"
+        for ident, frame in sorted(frames.items(), key=lambda each: each[0] != main)
+    )
+
+
+def _summary(innermost: FrameType) -> traceback.StackSummary:
+    walked = list(traceback.walk_stack(innermost))[::-1]
+    rooms = [str(frame.f_globals.get("__name__", "")).partition(".")[0] for frame, _ in walked]
+    first = 0
+    # The script that starts a runner is part of it.
+    while rooms[first] in _RUNNERS or (
+        rooms[first] == "__main__" and {*rooms[first + 1 : first + 2]} & _RUNNERS
+    ):
+        first += 1
+        if first == len(rooms):
+            return traceback.StackSummary.extract(iter(walked))
+    return traceback.StackSummary.extract(iter(walked[first:]))

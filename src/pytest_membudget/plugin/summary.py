@@ -18,10 +18,11 @@ def show(terminal: Any, report: Report, settings: Settings, notes: Sequence[str]
     """Tables where asked for, then one line, then what was written."""
     if settings.show_tables:
         terminal.section("membudget")
-        terminal.write_line(_tables(terminal, report))
+        # pytest itself has shown why a test failed.
+        terminal.write_line(_tables(terminal, report, failures=settings.warn))
     else:
         terminal.write_line(f"membudget: {headline(report)}")
-    if settings.warn:
+    if settings.warn and not settings.show_tables:
         for record in report.tests:
             if record.message:
                 terminal.write_line(
@@ -37,7 +38,7 @@ def show(terminal: Any, report: Report, settings: Settings, notes: Sequence[str]
         terminal.write(render_annotations(report, folder=_folder_in_workspace(terminal.config.rootpath)))
 
 
-def _tables(terminal: Any, report: Report) -> str:
+def _tables(terminal: Any, report: Report, *, failures: bool) -> str:
     writer = terminal._tw  # noqa: SLF001 - the one place that knows colours, width and encoding
     encoding = getattr(writer._file, "encoding", None) or "ascii"  # noqa: SLF001 - likewise
     return render_terminal(
@@ -46,6 +47,7 @@ def _tables(terminal: Any, report: Report) -> str:
         verbose=terminal.config.get_verbosity() > 0,
         color=writer.hasmarkup,
         ascii_only=not encoding.lower().startswith("utf"),
+        failures=failures,
     ).rstrip("\n")
 
 

@@ -17,8 +17,9 @@ def render_terminal(
     color: bool = False,
     ascii_only: bool = False,
     tables: bool = True,
+    failures: bool = True,
 ) -> str:
-    """Failures, the tables where asked for, and one summary line last; no line is wider than `width`.
+    """Failures and tables where asked for, and one summary line last; no line is wider than `width`.
 
     `verbose` shows every test and more columns. Whether colours and signs beyond ASCII suit the terminal is
     the caller's to know.
@@ -26,7 +27,7 @@ def render_terminal(
     paint = Paint(color)
     page = make_page(report, verbose=verbose, most_tests=None if verbose else _MOST_TESTS)
     page = clean_page(page, ascii_only=ascii_only)
-    blocks = [_failure(failure, width, paint) for failure in page.failures]
+    blocks = [_failure(failure, width, paint) for failure in page.failures] if failures else []
     if tables:
         # tabulate takes 10 ms to import, which a session without tables need not pay.
         from pytest_membudget.report.terminal_table import lay_out
