@@ -5,7 +5,7 @@ import random
 import pytest
 
 from pytest_membudget.records.report import TestRecord
-from pytest_membudget.stats.task_growth import judge_task_series, rank_retained
+from pytest_membudget.stats.task_growth import judge_task_series, pool_workers, rank_retained
 
 MB = 1_000_000
 
@@ -47,6 +47,35 @@ def test_order_and_first_number_do_not_matter():
     shuffled = random.Random(1).sample(points, len(points))
     assert judge_task_series(shuffled) == judge_task_series(points)
     assert judge_task_series(points).verdict == "leak"
+
+
+def worker(tasks, bytes_per_task, until=10**9):
+    return judge_task_series([(task, bytes_per_task * min(task, until)) for task in range(tasks + 1)])
+
+
+def test_workers_that_leak_are_a_leak_together():
+    pooled = pool_workers([worker(50, 100_000), worker(40, 120_000), worker(50, 110_000)], "parse")
+    assert (pooled.verdict, pooled.label, pooled.calls) == ("leak", "parse", 140)
+    assert pooled.bytes_per_call == pytest.approx(110_000)
+    assert "40 to 50 tasks in each of 3 workers" in pooled.caveats[0]
+
+
+def test_the_workers_that_came_farthest_decide():
+    still_filling, full = worker(20, 100_000, until=20), worker(100, 100_000, until=20)
+    assert still_filling.verdict == "leak"
+    assert pool_workers([full, still_filling, still_filling]).verdict == "clean"
+
+
+def test_workers_that_disagree_are_inconclusive():
+    pooled = pool_workers([worker(50, 100_000), worker(50, 0)])
+    assert pooled.verdict == "inconclusive"
+    assert "1 leak, 1 clean" in pooled.caveats[0]
+
+
+def test_workers_with_few_tasks_are_inconclusive():
+    pooled = pool_workers([worker(5, 100_000), worker(4, 100_000)])
+    assert pooled.verdict == "inconclusive"
+    assert "16 of one are needed" in pooled.caveats[0]
 
 
 def test_tests_are_ranked_by_what_they_left_behind():

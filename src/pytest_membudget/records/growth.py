@@ -7,6 +7,10 @@ from typing import Literal
 import msgspec
 
 from pytest_membudget.records.quantities import Count, Seconds
+from pytest_membudget.units import format_size
+
+_NO_BOUND = 2.0**60
+"""An end of an interval as far off as this is not known."""
 
 GrowthVerdict = Literal["leak", "clean", "inconclusive"]
 
@@ -43,6 +47,20 @@ class Growth(msgspec.Struct, frozen=True, kw_only=True):
     culprits: tuple[Culprit, ...] = ()
     resources: tuple[ResourceGrowth, ...] = ()
     caveats: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return self.in_words()
+
+    def in_words(self, unit: str = "call") -> str:
+        """Verdict, slope, interval and effort in one line; `unit` says what was counted."""
+        counted = f"{self.calls:,} {unit}{'' if self.calls == 1 else 's'}"
+        doubts = "".join(f"; {caveat}" for caveat in self.caveats)
+        if abs(self.low_bytes_per_call) >= _NO_BOUND or abs(self.high_bytes_per_call) >= _NO_BOUND:
+            return f"{self.verdict}, after {counted}{doubts}"
+        return (
+            f"{self.verdict}, {format_size(self.bytes_per_call)} a {unit} ({format_size(self.low_bytes_per_call)} to "
+            f"{format_size(self.high_bytes_per_call)} at {self.confidence:.0%}), after {counted}{doubts}"
+        )
 
 
 class RetainedByTest(msgspec.Struct, frozen=True):

@@ -6,8 +6,9 @@ from typing import Any, Literal
 
 import msgspec
 
+from pytest_membudget.records.growth import Growth
 from pytest_membudget.records.quantities import Bytes
-from pytest_membudget.units import format_size
+from pytest_membudget.units import format_duration, format_size
 
 Level = Literal["dask", "process", "thread", "sequential"]
 Cause = Literal[
@@ -97,7 +98,11 @@ class LevelEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BatchResult(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole batch, outcomes in the order of the inputs."""
+    """A whole batch, outcomes in the order of the inputs. Its text is a summary of some lines.
+
+    `growth` tells whether its worker processes held more after each task, all of them together, `worker_growth` each
+    by itself; `None` where no task ran in a worker process. `calls` are tasks there.
+    """
 
     outcomes: tuple[Outcome, ...]
     peak_bytes: int
@@ -111,7 +116,22 @@ class BatchResult(msgspec.Struct, frozen=True, kw_only=True):
     hosts: tuple[HostUse, ...] = ()
     dead_letters: tuple[Outcome, ...] = ()
     dead_letters_path: str | None = None
+    growth: Growth | None = None
+    worker_growth: tuple[Growth, ...] = ()
     caveats: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        failed = sum(not outcome.ok for outcome in self.outcomes)
+        took = f"{format_duration(self.duration_s)} by {self.workers} workers"
+        return "\n".join(
+            [
+                f"{len(self.outcomes):,} inputs in {took}, {failed or 'none'} failed",
+                f"peak: {format_size(self.peak_bytes)}",
+                *([] if self.growth is None else [f"growth in workers: {self.growth.in_words('task')}"]),
+                *map(str, self.events),
+                *(f"caveat: {caveat}" for caveat in self.caveats),
+            ]
+        )
 
     @property
     def values(self) -> list[Any]:

@@ -64,10 +64,10 @@ class Patience(NamedTuple):
     """
 
     clean_calls: int = 2048
-    clean_s: float = 0.3
+    clean_s: float = 0.2
     clean_enough_s: float = 2.0
     leak_calls: int = 8192
-    leak_s: float = 0.25
+    leak_s: float = 0.2
     leak_enough_s: float = 8.0
     fewest_calls: int = 16
 

@@ -198,3 +198,27 @@ def gauged_kept(size):
     kept = gauge.end().kept_bytes
     del block
     return kept
+
+
+_KEPT = []
+_CACHE = {}
+
+
+def keep_100_kb(number):
+    """A leak."""
+    _KEPT.append(bytes(100_000))
+
+
+def keep_nothing(number):
+    return len(bytes(100_000 + number))
+
+
+def warm_up(number):
+    """Fills a cache of five entries, which then is full."""
+    _CACHE.setdefault(number % 5, bytes(500_000))
+
+
+def leave_cycles(number):
+    """Garbage that only the collector frees."""
+    ring = [bytes(20_000)]
+    ring.append(ring)

@@ -124,7 +124,7 @@ def _patience(timeout_s: float) -> Patience:
     return usual._replace(
         clean_s=min(usual.clean_s, timeout_s / 5),
         clean_enough_s=min(usual.clean_enough_s, timeout_s / 2),
-        leak_enough_s=0.75 * timeout_s,
+        leak_enough_s=0.6 * timeout_s,
     )
 
 

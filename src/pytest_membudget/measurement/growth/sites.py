@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import importlib
 import tempfile
 import time
@@ -22,12 +21,15 @@ from pytest_membudget.records.growth import Culprit
 
 NATIVE = "native code: memory that no Python allocator handed out"
 
-_FRAMES = 6
-_SHOWN_FRAMES = 3
+_FRAMES = 3
+"""How many are shown. Each further one makes every allocation slower that is traced."""
 _WARM_UP_CALLS = 10
 _CALLS = 500
-_STAGE_S = 0.3
-_TRACING_NOISE_BYTES = 32 << 10
+_STAGE_S = 0.08
+_IN_ALL_S = 0.2
+_ENOUGH_SHARE = 1 / 3
+_TRACING_NOISE_BYTES = 64 << 10
+_TRACING_NOISE_PER_BLOCK_BYTES = 100
 _TRACING_OVERHEAD = 2.5
 """What tracing takes is this many times what it says of itself: its small blocks have malloc's overhead (2 times)."""
 _OWN_FOLDER = str(Path(__file__).parent)
@@ -38,20 +40,28 @@ def growing_sites(repeated: Rounds, heap_bytes_per_call: float, most_calls: int)
 
     A list that was moved as a whole while allocations were traced would else count with all it held.
     """
-    give_up_at = time.perf_counter() + 2 * _STAGE_S
+    give_up_at = time.perf_counter() + _IN_ALL_S
     with _traced():
         repeated.make_calls(min(_WARM_UP_CALLS, most_calls), _STAGE_S)
-        _snapshot()  # fills the caches that a snapshot needs
-        before, held_before_bytes = _snapshot(), _untraced_bytes(repeated)
-        calls = 0
-        while True:  # what grows in rare large steps needs more calls to show
-            calls += repeated.make_calls(min(max(_CALLS, calls, repeated.calls // 16), most_calls), _STAGE_S)
-            native_bytes = _untraced_bytes(repeated) - held_before_bytes
-            native_bytes_per_call = native_bytes / calls if native_bytes > _TRACING_NOISE_BYTES else 0.0
-            traced = _grown_sites(_snapshot(), before, calls)
-            found = sum(site.bytes_per_call for site in traced) + native_bytes_per_call
-            if found > heap_bytes_per_call / 2 or calls >= most_calls or time.perf_counter() > give_up_at:
+        tracemalloc.take_snapshot()  # fills the caches that a snapshot needs
+        before = tracemalloc.take_snapshot()
+        held_before_bytes = _untraced_bytes(repeated)
+        calls, further = 0, _CALLS
+        while True:
+            calls += repeated.make_calls(min(further, most_calls), _STAGE_S)
+            untraced_bytes = _untraced_bytes(repeated) - held_before_bytes
+            traced = _grown_sites(tracemalloc.take_snapshot(), before, calls)
+            found = sum(site.bytes_per_call for site in traced)
+            blocks = calls * sum(site.count_per_call for site in traced)
+            native_bytes_per_call = 0.0
+            if untraced_bytes > _TRACING_NOISE_BYTES + _TRACING_NOISE_PER_BLOCK_BYTES * blocks:
+                native_bytes_per_call = max(0.0, min(untraced_bytes / calls, heap_bytes_per_call - found))
+            found += native_bytes_per_call
+            is_enough = found > _ENOUGH_SHARE * heap_bytes_per_call or calls >= most_calls
+            if is_enough or time.perf_counter() > give_up_at:
                 break
+            # What grows in rare large steps needs more calls to show.
+            further = max(calls, repeated.calls // 16)
     if native_bytes_per_call > found / 2:
         traced += _native_sites(repeated, native_bytes_per_call, most_calls)
     scale = min(1.0, heap_bytes_per_call / found) if found > 0 else 1.0
@@ -71,14 +81,9 @@ def _traced() -> Iterator[None]:
         tracemalloc.stop()
 
 
-def _snapshot() -> tracemalloc.Snapshot:
-    gc.collect()
-    return tracemalloc.take_snapshot()
-
-
 def _untraced_bytes(repeated: Rounds) -> int:
-    """Heap in use beside what is traced and what the tracing takes."""
-    held_bytes = repeated.held_bytes()  # collects, and so comes first
+    """Heap in use, after a collection, beside what is traced and what the tracing takes."""
+    held_bytes = repeated.held_bytes()
     traced_bytes, _ = tracemalloc.get_traced_memory()
     return held_bytes - traced_bytes - int(_TRACING_OVERHEAD * tracemalloc.get_tracemalloc_memory())
 
@@ -100,7 +105,7 @@ def _shown(frames: Sequence[tuple[str, int]]) -> str:
     users = list(takewhile(lambda frame: not _is_ours(frame[0]), frames))
     if len(users) < len(frames) and frames[len(users)][0] != rounds.__file__:
         return ""
-    return " < ".join(f"{file}:{line}" for file, line in users[:_SHOWN_FRAMES])
+    return " < ".join(f"{file}:{line}" for file, line in users[:_FRAMES])
 
 
 def _is_ours(filename: str) -> bool:

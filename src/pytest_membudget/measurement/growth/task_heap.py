@@ -6,7 +6,7 @@ import contextlib
 import sys
 
 from pytest_membudget.measurement.growth.small_blocks import SmallBlockReader
-from pytest_membudget.measurement.heap import read_heap
+from pytest_membudget.measurement.heap import heap_in_use_bytes
 
 
 class TaskHeap:
@@ -24,6 +24,4 @@ class TaskHeap:
 
     def read(self) -> int:
         """Bytes of heap in use now."""
-        malloc = read_heap()
-        blocks_bytes = int(sys.getallocatedblocks() * self._bytes_per_block)
-        return malloc.used_bytes + malloc.mapped_bytes + blocks_bytes
+        return heap_in_use_bytes() + int(sys.getallocatedblocks() * self._bytes_per_block)

@@ -48,6 +48,8 @@ class Aftermath:
             return
         self._floor.crew.proved_itself()
         post.kept_bytes = reply.figures.kept_bytes
+        if reply.figures.heap is not None and post.worker.pid is not None:
+            self._floor.heap_log.note(post.worker.pid, reply.figures.heap)
         self._floor.note_duration(reply.figures.duration_s)
         self._floor.leave(post)
         if isinstance(reply, InitializerFailed):

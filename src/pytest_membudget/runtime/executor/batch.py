@@ -18,11 +18,14 @@ from pytest_membudget.runtime.executor.breakdown import Recorder
 from pytest_membudget.runtime.executor.dispatcher import PATIENCE_S
 from pytest_membudget.runtime.executor.engine import Engine
 from pytest_membudget.runtime.executor.floor import now
+from pytest_membudget.runtime.executor.growth import growth_in_workers
+from pytest_membudget.runtime.executor.heap_readings import HeapReading
 from pytest_membudget.runtime.executor.learning import CallCharge, FileCharge
 from pytest_membudget.runtime.executor.ordering import best_order
 from pytest_membudget.runtime.executor.placement import TOGETHER
 from pytest_membudget.runtime.executor.progress import progress
 from pytest_membudget.runtime.executor.task import Charge, Task
+from pytest_membudget.runtime.executor.travel import name_of
 
 _WINDOW = 256
 """Tasks of a list that are submitted at a time: enough for the ledger to choose from."""
@@ -57,12 +60,15 @@ class Batch:
         self._outcomes: dict[int, Outcome] = {}
         self._unread = 0
         self._recorder = Recorder(engine)
+        self._heap_log = engine.dispatcher.floor.heap_log
+        self._held_before: dict[int, HeapReading] = {}
 
     def run(self) -> BatchResult:
         """Runs everything and says what became of it; Ctrl-C ends all workers and goes on to the caller."""
         if self._letters_path is not None:
             dead_letters.check_writable(self._letters_path)
         began_s = now()
+        self._held_before = self._heap_log.latest()
         try:
             with self._recorder as recorder, progress(self._total) as advance:
                 for item in self._items:
@@ -75,6 +81,7 @@ class Batch:
             self._engine.close(wait=True, cancel=True, kill=True)
             raise
         outcomes = tuple(self._outcomes[index] for index in range(len(self._outcomes)))
+        growth = growth_in_workers(self._heap_log.since(self._held_before), name_of(self._fn))
         return BatchResult(
             outcomes=outcomes,
             peak_bytes=recorder.breakdown.peak_bytes,
@@ -88,6 +95,8 @@ class Batch:
             hosts=self._engine.crew.hosts(),
             dead_letters=tuple(outcome for outcome in outcomes if not outcome.ok),
             dead_letters_path=None if self._letters_path is None else str(self._letters_path),
+            growth=growth.together,
+            worker_growth=growth.workers,
             caveats=recorder.breakdown.caveats,
         )
 

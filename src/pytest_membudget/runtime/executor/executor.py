@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, get_args
 
 from pytest_membudget.errors import UsageError
+from pytest_membudget.records.growth import Growth
 from pytest_membudget.records.run import BatchResult, Level, LevelEvent
 from pytest_membudget.runtime.estimator import MemoryEstimator
 from pytest_membudget.runtime.executor.context import refuse_in_unguarded_main
@@ -99,6 +100,13 @@ class FallbackExecutor(concurrent.futures.Executor):
     def max_workers(self) -> int:
         """How many tasks may run at once."""
         return self._engine.most_workers
+
+    @property
+    def growth(self) -> Growth | None:
+        """Whether the latest worker processes held more after each of all their tasks; `None` where there were none."""
+        from pytest_membudget.runtime.executor.growth import growth_in_workers
+
+        return growth_in_workers(self._engine.dispatcher.floor.heap_log.since({})).together
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[Any]:
         """Queues `fn(*args, **kwargs)`; never waits, except that the sequential level runs it here."""

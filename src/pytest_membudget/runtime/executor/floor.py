@@ -18,6 +18,7 @@ from pytest_membudget.runtime.executor.causes import given_up
 from pytest_membudget.runtime.executor.cluster_dispatch import ClusterDispatch
 from pytest_membudget.runtime.executor.concurrency import Concurrency
 from pytest_membudget.runtime.executor.crew import Crew, Post
+from pytest_membudget.runtime.executor.heap_readings import HeapLog
 from pytest_membudget.runtime.executor.launcher import Call, CannotStartError, Done, RanOut, Reply
 from pytest_membudget.runtime.executor.placement import Placement
 from pytest_membudget.runtime.executor.replies import conclude, failed
@@ -69,6 +70,7 @@ class Floor:
         self._sequence = 0
         self.mean_s = 1.0
         self.broken: BaseException | None = None
+        self.heap_log = HeapLog()
 
     @property
     def has_waiting(self) -> bool:

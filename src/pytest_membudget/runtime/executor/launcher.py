@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from pytest_membudget.records.run import HostUse, Level
+from pytest_membudget.runtime.executor.heap_readings import HeapReading
 
 
 class CannotStartError(Exception):
@@ -37,13 +38,17 @@ class Call(NamedTuple):
 
 
 class Figures(NamedTuple):
-    """What one attempt took. `None` where this level cannot tell; `kept_bytes` is what the worker did not give back."""
+    """What one attempt took. `None` where this level cannot tell; `kept_bytes` is what the worker did not give back.
+
+    `heap` is what the worker held before it, where that was read.
+    """
 
     duration_s: float = 0.0
     peak_bytes: int | None = None
     kept_bytes: int = 0
     result_bytes: int = 0
     coordinator_peak_bytes: int = 0  # where it ran in the coordinator: the most that was resident there
+    heap: HeapReading | None = None
 
 
 class Returned(NamedTuple):

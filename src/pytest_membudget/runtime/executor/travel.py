@@ -8,6 +8,7 @@ from typing import Any
 
 from pytest_membudget.errors import UnpicklableError
 from pytest_membudget.runtime.executor import worker
+from pytest_membudget.runtime.executor.heap_readings import HeapReading
 from pytest_membudget.runtime.executor.launcher import (
     Figures,
     InitializerFailed,
@@ -23,7 +24,8 @@ IN_WORKER_PROCESS = "in the worker process"
 
 def unpacked(report: worker.Report, name: str, where: str) -> Reply:
     """The reply that a worker's report amounts to; `where` says in words where the call ran."""
-    figures = Figures(report.duration_s, report.peak_bytes, report.kept_bytes, len(report.body))
+    heap = None if report.heap is None else HeapReading(*report.heap)
+    figures = Figures(report.duration_s, report.peak_bytes, report.kept_bytes, len(report.body), heap=heap)
     match report.ending:
         case "returned":
             return Returned(pickle.loads(report.body), figures)  # noqa: S301 - from our own worker

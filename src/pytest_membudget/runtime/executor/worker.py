@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, cast
 
 from pytest_membudget.runtime.executor.gauge import Gauge
+from pytest_membudget.runtime.executor.heap_readings import HeapReader
 
 _logger = logging.getLogger("concurrent.futures")
 
@@ -54,6 +55,7 @@ class Report(NamedTuple):
     peak_bytes: int | None = None
     kept_bytes: int = 0
     resident_peak_bytes: int = 0  # the most that was resident, what was there before the call included
+    heap: tuple[int, int] | None = None  # tasks done before this one, and bytes of heap held then
 
 
 Pack = Callable[[Any], bytes]
@@ -64,13 +66,17 @@ def _packed(value: Any) -> bytes:
 
 
 class Station:
-    """What a worker knows of itself: where its marks are, whether its initializer failed, how results are packed."""
+    """What a worker knows of itself: where its marks are, whether its initializer failed, how results are packed.
 
-    __slots__ = ("gauge", "initializer_error", "marks", "pack")
+    `heap` reads what it holds from task to task, where all that happens in the process is ours.
+    """
 
-    def __init__(self, marks: Any, pack: Pack = _packed) -> None:
+    __slots__ = ("gauge", "heap", "initializer_error", "marks", "pack")
+
+    def __init__(self, marks: Any, pack: Pack = _packed, heap: HeapReader | None = None) -> None:
         self.marks = marks
         self.pack = pack
+        self.heap = heap
         self.initializer_error: bytes | None = None
 
     def open(self, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
@@ -97,7 +103,7 @@ def prepare(
     initargs: tuple[Any, ...],
 ) -> None:
     """Makes this process a worker: its own process group, its parent watched, the caller's initializer run."""
-    _Worker.station = Station(marks)
+    _Worker.station = Station(marks, heap=HeapReader())
     marks[Slot.PID] = os.getpid()
     if hasattr(os, "setpgid"):
         # Killing the group ends what a task has started too; and Ctrl-C is the coordinator's to handle.
@@ -117,13 +123,14 @@ def perform_at(station: Station, sequence: int, packed: bytes, *, exact: bool = 
     """The same for a worker that keeps its station itself."""
     if station.initializer_error is not None:
         return Report("initializer", station.initializer_error)
+    heap = None if station.heap is None else station.heap.before_task(len(packed))
     station.gauge.begin(exact=exact)
     began = time.monotonic()
     station.marks[Slot.STARTED_AT] = began
     station.marks[Slot.STARTED] = sequence
     ending, body = _outcome(packed, station.pack)
     duration_s = time.monotonic() - began
-    return Report(ending, body, duration_s, *station.gauge.end())
+    return Report(ending, body, duration_s, *station.gauge.end(), heap)
 
 
 def _outcome(packed: bytes, pack: Pack) -> tuple[str, bytes]:
