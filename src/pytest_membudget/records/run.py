@@ -128,6 +128,7 @@ class BatchResult(msgspec.Struct, frozen=True, kw_only=True):
                 f"{len(self.outcomes):,} inputs in {took}, {failed or 'none'} failed",
                 f"peak: {format_size(self.peak_bytes)}",
                 *([] if self.growth is None else [f"growth in workers: {self.growth.in_words('task')}"]),
+                *map(str, self.hosts),
                 *map(str, self.events),
                 *(f"caveat: {caveat}" for caveat in self.caveats),
             ]

@@ -5,9 +5,9 @@ import time
 
 import executor_jobs as jobs
 import pytest
-from dask_cluster import HOST, LADDER, SMALL, DaskCluster, all_workers, children, on, wait_until
 from slow_link import SlowLink
 
+from dask_cluster import HOST, LADDER, SMALL, DaskCluster, all_workers, children, on, wait_until
 from pytest_membudget import ExecutorPolicy, FallbackExecutor, MemoryEstimator
 
 pytest.importorskip("distributed")

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import executor_jobs as jobs
 import pytest
-from dask_cluster import HOST, DaskCluster, all_workers, on
 
+from dask_cluster import HOST, DaskCluster, all_workers, on
 from pytest_membudget import ExecutorPolicy, FallbackExecutor, MemoryEstimator, OversizeError
 from pytest_membudget.errors import UnpicklableError, UsageError
 
