@@ -34,6 +34,7 @@ class SmallBlockReader:
 
     def __init__(self) -> None:
         self._file = _open_beyond_stderr()
+        self._taken_bytes = 0
         self.exact = bool(_IN_USE.search(self._print())) or sys.getallocatedblocks() == 0
         """False where this interpreter prints no bytes: then each block counts as the smallest there is."""
 
@@ -47,11 +48,13 @@ class SmallBlockReader:
 
     def close(self) -> None:
         """Closes the file."""
+        self._hand_on_late_text()
         self._file.close()
 
     def _print(self) -> bytes:
         """What the interpreter prints. Text that another thread wrote meanwhile goes where it was meant to go."""
         target = self._file.fileno()
+        self._hand_on_late_text()
         os.lseek(target, 0, os.SEEK_SET)
         os.ftruncate(target, 0)
         try:
@@ -67,11 +70,33 @@ class SmallBlockReader:
             else:
                 os.dup2(kept, STDERR)
                 os.close(kept)
-        os.lseek(target, 0, os.SEEK_SET)
-        text = self._file.read()
+        text = self._text_from(0)
+        self._taken_bytes = len(text)
         foreign = _OWN_TEXT.sub(b"", text, count=1)
         if foreign and kept is not None and _OWN_TEXT.search(text):
             os.write(STDERR, foreign)
+        return text
+
+    def _hand_on_late_text(self) -> None:
+        """Another thread may have begun to write while stderr was ours, and ended after the file was read."""
+        late = self._text_from(self._taken_bytes)
+        if late:
+            self._taken_bytes += len(late)
+            with contextlib.suppress(OSError):
+                os.write(STDERR, late)
+
+    def _text_from(self, begin: int) -> bytes:
+        """Leaves the place where it is at which the next text would be written."""
+        target = self._file.fileno()
+        size = os.fstat(target).st_size - begin
+        if size <= 0:
+            return b""
+        if hasattr(os, "pread"):
+            return os.pread(target, size, begin)
+        place = os.lseek(target, 0, os.SEEK_CUR)
+        os.lseek(target, begin, os.SEEK_SET)
+        text = os.read(target, size)
+        os.lseek(target, place, os.SEEK_SET)
         return text
 
 
