@@ -14,6 +14,7 @@ from pytest_membudget.runtime.executor.learning import CallCharge, FileCharge, F
 from pytest_membudget.runtime.executor.ordering import best_order
 from pytest_membudget.runtime.executor.policy import ExecutorPolicy
 from pytest_membudget.runtime.executor.task import Task
+from pytest_membudget.runtime.ledger import Ledger
 
 KILLED = Died("worker process 7 was killed by SIGKILL", attempted=True)
 
@@ -79,6 +80,45 @@ def test_what_takes_most_of_the_machine_for_longest_goes_first():
     assert best_order([10, 2, 3, 1], [10, 90, 10, 10], workers=2, budget_bytes=100) == [0, 1, 2, 3]
     assert best_order([1, 1, 1], [5, 5, 5], workers=2, budget_bytes=100) == [0, 1, 2]
     assert best_order([1, 1], [10, 80], workers=4, budget_bytes=100) == [1, 0]
+
+
+def test_the_order_is_the_one_that_ends_soonest():
+    # By cost, 2 4 1 0 5 3, it takes until 12: three large ones are left over, which cannot share the budget.
+    durations_s, sizes_bytes = [2, 3, 5, 1, 4, 2], [60, 60, 40, 70, 30, 60]
+    order = best_order(durations_s, sizes_bytes, workers=2, budget_bytes=100)
+    assert played(order, durations_s, sizes_bytes, 2) == 9
+    assert played([2, 4, 1, 0, 5, 3], durations_s, sizes_bytes, 2) == 12
+
+
+@given(
+    st.lists(st.tuples(st.floats(0.01, 10), st.integers(1, 120)), min_size=1, max_size=40), st.integers(1, 5)
+)
+def test_playing_orders_through_never_ends_later_than_the_formula(tasks, workers):
+    durations_s, sizes_bytes = [each[0] for each in tasks], [each[1] for each in tasks]
+    order = best_order(durations_s, sizes_bytes, workers=workers, budget_bytes=100)
+    assert sorted(order) == list(range(len(tasks)))
+    cost = [duration * max(1 / workers, size / 100) for duration, size in tasks]
+    formula = sorted(range(len(tasks)), key=lambda place: -cost[place])
+    assert played(order, durations_s, sizes_bytes, workers) <= played(
+        formula, durations_s, sizes_bytes, workers
+    )
+
+
+def played(order, durations_s, sizes_bytes, workers):
+    """When the last task ends, granted by the real ledger on a scripted clock."""
+    ledger = Ledger(100, max_overtakes=32)
+    for place in order:
+        ledger.submit(sizes_bytes[place], exclusive=sizes_bytes[place] > 100, token=place)
+    running, now_s = [], 0.0
+    while True:
+        while len(running) < workers and (granted := ledger.grant(at_most=1)):
+            running.append((now_s + durations_s[granted[0].token], granted[0].sequence, granted[0]))
+        if not running:
+            return now_s
+        first = min(running)
+        running.remove(first)
+        now_s = first[0]
+        ledger.release(first[2])
 
 
 def test_a_call_is_charged_the_overhead_until_its_function_has_been_seen():

@@ -115,6 +115,7 @@ class Batch:
             sizes_bytes,
             workers=self._engine.most_workers,
             budget_bytes=self._engine.budget.largest_bytes,
+            max_overtakes=self._policy.max_overtakes,
         )
         return (known[index] for index in order), len(known), len(known) < least
 

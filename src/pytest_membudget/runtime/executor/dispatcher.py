@@ -110,8 +110,8 @@ class Dispatcher:
         try:
             while not self._is_over():
                 self._take_events()
+                self._dispatch()  # a worker that is free should not wait for a look at the others
                 self._look_when_due()
-                self._dispatch()
             kill = self._ending is not None and self._ending.kill
         except BaseException as error:  # a defect of ours: no future may be left waiting for ever
             _logger.exception("the dispatcher stopped")
