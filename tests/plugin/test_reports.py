@@ -177,3 +177,11 @@ def test_the_tables_say_which_tests_left_memory_behind(pytester):
     result.stdout.fnmatch_lines(["Memory that tests left behind", "test_it.py::test_keeps *5*MiB*"])
     left = json.loads((pytester.path / "a.json").read_text())["left_behind"]
     assert [each["nodeid"] for each in left] == ["test_it.py::test_keeps"]
+
+
+def test_a_session_that_measured_nothing_leaves_the_report_alone_and_says_so(pytester):
+    pytester.makepyfile(test_it="def test_it(): pass")
+    (pytester.path / "old.json").write_text("old")
+    result = pytester.runpytest("--membudget-report=old.json", "-k", "nothing")
+    result.stdout.fnmatch_lines(["membudget: no test was measured, so *old.json was left as it was"])
+    assert (pytester.path / "old.json").read_text() == "old"

@@ -55,8 +55,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(words)
     try:
         return command.run(arguments)
-    except (MembudgetError, OSError, ValueError) as error:
+    except (MembudgetError, ValueError) as error:
         print(f"membudget {arguments.command}: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    except OSError as error:
+        what = error.strerror or str(error)
+        where = f"{error.filename}: " if error.filename is not None else ""
+        print(f"membudget {arguments.command}: {where}{what}", file=sys.stderr)
         return EXIT_USAGE
     except KeyboardInterrupt:
         print(f"membudget {arguments.command}: interrupted", file=sys.stderr)

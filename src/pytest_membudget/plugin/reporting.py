@@ -77,6 +77,9 @@ class Reporting:
         """Shows the tables where they were asked for, else one line."""
         if self.tally:
             summary.show(terminalreporter, self.report, self.settings, self.notes)
+        elif self.settings.report_paths and not self.config.option.collectonly:
+            kept = ", ".join(map(str, self.settings.report_paths))
+            terminalreporter.write_line(f"membudget: no test was measured, so {kept} was left as it was")
 
     def _gather(self) -> Report:
         report = Report(
@@ -127,6 +130,6 @@ def _failing_the_session(session: pytest.Session, notes: list[str]) -> Iterator[
     try:
         yield
     except OSError as error:
-        notes.append(f"could not be written: {error}")
+        notes.append(f"{error.filename or 'a file'} could not be written: {error.strerror or error}")
         if session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
