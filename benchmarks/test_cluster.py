@@ -127,11 +127,13 @@ def test_short_tasks_beside_plain_dask(cluster, figure):
     estimator = MemoryEstimator(gamma=1.0, overhead="4 MB")
     ours, plain = [], []
 
-    def timed(work) -> tuple[float, float]:
-        """Calls a second, and the scheduler's processor time for one, in microseconds."""
-        began_s, cpu_s = time.perf_counter(), cluster.scheduler_cpu_s()
+    def timed(work) -> tuple[float, float, float]:
+        """Calls a second, and the processor time for one, in microseconds: the scheduler's and this process's."""
+        began_s, there_s, here_s = time.perf_counter(), cluster.scheduler_cpu_s(), time.process_time()
         assert work() == list(range(2000))
-        return 2000 / (time.perf_counter() - began_s), (cluster.scheduler_cpu_s() - cpu_s) / 2000 * 1e6
+        rate = 2000 / (time.perf_counter() - began_s)
+        here_us = (time.process_time() - here_s) / 2000 * 1e6
+        return rate, (cluster.scheduler_cpu_s() - there_s) / 2000 * 1e6, here_us
 
     with FallbackExecutor(levels=("dask",), dask=str(cluster.file), estimator=estimator) as executor:
         list(executor.map(five_milliseconds, range(100)))
@@ -140,16 +142,18 @@ def test_short_tasks_beside_plain_dask(cluster, figure):
             ours.append(timed(lambda: list(executor.map(five_milliseconds, range(2000)))))
             plain.append(timed(lambda: client.gather(client.map(five_milliseconds, range(2000), pure=False))))
     client.close()
-    (our_rate, our_us), (plain_rate, plain_us) = sorted(ours)[1], sorted(plain)[1]
+    medians = {"ours": sorted(ours)[1], "plain Dask": sorted(plain)[1]}
     print_table(
         "2,000 tasks of 5 ms on three workers, medians of 3",
         [
-            ("", "tasks a second", "scheduler's processor time a task"),
-            ("ours", f"{our_rate:.0f}", f"{our_us:.0f} µs"),
-            ("plain Dask", f"{plain_rate:.0f}", f"{plain_us:.0f} µs"),
+            ("", "tasks a second", "scheduler's processor time a task", "the client's"),
+            *(
+                (name, f"{rate:.0f}", f"{there_us:.0f} µs", f"{here_us:.0f} µs")
+                for name, (rate, there_us, here_us) in medians.items()
+            ),
         ],
     )
-    share = our_rate / plain_rate
+    share = medians["ours"][0] / medians["plain Dask"][0]
     figure("2,000 tasks of 5 ms, share of plain Dask", f"{share:.2f}", "at least 0.85")
     assert share >= 0.85
 

@@ -72,8 +72,9 @@ class DaskCluster:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        _, alive = psutil.wait_procs(below, timeout=10)
-        return alive
+        with contextlib.suppress(AssertionError):
+            wait_until(lambda: not any(is_alive(each) for each in below), 10)
+        return [each for each in below if is_alive(each)]
 
 
 def on(cluster, levels=("dask",), **options):
@@ -85,6 +86,13 @@ def all_workers(executor, count=2):
     """Has that many workers taken; each one's capacity and itself."""
     wait_until(lambda: executor.submit(int).result(60) == 0 and executor.max_workers == count)
     return {post.worker.capacity_bytes: post.worker for post in executor._engine.crew.posts}
+
+
+def is_alive(process):
+    """Whether it runs; one that only waits to be reaped does not."""
+    with contextlib.suppress(psutil.Error):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def children(pid):

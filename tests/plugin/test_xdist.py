@@ -142,6 +142,27 @@ def test_auto_follows_the_memory_that_is_available(pytester, monkeypatch):
     )
 
 
+@pytest.mark.processes
+def test_workers_share_the_budget_of_the_host(pytester, monkeypatch):
+    monkeypatch.setenv("MEMBUDGET_HOST_DIRECTORY", str(pytester.path / "host"))
+    pytester.makepyfile(
+        test_it="""
+        import time
+        from pathlib import Path
+        import pytest
+        from pytest_membudget import MemorySemaphore
+
+        @pytest.mark.parametrize("turn", range(6))
+        def test_job(turn):
+            with MemorySemaphore("100 MB", scope="host", name="nightly").reserve("60 MB", timeout_s=60):
+                Path("inside").touch(exist_ok=False)  # fails where another one is inside as well
+                time.sleep(0.05)
+                Path("inside").unlink()
+        """
+    )
+    pytester.runpytest_subprocess(*TWO_WORKERS).assert_outcomes(passed=6)
+
+
 @pytest.mark.kernel
 @pytest.mark.processes
 @pytest.mark.skipif(

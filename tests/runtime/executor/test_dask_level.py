@@ -18,7 +18,7 @@ def cluster(tmp_path_factory):
     cluster = DaskCluster(tmp_path_factory.mktemp("dask"))
     try:
         cluster.add_worker("350 MB")
-        cluster.add_worker("700 MB")
+        cluster.add_plain_worker("--resources", "MEMORY=700000000")
         yield cluster
     finally:
         assert not cluster.close()
