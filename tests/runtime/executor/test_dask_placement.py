@@ -1,10 +1,12 @@
 """Which task goes to which worker of a cluster: scripted workers, no cluster."""
 
 import random
+from types import SimpleNamespace
 
 import pytest
 
 from pytest_membudget import ExecutorPolicy, OversizeError
+from pytest_membudget.runtime.executor.cluster_dispatch import ClusterDispatch
 from pytest_membudget.runtime.executor.crew import Post
 from pytest_membudget.runtime.executor.placement import PATIENCE_S, Placement
 from pytest_membudget.runtime.executor.task import Charge, Task
@@ -154,3 +156,22 @@ def test_withdrawn_tasks_are_forgotten():
     placed.withdraw(first)
     assert placed.tasks() == [second]
     assert sizes_for(placed, only, 5) == [20]
+
+
+@pytest.mark.parametrize(
+    ("workers", "mean_s", "room", "together"),
+    [
+        (3, 0.005, None, 20),  # 0.1 s of them
+        (3, 0.0001, None, 32),
+        (3, 2.0, None, 1),
+        (3, 0.005, 7, 7),
+        (1000, 0.5, None, 6),  # 3 s: the scheduler has 3 ms for each of 1,000 messages
+        (1000, 0.005, None, 32),
+        (1000, 10.0, None, 1),
+    ],
+)
+def test_so_many_calls_travel_together_that_the_scheduler_keeps_up(workers, mean_s, room, together):
+    floor = SimpleNamespace(
+        crew=SimpleNamespace(posts=[None] * workers), mean_s=mean_s, room_in_flight=lambda: room
+    )
+    assert ClusterDispatch(floor, None, None)._together() == together

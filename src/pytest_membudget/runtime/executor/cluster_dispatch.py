@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 TOGETHER_S = 0.1
 """Calls that travel in one message take about so long together: the way there and back takes a few milliseconds."""
 
+SCHEDULER_S = 0.003
+"""What a message costs the cluster's scheduler, which has one thread for all workers (measured, see docs/cluster.md).
+
+With many workers messages last longer, so that the scheduler keeps up with them.
+"""
+
 AHEAD_S = 0.5
 """Tasks below this are queued ahead in their worker."""
 
@@ -70,7 +76,8 @@ class ClusterDispatch:
 
     def _together(self) -> int:
         """How many calls travel in one message."""
-        most = max(1, min(TOGETHER, int(TOGETHER_S / max(self._floor.mean_s, 1e-6))))
+        message_s = max(TOGETHER_S, SCHEDULER_S * len(self._crew.posts))
+        most = max(1, min(TOGETHER, int(message_s / max(self._floor.mean_s, 1e-6))))
         room = self._floor.room_in_flight()
         return most if room is None else max(1, min(most, room))
 
