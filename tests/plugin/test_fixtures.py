@@ -174,6 +174,39 @@ def test_job(fallback_executor, synthetic_files, memory_scale):
     assert (batch["title"], batch["inputs"], batch["failed"]) == ("test_it.py::test_job[micro]", 5, 0)
 
 
+MONITORED = """
+@pytest.mark.memory_budget("500 MB")
+def test_job(memory_monitor):
+    memory_monitor.register_cleanup_callback(lambda: None)
+    for done in range(20):
+        memory_monitor.progress(done)
+
+@pytest.mark.parametrize("memory_monitor", ["1 B", {"limit": "1 GB", "label": "<nightly>"}], indirect=True)
+@pytest.mark.memory_budget("500 MB")
+def test_limit(memory_monitor):
+    memory_monitor.check_memory_and_cleanup()
+"""
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("workers", [(), ("-p", "xdist", "-n2")])
+def test_what_a_memory_monitor_saw_is_in_the_report(pytester, workers):
+    pytester.makepyfile(test_it="import pytest\n" + MONITORED)
+    result = pytester.runpytest_subprocess("--membudget-report=a.json", "--membudget-report=a.md", *workers)
+    result.assert_outcomes(passed=3)
+    result.stdout.fnmatch_lines(["Monitors"])
+    seen = {each["label"]: each for each in json.loads((pytester.path / "a.json").read_text())["monitors"]}
+    assert set(seen) == {"test_it.py::test_job", "test_it.py::test_limit[1 B]", "<nightly>"}
+    assert len(seen["test_it.py::test_job"]["cleanups"]) == 2
+    assert seen["test_it.py::test_job"]["progress"] == 19
+    assert seen["test_it.py::test_limit[1 B]"]["cleanups"][0]["emergency"]
+    assert "## Monitors" in (pytester.path / "a.md").read_text()
+
+
+def test_memory_monitor_needs_no_report(pytester):
+    run(pytester, MONITORED.replace('@pytest.mark.memory_budget("500 MB")', "")).assert_outcomes(passed=3)
+
+
 def test_memory_estimator_takes_a_calibration_that_the_project_keeps(pytester):
     from pytest_membudget import fit_points
     from pytest_membudget.calibration import save_named

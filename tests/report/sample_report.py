@@ -3,6 +3,12 @@
 from pytest_membudget.records.batch import BatchSummary
 from pytest_membudget.records.growth import Culprit, Growth
 from pytest_membudget.records.measurement import ProcessShare, TimelinePoint
+from pytest_membudget.records.monitor import (
+    CleanupEvent,
+    MemorySnapshot,
+    MonitorReport,
+    Recommendation,
+)
 from pytest_membudget.records.report import (
     AllocationSite,
     BaselineCheck,
@@ -221,7 +227,52 @@ def full_report():
                     ),
                     HostUse(host="small", workers=1, tasks=191, budget_bytes=GB, peak_upper_bytes=478 * MIB),
                 ),
+                growth=Growth(
+                    verdict="leak",
+                    bytes_per_call=100_000,
+                    low_bytes_per_call=99_000,
+                    high_bytes_per_call=101_000,
+                    allowed_bytes_per_call=0,
+                    calls=96,
+                    duration_s=0.0,
+                    label="parse",
+                ),
                 events=("dask: worker tcp://10.0.0.7:4711 on host small was killed; repeats with 96 MiB",),
+            ),
+        ),
+        monitors=(
+            MonitorReport(
+                label="import <1>",
+                duration_s=95.0,
+                peak_bytes=7 * GB,
+                limit_bytes=8 * GB,
+                growth_bytes_per_min=12.5 * MIB,
+                growth_low_bytes_per_min=11 * MIB,
+                growth_high_bytes_per_min=14 * MIB,
+                snapshots=(
+                    MemorySnapshot(
+                        at_s=1.0,
+                        rss_bytes=5 * GB,
+                        uss_bytes=5 * GB,
+                        vms_bytes=9 * GB,
+                        available_bytes=20 * GB,
+                        limit_bytes=8 * GB,
+                    ),
+                ),
+                cleanups=(
+                    CleanupEvent(
+                        at_s=40.0,
+                        reason="past 80% of the limit",
+                        emergency=False,
+                        before_bytes=7 * GB,
+                        after_bytes=4 * GB,
+                        failures=("drop_cache: KeyError('a')",),
+                    ),
+                ),
+                alerts=tuple(f"alert {number}" for number in range(1, 8)),
+                recommendations=(
+                    Recommendation("use fewer workers: 2 in place of 3", "the peak was 6.52 GiB"),
+                ),
             ),
         ),
         calibrations=(

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pytest_membudget.plugin.synthetic import SyntheticFiles
     from pytest_membudget.records.files import SyntheticFile
     from pytest_membudget.records.scale import Scale
-    from pytest_membudget.runtime import FallbackExecutor, MemoryEstimator, MemorySemaphore
+    from pytest_membudget.runtime import FallbackExecutor, MemoryEstimator, MemoryMonitor, MemorySemaphore
 
 _SETTINGS = pytest.StashKey[options.Settings]()
 _ERRORS = pytest.StashKey[list[str]]()
@@ -149,6 +149,15 @@ def memory_semaphore(request: pytest.FixtureRequest) -> MemorySemaphore:
     from pytest_membudget.plugin import runtime_fixtures
 
     return runtime_fixtures.make_semaphore(request)
+
+
+@pytest.fixture
+def memory_monitor(request: pytest.FixtureRequest) -> Iterator[MemoryMonitor]:
+    """A `MemoryMonitor` of this process while the test runs; what it saw is shown in the session's report."""
+    from pytest_membudget.plugin import monitors
+
+    with monitors.monitoring(request) as monitor:
+        yield monitor
 
 
 @pytest.fixture

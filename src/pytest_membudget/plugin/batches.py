@@ -1,7 +1,4 @@
-"""The batches that tests ran with the fixture `fallback_executor`, kept for the report.
-
-They are kept in the folder that all processes of the session share, so that the one that reports sees them all.
-"""
+"""The batches that tests ran with the fixture `fallback_executor`, kept for the report."""
 
 from __future__ import annotations
 
@@ -9,10 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
-from pytest_membudget.plugin.shared import shared_folder
+from pytest_membudget.plugin import keeping
 from pytest_membudget.records.batch import BatchSummary, summarize_batch
 from pytest_membudget.records.run import BatchResult
 from pytest_membudget.runtime import FallbackExecutor
@@ -40,16 +36,9 @@ class NotingExecutor(FallbackExecutor):
 
 def keep(config: pytest.Config, summaries: Sequence[BatchSummary]) -> None:
     """Adds them to the session's, where there is to be a report."""
-    if summaries and config.pluginmanager.has_plugin("membudget-measuring"):
-        lines = b"".join(msgspec.json.encode(each) + b"\n" for each in summaries)
-        with (shared_folder(config) / _FILE).open("ab") as stream:
-            stream.write(lines)
+    keeping.keep(config, _FILE, summaries)
 
 
 def kept(folder: Path) -> tuple[BatchSummary, ...]:
     """Those of the session; of a test that was run again, the last."""
-    file = folder / _FILE
-    if not file.exists():
-        return ()
-    found = [msgspec.json.decode(line, type=BatchSummary) for line in file.read_bytes().splitlines()]
-    return tuple({each.title: each for each in found}.values())
+    return tuple({each.title: each for each in keeping.kept(folder, _FILE, BatchSummary)}.values())

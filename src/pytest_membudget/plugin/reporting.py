@@ -20,6 +20,7 @@ from pytest_membudget.plugin.options import Settings
 from pytest_membudget.plugin.shared import shared_folder, shared_folder_if_made
 from pytest_membudget.plugin.tally import Tally
 from pytest_membudget.records.batch import BatchSummary
+from pytest_membudget.records.monitor import MonitorReport
 from pytest_membudget.records.report import Report
 from pytest_membudget.records.scale import ScaleTable
 from pytest_membudget.report import write_report
@@ -87,6 +88,7 @@ class Reporting:
             tests=self.tally.records,
             scales=self._scale_tables(),
             batches=self._batches(),
+            monitors=self._monitors(),
             left_behind=rank_retained(self.tally.records, least_bytes=LEAST_LEFT_BYTES),
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         )
@@ -108,6 +110,14 @@ class Reporting:
         if folder is None:
             return ()
         from pytest_membudget.plugin.batches import kept
+
+        return kept(folder)
+
+    def _monitors(self) -> tuple[MonitorReport, ...]:
+        folder = shared_folder_if_made(self.config)
+        if folder is None:
+            return ()
+        from pytest_membudget.plugin.monitors import kept
 
         return kept(folder)
 

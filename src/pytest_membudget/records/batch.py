@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from pytest_membudget.records.growth import Growth
 from pytest_membudget.records.quantities import Bytes, Count, Seconds
 from pytest_membudget.records.run import BatchResult, HostUse, Level
 
@@ -27,6 +28,7 @@ class BatchSummary(msgspec.Struct, frozen=True, kw_only=True):
     limit_bytes: Bytes
     levels: tuple[Level, ...] = ()
     hosts: tuple[HostUse, ...] = ()
+    growth: Growth | None = None
     events: tuple[str, ...] = ()
     caveats: tuple[str, ...] = ()
 
@@ -48,6 +50,7 @@ def summarize_batch(batch: BatchResult, title: str) -> BatchSummary:
         limit_bytes=batch.limit_bytes,
         levels=tuple(dict.fromkeys(outcome.level for outcome in batch.outcomes)),
         hosts=batch.hosts,
+        growth=batch.growth,
         events=tuple(told),
         caveats=batch.caveats,
     )

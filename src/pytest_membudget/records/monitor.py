@@ -96,6 +96,7 @@ class Recommendation(msgspec.Struct, frozen=True):
 class MonitorReport(msgspec.Struct, frozen=True, kw_only=True):
     """All a monitor learned. The growth rate's interval holds the true rate with 95% confidence."""
 
+    label: str = ""
     duration_s: float
     peak_bytes: int
     limit_bytes: int

@@ -10,6 +10,7 @@ from pytest_membudget.records.batch import BatchSummary
 from pytest_membudget.records.growth import Growth, RetainedByTest
 from pytest_membudget.records.judgement import Verdict
 from pytest_membudget.records.measurement import ProcessShare, Source, TimelinePoint
+from pytest_membudget.records.monitor import MonitorReport
 from pytest_membudget.records.quantities import Bytes, Count, Seconds, SignedBytes
 from pytest_membudget.records.scale import CurvePoint, InFlightTable, ScaleTable
 
@@ -155,6 +156,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     scales: tuple[ScaleTable, ...] = ()
     in_flight: tuple[InFlightTable, ...] = ()
     batches: tuple[BatchSummary, ...] = ()
+    monitors: tuple[MonitorReport, ...] = ()
     calibrations: tuple[CalibrationPicture, ...] = ()
     baseline: BaselineCheck | None = None
     left_behind: tuple[RetainedByTest, ...] = ()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from pytest_membudget.records.batch import BatchSummary
 from pytest_membudget.report.tables import Column, Table, name, number
+from pytest_membudget.report.wording import NONE
 from pytest_membudget.units import format_duration, format_size
 
 
@@ -22,6 +23,7 @@ def batch_table(batches: Sequence[BatchSummary]) -> Table | None:
         number("peak"),
         number("budget"),
         number("time"),
+        Column("growth"),
         Column("ran on"),
     )
     rows = tuple(
@@ -34,12 +36,21 @@ def batch_table(batches: Sequence[BatchSummary]) -> Table | None:
             format_size(batch.peak_bytes),
             format_size(batch.budget_bytes),
             format_duration(batch.duration_s),
+            NONE if batch.growth is None else batch.growth.verdict,
             ", ".join(batch.levels),
         )
         for batch in batches
     )
-    notes = tuple(f"{batch.title}: {note}" for batch in batches for note in (*batch.events, *batch.caveats))
+    notes = tuple(f"{batch.title}: {note}" for batch in batches for note in _notes(batch))
     return Table("batches", "Batches", columns, rows, notes)
+
+
+def _notes(batch: BatchSummary) -> Iterator[str]:
+    """Growth that is not clean, what happened, and what is doubtful."""
+    if batch.growth is not None and batch.growth.verdict != "clean":
+        yield f"growth in workers: {batch.growth.in_words('task')}"
+    yield from batch.events
+    yield from batch.caveats
 
 
 def host_table(batches: Sequence[BatchSummary]) -> Table | None:

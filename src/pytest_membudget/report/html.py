@@ -11,7 +11,7 @@ from typing import Any
 
 from pytest_membudget.errors import MissingExtraError
 from pytest_membudget.records.report import Report
-from pytest_membudget.report import batch_tables, html_view, job_tables, test_tables
+from pytest_membudget.report import batch_tables, html_view, job_tables, monitor_tables, test_tables
 from pytest_membudget.report.pictures import draw_calibration, draw_scale_curve, draw_scale_timelines
 from pytest_membudget.report.timelines import timelines_of
 
@@ -54,6 +54,7 @@ def render_html(report: Report) -> str:
         in_flight=[job_tables.in_flight_table(table) for table in report.in_flight],
         batches=batch_tables.batch_table(report.batches),
         hosts=batch_tables.host_table(report.batches),
+        monitors=monitor_tables.monitor_table(report.monitors),
         calibrations=job_tables.calibration_table(report.calibrations),
         calibration_pictures=[
             (fit.name, picture) for fit in report.calibrations if (picture := draw_calibration(fit))

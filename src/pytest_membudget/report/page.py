@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from pytest_membudget.records.report import Report, TestRecord
-from pytest_membudget.report import batch_tables, job_tables, test_tables
+from pytest_membudget.report import batch_tables, job_tables, monitor_tables, test_tables
 from pytest_membudget.report.tables import Table
 from pytest_membudget.report.wording import FAILING, plural
 from pytest_membudget.units import format_size
@@ -50,6 +50,7 @@ def make_page(report: Report, *, verbose: bool = False, most_tests: int | None =
                 *(job_tables.in_flight_table(table) for table in report.in_flight),
                 batch_tables.batch_table(report.batches),
                 batch_tables.host_table(report.batches),
+                monitor_tables.monitor_table(report.monitors),
                 job_tables.calibration_table(report.calibrations),
             )
             if table is not None

@@ -55,6 +55,7 @@ class MemoryMonitor:
         snapshot_every_s: `progress` takes a full snapshot at most this often.
         workers: how many workers the program uses, for advice.
         max_in_flight: how many results it lets wait, for advice.
+        label: the monitor's name in a report.
         on_alert: called with the sentence of each alert, which is logged as well.
         memory: where readings come from; this process by default, a script in tests.
         clock: seconds that only go up.
@@ -72,6 +73,7 @@ class MemoryMonitor:
         snapshot_every_s: float = 0.25,
         workers: int | None = None,
         max_in_flight: int | None = None,
+        label: str = "",
         on_alert: Callable[[str], Any] | None = None,
         memory: ProcessMemory | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -89,6 +91,7 @@ class MemoryMonitor:
         )
         self._setting = Setting(workers, max_in_flight)
         self._clock = clock
+        self.label = label
         self._snapshot_every_s = factor_of("snapshot_every_s", snapshot_every_s)
         most = count_of("snapshots", snapshots)
         self._snapshots: deque[MemorySnapshot] = deque(maxlen=most)
@@ -213,6 +216,7 @@ class MemoryMonitor:
             growth, caveats = growth_rate(self._snapshots)
             heap = self._memory.heap()
             seen = MonitorReport(
+                label=self.label,
                 duration_s=self._clock() - self._started_s,
                 peak_bytes=self._peak_bytes,
                 limit_bytes=self.limit_bytes,

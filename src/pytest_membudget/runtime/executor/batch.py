@@ -9,7 +9,7 @@ import queue
 from collections.abc import Callable, Iterable, Iterator, Sized
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_membudget.records.files import FileCategory
 from pytest_membudget.records.run import BatchResult, Outcome
@@ -26,6 +26,9 @@ from pytest_membudget.runtime.executor.placement import TOGETHER
 from pytest_membudget.runtime.executor.progress import progress
 from pytest_membudget.runtime.executor.task import Charge, Task
 from pytest_membudget.runtime.executor.travel import name_of
+
+if TYPE_CHECKING:
+    from pytest_membudget.runtime.monitor import MemoryMonitor
 
 _WINDOW = 256
 """Tasks of a list that are submitted at a time: enough for the ledger to choose from."""
@@ -48,11 +51,13 @@ class Batch:
         fn: Callable[[Any], Any],
         items: Iterable[Any],
         durations_s: Callable[[Any], float] | None,
+        monitor: MemoryMonitor | None = None,
     ) -> None:
         self._engine = engine
         self._policy = engine.settings.policy
         self._fn = fn
         self._durations_s = durations_s
+        self._monitor = monitor
         self._letters_path = self._policy.dead_letters_path
         self._is_sized = isinstance(items, Sized)
         self._items, self._total, self._is_small = self._looked_at(items)
@@ -180,6 +185,8 @@ class Batch:
         self._outcomes[item.place] = outcome
         if not outcome.ok and outcome.cause != "cancelled" and self._letters_path is not None:
             dead_letters.append(self._letters_path, dead_letters.letter_of(self._fn, outcome))
+        if self._monitor is not None:
+            self._monitor.chunk_done(1, peak_bytes=outcome.peak_bytes or 0, duration_s=outcome.duration_s)
         advance()
 
 

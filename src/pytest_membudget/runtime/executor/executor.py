@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from multiprocessing.context import BaseContext
 from types import TracebackType
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from pytest_membudget.errors import UsageError
 from pytest_membudget.records.growth import Growth
@@ -24,6 +24,9 @@ from pytest_membudget.runtime.executor.streams import ResultStream, flattened, r
 from pytest_membudget.runtime.executor.task import Task
 from pytest_membudget.runtime.parameters import count_of, size_of
 from pytest_membudget.units import Size
+
+if TYPE_CHECKING:
+    from pytest_membudget.runtime.monitor import MemoryMonitor
 
 _DEFAULT_POLICY = ExecutorPolicy()
 _DEFAULT_LEVELS: tuple[Level, ...] = ("process", "thread", "sequential")
@@ -148,6 +151,7 @@ class FallbackExecutor(concurrent.futures.Executor):
         paths: Iterable[Any],
         *,
         durations_s: Callable[[Any], float] | None = None,
+        monitor: MemoryMonitor | None = None,
     ) -> BatchResult:
         """Runs `fn(path)` for every file and returns when all have ended: one outcome per input, in their order.
 
@@ -156,10 +160,12 @@ class FallbackExecutor(concurrent.futures.Executor):
             paths: files; anything else is taken too and is charged like a call of `submit`.
             durations_s: how long an input is expected to take, where that is known. A list of files is run in the
                 order that ends soonest; other iterables are drawn lazily, in order.
+            monitor: is told of each input that ended, as a chunk of one row with the peak of its task. It looks at
+                this process then, and cleans up where it is time.
         """
         from pytest_membudget.runtime.executor.batch import Batch
 
-        return Batch(self._engine, fn, paths, durations_s).run()
+        return Batch(self._engine, fn, paths, durations_s, monitor).run()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """As in `concurrent.futures`."""
