@@ -40,6 +40,7 @@ def test_outcomes_peaks_and_hosts_come_back_in_order(cluster, tmp_path):
     assert use.host == HOST
     assert use.tasks == 6
     assert 0 < use.peak_upper_bytes < use.budget_bytes
+    assert f"\n{use}" in str(batch)
 
 
 def test_what_was_learned_there_charges_the_next_call(cluster):

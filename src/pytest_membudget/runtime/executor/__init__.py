@@ -6,7 +6,9 @@ a worker of the present level. A worker replies; `replies` and `causes` decide b
 a report.
 
 `launcher` is the protocol of a level; `process_level`, `thread_level` and `sequential_level` are the answers to it, and
-`worker` is what runs inside a worker process.
+`worker` is what runs inside a worker process. `dask_level` is the answer for a cluster: `dask_link` holds the conversation
+with its scheduler, `dask_reception` meets its workers, each a `lent_worker`, and `cluster_side` is what runs inside them;
+`placement` and `cluster_dispatch` say which call goes to whom.
 
 Names are loaded when first used: every worker process imports this package.
 """

@@ -88,9 +88,7 @@ class LentHosts:
 
     def call_off(self, stop: Callable[[str], object], token: str) -> None:
         """Calls `stop(token)` beside what runs on each worker, and waits a while for its end."""
-        with contextlib.suppress(
-            Exception
-        ):  # workers that cannot be reached any more cannot be stopped either
+        with contextlib.suppress(Exception):  # who cannot be reached any more cannot be stopped either
             self._launcher.ask([sent.worker for sent in self._sent.values()], stop, token)
         for _ in range(round(_STOP_S / _LOOK_EVERY_S)):
             if not self._sent:
