@@ -57,6 +57,15 @@ def test_map_keeps_the_order_and_exceptions_are_the_callers(cluster):
         assert HOST in "".join(caught.value.__notes__)
 
 
+def test_a_client_of_the_caller_names_the_cluster_too_and_stays_open(cluster):
+    from distributed import Client
+
+    with Client(cluster.address, set_as_default=False) as client:
+        with FallbackExecutor(levels=("dask",), dask=client) as executor:
+            assert executor.submit(jobs.square, 3).result(60) == 9
+        assert client.submit(jobs.square, 4).result(60) == 16
+
+
 def test_larger_than_any_worker_is_refused_with_both_numbers(cluster):
     estimator = MemoryEstimator(gamma=1.0, overhead="5 GB")
     refused = pytest.raises(OversizeError, match=r"4\.66 GiB, more than the \d+ MiB that the largest worker")
