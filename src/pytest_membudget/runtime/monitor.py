@@ -9,8 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -26,6 +25,7 @@ from pytest_membudget.runtime.advice import TARGET_SHARE, Setting, growth_rate, 
 from pytest_membudget.runtime.alerts import Alerts
 from pytest_membudget.runtime.chunks import adapted_rows, recommend_chunk_rows
 from pytest_membudget.runtime.cleanup import Cleaner
+from pytest_membudget.runtime.closing import Closing
 from pytest_membudget.runtime.collections_log import CollectionsLog
 from pytest_membudget.runtime.parameters import count_of, factor_of, share_of, size_of
 from pytest_membudget.units import Size, format_share, format_size
@@ -36,7 +36,7 @@ ALERT_AHEAD_MIN = 5.0
 _AGAIN_SHARE = 0.02
 
 
-class MemoryMonitor:
+class MemoryMonitor(Closing):
     """Snapshots, cleanups and advice for one process.
 
     Tell it what happens: `progress` after each step, `chunk` around each chunk. It looks at resident memory then and
@@ -105,14 +105,6 @@ class MemoryMonitor:
         self._progress = self._updates = self._chunks_done = 0
         self._started_s = clock()
         self.get_memory_snapshot()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Stops noting collections and the exact peak. What was seen stays readable."""

@@ -13,6 +13,7 @@ from typing import Any, Literal, Self
 from pytest_membudget.errors import OversizeError, UsageError
 from pytest_membudget.records.run import SemaphoreStatistics
 from pytest_membudget.runtime.book import Book, Claim
+from pytest_membudget.runtime.closing import Closing
 from pytest_membudget.runtime.parameters import count_of, share_of, size_of, timeout_of
 from pytest_membudget.runtime.pressure import RESERVE_SHARE, AvailableBudget, ReadMemory, read_memory
 from pytest_membudget.runtime.process_book import ProcessBook, Wait
@@ -66,7 +67,7 @@ class Lease:
         return f"<Lease of {format_size(self.bytes)}, {'released' if self._released else 'held'}>"
 
 
-class MemorySemaphore:
+class MemorySemaphore(Closing):
     """Think of a car park with a counter at its gate: each car says how long it is, and waits until that much is free.
 
     It is not a watchman. Nothing stops a task that takes more than it reserved; `Lease.charge` makes the others wait
@@ -191,14 +192,6 @@ class MemorySemaphore:
     def close(self) -> None:
         """Leaves a shared budget: it no longer counts this program's limit. Leases stay out until released."""
         self._book.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         with contextlib.suppress(UsageError):

@@ -7,8 +7,8 @@ import pytest
 
 from pytest_membudget import ExecutorPolicy, OversizeError
 from pytest_membudget.runtime.executor.cluster_dispatch import ClusterDispatch
-from pytest_membudget.runtime.executor.crew import Post
 from pytest_membudget.runtime.executor.placement import PATIENCE_S, Placement
+from pytest_membudget.runtime.executor.post import Post
 from pytest_membudget.runtime.executor.task import Charge, Task
 
 

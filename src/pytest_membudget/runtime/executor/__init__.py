@@ -2,8 +2,8 @@
 
 A task's way: `executor` makes it, `streams` or `batch` draw its input; `dispatcher` is the thread that owns the
 `floor`, where `admission` says whether it may start (the ledger, with the executor's own charges) and `crew` finds it
-a worker of the present level. A worker replies; `replies` and `causes` decide between the result, one more attempt and
-a report.
+a worker of the present level (`levels`). A short task may wait in its worker for the one before it (`pace`, `prefetch`).
+A worker replies; `aftermath`, `replies` and `causes` decide between the result, one more attempt and a report.
 
 `launcher` is the protocol of a level; `process_level`, `thread_level` and `sequential_level` are the answers to it, and
 `worker` is what runs inside a worker process. `dask_level` is the answer for a cluster: `dask_link` holds the conversation

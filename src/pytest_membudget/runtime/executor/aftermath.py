@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pytest_membudget.runtime.executor.causes import Again
-from pytest_membudget.runtime.executor.crew import Post
 from pytest_membudget.runtime.executor.floor import Floor
 from pytest_membudget.runtime.executor.launcher import CannotStartError, Died, InitializerFailed, Reply
+from pytest_membudget.runtime.executor.post import Post
 from pytest_membudget.runtime.executor.replies import (
     LOST_TOO_OFTEN,
     Rules,
@@ -46,11 +46,11 @@ class Aftermath:
         if isinstance(reply, Died):
             self._lost(post, task, reply)
             return
-        self._floor.crew.proved_itself()
+        self._floor.crew.levels.proved_itself()
         post.kept_bytes = reply.figures.kept_bytes
         if reply.figures.heap is not None and post.worker.pid is not None:
             self._floor.heap_log.note(post.worker.pid, reply.figures.heap)
-        self._floor.note_duration(reply.figures.duration_s)
+        self._floor.pace.note(reply.figures.duration_s)
         self._floor.leave(post)
         if isinstance(reply, InitializerFailed):
             broken = broken_by(reply.error)

@@ -136,7 +136,7 @@ class Batch:
             return max(_WINDOW, TOGETHER * self._engine.most_workers)
         floor = self._engine.dispatcher.floor
         return self._engine.settings.max_in_flight or floor.concurrency.most * (
-            16 if floor.tasks_are_short else 2
+            16 if floor.pace.is_fast else 2
         )
 
     def _submit(self, item: _Item) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from concurrent.futures import BrokenExecutor
 from typing import TYPE_CHECKING
 
-from pytest_membudget.runtime.executor.crew import Post
 from pytest_membudget.runtime.executor.launcher import CannotStartError
 from pytest_membudget.runtime.executor.placement import TOGETHER, Placement
+from pytest_membudget.runtime.executor.post import Post
 from pytest_membudget.runtime.executor.task import Task
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class ClusterDispatch:
         for task, oversize in self.placement.stranded():
             self._floor.refuse(task, oversize)
         self._hand_out(ahead=False)
-        if self._floor.mean_s <= AHEAD_S:
+        if self._floor.pace.mean_s <= AHEAD_S:
             self._hand_out(ahead=True)
         return True
 
@@ -77,7 +77,7 @@ class ClusterDispatch:
     def _together(self) -> int:
         """How many calls travel in one message."""
         message_s = max(TOGETHER_S, SCHEDULER_S * len(self._crew.posts))
-        most = max(1, min(TOGETHER, int(message_s / max(self._floor.mean_s, 1e-6))))
+        most = max(1, min(TOGETHER, int(message_s / max(self._floor.pace.mean_s, 1e-6))))
         room = self._floor.room_in_flight()
         return most if room is None else max(1, min(most, room))
 

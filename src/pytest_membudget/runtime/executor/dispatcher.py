@@ -16,8 +16,9 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from pytest_membudget.runtime.executor.aftermath import Aftermath
-from pytest_membudget.runtime.executor.floor import Floor, Replied, now
+from pytest_membudget.runtime.executor.floor import Floor, now
 from pytest_membudget.runtime.executor.launcher import Returned
+from pytest_membudget.runtime.executor.post import Replied
 from pytest_membudget.runtime.executor.replies import Rules
 from pytest_membudget.runtime.executor.task import Task
 from pytest_membudget.runtime.executor.watch import Watch
@@ -94,7 +95,7 @@ class Dispatcher:
         post = replied.post
         post.answered += 1
         self._replies.append(replied)
-        if len(post.in_flight) - post.answered <= self.floor.enough or not isinstance(
+        if len(post.in_flight) - post.answered <= self.floor.pace.enough or not isinstance(
             replied.reply, Returned
         ):
             self._events.put(None)
@@ -146,7 +147,7 @@ class Dispatcher:
             self._watch_at_s = now_s + TICK_S if due_s is None else min(due_s, now_s + TICK_S)
         for observer in self.observers:
             observer()
-        often = self.observers or self.floor.enough > 1
+        often = self.observers or self.floor.pace.enough > 1
         self._look_at_s = min(self._watch_at_s, now_s + (WATCHED_TICK_S if often else TICK_S))
 
     def _is_over(self) -> bool:

@@ -18,13 +18,15 @@ from pytest_membudget.runtime.executor.admission import Admission, Budget
 from pytest_membudget.runtime.executor.concurrency import Concurrency
 from pytest_membudget.runtime.executor.crew import Crew
 from pytest_membudget.runtime.executor.dispatcher import Dispatcher, Ending
-from pytest_membudget.runtime.executor.floor import Floor, Replied, now
+from pytest_membudget.runtime.executor.floor import Floor, now
 from pytest_membudget.runtime.executor.inline import Inline
 from pytest_membudget.runtime.executor.journal import Journal
 from pytest_membudget.runtime.executor.launcher import ClusterLauncher, Launcher
 from pytest_membudget.runtime.executor.learning import FunctionPeaks
+from pytest_membudget.runtime.executor.levels import Levels
 from pytest_membudget.runtime.executor.placement import Placement
 from pytest_membudget.runtime.executor.policy import ExecutorPolicy
+from pytest_membudget.runtime.executor.post import Replied
 from pytest_membudget.runtime.executor.process_level import ProcessLauncher
 from pytest_membudget.runtime.executor.replies import Rules
 from pytest_membudget.runtime.executor.sequential_level import SequentialLauncher
@@ -71,9 +73,7 @@ class Engine:
         local = [_launcher(level, settings) for level in settings.levels if level != "dask"]
         self._launchers: list[Launcher] = [*([] if cluster is None else [cluster]), *local]
         self.crew = Crew(
-            self._launchers,
-            self.journal.note,
-            self.journal.elapsed_s,
+            Levels(self._launchers, self.journal.note, self.journal.elapsed_s),
             policy.max_tasks_per_child,
             settings.estimator.base_bytes,
             cluster,
@@ -144,7 +144,7 @@ class Engine:
                 sequential = next((each for each in self._launchers if each.level == "sequential"), None)
                 if sequential is None:
                     raise
-                self.crew.fall_to(sequential, str(error))
+                self.crew.levels.fall_to(sequential, str(error))
         if self._inline is None and self.crew.level == "sequential":
             self._inline = Inline(SequentialLauncher(*self._initializer()), self.admission, self._rules)
         return self._inline

@@ -4,41 +4,31 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
 
 from pytest_membudget.measurement import high_water
 from pytest_membudget.records.run import Level
+from pytest_membudget.runtime.executor.in_coordinator import LocalLauncher, LocalWorker, Prepare, run_here
 from pytest_membudget.runtime.executor.launcher import Call, Done, Reply
-from pytest_membudget.runtime.executor.thread_level import initialized, run_here
 
 
-class SequentialLauncher:
+class SequentialLauncher(LocalLauncher):
     """Has one worker: the thread that calls it."""
 
     level: Level = "sequential"
-    own_memory = False
-
-    def __init__(
-        self, initializer: Callable[..., object] | None = None, initargs: tuple[Any, ...] = ()
-    ) -> None:
-        self._initializer = initializer
-        self._initargs = initargs
 
     def start(self) -> SequentialWorker:
         """The worker; always there."""
-        return SequentialWorker(self._initializer, self._initargs)
+        return SequentialWorker(self.prepare)
 
 
-class SequentialWorker:
+class SequentialWorker(LocalWorker):
     """Runs each call inside `send`."""
 
-    pid = None
-
-    def __init__(self, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
-        self._failure = initialized(initializer, initargs)
+    def __init__(self, prepare: Prepare) -> None:
+        self._failure = prepare()
 
     def send(self, call: Call, done: Done) -> None:
         """Runs the call here and now.
@@ -55,10 +45,6 @@ class SequentialWorker:
     def started_at(self, sequence: int) -> float | None:
         """Never asked while a call runs."""
         return None
-
-    def added_bytes(self) -> int:
-        """Has no memory of its own."""
-        return 0
 
     def kill(self) -> bool:
         """Cannot end its own caller."""

@@ -10,36 +10,18 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable
-from typing import Any
 
 from pytest_membudget.records.run import Level
-from pytest_membudget.runtime.executor.launcher import (
-    Call,
-    CannotStartError,
-    Done,
-    Figures,
-    InitializerFailed,
-    Raised,
-    RanOut,
-    Reply,
-    Returned,
-)
+from pytest_membudget.runtime.executor.in_coordinator import LocalLauncher, LocalWorker, Prepare, run_here
+from pytest_membudget.runtime.executor.launcher import Call, CannotStartError, Done
 
 _Item = tuple[Call, Done] | None
 
 
-class ThreadLauncher:
+class ThreadLauncher(LocalLauncher):
     """Starts worker threads."""
 
     level: Level = "thread"
-    own_memory = False
-
-    def __init__(
-        self, initializer: Callable[..., object] | None = None, initargs: tuple[Any, ...] = ()
-    ) -> None:
-        self._initializer = initializer
-        self._initargs = initargs
 
     def start(self) -> ThreadWorker:
         """A new worker thread.
@@ -48,23 +30,21 @@ class ThreadLauncher:
             CannotStartError: the system has no room for one.
         """
         try:
-            return ThreadWorker(self._initializer, self._initargs)
+            return ThreadWorker(self.prepare)
         except (RuntimeError, MemoryError) as error:
             raise CannotStartError(f"{type(error).__name__}: {error}") from error
 
 
-class ThreadWorker:
+class ThreadWorker(LocalWorker):
     """One thread with a queue."""
 
-    pid = None
-
-    def __init__(self, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
+    def __init__(self, prepare: Prepare) -> None:
         self._calls: queue.SimpleQueue[_Item] = queue.SimpleQueue()
         self._started: dict[int, float] = {}
         self._abandoned = False
         self._thread = threading.Thread(
             target=_work,
-            args=(self._calls, self._started, initializer, initargs),
+            args=(self._calls, self._started, prepare),
             name="membudget-worker",
             daemon=True,  # one that never returns must not keep the interpreter; shutdown waits for the others
         )
@@ -77,10 +57,6 @@ class ThreadWorker:
     def started_at(self, sequence: int) -> float | None:
         """When the thread began that call."""
         return self._started.get(sequence)
-
-    def added_bytes(self) -> int:
-        """A thread has no memory of its own."""
-        return 0
 
     def kill(self) -> bool:
         """A thread cannot be ended: it is left to itself."""
@@ -102,44 +78,11 @@ class ThreadWorker:
         return self._abandoned or not self._thread.is_alive()
 
 
-def run_here(call: Call) -> Reply:
-    """Runs the call in this thread; whatever it raises becomes the reply."""
-    began = time.monotonic()
-    try:
-        value = call.fn(*call.args, **call.kwargs)
-    except MemoryError as error:
-        return RanOut(error, Figures(time.monotonic() - began))
-    except BaseException as error:  # the caller's own, whatever it is
-        return Raised(error, Figures(time.monotonic() - began))
-    return Returned(value, Figures(time.monotonic() - began))
-
-
-def _work(
-    calls: queue.SimpleQueue[_Item],
-    started: dict[int, float],
-    initializer: Callable[..., object] | None,
-    initargs: tuple[Any, ...],
-) -> None:
-    failure = initialized(initializer, initargs)
+def _work(calls: queue.SimpleQueue[_Item], started: dict[int, float], prepare: Prepare) -> None:
+    failure = prepare()
     while (item := calls.get()) is not None:
         call, done = item
         del item
         started[call.sequence] = time.monotonic()
         done(failure or run_here(call))
         del started[call.sequence], call, done  # nothing of a finished call is kept while this thread waits
-
-
-def initialized(
-    initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
-) -> InitializerFailed | None:
-    """Runs the caller's initializer; what it raised, if anything."""
-    if initializer is None:
-        return None
-    try:
-        initializer(*initargs)
-    except BaseException as error:  # the caller's: it is reported with the first call
-        import logging
-
-        logging.getLogger("concurrent.futures").critical("Exception in initializer:", exc_info=True)
-        return InitializerFailed(error)
-    return None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pytest_membudget.records.run import LevelEvent
 from pytest_membudget.runtime.executor.causes import task_name, timed_out
-from pytest_membudget.runtime.executor.crew import Post
 from pytest_membudget.runtime.executor.floor import Floor
 from pytest_membudget.runtime.executor.gauge import RESOLUTION_BYTES
+from pytest_membudget.runtime.executor.post import Post
 from pytest_membudget.runtime.executor.replies import Rules, conclude
 from pytest_membudget.runtime.executor.task import Task
 from pytest_membudget.units import format_duration, format_size

@@ -1,0 +1,22 @@
+"""What a `with` block closes."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+
+class Closing:
+    """Closed at the end of its `with` block, and whenever `close` is called."""
+
+    def close(self) -> None:
+        """Lets go of what it holds; again, without effect."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,49 @@
+"""How long tasks usually take, and so how many calls a worker is given at a time."""
+
+from __future__ import annotations
+
+from pytest_membudget.runtime.executor.task import Task
+
+SHORT_S = 0.02
+"""Tasks below this are prefetched: one waits in its worker, which need not wait for it then."""
+
+TINY_S = 0.005
+"""Tasks below this are prefetched seven at a time."""
+
+_DEPTH_OF_SHORT = 2
+_DEPTH_OF_TINY = 8
+
+
+class Pace:
+    """Follows how long tasks take."""
+
+    def __init__(self) -> None:
+        self.mean_s = 1.0
+
+    def note(self, duration_s: float) -> None:
+        """Takes in a finished task: a running mean that forgets."""
+        self.mean_s += (duration_s - self.mean_s) / 8
+
+    @property
+    def is_fast(self) -> bool:
+        """Whether tasks end faster than a worker gets its next one."""
+        return self.mean_s <= SHORT_S
+
+    @property
+    def depth(self) -> int:
+        """How many calls a worker may have at a time."""
+        if not self.is_fast:
+            return 1
+        return _DEPTH_OF_TINY if self.mean_s <= TINY_S else _DEPTH_OF_SHORT
+
+    @property
+    def enough(self) -> int:
+        """A worker with more calls than this left needs no more yet."""
+        return self.depth // 2
+
+    def weight(self, task: Task) -> float:
+        """How much of a call `task` counts towards its worker's end.
+
+        Files count one each. Calls far shorter than it takes to start a worker count by their time.
+        """
+        return 1.0 if task.exact or not self.is_fast else self.mean_s / SHORT_S
