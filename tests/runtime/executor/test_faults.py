@@ -219,6 +219,15 @@ def test_the_kernels_oom_killer_costs_one_outcome(tmp_path, memory_group):
     assert outcomes[1][2] == 2
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can be told whom to end first")
+def test_workers_offer_themselves_before_the_coordinator():
+    here = Path("/proc/self/oom_score_adj")
+    with FallbackExecutor(1, budget="1 GB") as executor:
+        offered = int(executor.submit(here.read_text).result())
+    assert offered >= 500
+    assert offered > int(here.read_text()) or int(here.read_text()) >= 500
+
+
 @pytest.fixture
 def memory_group():
     """Makes a memory control group and returns what joins it; skipped where none can be made."""

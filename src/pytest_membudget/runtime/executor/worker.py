@@ -25,6 +25,10 @@ from pytest_membudget.runtime.executor.heap_readings import HeapReader
 _logger = logging.getLogger("concurrent.futures")
 
 
+OFFERED = 500
+"""What is added to a worker's share of memory, in thousandths, when the kernel looks for a process to end."""
+
+
 class Slot(IntEnum):
     """Places in the memory that a worker shares with the coordinator, each a float.
 
@@ -110,6 +114,7 @@ def prepare(
         os.setpgid(0, 0)
         marks[Slot.OWN_GROUP] = 1
     _end_with_parent()
+    _offer_itself()
     _take_over(surroundings)
     _Worker.station.open(initializer, initargs)
 
@@ -178,6 +183,19 @@ def _pickled_error(error: BaseException, pack: Pack) -> bytes:
 
 def _pickled_text(error: BaseException, subject: str = "") -> bytes:
     return pickle.dumps((subject, f"{type(error).__name__}: {error}"))
+
+
+def _offer_itself() -> None:
+    """Has a kernel that is out of memory end this worker first: its task is repeated, the coordinator would be lost."""
+    if sys.platform != "linux":
+        return
+    with contextlib.suppress(OSError, ValueError):
+        descriptor = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            if int(os.read(descriptor, 16)) < OFFERED:
+                os.write(descriptor, b"%d" % OFFERED)
+        finally:
+            os.close(descriptor)
 
 
 def _take_over(surroundings: Surroundings) -> None:
