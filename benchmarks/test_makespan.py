@@ -12,9 +12,9 @@ import random
 import statistics
 import threading
 import time
-from pathlib import Path
 
 import pytest
+from makespan_jobs import work
 
 from pytest_membudget import ExecutorPolicy, FallbackExecutor, MemoryEstimator
 from pytest_membudget.runtime.files import FileClasses
@@ -56,16 +56,6 @@ def bound_s(tasks, workers):
         for k in range(1, 2 * workers)
     ]
     return max(bounds)
-
-
-def work(path):
-    """Holds the file's size in memory for the time that its name says; when that was, until it was given back."""
-    began = time.monotonic()
-    held = bytearray(Path(path).stat().st_size)
-    time.sleep(max(0.0, began + int(Path(path).stem.split("-")[1]) / 1000 - time.monotonic()))
-    size = len(held)
-    del held
-    return began, time.monotonic(), size
 
 
 def as_run(spans):

@@ -172,6 +172,8 @@ def test_withdrawn_tasks_are_forgotten():
 )
 def test_so_many_calls_travel_together_that_the_scheduler_keeps_up(workers, mean_s, room, together):
     floor = SimpleNamespace(
-        crew=SimpleNamespace(posts=[None] * workers), mean_s=mean_s, room_in_flight=lambda: room
+        crew=SimpleNamespace(posts=[None] * workers),
+        pace=SimpleNamespace(mean_s=mean_s),
+        room_in_flight=lambda: room,
     )
     assert ClusterDispatch(floor, None, None)._together() == together
