@@ -7,7 +7,9 @@ from fractions import Fraction
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_membudget.measurement.tree_helper.bounds import PAGE, Bounds
+from pytest_membudget.measurement.tree_helper.bounds import Bounds
+from pytest_membudget.measurement.tree_helper.changes import PAGE
+from pytest_membudget.measurement.tree_helper.crest import Crest
 from pytest_membudget.measurement.tree_helper.figures import Proportional, Reading
 from pytest_membudget.measurement.tree_helper.sessions import LONGEST_TIMELINE, Session, Timeline
 
@@ -16,7 +18,11 @@ MIB = 1024 * 1024
 
 
 class Kernel:
-    """Processes as sets of pages. Every action is one instant; the truth is how many different pages are held."""
+    """Processes as sets of pages. Every action is one instant; the truth is how many different pages are held.
+
+    A fork has two: the copy, when parent and child share all that they have and the child shows nowhere, and the return,
+    when each gets a page of its own for its stack.
+    """
 
     def __init__(self, pages):
         self._numbers = itertools.count()
@@ -26,30 +32,57 @@ class Kernel:
         self.parent = {ROOT: 0}
         self.faults = {ROOT: 0}
         self.reaped = {ROOT: 0}
+        self.stack = {}
         self.zombies = set()
+        self.hidden = {}  # children that show nowhere yet, by parent
         self.told = {}  # faults at the last reading
-        self.truth_peak = self.truth
-        self.root_peak = pages
+        self.truth_peak = self.root_peak = 0
+        self._run(ROOT)
+        self.start = self.truth
+        self._note()
 
     @property
     def truth(self):
         return len(set().union(*self.pages.values()))
 
     def living(self):
-        return [pid for pid in self.pages if pid not in self.zombies]
+        return [pid for pid in self.visible() if pid not in self.zombies]
+
+    def visible(self):
+        return [pid for pid in self.pages if pid not in self.hidden.values()]
 
     def act(self, action, which, amount):
         living = self.living()
-        getattr(self, action)(living[which % len(living)], amount)
+        pid = living[which % len(living)]
+        if pid in self.hidden:
+            action = "come_back"
+        getattr(self, action)(pid, amount)
+        self._note()
+
+    def _note(self):
         self.truth_peak = max(self.truth_peak, self.truth)
         self.root_peak = max(self.root_peak, len(self.pages[ROOT]))
+
+    def _run(self, pid):
+        self.pages[pid].discard(self.stack.get(pid))
+        self.stack[pid] = next(self._numbers)
+        self.pages[pid].add(self.stack[pid])
+        self.faults[pid] += 1
 
     def allocate(self, pid, amount):
         self.pages[pid] |= {next(self._numbers) for _ in range(amount)}
         self.faults[pid] += amount
 
     def free(self, pid, amount):
-        self.pages[pid] -= set(sorted(self.pages[pid])[:amount])
+        self.pages[pid] -= set(sorted(self.pages[pid] - {self.stack[pid]})[:amount])
+
+    def churn(self, pid, amount):
+        """Takes and gives back the same again and again."""
+        for _ in range(3):
+            self.allocate(pid, amount)
+            self._note()
+            newest = sorted(self.pages[pid] - {self.stack[pid]})[-amount:]
+            self.pages[pid] -= set(newest)
 
     def write(self, pid, amount):
         shared = set().union(*(pages for other, pages in self.pages.items() if other != pid))
@@ -58,16 +91,23 @@ class Kernel:
         self.allocate(pid, len(copied))
 
     def fork(self, pid, amount):
-        child = next(self._pids)
+        self.hidden[pid] = child = next(self._pids)
         self.pages[child] = set(self.pages[pid])
-        self.family[child] = self.family[pid]
+        self.family[child], self.stack[child] = self.family[pid], self.stack[pid]
         self.parent[child], self.faults[child], self.reaped[child] = pid, 0, 0
-        self.allocate(child, 1)  # no process runs without a page of its own
+        if amount % 3:
+            self.come_back(pid, amount)
+
+    def come_back(self, pid, amount):
+        if pid in self.hidden:
+            self._run(self.hidden.pop(pid))
+            self._run(pid)
 
     def execute(self, pid, amount):
         if pid != ROOT:
             self.pages[pid] = set()
             self.family[pid] = (pid, self.faults[pid], next(self._numbers))
+            self._run(pid)
             self.allocate(pid, amount)
 
     def end(self, pid, amount):
@@ -92,18 +132,32 @@ class Kernel:
 
     def _forget(self, pid):
         self.zombies.discard(pid)
-        for table in (self.pages, self.family, self.parent, self.faults, self.reaped):
+        for table in (self.pages, self.family, self.parent, self.faults, self.reaped, self.stack):
             del table[pid]
 
-    def reading(self, pid):
-        self.told[pid] = (self.faults[pid], self.reaped[pid])
-        return Reading(
-            pid,
-            len(self.pages[pid]) * PAGE,
-            faults=self.faults[pid],
-            reaped_faults=self.reaped[pid],
-            family=self.family[pid],
-        )
+    def readings(self, meanwhile=()):
+        """Everybody's, each at one instant, but for a process that goes on while it is read."""
+        found, meanwhile = [], list(meanwhile)
+        for pid in self.visible():
+            faults, reaped, grown = self.faults[pid], self.reaped[pid], meanwhile.pop() if meanwhile else 0
+            if grown and pid not in self.zombies and pid not in self.hidden:
+                self.churn(pid, grown)
+                self.allocate(pid, grown)
+                self._note()
+            late = self.faults[pid] - faults
+            self.told[pid] = (self.faults[pid], self.reaped[pid])
+            size = len(self.pages[pid]) * PAGE
+            found.append(
+                Reading(
+                    pid,
+                    size,
+                    faults=faults,
+                    late_faults=late,
+                    reaped_faults=reaped,
+                    family=self.family[pid],
+                )
+            )
+        return found
 
     def correction(self, pid):
         mappers = {p: sum(p in pages for pages in self.pages.values()) for p in self.pages[pid]}
@@ -113,50 +167,102 @@ class Kernel:
     def look(self, actions):
         """Processes are looked at one after the other, and the tree moves on meanwhile."""
         found = Proportional({})
-        for pid in list(self.pages):
+        for pid in self.visible():
             if pid in self.pages:
                 found.correction[pid] = self.correction(pid)
+                others = set().union(*(pages for other, pages in self.pages.items() if other != pid))
+                found.forking |= pid not in self.zombies and self.pages[pid] <= others
             if actions:
                 self.act(*actions.pop())
         return found
 
 
 ACTIONS = st.tuples(
-    st.sampled_from(["allocate", "allocate", "free", "write", "fork", "execute", "end", "reap"]),
+    st.sampled_from(["allocate", "churn", "free", "write", "fork", "fork", "execute", "end", "reap"]),
     st.integers(0, 5),
     st.integers(1, 40),
 )
 STEPS = st.lists(
-    st.tuples(st.booleans(), st.lists(ACTIONS, max_size=4), st.lists(ACTIONS, max_size=3)),
+    st.tuples(
+        st.booleans(),
+        st.lists(ACTIONS, max_size=4),
+        st.lists(ACTIONS, max_size=3),
+        st.lists(st.integers(0, 9), max_size=3),
+    ),
     min_size=2,
     max_size=12,
 )
 
 
-@settings(max_examples=100, deadline=None)
+class Play:
+    """A kernel, watched."""
+
+    def __init__(self, start):
+        self.kernel, self.bounds = Kernel(start), Bounds()
+        for _ in range(2):
+            interval = self.bounds.update(self.kernel.readings())
+        self.session = Session(0.0, ROOT)
+        self.session.begin_alone(interval, self.kernel.readings(), self.kernel.start * PAGE)
+
+    def round(self, *, looks=False, during=(), meanwhile=()):
+        pending = list(during)
+        proportional = self.kernel.look(pending) if looks else None
+        readings = self.kernel.readings(meanwhile)
+        interval = self.bounds.update(readings, proportional=proportional)
+        self.session.update(0.0, interval, readings)
+        assert interval.low <= self.kernel.truth_peak * PAGE
+        for action in pending:
+            self.kernel.act(*action)
+
+    def check(self):
+        truth = (self.kernel.truth_peak - self.kernel.start) * PAGE
+        own = (self.kernel.root_peak - self.kernel.start) * PAGE
+        assert self.session.peak_low <= truth <= max(self.session.peak_high, own)
+
+
+@settings(max_examples=150, deadline=None)
 @given(start=st.integers(0, 50), steps=STEPS)
 def test_the_truth_is_never_outside_the_interval(start, steps):
-    kernel, bounds = Kernel(start), Bounds()
-    for _ in range(2):
-        interval = bounds.update([kernel.reading(ROOT)])
-    session = Session(0.0, ROOT)
-    session.begin_alone(interval, [kernel.reading(ROOT)], start * PAGE)
-    for at_s, (looks, between, during) in enumerate(steps):
+    play = Play(start)
+    for looks, between, during, meanwhile in steps:
         for action in between:
-            kernel.act(*action)
-        pending = list(during)
-        proportional = kernel.look(pending) if looks else None
-        readings = [kernel.reading(pid) for pid in kernel.pages]
-        interval = bounds.update(readings, proportional=proportional)
-        session.update(at_s, interval, readings)
-        assert interval.low <= kernel.truth_peak * PAGE
-        for action in pending:
-            kernel.act(*action)
-    readings = [kernel.reading(pid) for pid in kernel.pages]
-    session.update(len(steps), bounds.update(readings), readings)
-    truth = (kernel.truth_peak - start) * PAGE
-    own = (kernel.root_peak - start) * PAGE
-    assert session.peak_low <= truth <= max(session.peak_high, own)
+            play.kernel.act(*action)
+        play.round(looks=looks, during=during, meanwhile=meanwhile)
+    for parent in list(play.kernel.hidden):
+        play.kernel.come_back(parent, 0)
+    play.round()
+    play.check()
+
+
+WORK = st.tuples(
+    st.sampled_from(["churn", "churn", "write", "allocate", "free", "fork"]),
+    st.integers(0, 3),
+    st.integers(1, 60),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    start=st.integers(20, 100),
+    steps=st.lists(st.tuples(st.booleans(), st.lists(WORK, max_size=2)), min_size=1, max_size=6),
+    last=st.booleans(),
+)
+def test_looks_at_what_is_left_of_a_family_leave_its_peak_above_the_truth(start, steps, last):
+    play = Play(start)
+    play.kernel.act("fork", 0, 1)
+    for looks, actions in [(True, []), *steps]:
+        play.round(looks=looks)
+        for action in actions:
+            play.kernel.act(*action)
+    for round_ in range(4):
+        if round_ or last:
+            for pid in play.kernel.living():
+                play.kernel.free(pid, 1000)
+        play.round(looks=True)
+    for parent in list(play.kernel.hidden):
+        play.kernel.come_back(parent, 0)
+    play.round()
+    play.check()
 
 
 def rounds(*all_readings, **last):
@@ -197,6 +303,55 @@ def test_a_child_that_was_reaped_between_two_reads_of_one_round_is_not_counted_t
     both, gone = [Reading(1, MIB), child], [Reading(1, MIB)]
     found = rounds(both, both, gone, [Reading(1, MIB, reaped_faults=1010)])
     assert found.held.peak == MIB + 10 * PAGE
+
+
+def test_two_children_that_were_reaped_so_one_after_the_other_are_not_counted_twice():
+    children = [Reading(2, 1000 * PAGE, faults=1000), Reading(3, 900 * PAGE, faults=900)]
+    roots = [Reading(1, MIB, reaped_faults=faults) for faults in (0, 1000, 1900)]
+    all_three = [roots[0], *children]
+    without_one, alone = [roots[0], children[1]], [roots[1]]
+    assert rounds(all_three, all_three, without_one, alone, [roots[2]]).held.peak == MIB
+
+
+CHURN = [
+    [Reading(1, 200 * MIB, family="f"), Reading(2, 220 * MIB, family="f", faults=at * 20 * MIB // PAGE)]
+    for at in range(1, 6)
+]
+STILL = Proportional({1: -100 * MIB, 2: -100 * MIB})  # what was forked is shared as ever
+
+
+def crest_of(readings, *, looked_at, forking=False):
+    bounds, crest = Bounds(), Crest()
+    for at, round_ in enumerate(readings):
+        look = Proportional(STILL.correction, forking=forking) if at == looked_at else None
+        interval = bounds.update(round_, proportional=look)
+        if at:
+            crest.add(interval, interval.held.peak)
+    return crest.value
+
+
+def test_what_a_fork_takes_and_gives_back_all_the_time_counts_once_after_a_look():
+    unlooked = crest_of([*CHURN, CHURN[-1], CHURN[-1]], looked_at=None)
+    assert unlooked > 400 * MIB  # every fault may have been the copy of a page that its parent keeps
+    assert crest_of([*CHURN, CHURN[-1], CHURN[-1]], looked_at=5) < 245 * MIB
+
+
+def test_a_look_that_a_fork_got_into_tells_nothing():
+    child = [*CHURN[-1], Reading(3, 200 * MIB, family="f", faults=1)]
+    assert crest_of([*CHURN, CHURN[-1], CHURN[-1]], looked_at=5, forking=True) > 400 * MIB
+    assert crest_of([*CHURN, CHURN[-1], child], looked_at=5) > 400 * MIB
+
+
+def test_what_comes_while_a_process_is_read_is_in_both_figures():
+    found = rounds([Reading(1, 0)], [Reading(1, 0)], [Reading(1, 50 * PAGE, faults=20, late_faults=40)])
+    assert (found.held.low, found.held.peak) == (0, 60 * PAGE)
+
+
+def test_shared_memory_that_is_mapped_before_its_faults_are_counted_is_not_counted_as_private_too():
+    before = [Reading(1, MIB, family="f"), Reading(2, MIB, family="f")]
+    early = [before[0], Reading(2, MIB, shmem=100 * PAGE, faults=40, late_faults=60, family="f")]
+    then = [before[0], Reading(2, MIB, shmem=100 * PAGE, faults=100, family="f")]
+    assert rounds(before, before, early, then).held.peak == 2 * MIB + 100 * PAGE
 
 
 def test_shared_memory_that_everybody_maps_is_limited_by_its_own_size():

@@ -24,6 +24,27 @@ pytestmark = [
 INTERPRETER = 5 * MIB  # what a bare `python -I -S` holds by itself
 
 
+BUSY = """
+import subprocess, sys
+loop = "import time; end_s = time.monotonic() + 900\\nwhile time.monotonic() < end_s: pass"
+words = [sys.executable, "-I", "-S", "-c", loop]
+print(*(subprocess.Popen(words, start_new_session=True, stdout=subprocess.DEVNULL).pid for _ in range(3)))
+"""
+
+
+@pytest.fixture(scope="module", autouse=True, params=["quiet", pytest.param("busy", marks=pytest.mark.slow)])
+def machine(request):
+    """Every test also runs beside three busy loops, which are no part of the tree."""
+    if request.param == "quiet":
+        yield
+        return
+    sampler.close_sampler()
+    loops = [int(word) for word in subprocess.check_output([sys.executable, "-c", BUSY]).split()]
+    yield
+    for pid in loops:
+        os.kill(pid, signal.SIGKILL)
+
+
 def assert_holds(m, size, *, own=0):
     """Proven within max(2 MiB, 3%) of what was allocated and the programs' own needs; upper at most half above."""
     tolerance = max(2 * MIB, size * 3 // 100)
@@ -150,6 +171,26 @@ def test_what_a_forked_child_writes_to_counts_again():
             child.release()
     block.close()
     assert_holds(probe.measurement, 100 * MIB, own=8 * MIB)
+
+
+def test_a_small_forked_child_of_a_large_process():
+    block = hold(300 * MIB)
+    with measuring() as probe:
+        child = Fork(lambda: hold(20 * MIB))
+        settled()
+        child.release()
+    block.close()
+    assert_holds(probe.measurement, 20 * MIB, own=3 * MIB)
+
+
+def test_a_small_program_started_by_a_large_process():
+    block = hold(300 * MIB)
+    with measuring() as probe:
+        holder = Holder(20 * MIB)
+        settled()
+        holder.release()
+    block.close()
+    assert_holds(probe.measurement, 20 * MIB, own=INTERPRETER)
 
 
 def test_shared_memory_counts_once():

@@ -5,10 +5,11 @@ inside the measured process would starve while C code holds the interpreter's lo
 
 1. `members` finds who belongs to the tree,
 2. `table` reads each of them from /proc (`readings`),
-3. `bounds` turns two consecutive rounds of readings into an interval for the memory of the whole tree,
-4. `sessions` keeps the peak, the timeline and the shares of each open measurement, and
+3. `bounds` turns two consecutive rounds of readings into an interval for the memory of the whole tree: what changed
+   (`changes`), anonymous memory (`families`), and what anybody may map (`mapped`),
+4. `sessions` keeps the peak (its upper figure in `crest`), the timeline and the shares of each open measurement,
 5. `note` is where the measured process leaves word of a block without waking the helper, and
 6. `loop` does all that as often as it is worth its cost, and answers.
 
-`bounds` and `sessions` are pure: tests script their readings.
+All of 3 and 4 is pure: tests script their readings.
 """

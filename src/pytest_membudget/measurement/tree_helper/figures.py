@@ -4,9 +4,13 @@ from __future__ import annotations
 
 
 class Reading:
-    """One process in one round. `faults` are pages it faulted in so far, `reaped_faults` those of its dead children."""
+    """One process in one round.
 
-    __slots__ = ("anon", "family", "faults", "file", "mark", "pid", "reaped_faults", "shmem")
+    `faults` are pages it faulted in until its sizes were read, `late_faults` those that came while they were read, and
+    `reaped_faults` those of its dead children.
+    """
+
+    __slots__ = ("anon", "family", "faults", "file", "late_faults", "mark", "pid", "reaped_faults", "shmem")
 
     def __init__(
         self,
@@ -16,6 +20,7 @@ class Reading:
         file: int = 0,
         shmem: int = 0,
         faults: int = 0,
+        late_faults: int = 0,
         reaped_faults: int = 0,
         family: object = None,
         mark: int | None = None,
@@ -25,6 +30,7 @@ class Reading:
         self.file = file
         self.shmem = shmem
         self.faults = faults
+        self.late_faults = late_faults
         self.reaped_faults = reaped_faults
         self.family = pid if family is None else family
         self.mark = mark  # its own high-water mark, shared pages included, where that was read
@@ -38,11 +44,13 @@ class Reading:
 class Proportional:
     """What a closer look between the round before and this one found, by process.
 
+    It tells nothing while somebody is `forking`: what is shared with a child that shows nowhere else yet.
+
     `correction` is the proportional less the resident size of anonymous memory, never above zero: what a sum of
     resident sizes counts too often. `shmem` and `file` are proportional sizes, `private` is nobody else's.
     """
 
-    __slots__ = ("correction", "file", "private", "shmem")
+    __slots__ = ("correction", "file", "forking", "private", "shmem")
 
     def __init__(
         self,
@@ -50,7 +58,10 @@ class Proportional:
         shmem: dict[int, int] | None = None,
         file: dict[int, int] | None = None,
         private: dict[int, int] | None = None,
+        *,
+        forking: bool = False,
     ) -> None:
+        self.forking = forking
         self.correction = correction
         self.shmem = shmem or {}
         self.file = file or {}
@@ -74,7 +85,19 @@ class Span:
 class Interval:
     """The tree in one round: what its processes hold, the file pages they map, and what is known of each of them."""
 
-    __slots__ = ("alone", "file", "file_added", "held", "leaving", "missed", "moving")
+    __slots__ = (
+        "alone",
+        "counted_twice",
+        "excess",
+        "excess_left",
+        "file",
+        "file_added",
+        "forked",
+        "held",
+        "leaving",
+        "missed",
+        "moving",
+    )
 
     def __init__(
         self,
@@ -86,11 +109,19 @@ class Interval:
         missed: int,
         moving: int,
         leaving: dict[int, tuple[int, int]],
+        forked: bool = False,
+        counted_twice: int = 0,
+        excess: int | None = None,
+        excess_left: int = 0,
     ) -> None:
         self.held = held
         self.file = file
         self.file_added = file_added  # all file pages that anybody has added since the first round
         self.alone = alone  # one process, and no trace of another since the round before
+        self.forked = forked  # somebody was born since the round before
+        self.counted_twice = counted_twice  # how much higher the peak is as a sum of resident sizes
+        self.excess = excess  # what such a sum counted more than once when it was looked at in this round
+        self.excess_left = excess_left  # and at the round's end, at least
         self.missed = missed  # faulted in by processes that ended before they could be read
         self.moving = moving  # faulted in by everybody since the round before
         self.leaving = leaving  # by process: what the tree loses when it ends, at least and at most

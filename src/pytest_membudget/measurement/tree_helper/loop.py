@@ -36,7 +36,7 @@ PROPORTIONAL_ACCOUNT_S = 0.15
 CHANGE_BYTES = 64 * 1024
 GAP_BYTES = 512 * 1024
 FILE_GAP_BYTES = 8 * 1024 * 1024
-PATIENCE_S = 0.25
+QUICK_LOOK_S = 0.02
 
 
 class Loop:
@@ -243,7 +243,6 @@ class Loop:
         self._account_at_s = now_s
         if interval is None or not (self._blurred(interval) if force else self._worthwhile(interval, now_s)):
             return
-        self._patient_until_s = now_s + PATIENCE_S
         signature = [(r.pid, r.anon, r.shmem, r.faults) for r in self._readings]
         if signature == self._asked:
             return
@@ -252,9 +251,11 @@ class Loop:
         if proportional:
             self._round(proportional)
             # Looking again at a tree that stood still would tell nothing new.
-            still = self._interval is not None and not self._interval.moving
+            still = self._interval is not None and not self._interval.moving and not proportional.forking
             self._asked = [(r.pid, r.anon, r.shmem, r.faults) for r in self._readings] if still else None
-        self._account_s -= time.thread_time() - began_s
+        cost_s = time.thread_time() - began_s
+        self._account_s -= cost_s
+        self._patient_until_s = now_s + max(QUICK_LOOK_S, cost_s / PROPORTIONAL_SHARE)
 
     def _worthwhile(self, interval: Interval, now_s: float) -> bool:
         """Each look at a tree that stands still raises what is proven, so these are few; the others have an account."""
@@ -281,6 +282,8 @@ class Loop:
                 fields = self._members.processes[reading.pid].proportional()
             except (OSError, KeyError):
                 return None
+            # The stack alone makes for a page of one's own, but not between a fork's copy and its return.
+            found.forking |= families.count(reading.family) > 1 and not fields.get(b"Private_Dirty", 0)
             found.correction[reading.pid] = min(0, fields.get(b"Pss_Anon", 0) - fields.get(b"Anonymous", 0))
             found.shmem[reading.pid] = fields.get(b"Pss_Shmem", 0)
             found.file[reading.pid] = fields.get(b"Pss_File", 0)

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
-from .bounds import PAGE
+from .changes import PAGE
 from .figures import Reading
 
 SPLIT_STEP_BYTES = 256 * 1024
 """Shared pages are split into files and shared memory again when they have changed by this much."""
 
+TRIES = 3
+LATE_FAULTS = 64
+"""A reading during which its process faulted in more pages than this is taken again."""
+
 MAPPINGS_STEP_BYTES = 1024 * 1024
-"""The mapped files are looked up again when what is resident of them has changed by this much, or by an eighth."""
+MAPPINGS_PART = 32
+MAPPINGS_REST_BYTES = 128 * 1024
+"""Mappings are looked up again when what is resident of them has changed by the first or by one part in so many,
+and once a process stands still by the last."""
 
 
 class Process:
@@ -32,9 +40,10 @@ class Process:
         self._split: tuple[int, int, int] | None = None
         self._before: Reading | None = None
         self._named_family: object = None
-        self._maps_at = -MAPPINGS_STEP_BYTES
+        self._statm_before = b""
+        self._maps_at: tuple[int, int] | None = None
+        self._maps_faults = -1
         self._maps: dict[bytes, tuple[int, int]] = {}
-        self.mapped_since = 0
 
     def close(self) -> None:
         """Gives the descriptors back."""
@@ -45,12 +54,22 @@ class Process:
     def read(self) -> Reading:
         """Takes one reading; a process that has ended and waits for its parent holds nothing more.
 
+        Faults are read first and sizes afterwards. One that faults in much meanwhile, because this process had to wait
+        for its turn, is read again.
+
         Raises:
             OSError: the process is gone.
         """
-        stat = os.pread(self._fds[0], 1024, 0)
-        # The name may hold blanks and parentheses: fields are counted from the last one that closes.
-        fields = stat[stat.rindex(b")") + 2 :].split()
+        for _ in range(TRIES):
+            reading = self._read_once()
+            if reading.late_faults <= LATE_FAULTS:
+                break
+        self._before = reading
+        self._statm_before = self.statm
+        return reading
+
+    def _read_once(self) -> Reading:
+        fields = self._stat()
         faults = int(fields[7]) + int(fields[9])
         reaped_faults = int(fields[8]) + int(fields[10])
         self.parent = int(fields[1])
@@ -66,29 +85,43 @@ class Process:
         file, shmem = self._split_shared(shared, family)
         anon = max(0, resident - shared)
         mark = self._mark(anon, faults)
-        self._before = Reading(
+        late_faults = 0
+        if self._before is None or faults != self._before.faults or self.statm != self._statm_before:
+            fields = self._stat()
+            late_faults = int(fields[7]) + int(fields[9]) - faults
+        return Reading(
             self.pid,
             anon,
             file=file,
             shmem=shmem,
             faults=faults,
+            late_faults=late_faults,
             reaped_faults=reaped_faults,
             family=family,
             mark=mark,
         )
-        return self._before
 
-    def mappings(self, mapped: int) -> dict[bytes, tuple[int, int]]:
-        """Mapped files and shared memory as inode → (first, last) byte offset.
+    def _stat(self) -> list[bytes]:
+        """The fields of `stat` after the name, which may hold blanks and parentheses."""
+        stat = os.pread(self._fds[0], 1024, 0)
+        return stat[stat.rindex(b")") + 2 :].split()
 
-        They are looked up again when `mapped`, the resident bytes of them, has changed; `mapped_since` is by how much it
-        has grown without that.
-        """
-        if abs(mapped - self._maps_at) >= max(MAPPINGS_STEP_BYTES, self._maps_at // 8):
-            self._maps_at = mapped
+    def mappings(self, reading: Reading) -> dict[bytes, tuple[int, int]]:
+        """Mapped files and shared memory as inode → (first, last) byte offset, as of when they were last looked up."""
+        at, still = self._maps_at, reading.faults == self._maps_faults
+        self._maps_faults = reading.faults
+        if at is not None:
+            changed = max(abs(reading.file - at[0]), abs(reading.shmem - at[1]))
+            step = max(MAPPINGS_STEP_BYTES, sum(at) // MAPPINGS_PART)
+        if at is None or changed >= (min(step, MAPPINGS_REST_BYTES) if still else step):
+            self._maps_at = (reading.file, reading.shmem)
             self._maps = _mappings(self.pid)
-        self.mapped_since = max(0, mapped - self._maps_at)
         return self._maps
+
+    def mapped_since(self, reading: Reading) -> tuple[int, int]:
+        """By how much resident pages of files and of shared memory have grown since the mappings were looked up."""
+        file, shmem = self._maps_at or (0, 0)
+        return max(0, reading.file - file), max(0, reading.shmem - shmem)
 
     def proportional(self) -> dict[bytes, int]:
         """Fields of `smaps_rollup` in bytes. Opened anew: an open one keeps the address space from before an exec."""
@@ -110,7 +143,7 @@ class Process:
             self._named_family = family
             self.name = _name(self.pid)
             self._split = None
-            self._maps_at = -MAPPINGS_STEP_BYTES
+            self._maps_at = None
         if self._split is None or abs(shared - self._split[0]) >= SPLIT_STEP_BYTES:
             status = os.pread(self._fds[2], 4096, 0)
             self._split = (shared, _status_value(status, b"RssFile:"), _status_value(status, b"RssShmem:"))
@@ -151,7 +184,17 @@ class Devices:
             device = b"%02x:%02x" % (int(major), int(minor))
             in_memory = after.split(None, 1)[0] in {b"tmpfs", b"devtmpfs", b"ramfs"}
             (self.memory if in_memory else self.files).add(device)
+        with contextlib.suppress(OSError):
+            self.memory.add(_anonymous_device())
         self.files -= self.memory
+
+
+def _anonymous_device() -> bytes:
+    """The device of shared memory that no mount names: anonymous, System V, and memfd."""
+    descriptor = os.memfd_create("membudget", os.MFD_CLOEXEC)
+    device = os.fstat(descriptor).st_dev
+    os.close(descriptor)
+    return b"%02x:%02x" % (os.major(device), os.minor(device))
 
 
 def huge_pages() -> int:

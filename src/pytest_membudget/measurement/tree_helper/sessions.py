@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from .crest import Crest
 from .figures import Interval, Reading
 
 LONGEST_TIMELINE = 64
 WORTHWHILE_BYTES = 1024 * 1024
-WORTHWHILE_PART = 50
+WORTHWHILE_PART = 100
 
 
 class Session:
@@ -26,7 +27,6 @@ class Session:
         self.root_start = 0
         self.last_low = 0
         self.peak_low = 0
-        self.peak_high = 0
         self.total_low = 0
         self.end_low = 0
         self.others_floor: int | None = None
@@ -34,6 +34,7 @@ class Session:
         self.seen: dict[int, int] = {}
         self.timeline = Timeline()
         self.rounds = 0
+        self._crest = Crest()
         self._start_low = self._start_high = self._start_file = self._file_added = 0
         self._leaving: dict[int, tuple[int, int]] = {}
         self._ended_before: set[int] = set()
@@ -58,6 +59,11 @@ class Session:
         self.root_start = next((r.resident for r in readings if r.pid == self.root), 0)
 
     @property
+    def peak_high(self) -> int:
+        """The peak's upper figure, the root's own mark apart."""
+        return max(self._crest.value, self.peak_low)
+
+    @property
     def start_bytes(self) -> int:
         """The start, less the processes that were there and have ended."""
         return self._start_high + self._start_file
@@ -78,8 +84,8 @@ class Session:
         self.total_low = max(self.total_low, interval.low)
         self.end_low = interval.low
         self.missed += interval.missed
-        if not interval.alone:  # of a root alone the kernel's own mark is exact
-            self.peak_high = max(self.peak_high, high, low)
+        # Of a root alone the kernel's own mark is exact.
+        self._crest.add(interval, None if interval.alone else high)
         if self.others_floor is not None:
             self.others_floor = min(self.others_floor, self._others(readings))
         for reading in (each for each in readings if each.resident or each.pid not in self._ended_before):

@@ -24,13 +24,15 @@ class Table:
         """Everybody who lives, and the most file pages and shared memory that they can have together."""
         readings: list[Reading] = []
         mappings: list[dict[bytes, tuple[int, int]]] = []
-        since = 0
+        file_since = shmem_since = 0
         for pid, process in list(self._members.processes.items()):
             try:
                 reading = process.read()
                 if len(self._members.processes) > 1:
-                    mappings.append(process.mappings(reading.file + reading.shmem))
-                    since += process.mapped_since
+                    mappings.append(process.mappings(reading))
+                    since = process.mapped_since(reading)
+                    file_since += since[0]
+                    shmem_since += since[1]
             except OSError:
                 self._members.drop(pid)
                 continue
@@ -41,7 +43,7 @@ class Table:
         if len(mappings) < 2:
             return readings, None, None
         file_limit, shmem_limit = self._mapped_limits(mappings)
-        return readings, file_limit + since, shmem_limit + since
+        return readings, file_limit + file_since, shmem_limit + shmem_since
 
     def _borrows(self, process: Process, reading: Reading) -> bool:
         """Until it calls exec, a child of vfork or posix_spawn runs in its parent's memory."""
