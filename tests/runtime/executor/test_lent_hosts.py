@@ -106,6 +106,20 @@ def test_what_a_lost_worker_had_is_sent_once_more(spread, monkeypatch):
     assert next(answers).reply == Died("lost", attempted=True)
 
 
+def test_what_is_done_is_done_though_nobody_is_left(spread, monkeypatch):
+    only = Lent("a", 300)
+
+    def answer_and_leave():
+        only.answer()
+        only.is_gone = True
+
+    hosts, launcher, answers = spread(only, items=1)
+    drive(monkeypatch, hosts, iter([answer_and_leave]))
+    assert next(answers).reply == Returned(0)
+    launcher.fault = NoWorkerYetError()
+    assert list(answers) == []
+
+
 def test_a_cluster_that_is_gone_ends_it(spread):
     _, launcher, answers = spread()
     launcher.fault = CannotStartError("nobody there")

@@ -68,21 +68,24 @@ class LentHosts:
         Raises:
             CannotStartError: the cluster cannot be used, or not any more.
         """
-        again: deque[_Sent] = deque()
+        waiting: deque[tuple[Any, int]] = deque()  # drawn or given back: an item and how often it was tried
+
+        def draw() -> bool:
+            if not waiting:
+                waiting.extend((item, 0) for item in itertools.islice(items, 1))
+            return bool(waiting)
+
         while True:
             self._meet()
             for worker in self._idle():
-                if again:
-                    item, _, attempts = again.popleft()
+                if draw():
+                    item, attempts = waiting.popleft()
                     self._send(fn, _Sent(item, worker, attempts + 1))
-                else:
-                    for item in itertools.islice(items, 1):
-                        self._send(fn, _Sent(item, worker, 1))
-            if not self._sent and not again and self._workers:
+            if not self._sent and not draw():
                 return
             for sent, reply in self._heard():
                 if isinstance(reply, Died) and sent.attempt < _ATTEMPTS:
-                    again.append(sent)
+                    waiting.append((sent.item, sent.attempt))
                 else:
                     yield Answered(sent.item, sent.worker.host, reply)
 
