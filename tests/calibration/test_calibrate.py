@@ -1,10 +1,13 @@
+import os
 import subprocess
 import sys
 import tempfile
 
 import calibrated_functions as functions
+import psutil
 import pytest
 
+from dask_cluster import is_alive, wait_until
 from pytest_membudget import CalibrationError, UsageError, calibrate, synthesize
 from pytest_membudget.calibration import fresh_run
 from pytest_membudget.calibration.reference import find_function, parse_reference, refer_to
@@ -93,6 +96,26 @@ def test_a_run_that_needs_more_than_there_is_is_ended(monkeypatch):
         CalibrationError, match=r"it held .* and was ended, since only 381 MiB were available"
     ):
         short(functions.takes_everything)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGIO")
+def test_a_run_ends_with_the_process_that_started_it_however_that_ends(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, time, pytest_membudget\n\n"
+        "def read(path):\n"
+        f"    open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))\n"
+        "    time.sleep(600)\n\n"
+        "pytest_membudget.calibrate(read)\n"
+    )
+    starter = subprocess.Popen([sys.executable, script], env={**os.environ, "TMPDIR": str(tmp_path)})
+    try:
+        wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
+        run = psutil.Process(int((tmp_path / "pid").read_text()))
+    finally:
+        starter.kill()
+        starter.wait()
+    wait_until(lambda: not is_alive(run))
 
 
 def test_a_time_budget_ends_the_run_that_is_going_on():

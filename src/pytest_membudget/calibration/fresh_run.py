@@ -94,21 +94,37 @@ def _process(order_path: Path, workplace: Path, errors: IO[bytes]) -> Iterator[s
     package_parent = str(Path(__file__).resolve().parents[2])
     starter = (
         f"import sys; sys.path.insert(0, {package_parent!r}); "
-        "from pytest_membudget.calibration.worker import main; sys.exit(main(sys.argv[1]))"
+        "from pytest_membudget.calibration.worker import main; sys.exit(main(*sys.argv[1:]))"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", starter, str(order_path)],
-        cwd=workplace,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=errors,
-        start_new_session=True,
-    )
+    with _lifeline() as lifeline:
+        process = subprocess.Popen(
+            [sys.executable, "-c", starter, str(order_path), *map(str, lifeline)],
+            cwd=workplace,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            start_new_session=True,
+            pass_fds=lifeline,
+        )
+        try:
+            yield process
+        finally:
+            _end(process)
+            process.wait()
+
+
+@contextlib.contextmanager
+def _lifeline() -> Iterator[tuple[int, ...]]:
+    """The end of a pipe that closes when this process ends, however that happens; nothing where there is no such thing."""
+    if sys.platform == "win32":
+        yield ()
+        return
+    theirs, ours = os.pipe()
     try:
-        yield process
+        yield (theirs,)
     finally:
-        _end(process)
-        process.wait()
+        os.close(theirs)
+        os.close(ours)
 
 
 def _watch(
