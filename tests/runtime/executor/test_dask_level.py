@@ -66,6 +66,21 @@ def test_a_client_of_the_caller_names_the_cluster_too_and_stays_open(cluster):
         assert client.submit(jobs.square, 4).result(60) == 16
 
 
+def test_the_report_of_a_session_shows_the_hosts_that_its_batches_used(cluster, pytester):
+    pytester.makepyfile(
+        f"""
+        import pytest
+
+        @pytest.mark.parametrize("fallback_executor", [{{"dask": {cluster.address!r}}}], indirect=True, ids=["there"])
+        def test_job(fallback_executor):
+            assert fallback_executor.run(abs, [-1, -2, -3, -4, -5]).values == [1, 2, 3, 4, 5]
+        """
+    )
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "--membudget-report")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["Hosts of the batches", f"*test_job?there? *{HOST} *2 *5 *iB *iB"])
+
+
 def test_larger_than_any_worker_is_refused_with_both_numbers(cluster):
     estimator = MemoryEstimator(gamma=1.0, overhead="5 GB")
     refused = pytest.raises(OversizeError, match=r"4\.66 GiB, more than the \d+ MiB that the largest worker")
