@@ -1,7 +1,8 @@
 """How near to the truth is a peak? Known cases, measured by this package and by its peers' means side by side.
 
-psutil: resident sizes of the process and its children, summed every 10 ms by a thread, as pytest-monitor's sampling and
-most scripts do. memray: the peak of heap that pytest-memray reports.
+psutil: resident sizes of the process and its children, summed every 10 ms by a thread, as most scripts do. pytest-monitor:
+the call of memory_profiler that it makes, which samples this process every 100 ms. memray: the peak of heap that
+pytest-memray reports.
 """
 
 import os
@@ -63,6 +64,15 @@ def by_memray(case):
             return reader.metadata.peak_memory
 
 
+def by_monitor(case):
+    """What pytest-monitor would write down, above the start."""
+    from memory_profiler import memory_usage
+
+    start = psutil.Process().memory_info().rss
+    most = memory_usage((case, ()), max_iterations=1, max_usage=True)
+    return max(0, most * MIB - start)
+
+
 def worst_of(case):
     """Of several runs, the one whose proven figure is farthest from its truth."""
     runs = [measure(case) for _ in range(REPEATS)]
@@ -70,7 +80,10 @@ def worst_of(case):
 
 
 def show(figure, case, m, target):
-    peers = f"psutil {by_psutil(case) / MIB:.0f}, memray {by_memray(case) / MIB:.0f}"
+    peers = ", ".join(
+        f"{name} {by(case) / MIB:.0f}"
+        for name, by in (("psutil", by_psutil), ("pytest-monitor", by_monitor), ("memray", by_memray))
+    )
     found = f"{m.peak_bytes / MIB:.1f} to {m.peak_upper_bytes / MIB:.1f}"
     figure(case.__name__.replace("_", " "), f"{found} MiB", f"truth {m.value / MIB:.1f}, {peers} ({target})")
 
