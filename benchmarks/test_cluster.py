@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster import Cluster, print_table
+from cluster import Cluster
 from cluster_jobs import five_milliseconds, take_as_much_as_the_file
+from tables import print_table
 
 from pytest_membudget import FallbackExecutor, MemoryEstimator
 from pytest_membudget.runtime.executor.dask_link import DaskLink

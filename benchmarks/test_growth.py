@@ -1,24 +1,76 @@
-"""Are leaks found, and clean functions left in peace? The whole corpus, five seeds, a loaded machine, and the peers."""
+"""Are leaks found, and clean functions left in peace? By `check_growth` with five seeds and on a loaded machine, and by peers.
+
+Each part takes one to three minutes on two quiet cores; choose some with `-k`: `check_growth`, `seed0`, `loaded`, `psleak`,
+`memray`, `part2`. One table at the end puts side by side what all parts that ran have found.
+"""
 
 import contextlib
 import importlib.util
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable
+from collections import defaultdict
 
 import pytest
 from growth_corpus.case import load
 from growth_corpus.run import Found, judge, judge_with_memray, judge_with_psleak
+from tables import print_table
 
 CASES = load()
+LEAKS = {name for name, case in CASES.items() if case.leaks}
 SEEDS = range(5)
-TARGETS = ("all", "0", "at most 2%", "at most 0.5 s", "at most 10 s")
-Tool = Callable[[str, int], Found]
+LOADED_PARTS = 2
+PEER_PARTS = 6
+PEERS = {"psleak": judge_with_psleak, "pytest_memray": judge_with_memray}
+HEADER = ("", "runs", "leaks found", "clean accused", "undecided", "median", "CPU median", "longest")
+WANTED = ("wanted of check_growth", "", "all", "0", "at most 2%", "0.5 s", "", "10 s")
+
+
+class Runs(list[tuple[str, Found]]):
+    """What a tool found: pairs of a case's name and `Found`."""
+
+    def names(self, verdict, *, among):
+        return [
+            name for name, found in self if found.verdict == verdict and (name in LEAKS) == (among == "leaks")
+        ]
+
+    @property
+    def undecided(self):
+        return [name for name, found in self if found.verdict not in {"leak", "clean"}]
+
+    def row(self, title):
+        leaks = sum(name in LEAKS for name, _ in self)
+        answered = [found for _, found in self if found.cpu_seconds]
+        cpu = f"{statistics.median(found.cpu_seconds for found in answered):.2f} s" if answered else ""
+        return (
+            title,
+            str(len(self)),
+            f"{len(self.names('leak', among='leaks'))} of {leaks}",
+            f"{len(self.names('leak', among='clean'))} of {len(self) - leaks}",
+            str(len(self.undecided)),
+            f"{statistics.median(found.seconds for _, found in self):.2f} s",
+            cpu,
+            f"{max(found.seconds for _, found in self):.1f} s",
+        )
+
+    def told(self):
+        missed, accused = self.names("clean", among="leaks"), self.names("leak", among="clean")
+        return f"missed {missed}, accused {accused}, undecided {self.undecided}"
+
+
+@pytest.fixture(scope="module")
+def runs(request):
+    """All runs of the session by title; shows them in one table in the end."""
+    found: defaultdict[str, Runs] = defaultdict(Runs)
+    yield found
+    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        print_table("Growth", [HEADER, *(each.row(title) for title, each in found.items()), WANTED])
+        for title, each in found.items():
+            print(f"{title}: {each.told()}")
 
 
 @contextlib.contextmanager
-def stressed(processes: int = 4):
+def stressed(processes=4):
     """As many busy processes as keep this machine's cores from us."""
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)]
     try:
@@ -29,62 +81,48 @@ def stressed(processes: int = 4):
             process.wait()
 
 
-def run_all(tool: Tool, seed: int) -> dict[str, Found]:
-    """{name: what the tool found} over the whole corpus."""
-    return {name: tool(name, seed) for name in CASES}
+def run(tool, seed, names=tuple(CASES)):
+    return Runs((name, tool(name, seed)) for name in names)
 
 
-def show(
-    figure, found: dict[str, Found], tool: str, targets=TARGETS
-) -> tuple[list[str], list[str], list[str]]:
-    leaks = [name for name, case in CASES.items() if case.leaks]
-    clean = [name for name, case in CASES.items() if not case.leaks]
-    hits = sum(found[name].verdict == "leak" for name in leaks)
-    alarms = [name for name in clean if found[name].verdict == "leak"]
-    undecided = [name for name in found if found[name].verdict not in {"leak", "clean"}]
-    seconds = [it.seconds for it in found.values()]
-    figure(f"{tool}: leaks found", f"{hits} of {len(leaks)}", targets[0])
-    figure(f"{tool}: clean functions accused", f"{len(alarms)} of {len(clean)}", targets[1])
-    figure(f"{tool}: inconclusive or failed", f"{len(undecided)} of {len(found)}", targets[2])
-    figure(f"{tool}: median time", f"{statistics.median(seconds):.2f} s", targets[3])
-    figure(f"{tool}: longest time", f"{max(seconds):.1f} s", targets[4])
-    missed = [name for name in leaks if found[name].verdict == "clean"]
-    print(f"{tool}: missed {missed}, accused {alarms}, undecided {undecided}")
-    return missed, alarms, undecided
+def part_of(number, parts):
+    """Every `parts`-th case, so that each part has some of every kind."""
+    return tuple(CASES)[number::parts]
+
+
+def check(found):
+    assert (found.names("clean", among="leaks"), found.names("leak", among="clean")) == ([], [])
+    assert len(found.undecided) <= 0.02 * len(found)
+    assert max(each.seconds for _, each in found) <= 10
 
 
 def test_the_corpus_is_large_enough():
-    assert sum(case.leaks for case in CASES.values()) >= 40
-    assert sum(not case.leaks for case in CASES.values()) >= 40
+    assert len(LEAKS) >= 40
+    assert len(CASES) - len(LEAKS) >= 40
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("seed", SEEDS)
-def test_verdicts(seed, figure):
-    found = run_all(judge, seed)
-    missed, alarms, undecided = show(figure, found, f"check_growth, seed {seed}")
-    assert (missed, alarms) == ([], [])
-    assert len(undecided) <= 0.02 * len(CASES)
-    assert max(it.seconds for it in found.values()) <= 10
-    assert statistics.median(it.seconds for it in found.values()) <= 0.5
+@pytest.mark.parametrize("seed", SEEDS, ids="seed{}".format)
+def test_check_growth(seed, runs):
+    found = run(judge, seed)
+    runs["check_growth"] += found
+    check(found)
+    assert statistics.median(each.seconds for _, each in found) <= 0.5
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("part", range(LOADED_PARTS), ids="part{}".format)
+def test_check_growth_loaded(part, runs):
+    with stressed():
+        found = run(judge, 5, part_of(part, LOADED_PARTS))
+    runs["check_growth, 4 busy processes beside it"] += found
+    check(found)
 
 
 @pytest.mark.timeout(1800)
-def test_verdicts_stay_on_a_loaded_machine(figure):
-    with stressed():
-        found = run_all(judge, 5)
-    missed, alarms, undecided = show(
-        figure, found, "check_growth, loaded", ("all", "0", "at most 2%", "", "")
-    )
-    assert (missed, alarms) == ([], [])
-    assert len(undecided) <= 0.02 * len(CASES)
-
-
-@pytest.mark.timeout(3600)
-@pytest.mark.parametrize(
-    ("tool", "library"), [(judge_with_psleak, "psleak"), (judge_with_memray, "pytest_memray")]
-)
-def test_peers(tool, library, figure):
+@pytest.mark.parametrize("part", range(PEER_PARTS), ids="part{}".format)
+@pytest.mark.parametrize("library", PEERS)
+def test_peers(library, part, runs):
     if importlib.util.find_spec(library) is None:
         pytest.skip(f"{library} is not installed: pip install -r benchmarks/requirements.txt")
-    show(figure, run_all(tool, 0), library, ("", "", "", "", ""))
+    runs[library] += run(PEERS[library], 0, part_of(part, PEER_PARTS))

@@ -12,7 +12,7 @@ import pytest
 from growth_corpus.case import load
 
 CALLS = 1000
-MOST_S = 5.0
+MOST_S = 1.0
 
 call = load()[os.environ["CASE"]].make(Random(int(os.environ["SEED"])))
 

@@ -16,13 +16,14 @@ class _Test(psleak.MemoryLeakTestCase):
 
 def main(name, seed):
     call = load()[name].make(Random(seed))
-    begun = time.perf_counter()
+    begun, busy_s = time.perf_counter(), time.process_time()
     try:
         _Test().execute(call)
         verdict = "clean"
     except psleak.Error:
         verdict = "leak"
-    print(json.dumps({"name": name, "verdict": verdict, "seconds": time.perf_counter() - begun}))
+    took_s, busy_s = time.perf_counter() - begun, time.process_time() - busy_s
+    print(json.dumps({"name": name, "verdict": verdict, "seconds": took_s, "cpu_seconds": busy_s}))
 
 
 if __name__ == "__main__":

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 HERE = Path(__file__).parent
-PATIENCE_S = 90
+PATIENCE_S = 30
 
 
 class Found(NamedTuple):
     verdict: str
     seconds: float
+    cpu_seconds: float = 0.0
 
 
 def judge(name, seed):
@@ -55,7 +56,7 @@ def _answer(command, **environment):
     if done.returncode or not done.stdout:
         return Found("failed", 0.0)
     answer = json.loads(done.stdout.splitlines()[-1])
-    return Found(answer["verdict"], answer["seconds"])
+    return Found(answer["verdict"], answer["seconds"], answer["cpu_seconds"])
 
 
 def _run(command, **environment):
