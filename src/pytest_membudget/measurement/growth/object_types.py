@@ -14,7 +14,7 @@ from pytest_membudget.records.growth import Culprit
 from pytest_membudget.stats.growth import RESOLUTION_BYTES_PER_CALL
 
 _CALLS = 500
-_STAGE_S = 0.05
+_STAGE_S = 0.15
 _MOST_OBJECTS = 150_000
 _HOLDERS = frozenset({list, dict, deque})
 _MANY = 100

@@ -25,8 +25,8 @@ _FRAMES = 3
 """How many are shown. Each further one makes every allocation slower that is traced."""
 _WARM_UP_CALLS = 10
 _CALLS = 500
-_STAGE_S = 0.08
-_IN_ALL_S = 0.2
+_STAGE_S = 0.3
+_IN_ALL_S = 0.6
 _ENOUGH_SHARE = 1 / 3
 _TRACING_NOISE_BYTES = 64 << 10
 _TRACING_NOISE_PER_BLOCK_BYTES = 100
