@@ -5,7 +5,7 @@ import pytest
 
 from pytest_membudget.cli import main
 from pytest_membudget.measurement import doctor, high_water, sampler
-from pytest_membudget.measurement.sampler import SamplerLostError
+from pytest_membudget.measurement.tree_sampler import SamplerLostError
 
 pytestmark = pytest.mark.kernel
 

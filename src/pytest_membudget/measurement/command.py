@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from pytest_membudget.errors import MeasurementError, UsageError
 from pytest_membudget.measurement.combine import MOST_SHARES
-from pytest_membudget.measurement.sampler import SamplerLostError, TreeSampler
+from pytest_membudget.measurement.tree_sampler import SamplerLostError, TreeSampler
 from pytest_membudget.records.measurement import CommandMeasurement, ProcessShare, TimelinePoint
 
 NOT_FOUND = 127

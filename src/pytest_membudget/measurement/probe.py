@@ -17,9 +17,9 @@ from typing import Any
 import msgspec
 
 from pytest_membudget.errors import MeasurementError
-from pytest_membudget.measurement import combine, heap, high_water, sampler, settling
+from pytest_membudget.measurement import children, combine, heap, high_water, sampler, settling
 from pytest_membudget.measurement.inside import InsideSampler
-from pytest_membudget.measurement.sampler import SamplerLostError, TreeSampler
+from pytest_membudget.measurement.tree_sampler import SamplerLostError, TreeSampler
 from pytest_membudget.records.measurement import Measurement
 
 ASK_AFTER_S = 0.02
@@ -114,8 +114,8 @@ class Probe:
         helper = self._helper
         if helper is None or helper.members > 1:
             return False
-        self._reaped = sampler.reaped()
-        return helper.reaped == self._reaped and not sampler.has_children()
+        self._reaped = children.reaped()
+        return helper.reaped == self._reaped and not children.has_children()
 
     def _open(self) -> None:
         """Opens this process's mark; where there may be others, the helper reads the tree's start before that."""
@@ -127,7 +127,7 @@ class Probe:
         elif not self._alone:
             self._tell(answer=True, **watch)
             self._alone = self._helper is not None and self._helper.members == 1
-            self._reaped = sampler.reaped()
+            self._reaped = children.reaped()
             self._open_mark()
             return
         self._open_mark()
@@ -179,7 +179,7 @@ class Probe:
         if self._helper is None or self.key is None:
             return None
         helper, key, self.key = self._helper, self.key, None
-        quiet = self._alone and sampler.reaped() == self._reaped and not sampler.has_children()
+        quiet = self._alone and children.reaped() == self._reaped and not children.has_children()
         if quiet:
             helper.reaped = self._reaped
         try:

@@ -1,0 +1,204 @@
+"""The measured process's end of one tree helper: started once, then spoken to through pipes and a note.
+
+A reading of the whole tree comes from the helper (`tree_helper`). Most blocks start no process; then nothing is asked:
+there is no child, none was waited for meanwhile, and the kernel's mark of this process is all. Such a block only leaves
+a note, in case it starts one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from pytest_membudget.measurement.tree_helper.note import Note, Notepad
+
+ANSWER_S = 20.0
+"""A helper that does not answer for so long is taken for dead (a machine under load may make it wait)."""
+
+LAUNCH = "import sys; sys.path.append(sys.argv[1]); from tree_helper import loop; loop.main(sys.argv[2:])"
+
+
+class SamplerLostError(Exception):
+    """The helper is gone; the message says how that was noticed."""
+
+
+class TreeSampler:
+    """One helper process and the pipes to it.
+
+    Args:
+        root: the process whose tree is watched; this one by default.
+
+    Raises:
+        SamplerLostError: it cannot be started, and by every method once it is gone.
+    """
+
+    def __init__(self, root: int | None = None) -> None:
+        self._lock = threading.Lock()
+        self._keys = self._noted = 0
+        self._open: set[int] = set()
+        self._buffer = b""
+        self.root = os.getpid() if root is None else root
+        self._commands, self._answers, self.events, self._note = -1, -1, -1, -1
+        self._identities: dict[int, tuple[int, int]] = {}
+        theirs = self._open_pipes()
+        passed = [descriptor for descriptor in theirs if descriptor >= 0]
+        try:
+            self._launch(theirs, passed)
+        except (OSError, subprocess.SubprocessError) as error:
+            self.forget()
+            raise SamplerLostError(f"it could not be started ({error})") from error
+        finally:
+            for descriptor in passed:
+                os.close(descriptor)
+        ready = self._receive()
+        if "failed" in ready:
+            self.forget()
+            raise SamplerLostError(ready["failed"])
+        self.pid: int = ready["ready"]
+        self.members: int = ready["members"]
+        self.reaped: object = None
+        """`reaped()` when the tree was last known to be this process alone."""
+
+    def is_alive(self) -> bool:
+        """Whether the helper holds its end of the pipe (2 µs)."""
+        poll = select.poll()
+        poll.register(self._answers, 0)
+        return self._is_ours(self._answers) and not poll.poll(0)
+
+    def begin(self, **command: Any) -> int:
+        """Opens a measurement and returns its key; with `answer=True` only once the tree was read."""
+        with self._lock:
+            self._keys += 1
+            self._send({"do": "begin", "id": self._keys, **command})
+            if command.get("answer"):
+                self._count(self._receive())
+            self._open.add(self._keys)
+            return self._keys
+
+    def begin_quietly(self, start_bytes: int, reaped_faults: int) -> int:
+        """Opens a measurement of this process alone without waking the helper; the only one that is open then.
+
+        Args:
+            start_bytes: what this process held at the start.
+            reaped_faults: the faults of dead children that were on its account then.
+        """
+        with self._lock:
+            if not self._open and self._is_ours(self._note):
+                self._keys += 1
+                note = Note(self._keys, time.monotonic_ns(), start_bytes, reaped_faults)
+                Notepad(self._note).write(note)
+                self._open.add(self._keys)
+                self._noted = self._keys
+                return self._keys
+        return self.begin(alone=start_bytes)
+
+    def end(self, key: int) -> dict[str, Any]:
+        """Closes a measurement and returns what was found."""
+        with self._lock:
+            self._send({"do": "end", "id": key, "answer": True})
+            answer = self._receive()
+            self._leave(key)
+            if "unknown" in answer:
+                raise SamplerLostError("it does not know this measurement")
+            self._count(answer)
+            return answer
+
+    def cancel(self, key: int) -> None:
+        """Closes a measurement that needs no answer."""
+        with self._lock:
+            if key != self._noted:
+                self._send({"do": "end", "id": key})
+            self._leave(key)
+
+    def close(self) -> None:
+        """Ends the helper."""
+        with self._lock:
+            with contextlib.suppress(SamplerLostError):
+                self._send({"do": "quit"})
+            self.forget()
+
+    def forget(self) -> None:
+        """Closes our ends of the pipes, as far as they are still ours."""
+        for name in ("_commands", "_answers", "events", "_note"):
+            descriptor = getattr(self, name)
+            if descriptor >= 0 and self._is_ours(descriptor):
+                os.close(descriptor)
+            setattr(self, name, -1)
+
+    def _open_pipes(self) -> tuple[int, int, int, int]:
+        their_commands, self._commands = os.pipe()
+        self._answers, their_answers = os.pipe()
+        self.events, their_events = os.pipe()
+        with contextlib.suppress(OSError):  # a sandbox may forbid it; then every block is announced
+            self._note = os.memfd_create("pytest-membudget")
+        for descriptor in (self._commands, self._answers, self.events, self._note):
+            if descriptor < 0:
+                continue
+            status = os.fstat(descriptor)
+            self._identities[descriptor] = (status.st_dev, status.st_ino)
+        return their_commands, their_answers, their_events, os.dup(self._note) if self._note >= 0 else -1
+
+    def _launch(self, theirs: tuple[int, ...], passed: list[int]) -> None:
+        """Starts the helper by way of a process that ends at once: no `wait` of the user's ever meets it."""
+        words = [sys.executable, "-I", "-S", "-c", LAUNCH, str(Path(__file__).parent), str(self.root)]
+        subprocess.run(
+            [*words, *map(str, theirs)],
+            pass_fds=passed,
+            start_new_session=True,  # Ctrl-C is for the tests
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={},
+            timeout=ANSWER_S,
+            check=True,
+        )
+
+    def _leave(self, key: int) -> None:
+        self._open.discard(key)
+        if key == self._noted:
+            self._noted = 0
+            if self._is_ours(self._note):
+                Notepad(self._note).wipe()
+
+    def _count(self, answer: dict[str, Any]) -> None:
+        self.members = answer["members"]
+
+    def _send(self, command: dict[str, Any]) -> None:
+        if not self._is_ours(self._commands):
+            raise SamplerLostError("its pipe was closed by the code under test")
+        try:
+            os.write(self._commands, json.dumps(command).encode() + b"\n")
+        except OSError as error:
+            raise SamplerLostError("it ended by itself or was killed") from error
+
+    def _receive(self) -> dict[str, Any]:
+        poll = select.poll()
+        if not self._is_ours(self._answers):
+            raise SamplerLostError("its pipe was closed by the code under test")
+        poll.register(self._answers, select.POLLIN)
+        while b"\n" not in self._buffer:
+            if not poll.poll(ANSWER_S * 1000):
+                raise SamplerLostError(f"it has not answered for {ANSWER_S:.0f} s")
+            received = os.read(self._answers, 65536)
+            if not received:
+                raise SamplerLostError("it ended by itself or was killed")
+            self._buffer += received
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def _is_ours(self, descriptor: int) -> bool:
+        """Code under test may close descriptors; a number that came to mean another file is left alone."""
+        try:
+            status = os.fstat(descriptor)
+        except OSError:
+            return False
+        return self._identities.get(descriptor) == (status.st_dev, status.st_ino)
