@@ -32,6 +32,8 @@ _TRACING_NOISE_BYTES = 64 << 10
 _TRACING_NOISE_PER_BLOCK_BYTES = 100
 _TRACING_OVERHEAD = 2.5
 """What tracing takes is this many times what it says of itself: its small blocks have malloc's overhead (2 times)."""
+_RUNNERS = {"_pytest", "pluggy", "unittest"}
+"""Folders of what runs a test: their frames lead to the user's code and tell nothing of it."""
 _OWN_FOLDER = str(Path(__file__).parent)
 
 
@@ -105,7 +107,14 @@ def _shown(frames: Sequence[tuple[str, int]]) -> str:
     users = list(takewhile(lambda frame: not _is_ours(frame[0]), frames))
     if len(users) < len(frames) and frames[len(users)][0] != rounds.__file__:
         return ""
-    return " < ".join(f"{file}:{line}" for file, line in users[:_FRAMES])
+    told = list(takewhile(lambda frame: not _RUNNERS & set(Path(frame[0]).parts), users)) or users
+    return " < ".join(f"{_from_here(file)}:{line}" for file, line in told[:_FRAMES])
+
+
+def _from_here(filename: str) -> str:
+    """As short as a reader who stands in the working directory needs it."""
+    path = Path(filename)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else filename
 
 
 def _is_ours(filename: str) -> bool:
