@@ -305,6 +305,12 @@ def test_a_child_that_was_reaped_between_two_reads_of_one_round_is_not_counted_t
     assert found.held.peak == MIB + 10 * PAGE
 
 
+def test_what_a_program_takes_is_not_counted_for_who_called_exec_too():
+    before = [Reading(1, 10 * MIB, family="f"), Reading(2, 0, family="f")]
+    after = [before[0], Reading(2, 20 * MIB, faults=20 * MIB // PAGE + 5)]
+    assert rounds(before, before, after).held.peak == 30 * MIB + 10 * PAGE
+
+
 def test_two_children_that_were_reaped_so_one_after_the_other_are_not_counted_twice():
     children = [Reading(2, 1000 * PAGE, faults=1000), Reading(3, 900 * PAGE, faults=900)]
     roots = [Reading(1, MIB, reaped_faults=faults) for faults in (0, 1000, 1900)]

@@ -4,7 +4,7 @@ It runs under `python -I -S`, knows nothing of the rest of the package, and is s
 inside the measured process would starve while C code holds the interpreter's lock; a process does not.
 
 1. `members` finds who belongs to the tree,
-2. `table` reads each of them from /proc (`readings`),
+2. `table` reads each of them from /proc (`readings`), and what they map (`mappings`); `looks` are closer and dear,
 3. `bounds` turns two consecutive rounds of readings into an interval for the memory of the whole tree: what changed
    (`changes`), anonymous memory (`families`), and what anybody may map (`mapped`),
 4. `sessions` keeps the peak (its upper figure in `crest`), the timeline and the shares of each open measurement,

@@ -59,8 +59,9 @@ class Families:
         self, family: object, members: list[Reading], change: Change, proportional: Proportional | None
     ) -> Span:
         # What a process added before it called exec, or ended, may live on in a child that it had forked.
-        grown = {*change.born, *(member.pid for member in members)}
-        added = sum(change.anon_growth[pid] for pid in grown) + change.unseen
+        pids = {member.pid for member in members}
+        added = sum(change.anon_growth[pid] for pid in pids) + change.unseen
+        added += sum(size for pid, size in change.before_exec.items() if pid not in pids)
         resident = sum(member.anon for member in members)
         unlooked = self._unlooked.pop(family, None)
         before = self._high.get(family, resident)
@@ -86,7 +87,7 @@ class Families:
         if all(pid in self._correction for pid in settled):
             low = max(low, sum(size + self._correction[pid] for pid, size in settled.items()))
         self._high[family] = high = max(low, high)
-        return Span(low, high, grown_to + sum(change.late[pid] for pid in grown))
+        return Span(low, high, grown_to + sum(change.late[pid] for pid in pids))
 
     def _excess(
         self, members_of: dict[object, list[Reading]], proportional: Proportional | None
@@ -113,7 +114,7 @@ def _most(reading: Reading, change: Change) -> int:
 def _resident_peak(members: list[Reading], ended: list[Reading], change: Change) -> int:
     """The most that a family's processes may have held since the round before, shared pages counted for each."""
     # One that called exec is in a family of its own now, and so is what it had added until then.
-    held = [each.anon + change.anon_growth.get(each.pid, 0) for each in ended]
+    held = [each.anon + change.before_exec.get(each.pid, 0) for each in ended]
     held += [_most(member, change) for member in members if member.pid not in change.born]
     if change.unseen:
         # What they gave up may have lived on in a child that nobody saw.

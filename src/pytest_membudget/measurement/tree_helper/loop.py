@@ -3,7 +3,7 @@
 A round takes place every 10 ms at rest and every 2 ms after a change, slowly back; never more often than its cost allows.
 While the root is alone new processes are looked for every 10 ms, and the root is read every 100 ms. Between commands the
 `note` is looked at every 5 ms.
-Proportional sizes are read only when they could raise a proven figure, from an account that fills at a fixed rate.
+Closer `looks` are taken only when they could raise a proven figure, from an account that fills at a fixed rate.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 
 from .bounds import Bounds
 from .figures import Interval, Proportional, Reading
+from .looks import Looks, blurred, look
 from .members import Members
 from .note import Note, Notepad
 from .readings import huge_pages, shared_outside
@@ -31,12 +32,7 @@ ALONE_S = 0.1
 NOTE_S = 0.005
 IDLE_S = 1.0
 ROUND_SHARE = 0.035
-PROPORTIONAL_SHARE = 0.04
-PROPORTIONAL_ACCOUNT_S = 0.15
 CHANGE_BYTES = 64 * 1024
-GAP_BYTES = 512 * 1024
-FILE_GAP_BYTES = 8 * 1024 * 1024
-QUICK_LOOK_S = 0.02
 
 
 class Loop:
@@ -58,10 +54,8 @@ class Loop:
         self._interval_s = self._rest_s = REST_S
         self._next_s = time.monotonic()
         self._huge_pages = huge_pages()
-        self._account_s = PROPORTIONAL_ACCOUNT_S
-        self._account_at_s = time.monotonic()
-        self._patient_until_s = self._read_s = 0.0
-        self._asked: object = None
+        self._looks = Looks()
+        self._read_s = 0.0
         self._readings: list[Reading] = []
         self._interval: Interval | None = None
         self._alive = True
@@ -107,7 +101,7 @@ class Loop:
     def _begin_noted(self, note: Note) -> None:
         """Opens the session of a block that began a moment ago: what joined or died since is counted as its own."""
         self._bounds = Bounds(shared_outside=self._shared_outside)
-        self._asked = None
+        self._looks.forget()
         self._members.refresh()
         readings, *_ = self._table.read()
         root = next((reading for reading in readings if reading.pid == self._members.root), None)
@@ -161,6 +155,8 @@ class Loop:
         if command.get("answer"):
             self._round()
             self._look_closer(force=True)
+            if self._count() > 1:
+                self._round()  # a look is believed one round later
             summary = session.summary()
             summary["names"] = {pid: self._table.names.get(pid, "") for pid in session.seen}
             summary["members"] = self._count()
@@ -193,7 +189,7 @@ class Loop:
     def _restart(self) -> None:
         """Two rounds after a pause: the first one only tells where the second starts from."""
         self._bounds = Bounds(shared_outside=self._shared_outside)
-        self._asked = None
+        self._looks.forget()
         self._round()
         self._round()
 
@@ -235,62 +231,22 @@ class Loop:
         return changed
 
     def _look_closer(self, *, force: bool = False) -> None:
-        """Reads proportional sizes where they could raise a proven figure and the account allows it."""
+        """Reads proportional sizes where they tell more and are worth their cost."""
         interval = self._interval
-        now_s = time.monotonic()
-        self._account_s += (now_s - self._account_at_s) * PROPORTIONAL_SHARE
-        self._account_s = min(self._account_s, PROPORTIONAL_ACCOUNT_S)
-        self._account_at_s = now_s
-        if interval is None or not (self._blurred(interval) if force else self._worthwhile(interval, now_s)):
+        if interval is None:
             return
-        signature = [(r.pid, r.anon, r.shmem, r.faults) for r in self._readings]
-        if signature == self._asked:
-            return
-        began_s = time.thread_time()
-        proportional = self._proportional()
-        if proportional:
-            self._round(proportional)
-            # Looking again at a tree that stood still would tell nothing new.
-            still = self._interval is not None and not self._interval.moving and not proportional.forking
-            self._asked = [(r.pid, r.anon, r.shmem, r.faults) for r in self._readings] if still else None
-        cost_s = time.thread_time() - began_s
-        self._account_s -= cost_s
-        self._patient_until_s = now_s + max(QUICK_LOOK_S, cost_s / PROPORTIONAL_SHARE)
-
-    def _worthwhile(self, interval: Interval, now_s: float) -> bool:
-        """Each look at a tree that stands still raises what is proven, so these are few; the others have an account."""
         could_rise = any(session.could_rise(interval) for session in self._sessions.values())
-        if could_rise and self._blurred(interval) and interval.moving <= GAP_BYTES:
-            return True
-        files = interval.file.high - interval.file.low > FILE_GAP_BYTES
-        return (could_rise or files) and self._account_s > 0 and now_s >= self._patient_until_s
-
-    def _blurred(self, interval: Interval) -> bool:
-        """Whether the two figures for what the processes hold lie apart."""
-        return len(self._readings) > 1 and interval.held.high - interval.held.low > GAP_BYTES
-
-    def _proportional(self) -> Proportional | None:
-        families = [reading.family for reading in self._readings]
-        found = Proportional({}, {}, {}, {})
-        for reading in self._readings:
-            if not reading.resident:
-                found.correction[reading.pid] = found.shmem[reading.pid] = 0
-                continue
-            if families.count(reading.family) == 1 and not reading.shmem and reading.file < FILE_GAP_BYTES:
-                continue
-            try:
-                fields = self._members.processes[reading.pid].proportional()
-            except (OSError, KeyError):
-                return None
-            # The stack alone makes for a page of one's own, but not between a fork's copy and its return.
-            found.forking |= families.count(reading.family) > 1 and not fields.get(b"Private_Dirty", 0)
-            found.correction[reading.pid] = min(0, fields.get(b"Pss_Anon", 0) - fields.get(b"Anonymous", 0))
-            found.shmem[reading.pid] = fields.get(b"Pss_Shmem", 0)
-            found.file[reading.pid] = fields.get(b"Pss_File", 0)
-            found.private[reading.pid] = min(
-                fields.get(b"Pss_Anon", 0), fields.get(b"Private_Clean", 0) + fields.get(b"Private_Dirty", 0)
-            )
-        return found
+        if not (
+            blurred(interval, self._readings)
+            if force
+            else self._looks.worthwhile(interval, self._readings, could_rise=could_rise)
+        ):
+            return
+        with self._looks.charged(self._readings) as may_tell:
+            proportional = look(self._readings, self._members.processes) if may_tell else None
+            if proportional:
+                self._round(proportional)
+                self._looks.taken(proportional, self._interval, self._readings)
 
     def _count(self) -> int:
         return len(self._members.processes)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 
 from .changes import PAGE
 from .figures import Reading
+from .mappings import Mappings, read_mappings
 
 SPLIT_STEP_BYTES = 256 * 1024
 """Shared pages are split into files and shared memory again when they have changed by this much."""
@@ -43,7 +43,7 @@ class Process:
         self._statm_before = b""
         self._maps_at: tuple[int, int] | None = None
         self._maps_faults = -1
-        self._maps: dict[bytes, tuple[int, int]] = {}
+        self._maps: Mappings = {}
 
     def close(self) -> None:
         """Gives the descriptors back."""
@@ -106,7 +106,7 @@ class Process:
         stat = os.pread(self._fds[0], 1024, 0)
         return stat[stat.rindex(b")") + 2 :].split()
 
-    def mappings(self, reading: Reading) -> dict[bytes, tuple[int, int]]:
+    def mappings(self, reading: Reading) -> Mappings:
         """Mapped files and shared memory as inode → (first, last) byte offset, as of when they were last looked up."""
         at, still = self._maps_at, reading.faults == self._maps_faults
         self._maps_faults = reading.faults
@@ -115,7 +115,7 @@ class Process:
             step = max(MAPPINGS_STEP_BYTES, sum(at) // MAPPINGS_PART)
         if at is None or changed >= (min(step, MAPPINGS_REST_BYTES) if still else step):
             self._maps_at = (reading.file, reading.shmem)
-            self._maps = _mappings(self.pid)
+            self._maps = read_mappings(self.pid)
         return self._maps
 
     def mapped_since(self, reading: Reading) -> tuple[int, int]:
@@ -159,44 +159,6 @@ class Process:
         return self.high_water()
 
 
-def mapped_limit(mappings: list[dict[bytes, tuple[int, int]]], without: set[bytes]) -> int:
-    """The most that processes with these mappings can have mapped together, each file once, but for some devices."""
-    spans: dict[bytes, tuple[int, int]] = {}
-    for mapping in mappings:
-        for inode, (first, last) in mapping.items():
-            if inode.partition(b" ")[0] not in without:
-                known = spans.get(inode, (first, last))
-                spans[inode] = (min(first, known[0]), max(last, known[1]))
-    return sum(last - first for first, last in spans.values())
-
-
-class Devices:
-    """Which devices hold files and which hold shared memory, by what is mounted; the others may hold either."""
-
-    def __init__(self, root: int) -> None:
-        self.files: set[bytes] = set()
-        self.memory: set[bytes] = set()
-        with open(f"/proc/{root}/mountinfo", "rb", buffering=0) as stream:  # noqa: PTH123 - starts faster
-            lines = stream.readall().splitlines()
-        for line in lines:
-            before, _, after = line.partition(b" - ")
-            major, _, minor = before.split()[2].partition(b":")
-            device = b"%02x:%02x" % (int(major), int(minor))
-            in_memory = after.split(None, 1)[0] in {b"tmpfs", b"devtmpfs", b"ramfs"}
-            (self.memory if in_memory else self.files).add(device)
-        with contextlib.suppress(OSError):
-            self.memory.add(_anonymous_device())
-        self.files -= self.memory
-
-
-def _anonymous_device() -> bytes:
-    """The device of shared memory that no mount names: anonymous, System V, and memfd."""
-    descriptor = os.memfd_create("membudget", os.MFD_CLOEXEC)
-    device = os.fstat(descriptor).st_dev
-    os.close(descriptor)
-    return b"%02x:%02x" % (os.major(device), os.minor(device))
-
-
 def huge_pages() -> int:
     """Huge pages that this machine has handed out so far; 0 where it has none."""
     try:
@@ -229,23 +191,6 @@ def _vmstat(text: bytes, name: bytes) -> int:
 def _status_value(status: bytes, field: bytes) -> int:
     at = status.find(field)
     return int(status[at + len(field) :].split(None, 1)[0]) * 1024 if at >= 0 else 0
-
-
-def _mappings(pid: int) -> dict[bytes, tuple[int, int]]:
-    with open(f"/proc/{pid}/maps", "rb", buffering=0) as stream:  # noqa: PTH123 - hot path
-        lines = stream.readall().splitlines()
-    found: dict[bytes, tuple[int, int]] = {}
-    for line in lines:
-        addresses, _, offset, device, inode = line.split(None, 5)[:5]
-        if inode == b"0":
-            continue
-        low, _, high = addresses.partition(b"-")
-        first = int(offset, 16)
-        last = first + int(high, 16) - int(low, 16)
-        key = device + b" " + inode
-        known = found.get(key, (first, last))
-        found[key] = (min(first, known[0]), max(last, known[1]))
-    return found
 
 
 def _name(pid: int) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from .figures import Reading
+from .mappings import Devices, Mappings, mapped_limit
 from .members import Members
-from .readings import Devices, Process, mapped_limit
+from .readings import Process
 
 BORROWER_FAULTS = 64
 
@@ -16,14 +17,14 @@ class Table:
         self.names: dict[int, str] = {}
         self._members = members
         self._devices = Devices(members.root)
-        self._mappings: list[dict[bytes, tuple[int, int]]] = []
+        self._mappings: list[Mappings] = []
         self._mappings_key: list[int] = []
         self._limits = (0, 0)
 
     def read(self) -> tuple[list[Reading], int | None, int | None]:
         """Everybody who lives, and the most file pages and shared memory that they can have together."""
         readings: list[Reading] = []
-        mappings: list[dict[bytes, tuple[int, int]]] = []
+        mappings: list[Mappings] = []
         file_since = shmem_since = 0
         for pid, process in list(self._members.processes.items()):
             try:
@@ -50,7 +51,7 @@ class Table:
         parent = self._members.processes.get(process.parent)
         return parent is not None and parent.statm == process.statm and reading.faults < BORROWER_FAULTS
 
-    def _mapped_limits(self, mappings: list[dict[bytes, tuple[int, int]]]) -> tuple[int, int]:
+    def _mapped_limits(self, mappings: list[Mappings]) -> tuple[int, int]:
         """Of file pages and of shared memory; computed anew only when somebody's mappings were looked up again."""
         key = [id(mapping) for mapping in mappings]
         if key != self._mappings_key:
