@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -9,6 +10,9 @@ import msgspec
 from pytest_membudget.records.growth import Growth
 from pytest_membudget.records.quantities import Bytes
 from pytest_membudget.units import format_duration, format_size
+
+MOST_TOLD = 5
+"""Of anything that a summary lists."""
 
 Level = Literal["dask", "process", "thread", "sequential"]
 Cause = Literal[
@@ -43,6 +47,14 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     def ok(self) -> bool:
         """Whether the function returned."""
         return self.error is None
+
+    def __str__(self) -> str:
+        attempts = "" if self.attempts == 1 else f" after {self.attempts} attempts"
+        if self.error is not None:
+            kind, text = type(self.error).__name__, " ".join(str(self.error).split())
+            return f"{self.item}: {self.cause}{attempts}: {kind}{f': {text}' if text else ''}"
+        peak = "" if self.peak_bytes is None else f", peak {format_size(self.peak_bytes)}"
+        return f"{self.item}: {self.cause}{attempts} in {format_duration(self.duration_s)}{peak}"
 
 
 class HostUse(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,6 +109,11 @@ class LevelEvent(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.level}: {self.cause}; {self.next_step}"
 
 
+def _the_first(told: Sequence[object], what: str) -> list[str]:
+    shown = [str(each) for each in told[:MOST_TOLD]]
+    return [*shown, f"and {len(told) - MOST_TOLD:,} more {what}"] if len(told) > MOST_TOLD else shown
+
+
 class BatchResult(msgspec.Struct, frozen=True, kw_only=True):
     """A whole batch, outcomes in the order of the inputs. Its text is a summary of some lines.
 
@@ -121,15 +138,19 @@ class BatchResult(msgspec.Struct, frozen=True, kw_only=True):
     caveats: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        failed = sum(not outcome.ok for outcome in self.outcomes)
-        took = f"{format_duration(self.duration_s)} by {self.workers} workers"
+        failed = [outcome for outcome in self.outcomes if not outcome.ok]
+        workers = "1 worker" if self.workers == 1 else f"{self.workers} workers"
+        took = f"{format_duration(self.duration_s)} by {workers}"
+        again = f"dead letters: {self.dead_letters_path}; `membudget retry` runs them again"
         return "\n".join(
             [
-                f"{len(self.outcomes):,} inputs in {took}, {failed or 'none'} failed",
-                f"peak: {format_size(self.peak_bytes)}",
+                f"{len(self.outcomes):,} inputs in {took}, {len(failed) or 'none'} failed",
+                *_the_first(failed, "failed inputs"),
+                *([again] if self.dead_letters and self.dead_letters_path else []),
+                f"peak: {format_size(self.peak_bytes)}, budget {format_size(self.budget_bytes)}",
                 *([] if self.growth is None else [f"growth in workers: {self.growth.in_words('task')}"]),
                 *map(str, self.hosts),
-                *map(str, self.events),
+                *_the_first(self.events, "events"),
                 *(f"caveat: {caveat}" for caveat in self.caveats),
             ]
         )
