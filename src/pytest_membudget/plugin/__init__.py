@@ -138,25 +138,25 @@ def synthetic_files(_membudget_files: SyntheticFiles) -> Callable[..., list[Synt
 @pytest.fixture
 def memory_estimator(request: pytest.FixtureRequest) -> MemoryEstimator:
     """A `MemoryEstimator`: the preset "dataframe", or the preset or calibration that an indirect parameter names."""
-    from pytest_membudget.plugin import runtime_fixtures
+    from pytest_membudget.plugin.runtime_fixtures import make_estimator
 
-    return runtime_fixtures.make_estimator(request, strict=request.config.stash[_SETTINGS].strict)
+    return make_estimator(request, strict=request.config.stash[_SETTINGS].strict)
 
 
 @pytest.fixture
 def memory_semaphore(request: pytest.FixtureRequest) -> MemorySemaphore:
     """A `MemorySemaphore` over what is really available, or of the budget that an indirect parameter gives."""
-    from pytest_membudget.plugin import runtime_fixtures
+    from pytest_membudget.plugin.runtime_fixtures import make_semaphore
 
-    return runtime_fixtures.make_semaphore(request)
+    return make_semaphore(request)
 
 
 @pytest.fixture
 def memory_monitor(request: pytest.FixtureRequest) -> Iterator[MemoryMonitor]:
     """A `MemoryMonitor` of this process while the test runs; what it saw is shown in the session's report."""
-    from pytest_membudget.plugin import monitors
+    from pytest_membudget.plugin.monitors import monitoring
 
-    with monitors.monitoring(request) as monitor:
+    with monitoring(request) as monitor:
         yield monitor
 
 
@@ -165,8 +165,10 @@ def fallback_executor(
     request: pytest.FixtureRequest, memory_estimator: MemoryEstimator
 ) -> Iterator[FallbackExecutor]:
     """A `FallbackExecutor` in real processes, shut down after the test."""
-    from pytest_membudget.plugin import batches, runtime_fixtures
+    # By their full names: as attributes of this package, modules outlive what pytester makes Python forget.
+    from pytest_membudget.plugin.batches import keep
+    from pytest_membudget.plugin.runtime_fixtures import make_executor
 
-    with runtime_fixtures.make_executor(request, memory_estimator) as executor:
+    with make_executor(request, memory_estimator) as executor:
         yield executor
-    batches.keep(request.config, executor.summaries)
+    keep(request.config, executor.summaries)
