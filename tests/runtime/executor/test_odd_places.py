@@ -15,10 +15,10 @@ from pytest_membudget.runtime.executor import aftermath, floor, process_level
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(90)]
 
 
-def output_of(tmp_path, code):
+def output_of(tmp_path, code, first_line=""):
     """What a program prints that has nothing of ours loaded before."""
     path = tmp_path / "program.py"
-    path.write_text(textwrap.dedent(code))
+    path.write_text(f"{first_line}\n{textwrap.dedent(code)}")
     done = subprocess.run(
         [sys.executable, path], capture_output=True, text=True, timeout=80, check=False, cwd=tmp_path
     )
@@ -26,13 +26,20 @@ def output_of(tmp_path, code):
     return done.stdout.splitlines(), done.stderr
 
 
-def test_modules_may_be_forgotten_and_loaded_anew(tmp_path):
+@pytest.mark.parametrize(
+    "loaded_before",
+    [
+        "concurrent.futures, pytest_membudget",
+        "multiprocessing.process",
+        "pytest_membudget.runtime.executor.executor",
+    ],
+)
+def test_modules_may_be_forgotten_and_loaded_anew(tmp_path, loaded_before):
     # pytest's own pytester does that with each project that it runs, and all of them may have a module test_it.
     lines, errors = output_of(
         tmp_path,
         """
         import importlib, pathlib, sys
-        import concurrent.futures, pytest_membudget
 
         MODULE = "def job(item):\\n    return {number}, item\\n"
         if __name__ == "__main__":
@@ -52,6 +59,7 @@ def test_modules_may_be_forgotten_and_loaded_anew(tmp_path):
                 sys.modules.update(before)
                 del sys.path[0]
         """,
+        first_line=f"import {loaded_before}",
     )
     assert lines == ["True process ()"] * 3
     assert errors == ""

@@ -24,6 +24,7 @@ from pytest_membudget.measurement.high_water import resident_bytes
 from pytest_membudget.records.run import Level
 from pytest_membudget.runtime.executor import worker
 from pytest_membudget.runtime.executor.context import default_context
+from pytest_membudget.runtime.executor.forgotten import let_go
 from pytest_membudget.runtime.executor.launcher import (
     Call,
     CannotStartError,
@@ -62,6 +63,7 @@ class ProcessLauncher:
         try:
             _check_threads()
             _check_directory()
+            let_go()
             return ProcessWorker(self._context or default_context(), self._initializer, self._initargs)
         except (
             Exception
