@@ -1,8 +1,8 @@
 """The helper's loop: commands in, rounds of readings as often as they are worth, answers out.
 
 A round takes place every 10 ms at rest and every 2 ms after a change, slowly back; never more often than its cost allows.
-While the root is alone new processes are looked for every 10 ms, and the root is read every 100 ms. Between commands the
-`note` is looked at every 5 ms.
+While the root is alone new processes are looked for every 20 ms, and the root is read every 100 ms. Between commands the
+`note` is looked at every 10 ms.
 Closer `looks` are taken only when they could raise a proven figure, from an account that fills at a fixed rate.
 """
 
@@ -26,10 +26,11 @@ from .table import Table
 from .watch import Watch
 
 REST_S = 0.010
+ALONE_REST_S = 0.020
 QUICK_S = 0.002
 SLOWER = 1.15
 ALONE_S = 0.1
-NOTE_S = 0.005
+NOTE_S = 0.010
 IDLE_S = 1.0
 ROUND_SHARE = 0.035
 CHANGE_BYTES = 64 * 1024
@@ -170,7 +171,7 @@ class Loop:
 
     def _paced_round(self) -> None:
         if self._may_rest():
-            self._next_s = time.monotonic() + self._rest_s
+            self._next_s = time.monotonic() + ALONE_REST_S
             return
         began_s = time.thread_time()
         changed = self._round()

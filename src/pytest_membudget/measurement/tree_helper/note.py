@@ -2,7 +2,7 @@
 
 A message through a pipe wakes the helper, and that costs the measured process up to 0.1 ms each time. Most blocks start
 no process and end before anybody had to know of them. So they leave a note in a file in memory, and wipe it off; the
-helper reads it a few hundred times a second. What it comes too late to see is made up for from the note: it tells
+helper reads it a hundred times a second. What it comes too late to see is made up for from the note: it tells
 what the root held at the start, and which faults of dead children were on its account then.
 """
 
