@@ -305,6 +305,16 @@ def test_a_child_that_was_reaped_between_two_reads_of_one_round_is_not_counted_t
     assert found.held.peak == MIB + 10 * PAGE
 
 
+def test_what_it_took_after_its_last_reading_is_on_top_of_what_it_had():
+    bounds, session = Bounds(), Session(0.0, ROOT)
+    session.begin_alone(bounds.update([Reading(ROOT, MIB)]), [Reading(ROOT, MIB)], MIB)
+    child = Reading(2, 1000 * PAGE, faults=1000)
+    reaped = Reading(ROOT, MIB, reaped_faults=1400)
+    for at_s, readings in enumerate([[Reading(ROOT, MIB), child], [Reading(ROOT, MIB)], [reaped], [reaped]]):
+        session.update(at_s, bounds.update(readings), readings)
+    assert session.peak_high == 1400 * PAGE
+
+
 def test_what_a_program_takes_is_not_counted_for_who_called_exec_too():
     before = [Reading(1, 10 * MIB, family="f"), Reading(2, 0, family="f")]
     after = [before[0], Reading(2, 20 * MIB, faults=20 * MIB // PAGE + 5)]

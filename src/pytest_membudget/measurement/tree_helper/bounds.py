@@ -62,6 +62,7 @@ class Bounds:
             shmem_limit: likewise for shared memory.
         """
         change = Change(self._before, readings, huge_pages, self._credit, self._skew)
+        overdue = change.unseen if self._credit else 0
         self._credit, self._skew = change.credit, change.skew
         if proportional and (proportional.forking or change.born or change.ended or change.unseen):
             proportional = None
@@ -84,6 +85,7 @@ class Bounds:
             counted_twice=families.resident_peak - families.together,
             excess=families.excess,
             excess_left=families.excess_left,
+            overdue=overdue,
             missed=0 if change.ended else change.unseen,
             leaving={reading.pid: self._leaving(reading, readings) for reading in readings},
         )

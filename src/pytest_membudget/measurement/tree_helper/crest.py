@@ -32,6 +32,10 @@ class Crest:
         """The highest so far."""
         return max(self._firm, self._grown, self._waiting[0])
 
+    def raise_to(self, high: int) -> None:
+        """Takes in what a round before this one may have reached, as is only known now."""
+        self._firm = max(self._firm, high)
+
     def add(self, interval: Interval, above: int | None) -> None:
         """Takes one round; `above` is how far its upper figure is above the start, None where that is told elsewhere."""
         if interval.forked:

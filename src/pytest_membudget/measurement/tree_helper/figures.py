@@ -97,6 +97,7 @@ class Interval:
         "leaving",
         "missed",
         "moving",
+        "overdue",
     )
 
     def __init__(
@@ -113,6 +114,7 @@ class Interval:
         counted_twice: int = 0,
         excess: int | None = None,
         excess_left: int = 0,
+        overdue: int = 0,
     ) -> None:
         self.held = held
         self.file = file
@@ -123,6 +125,7 @@ class Interval:
         self.excess = excess  # what such a sum counted more than once when it was looked at in this round
         self.excess_left = excess_left  # and at the round's end, at least
         self.missed = missed  # faulted in by processes that ended before they could be read
+        self.overdue = overdue  # faulted in by who was gone in the round before, and counted in this one
         self.moving = moving  # faulted in by everybody since the round before
         self.leaving = leaving  # by process: what the tree loses when it ends, at least and at most
 

@@ -156,7 +156,7 @@ class Process:
         before = self._before
         if before is None or (faults - before.faults) * PAGE < max(0, anon - before.anon) + SPLIT_STEP_BYTES:
             return None
-        return self.high_water()
+        return self.high_water() or None  # a process that is about to end has none any more
 
 
 def huge_pages() -> int:

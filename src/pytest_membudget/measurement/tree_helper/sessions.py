@@ -26,6 +26,7 @@ class Session:
         self.runaway = False  # what the watchdog acted against last was a child
         self.root_start = 0
         self.last_low = 0
+        self._last_high = 0
         self.peak_low = 0
         self.total_low = 0
         self.end_low = 0
@@ -84,6 +85,9 @@ class Session:
         self.total_low = max(self.total_low, interval.low)
         self.end_low = interval.low
         self.missed += interval.missed
+        if interval.overdue:
+            self._crest.raise_to(self._last_high + interval.overdue)
+        self._last_high = high
         # Of a root alone the kernel's own mark is exact.
         self._crest.add(interval, None if interval.alone else high)
         if self.others_floor is not None:
