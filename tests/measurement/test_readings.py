@@ -17,7 +17,7 @@ def test_a_process_that_ends_while_it_is_read_has_no_mark(monkeypatch):
     from pytest_membudget.measurement.tree_helper import readings
 
     # Its memory goes before the rest of it: the status then has no VmHWM any more.
-    monkeypatch.setattr(readings, "_status_value", lambda status, name: 0)
+    monkeypatch.setattr(readings, "_status_value", lambda *_: 0)
     process = readings.Process(os.getpid())
     process.read()
     with mmap.mmap(-1, 64 * MIB) as block:
