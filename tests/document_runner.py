@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 FENCE = re.compile(r'^(?P<indent> *)```(?P<language>\w*)(?: +title="(?P<title>[^"]+)")? *$')
-FIGURE = re.compile(r"[-+~≥≤<>]?\d[\d,.:]*(?: ?(?:[kMGT]i?B|B|ms|s|min|%)(?!\w))?")
+FIGURE = re.compile(r"[-+~≥≤<>]?\d[\d,.:]*(?: ?(?:[kKMGT]i?B|B|µs|ms|s|min|%)(?!\w))?")
 RULE = re.compile(r"[-=─━═]{3,}")
 
 
