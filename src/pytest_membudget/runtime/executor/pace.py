@@ -10,6 +10,9 @@ SHORT_S = 0.02
 TINY_S = 0.005
 """Tasks below this are prefetched seven at a time."""
 
+WORTH_A_START_S = 0.1
+"""Fifty tasks of this keep a worker for five seconds, which its start may have taken a twentieth of."""
+
 _DEPTH_OF_SHORT = 2
 _DEPTH_OF_TINY = 8
 
@@ -44,6 +47,7 @@ class Pace:
     def weight(self, task: Task) -> float:
         """How much of a call `task` counts towards its worker's end.
 
-        Files count one each. Calls far shorter than it takes to start a worker count by their time.
+        Files count one each. Calls shorter than it takes to start a worker and to import its function count by their
+        time.
         """
-        return 1.0 if task.exact or not self.is_fast else self.mean_s / SHORT_S
+        return 1.0 if task.exact else min(1.0, self.mean_s / WORTH_A_START_S)

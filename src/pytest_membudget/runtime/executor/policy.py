@@ -23,7 +23,7 @@ class ExecutorPolicy(msgspec.Struct, frozen=True, kw_only=True):
         degraded_threads: threads at most, after processes could not be started.
         target_memory: share of the limit that all use together may reach when no budget is given.
         max_tasks_per_child: a worker process is replaced after so many tasks; `None` keeps it. While calls of
-            `submit` and `map` take less than 20 ms they count by their time: as one for every 20 ms.
+            `submit` and `map` take less than 100 ms they count by their time: as one for every 100 ms.
         timeout_s: seconds a task may run; `None` means by category for files, no limit for other calls.
         retries: how often a task is repeated after its worker was killed or it ran out of memory.
         oversize: what becomes of a task that is larger than the whole budget: "refuse" or "alone".
