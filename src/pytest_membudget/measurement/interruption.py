@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import itertools
 import signal
 import sys
 import threading
@@ -94,12 +95,10 @@ def stacks() -> str:
 def _summary(innermost: FrameType) -> traceback.StackSummary:
     walked = list(traceback.walk_stack(innermost))[::-1]
     rooms = [str(frame.f_globals.get("__name__", "")).partition(".")[0] for frame, _ in walked]
-    first = 0
     # The script that starts a runner is part of it.
-    while rooms[first] in _RUNNERS or (
-        rooms[first] == "__main__" and {*rooms[first + 1 : first + 2]} & _RUNNERS
-    ):
-        first += 1
-        if first == len(rooms):
-            return traceback.StackSummary.extract(iter(walked))
+    leading = (
+        room in _RUNNERS or (room == "__main__" and called in _RUNNERS)
+        for room, called in itertools.zip_longest(rooms, rooms[1:])
+    )
+    first = next((place for place, is_leading in enumerate(leading) if not is_leading), 0)
     return traceback.StackSummary.extract(iter(walked[first:]))

@@ -79,7 +79,7 @@ class TreeSampler:
             self._keys += 1
             self._send({"do": "begin", "id": self._keys, **command})
             if command.get("answer"):
-                self._count(self._receive())
+                self._take_in(self._receive())
             self._open.add(self._keys)
             return self._keys
 
@@ -108,7 +108,7 @@ class TreeSampler:
             self._leave(key)
             if "unknown" in answer:
                 raise SamplerLostError("it does not know this measurement")
-            self._count(answer)
+            self._take_in(answer)
             return answer
 
     def cancel(self, key: int) -> None:
@@ -168,7 +168,7 @@ class TreeSampler:
             if self._is_ours(self._note):
                 Notepad(self._note).wipe()
 
-    def _count(self, answer: dict[str, Any]) -> None:
+    def _take_in(self, answer: dict[str, Any]) -> None:
         self.members = answer["members"]
 
     def _send(self, command: dict[str, Any]) -> None:

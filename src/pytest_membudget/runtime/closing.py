@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import Self
 
 
-class Closing:
+class Closing(ABC):
     """Closed at the end of its `with` block, and whenever `close` is called."""
 
+    @abstractmethod
     def close(self) -> None:
         """Lets go of what it holds; again, without effect."""
-        raise NotImplementedError
 
     def __enter__(self) -> Self:
         return self

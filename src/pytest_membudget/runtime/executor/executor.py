@@ -203,7 +203,7 @@ class _Source:
         """Results waited for or not read yet."""
         if self._settings.max_in_flight is not None:
             return self._settings.max_in_flight
-        return self._engine.most_workers * (16 if self._engine.dispatcher.floor.pace.is_fast else 2)
+        return self._engine.most_workers * self._engine.dispatcher.floor.pace.drawn_ahead
 
     def _submit(
         self, learned_by: Callable[..., Any], fn: Callable[..., Any], arguments: tuple[Any, ...]

@@ -13,6 +13,8 @@ TINY_S = 0.005
 WORTH_A_START_S = 0.1
 """Fifty tasks of this keep a worker for five seconds, which its start may have taken a twentieth of."""
 
+_DRAWN_AHEAD = 2
+_DRAWN_AHEAD_OF_SHORT = 16
 _DEPTH_OF_SHORT = 2
 _DEPTH_OF_TINY = 8
 
@@ -38,6 +40,11 @@ class Pace:
         if not self.is_fast:
             return 1
         return _DEPTH_OF_TINY if self.mean_s <= TINY_S else _DEPTH_OF_SHORT
+
+    @property
+    def drawn_ahead(self) -> int:
+        """How many lazily drawn inputs there may be for each worker, results that nobody has read included."""
+        return _DRAWN_AHEAD_OF_SHORT if self.is_fast else _DRAWN_AHEAD
 
     @property
     def enough(self) -> int:
