@@ -14,6 +14,7 @@ import pytest
 from pytest_membudget.plugin import last_words
 from pytest_membudget.plugin.failure import IsolatedCrash
 from pytest_membudget.plugin.fresh import FreshRun, run_fresh
+from pytest_membudget.plugin.place import file_and_line
 from pytest_membudget.plugin.plan import PLAN, Plan
 from pytest_membudget.plugin.shared import shared_folder
 from pytest_membudget.plugin.travel import attach
@@ -102,13 +103,13 @@ def _crash_record(item: pytest.Item, crash: IsolatedCrash) -> TestRecord:
     for record in last_words.killed(shared_folder(item.config)):
         if record.nodeid == item.nodeid:
             return record
-    file, line, _ = item.location
+    file, line = file_and_line(item)
     return TestRecord(
         nodeid=item.nodeid,
         outcome="failed",
         verdict="crashed",
         file=file,
-        line=None if line is None else line + 1,
+        line=line,
         isolated=True,
         message=str(crash.msg),
     )

@@ -12,6 +12,7 @@ from pytest_membudget.plugin.attributing import ASKED
 from pytest_membudget.plugin.gating import Gate
 from pytest_membudget.plugin.markers import ScalesMark
 from pytest_membudget.plugin.options import Settings
+from pytest_membudget.plugin.place import file_and_line
 from pytest_membudget.plugin.plan import Plan
 from pytest_membudget.records.growth import Growth
 from pytest_membudget.records.measurement import Measurement
@@ -117,6 +118,7 @@ class Judge:
 def record_of(item: pytest.Item, plan: Plan, judged: Judged) -> TestRecord:
     """The record as of the end of the call; its outcome is known when the reports are."""
     measurement, budget = judged.measurement, judged.budget
+    file, line = file_and_line(item)
     return TestRecord(
         nodeid=item.nodeid,
         outcome="passed",
@@ -133,8 +135,8 @@ def record_of(item: pytest.Item, plan: Plan, judged: Judged) -> TestRecord:
         budget_total_bytes=budget.total_bytes,
         budget_retained_bytes=budget.retained_bytes,
         isolated=plan.isolate,
-        file=item.location[0],
-        line=None if item.location[1] is None else item.location[1] + 1,
+        file=file,
+        line=line,
         samples_bytes=judged.samples_bytes,
         growth=judged.growth,
         comparison=judged.comparison,

@@ -11,6 +11,7 @@ from pytest_membudget.measurement import Bite, Watchdog, memory_limit
 from pytest_membudget.measurement.watchdog import GuardedProbe
 from pytest_membudget.plugin import last_words
 from pytest_membudget.plugin.options import Settings
+from pytest_membudget.plugin.place import file_and_line
 from pytest_membudget.plugin.plan import Plan
 from pytest_membudget.plugin.shared import shared_folder
 from pytest_membudget.records.report import TestRecord
@@ -63,13 +64,13 @@ def judge_bite(bite: Bite, own_error: BaseException | None) -> Judgement:
 
 def killed_record(item: pytest.Item, message: str, peak_bytes: int, budget: Budget) -> TestRecord:
     """What is known of a test whose process has to end."""
-    file, line, _ = item.location
+    file, line = file_and_line(item)
     return TestRecord(
         nodeid=item.nodeid,
         outcome="failed",
         verdict="killed",
         file=file,
-        line=None if line is None else line + 1,
+        line=line,
         peak_bytes=peak_bytes,
         peak_upper_bytes=peak_bytes,
         source="sampled",
@@ -79,5 +80,5 @@ def killed_record(item: pytest.Item, message: str, peak_bytes: int, budget: Budg
 
 
 def _place(item: pytest.Item) -> tuple[str, str, str]:
-    file, line, _ = item.location
-    return item.nodeid, file, str((line or 0) + 1)
+    file, line = file_and_line(item)
+    return item.nodeid, file, str(line or 1)
