@@ -112,10 +112,20 @@ def parse_tolerance(text: str) -> Tolerance:
         if match and share is None:
             share = float(match[1]) / 100
         elif not match and absolute_bytes is None:
-            absolute_bytes = parse_size(part)
+            absolute_bytes = _tolerated_bytes(part, text)
         else:
             raise ValueError(f'{_shown(text)} names one part twice; write a share and a size: "10% + 1 MiB"')
     return Tolerance(share or 0.0, absolute_bytes or 0)
+
+
+def _tolerated_bytes(part: str, text: str) -> int:
+    try:
+        return parse_size(part)
+    except ValueError as error:
+        found = str(error).partition(";")[0]
+        raise ValueError(
+            f'{_shown(text)} is not a tolerance: {found}; write a share and a size: "10% + 1 MiB"'
+        ) from None
 
 
 def format_size(size_bytes: float) -> str:

@@ -92,6 +92,20 @@ def test_unknown_kind(synthetic_file):
     assert not list(pytester.path.parent.rglob("*.json.rows"))
 
 
+def test_synthetic_files_serve_fixtures_of_a_wider_scope(pytester):
+    run(
+        pytester,
+        """
+@pytest.fixture(scope="session")
+def size(synthetic_file, synthetic_files):
+    return sum(each.size_bytes for each in (synthetic_file("1 kB"), *synthetic_files(["2 kB", "3 kB"])))
+
+def test_job(size):
+    assert size == 6_000
+""",
+    ).assert_outcomes(passed=1)
+
+
 def test_synthetic_files_follow_a_scale(pytester):
     run(
         pytester,

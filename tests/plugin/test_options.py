@@ -91,7 +91,14 @@ def test_help_has_one_group_with_every_flag(pytester):
     ("argument", "said"),
     [
         ("--membudget-default=12", "--membudget-default: '12' has no unit*"),
-        ("--membudget-tolerance=much", "--membudget-tolerance: 'much' is not a size*"),
+        (
+            "--membudget-tolerance=much",
+            "--membudget-tolerance: 'much' is not a tolerance: *; write a share and a size: \"10% + 1 MiB\"",
+        ),
+        (
+            "--membudget-report=out.doc",
+            "--membudget-report: 'out.doc' names no known form; write a path that ends in *",
+        ),
         ("--membudget-samples=0", "--membudget-samples: '0' is not a count from 1 to 1000*"),
         ("--membudget-stop-at=150%", "--membudget-stop-at: '150%' is not above 0 and at most 100%*"),
         ("--membudget-interval=fast", "--membudget-interval: 'fast' is not a number*"),

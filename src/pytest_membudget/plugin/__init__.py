@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_membudget.plugin import marked, options, roles
+from pytest_membudget.plugin import marked, options, report_option, roles
 
 if TYPE_CHECKING:
     from pytest_membudget.plugin.block import Membudget
@@ -43,8 +43,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_load_initial_conftests(args: list[str]) -> None:
-    """Keeps test paths that follow `--membudget-report` in their order."""
-    options.part_report_from_test_path(args)
+    """Tells the paths of reports from test paths."""
+    report_option.mend_arguments(args)
 
 
 @pytest.hookimpl(wrapper=True, optionalhook=True)
@@ -123,13 +123,13 @@ def _membudget_files(pytestconfig: pytest.Config) -> Iterator[SyntheticFiles]:
         files.remove()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def synthetic_file(_membudget_files: SyntheticFiles) -> Callable[..., SyntheticFile]:
     """`synthetic_file("20 MB", kind="csv", seed=0)`: a file of exactly that size, made once a session."""
     return _membudget_files.one
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def synthetic_files(_membudget_files: SyntheticFiles) -> Callable[..., list[SyntheticFile]]:
     """`synthetic_files("1MB..16MB", kind="json")`: several such files; also for a list of sizes or a scale."""
     return _membudget_files.several

@@ -7,18 +7,15 @@ the folder of that file.
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import pytest
 
+from pytest_membudget.plugin import report_option
+
 if TYPE_CHECKING:
     from pytest_membudget.units import Tolerance
-
-REPORT_ENDINGS = (".md", ".json", ".html")
 
 Kind = Literal["switch", "size", "share", "tolerance", "count", "milliseconds", "names", "path", "reports"]
 
@@ -115,27 +112,6 @@ class Settings(NamedTuple):
     interval_s: float | None
 
 
-class ReportAction(argparse.Action):
-    """Takes the following word only where it can be a report; any other word stays a test path."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: str | Sequence[Any] | None,
-        option_string: str | None = None,
-    ) -> None:
-        """Called by argparse for each `--membudget-report`."""
-        word = str(values or "")
-        reports = [*(getattr(namespace, self.dest, None) or [])]
-        if word and not _is_report(word):
-            # argparse hands these words on as positional arguments, which are pytest's test paths.
-            left = argparse._UNRECOGNIZED_ARGS_ATTR  # noqa: SLF001 - no public way
-            namespace.__dict__.setdefault(left, []).append(word)
-            word = ""
-        setattr(namespace, self.dest, [*reports, word])
-
-
 def add_options(parser: pytest.Parser) -> None:
     """Makes flags and ini options from the table."""
     group = parser.getgroup("membudget", "membudget: memory budgets for tests")
@@ -143,13 +119,6 @@ def add_options(parser: pytest.Parser) -> None:
         group.addoption(option.flag, dest=option.ini, help=option.help, **_flag_attributes(option))
         if option.in_ini:
             parser.addini(option.ini, option.help.replace("%%", "%"), type=_ini_type(option), default=None)
-
-
-def part_report_from_test_path(args: list[str]) -> None:
-    """Writes `--membudget-report tests` as `--membudget-report= tests`, so that test paths keep their order."""
-    for place, (word, following) in enumerate(pairwise(args)):
-        if word == "--membudget-report" and not _is_report(following):
-            args[place] = "--membudget-report="
 
 
 def read_settings(config: pytest.Config) -> Settings:
@@ -196,7 +165,12 @@ def _flag_attributes(option: Option) -> dict[str, Any]:
     if option.kind == "switch":
         return {"action": "store_true", "default": None}
     if option.kind == "reports":
-        return {"action": ReportAction, "nargs": "?", "metavar": option.metavar, "default": None}
+        return {
+            "action": report_option.ReportAction,
+            "nargs": "?",
+            "metavar": option.metavar,
+            "default": None,
+        }
     return {"metavar": option.metavar, "default": None}
 
 
@@ -215,7 +189,7 @@ def _read(option: Option, config: pytest.Config) -> Any:
         return given
     try:
         if option.kind == "reports":
-            return _read_reports(given, folder)
+            return report_option.read_paths(given, folder)
         return folder / given if option.kind == "path" else _read_text(option.kind, given)
     except ValueError as error:
         raise pytest.UsageError(f"{written}: {error}") from None
@@ -230,54 +204,7 @@ def _ini_folder(config: pytest.Config) -> Path:
     return config.inipath.parent if config.inipath else config.rootpath
 
 
-def _is_report(word: str) -> bool:
-    return word.endswith(REPORT_ENDINGS)
-
-
-def _read_reports(words: Sequence[str], folder: Path) -> tuple[Path, ...] | None:
-    """Paths of the reports; the ini file says `true` for the tables alone and `false` for none."""
-    if [word.lower() for word in words] == ["false"]:
-        return None
-    paths = [word for word in words if word and word.lower() != "true"]
-    wrong = next((path for path in paths if not _is_report(path)), None)
-    if wrong is not None:
-        raise ValueError(f"{wrong!r} names no known form; write a path that ends in .md, .json or .html")
-    return tuple(folder / path for path in paths)
-
-
 def _read_text(kind: Kind, text: str) -> Any:
-    from pytest_membudget import units  # compiles patterns, which a session without options need not pay
+    from pytest_membudget.plugin import option_values  # a session without options need not pay for it
 
-    readers: dict[Kind, Callable[[str], Any]] = {
-        "size": units.parse_size,
-        "share": units.parse_share,
-        "tolerance": units.parse_tolerance,
-        "count": _read_count,
-        "milliseconds": _read_milliseconds,
-        "names": _read_names,
-    }
-    return readers[kind](text)
-
-
-def _read_count(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= 1000:
-        raise ValueError(f"{text!r} is not a count from 1 to 1000; write a whole number such as 5")
-    return int(text)
-
-
-def _read_milliseconds(text: str) -> float:
-    spelling = "write milliseconds from 0.5 to 10000, such as 2"
-    try:
-        interval_s = float(text) / 1000
-    except ValueError:
-        raise ValueError(f"{text!r} is not a number; {spelling}") from None
-    if not 0.0005 <= interval_s <= 10:
-        raise ValueError(f"{text!r} is out of range; {spelling}")
-    return interval_s
-
-
-def _read_names(text: str) -> tuple[str, ...]:
-    names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
-    if not all(names):
-        raise ValueError(f"{text!r} holds an empty name; write names with commas between them: micro,small")
-    return names
+    return option_values.READERS[kind](text)
