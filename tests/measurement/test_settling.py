@@ -123,3 +123,29 @@ def test_what_malloc_keeps_of_a_freed_block_is_not_retained():
     peak_bytes, retained_bytes = map(int, shown.split())
     assert peak_bytes == pytest.approx(60_000_000, abs=2 * MIB)
     assert abs(retained_bytes) < 2 * MIB
+
+
+ARROW_SCRIPT = """
+import ctypes
+import pyarrow
+from pytest_membudget.measurement.probe import Probe
+
+def block():
+    for buffer in [pyarrow.allocate_buffer(300_000) for _ in range(200)]:
+        ctypes.memset(buffer.address, 1, buffer.size)
+
+for _ in range(2):
+    probe = Probe(settle=True)
+    probe.begin()
+    block()
+    probe.finish()
+    print(probe.measurement.peak_bytes)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of one block is exact on Linux")
+def test_what_arrow_keeps_of_freed_buffers_is_given_back():
+    pytest.importorskip("pyarrow")
+    first, again = map(int, subprocess.check_output([sys.executable, "-c", ARROW_SCRIPT], text=True).split())
+    assert first > 55 * MIB
+    assert again > 50 * MIB
