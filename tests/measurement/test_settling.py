@@ -139,13 +139,16 @@ for _ in range(2):
     probe.begin()
     block()
     probe.finish()
-    print(probe.measurement.peak_bytes)
+    print(probe.measurement.peak_bytes, probe.measurement.retained_bytes)
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of one block is exact on Linux")
 def test_what_arrow_keeps_of_freed_buffers_is_given_back():
     pytest.importorskip("pyarrow")
-    first, again = map(int, subprocess.check_output([sys.executable, "-c", ARROW_SCRIPT], text=True).split())
+    shown = subprocess.check_output([sys.executable, "-c", ARROW_SCRIPT], text=True)
+    (first, first_left), (again, left) = (map(int, line.split()) for line in shown.splitlines())
     assert first > 55 * MIB
     assert again > 50 * MIB
+    assert first_left < 10 * MIB
+    assert abs(left) < 5 * MIB

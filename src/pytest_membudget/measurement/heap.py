@@ -51,7 +51,11 @@ def heap_in_use_bytes() -> int:
 
 
 def trim_heap() -> bool:
-    """Gives freed memory that malloc keeps back to the system (2 µs where there is none); False where it cannot."""
+    """Gives freed memory that malloc keeps back to the system (2 µs where there is none); False where it cannot.
+
+    Arrow's pool gives back what it keeps as well, where it is loaded (0.3 ms).
+    """
+    _trim_arrow()
     try:
         import psutil
 
@@ -59,6 +63,15 @@ def trim_heap() -> bool:
     except (ImportError, AttributeError, OSError, RuntimeError):
         return False
     return True
+
+
+def _trim_arrow() -> None:
+    arrow = sys.modules.get("pyarrow")
+    if arrow is None:
+        return
+    # A module that is imported only half, or a release without these calls, has nothing to give back.
+    with contextlib.suppress(AttributeError):
+        arrow.default_memory_pool().release_unused()
 
 
 @functools.cache

@@ -1,7 +1,7 @@
 """Before a judged block: garbage is collected, freed memory goes back to the system, and what stays is known.
 
 Freed memory that the process keeps is resident already, so a block that reuses it seems to take none. `malloc_trim`
-gives the C library's share back, and Arrow its own pool's where it is loaded. Python's own small blocks come in arenas, and one survivor keeps a whole arena: the free
+gives the C library's share back, and Arrow that of its pool where it is loaded. Python's own small blocks come in arenas, and one survivor keeps a whole arena: the free
 blocks in them are counted, and a measurement that could have reused them says so.
 """
 
@@ -48,18 +48,7 @@ class Kept(NamedTuple):
 def settle() -> Kept:
     """Collects (10-74 ms in a large session), trims (2 µs) and counts what is kept."""
     gc.collect()
-    _trim_arrow()
     return Kept(kept_small_blocks_bytes(), heap.trim_heap())
-
-
-def _trim_arrow() -> None:
-    """Arrow has an allocator of its own (pandas and polars readers use it too) that keeps what is freed: 0.3 ms."""
-    arrow = sys.modules.get("pyarrow")
-    if arrow is None:
-        return
-    # A module that is only half imported, or a release without this call, has nothing to give back.
-    with contextlib.suppress(AttributeError):
-        arrow.default_memory_pool().release_unused()
 
 
 def kept_small_blocks_bytes() -> int:
