@@ -1,6 +1,8 @@
+import importlib.util
 import subprocess
 import sys
 import textwrap
+import types
 
 import isolated_tasks
 import pytest
@@ -74,6 +76,17 @@ def test_a_result_that_breaks_off_is_a_crash():
 def test_what_cannot_be_sent_is_a_usage_error():
     with pytest.raises(UsageError, match="function at the top of a module"):
         measure_isolated(lambda: None)
+
+
+def test_a_function_of_a_module_that_no_path_leads_to(tmp_path, monkeypatch):
+    path = tmp_path / "test_it.py"
+    path.write_text("def job(number): return number, __name__\n")
+    spec = importlib.util.spec_from_file_location("tests.test_it", path)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "tests", types.ModuleType("tests"))
+    monkeypatch.setitem(sys.modules, "tests.test_it", module)
+    spec.loader.exec_module(module)
+    assert measure_isolated(module.job, 7).value == (7, "tests.test_it")
 
 
 def test_a_function_of_the_script_being_run(tmp_path):

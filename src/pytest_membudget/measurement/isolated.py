@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from pytest_membudget.errors import IsolatedCrashError, MeasurementError, UsageError
+from pytest_membudget.origins import off_path
 from pytest_membudget.records.measurement import Measurement
 
 POLL_S = 0.05
@@ -81,7 +82,7 @@ def _orders(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any
     preparation = multiprocessing.spawn.get_preparation_data("membudget-isolated")
     for name in ("sys_path", "authkey"):  # the one is sent ahead, the other must not be
         preparation.pop(name, None)
-    return pickle.dumps(sys.path) + pickle.dumps((preparation, task))
+    return pickle.dumps(sys.path) + pickle.dumps((preparation, off_path(), task))
 
 
 def _send(descriptor: int, orders: bytes) -> None:

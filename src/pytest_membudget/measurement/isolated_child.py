@@ -13,6 +13,7 @@ import msgspec
 from pytest_membudget.errors import MeasurementError
 from pytest_membudget.measurement.probe import Probe
 from pytest_membudget.measurement.sampler import close_sampler
+from pytest_membudget.origins import install
 from pytest_membudget.records.measurement import Measurement
 
 
@@ -32,8 +33,9 @@ def main(orders: BinaryIO, answers: int) -> None:
 
 
 def _run(orders: BinaryIO) -> bytes:
-    preparation, task = pickle.load(orders)  # noqa: S301 - from our own parent, over our own pipe
+    preparation, origins, task = pickle.load(orders)  # noqa: S301 - from our own parent, over our own pipe
     multiprocessing.spawn.prepare(preparation)
+    install(origins)
     fn, args, kwargs = pickle.loads(task)  # noqa: S301 - likewise
     probe = Probe(getattr(fn, "__qualname__", ""), settle=True)
     probe.begin()

@@ -1,5 +1,7 @@
 """A Dask cluster as the first level: a real scheduler and real workers, in processes of their own."""
 
+import importlib.util
+import sys
 from pathlib import Path
 
 import executor_jobs as jobs
@@ -106,6 +108,17 @@ def test_a_function_of_the_script_itself_travels(cluster):
     exec("def twice(number):\n    return 2 * number", namespace)
     with on(cluster) as executor:
         assert executor.submit(namespace["twice"], 21).result(60) == 42
+
+
+def test_a_module_that_no_path_leads_to_travels_by_value(cluster, tmp_path, monkeypatch):
+    path = tmp_path / "test_it.py"
+    path.write_text("def job(number): return number, __name__\n")
+    spec = importlib.util.spec_from_file_location("tests.test_it", path)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "tests.test_it", module)
+    spec.loader.exec_module(module)
+    with on(cluster) as executor:
+        assert executor.submit(module.job, 7).result(60) == (7, "tests.test_it")
 
 
 def test_a_module_that_is_missing_there_is_named_with_the_host(cluster, tmp_path, monkeypatch):

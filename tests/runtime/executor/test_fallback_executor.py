@@ -3,6 +3,7 @@
 import concurrent.futures
 import itertools
 import os
+import threading
 import time
 
 import executor_jobs as jobs
@@ -127,8 +128,8 @@ def test_what_cannot_travel_is_said_clearly(fn, words):
 
 def test_arguments_that_cannot_travel_are_said_clearly():
     with FallbackExecutor(1, budget="1 GB") as executor:
-        with pytest.raises(UnpicklableError, match=r"the arguments of .*lambda"):
-            executor.submit(lambda: None).result()
+        with pytest.raises(UnpicklableError, match=r"the arguments of square .*cannot pickle '_thread.lock'"):
+            executor.submit(jobs.square, threading.Lock()).result()
         assert executor.submit(jobs.square, 3).result() == 9
 
 

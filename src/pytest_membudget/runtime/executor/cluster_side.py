@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from pytest_membudget._version import __version__
 from pytest_membudget.measurement.high_water import resident_bytes
-from pytest_membudget.runtime.executor.worker import Report, Slot, Station, perform_at
+from pytest_membudget.runtime.executor.worker import Packed, Report, Slot, Station, by_value, perform_at
 
 MOST_RESULT_BYTES = 1024 * 1024
 """Results that wait in the worker for the end of their message; beyond that the rest of it is given back undone."""
@@ -37,7 +37,7 @@ class Order(NamedTuple):
     """One call, packed. `path` is its only argument where that is a file, `body` that file's content if it came along."""
 
     sequence: int
-    packed: bytes
+    packed: Packed
     path: str | bytes | os.PathLike[str] | None = None
     size_bytes: int = 0
     body: bytes | None = None
@@ -56,12 +56,10 @@ class Standing:
     """What this worker keeps for one executor."""
 
     def __init__(self, packed_initializer: bytes) -> None:
-        import cloudpickle
-
-        self.station = Station([0.0] * len(Slot), cloudpickle.dumps)
+        self.station = Station([0.0] * len(Slot))
         self.ready: list[tuple[int, Report]] = []
         initializer, initargs = pickle.loads(packed_initializer)  # noqa: S301 - packed by our own coordinator
-        self.station.open(initializer, initargs)
+        self.station.open(initializer, initargs, by_value)
 
 
 class UnknownExecutorError(LookupError):
@@ -141,12 +139,12 @@ def _performed(station: Station, order: Order) -> Report:
     if order.body is None:
         if os.path.exists(order.path):  # noqa: PTH110 - bytes are paths here as well
             return perform_at(station, order.sequence, order.packed)
-        return Report("raised", station.pack(_missing(order)))
+        return Report("raised", by_value(_missing(order)))
     with tempfile.TemporaryDirectory(prefix="membudget-") as folder:
         copy = Path(folder) / Path(os.fsdecode(order.path)).name
         copy.write_bytes(order.body)
-        fn, _, kwargs = pickle.loads(order.packed)  # noqa: S301 - packed by our own coordinator
-        packed = station.pack((fn, (_like(order.path, copy),), kwargs))
+        fn, _, kwargs = pickle.loads(order.packed.data)  # noqa: S301 - packed by our own coordinator
+        packed = Packed(by_value((fn, (_like(order.path, copy),), kwargs)), is_by_value=True)
         return perform_at(station, order.sequence, packed)
 
 

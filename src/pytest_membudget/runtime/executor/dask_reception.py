@@ -15,6 +15,7 @@ from pytest_membudget.runtime.executor import cluster_side
 from pytest_membudget.runtime.executor.dask_link import CONNECT_S, DaskLink, Offer
 from pytest_membudget.runtime.executor.lent_worker import LentWorker
 from pytest_membudget.runtime.executor.roster import Roster
+from pytest_membudget.runtime.executor.travel import packed_for_elsewhere
 
 JOIN_S = 30.0
 """How long a cluster may be without any worker that can be used."""
@@ -35,13 +36,11 @@ class Reception:
         initializer: Callable[..., object] | None,
         initargs: tuple[Any, ...],
     ) -> None:
-        import cloudpickle
-
         self._link = link
         self._roster = roster
         self._lend = lend
         self._tell = tell
-        self._packed_initializer: bytes = cloudpickle.dumps((initializer, initargs))
+        self._packed_initializer = packed_for_elsewhere((initializer, initargs))
         self._refused: dict[str, str] = {}
         self._meetings: dict[str, asyncio.Task[None]] = {}
         self._without_since_s = time.monotonic()

@@ -17,8 +17,8 @@ from typing import NamedTuple, Protocol
 
 from pytest_membudget.runtime.executor.cluster_side import Introduction, Look, Order
 from pytest_membudget.runtime.executor.launcher import Call, Died, Done, Raised, Reply, Stuck
-from pytest_membudget.runtime.executor.travel import name_of, unpacked, unpicklable
-from pytest_membudget.runtime.executor.worker import Report
+from pytest_membudget.runtime.executor.travel import name_of, packed_for_elsewhere, unpacked, unpicklable
+from pytest_membudget.runtime.executor.worker import Packed, Report
 
 UNSEEN_S = 5.0
 """A worker that did not say for so long what it does counts as busy with the first call that it was sent."""
@@ -208,9 +208,7 @@ class LentWorker:
         return candidates[0] if len(candidates) == 1 else None
 
     def _packed(self, call: Call) -> Order:
-        import cloudpickle
-
-        packed = cloudpickle.dumps((call.fn, call.args, call.kwargs))
+        packed = Packed(packed_for_elsewhere((call.fn, call.args, call.kwargs)), is_by_value=True)
         if not call.is_file:
             return Order(call.sequence, packed)
         path = call.args[0]

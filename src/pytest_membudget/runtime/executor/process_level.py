@@ -16,11 +16,11 @@ import threading
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
 from multiprocessing.context import BaseContext
-from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
 from pytest_membudget.measurement.high_water import resident_bytes
+from pytest_membudget.origins import Arriving, install, off_path
 from pytest_membudget.records.run import Level
 from pytest_membudget.runtime.executor import worker
 from pytest_membudget.runtime.executor.context import default_context
@@ -32,7 +32,13 @@ from pytest_membudget.runtime.executor.launcher import (
     Done,
     Stuck,
 )
-from pytest_membudget.runtime.executor.travel import IN_WORKER_PROCESS, name_of, unpacked, unpicklable
+from pytest_membudget.runtime.executor.travel import (
+    IN_WORKER_PROCESS,
+    name_of,
+    packed_for_here,
+    unpacked,
+    unpicklable,
+)
 from pytest_membudget.runtime.executor.worker import Slot
 
 _THREADS_PER_WORKER = 2  # the pool's manager and its queue's feeder
@@ -78,11 +84,18 @@ class ProcessWorker:
         self, context: BaseContext, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
     ) -> None:
         self._marks = context.RawArray("d", len(Slot))
+        self._origins = off_path()
         self._pool = ProcessPoolExecutor(
             1,
             mp_context=context,
             initializer=worker.prepare,
-            initargs=(self._marks, worker.Surroundings(dict(os.environ), _limits()), initializer, initargs),
+            initargs=(
+                self._marks,
+                Arriving(self._origins),
+                worker.Surroundings(dict(os.environ), _limits()),
+                initializer,
+                initargs,
+            ),
         )
         self._process: Any = None
         self._manager: threading.Thread | None = None
@@ -104,11 +117,12 @@ class ProcessWorker:
     def send(self, call: Call, done: Done) -> None:
         """Packs the call and hands it over."""
         try:
-            packed = bytes(ForkingPickler.dumps((call.fn, call.args, call.kwargs)))
+            packed = packed_for_here(call.fn, call.args, call.kwargs)
         except Exception as error:  # whatever the caller's own objects raise while they are packed
             done(Stuck(unpicklable(f"the arguments of {name_of(call.fn)}", error)))
             return
         try:
+            self._tell_origins()
             future = self._pool.submit(worker.perform, call.sequence, packed, call.exact)
         except BrokenProcessPool:
             done(self._died(attempted=False))
@@ -156,6 +170,13 @@ class ProcessWorker:
     def has_ended(self) -> bool:
         """Whether the process and the pool's thread are gone."""
         return self._manager is None or not self._manager.is_alive()
+
+    def _tell_origins(self) -> None:
+        """What was loaded since the worker began: a test module of a session that collects as it runs."""
+        origins = off_path()
+        if origins is not self._origins:
+            self._origins = origins
+            self._pool.submit(install, origins)
 
     def _reply(self, sequence: int, name: str, done: Done, future: concurrent.futures.Future[Any]) -> None:
         """Runs in the pool's thread: what came back, unpacked."""

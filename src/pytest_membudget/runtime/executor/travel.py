@@ -1,12 +1,20 @@
-"""What travels between the coordinator and a worker: reports unpacked, and what to say where something cannot travel."""
+"""What travels between the coordinator and a worker: calls packed, reports unpacked, and what to say where one cannot.
+
+A function travels by name where a worker finds it by that name, and else by value, which takes cloudpickle: a lambda,
+a closure, a function typed into a notebook.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import pickle
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from pytest_membudget.errors import UnpicklableError
+from pytest_membudget.origins import off_path
 from pytest_membudget.runtime.executor import worker
 from pytest_membudget.runtime.executor.heap_readings import HeapReading
 from pytest_membudget.runtime.executor.launcher import (
@@ -20,6 +28,60 @@ from pytest_membudget.runtime.executor.launcher import (
 )
 
 IN_WORKER_PROCESS = "in the worker process"
+
+_WHAT_TRAVELS = "use plain data and importable functions, or levels=('thread',)"
+
+
+def packed_for_here(
+    fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> worker.Packed:
+    """A call for a process of this machine, which imports what this one has imported.
+
+    Raises:
+        Exception: whatever the caller's own objects raise while they are packed.
+    """
+    call = fn, args, kwargs
+    if not _main_is_found():
+        with contextlib.suppress(ImportError):
+            return worker.Packed(worker.by_value(call), is_by_value=True)
+    try:
+        return worker.Packed(worker.by_name(call))
+    except (pickle.PicklingError, AttributeError, TypeError):
+        with contextlib.suppress(Exception):  # then the first one is told: it is about what the caller wrote
+            return worker.Packed(worker.by_value(call), is_by_value=True)
+        raise
+
+
+def packed_for_elsewhere(value: Any) -> bytes:
+    """Something for another machine, which has the installed modules and no others.
+
+    Raises:
+        Exception: whatever the caller's own objects raise while they are packed.
+    """
+    with _off_path_by_value():
+        return worker.by_value(value)
+
+
+@contextlib.contextmanager
+def _off_path_by_value() -> Iterator[None]:
+    """While this lasts, cloudpickle packs by value what comes from modules that no path leads to."""
+    import cloudpickle
+
+    known = cloudpickle.list_registry_pickle_by_value()
+    modules = [sys.modules[name] for name in off_path() if name in sys.modules and name not in known]
+    for module in modules:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        yield
+    finally:
+        for module in modules:
+            cloudpickle.unregister_pickle_by_value(module)
+
+
+def _main_is_found() -> bool:
+    """Whether a worker can import the program's main module, as the standard library has it do; a notebook's it cannot."""
+    main = sys.modules.get("__main__")
+    return getattr(main, "__spec__", None) is not None or getattr(main, "__file__", None) is not None
 
 
 def unpacked(report: worker.Report, name: str, where: str) -> Reply:
@@ -41,19 +103,25 @@ def unpacked(report: worker.Report, name: str, where: str) -> Reply:
         "result": f"{name} returned {subject}, which cannot be sent back; it ran {where}: {why}",
         "exception": f"{name} raised {subject}, which cannot be sent back; it ran {where}: {why}",
     }[report.ending]
-    return Stuck(
-        UnpicklableError(f"{what}; use plain data and importable functions, or levels=('thread',)"), figures
-    )
+    return Stuck(UnpicklableError(f"{what}; {_WHAT_TRAVELS}"), figures)
 
 
 def unpicklable(what: str, error: BaseException) -> UnpicklableError:
     """What to say of something that cannot be packed, or not be unpacked here."""
     wrapped = UnpicklableError(
-        f"{what} cannot travel between processes: {type(error).__name__}: {error}; "
-        "use plain data and importable functions, or levels=('thread',)"
+        f"{what} cannot travel between processes: {type(error).__name__}: {error}; {_advice()}"
     )
     wrapped.__cause__ = error
     return wrapped
+
+
+def _advice() -> str:
+    if importlib.util.find_spec("cloudpickle") is not None:
+        return _WHAT_TRAVELS
+    return (
+        f"{_WHAT_TRAVELS}, or have lambdas and functions inside functions travel as well: "
+        "pip install 'pytest-membudget[cloudpickle]'"
+    )
 
 
 def name_of(fn: Callable[..., Any]) -> str:

@@ -65,32 +65,53 @@ class Report(NamedTuple):
 Pack = Callable[[Any], bytes]
 
 
-def _packed(value: Any) -> bytes:
+class Packed(NamedTuple):
+    """A call as it travels: function, arguments and keywords. What was packed by value comes back by value."""
+
+    data: bytes
+    is_by_value: bool = False
+
+
+def by_name(value: Any) -> bytes:
+    """Packed by the standard library: functions and classes as the names by which they are imported."""
     return bytes(ForkingPickler.dumps(value))
 
 
+def by_value(value: Any) -> bytes:
+    """Packed by cloudpickle: functions and classes that have no such name travel as what they are made of.
+
+    Raises:
+        ImportError: cloudpickle is not installed.
+    """
+    import cloudpickle
+
+    packed: bytes = cloudpickle.dumps(value)
+    return packed
+
+
 class Station:
-    """What a worker knows of itself: where its marks are, whether its initializer failed, how results are packed.
+    """What a worker knows of itself: where its marks are, what it takes, and whether its initializer failed.
 
     `heap` reads what it holds from task to task, where all that happens in the process is ours.
     """
 
-    __slots__ = ("gauge", "heap", "initializer_error", "marks", "pack")
+    __slots__ = ("gauge", "heap", "initializer_error", "marks")
 
-    def __init__(self, marks: Any, pack: Pack = _packed, heap: HeapReader | None = None) -> None:
+    def __init__(self, marks: Any, heap: HeapReader | None = None) -> None:
         self.marks = marks
-        self.pack = pack
         self.heap = heap
         self.initializer_error: bytes | None = None
 
-    def open(self, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
-        """Runs the caller's initializer and notes what is resident in a worker that is ready."""
+    def open(
+        self, initializer: Callable[..., object] | None, initargs: tuple[Any, ...], pack: Pack = by_name
+    ) -> None:
+        """Runs the caller's initializer, whose exception is kept as `pack` packs it, and notes what is resident then."""
         if initializer is not None:
             try:
                 initializer(*initargs)
             except BaseException as error:  # the caller's: it travels back with the first call
                 _logger.critical("Exception in initializer:", exc_info=True)
-                self.initializer_error = _pickled_error(error, self.pack)
+                self.initializer_error = _pickled_error(error, pack)
         self.gauge = Gauge()
         self.marks[Slot.READY_BYTES] = self.gauge.ready_bytes
         self.marks[Slot.READY] = 1
@@ -102,6 +123,7 @@ class _Worker:
 
 def prepare(
     marks: Any,
+    origins: object,  # installed as they were unpickled, before the initializer that may need them
     surroundings: Surroundings,
     initializer: Callable[..., object] | None,
     initargs: tuple[Any, ...],
@@ -119,21 +141,21 @@ def prepare(
     _Worker.station.open(initializer, initargs)
 
 
-def perform(sequence: int, packed: bytes, exact: bool) -> Report:
+def perform(sequence: int, call: Packed, exact: bool) -> Report:
     """Runs one packed call and measures it; only the worker's death keeps it from returning."""
-    return perform_at(_Worker.station, sequence, packed, exact=exact)
+    return perform_at(_Worker.station, sequence, call, exact=exact)
 
 
-def perform_at(station: Station, sequence: int, packed: bytes, *, exact: bool = True) -> Report:
+def perform_at(station: Station, sequence: int, call: Packed, *, exact: bool = True) -> Report:
     """The same for a worker that keeps its station itself."""
     if station.initializer_error is not None:
         return Report("initializer", station.initializer_error)
-    heap = None if station.heap is None else station.heap.before_task(len(packed))
+    heap = None if station.heap is None else station.heap.before_task(len(call.data))
     station.gauge.begin(exact=exact)
     began = time.monotonic()
     station.marks[Slot.STARTED_AT] = began
     station.marks[Slot.STARTED] = sequence
-    ending, body = _outcome(packed, station.pack)
+    ending, body = _outcome(call.data, by_value if call.is_by_value else by_name)
     duration_s = time.monotonic() - began
     return Report(ending, body, duration_s, *station.gauge.end(), heap)
 
@@ -146,7 +168,6 @@ def _outcome(packed: bytes, pack: Pack) -> tuple[str, bytes]:
         return "memory", b""
     except BaseException as error:
         return "arguments", _pickled_text(error)
-    del packed
     return _called(fn, args, kwargs, pack)
 
 
