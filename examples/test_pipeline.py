@@ -11,7 +11,6 @@ import parsers
 import pytest
 
 from pytest_membudget import (
-    ExecutorPolicy,
     FallbackExecutor,
     MemoryEstimator,
     MemorySemaphore,
@@ -22,9 +21,6 @@ from pytest_membudget.plugin.block import Membudget
 
 MakeFile = Callable[..., SyntheticFile]
 MakeFiles = Callable[..., list[SyntheticFile]]
-
-IN_PROCESSES = ExecutorPolicy(small_batch=1)
-"""Worker processes even for a batch of one or two files, so that all scales run alike."""
 
 
 @pytest.fixture
@@ -76,9 +72,10 @@ def test_narrow_columns_take_less_than_half(synthetic_file: MakeFile, membudget:
 
 @pytest.mark.memory_budget("400 MiB")
 @pytest.mark.memory_scales("micro", "small", "medium")
-def test_the_job_at_rising_scales(memory_scale: Scale, batches: list[Path]) -> None:
-    with FallbackExecutor(
-        max_workers=memory_scale.workers, max_in_flight=memory_scale.in_flight, policy=IN_PROCESSES
-    ) as executor:
-        batch = executor.run(parsers.xml_totals, batches)
+def test_the_job_at_rising_scales(
+    memory_scale: Scale, batches: list[Path], fallback_executor: FallbackExecutor
+) -> None:
+    # The fixture has the scale's workers, and tells the table what each task took.
+    with fallback_executor:
+        batch = fallback_executor.run(parsers.xml_totals, batches)
     assert len(batch.values) == memory_scale.batches

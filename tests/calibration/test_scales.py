@@ -80,7 +80,9 @@ def test_a_larger_scale_is_foretold_from_the_smaller_ones_alone():
     found = rows(22, 28, 53, 148)
     assert [r.predicted_bytes for r in found[:2]] == [None, None]
     assert found[2].predicted_bytes == pytest.approx(52 * MB, rel=0.01)
-    assert found[2].predicted_bound_bytes is None
+    assert (
+        53 * MB < found[2].predicted_bound_bytes < 100 * MB
+    )  # two points: all that the doubt about each allows
     assert found[3].predicted_bytes == pytest.approx(150 * MB, rel=0.03)
     assert found[3].predicted_bound_bytes >= found[3].predicted_bytes
     assert predict_next(found[:1], SCALES["large"]) is None

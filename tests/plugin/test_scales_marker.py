@@ -104,3 +104,24 @@ def test_other_parameters_make_tables_of_their_own(pytester):
     pytester.runpytest("--membudget-report=a.json").assert_outcomes(passed=4)
     titles = [found["title"] for found in json.loads((pytester.path / "a.json").read_text())["scales"]]
     assert titles == ["test_it.py::test_job[kind='csv']", "test_it.py::test_job[kind='json']"]
+
+
+@pytest.mark.processes
+def test_a_job_of_the_fixture_tells_the_table_what_its_tasks_took(pytester):
+    pytester.makepyfile(jobs="def held(path):\n    return len(path.read_bytes() * 4)\n")
+    pytester.makepyfile(
+        test_it="""
+        import jobs
+        import pytest
+
+        @pytest.mark.memory_scales("micro", "small", "medium")
+        def test_job(fallback_executor, synthetic_files, memory_scale):
+            files = [file.path for file in synthetic_files(memory_scale, kind="text")]
+            assert len(fallback_executor.run(jobs.held, files).values) == memory_scale.batches
+        """
+    )
+    pytester.runpytest_subprocess("--membudget-report=a.json").assert_outcomes(passed=3)
+    rows = table(pytester)["rows"]
+    assert [row["tasks"]["count"] for row in rows] == [1, 2, 4]
+    assert all(row["breakdown"]["workers_base_bytes"] > 0 for row in rows)
+    assert rows[2]["peak_bytes"] <= rows[2]["predicted_bound_bytes"]

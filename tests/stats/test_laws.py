@@ -1,6 +1,6 @@
 import pytest
 
-from pytest_membudget.stats.laws import judge_law
+from pytest_membudget.stats.laws import judge_law, steepest_rise
 
 MB = 1_000_000
 
@@ -42,3 +42,11 @@ def test_many_scales_use_the_test_of_curvature():
 def test_a_larger_scale_is_never_foretold_to_take_less():
     law = judge_law([(1 * MB, 45 * MB), (4 * MB, 40 * MB)])
     assert (law.shape, law.fit.expect(20 * MB)) == ("flat", pytest.approx(42.35 * MB, rel=0.01))
+
+
+def test_two_readings_allow_a_rise_from_the_least_of_one_to_the_most_of_the_other():
+    small, larger = (1 * MB, 20 * MB, 20 * MB), (3 * MB, 40 * MB, 60 * MB)
+    low, high = 20 * MB * 0.9 - 2**20, 60 * MB * 1.1 + 2**20
+    assert steepest_rise(small, larger, 5 * MB) == pytest.approx(high + (high - low))
+    assert steepest_rise(larger, small, 5 * MB) == steepest_rise(small, larger, 5 * MB)
+    assert steepest_rise(small, larger, 2 * MB) == pytest.approx(high)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pytest_membudget.calibration.shapes import chosen_scales as chosen_scales
     from pytest_membudget.calibration.shapes import configured_scales as configured_scales
     from pytest_membudget.calibration.shapes import default_scales as default_scales
+    from pytest_membudget.calibration.side_by_side import task_figures as task_figures
     from pytest_membudget.calibration.store import check_fresh as check_fresh
     from pytest_membudget.calibration.store import named_calibration as named_calibration
     from pytest_membudget.calibration.store import save_named as save_named
@@ -55,6 +56,7 @@ _MODULE_OF = {
     "run_scales": "scales",
     "save_named": "store",
     "scale_row": "scales",
+    "task_figures": "side_by_side",
 }
 
 __all__ = sorted(_MODULE_OF)  # noqa: PLE0605 - every name is text

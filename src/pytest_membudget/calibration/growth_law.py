@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+import msgspec
+
+from pytest_membudget.calibration.side_by_side import foretell_side_by_side
 from pytest_membudget.errors import OverBudgetError, UsageError
 from pytest_membudget.records.scale import CurvePoint, LawFit, Scale, ScaleRow
-from pytest_membudget.stats.laws import CONFIDENCE, Law, allowed_rise, judge_law
+from pytest_membudget.stats.laws import CONFIDENCE, Law, allowed_rise, judge_law, steepest_rise
 from pytest_membudget.units import format_size, parse_size
 
 _CURVE_POINTS = 16
@@ -15,14 +18,26 @@ _SLOPE = re.compile(r"\s*([0-9]{1,12}(?:\.[0-9]{0,12})?)\s*([A-Za-z]+)\s*/\s*([A
 
 
 def predict_next(rows: Sequence[ScaleRow], scale: Scale) -> CurvePoint | None:
-    """What `scale` would take by the law of the rows so far; `None` with fewer than two sizes.
+    """What `scale` would take, by what the rows so far took; `None` with fewer than two sizes.
 
-    The bound holds one run with 90% confidence. Two rows give no bound: it is then the estimate itself.
+    Rows that tell what each of their tasks took are put together anew for the workers of `scale`. Others are joined by
+    the law of their totals, with a bound for one run: 90% confidence from three sizes on, and with two the most that
+    the doubt about each allows.
     """
+    together = foretell_side_by_side(rows, scale)
+    if together is not None:
+        return together
     points = _points(rows)
     if len({size for size, _ in points}) < 2:
         return None
-    return _curve_point(judge_law(points), scale.size_bytes)
+    foretold = _curve_point(judge_law(points), scale.size_bytes)
+    if len(rows) > 2:
+        return foretold
+    first, second = (
+        (row.scale.size_bytes, row.peak_bytes, max(row.peak_bytes, row.peak_upper_bytes or 0)) for row in rows
+    )
+    at_most = max(foretold.bound_bytes, round(steepest_rise(first, second, scale.size_bytes)))
+    return msgspec.structs.replace(foretold, bound_bytes=at_most)
 
 
 def fit_law(rows: Sequence[ScaleRow]) -> LawFit | None:

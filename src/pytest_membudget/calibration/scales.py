@@ -13,10 +13,11 @@ from pytest_membudget.calibration.growth_law import (
     predict_next,
 )
 from pytest_membudget.calibration.shapes import PRESETS, chosen_scales, configured_scales, default_scales
+from pytest_membudget.calibration.side_by_side import task_figures
 from pytest_membudget.gate import TARGET_SHARE, status_of
 from pytest_membudget.records.measurement import Measurement
-from pytest_membudget.records.run import BatchResult
-from pytest_membudget.records.scale import Scale, ScaleRow, ScaleTable
+from pytest_membudget.records.run import BatchResult, Breakdown
+from pytest_membudget.records.scale import Scale, ScaleRow, ScaleTable, TaskFigures
 from pytest_membudget.units import Size, parse_share, parse_size
 
 __all__ = [
@@ -42,13 +43,14 @@ def scale_row(
     budget: Size | None = None,
     target: float | str = TARGET_SHARE,
     smaller: Sequence[ScaleRow] = (),
-    batch: BatchResult | None = None,
+    breakdown: Breakdown | None = None,
+    tasks: TaskFigures | None = None,
     processed_rows: int | None = None,
 ) -> ScaleRow:
     """The row of one scale.
 
-    `smaller` are the rows that were there before it ran: they alone give its prediction. `batch` is the run's own
-    account, where it has one, and gives the breakdown.
+    `smaller` are the rows that were there before it ran: they alone give its prediction. `breakdown` and `tasks` are
+    its batch's own account, where it has one: see `task_figures`.
     """
     budget_bytes = None if budget is None else parse_size(budget)
     foretold = predict_next(smaller, scale)
@@ -62,9 +64,10 @@ def scale_row(
         status=status_of(measurement.peak_bytes, limit_bytes, budget_bytes, parse_share(target)),
         processed_rows=processed_rows,
         predicted_bytes=foretold.expected_bytes if foretold else None,
-        predicted_bound_bytes=foretold.bound_bytes if foretold and len(smaller) > 2 else None,
+        predicted_bound_bytes=foretold.bound_bytes if foretold else None,
         timeline=measurement.timeline,
-        breakdown=batch.breakdown if batch else None,
+        breakdown=breakdown,
+        tasks=tasks,
         caveats=measurement.caveats,
     )
 
@@ -79,8 +82,8 @@ def run_scales(
 ) -> ScaleTable:
     """Runs `job(scale)` for each scale, smallest first, and measures the whole process tree each time.
 
-    Each scale from the third on is predicted before it runs. A job that returns a `BatchResult` gives its breakdown to
-    the table; its other results are dropped.
+    Each scale from the third on is predicted before it runs. A job that returns a `BatchResult` gives its breakdown and
+    the figures of its tasks to the table; its other results are dropped.
 
     Raises:
         UsageError: an unknown scale, budget or target.
@@ -92,6 +95,7 @@ def run_scales(
     for scale in _ordered(scales):
         with measuring(scale.name, settle=True) as probe:
             result = job(scale)
+        batch = result if isinstance(result, BatchResult) else None
         rows.append(
             scale_row(
                 scale,
@@ -100,10 +104,11 @@ def run_scales(
                 budget=budget,
                 target=target,
                 smaller=tuple(rows),
-                batch=result if isinstance(result, BatchResult) else None,
+                breakdown=batch.breakdown if batch else None,
+                tasks=task_figures(batch) if batch else None,
             )
         )
-        del result
+        del result, batch
     return ScaleTable(title=title or getattr(job, "__name__", "job"), rows=tuple(rows), law=fit_law(rows))
 
 

@@ -1,19 +1,28 @@
-"""The batches that tests ran with the fixture `fallback_executor`, kept for the report."""
+"""The batches that tests ran with the fixture `fallback_executor`, kept for the report and for the scales' prediction."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
+from pytest_membudget.calibration import task_figures
 from pytest_membudget.plugin import keeping
 from pytest_membudget.records.batch import BatchSummary, summarize_batch
-from pytest_membudget.records.run import BatchResult
+from pytest_membudget.records.run import BatchResult, Breakdown
+from pytest_membudget.records.scale import TaskFigures
 from pytest_membudget.runtime import FallbackExecutor
 
 _FILE = "batches.jsonl"
+
+
+class Account(NamedTuple):
+    """Where the peak of a batch went, and what its tasks took."""
+
+    breakdown: Breakdown | None
+    tasks: TaskFigures | None
 
 
 class NotingExecutor(FallbackExecutor):
@@ -23,10 +32,12 @@ class NotingExecutor(FallbackExecutor):
         super().__init__(*arguments, **options)
         self._title = title
         self.summaries: list[BatchSummary] = []
+        self.accounts: list[Account] = []
 
     def run(self, *arguments: Any, **options: Any) -> BatchResult:
         """As ever."""
         batch = super().run(*arguments, **options)
+        self.accounts.append(Account(batch.breakdown, task_figures(batch)))
         turn = len(self.summaries) + 1
         self.summaries.append(
             summarize_batch(batch, self._title if turn == 1 else f"{self._title}, batch {turn}")

@@ -11,9 +11,11 @@ from pytest_membudget.errors import UsageError
 from pytest_membudget.measurement import environment
 from pytest_membudget.plugin.batches import NotingExecutor
 from pytest_membudget.records.scale import Scale
-from pytest_membudget.runtime import MemoryEstimator, MemorySemaphore
+from pytest_membudget.runtime import ExecutorPolicy, MemoryEstimator, MemorySemaphore
 from pytest_membudget.runtime.estimator import PRESETS
 from pytest_membudget.stats.learning import Aim
+
+_ALL_ALIKE = ExecutorPolicy(small_batch=1)
 
 
 def make_estimator(request: pytest.FixtureRequest, *, strict: bool) -> MemoryEstimator:
@@ -50,9 +52,12 @@ def make_semaphore(request: pytest.FixtureRequest) -> MemorySemaphore:
 
 
 def make_executor(request: pytest.FixtureRequest, estimator: MemoryEstimator) -> NotingExecutor:
-    """The parameter is a mapping of arguments; without one, workers and calls in flight are those of the scale."""
-    arguments: dict[str, Any] = dict(getattr(request, "param", {}))
-    if not arguments and "memory_scale" in request.fixturenames:
+    """The parameter is a mapping of arguments; workers and calls in flight are those of the scale, where there is one.
+
+    At a scale even a batch of one or two files goes to worker processes, so that all scales run alike.
+    """
+    arguments: dict[str, Any] = {"estimator": estimator}
+    if "memory_scale" in request.fixturenames:
         scale: Scale = request.getfixturevalue("memory_scale")
-        arguments = {"max_workers": scale.workers, "max_in_flight": scale.in_flight}
-    return NotingExecutor(**{"estimator": estimator, **arguments, "title": request.node.nodeid})
+        arguments |= {"max_workers": scale.workers, "max_in_flight": scale.in_flight, "policy": _ALL_ALIKE}
+    return NotingExecutor(**{**arguments, **getattr(request, "param", {}), "title": request.node.nodeid})

@@ -19,6 +19,7 @@ from pytest_membudget.calibration import assert_law, chosen_scales, configured_s
 from pytest_membudget.errors import MembudgetError, OverBudgetError
 from pytest_membudget.gate import Budget, Judgement
 from pytest_membudget.measurement import memory_limit
+from pytest_membudget.plugin.batches import Account, NotingExecutor
 from pytest_membudget.plugin.markers import ScalesMark, read_scales
 from pytest_membudget.plugin.options import Settings
 from pytest_membudget.plugin.shared import shared_folder
@@ -87,8 +88,15 @@ def add_row(
     file = _folder(item.config) / f"{hashlib.sha256(title.encode()).hexdigest()[:32]}.jsonl"
     before = [row for row in _rows(file) if row.scale.name != scale.name]
     smaller = [row for row in before if row.scale.size_bytes < scale.size_bytes]
+    account = _account(item)
     row = scale_row(
-        scale, measurement, limit_bytes=memory_limit().bytes, budget=budget.peak_bytes, smaller=smaller
+        scale,
+        measurement,
+        limit_bytes=memory_limit().bytes,
+        budget=budget.peak_bytes,
+        smaller=smaller,
+        breakdown=account and account.breakdown,
+        tasks=account and account.tasks,
     )
     with file.open("ab") as stream:
         stream.write(msgspec.json.encode(_Line(title, row)) + b"\n")
@@ -113,6 +121,14 @@ def tables(folder: Path) -> tuple[ScaleTable, ...]:
         title = next(_lines(file)).title
         made.append(ScaleTable(title=title, rows=tuple(rows), law=fit_law(rows)))
     return tuple(made)
+
+
+def _account(item: pytest.Item) -> Account | None:
+    """That of the one batch which the test ran with the fixture; several in a row are no plan of workers to go by."""
+    executor = getattr(item, "funcargs", {}).get("fallback_executor")
+    if not isinstance(executor, NotingExecutor) or len(executor.accounts) != 1:
+        return None
+    return executor.accounts[0]
 
 
 def _configured(pyproject: Path) -> Mapping[str, Mapping[str, Any]]:

@@ -33,8 +33,27 @@ class CurvePoint(msgspec.Struct, frozen=True, array_like=True):
     bound_bytes: SignedBytes
 
 
+class TaskPeak(msgspec.Struct, frozen=True, array_like=True):
+    """One finished task: the size of its file, and what it added to its worker at its peak, in bytes."""
+
+    size_bytes: Bytes
+    peak_bytes: Bytes
+
+
+class TaskFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """What the tasks of a scale took: how many there were, how many ran side by side, and the peaks of some.
+
+    `size_bytes` is that of all their files.
+    """
+
+    count: Count
+    size_bytes: Bytes
+    workers: Count
+    peaks: tuple[TaskPeak, ...]
+
+
 class ScaleRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One scale's run. `predicted_bytes` was fixed from the smaller scales before this one ran."""
+    """One scale's run. `predicted_bytes` and its bound were fixed from the smaller scales before this one ran."""
 
     scale: Scale
     peak_bytes: Bytes
@@ -48,6 +67,7 @@ class ScaleRow(msgspec.Struct, frozen=True, kw_only=True):
     predicted_bound_bytes: Bytes | None = None
     timeline: tuple[TimelinePoint, ...] = ()
     breakdown: Breakdown | None = None
+    tasks: TaskFigures | None = None
     caveats: tuple[str, ...] = ()
 
     @property

@@ -24,7 +24,14 @@ FLAT_BYTES = 1024 * 1024
 WORSE_SHARE = 0.25
 """A peak this far above the line through the smaller scales is growth beyond linear."""
 
+SCATTER_SHARE = 0.10
+SCATTER_BYTES = 1024 * 1024
+"""By how much a peak may differ from one run to the next: the tolerance that a test has where it names none."""
+
 Points = Sequence[tuple[float, float]]
+
+Range = tuple[float, float, float]
+"""A size, and the least and the most that the peak may have been there."""
 
 
 class Law(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +67,18 @@ def judge_law(points: Points) -> Law:
         base_bytes=max(0.0, line.coefficients[0]),
         fit=fit_peaks(ordered) if len(ordered) > 4 else fit_rising(ordered),
     )
+
+
+def steepest_rise(first: Range, second: Range, size_bytes: float) -> float:
+    """The most that two readings allow at a larger size: the line from the least of one to the most of the other.
+
+    Two points leave no residual to judge their scatter by. Theirs is what each reading leaves open, and what a peak may
+    differ from run to run.
+    """
+    (size, low, _), (larger, _, high) = sorted((first, second))
+    low = max(0.0, low * (1 - SCATTER_SHARE) - SCATTER_BYTES)
+    high = high * (1 + SCATTER_SHARE) + SCATTER_BYTES
+    return high + max(0.0, high - low) / (larger - size) * max(0.0, size_bytes - larger)
 
 
 def allowed_rise(points: Points) -> float:
