@@ -26,14 +26,14 @@ def descriptor():
 def test_a_note_is_read_as_written_until_it_is_wiped(descriptor):
     notepad = Notepad(descriptor)
     assert notepad.read() is None
-    notepad.write(Note(3, 10**18, 2**40, 7))
-    assert notepad.read() == Note(3, 10**18, 2**40, 7)
+    notepad.write(Note(3, 10**18, 2**40, 7, 9))
+    assert notepad.read() == Note(3, 10**18, 2**40, 7, 9)
     notepad.wipe()
     assert notepad.read() is None
 
 
 def test_half_a_note_is_none(descriptor):
-    Notepad(descriptor).write(Note(3, 1, 2, 4))
+    Notepad(descriptor).write(Note(3, 1, 2, 4, 5))
     os.pwrite(descriptor, b"\5", 0)
     assert Notepad(descriptor).read() is None
 

@@ -5,7 +5,7 @@ import pytest
 from pytest_membudget import measure, measuring
 from pytest_membudget.errors import MeasurementError
 from pytest_membudget.measurement import high_water
-from pytest_membudget.measurement.combine import combine, own_without_reset
+from pytest_membudget.measurement.combine import Tree, combine, own_without_reset
 from pytest_membudget.measurement.probe import Probe
 
 pytestmark = pytest.mark.kernel
@@ -82,6 +82,13 @@ def test_without_a_reset_an_old_mark_bounds_what_cannot_be_seen():
     m = combine(own, None, pid=1)
     assert (m.peak_bytes, m.peak_upper_bytes, m.source) == (10 * MIB, 30 * MIB, "sampled")
     assert "cannot be reset" in m.caveats[0]
+
+
+def test_without_a_reset_the_old_mark_bounds_it_beside_other_processes_too():
+    own = own_without_reset((50 * MIB, 80 * MIB), (60 * MIB, 80 * MIB))
+    others = Tree(0, 0, 0, 70 * MIB, 70 * MIB, {}, {}, others_floor=20 * MIB)
+    m = combine(own, others, pid=1)
+    assert (m.peak_bytes, m.peak_upper_bytes) == (10 * MIB, 30 * MIB)
 
 
 def test_without_any_reading_there_is_no_silent_zero():

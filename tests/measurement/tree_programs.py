@@ -80,3 +80,13 @@ def settled(*pids):
     deadline = time.monotonic() + 0.25
     while time.monotonic() < deadline:
         select.select([], [], [], 0.05)
+
+
+INTERPRETER = 5 * MIB  # what a bare `python -I -S` holds by itself
+
+
+def assert_holds(m, size, *, own=0):
+    """Proven within max(2 MiB, 3%) of what was allocated and the programs' own needs; upper at most half above."""
+    tolerance = max(2 * MIB, size * 3 // 100)
+    assert size - tolerance <= m.peak_bytes <= size + own + tolerance
+    assert size <= m.peak_upper_bytes <= 1.5 * (size + own)

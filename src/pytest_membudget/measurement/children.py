@@ -4,22 +4,49 @@ from __future__ import annotations
 
 import os
 import signal
+from typing import NamedTuple
 
 WAIT_FOR_ALL_KINDS = 0x40000000
 """Linux's `__WALL`: children whose end sends no SIGCHLD count too."""
 
 
-def reaped() -> object:
-    """A figure that changes whenever a child of this process ends and is waited for, by anybody in it.
+class Reaped(NamedTuple):
+    """What the children that were waited for had used, and their children in turn."""
 
-    Where nobody can be waited for, because SIGCHLD is ignored, it is new every time.
+    faults: int
+    largest_bytes: int
+    """The largest high-water mark that any of their address spaces had; it only grows.
+
+    One that was forked starts with what its parent held, and until it calls exec a child of vfork has its parent's own mark.
     """
+    switches: int
+    processor_s: float
+
+
+def reaped() -> Reaped:
+    """The account of this process's dead children (1 µs). It changes whenever one is waited for, by anybody in this process."""
     import resource
 
-    if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
-        return object()
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return (usage.ru_minflt, usage.ru_majflt, usage.ru_nvcsw, usage.ru_nivcsw, usage.ru_utime, usage.ru_stime)
+    return Reaped(
+        faults=usage.ru_minflt + usage.ru_majflt,
+        largest_bytes=usage.ru_maxrss * 1024,
+        switches=usage.ru_nvcsw + usage.ru_nivcsw,
+        processor_s=usage.ru_utime + usage.ru_stime,
+    )
+
+
+def are_waited_for() -> bool:
+    """Whether children that end show in `reaped`: where SIGCHLD is ignored nobody can be waited for."""
+    return signal.getsignal(signal.SIGCHLD) is not signal.SIG_IGN
+
+
+def own_faults() -> int:
+    """The page faults of this process, all its threads together (1 µs)."""
+    import resource
+
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_minflt + usage.ru_majflt
 
 
 def has_children() -> bool:

@@ -70,6 +70,9 @@ class Tree(NamedTuple):
     timeline: Sequence[tuple[float, int]] = ()
     others_floor: int | None = None  # what processes that were there at the start never fell below
     missed_bytes: int = 0
+    by_marks_bytes: int = 0  # what the marks of living children prove of `peak_low`
+    floor_bytes: int = 0  # what this process held throughout and no child of it can have shared
+    hidden_bytes: int = 0  # what a fork that nobody saw may have had beside what this process had
     interval_s: float | None = None
     living: int = 1
     caveats: tuple[str, ...] = ()
@@ -88,6 +91,9 @@ def tree_of(summary: Mapping[str, Any]) -> Tree:
         timeline=summary["timeline"],
         others_floor=summary["others_floor"],
         missed_bytes=summary["missed"],
+        by_marks_bytes=summary["by_marks"],
+        floor_bytes=summary["floor"],
+        hidden_bytes=summary["hidden"],
         interval_s=summary["interval_s"],
         living=summary["members"],
     )
@@ -101,29 +107,38 @@ def combine(
     label: str = "",
     duration_s: float = 0.0,
     caveats: Sequence[str] = (),
+    child_mark_bytes: int = 0,
     value: Any = None,
 ) -> Measurement:
-    """The measurement: this process's own mark is exact, the tree's figures bound what it shared its time with."""
+    """The measurement: this process's own mark is exact, the tree's figures bound what it shared its time with.
+
+    `child_mark_bytes` is the largest high-water mark of a process that was started and waited for in the block, 0 where that
+    is not known.
+    """
     said = [*caveats, *own.caveats]
     common = {"label": label, "duration_s": duration_s, "value": value}
     own_low = max(0, own.peak_bytes - own.start_bytes)
     own_high = own_low if own.high_bytes is None else max(own_low, own.high_bytes - own.start_bytes)
+    marked = _proven_by_child(own, tree, child_mark_bytes)
     if tree is None:
+        low = max(own_low, marked)
         return Measurement(
-            peak_bytes=own_low,
-            peak_upper_bytes=own_high,
-            total_peak_bytes=own.peak_bytes,
+            peak_bytes=low,
+            peak_upper_bytes=max(low, own_high),
+            total_peak_bytes=max(own.peak_bytes, own.start_bytes + low),
             start_bytes=own.start_bytes,
             end_bytes=own.end_bytes,
-            processes=1,
-            source="kernel" if own.exact else "sampled",
+            processes=1 + bool(child_mark_bytes),
+            source="kernel" if own.exact or low > own_low else "sampled",
             caveats=tuple(said),
             **common,
         )
     among = tree.others_floor is not None
     if among:
-        own_low = own_high = max(0, own.peak_bytes + (tree.others_floor or 0) - tree.start_bytes)
-    low = max(own_low, tree.peak_low)
+        others_above_start = (tree.others_floor or 0) - tree.start_bytes
+        own_low = max(0, own.peak_bytes + others_above_start)
+        own_high = max(own_low, (own.high_bytes or own.peak_bytes) + others_above_start)
+    low = max(own_low, tree.peak_low, marked)
     high = max(low, tree.peak_high, own_high)
     start_bytes = tree.start_bytes if among else own.start_bytes
     if tree.missed_bytes:
@@ -132,7 +147,7 @@ def combine(
             f"at most {format_size(tree.missed_bytes)}, is in the upper figure only"
         )
     said.extend(tree.caveats)
-    exact = own.exact and low == high == own_low
+    of_kernel = (own.exact and low == high == own_low) or low in {marked, tree.by_marks_bytes} - {0}
     return Measurement(
         peak_bytes=low,
         peak_upper_bytes=high,
@@ -140,13 +155,27 @@ def combine(
         start_bytes=start_bytes,
         end_bytes=tree.end_bytes if tree.living > 1 else own.end_bytes,
         processes=len({*tree.seen, pid}) + bool(tree.missed_bytes),
-        source="kernel" if exact else "sampled",
-        interval_s=None if exact else tree.interval_s,
+        source="kernel" if of_kernel else "sampled",
+        interval_s=None if of_kernel else tree.interval_s,
         shares=_shares(own, tree, pid),
         timeline=tuple(TimelinePoint(at_s, size) for at_s, size in tree.timeline),
         caveats=tuple(said),
         **common,
     )
+
+
+def _proven_by_child(own: Own, tree: Tree | None, mark_bytes: int) -> int:
+    """What the largest mark of the block's dead children proves, above the start.
+
+    Somebody held so much at one instant of the block, unless that was this process itself: a child of vfork has its mark. A
+    program shares nothing with what this process held throughout. A fork does: where one may have had the mark, the mark
+    is all that is proven. One that nobody saw had no more than this process had and what was faulted in out of sight.
+    """
+    most_bytes = max(own.peak_bytes, own.high_bytes or 0)
+    if not own.readable or mark_bytes <= most_bytes:
+        return 0
+    floor_bytes = 0 if tree is None or mark_bytes <= most_bytes + tree.hidden_bytes else tree.floor_bytes
+    return max(0, mark_bytes + floor_bytes - own.start_bytes)
 
 
 def _shares(own: Own, tree: Tree, pid: int) -> tuple[ProcessShare, ...]:

@@ -65,7 +65,7 @@ class Probe:
         self._alone = False
         self._start_bytes = self._life_mark_bytes = 0
         self._start_s = 0.0
-        self._reaped: object = None
+        self._reaped: children.Reaped | None = None
         self._measurement: Measurement | None = None
 
     @property
@@ -105,6 +105,7 @@ class Probe:
             label=self.label,
             duration_s=duration_s,
             caveats=[*self._caveats, *self._kept.caveats()],
+            child_mark_bytes=self._child_mark_bytes(),
             value=value,
         )
         return self._measurement
@@ -115,7 +116,8 @@ class Probe:
         if helper is None or helper.members > 1:
             return False
         self._reaped = children.reaped()
-        return helper.reaped == self._reaped and not children.has_children()
+        known = children.are_waited_for() and helper.reaped == self._reaped
+        return known and not children.has_children()
 
     def _open(self) -> None:
         """Opens this process's mark; where there may be others, the helper reads the tree's start before that."""
@@ -125,7 +127,10 @@ class Probe:
             self._inside = InsideSampler(self.interval_s)
             self._inside.start()
         elif not self._alone:
-            self._tell(answer=True, **watch)
+            try:
+                self.key = self._helper.begin(answer=True, **watch)
+            except SamplerLostError as error:
+                self._lose(error)
             self._alone = self._helper is not None and self._helper.members == 1
             self._reaped = children.reaped()
             self._open_mark()
@@ -133,10 +138,14 @@ class Probe:
         self._open_mark()
         if self._helper is None:
             return
-        if self._watched or self.interval_s is not None or not isinstance(self._reaped, tuple):
-            self._tell(alone=self._start_bytes, **watch)
-        else:
-            self.key = self._helper.begin_quietly(self._start_bytes, sum(self._reaped[:2]))
+        assert self._reaped is not None
+        quietly = not self._watched and self.interval_s is None
+        try:
+            self.key = self._helper.begin_alone(
+                self._start_bytes, self._reaped.faults, children.own_faults(), quietly=quietly, **watch
+            )
+        except SamplerLostError as error:
+            self._lose(error)
 
     def _open_mark(self) -> None:
         self._mark = high_water.open_mark()
@@ -164,13 +173,6 @@ class Probe:
             return end_bytes
         return high_water.resident_bytes()
 
-    def _tell(self, **command: Any) -> None:
-        assert self._helper is not None
-        try:
-            self.key = self._helper.begin(**command)
-        except SamplerLostError as error:
-            self._lose(error)
-
     def _ask(self, duration_s: float) -> combine.Tree | None:
         """What the helper, or whoever stands in for it, saw of the tree; `None` where there was none to see."""
         if self._inside is not None:
@@ -179,7 +181,12 @@ class Probe:
         if self._helper is None or self.key is None:
             return None
         helper, key, self.key = self._helper, self.key, None
-        quiet = self._alone and children.reaped() == self._reaped and not children.has_children()
+        quiet = (
+            self._alone
+            and children.are_waited_for()
+            and children.reaped() == self._reaped
+            and not children.has_children()
+        )
         if quiet:
             helper.reaped = self._reaped
         try:
@@ -190,6 +197,12 @@ class Probe:
         except SamplerLostError as error:
             self._lose(error)
             return None
+
+    def _child_mark_bytes(self) -> int:
+        """The most that one process held of those that were started and waited for in the block; 0 where it is not known."""
+        largest_bytes = children.reaped().largest_bytes if self._alone and self._reaped else 0
+        # Whatever the account had before may be from before the block.
+        return largest_bytes if self._reaped and largest_bytes > self._reaped.largest_bytes else 0
 
     def _lose(self, error: SamplerLostError) -> None:
         if self._helper is not None:

@@ -83,22 +83,28 @@ class TreeSampler:
             self._open.add(self._keys)
             return self._keys
 
-    def begin_quietly(self, start_bytes: int, reaped_faults: int) -> int:
-        """Opens a measurement of this process alone without waking the helper; the only one that is open then.
+    def begin_alone(
+        self, start_bytes: int, reaped_faults: int, own_faults: int, *, quietly: bool = True, **command: Any
+    ) -> int:
+        """Opens a measurement of this process alone; without waking the helper where no other is open.
 
         Args:
             start_bytes: what this process held at the start.
-            reaped_faults: the faults of dead children that were on its account then.
+            reaped_faults: the page faults of dead children that were on its account then.
+            own_faults: and its own.
+            quietly: False to wake the helper, for a measurement that has to be watched.
+            command: what else the helper has to know.
         """
         with self._lock:
-            if not self._open and self._is_ours(self._note):
+            if quietly and not self._open and self._is_ours(self._note):
                 self._keys += 1
-                note = Note(self._keys, time.monotonic_ns(), start_bytes, reaped_faults)
+                note = Note(self._keys, time.monotonic_ns(), start_bytes, reaped_faults, own_faults)
                 Notepad(self._note).write(note)
                 self._open.add(self._keys)
                 self._noted = self._keys
                 return self._keys
-        return self.begin(alone=start_bytes)
+        start = {"start_bytes": start_bytes, "reaped_faults": reaped_faults, "own_faults": own_faults}
+        return self.begin(alone=start, **command)
 
     def end(self, key: int) -> dict[str, Any]:
         """Closes a measurement and returns what was found."""

@@ -88,6 +88,11 @@ class Bounds:
             overdue=overdue,
             missed=0 if change.ended else change.unseen,
             leaving={reading.pid: self._leaving(reading, readings) for reading in readings},
+            settled={
+                r.pid: max(0, r.anon - change.growth[r.pid]) for r in readings if r.pid not in change.born
+            },
+            born={pid: change.growth[pid] for pid in change.born},
+            unseen=change.unseen,
         )
 
     def _leaving(self, reading: Reading, readings: list[Reading]) -> tuple[int, int]:

@@ -41,11 +41,11 @@ class Change:
         for reading in now:
             earlier = before.get(reading.pid)
             faults = max(0, reading.faults - (earlier.faults if earlier else 0))
-            faulted = _faulted(faults, huge_pages)
+            brought = faulted(faults, huge_pages)
             late = reading.late_faults * PAGE
             self.late[reading.pid] = late
-            self.growth[reading.pid] = faulted + late
-            new = max(0, faulted - (skew or {}).get(reading.pid, 0))
+            self.growth[reading.pid] = brought + late
+            new = max(0, brought - (skew or {}).get(reading.pid, 0))
             mapped = _mapped(reading, earlier)
             hidden = min(new, reading.mark - reading.resident) if reading.mark is not None else 0
             self.anon_growth[reading.pid] = max(0, new - mapped, hidden)
@@ -80,7 +80,7 @@ class Change:
             earlier = self.before.get(reading.pid)
             reaped += max(0, reading.reaped_faults - (earlier.reaped_faults if earlier else 0))
         self.credit = min(known, max(0, known + credit - reaped))
-        return _faulted(max(0, reaped - known - credit), huge_pages)
+        return faulted(max(0, reaped - known - credit), huge_pages)
 
 
 def by_family(readings: Iterable[Reading]) -> dict[object, list[Reading]]:
@@ -102,5 +102,6 @@ def _mapped(reading: Reading, earlier: Reading | None) -> int:
     return max(0, file) // PAGES_MAPPED_AT_ONCE + max(0, shmem)
 
 
-def _faulted(faults: int, huge_pages: int) -> int:
+def faulted(faults: int, huge_pages: int) -> int:
+    """The most memory that so many faults can have brought, in bytes."""
     return faults * PAGE + min(huge_pages, faults) * HUGE_PAGE

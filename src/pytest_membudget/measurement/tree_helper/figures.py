@@ -87,6 +87,7 @@ class Interval:
 
     __slots__ = (
         "alone",
+        "born",
         "counted_twice",
         "excess",
         "excess_left",
@@ -98,6 +99,8 @@ class Interval:
         "missed",
         "moving",
         "overdue",
+        "settled",
+        "unseen",
     )
 
     def __init__(
@@ -115,6 +118,9 @@ class Interval:
         excess: int | None = None,
         excess_left: int = 0,
         overdue: int = 0,
+        settled: dict[int, int] | None = None,
+        born: dict[int, int] | None = None,
+        unseen: int = 0,
     ) -> None:
         self.held = held
         self.file = file
@@ -128,6 +134,11 @@ class Interval:
         self.overdue = overdue  # faulted in by who was gone in the round before, and counted in this one
         self.moving = moving  # faulted in by everybody since the round before
         self.leaving = leaving  # by process: what the tree loses when it ends, at least and at most
+        self.settled = (
+            settled or {}
+        )  # by process: anonymous memory that it held throughout since the round before
+        self.born = born or {}  # by process that was born since the round before: faulted in by it
+        self.unseen = unseen  # faulted in by who died since, after the last reading
 
     @property
     def low(self) -> int:

@@ -12,16 +12,20 @@ import os
 import struct
 from typing import NamedTuple
 
-_LAYOUT = struct.Struct("=QQQQQ")
+_LAYOUT = struct.Struct("=QQQQQQ")
 
 
 class Note(NamedTuple):
-    """A block that was begun at `start_ns` (`time.monotonic_ns`), with `start_bytes` resident in the root."""
+    """A block that was begun at `start_ns` (`time.monotonic_ns`), with `start_bytes` resident in the root.
+
+    `own_faults` and `reaped_faults` are the root's page faults then, and those of its dead children.
+    """
 
     key: int
     start_ns: int
     start_bytes: int
     reaped_faults: int
+    own_faults: int
 
 
 class Notepad:

@@ -29,6 +29,8 @@ class Process:
         self.pid = pid
         self.name = ""
         self.parent = 0
+        self.ended = False
+        """Whether it has ended and waits for its parent to hear of that."""
         self.statm = b""
         self._fds: list[int] = []
         try:
@@ -77,7 +79,8 @@ class Process:
         family: object = (fields[25], fields[24])
         if fields[25] == b"0":
             family = self._before.family if self._before else self.pid
-        if fields[0] in {b"Z", b"X"}:
+        self.ended = fields[0] in {b"Z", b"X"}
+        if self.ended:
             return Reading(self.pid, 0, faults=faults, reaped_faults=reaped_faults, family=family)
         self.statm = os.pread(self._fds[1], 128, 0)
         sizes = self.statm.split()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from .changes import PAGE
 from .crest import Crest
 from .figures import Interval, Reading
+from .marks import Marks
 
 LONGEST_TIMELINE = 64
 WORTHWHILE_BYTES = 1024 * 1024
@@ -29,6 +31,8 @@ class Session:
         self._last_high = 0
         self.peak_low = 0
         self.total_low = 0
+        self.marks = Marks()
+        self.by_marks = 0  # what the kernel's marks of children prove of the peak
         self.end_low = 0
         self.others_floor: int | None = None
         self.missed = 0
@@ -59,6 +63,13 @@ class Session:
         self.others_floor = self._others(readings)
         self.root_start = next((r.resident for r in readings if r.pid == self.root), 0)
 
+    def missed_before(self, root: Reading, reaped_faults: int, own_faults: int) -> None:
+        """Takes in what came and went since the block began, when these faults were on the root's account."""
+        reaped, own = root.reaped_faults - reaped_faults, root.faults - own_faults
+        if reaped > 0:
+            self.missed += reaped * PAGE
+            self._crest.raise_to((reaped + max(0, own)) * PAGE)
+
     @property
     def peak_high(self) -> int:
         """The peak's upper figure, the root's own mark apart."""
@@ -83,6 +94,11 @@ class Session:
         self.last_low = low
         self.peak_low = max(self.peak_low, low)
         self.total_low = max(self.total_low, interval.low)
+        marked = self.marks.update(interval, readings)
+        if marked:
+            self.by_marks = max(self.by_marks, marked - self.start_bytes)
+            self.total_low = max(self.total_low, marked)
+            self.peak_low = max(self.peak_low, self.by_marks)
         self.end_low = interval.low
         self.missed += interval.missed
         if interval.overdue:
@@ -127,6 +143,9 @@ class Session:
             "end": self.end_low,
             "others_floor": self.others_floor,
             "missed": self.missed,
+            "by_marks": self.by_marks,
+            "floor": 0 if self.marks.kin else self.marks.floor,
+            "hidden": self.marks.hidden,
             "rounds": self.rounds,
             "seen": list(self.seen.items()),
             "timeline": self.timeline.points(),

@@ -29,6 +29,9 @@ class Table:
         for pid, process in list(self._members.processes.items()):
             try:
                 reading = process.read()
+                if process.ended and process.parent not in self._members.processes:
+                    self._members.drop(pid)  # nobody in the tree will ever wait for it
+                    continue
                 if len(self._members.processes) > 1:
                     mappings.append(process.mappings(reading))
                     since = process.mapped_since(reading)
@@ -39,6 +42,7 @@ class Table:
                 continue
             if self._borrows(process, reading):
                 reading.anon = reading.file = reading.shmem = 0
+                reading.mark = None
             self.names[pid] = process.name
             readings.append(reading)
         if len(mappings) < 2:
