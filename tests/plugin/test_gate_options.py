@@ -57,6 +57,40 @@ def test_a_spike_that_fresh_runs_do_not_repeat_is_not_called(pytester):
     pytester.runpytest(GATE, "--membudget-samples=2").assert_outcomes(passed=1)
 
 
+COLD = """
+loaded = []
+
+def test_first():
+    load()
+
+def test_second():
+    load()
+
+def load():
+    held = bytearray({extra} << 20)
+    if not loaded:
+        loaded.append(bytearray(b"x") * (40 << 20))
+"""
+
+
+@pytest.mark.processes
+def test_what_another_test_had_loaded_in_the_baselines_session_is_no_regression(pytester):
+    pytester.makepyfile(test_it=COLD.format(extra=0))
+    made = baseline(pytester)
+    assert [len(test.get("samples_bytes", ())) for test in made["tests"]] == [1, 0]
+    pytester.runpytest(GATE, "--membudget-samples=1", "-k", "second").assert_outcomes(passed=1)
+
+
+@pytest.mark.processes
+def test_a_test_that_took_next_to_nothing_can_regress(pytester):
+    pytester.makepyfile(test_it=COLD.format(extra=0))
+    baseline(pytester)
+    pytester.makepyfile(test_it=COLD.replace("bytearray({extra} << 20)", "bytearray(b'x') * (20 << 20)"))
+    result = pytester.runpytest(GATE, "--membudget-samples=1", "-k", "second")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*run twice, the second time measured, in 1 fresh process: 20*MiB"])
+
+
 def test_the_tolerance_is_the_callers(pytester):
     project(pytester, 40)
     baseline(pytester)

@@ -53,11 +53,12 @@ def test_without_monitors_there_is_no_table():
 
 
 @pytest.mark.parametrize("verdict", ["leak", "inconclusive", "clean"])
-def test_growth_in_workers_is_told_where_it_is_not_clean(verdict):
+def test_growth_in_workers_is_told_where_it_leaks_and_on_request_where_it_is_not_known(verdict):
     report = full_report()
     batch = report.batches[0]
     growth = msgspec.structs.replace(batch.growth, verdict=verdict)
     shown = msgspec.structs.replace(report, batches=(msgspec.structs.replace(batch, growth=growth),))
-    text = render_terminal(shown, width=160)
+    text, more = (render_terminal(shown, width=250, verbose=verbose) for verbose in (False, True))
     told = f"growth in workers: {verdict}, 97.7 KiB a task (96.7 KiB to 98.6 KiB at 99%), after 96 tasks"
-    assert (told in text) == (verdict != "clean")
+    assert (told in text) == (verdict == "leak")
+    assert (told in more) == (verdict != "clean")

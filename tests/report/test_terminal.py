@@ -2,7 +2,9 @@ import re
 import unicodedata
 
 import pytest
+from msgspec.structs import replace
 
+from pytest_membudget.records.growth import RetainedByTest
 from pytest_membudget.records.report import Report, TestRecord
 from pytest_membudget.report import render_terminal
 
@@ -97,6 +99,65 @@ def test_the_smallest_tests_are_left_out_and_counted():
     assert "test_099" in short
     assert "test_000" not in short
     assert "test_000" in full
+
+
+def test_of_what_tests_left_behind_the_largest_five_are_shown():
+    left = tuple(RetainedByTest(f"test_{n}", (9 - n) * 2**20, 0.1) for n in range(8))
+    text = render_terminal(Report(left_behind=left))
+    assert "test_4" in text
+    assert "test_5" not in text
+    assert "3 smaller tests not shown" in text
+    assert "test_7" in render_terminal(Report(left_behind=left), verbose=True)
+
+
+def test_tests_that_were_expected_to_fail_are_told_apart():
+    def session(*outcomes):
+        tests = tuple(
+            TestRecord(nodeid=f"test_{n}", outcome=outcome, verdict="over", peak_bytes=2**20)
+            for n, outcome in enumerate(outcomes)
+        )
+        return render_terminal(Report(tests=tests), tables=False, failures=False)
+
+    assert "2 over budget (1 expected)," in session("failed", "xfailed")
+    assert "1 over budget (expected)," in session("xfailed")
+    assert "1 over budget," in session("failed")
+
+
+@pytest.mark.parametrize(
+    ("fields", "verdict"),
+    [
+        ({"peak_bytes": 60, "budget_bytes": 50}, "over"),
+        ({"peak_bytes": 5, "budget_bytes": 50, "total_peak_bytes": 9, "budget_total_bytes": 8}, "over total"),
+        ({"peak_bytes": 5, "retained_bytes": 9, "budget_retained_bytes": 8}, "over retained"),
+        ({"peak_bytes": 5, "message": 'law="linear" does not hold: ...'}, "over law"),
+        ({"peak_bytes": 5}, "over"),
+    ],
+)
+def test_the_verdict_says_what_was_over_where_it_was_not_the_peak(fields, verdict):
+    test = TestRecord(nodeid="test_it", outcome="failed", verdict="over", **fields)
+    assert render_terminal(Report(tests=(test,)), failures=False).splitlines()[3].endswith(f"  {verdict}")
+
+
+def test_a_budget_overrun_many_times_is_told_so():
+    tests = tuple(
+        TestRecord(nodeid="test_it", outcome="failed", verdict="over", peak_bytes=peak, budget_bytes=10)
+        for peak in (99, 525)
+    )
+    text = render_terminal(Report(tests=tests), failures=False)
+    assert "  990.0%  " in text
+    assert "  52x  " in text
+
+
+def test_scales_share_a_doubt_that_differs_in_a_figure_alone(report):
+    (table,) = report.scales
+    rows = tuple(
+        replace(row, caveats=(f"up to {n}.24 MiB of freed memory", "stopped early")[: 1 + (n == 1)])
+        for n, row in enumerate(table.rows, 1)
+    )
+    text = render_terminal(Report(scales=(replace(table, rows=rows),)), width=120)
+    assert text.count("of freed memory") == 1
+    assert "MICRO, SMALL, MEDIUM: up to 3.24 MiB of freed memory" in text
+    assert "MICRO: stopped early" in text
 
 
 def test_an_empty_session_is_one_line():

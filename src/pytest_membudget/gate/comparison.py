@@ -94,7 +94,8 @@ def _evidence(comparison: Comparison) -> list[str]:
         return ["  how       one measurement against the baseline; no fresh processes were asked for"]
     samples = ", ".join(format_size(sample) for sample in comparison.samples_bytes)
     runs = len(comparison.samples_bytes)
-    lines = [f"  how       run again in {runs} fresh process{'' if runs == 1 else 'es'}: {samples}"]
+    again = "run again" if comparison.base_samples_bytes else "run twice, the second time measured,"
+    lines = [f"  how       {again} in {runs} fresh process{'' if runs == 1 else 'es'}: {samples}"]
     if comparison.p is not None:
         lines.append(
             f"            rank test against the baseline's {len(comparison.base_samples_bytes)} samples: "

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from _pytest.runner import runtestprotocol
 
 from pytest_membudget.plugin.orders import Orders, take_orders
 
@@ -71,6 +72,14 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keeps the one test."""
     items[:] = [item for item in items if item.nodeid == ORDERS.nodeid][:1]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> None:
+    """Where a rehearsal was ordered: one run from the first fixture to the last, then what comes is as if anew."""
+    if ORDERS.rehearse:
+        runtestprotocol(item, log=False, nextitem=None)
+        item._initrequest()  # type: ignore[attr-defined]  # noqa: SLF001 - as every plugin that repeats tests
 
 
 def pytest_collectreport(report: pytest.CollectReport) -> None:

@@ -36,9 +36,17 @@ class FreshRun(NamedTuple):
 
 
 def run_fresh(
-    item: pytest.Item, purpose: Purpose, *, timeout_s: float | None = None, memray_capture: str = ""
+    item: pytest.Item,
+    purpose: Purpose,
+    *,
+    rehearse: bool = False,
+    timeout_s: float | None = None,
+    memray_capture: str = "",
 ) -> FreshRun:
-    """Runs `item` in an interpreter of its own; whatever it started and left is ended with it."""
+    """Runs `item` in an interpreter of its own; whatever it started and left is ended with it.
+
+    With `rehearse` it runs twice there, and the second time is told.
+    """
     if purpose != "isolate":
         leave_time_limit(item)
     with tempfile.TemporaryDirectory(prefix="membudget-fresh-") as folder:
@@ -52,6 +60,7 @@ def run_fresh(
             basetemp=str(temporary_folders(item.config).mktemp("fresh")),
             shared=str(shared_folder(item.config)),
             purpose=purpose,
+            rehearse=rehearse,
             memray_capture=memray_capture,
         )
         ending = _run(item.config, orders, output, timeout_s)

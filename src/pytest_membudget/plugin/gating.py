@@ -82,7 +82,7 @@ class Gate:
         samples: list[int] = []
         tolerance, wanted = self.tolerance, self.settings.samples
         while next_step(base, peak_bytes, samples, tolerance=tolerance, wanted=wanted) == "rerun":
-            sample = fresh_peak_bytes(item)
+            sample = fresh_peak_bytes(item, warm=not base.samples_bytes)
             if sample is None:
                 break
             samples.append(sample)
@@ -134,8 +134,12 @@ class Gate:
             raise pytest.UsageError(f"--membudget-baseline: {error}") from None
 
 
-def fresh_peak_bytes(item: pytest.Item) -> int | None:
-    """The peak of one more run of `item` in a process of its own; `None` where that run did not pass."""
-    report = run_fresh(item, "sample").reports.get("call")
+def fresh_peak_bytes(item: pytest.Item, *, warm: bool = False) -> int | None:
+    """The peak of one more run of `item` in a process of its own; `None` where that run did not pass.
+
+    `warm`: of its second run there. A baseline without fresh samples has the figure of a session in which earlier
+    tests may have loaded and kept what this one needs; the first run in a fresh process pays for that.
+    """
+    report = run_fresh(item, "sample", rehearse=warm).reports.get("call")
     record = attached(report) if report is not None and report.passed else None
     return record.peak_bytes if record is not None else None

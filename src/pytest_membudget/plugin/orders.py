@@ -13,7 +13,10 @@ Purpose = Literal["isolate", "sample", "memray"]
 
 
 class Orders(NamedTuple):
-    """Run `nodeid`, which is found at `target`, and write one JSON line a report to `results`."""
+    """Run `nodeid`, which is found at `target`, and write one JSON line a report to `results`.
+
+    With `rehearse` the test runs once before, untold, so that what it loads and keeps the first time is there.
+    """
 
     nodeid: str
     target: str
@@ -21,6 +24,7 @@ class Orders(NamedTuple):
     basetemp: str
     shared: str
     purpose: Purpose
+    rehearse: bool = False
     memray_capture: str = ""
 
     def as_text(self) -> str:

@@ -10,8 +10,8 @@ from pytest_membudget.report.wording import NONE
 from pytest_membudget.units import format_duration, format_size
 
 
-def batch_table(batches: Sequence[BatchSummary]) -> Table | None:
-    """What became of each batch; its events and doubts stand below."""
+def batch_table(batches: Sequence[BatchSummary], *, verbose: bool = True) -> Table | None:
+    """What became of each batch; its events and doubts stand below. Nobody fails for growth that is not known."""
     if not batches:
         return None
     columns = (
@@ -41,13 +41,19 @@ def batch_table(batches: Sequence[BatchSummary]) -> Table | None:
         )
         for batch in batches
     )
-    notes = tuple(f"{batch.title}: {note}" for batch in batches for note in _notes(batch))
+    notes = tuple(
+        note if len(batches) == 1 else f"{batch.title}: {note}"
+        for batch in batches
+        for note in _notes(batch, verbose)
+    )
     return Table("batches", "Batches", columns, rows, notes)
 
 
-def _notes(batch: BatchSummary) -> Iterator[str]:
+def _notes(batch: BatchSummary, verbose: bool) -> Iterator[str]:
     """Growth that is not clean, what happened, and what is doubtful."""
-    if batch.growth is not None and batch.growth.verdict != "clean":
+    if batch.growth is not None and batch.growth.verdict in (
+        {"leak", "inconclusive"} if verbose else {"leak"}
+    ):
         yield f"growth in workers: {batch.growth.in_words('task')}"
     yield from batch.events
     yield from batch.caveats

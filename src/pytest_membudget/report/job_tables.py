@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from pytest_membudget.records.report import CalibrationPicture
@@ -9,6 +10,8 @@ from pytest_membudget.records.scale import InFlightRow, InFlightTable, LawFit, S
 from pytest_membudget.report.tables import Column, Row, Table, name, number
 from pytest_membudget.report.wording import NONE, rate_text, size_or_none
 from pytest_membudget.units import format_share, format_size
+
+_FIGURE = re.compile(r"\d[\d.,]*(?: [kKMGT]?i?B)?")
 
 
 def scale_table(table: ScaleTable) -> Table:
@@ -25,7 +28,7 @@ def scale_table(table: ScaleTable) -> Table:
         number("rows/s"),
         Column("status"),
     )
-    notes = [*_law_notes(table.law), *(note for row in table.rows for note in _scale_notes(row))]
+    notes = [*_law_notes(table.law), *filter(None, map(_prediction_note, table.rows)), *_caveats(table.rows)]
     return Table("scales", table.title, columns, tuple(_scale_row(row) for row in table.rows), tuple(notes))
 
 
@@ -120,19 +123,26 @@ def _scale_row(row: ScaleRow) -> Row:
     )
 
 
-def _scale_notes(row: ScaleRow) -> list[str]:
-    name_text = row.scale.name.upper()
-    notes = [f"{name_text}: {caveat}" for caveat in row.caveats]
-    if row.predicted_bytes is not None:
-        bound = (
-            "" if row.predicted_bound_bytes is None else f", at most {format_size(row.predicted_bound_bytes)}"
-        )
-        notes.insert(
-            0,
-            f"{name_text}: predicted {format_size(row.predicted_bytes)}{bound} from the smaller scales; "
-            f"measured {format_size(row.peak_bytes)}",
-        )
-    return notes
+def _prediction_note(row: ScaleRow) -> str:
+    if row.predicted_bytes is None:
+        return ""
+    bound = "" if row.predicted_bound_bytes is None else f", at most {format_size(row.predicted_bound_bytes)}"
+    return (
+        f"{row.scale.name.upper()}: predicted {format_size(row.predicted_bytes)}{bound} from the smaller scales; "
+        f"measured {format_size(row.peak_bytes)}"
+    )
+
+
+def _caveats(rows: Sequence[ScaleRow]) -> list[str]:
+    """Each doubt once, with the scales that share it; where they differ in a figure alone, as the largest scale has it."""
+    scales: dict[str, list[str]] = {}
+    latest: dict[str, str] = {}
+    for row in rows:
+        for caveat in row.caveats:
+            kind = _FIGURE.sub("#", caveat)
+            scales.setdefault(kind, []).append(row.scale.name.upper())
+            latest[kind] = caveat
+    return [f"{', '.join(names)}: {latest[kind]}" for kind, names in scales.items()]
 
 
 def _law_notes(law: LawFit | None) -> list[str]:

@@ -5,6 +5,7 @@ A renderer lays this out and computes nothing; sizes, shares and rounding become
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from pytest_membudget.records.report import Report, TestRecord
@@ -12,6 +13,8 @@ from pytest_membudget.report import batch_tables, job_tables, monitor_tables, te
 from pytest_membudget.report.tables import Table
 from pytest_membudget.report.wording import FAILING, plural
 from pytest_membudget.units import format_size
+
+_MOST_LEFT = 5
 
 
 class Failure(NamedTuple):
@@ -42,13 +45,13 @@ def make_page(report: Report, *, verbose: bool = False, most_tests: int | None =
             table
             for table in (
                 test_tables.tests_table(report.tests, verbose=verbose, most_tests=most_tests),
-                test_tables.left_behind_table(report.left_behind),
+                test_tables.left_behind_table(report.left_behind, most_tests=None if verbose else _MOST_LEFT),
                 test_tables.comparison_table(report.tests),
                 test_tables.baseline_table(report.baseline),
                 *(job_tables.scale_table(table) for table in report.scales),
                 *(job_tables.breakdown_table(table) for table in report.scales),
                 *(job_tables.in_flight_table(table) for table in report.in_flight),
-                batch_tables.batch_table(report.batches),
+                batch_tables.batch_table(report.batches, verbose=verbose),
                 batch_tables.host_table(report.batches),
                 monitor_tables.monitor_table(report.monitors),
                 job_tables.calibration_table(report.calibrations),
@@ -64,9 +67,9 @@ def headline(report: Report) -> str:
     """One line: how many tests were measured, how they were judged, and the largest."""
     measured = [test for test in report.tests if test.peak_bytes is not None]
     counts = [
-        f"{count} {words}"
+        f"{len(found)} {words}{_expected(found)}"
         for verdict, words in FAILING.items()
-        if (count := sum(test.verdict == verdict for test in report.tests))
+        if (found := [test for test in report.tests if test.verdict == verdict])
     ]
     doubtful = sum(test.verdict in {"over_upper", "inconclusive"} for test in report.tests)
     parts = [f"{len(measured):,} {plural(len(measured), 'test')} measured", *counts]
@@ -79,6 +82,14 @@ def headline(report: Report) -> str:
         largest = max(measured, key=lambda test: test.peak_bytes or 0)
         parts.append(f"largest peak {format_size(largest.peak_bytes or 0)}")
     return ", ".join(parts)
+
+
+def _expected(found: Sequence[TestRecord]) -> str:
+    """How many of the tests that went wrong were marked to do so."""
+    expected = sum(test.outcome == "xfailed" for test in found)
+    if not expected:
+        return ""
+    return " (expected)" if expected == len(found) else f" ({expected} expected)"
 
 
 def environment_rows(report: Report) -> tuple[tuple[str, str], ...]:

@@ -13,7 +13,7 @@ from pytest_membudget.report.wording import FAILING, shorten
 
 _NARROWEST_NAME = 24
 _SHADES = {
-    **dict.fromkeys([*FAILING, "FAIL"], "red"),
+    **dict.fromkeys([*FAILING, "over total", "over retained", "over law", "FAIL"], "red"),
     **dict.fromkeys(["over_upper", "inconclusive", "HIGH"], "yellow"),
     **dict.fromkeys(["PASS", "improved", "recommended"], "green"),
 }

@@ -11,11 +11,13 @@ from pytest_membudget.report.tables import Column, Row, Table, name, number
 from pytest_membudget.report.wording import (
     FAILING,
     NONE,
+    RANGE,
     peak_text,
     plural,
     signed_share,
     size_or_none,
     source_text,
+    used_text,
     verdict_text,
 )
 from pytest_membudget.units import format_duration, format_share, format_size
@@ -36,7 +38,7 @@ def tests_table(tests: Sequence[TestRecord], *, verbose: bool, most_tests: int |
     shown = measured if most_tests is None else measured[: max(most_tests, failing)]
     left_out = len(measured) - len(shown)
     notes = [f"{left_out:,} smaller {plural(left_out, 'test')} not shown"] if left_out else []
-    if any(test.source == "sampled" for test in shown):
+    if any(RANGE in peak_text(test) for test in shown):
         notes.append("a range is: at least (proven) .. at most (bound), where the peak is not known exactly")
     if verbose:
         notes += _caveats(shown)
@@ -99,32 +101,34 @@ def baseline_table(check: BaselineCheck | None) -> Table | None:
         rows += [(title, text) for text in names[:_MOST_NAMES]]
         if len(names) > _MOST_NAMES:
             rows.append((title, f"and {len(names) - _MOST_NAMES:,} more"))
-    notes = [f"foreign baseline: {difference}" for difference in check.foreign]
-    notes.append(f"accept the present figures: {check.accept_command}")
-    if not rows and not check.foreign:
+    if not rows:
         return None
+    notes = (f"accept the present figures: {check.accept_command}",)
     return Table(
         "baseline",
         f"Baseline {check.path}, tolerance {check.tolerance}",
         (Column(""), name("test")),
         tuple(rows),
-        tuple(notes),
+        notes,
     )
 
 
-def left_behind_table(left: Sequence[RetainedByTest]) -> Table | None:
+def left_behind_table(left: Sequence[RetainedByTest], *, most_tests: int | None = None) -> Table | None:
     """The tests after which the process holds more than before, the largest first."""
     if not left:
         return None
-    rows = tuple((each.nodeid, format_size(each.retained_bytes), format_share(each.share)) for each in left)
+    shown = left if most_tests is None else left[:most_tests]
+    rows = tuple((each.nodeid, format_size(each.retained_bytes), format_share(each.share)) for each in shown)
     columns = (name("test"), number("left behind"), number("of all"))
-    return Table("left-behind", "Memory that tests left behind", columns, rows)
+    left_out = len(left) - len(shown)
+    notes = (f"{left_out:,} smaller {plural(left_out, 'test')} not shown",) if left_out else ()
+    return Table("left-behind", "Memory that tests left behind", columns, rows, notes)
 
 
 def _test_row(test: TestRecord, verbose: bool) -> Row:
     used = NONE
     if test.budget_bytes and test.peak_bytes is not None:
-        used = format_share(test.peak_bytes / test.budget_bytes)
+        used = used_text(test.peak_bytes / test.budget_bytes)
     row = (test.nodeid, peak_text(test), size_or_none(test.budget_bytes), used, verdict_text(test))
     if not verbose:
         return row

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pytest_membudget.records.report import TestRecord
-from pytest_membudget.units import format_size
+from pytest_membudget.units import format_share, format_size
 
 NONE = "–"
+RANGE = ".."
 
 FAILING = {
     "over": "over budget",
@@ -51,12 +52,31 @@ def peak_text(test: TestRecord) -> str:
     if upper == proven:
         return proven
     number, _, unit = proven.partition(" ")
-    return f"{number}..{upper}" if upper.endswith(unit) else f"{proven}..{upper}"
+    return f"{number}{RANGE}{upper}" if upper.endswith(unit) else f"{proven}{RANGE}{upper}"
+
+
+def used_text(fraction: float) -> str:
+    """A share of the budget: "43.6%", and from ten times on "53x"."""
+    return format_share(fraction) if fraction < 9.995 else f"{fraction:,.0f}x"
 
 
 def verdict_text(test: TestRecord) -> str:
-    """The verdict by its name in the JSON report, a dash where none was asked for."""
+    """The verdict by its name in the JSON report, a dash where none was asked for; of what, where it is not the peak."""
+    if test.verdict == "over" and not _is_over(test.peak_bytes, test.budget_bytes):
+        return f"over {_what_is_over(test)}".rstrip()
     return NONE if test.verdict == "none" else test.verdict
+
+
+def _what_is_over(test: TestRecord) -> str:
+    if _is_over(test.total_peak_bytes, test.budget_total_bytes):
+        return "total"
+    if _is_over(test.retained_bytes, test.budget_retained_bytes):
+        return "retained"
+    return "law" if test.message.startswith("law=") else ""
+
+
+def _is_over(size_bytes: int | None, budget_bytes: int | None) -> bool:
+    return size_bytes is not None and budget_bytes is not None and size_bytes > budget_bytes
 
 
 def source_text(test: TestRecord) -> str:

@@ -120,7 +120,7 @@ def _pooled_caveats(
     fewest, most = min(worker.calls for worker in judged), max(worker.calls for worker in judged)
     tasks = f"{most}" if fewest == most else f"{fewest} to {most}"
     if most < FEWEST_TASKS:
-        return (f"{tasks} tasks in each worker: {FEWEST_TASKS} of one are needed for a verdict",)
+        return (f"{tasks} {_tasks(most)} in each worker, and a verdict takes {FEWEST_TASKS} in one of them",)
     if verdict == "leak":
         where = f"{tasks} tasks in each of {len(judged)} workers"
         return (f"judged on {where}: a cache that takes more tasks to fill looks the same",)
@@ -132,7 +132,11 @@ def _pooled_caveats(
 
 def _caveats(found: Trend, tasks: int) -> tuple[str, ...]:
     if tasks < FEWEST_TASKS:
-        return (f"{tasks} tasks: {FEWEST_TASKS} of one worker are needed for a verdict",)
+        return (f"{tasks} {_tasks(tasks)} in one worker, and a verdict takes {FEWEST_TASKS}",)
     if found.direction == "growing":
         return (f"judged on {tasks} tasks: a cache that takes more tasks to fill looks the same",)
     return ()
+
+
+def _tasks(count: int) -> str:
+    return "task" if count == 1 else "tasks"
