@@ -24,7 +24,7 @@ def test_a_leak_fails_with_both_numbers_and_its_culprit():
         "  measured  2,048 calls in 500 ms: 900 B to 1.07 KiB per call with 99% confidence",
         "  how       heap in use, mmapped memory and Python's small blocks, after a collection at each boundary",
         "  grows     app.py:12: 990 B per call",
-        "  next      look at what keeps app.py:12 alive between calls, or allow the growth: per_call=",
+        '  next      look at what keeps app.py:12 alive between calls, or allow it: per_call="1.18 KiB"',
     ]
 
 
@@ -33,6 +33,7 @@ def test_descriptors_that_pile_up_are_named():
     message = judge_growth(found).message
     assert message.startswith("leak of descriptors: 1 more per call, 0 allowed")
     assert "piles up  descriptors: 1 per call, such as /tmp/a" in message
+    assert message.endswith("  next      close, join or wait for what each call opens or starts")
 
 
 def test_inconclusive_is_a_caveat_and_fails_only_when_strict():

@@ -49,6 +49,14 @@ def test_small_objects_are_not_called_native():
     assert growth.culprits[0].name.startswith(HERE)
 
 
+def test_what_a_library_allocates_is_named_by_the_users_line(tmp_path):
+    kept, file = [], tmp_path / "a.csv"
+    file.write_bytes(b"x" * 1000)
+    first = check_growth(lambda: kept.append(file.read_bytes())).culprits[0].name
+    assert first.startswith(HERE)
+    assert "(in pathlib.py:" in first or "(in _local.py:" in first
+
+
 def test_a_growing_list_is_named_once_it_is_moved():
     kept = [None] * 1000
     growth = check_growth(lambda: kept.extend([None] * 200))

@@ -136,7 +136,10 @@ def test_a_baseline_holds_fresh_figures_of_tests_that_take_something(pytester):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (None, "*there is no baseline at *memory.json; make one with pytest --membudget-baseline=*"),
+        (
+            None,
+            "*there is no baseline at memory.json; make one with pytest --membudget-baseline=memory.json --*",
+        ),
         ("{", "*memory.json is not a membudget baseline*"),
         (
             '{"format": "membudget-report", "version": 1, "kind": "report", "tests": []}',
@@ -164,6 +167,12 @@ def test_a_foreign_baseline_is_a_caveat_and_refused_under_strict(pytester):
     result = pytester.runpytest(GATE, "--membudget-report")
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["*Python 3.0* there*"])
+    assert str(result.stdout).count("there, ") == 1
+    result = pytester.runpytest(GATE)
+    result.stdout.fnmatch_lines(["membudget: the baseline was taken elsewhere: Python 3.0 there, *here"])
+    project(pytester, 80)
+    result = pytester.runpytest(GATE, "--membudget-samples=1")
+    result.stdout.fnmatch_lines(["*caveat    the baseline was taken elsewhere: Python 3.0 there, *here"])
     assert pytester.runpytest(GATE, "--membudget-strict").ret == pytest.ExitCode.USAGE_ERROR
 
 

@@ -29,13 +29,36 @@ def test_the_failure_says_which_line_held_the_heap(pytester, more):
     result.stdout.fnmatch_lines(
         [
             "  who *run again under memray; its heap at the peak was 8* MiB, held by",
-            "*80.0 MiB  take*test_it.py*",
+            "*80.0 MiB  take (test_it.py:4) < test_over (test_it.py:8)",
             "*memray counts the heap*",
         ]
     )
     over, within = json.loads((pytester.path / "a.json").read_text())["tests"]
     assert over["allocations"][0]["heap_bytes"] >= 80 << 20
     assert within["allocations"] == []
+
+
+@pytest.mark.processes
+def test_what_a_child_held_is_told_to_be_out_of_memrays_sight(pytester):
+    pytester.makepyfile(
+        test_it="""
+import subprocess, sys
+import pytest
+
+@pytest.mark.memory_budget("10 MiB")
+def test_over():
+    code = "held = bytearray(b'x') * (80 << 20); import time; time.sleep(0.3)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+"""
+    )
+    result = pytester.runpytest_subprocess("--membudget-memray")
+    result.stdout.fnmatch_lines(
+        [
+            "  who *no line held 1% of what was measured",
+            "*memray sees this process alone: where a child held most*",
+        ]
+    )
+    result.stdout.no_fnmatch_line("*_execute_child*")
 
 
 @pytest.mark.processes

@@ -7,6 +7,7 @@ from pytest_membudget.records.judgement import Judgement
 from pytest_membudget.units import format_duration, format_size
 
 _MOST_CULPRITS = 5
+_HEADROOM = 1.1
 
 
 def judge_growth(growth: Growth, strict: bool = False) -> Judgement:
@@ -70,8 +71,11 @@ def _interval(growth: Growth) -> str:
 def _advice(growth: Growth) -> str:
     if growth.verdict == "inconclusive":
         return "give it more time (timeout_s), or make one call shorter so that more of them fit"
-    if growth.culprits:
-        return f"look at what keeps {growth.culprits[0].name} alive between calls, or allow the growth: per_call="
-    return (
-        "look for what each call adds to a module, a class, a cache or a list, or allow the growth: per_call="
+    if growth.low_bytes_per_call <= growth.allowed_bytes_per_call:
+        return "close, join or wait for what each call opens or starts"
+    where = (
+        f"look at what keeps {growth.culprits[0].name} alive between calls"
+        if growth.culprits
+        else "look for what each call adds to a module, a class, a cache or a list"
     )
+    return f'{where}, or allow it: per_call="{format_size(growth.high_bytes_per_call * _HEADROOM)}"'

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -17,19 +18,29 @@ from pytest_membudget.units import format_size
 
 ASKED = "run this test with --membudget-memray"
 _MOST_FRAMES_SHOWN = 4
+_WORTH_TELLING = 0.01
+"""A stack that held less than this share of the peak explains nothing."""
+_CALLS_THE_TEST = ("pytest_pyfunc_call ", "_callTestMethod ", "runtest ")
 
 
-def attribute(item: pytest.Item, directory: Path | None) -> tuple[tuple[AllocationSite, ...], str]:
-    """The call stacks that held the heap at its peak, and the text about them; never raises for want of a capture."""
+def attribute(
+    item: pytest.Item, directory: Path | None, peak_bytes: int
+) -> tuple[tuple[AllocationSite, ...], str]:
+    """The call stacks that held the heap at its peak, and the text about them; never raises for want of a capture.
+
+    `peak_bytes` is what the test was found to take, by which a stack is worth telling or not.
+    """
     if directory is not None:
         kept = directory / re.sub(r"[^\w.-]+", "-", item.nodeid)[-150:].strip("-")
         kept.mkdir(parents=True, exist_ok=True)
-        return _attribute(item, kept, keep=True)
+        return _attribute(item, kept, peak_bytes, keep=True)
     with tempfile.TemporaryDirectory(prefix="membudget-memray-") as folder:
-        return _attribute(item, Path(folder), keep=False)
+        return _attribute(item, Path(folder), peak_bytes, keep=False)
 
 
-def _attribute(item: pytest.Item, folder: Path, *, keep: bool) -> tuple[tuple[AllocationSite, ...], str]:
+def _attribute(
+    item: pytest.Item, folder: Path, peak_bytes: int, *, keep: bool
+) -> tuple[tuple[AllocationSite, ...], str]:
     capture = folder / "capture.bin"
     run = run_fresh(item, "memray", memray_capture=str(capture))
     try:
@@ -37,17 +48,27 @@ def _attribute(item: pytest.Item, folder: Path, *, keep: bool) -> tuple[tuple[Al
     except (MembudgetError, OSError) as error:
         reason = run.death.splitlines()[0] if run.death else str(error)
         return (), f"  who       memray could not tell: {reason}"
-    return found.sites, "\n".join(_lines(found, keep=keep))
+    return found.sites, "\n".join(_lines(found, peak_bytes, keep=keep))
 
 
-def _lines(found: Attribution, *, keep: bool) -> Iterator[str]:
-    yield f"  who       run again under memray; its heap at the peak was {format_size(found.heap_bytes)}, held by"
-    for site in found.sites:
-        stack = " < ".join(site.stack[:_MOST_FRAMES_SHOWN])
-        yield f"            {format_size(site.heap_bytes):>8}  {stack}"
+def _lines(found: Attribution, peak_bytes: int, *, keep: bool) -> Iterator[str]:
+    told = [site for site in found.sites if site.heap_bytes >= _WORTH_TELLING * peak_bytes]
+    held = f"its heap at the peak was {format_size(found.heap_bytes)}"
+    if told:
+        yield f"  who       run again under memray; {held}, held by"
+    else:
+        yield f"  who       run again under memray; {held}, and no line held 1% of what was measured"
+        yield "            memray sees this process alone: where a child held most, look at what was started"
+    for site in told:
+        yield f"            {format_size(site.heap_bytes):>8}  {' < '.join(_own_frames(site)[:_MOST_FRAMES_SHOWN])}"
     yield f"            {found.note}"
     for caveat in found.caveats:
         yield f"  caveat    {caveat}"
     if keep:
         yield f"            capture: {found.capture}"
         yield f"            flame graph: {found.flame_graph}"
+
+
+def _own_frames(site: AllocationSite) -> Sequence[str]:
+    """The stack up to the test's own function; as it is where it is pytest's."""
+    return list(takewhile(lambda frame: not frame.startswith(_CALLS_THE_TEST), site.stack)) or site.stack

@@ -84,7 +84,7 @@ class Measuring:
     def _explained(self, item: pytest.Item, plan: Plan, judged: Judged) -> Judged:
         """With who allocated the peak, where that was asked for."""
         if self.settings.memray and self.purpose in {None, "isolate"}:
-            sites, text = attribute(item, self.settings.memray_dir)
+            sites, text = attribute(item, self.settings.memray_dir, judged.measurement.peak_bytes)
             judged = judged._replace(allocations=sites, explanation=text)
             _keep(item, plan, judged)
         return judged

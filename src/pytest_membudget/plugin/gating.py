@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from msgspec.structs import replace
 
 from pytest_membudget.errors import MembudgetError
 from pytest_membudget.gate import (
@@ -37,12 +40,13 @@ class Gate:
         self.settings = settings
         self.tolerance = settings.tolerance or DEFAULT_TOLERANCE
         self.path = settings.baseline
+        self.shown_path = _from_here(settings.baseline)
         self.baseline = self._load()
         self.foreign: tuple[str, ...] = ()
         if self.baseline is not None and not settings.update_baseline:
             try:
                 self.foreign = check_environment(
-                    self.baseline.environment, environment(), path=str(self.path), strict=settings.strict
+                    self.baseline.environment, environment(), path=self.shown_path, strict=settings.strict
                 )
             except MembudgetError as error:
                 raise pytest.UsageError(str(error)) from None
@@ -59,7 +63,7 @@ class Gate:
     @property
     def accept_command(self) -> str:
         """The command that makes the present figures the baseline."""
-        return f"pytest --membudget-baseline={self.path} --membudget-update-baseline"
+        return f"pytest --membudget-baseline={self.shown_path} --membudget-update-baseline"
 
     def samples_for_baseline(self, item: pytest.Item, peak_bytes: int | None) -> tuple[int, ...]:
         """Peaks of `item` in fresh processes, where a new baseline is to hold them.
@@ -89,6 +93,8 @@ class Gate:
         comparison = compare_test(
             record, base, tolerance, samples, strict=self.settings.strict, wanted=wanted
         )
+        if comparison.finding == "regressed":
+            comparison = replace(comparison, caveats=(*comparison.caveats, *self.caveats))
         judgement = judge_comparison(comparison, nodeid=record.nodeid, accept_command=self.accept_command)
         return comparison, judgement
 
@@ -100,7 +106,7 @@ class Gate:
             self.baseline, report.tests, whole_suite=whole_suite, tolerance=self.tolerance
         )
         return BaselineCheck(
-            path=str(self.path),
+            path=self.shown_path,
             tolerance=str(self.settings.tolerance),
             accept_command=self.accept_command,
             foreign=self.foreign,
@@ -119,7 +125,9 @@ class Gate:
         """
         made = make_baseline(report, self.baseline, tolerance=self.tolerance, whole_suite=whole_suite)
         save_baseline(made, self.path)
-        return f"baseline: {self.path} ({len(made.tests)} {'test' if len(made.tests) == 1 else 'tests'})"
+        return (
+            f"baseline: {self.shown_path} ({len(made.tests)} {'test' if len(made.tests) == 1 else 'tests'})"
+        )
 
     def _load(self) -> Report | None:
         try:
@@ -128,10 +136,15 @@ class Gate:
             if self.settings.update_baseline:
                 return None
             raise pytest.UsageError(
-                f"--membudget-baseline: there is no baseline at {self.path}; make one with {self.accept_command}"
+                f"--membudget-baseline: there is no baseline at {self.shown_path}; make one with {self.accept_command}"
             ) from None
         except (MembudgetError, OSError) as error:
             raise pytest.UsageError(f"--membudget-baseline: {error}") from None
+
+
+def _from_here(path: Path) -> str:
+    """As short as a reader who stands in the working directory needs it."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def fresh_peak_bytes(item: pytest.Item, *, warm: bool = False) -> int | None:

@@ -22,6 +22,8 @@ def show(terminal: Any, report: Report, settings: Settings, notes: Sequence[str]
         terminal.write_line(_tables(terminal, report, failures=settings.warn))
     else:
         terminal.write_line(f"membudget: {headline(report)}")
+        for caveat in report.caveats:
+            terminal.write_line(f"membudget: {caveat}", yellow=True)
     if settings.warn and not settings.show_tables:
         for record in report.tests:
             if record.message:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
+import sysconfig
 import tempfile
 import time
 import tracemalloc
@@ -35,6 +37,7 @@ _TRACING_OVERHEAD = 2.5
 _RUNNERS = {"_pytest", "pluggy", "unittest"}
 """Folders of what runs a test: their frames lead to the user's code and tell nothing of it."""
 _OWN_FOLDER = str(Path(__file__).parent)
+_STANDARD_LIBRARY = sysconfig.get_path("stdlib") + os.sep
 
 
 def growing_sites(repeated: Rounds, heap_bytes_per_call: float, most_calls: int) -> list[Culprit]:
@@ -103,18 +106,30 @@ def _site_name(traceback: tracemalloc.Traceback) -> str:
 
 
 def _shown(frames: Sequence[tuple[str, int]]) -> str:
-    """Writes `file:line < caller:line`, the allocation first; empty for what the tracing itself allocated."""
+    """Writes `file:line < caller:line`, the allocation first; empty for what the tracing itself allocated.
+
+    Where a library allocated for the user, the user's line is the first and the library's stands behind.
+    """
     users = list(takewhile(lambda frame: not _is_ours(frame[0]), frames))
     if len(users) < len(frames) and frames[len(users)][0] != rounds.__file__:
         return ""
     told = list(takewhile(lambda frame: not _RUNNERS & set(Path(frame[0]).parts), users)) or users
-    return " < ".join(f"{_from_here(file)}:{line}" for file, line in told[:_FRAMES])
+    inner = list(takewhile(lambda frame: _is_library(frame[0]), told))
+    own = told[len(inner) :]
+    if not own:
+        inner, own = [], told
+    where = " < ".join(f"{_from_here(file)}:{line}" for file, line in own[:_FRAMES])
+    return f"{where} (in {Path(inner[0][0]).name}:{inner[0][1]})" if inner else where
 
 
 def _from_here(filename: str) -> str:
     """As short as a reader who stands in the working directory needs it."""
     path = Path(filename)
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else filename
+
+
+def _is_library(filename: str) -> bool:
+    return filename.startswith(("<", _STANDARD_LIBRARY)) or "site-packages" in Path(filename).parts
 
 
 def _is_ours(filename: str) -> bool:
