@@ -14,10 +14,10 @@ import pytest
 
 from pytest_membudget.errors import UsageError
 from pytest_membudget.measurement.growth import check_growth
-from pytest_membudget.measurement.growth.sites import _from_here
+from pytest_membudget.records.places import from_here
 
 pytestmark = pytest.mark.kernel
-HERE = _from_here(__file__)
+HERE = from_here(__file__)
 
 LIBC = ctypes.CDLL(None)
 LIBC.malloc.restype = ctypes.c_void_p

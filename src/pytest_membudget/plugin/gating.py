@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from msgspec.structs import replace
 
@@ -24,6 +22,7 @@ from pytest_membudget.measurement import environment
 from pytest_membudget.plugin.fresh import run_fresh
 from pytest_membudget.plugin.options import Settings
 from pytest_membudget.plugin.travel import attached
+from pytest_membudget.records.places import from_here
 from pytest_membudget.records.report import BaselineCheck, Comparison, Report, TestRecord
 
 
@@ -40,7 +39,7 @@ class Gate:
         self.settings = settings
         self.tolerance = settings.tolerance or DEFAULT_TOLERANCE
         self.path = settings.baseline
-        self.shown_path = _from_here(settings.baseline)
+        self.shown_path = from_here(settings.baseline)
         self.baseline = self._load()
         self.foreign: tuple[str, ...] = ()
         if self.baseline is not None and not settings.update_baseline:
@@ -140,11 +139,6 @@ class Gate:
             ) from None
         except (MembudgetError, OSError) as error:
             raise pytest.UsageError(f"--membudget-baseline: {error}") from None
-
-
-def _from_here(path: Path) -> str:
-    """As short as a reader who stands in the working directory needs it."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def fresh_peak_bytes(item: pytest.Item, *, warm: bool = False) -> int | None:

@@ -21,6 +21,7 @@ from pytest_membudget.plugin.shared import shared_folder, shared_folder_if_made
 from pytest_membudget.plugin.tally import Tally
 from pytest_membudget.records.batch import BatchSummary
 from pytest_membudget.records.monitor import MonitorReport
+from pytest_membudget.records.places import from_here
 from pytest_membudget.records.report import Report
 from pytest_membudget.records.scale import ScaleTable
 from pytest_membudget.report import write_report
@@ -61,7 +62,7 @@ class Reporting:
         for path in self.settings.report_paths:
             with _failing_the_session(session, self.notes):
                 write_report(self.report, path)
-                self.notes.append(f"report: {path}")
+                self.notes.append(f"report: {from_here(path)}")
         with _failing_the_session(session, self.notes):
             summary.write_step_summary(self.report)
 
@@ -79,7 +80,7 @@ class Reporting:
         if self.tally:
             summary.show(terminalreporter, self.report, self.settings, self.notes)
         elif self.settings.report_paths and not self.config.option.collectonly:
-            kept = ", ".join(map(str, self.settings.report_paths))
+            kept = ", ".join(map(from_here, self.settings.report_paths))
             terminalreporter.write_line(f"membudget: no test was measured, so {kept} was left as it was")
 
     def _gather(self) -> Report:

@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from pytest_membudget.measurement.growth import rounds
 from pytest_membudget.measurement.growth.rounds import Rounds
 from pytest_membudget.records.growth import Culprit
+from pytest_membudget.records.places import from_here
 
 NATIVE = "native code: memory that no Python allocator handed out"
 
@@ -118,14 +119,8 @@ def _shown(frames: Sequence[tuple[str, int]]) -> str:
     own = told[len(inner) :]
     if not own:
         inner, own = [], told
-    where = " < ".join(f"{_from_here(file)}:{line}" for file, line in own[:_FRAMES])
+    where = " < ".join(f"{from_here(file)}:{line}" for file, line in own[:_FRAMES])
     return f"{where} (in {Path(inner[0][0]).name}:{inner[0][1]})" if inner else where
-
-
-def _from_here(filename: str) -> str:
-    """As short as a reader who stands in the working directory needs it."""
-    path = Path(filename)
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else filename
 
 
 def _is_library(filename: str) -> bool:
