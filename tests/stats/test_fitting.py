@@ -34,8 +34,35 @@ def test_a_quadratic_peak_is_caught_as_curved_and_a_linear_one_is_not():
     assert not fit_peaks([(size * MB, 3 * size * MB + size) for size in (1, 2, 4, 8)]).curved
     hinge = [(size * MB / 10, max(0, 6.5 * size * MB / 10 - 0.3 * MB)) for size in (2.5, 5, 10, 10)]
     assert not fit_peaks(hinge).curved
-    concave = [(size * MB, size**0.5 * 10 * MB) for size in (1, 2, 4, 8)]
-    assert not fit_peaks(concave).curved
+
+
+ARROW_MB = {1: (12.6, 14.7, 12.6), 2: (25.3, 23.1, 27.4), 4: (42.0, 42.0, 35.8), 8: (50.4, 54.6, 50.5)}
+"""What pyarrow's csv reader took, by the MB of its file: it reads ahead in blocks, and stops when those are full."""
+
+
+def test_a_reader_whose_buffers_fill_up_is_followed_while_its_bound_keeps_to_the_line():
+    points = [(size * MB, peak * MB) for size, peaks in ARROW_MB.items() for peak in peaks]
+    fit, line = fit_peaks(points), fit_line(points)
+    assert (fit.flattens, fit.curved) == (True, False)
+    assert line.expect(32 * MB) > 200 * MB
+    assert fit.expect(32 * MB) == pytest.approx(107 * MB, rel=0.25)  # so it was
+    assert (fit.slope, fit.intercept_bytes) == (line.slope, line.intercept_bytes)
+    for size in (0.5, 1, 3, 8, 32):
+        promise = {"content": 0.95, "confidence": 0.95}
+        assert fit.bound(size * MB, **promise) >= line.bound(size * MB, **promise)
+
+
+@pytest.mark.parametrize("peak", [lambda x: 5 * MB + 3 * x, lambda _: 40 * MB, lambda x: 2 * MB + x * x / MB])
+def test_noise_alone_hardly_ever_flattens(peak):
+    assert sum(fit_peaks(noisy(peak, seed)).flattens for seed in range(100)) <= 8
+
+
+def test_a_law_that_flattens_still_rises_for_ever():
+    fit = fit_peaks([(size * MB, size**0.5 * 10 * MB) for size in (1, 2, 4, 8)])
+    assert fit.flattens
+    assert fit.expect(100 * MB) == pytest.approx(100 * MB)
+    falling = fit_peaks([(size * MB, peak * MB) for size, peak in ((1, 10), (2, 30), (4, 38), (8, 40))])
+    assert falling.expect(8 * MB) < falling.expect(80 * MB)
 
 
 def test_the_tolerance_bound_keeps_its_promise():

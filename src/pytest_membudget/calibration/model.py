@@ -62,7 +62,7 @@ class Calibration:
     @property
     def overhead_bytes(self) -> int:
         """The fitted peak of an empty input, never below 0."""
-        return round(max(0.0, self._fit.coefficients[0]))
+        return round(max(0.0, self._fit.intercept_bytes))
 
     @property
     def gamma(self) -> float:
@@ -97,6 +97,11 @@ class Calibration:
             fitted.append("all points have one size, so nothing is known of how the peak grows with size")
         if self.curved:
             fitted.append("the peak grows faster than the size: no single γ describes it, ask bound(size)")
+        if self._fit.flattens:
+            fitted.append(
+                "the peak grows less the larger the size: expect(size) follows that, while γ and bound(size) keep to the "
+                "line, as nobody knows where it ends"
+            )
         return (*self.file.caveats, *fitted)
 
     def expect(self, size: Size) -> int:
