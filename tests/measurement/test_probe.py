@@ -1,4 +1,7 @@
+import contextlib
 import mmap
+import os
+import resource
 
 import pytest
 
@@ -94,7 +97,29 @@ def test_without_a_reset_the_old_mark_bounds_it_beside_other_processes_too():
 def test_without_any_reading_there_is_no_silent_zero():
     m = combine(own_without_reset((0, 80 * MIB), (0, 80 * MIB)), None, pid=1)
     assert (m.peak_bytes, m.peak_upper_bytes) == (0, 80 * MIB)
-    assert "is /proc hidden?" in m.caveats[0]
+    assert "is /proc hidden" in m.caveats[0]
+
+
+def test_a_block_that_uses_up_all_descriptors_gets_no_silent_zero():
+    """Nothing in /proc can be read then; the process's own account needs no descriptor."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    kept = []
+    try:
+        with measuring() as probe:
+            spike(SIZE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (64, limits[1]))
+            with contextlib.suppress(OSError):
+                while True:
+                    kept.append(os.open("/dev/null", os.O_RDONLY))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for descriptor in kept:
+            os.close(descriptor)
+    found = probe.measurement
+    assert found.peak_upper_bytes == near(SIZE)
+    assert found.source == "sampled"
+    assert "every descriptor in use" in found.caveats[0]
+    assert found.retained_bytes == 0
 
 
 def test_a_kernel_without_clear_refs_is_measured_all_the_same(monkeypatch):

@@ -15,8 +15,8 @@ WITHOUT_RESET = (
     "two figures; measure_isolated sees it"
 )
 WITHOUT_READING = (
-    "this process's memory cannot be read here (is /proc hidden?): the lower figure is what it grew beyond the highest "
-    "that it ever had, the upper one is that highest itself; children are in neither"
+    "this process's memory could not be read (is /proc hidden, or is every descriptor in use?): the lower figure is what "
+    "is proven all the same, the upper one comes from the highest that it ever had; children are in neither"
 )
 
 
@@ -55,6 +55,11 @@ def own_without_reset(start: tuple[int, int], end: tuple[int, int]) -> Own:
         return Own(start_bytes, mark_after, end_bytes)
     # A mark that fell was reset by somebody else meanwhile.
     return Own(start_bytes, max(start_bytes, end_bytes), end_bytes, max(mark_before, mark_after))
+
+
+def own_without_end(start_bytes: int, peak_bytes: int, life_mark_bytes: int) -> Own:
+    """Where nothing could be read at the end any more: what is known until then, and the mark of the whole life."""
+    return Own(start_bytes, peak_bytes, start_bytes, max(peak_bytes, life_mark_bytes), readable=False)
 
 
 class Tree(NamedTuple):

@@ -23,13 +23,16 @@ PAGE_BYTES = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
 
 class Mark:
-    """The most that was resident since the mark was opened, whoever resets the kernel's mark meanwhile."""
+    """The most that was resident since the mark was opened, whoever resets the kernel's mark meanwhile.
 
-    __slots__ = ("peak_bytes", "start_bytes")
+    `end_bytes` is what was resident when it was closed; zero where that could not be read.
+    """
+
+    __slots__ = ("end_bytes", "peak_bytes", "start_bytes")
 
     def __init__(self, start_bytes: int) -> None:
-        self.start_bytes = start_bytes
-        self.peak_bytes = start_bytes
+        self.start_bytes = self.peak_bytes = start_bytes
+        self.end_bytes = 0
 
 
 _lock = threading.Lock()
@@ -49,7 +52,8 @@ def open_mark() -> Mark | None:
 def close_mark(mark: Mark) -> int:
     """The most that was resident since `mark` was opened, in bytes."""
     with _lock:
-        mark.peak_bytes = max(mark.peak_bytes, high_water_bytes())
+        peak_bytes, mark.end_bytes = high_water_and_resident_bytes()
+        mark.peak_bytes = max(mark.peak_bytes, peak_bytes)
         if mark in _open:
             _open.remove(mark)
     return mark.peak_bytes
@@ -86,8 +90,7 @@ def resident_bytes(pid: int | None = None) -> int:
     if sys.platform != "linux":
         return _psutil_resident_bytes(pid)
     try:
-        with open(f"/proc/{pid or 'self'}/statm", "rb", buffering=0) as stream:  # noqa: PTH123 - hot path
-            return int(stream.read(128).split()[1]) * PAGE_BYTES
+        return int(_read(f"/proc/{pid or 'self'}/statm", 128).split()[1]) * PAGE_BYTES
     except (OSError, IndexError):
         return _psutil_resident_bytes(pid) if pid is None else 0
 
@@ -126,10 +129,18 @@ def _status_bytes(field: bytes) -> int:
 
 def _status() -> bytes:
     try:
-        with open("/proc/self/status", "rb", buffering=0) as stream:  # noqa: PTH123 - hot path
-            return stream.read(4096)
+        return _read("/proc/self/status", 4096)
     except OSError:
         return b""
+
+
+def _read(file: str, most_bytes: int) -> bytes:
+    """A file of /proc in three system calls; a stream makes six of them."""
+    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, most_bytes)
+    finally:
+        os.close(descriptor)
 
 
 def _field_bytes(status: bytes, field: bytes) -> int:

@@ -160,15 +160,17 @@ class Probe:
     def _close(self) -> combine.Own:
         if self._mark is not None:
             peak_bytes = high_water.close_mark(self._mark)
-            return combine.Own(self._start_bytes, peak_bytes, self._left_bytes())
+            if self._mark.end_bytes:
+                return combine.Own(self._start_bytes, peak_bytes, self._left_bytes(self._mark.end_bytes))
+            return combine.own_without_end(self._start_bytes, peak_bytes, high_water.high_water_bytes())
         life_mark_bytes = high_water.high_water_bytes()
         return combine.own_without_reset(
-            (self._start_bytes, self._life_mark_bytes), (self._left_bytes(), life_mark_bytes)
+            (self._start_bytes, self._life_mark_bytes),
+            (self._left_bytes(high_water.resident_bytes()), life_mark_bytes),
         )
 
-    def _left_bytes(self) -> int:
-        """What is resident now, without freed memory that malloc still has."""
-        end_bytes = high_water.resident_bytes()
+    def _left_bytes(self, end_bytes: int) -> int:
+        """What is resident at the end, without freed memory that malloc still has."""
         if end_bytes - self._start_bytes < WORTH_TRIMMING_BYTES or not heap.trim_heap():
             return end_bytes
         return high_water.resident_bytes()
