@@ -2,8 +2,10 @@
 
 import json
 
+from msgspec.structs import replace
 from sample_report import full_report
 
+from pytest_membudget.records.report import Report
 from pytest_membudget.report import render_html, render_json, render_markdown, render_terminal
 
 
@@ -23,6 +25,18 @@ def test_every_format_shows_each_host_with_peak_and_budget():
     assert "large<1>" not in page
     (batch,) = json.loads(render_json(report))["batches"]
     assert [use["host"] for use in batch["hosts"]] == ["large<1>", "small"]
+
+
+def test_a_report_of_batches_alone_tells_what_became_of_them():
+    (batch,) = full_report().batches
+    failed = replace(
+        batch, inputs=8, failed=1, peak_bytes=179 << 20, failures=("a.csv: error: ValueError: no",)
+    )
+    text = render_terminal(Report(batches=(failed,)))
+    assert "  a.csv: error: ValueError: no" in text.splitlines()
+    assert text.splitlines()[-1] == "membudget: 1 batch, 8 inputs, 1 failed, largest peak 179 MiB"
+    both = render_terminal(Report(batches=(failed, replace(batch, inputs=2, failed=0))), width=200)
+    assert "membudget: 2 batches, 10 inputs, 1 failed" in both
 
 
 def test_without_batches_there_is_no_table():

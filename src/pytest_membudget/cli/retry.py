@@ -48,7 +48,8 @@ def run(arguments: argparse.Namespace) -> int:
         )
     function = _imported(module_name, path)
     items = [letters_file.item_of(letter) for letter in letters]
-    policy = ExecutorPolicy(timeout_s=arguments.timeout)
+    # Worker processes however few there are: what killed its worker once would end this program in a thread.
+    policy = ExecutorPolicy(timeout_s=arguments.timeout, small_batch=0)
     with FallbackExecutor(arguments.workers, budget=arguments.budget, policy=policy) as executor:
         batch = executor.run(function, items)
     failed = [

@@ -14,7 +14,8 @@ MOST_EVENTS = 10
 class BatchSummary(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a batch. `hosts` are those of a cluster; `events` the first that there were, in words.
 
-    `peak_bytes` is that of this machine's processes; each host has its own.
+    `failures` are the first inputs that failed, in words, and where they are kept to be run again. `peak_bytes` is
+    that of this machine's processes; each host has its own.
     """
 
     title: str
@@ -29,6 +30,7 @@ class BatchSummary(msgspec.Struct, frozen=True, kw_only=True):
     levels: tuple[Level, ...] = ()
     hosts: tuple[HostUse, ...] = ()
     growth: Growth | None = None
+    failures: tuple[str, ...] = ()
     events: tuple[str, ...] = ()
     caveats: tuple[str, ...] = ()
 
@@ -51,6 +53,7 @@ def summarize_batch(batch: BatchResult, title: str) -> BatchSummary:
         levels=tuple(dict.fromkeys(outcome.level for outcome in batch.outcomes)),
         hosts=batch.hosts,
         growth=batch.growth,
+        failures=batch.failures,
         events=tuple(told),
         caveats=batch.caveats,
     )

@@ -138,15 +138,13 @@ class BatchResult(msgspec.Struct, frozen=True, kw_only=True):
     caveats: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        failed = [outcome for outcome in self.outcomes if not outcome.ok]
+        failed = sum(not outcome.ok for outcome in self.outcomes)
         workers = "1 worker" if self.workers == 1 else f"{self.workers} workers"
         took = f"{format_duration(self.duration_s)} by {workers}"
-        again = f"dead letters: {self.dead_letters_path}; `membudget retry` runs them again"
         return "\n".join(
             [
-                f"{len(self.outcomes):,} inputs in {took}, {len(failed) or 'none'} failed",
-                *_the_first(failed, "failed inputs"),
-                *([again] if self.dead_letters and self.dead_letters_path else []),
+                f"{len(self.outcomes):,} inputs in {took}, {failed or 'none'} failed",
+                *self.failures,
                 f"peak: {format_size(self.peak_bytes)}, budget {format_size(self.budget_bytes)}",
                 *([] if self.growth is None else [f"growth in workers: {self.growth.in_words('task')}"]),
                 *map(str, self.hosts),
@@ -154,6 +152,14 @@ class BatchResult(msgspec.Struct, frozen=True, kw_only=True):
                 *(f"caveat: {caveat}" for caveat in self.caveats),
             ]
         )
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """The first inputs that failed and why, one line each, and where they are kept to be run again."""
+        told = _the_first([outcome for outcome in self.outcomes if not outcome.ok], "failed inputs")
+        if self.dead_letters and self.dead_letters_path:
+            told.append(f"dead letters: {self.dead_letters_path}; `membudget retry` runs them again")
+        return tuple(told)
 
     @property
     def values(self) -> list[Any]:

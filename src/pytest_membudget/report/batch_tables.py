@@ -55,6 +55,7 @@ def _notes(batch: BatchSummary, verbose: bool) -> Iterator[str]:
         {"leak", "inconclusive"} if verbose else {"leak"}
     ):
         yield f"growth in workers: {batch.growth.in_words('task')}"
+    yield from batch.failures
     yield from batch.events
     yield from batch.caveats
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from pytest_membudget.records.batch import BatchSummary
 from pytest_membudget.records.report import Report, TestRecord
 from pytest_membudget.report import batch_tables, job_tables, monitor_tables, test_tables
 from pytest_membudget.report.tables import Table
@@ -66,6 +67,8 @@ def make_page(report: Report, *, verbose: bool = False, most_tests: int | None =
 def headline(report: Report) -> str:
     """One line: how many tests were measured, how they were judged, and the largest."""
     measured = [test for test in report.tests if test.peak_bytes is not None]
+    if not report.tests and report.batches:
+        return _headline_of_batches(report.batches)
     counts = [
         f"{len(found)} {words}{_expected(found)}"
         for verdict, words in FAILING.items()
@@ -82,6 +85,16 @@ def headline(report: Report) -> str:
         largest = max(measured, key=lambda test: test.peak_bytes or 0)
         parts.append(f"largest peak {format_size(largest.peak_bytes or 0)}")
     return ", ".join(parts)
+
+
+def _headline_of_batches(batches: Sequence[BatchSummary]) -> str:
+    """What a report of a script's batches, without tests, has to say first."""
+    inputs, failed = sum(batch.inputs for batch in batches), sum(batch.failed for batch in batches)
+    peak_bytes = max(batch.peak_bytes for batch in batches)
+    return (
+        f"{len(batches):,} {plural(len(batches), 'batch')}, {inputs:,} {plural(inputs, 'input')}, "
+        f"{f'{failed:,}' if failed else 'none'} failed, largest peak {format_size(peak_bytes)}"
+    )
 
 
 def _expected(found: Sequence[TestRecord]) -> str:

@@ -20,7 +20,9 @@ FAILING = {
 
 def plural(count: int, word: str) -> str:
     """The word for `count` of them."""
-    return word if count == 1 else f"{word}s"
+    if count == 1:
+        return word
+    return f"{word}es" if word.endswith("ch") else f"{word}s"
 
 
 def size_or_none(size_bytes: float | None) -> str:

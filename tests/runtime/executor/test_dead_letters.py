@@ -105,6 +105,16 @@ def test_run_writes_what_failed_and_retry_runs_it_again(tmp_path, monkeypatch, c
     assert dead_letters.read("letters.jsonl") == []
 
 
+@pytest.mark.processes
+def test_an_input_that_kills_its_worker_again_leaves_the_retry_alive(tmp_path, capsys):
+    path = tmp_path / "letters.jsonl"
+    outcome = Outcome(item=1, error=ValueError("killed"), cause="killed")
+    dead_letters.append(path, dead_letters.letter_of(jobs.die, outcome))
+    assert main(["retry", str(path), "executor_jobs:die"]) == 1
+    assert "0 of 1 inputs succeeded" in capsys.readouterr().out
+    assert len(dead_letters.read(path)) == 1
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [
