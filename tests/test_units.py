@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from pytest_membudget.units import (
     LARGEST_BYTES,
+    format_as_written,
     format_duration,
     format_share,
     format_size,
@@ -119,3 +120,21 @@ def test_text_has_three_significant_digits():
 @given(st.integers(0, 10**18))
 def test_formatted_sizes_read_back_within_their_rounding(size_bytes):
     assert abs(parse_size(format_size(size_bytes)) - size_bytes) <= max(1, 0.006 * size_bytes)
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "text"),
+    [
+        (20_000_000, "20 MB"),
+        (1_500_000_000, "1.5 GB"),
+        (999_000, "999 kB"),
+        (1_000, "1 kB"),
+        (4_000_000_000, "4 GB"),
+        (20 << 20, "20.0 MiB"),
+        (1_234_567, "1.18 MiB"),
+        (999, "999 B"),
+        (0, "0 B"),
+    ],
+)
+def test_a_chosen_size_is_shown_as_it_was_written(size_bytes, text):
+    assert format_as_written(size_bytes) == text

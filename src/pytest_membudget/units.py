@@ -142,6 +142,19 @@ def format_size(size_bytes: float) -> str:
     return f"{sign}{magnitude:.{decimals}f} {unit}"
 
 
+def format_as_written(size_bytes: int) -> str:
+    """A size that somebody chose, as they are likely to have written it: "20 MB" or "19.1 MiB".
+
+    Powers of 1000 where it is a number of at most three digits in them, else as `format_size`.
+    """
+    for unit in ("TB", "GB", "MB", "kB"):
+        number = Decimal(size_bytes) / BYTES_PER_UNIT[unit]
+        if number >= 1:
+            digits = number.normalize()
+            return f"{digits:f} {unit}" if len(digits.as_tuple().digits) <= 3 else format_size(size_bytes)
+    return format_size(size_bytes)
+
+
 def format_share(fraction: float) -> str:
     """One decimal and a percent sign: "43.6%"."""
     return f"{100 * fraction:.1f}%"

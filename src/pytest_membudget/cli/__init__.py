@@ -20,6 +20,7 @@ COMMANDS: dict[str, str] = {
     "report": "show a report, or write it as HTML, Markdown or JSON",
     "retry": "run inputs again that failed before, from their dead letters",
     "synthesize": "write a file of exactly the asked size and kind",
+    "workers": "say how many workers fit beside each other, from a calibration",
 }
 
 EXIT_OK = 0

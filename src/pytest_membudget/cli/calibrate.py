@@ -15,7 +15,7 @@ from pytest_membudget.cli import EXIT_FAILED, EXIT_OK, EXIT_USAGE
 from pytest_membudget.errors import CalibrationError, UsageError
 from pytest_membudget.inputs import KINDS
 from pytest_membudget.records.scale import InFlightTable
-from pytest_membudget.units import format_duration, format_share, format_size, parse_share
+from pytest_membudget.units import format_as_written, format_duration, format_share, format_size, parse_share
 
 _LARGER = (1.25, 4.0)  # sizes shown beyond the calibrated ones, as multiples of the largest
 
@@ -130,7 +130,7 @@ def _print(found: Calibration) -> None:
         note = "extrapolated" if found.is_extrapolated(size) else ""
         rows.append(
             [
-                format_size(size),
+                format_as_written(size),
                 measured,
                 format_size(found.expect(size)),
                 format_size(found.bound(size)),

@@ -6,7 +6,7 @@ from pytest_membudget.gate.explanation import explain
 from pytest_membudget.gate.figures import Figure, figures_of
 from pytest_membudget.records.judgement import Budget, Judgement
 from pytest_membudget.records.measurement import Measurement
-from pytest_membudget.units import format_size
+from pytest_membudget.units import format_as_written, format_size
 
 
 def judge(measurement: Measurement, budget: Budget, *, strict: bool = False) -> Judgement:
@@ -42,6 +42,9 @@ def _over_line(figure: Figure) -> str:
     over_bytes = figure.proven_bytes - figure.budget_bytes
     measured, allowed = _told_apart(figure.proven_bytes, figure.budget_bytes)
     share = f", {over_bytes / figure.budget_bytes:.0%}" if figure.budget_bytes else ""
+    written = format_as_written(figure.budget_bytes)
+    if written != format_size(figure.budget_bytes):
+        allowed += f" = {written}"
     return f"{figure.name} {measured} > budget {allowed} (+{format_size(over_bytes)}{share})"
 
 

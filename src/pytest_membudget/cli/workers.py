@@ -1,0 +1,110 @@
+"""`membudget workers CALIBRATION FILE…`: how many workers fit beside each other."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from pytest_membudget.calibration import Calibration, load_calibration, named_calibration
+from pytest_membudget.calibration.fresh_run import bare_interpreter_bytes
+from pytest_membudget.cli import EXIT_FAILED, EXIT_OK
+from pytest_membudget.errors import UsageError
+from pytest_membudget.measurement import memory_limit
+from pytest_membudget.units import (
+    format_as_written,
+    format_share,
+    format_size,
+    parse_share,
+    parse_size,
+)
+
+
+class Fit(NamedTuple):
+    """The most workers whose largest files stay within `allowed_bytes`, what they take, and what one more would."""
+
+    workers: int
+    taken_bytes: int
+    next_bytes: int | None
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's options."""
+    parser.add_argument("calibration", metavar="CALIBRATION", help="the name it was saved by, or its file")
+    parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="what is to be processed")
+    parser.add_argument("--size", metavar="SIZE", help="instead of files: one of this size for each worker")
+    parser.add_argument("--limit", metavar="SIZE", help="memory of the machine (that of this one)")
+    parser.add_argument(
+        "--share", default="75%", metavar="SHARE", help="of it that may be used (%(default)s)"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Tells the number; 1 where not even one worker fits."""
+    found = _load(arguments.calibration)
+    sizes = _sizes(arguments)
+    limit_bytes = parse_size(arguments.limit) if arguments.limit else memory_limit().bytes
+    share = parse_share(arguments.share)
+    bare_bytes = bare_interpreter_bytes()
+    tasks = sorted((found.bound(size) for size in sizes), reverse=True)
+    worker_bytes = bare_bytes + found.base_bytes
+    fit = _fit(tasks, worker_bytes, int(limit_bytes * share), endless=not arguments.files)
+    limit = format_as_written(limit_bytes)
+    print(
+        f"a worker: {format_size(worker_bytes)} from its start ({format_size(bare_bytes)} Python, "
+        f"{format_size(found.base_bytes)} what it loads)"
+    )
+    print(f"its task: at most {format_size(tasks[0])}, for {format_as_written(max(sizes))}")
+    if any(map(found.is_extrapolated, sizes)):
+        print(
+            f"note: calibrated up to {format_as_written(found.max_size_bytes)}; beyond, this is extrapolated"
+        )
+    if not fit.workers:
+        print(
+            f"workers: none: one takes {format_size(fit.next_bytes or 0)}, and {format_share(share)} of {limit} is "
+            f"{format_size(limit_bytes * share)}; take smaller inputs or a larger machine"
+        )
+        return EXIT_FAILED
+    print(
+        f"workers: {fit.workers}, together at most {format_size(fit.taken_bytes)}, {_of(fit.taken_bytes, limit_bytes)} of {limit}"
+    )
+    if fit.next_bytes is None:
+        print("         there are no more files; memory is not what limits them")
+    else:
+        print(
+            f"         {fit.workers + 1} would take {format_size(fit.next_bytes)}, more than {format_share(share)} of it"
+        )
+    if not arguments.limit and (cores := os.cpu_count() or 1) < fit.workers:
+        print(
+            f"         this machine has {cores} cores: more workers than that gain nothing where they compute"
+        )
+    return EXIT_OK
+
+
+def _fit(tasks: Sequence[int], worker_bytes: int, allowed_bytes: int, *, endless: bool) -> Fit:
+    """The largest tasks together, as at the worst moment; `endless`: as many more as one likes are like the first."""
+    taken_bytes, workers = 0, 0
+    while endless or workers < len(tasks):
+        more_bytes = taken_bytes + worker_bytes + tasks[0 if endless else workers]
+        if more_bytes > allowed_bytes:
+            return Fit(workers, taken_bytes, more_bytes)
+        taken_bytes, workers = more_bytes, workers + 1
+    return Fit(workers, taken_bytes, None)
+
+
+def _load(name: str) -> Calibration:
+    return load_calibration(name) if os.sep in name or name.endswith(".json") else named_calibration(name)
+
+
+def _sizes(arguments: argparse.Namespace) -> list[int]:
+    if bool(arguments.files) == bool(arguments.size):
+        raise UsageError("name the files, or --size and no files")
+    if arguments.size:
+        return [parse_size(arguments.size)]
+    return [path.stat().st_size for path in arguments.files]
+
+
+def _of(size_bytes: int, limit_bytes: int) -> str:
+    return format_share(size_bytes / limit_bytes) if limit_bytes else "all"
