@@ -1,9 +1,11 @@
 import calibrated_functions as functions
+import msgspec
 import pytest
 
 from pytest_membudget import CalibrationError, UsageError, calibrate_in_flight
-from pytest_membudget.calibration.in_flight import fill_table
-from pytest_membudget.records.run import BatchResult, Breakdown
+from pytest_membudget.calibration.in_flight import _run_long_enough
+from pytest_membudget.calibration.in_flight_table import fill_table
+from pytest_membudget.records.run import BatchResult, Breakdown, LevelEvent, Outcome
 
 LIMIT = 1_000
 
@@ -77,6 +79,33 @@ def test_when_all_fit_it_is_said_that_nothing_larger_was_tried():
     assert (table.recommended, table.reason.endswith("nothing larger was asked for")) == (2, True)
 
 
+def test_a_smaller_value_that_is_as_fast_is_told():
+    table = fill_table(Machine(), [1, 4, 8], 0.99, LIMIT, items=16)
+    assert table.recommended == 8
+    assert table.caveats == ("4 in flight is 100.0% as fast and takes 460 B: use that where memory is short",)
+    assert str(table).splitlines()[0].startswith("1 in flight: measured 190 B, 19.0% of the limit; 1 items/s")
+    assert fill_table(Machine(), [1, 2, 4], 0.99, LIMIT, items=16).caveats == ()
+
+
+def test_quick_tasks_are_run_again_until_their_speed_can_be_told():
+    machine = Machine()
+    peaks, durations = iter((3, 9, 4)), iter((0.7, 0.2, 0.3))
+
+    def run():
+        return msgspec.structs.replace(machine(1), peak_bytes=next(peaks), duration_s=next(durations))
+
+    batch = _run_long_enough(run)
+    assert (batch.peak_bytes, batch.duration_s, len(machine.runs)) == (9, 0.2, 3)
+
+
+def test_tasks_that_did_not_run_in_processes_are_told():
+    event = LevelEvent(kind="fallback", level="process", cause="no room", next_step="goes on", at_s=0.0)
+    batch = msgspec.structs.replace(
+        Machine()(1), outcomes=(Outcome(item="a", level="thread"),), events=(event,)
+    )
+    assert _run_long_enough(lambda: batch).caveats == ("tasks ran at level thread (no room)",)
+
+
 @pytest.mark.parametrize("values", [(), (0,), (1.5,), (True,)])
 def test_values_that_make_no_sense_are_refused(values):
     with pytest.raises(UsageError, match="whole numbers above 0"):
@@ -96,6 +125,6 @@ def test_real_processes_hold_more_when_more_is_in_flight(tmp_path):
     one, two = table.rows
     assert one.peak_bytes < two.peak_bytes
     assert one.breakdown.peak_bytes == one.peak_bytes
-    assert "1 files were gone through again, to 4 tasks" in table.caveats[-1]
+    assert "1 file was gone through again, to 4 tasks" in table.caveats[-1]
     with pytest.raises(CalibrationError, match=r"1 of 1 tasks failed, the first on .*KeyError"):
         calibrate_in_flight(functions.fails_always, [path], values=(1,), progress=False)

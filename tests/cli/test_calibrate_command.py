@@ -1,3 +1,5 @@
+import textwrap
+
 import pytest
 
 from pytest_membudget import load_calibration
@@ -26,6 +28,22 @@ def test_a_function_is_calibrated_shown_and_saved(project, capsys):
     folder = project / ".membudget" / "calibrations"
     assert [path.name for path in folder.iterdir()] == ["reader.json"]
     assert len(load_calibration(folder / "reader.json").points) == 6
+
+
+def shown_program(text):
+    """The lines to put into a program, as they are printed."""
+    return textwrap.dedent("\n".join(line for line in text.splitlines() if line.startswith("    ")))
+
+
+@pytest.mark.parametrize("keep", [["--save", "reader"], []])
+def test_the_lines_for_a_program_run(project, capsys, keep):
+    (project / "reader_d.py").write_text(READER)
+    assert main(["calibrate", "reader_d:read", *SIZES, *keep]) == 0
+    program = shown_program(capsys.readouterr().out)
+    found = {"paths": [project / "reader_d.py"]}
+    exec(program, found)
+    assert [outcome.cause for outcome in found["batch"].outcomes] == ["ok"]
+    assert ("reader.json" in program) == bool(keep)
 
 
 def test_a_function_that_fails_on_some_sizes_ends_with_1(project, capsys):
@@ -60,4 +78,5 @@ def test_the_in_flight_table_is_shown(project, capsys):
     assert main(["calibrate", *words]) == 0
     shown = capsys.readouterr().out
     assert "recommended: max_in_flight=2" in shown
+    assert "FallbackExecutor(max_workers=2, max_in_flight=2)" in shown_program(shown)
     assert "of limit" in shown

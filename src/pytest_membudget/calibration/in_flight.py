@@ -10,21 +10,22 @@ from typing import Any
 
 import msgspec
 
+from pytest_membudget.calibration.in_flight_table import fill_table
 from pytest_membudget.calibration.reference import FunctionReference, find_function, stop_if_loading
 from pytest_membudget.errors import CalibrationError, UsageError
 from pytest_membudget.measurement import memory_limit
 from pytest_membudget.records.run import BatchResult
-from pytest_membudget.records.scale import InFlightRow, InFlightTable
+from pytest_membudget.records.scale import InFlightTable
 from pytest_membudget.runtime import ExecutorPolicy, FallbackExecutor
-from pytest_membudget.stats.fitting import fit_line
-from pytest_membudget.units import format_share, format_size, parse_share
+from pytest_membudget.units import parse_share
 
 _ROUNDS = (
     2  # tasks run for each value, as a multiple of the largest value: the last ones then run side by side too
 )
-_MOST_FORETOLD = 16  # values shown between those that were run
+_LEAST_S = 1.0
+"""A value is run again until its runs took so long together: of a few quick tasks no speed can be told."""
 
-Run = Callable[[int], BatchResult]
+_MOST_RUNS = 20
 
 
 def calibrate_in_flight(
@@ -63,34 +64,15 @@ def calibrate_in_flight(
         workers = max_workers or wanted[-1]
         with FallbackExecutor(workers, value, policy=policy) as executor:
             _without_failures(executor.run(fn, items[:value]))  # so that starting processes is not timed
-            return _without_failures(executor.run(fn, items))
+            return _run_long_enough(lambda: _without_failures(executor.run(fn, items)))
 
     with _advancing(len(wanted) + 1, progress) as advance:
         table = fill_table(lambda value: advance(run(value)), wanted, share, limit_bytes, len(items))
     if len(items) > len(paths):
-        note = f"{len(paths)} files were gone through again, to {len(items)} tasks for each value"
+        again = "1 file was" if len(paths) == 1 else f"{len(paths)} files were"
+        note = f"{again} gone through again, to {len(items)} tasks for each value"
         table = msgspec.structs.replace(table, caveats=(*table.caveats, note))
     return table
-
-
-def fill_table(run: Run, values: Sequence[int], target: float, limit_bytes: int, items: int) -> InFlightTable:
-    """Runs the ascending `values` until one is above the target, foretells the others and checks one of them."""
-    measured: list[InFlightRow] = []
-    for value in values:
-        measured.append(_row(value, run(value), limit_bytes, items))
-        if measured[-1].limit_share > target:
-            break
-    foretold = [_foretell(value, measured, limit_bytes) for value in _untried(values, measured)]
-    checked = _to_check(foretold, target)
-    if checked is not None:
-        actual = run(checked.max_in_flight)
-        place = foretold.index(checked)
-        foretold[place] = msgspec.structs.replace(checked, verified_bytes=actual.peak_bytes)
-    rows = sorted((*measured, *foretold), key=lambda row: row.max_in_flight)
-    fastest = max(row.items_per_s for row in measured)
-    rows = [msgspec.structs.replace(row, slowdown=max(0.0, 1 - row.items_per_s / fastest)) for row in rows]
-    recommended, reason = _recommend(rows, target)
-    return InFlightTable(rows=tuple(rows), target=target, recommended=recommended, reason=reason)
 
 
 def load_here(reference: FunctionReference) -> Callable[[Any], Any]:
@@ -125,81 +107,25 @@ def _without_failures(batch: BatchResult) -> BatchResult:
     return batch
 
 
-def _row(value: int, batch: BatchResult, limit_bytes: int, items: int) -> InFlightRow:
-    return InFlightRow(
-        max_in_flight=value,
-        peak_bytes=batch.peak_bytes,
-        limit_bytes=limit_bytes,
-        items_per_s=items / batch.duration_s if batch.duration_s else 0.0,
-        slowdown=0.0,
-        breakdown=batch.breakdown,
-        caveats=batch.caveats,
+def _run_long_enough(run: Callable[[], BatchResult]) -> BatchResult:
+    """The batch with the highest peak, and the time of the fastest: in that no worker was new any more."""
+    batches = [run()]
+    while sum(batch.duration_s for batch in batches) < _LEAST_S and len(batches) < _MOST_RUNS:
+        batches.append(run())
+    highest = max(batches, key=lambda batch: batch.peak_bytes)
+    return msgspec.structs.replace(
+        highest,
+        duration_s=min(batch.duration_s for batch in batches),
+        caveats=(*highest.caveats, *_elsewhere(highest)),
     )
 
 
-def _untried(values: Sequence[int], measured: Sequence[InFlightRow]) -> list[int]:
-    """Whole numbers up to the largest value that were not run, thinned out where they are many."""
-    tried = {row.max_in_flight for row in measured}
-    untried = [value for value in range(1, values[-1] + 1) if value not in tried]
-    return untried[:: max(1, -(-len(untried) // _MOST_FORETOLD))]
-
-
-def _foretell(value: int, measured: Sequence[InFlightRow], limit_bytes: int) -> InFlightRow:
-    return InFlightRow(
-        max_in_flight=value,
-        peak_bytes=round(_at(value, [(row.max_in_flight, row.peak_bytes) for row in measured])),
-        limit_bytes=limit_bytes,
-        items_per_s=_at(value, [(row.max_in_flight, row.items_per_s) for row in measured], beyond=False),
-        slowdown=0.0,
-        predicted=True,
-    )
-
-
-def _at(value: int, points: Sequence[tuple[float, float]], *, beyond: bool = True) -> float:
-    """Between two measured values the straight line between them; beyond all, the fitted line or the last figure."""
-    for (left, at_left), (right, at_right) in itertools.pairwise(points):
-        if left <= value <= right:
-            return at_left + (at_right - at_left) * (value - left) / (right - left)
-    nearest = points[0] if value < points[0][0] else points[-1]
-    if not beyond or len(points) < 2:
-        return nearest[1] * (value / nearest[0] if beyond else 1)
-    return max(fit_line(points).expect(value), nearest[1] if value > nearest[0] else 0.0)
-
-
-def _to_check(foretold: Sequence[InFlightRow], target: float) -> InFlightRow | None:
-    """The largest foretold value under the target; it may become the recommended one."""
-    safe = [row for row in foretold if row.limit_share <= target]
-    return max(safe, key=lambda row: row.max_in_flight, default=None)
-
-
-def _recommend(rows: Sequence[InFlightRow], target: float) -> tuple[int, str]:
-    """The largest value whose measured peak stays under the target, and why."""
-    proven = [row for row in rows if not row.predicted or row.verified_bytes is not None]
-    under = [row for row in proven if _proven_share(row) <= target]
-    if not under:
-        least = proven[0]
-        return least.max_in_flight, (
-            f"even that takes {format_share(_proven_share(least))} of the limit, above the target of "
-            f"{format_share(target)}; use smaller files or fewer workers"
-        )
-    best = under[-1]
-    above = [row for row in rows if row.max_in_flight > best.max_in_flight]
-    taken = f"it takes {format_size(best.verified_bytes or best.peak_bytes)}, {format_share(_proven_share(best))} of the limit"
-    if not above:
-        return (
-            best.max_in_flight,
-            f"{taken}, under the target of {format_share(target)}; nothing larger was asked for",
-        )
-    next_row = above[0]
-    word = "would take" if next_row.predicted else "takes"
-    return best.max_in_flight, (
-        f"{taken}, under the target of {format_share(target)}, while {next_row.max_in_flight} {word} "
-        f"{format_share(_proven_share(next_row))}"
-    )
-
-
-def _proven_share(row: InFlightRow) -> float:
-    return (row.verified_bytes or row.peak_bytes) / row.limit_bytes if row.limit_bytes else 0.0
+def _elsewhere(batch: BatchResult) -> Iterator[str]:
+    """Says so where tasks did not run in worker processes, as they would."""
+    levels = sorted({outcome.level for outcome in batch.outcomes} - {"process"})
+    if levels:
+        causes = [event.cause for event in batch.events if event.kind == "fallback"]
+        yield f"tasks ran at level {', '.join(levels)}{f' ({causes[0]})' if causes else ''}"
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from pytest_membudget.calibration.campaign import calibrate
@@ -12,12 +11,10 @@ from pytest_membudget.calibration.model import Calibration
 from pytest_membudget.calibration.reference import parse_reference
 from pytest_membudget.calibration.store import calibration_path, save_named
 from pytest_membudget.cli import EXIT_FAILED, EXIT_OK, EXIT_USAGE
+from pytest_membudget.cli.calibrated import print_calibration, print_in_flight, print_use
 from pytest_membudget.errors import CalibrationError, UsageError
 from pytest_membudget.inputs import KINDS
-from pytest_membudget.records.scale import InFlightTable
-from pytest_membudget.units import format_as_written, format_duration, format_share, format_size, parse_share
-
-_LARGER = (1.25, 4.0)  # sizes shown beyond the calibrated ones, as multiples of the largest
+from pytest_membudget.units import parse_share
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -82,10 +79,11 @@ def run(arguments: argparse.Namespace) -> int:
         )
     except CalibrationError as error:
         if isinstance(error.partial, Calibration):
-            _print(error.partial)
+            print_calibration(error.partial)
         print(f"membudget calibrate: {error}", file=sys.stderr)
         return EXIT_USAGE if error.not_importable else EXIT_FAILED
-    _print(found)
+    print_calibration(found)
+    print_use(found, reference, path)
     if arguments.save:
         print(f"saved to {save_named(found, arguments.save)}")
     return EXIT_OK
@@ -102,14 +100,15 @@ def _run_in_flight(arguments: argparse.Namespace) -> int:
         raise UsageError(
             "--in-flight runs on your own files; name at least as many as the largest of --values"
         )
+    reference = parse_reference(arguments.function)
     table = calibrate_in_flight(
-        load_here(parse_reference(arguments.function)),
+        load_here(reference),
         arguments.files,
         values=_whole_numbers(arguments.values),
         target=parse_share(arguments.target),
         max_workers=arguments.workers,
     )
-    _print_in_flight(table)
+    print_in_flight(table, reference, arguments.workers)
     return EXIT_OK
 
 
@@ -118,75 +117,3 @@ def _whole_numbers(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise UsageError(f'--values={text!r} is not a list of whole numbers; write "1,2,4,8"') from None
-
-
-def _print(found: Calibration) -> None:
-    sizes = sorted({point.size_bytes for point in found.points})
-    shown = [*sizes, *(round(found.max_size_bytes * multiple) for multiple in _LARGER)]
-    rows = [["size", "measured", "expected", "bound", ""]]
-    for size in shown:
-        peaks = [point.peak_bytes for point in found.points if point.size_bytes == size]
-        measured = f"{format_size(min(peaks))} to {format_size(max(peaks))}" if peaks else ""
-        note = "extrapolated" if found.is_extrapolated(size) else ""
-        rows.append(
-            [
-                format_as_written(size),
-                measured,
-                format_size(found.expect(size)),
-                format_size(found.bound(size)),
-                note,
-            ]
-        )
-    print(f"{found.file.function} on {found.file.kind}, {len(found.points)} runs in fresh processes")
-    print(
-        f"γ = {found.gamma:.2f} B/B{' (curved)' if found.curved else ''}, "
-        f"overhead {format_size(found.overhead_bytes)}, base of a worker {format_size(found.base_bytes)}"
-        + (f", {format_duration(found.seconds_per_mb)} per MB" if found.seconds_per_mb else "")
-    )
-    _print_rows(rows)
-    if found.file.environment.hosts:
-        print(f"measured on {', '.join(found.file.environment.hosts)}")
-    print(
-        f"bound: covers {format_share(found.content)} of tasks with {format_share(found.confidence)} confidence, "
-        "if they are like these"
-    )
-    quality = found.quality
-    if quality:
-        print(
-            f"each size from the others: error {format_share(quality.error)}, {quality.under_predicted} of "
-            f"{quality.judged} above the bound (true rate {format_share(quality.under_low)} to "
-            f"{format_share(quality.under_high)}), over-allocation {format_share(quality.over_allocation)}"
-        )
-    for caveat in found.caveats:
-        print(f"note: {caveat}")
-
-
-def _print_in_flight(table: InFlightTable) -> None:
-    rows = [["in flight", "peak", "of limit", "files/s", "slowdown", "workers' tasks", "results", ""]]
-    for row in table.rows:
-        parts = row.breakdown
-        note = "predicted" if row.predicted else ""
-        if row.verified_bytes is not None:
-            note = f"predicted, then measured: {format_size(row.verified_bytes)}"
-        rows.append(
-            [
-                str(row.max_in_flight),
-                format_size(row.peak_bytes),
-                format_share(row.limit_share),
-                f"{row.items_per_s:.3g}",
-                format_share(row.slowdown),
-                format_size(parts.task_bytes) if parts else "",
-                format_size(parts.waiting_results_bytes) if parts else "",
-                note,
-            ]
-        )
-    _print_rows(rows)
-    print(f"recommended: max_in_flight={table.recommended}, because {table.reason}")
-    for caveat in table.caveats:
-        print(f"note: {caveat}")
-
-
-def _print_rows(rows: Sequence[Sequence[str]]) -> None:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

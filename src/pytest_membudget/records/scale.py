@@ -9,6 +9,7 @@ import msgspec
 from pytest_membudget.records.measurement import TimelinePoint
 from pytest_membudget.records.quantities import Bytes, Count, Seconds, SignedBytes
 from pytest_membudget.records.run import Breakdown
+from pytest_membudget.units import format_share, format_size
 
 ScaleStatus = Literal["PASS", "HIGH", "FAIL"]
 LawShape = Literal["flat", "linear", "worse"]
@@ -119,6 +120,14 @@ class InFlightRow(msgspec.Struct, frozen=True, kw_only=True):
         """Peak as a fraction of the limit."""
         return self.peak_bytes / self.limit_bytes if self.limit_bytes else 0.0
 
+    def __str__(self) -> str:
+        obtained = "measured" if self.verified_bytes or not self.predicted else "predicted"
+        return (
+            f"{self.max_in_flight} in flight: {obtained} {format_size(self.verified_bytes or self.peak_bytes)}, "
+            f"{format_share(self.limit_share)} of the limit; {self.items_per_s:.3g} items/s, "
+            f"{format_share(self.slowdown)} slower than the fastest"
+        )
+
 
 class InFlightTable(msgspec.Struct, frozen=True, kw_only=True):
     """Peak and throughput by max_in_flight, and the largest value that stays under the target."""
@@ -128,3 +137,17 @@ class InFlightTable(msgspec.Struct, frozen=True, kw_only=True):
     recommended: Count
     reason: str
     caveats: tuple[str, ...] = ()
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """The caveats of the table and of its rows, each once."""
+        return tuple(dict.fromkeys((*self.caveats, *(caveat for row in self.rows for caveat in row.caveats))))
+
+    def __str__(self) -> str:
+        return "\n".join(
+            [
+                *map(str, self.rows),
+                f"recommended: max_in_flight={self.recommended}, because {self.reason}",
+                *self.doubts,
+            ]
+        )

@@ -74,7 +74,7 @@ def in_flight_table(table: InFlightTable) -> Table:
         Column(""),
     )
     rows = tuple(_in_flight_row(row, table.recommended) for row in table.rows)
-    notes = (f"recommended: {table.recommended}: {table.reason}", *table.caveats)
+    notes = (f"recommended: {table.recommended}: {table.reason}", *table.doubts)
     return Table(
         "in-flight", f"In flight (target {format_share(table.target)} of the limit)", columns, rows, notes
     )

@@ -28,8 +28,8 @@ class Learner(Protocol):
         """What to allocate after an attempt with `failed_bytes` ran out: always more."""
 
 
-class _Temper(NamedTuple):
-    """How an aim weighs waste against failures."""
+class Temper(NamedTuple):
+    """How an aim weighs waste against failures, and models against one another."""
 
     price: Price
     quantile: float
@@ -38,17 +38,18 @@ class _Temper(NamedTuple):
     """A retry allocates at least this much more."""
     leap: float
     """A retry above everything seen multiplies the failed allocation by this."""
+    sharpness: float = 6.0
+    """A model's vote falls with this power of its waste."""
 
 
-_TEMPERS: dict[Aim, _Temper] = {
-    "cheap": _Temper(Price(0.0, 1e8, 0.5), quantile=0.65, step=1.02, leap=1.5),
-    "safe": _Temper(Price(3.0, 3e8, 0.9), quantile=0.90, step=1.25, leap=2.0),
+TEMPERS: dict[Aim, Temper] = {
+    "cheap": Temper(Price(0.0, 1e8, 0.5), quantile=0.65, step=1.02, leap=1.5),
+    "safe": Temper(Price(3.0, 3e8, 0.9), quantile=0.90, step=1.25, leap=2.0),
 }
 _WINDOW = 112  # tasks remembered: enough for a tail of 1 in 100, few enough for a decision within a few milliseconds
 _NEWS = (
     24  # models are fitted anew after one task in so many, and at once after one that was given too little
 )
-_SHARPNESS = 6.0  # votes fall with this power of a model's waste
 _STREAK = 16  # tasks in a row on one side of the median of those before: chance gives it once in 32,768 tasks
 _BEYOND = 1.25  # above this multiple of the largest size seen only models that grow may vote
 _FEW = 30  # while the tasks are fewer, "safe" adds the tolerance bound of the line where a line fits
@@ -81,11 +82,17 @@ class AllocationLearner:
     durations follow closely in file processing. At least one task has to be known before anything is asked.
     """
 
-    def __init__(self, points: Iterable[tuple[float, float]] = (), *, aim: Aim = "safe") -> None:
+    def __init__(
+        self,
+        points: Iterable[tuple[float, float]] = (),
+        *,
+        aim: Aim = "safe",
+        temper: Temper | None = None,
+    ) -> None:
         if aim not in get_args(Aim):
             raise ValueError(f'aim={aim!r} is neither "safe" nor "cheap"')
         self.aim: Aim = aim
-        self._temper = _TEMPERS[aim]
+        self._temper = temper or TEMPERS[aim]
         self._tasks: list[tuple[float, float, float | None]] = []
         self._voters: list[_Voter] | None = None
         self._line: PeakFit | None = None
@@ -150,7 +157,7 @@ class AllocationLearner:
             if _has_changed(self._tasks[-_WINDOW:]):
                 del self._tasks[:-_STREAK]
             tasks = self._tasks[-_WINDOW:]
-            self._voters = _elect(tasks, self._temper.price) if len(tasks) >= 3 else []
+            self._voters = _elect(tasks, self._temper) if len(tasks) >= 3 else []
             self._line = self._fitting_line(tasks)
         return self._voters
 
@@ -158,7 +165,7 @@ class AllocationLearner:
         if self.aim == "cheap" or not self._voters or len(tasks) >= _FEW:
             return None
         lines = [voter.weight for voter in self._voters if "line" in voter.model.name]
-        fits = max(lines, default=1.0) >= _FAIR**_SHARPNESS
+        fits = max(lines, default=1.0) >= _FAIR**self._temper.sharpness
         return fit_peaks([(size, peak) for size, peak, _ in tasks]) if fits else None
 
     def _entitled(self, voters: list[_Voter], size_bytes: float) -> list[_Voter]:
@@ -178,7 +185,7 @@ class AllocationLearner:
         return ratio * max(peak for _, peak, _ in self._tasks)
 
 
-def _elect(tasks: list[tuple[float, float, float | None]], price: Price) -> list[_Voter]:
+def _elect(tasks: list[tuple[float, float, float | None]], temper: Temper) -> list[_Voter]:
     sizes = [size for size, _, _ in tasks]
     peaks = [peak for _, peak, _ in tasks]
     durations = [duration for _, _, duration in tasks if duration]
@@ -187,11 +194,11 @@ def _elect(tasks: list[tuple[float, float, float | None]], price: Price) -> list
     for model in fit_models(sizes, peaks):
         for relative in (False, True) if model.name != "constant" else (False,):
             units = [max(1.0, guess) if relative else 1.0 for guess in model.left_out]
-            ladder = build_ladder(model.left_out, units, peaks, weights, price)
+            ladder = build_ladder(model.left_out, units, peaks, weights, temper.price)
             found.append((model, ladder, relative))
     least = max(1.0, min(ladder.waste for _, ladder, _ in found))
     return [
-        _Voter(model, ladder, relative, min(1.0, least / max(1.0, ladder.waste)) ** _SHARPNESS)
+        _Voter(model, ladder, relative, min(1.0, least / max(1.0, ladder.waste)) ** temper.sharpness)
         for model, ladder, relative in found
     ]
 
