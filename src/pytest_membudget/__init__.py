@@ -26,7 +26,7 @@ _PUBLIC = {
     "calibration": "Calibration calibrate calibrate_in_flight fit_points load_calibration",
     "errors": """
         CalibrationError IsolatedCrashError MeasurementError MembudgetError MissingExtraError OverBudgetError OversizeError
-        TaskMemoryError TaskTimeoutError UnpicklableError UnreadableFileError UsageError WatchdogStop
+        StartTimeoutError TaskMemoryError TaskTimeoutError UnpicklableError UnreadableFileError UsageError WatchdogStop
         WorkerKilledError
     """,
     "inputs": "KINDS synthesize",

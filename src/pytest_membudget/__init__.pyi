@@ -11,6 +11,7 @@ from pytest_membudget.errors import MembudgetError as MembudgetError
 from pytest_membudget.errors import MissingExtraError as MissingExtraError
 from pytest_membudget.errors import OverBudgetError as OverBudgetError
 from pytest_membudget.errors import OversizeError as OversizeError
+from pytest_membudget.errors import StartTimeoutError as StartTimeoutError
 from pytest_membudget.errors import TaskMemoryError as TaskMemoryError
 from pytest_membudget.errors import TaskTimeoutError as TaskTimeoutError
 from pytest_membudget.errors import UnpicklableError as UnpicklableError

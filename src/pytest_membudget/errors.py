@@ -51,6 +51,10 @@ class TaskTimeoutError(MembudgetError, TimeoutError):
     """A task ran longer than its time limit and was ended."""
 
 
+class StartTimeoutError(TaskTimeoutError):
+    """No worker came to a task's function in time: it did not start, or what it had to import never ended."""
+
+
 class TaskMemoryError(MembudgetError, MemoryError):
     """A task ran out of memory in every attempt, the last one alone."""
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from pytest_membudget.runtime.executor.causes import Again
+from pytest_membudget.runtime.executor.causes import Again, never_began, not_begun
 from pytest_membudget.runtime.executor.floor import Floor
-from pytest_membudget.runtime.executor.launcher import CannotStartError, Died, InitializerFailed, Reply
+from pytest_membudget.runtime.executor.launcher import CannotStartError, Died, InitializerFailed, Reply, Stage
+from pytest_membudget.runtime.executor.levels import STARTS_THAT_MAY_FAIL
 from pytest_membudget.runtime.executor.post import Post
 from pytest_membudget.runtime.executor.replies import (
     LOST_TOO_OFTEN,
@@ -55,12 +56,15 @@ class Aftermath:
         if isinstance(reply, InitializerFailed):
             broken = broken_by(reply.error)
             conclude(task, failed(broken))
-            self._floor.fail_everything(broken)
+            self._floor.end_with(broken)
         else:
             self._settle(task, reply)
 
     def _lost(self, post: Post, task: Task, reply: Died) -> None:
         """The worker is gone. A task that it had not begun has not been attempted, and keeps its place."""
+        if post.stuck_at is not None and not post.is_gone:
+            self._never_began(post, task, post.stuck_at)
+            return
         try:
             self._floor.crew.died(post, reply.detail, failed_to_start=reply.failed_to_start)
         except CannotStartError as error:
@@ -73,6 +77,24 @@ class Aftermath:
             self._settle(task, reply)
         else:
             self._floor.again(task)
+
+    def _never_began(self, post: Post, task: Task, stage: Stage) -> None:
+        """The worker was ended since it did not come to the task, which another one may get."""
+        limit_s = self._rules.start_timeout_s or 0.0
+        what = never_began(task, stage, limit_s)
+        try:
+            self._floor.crew.stuck(post, not_begun(task, stage, limit_s))
+        except CannotStartError:
+            conclude(task, what)
+            self._floor.end_with(what.error)
+        self._floor.leave(post)
+        if self._floor.broken is not None:
+            return
+        task.stuck += 1
+        if task.stuck < STARTS_THAT_MAY_FAIL:
+            self._floor.again(task)
+        else:
+            conclude(task, what)
 
     def _settle(self, task: Task, reply: Reply) -> None:
         task.attempts += 1

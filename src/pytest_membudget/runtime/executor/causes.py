@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from pytest_membudget.errors import TaskMemoryError, TaskTimeoutError, WorkerKilledError
+from pytest_membudget.errors import StartTimeoutError, TaskMemoryError, TaskTimeoutError, WorkerKilledError
 from pytest_membudget.records.run import Cause
-from pytest_membudget.runtime.executor.launcher import Died, RanOut
+from pytest_membudget.runtime.executor.launcher import Died, RanOut, Stage
 from pytest_membudget.runtime.executor.task import Task
 from pytest_membudget.units import format_duration, format_size
 
@@ -77,6 +77,30 @@ def timed_out(task: Task, *, ended: bool) -> Failed:
         ),
         "timeout",
     )
+
+
+def not_begun(task: Task, stage: Stage, limit_s: float) -> str:
+    """What kept a worker from `task` for longer than it may take."""
+    within = f"within {format_duration(limit_s)}"
+    match stage:
+        case "start":
+            return f"a worker was not up {within}: it had an interpreter to start and the program's script to import"
+        case "initializer":
+            return f"the initializer did not return {within}"
+        case "import":
+            module = getattr(task.fn, "__module__", None) or type(task.fn).__module__
+            return (
+                f"a worker had not imported what {task_name(task)} needs, module {module!r} first, {within}"
+            )
+
+
+def never_began(task: Task, stage: Stage, limit_s: float) -> Failed:
+    """No worker came to the task's function."""
+    error = StartTimeoutError(
+        f"{not_begun(task, stage, limit_s)}; look for what waits there at import, "
+        "or allow more time with ExecutorPolicy(start_timeout_s=…)"
+    )
+    return Failed(error, "timeout")
 
 
 def task_name(task: Task) -> str:

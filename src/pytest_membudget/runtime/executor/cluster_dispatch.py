@@ -40,7 +40,7 @@ class ClusterDispatch:
         try:
             self._crew.claim()
         except CannotStartError as error:
-            self._floor.fail_everything(BrokenExecutor(str(error)))
+            self._floor.end_with(BrokenExecutor(str(error)))
             return True
         if not self._crew.in_cluster:
             self._give_back()

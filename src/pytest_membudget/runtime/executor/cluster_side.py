@@ -44,9 +44,13 @@ class Order(NamedTuple):
 
 
 class Look(NamedTuple):
-    """What a worker does now: the call that it is at, for how long, and what it has ready."""
+    """What a worker does now: the call that it is at, for how long, and what it has ready.
+
+    Until `is_called` it unpacks that call, which imports the function; `running_s` is counted anew from then on.
+    """
 
     sequence: int
+    is_called: bool
     running_s: float
     resident_bytes: int
     ready: tuple[tuple[int, Report], ...]
@@ -108,8 +112,9 @@ def look(token: str) -> Look | None:
     if standing is None:
         return None
     marks = standing.station.marks
-    running_s = time.monotonic() - marks[Slot.STARTED_AT]
-    return Look(int(marks[Slot.STARTED]), running_s, resident_bytes(), tuple(standing.ready))
+    is_called = marks[Slot.CALLED] == marks[Slot.STARTED]
+    running_s = time.monotonic() - marks[Slot.CALLED_AT if is_called else Slot.STARTED_AT]
+    return Look(int(marks[Slot.STARTED]), is_called, running_s, resident_bytes(), tuple(standing.ready))
 
 
 def perform_together(token: str, orders: Sequence[Order]) -> list[tuple[int, Report]]:

@@ -13,6 +13,7 @@ import contextlib
 import json
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -43,30 +44,80 @@ def default_context() -> BaseContext:
     return multiprocessing.get_context("forkserver")
 
 
+@contextlib.contextmanager
+def answering_within(limit_s: float | None) -> Iterator[None]:
+    """A fork server serves nobody before it has loaded the script; while this lasts, it is ended after `limit_s`.
+
+    Raises:
+        TimeoutError: that happened.
+    """
+    if not _is_loading():
+        yield
+        return
+    timer = threading.Timer(threading.TIMEOUT_MAX if limit_s is None else limit_s, end_loading)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except (EOFError, OSError) as error:
+        if not _is_loading():
+            within = "" if limit_s is None else f" within {limit_s:g} s"
+            raise TimeoutError(
+                f"the fork server had not loaded {_Loading.script}{within}, and was ended"
+            ) from error
+        raise
+    finally:
+        timer.cancel()
+    _Loading.server_pid = None
+
+
+def end_loading() -> None:
+    """Ends the fork server where it is still loading the script, which may never end."""
+    server_pid, _Loading.server_pid = _Loading.server_pid, None
+    if server_pid is not None:
+        with contextlib.suppress(OSError):
+            os.kill(server_pid, signal.SIGKILL)
+
+
+def _is_loading() -> bool:
+    return _Loading.server_pid is not None
+
+
+class _Loading:
+    """The fork server that we have started, until it has served somebody."""
+
+    server_pid: int | None = None
+    script = ""
+
+
 def _start(modules: list[str]) -> None:
     """Starts the fork server with the worker's code, and the running script, loaded."""
     from multiprocessing import forkserver
 
-    with _starting, _announced():
+    with _starting, _announced() as script:
         forkserver.set_forkserver_preload([*(name for name in modules if name != _PRELOAD), _PRELOAD])
         forkserver.ensure_running()
-    atexit.register(_end, getattr(forkserver, "_forkserver", None), os.getpid())
+    server = getattr(forkserver, "_forkserver", None)
+    _Loading.server_pid = getattr(server, "_forkserver_pid", None)
+    _Loading.script = script
+    atexit.register(_end, server, os.getpid())
 
 
 def _end(server: object, owner_pid: int) -> None:
     """Ends the server with the program that started it: by itself it would notice a moment after."""
     stop = getattr(server, "_stop", None)
     if stop is not None and os.getpid() == owner_pid:
+        end_loading()
         stop()
 
 
 @contextlib.contextmanager
-def _announced() -> Iterator[None]:
+def _announced() -> Iterator[str]:
     """While this lasts, a fork server that starts finds the running script."""
     data = spawn.get_preparation_data("ignore")
     os.environ[SCRIPT_VARIABLE] = json.dumps([data.get("init_main_from_path"), data["sys_path"]])
     try:
-        yield
+        yield str(data.get("init_main_from_path") or "its modules")
     finally:
         os.environ.pop(SCRIPT_VARIABLE, None)
 

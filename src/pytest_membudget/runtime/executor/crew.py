@@ -151,6 +151,15 @@ class Crew:
         if failed_to_start:
             self.levels.failed_to_start(post.launcher, detail)
 
+    def stuck(self, post: Post, detail: str) -> None:
+        """A worker was ended since it did not come to its call.
+
+        Raises:
+            CannotStartError: the level cannot start workers, and there is no lower one.
+        """
+        self.drop(post)
+        self.levels.stuck(post.launcher, detail)
+
     def drop(self, post: Post) -> None:
         """Takes a worker that is gone, or left to itself, off the list."""
         post.is_gone = True

@@ -51,6 +51,7 @@ class DaskLauncher:
         tell: Callable[[str, str], None],
         budget_bytes: int | None = None,
         sent_bytes: int = 0,
+        start_timeout_s: float | None = None,
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
     ) -> None:
@@ -59,7 +60,13 @@ class DaskLauncher:
         self._sent_bytes = sent_bytes
         self._roster = Roster()
         self._reception = Reception(
-            self._link, self._roster, lend=self._lend, tell=tell, initializer=initializer, initargs=initargs
+            self._link,
+            self._roster,
+            lend=self._lend,
+            tell=tell,
+            initializer=initializer,
+            initargs=initargs,
+            start_timeout_s=start_timeout_s,
         )
         self._loop: LoopThread | None = None
         self._lost = ""

@@ -35,12 +35,14 @@ class Reception:
         tell: Callable[[str, str], None],
         initializer: Callable[..., object] | None,
         initargs: tuple[Any, ...],
+        start_timeout_s: float | None = None,
     ) -> None:
         self._link = link
         self._roster = roster
         self._lend = lend
         self._tell = tell
         self._packed_initializer = packed_for_elsewhere((initializer, initargs))
+        self._start_timeout_s = start_timeout_s
         self._refused: dict[str, str] = {}
         self._meetings: dict[str, asyncio.Task[None]] = {}
         self._without_since_s = time.monotonic()
@@ -105,9 +107,10 @@ class Reception:
                 start = f"{START_WITH} {self._link}"
                 self._refuse(address, f"worker {address} offers no MEMORY; start it with: {start}")
                 return
-            said = await self._link.hand(
+            introduced = self._link.hand(
                 address, 1, cluster_side.introduce, self._link.token, self._packed_initializer
             )
+            said = await asyncio.wait_for(introduced, self._start_timeout_s)
             who = cluster_side.Introduction(*said)
             if different := _differences(who):
                 self._refuse(
@@ -117,6 +120,12 @@ class Reception:
             self._roster.add(self._lend(address, who, offer))
         except concurrent.futures.CancelledError:
             pass  # it left meanwhile, or the scheduler did
+        except TimeoutError:
+            self._refuse(
+                address,
+                f"worker {address} was not ready within {self._start_timeout_s:g} s: our package or your initializer "
+                "did not come to an end there; allow more time with ExecutorPolicy(start_timeout_s=…)",
+            )
         except Exception as error:  # whatever keeps our own code from running there
             self._refuse(
                 address,

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
+from pytest_membudget.errors import WorkerKilledError
 from pytest_membudget.runtime.executor.aftermath import Aftermath
 from pytest_membudget.runtime.executor.floor import Floor, now
 from pytest_membudget.runtime.executor.launcher import Returned
@@ -116,7 +117,7 @@ class Dispatcher:
             kill = self._ending is not None and self._ending.kill
         except BaseException as error:  # a defect of ours: no future may be left waiting for ever
             _logger.exception("the dispatcher stopped")
-            self.floor.fail_everything(error)
+            self.floor.end_with(error)
         finally:
             self._has_stopped = True
             self._refuse_arrivals()
@@ -186,4 +187,4 @@ class Dispatcher:
         if ending.cancel:
             self.floor.cancel_waiting()
         if ending.kill:
-            self.floor.end_now()
+            self.floor.end_with(WorkerKilledError("the executor was ended while this task ran"))

@@ -16,6 +16,7 @@ from pytest_membudget.records.run import Level
 from pytest_membudget.runtime.estimator import MemoryEstimator
 from pytest_membudget.runtime.executor.admission import Admission, Budget
 from pytest_membudget.runtime.executor.concurrency import Concurrency
+from pytest_membudget.runtime.executor.context import end_loading
 from pytest_membudget.runtime.executor.crew import Crew
 from pytest_membudget.runtime.executor.dispatcher import Dispatcher, Ending
 from pytest_membudget.runtime.executor.floor import Floor, now
@@ -65,6 +66,7 @@ class Engine:
         self.admission = Admission(self.budget, policy)
         self._rules = Rules(
             retries=policy.retries,
+            start_timeout_s=policy.start_timeout_s,
             largest_bytes=self._largest_bytes,
             note=self.journal.note,
             clock=self.journal.elapsed_s,
@@ -131,6 +133,8 @@ class Engine:
             self._is_shut = True
             if self._is_started:
                 self.dispatcher.close(Ending(cancel, kill))
+                if kill:
+                    end_loading()  # the dispatcher may be waiting for it
         if wait and self._is_started:
             self.dispatcher.join()
 
@@ -179,7 +183,12 @@ def usable_cores() -> int:
 def _launcher(level: Level, settings: Settings) -> Launcher:
     match level:
         case "process":
-            return ProcessLauncher(settings.context, settings.initializer, settings.initargs)
+            return ProcessLauncher(
+                settings.context,
+                settings.initializer,
+                settings.initargs,
+                start_timeout_s=settings.policy.start_timeout_s,
+            )
         case "thread":
             return ThreadLauncher(settings.initializer, settings.initargs)
         case _:
@@ -194,6 +203,7 @@ def _cluster(settings: Settings, journal: Journal) -> ClusterLauncher:
         tell=journal.tell_of_host,
         budget_bytes=settings.budget_bytes,
         sent_bytes=settings.policy.sent_bytes,
+        start_timeout_s=settings.policy.start_timeout_s,
         initializer=settings.initializer,
         initargs=settings.initargs,
     )

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
-from pytest_membudget.errors import OversizeError, WorkerKilledError
+from pytest_membudget.errors import OversizeError
 from pytest_membudget.runtime.executor.admission import Admission
 from pytest_membudget.runtime.executor.causes import given_up
 from pytest_membudget.runtime.executor.cluster_dispatch import ClusterDispatch
@@ -95,26 +95,22 @@ class Floor:
             if not task.is_running and task.future.cancel():
                 self.withdraw(task)
 
-    def end_now(self) -> None:
-        """Ends all workers at once; what they ran is reported, not repeated."""
-        posts = list(self.crew.posts)
-        self.fail_everything(WorkerKilledError("the executor was ended while this task ran"))
-        for post in posts:
-            post.worker.kill()
-
-    def fail_everything(self, error: BaseException) -> None:
-        """Gives `error` to every task; nothing runs here any more."""
+    def end_with(self, error: BaseException) -> None:
+        """Gives `error` to every task and ends all workers at once; nothing runs here any more."""
         self.broken = error
+        posts = list(self.crew.posts)
         waiting = [*self._line.tasks(), *self.pending]
-        running = [task for post in self.crew.posts for task in post.in_flight]
+        running = [task for post in posts for task in post.in_flight]
         self.pending.clear()
         for task in waiting:
             self._line.withdraw(task)
             self.refuse(task, error)
-        for post in self.crew.posts:
+        for post in posts:
             post.in_flight.clear()
         for task in running:
             conclude(task, failed(error))
+        for post in posts:
+            post.worker.kill()
 
     def dispatch(self) -> None:
         """Starts everything that may start now."""

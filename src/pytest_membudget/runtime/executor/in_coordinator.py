@@ -9,6 +9,7 @@ from typing import Any
 
 from pytest_membudget.runtime.executor.launcher import (
     Call,
+    Delay,
     Figures,
     InitializerFailed,
     Raised,
@@ -49,6 +50,10 @@ class LocalWorker:
     """A worker in the coordinator."""
 
     pid = None
+
+    def delay(self, sequence: int) -> Delay | None:
+        """It has nothing to start or to import."""
+        return None
 
     def added_bytes(self) -> int:
         """It has no memory of its own."""

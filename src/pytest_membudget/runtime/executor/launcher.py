@@ -7,7 +7,7 @@ A level is one file that offers a `Launcher`. The dispatcher knows these names a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from pytest_membudget.records.run import HostUse, Level
 from pytest_membudget.runtime.executor.heap_readings import HeapReading
@@ -35,6 +35,20 @@ class Call(NamedTuple):
     charged_bytes: int = 0
     is_file: bool = False
     exact: bool = False
+
+
+Stage = Literal["start", "initializer", "import"]
+"""What keeps a worker from calling a function: its own start, the caller's initializer, or the function's module."""
+
+
+class Delay(NamedTuple):
+    """A worker has not come to the function of the call that is next: what it is at, and since when.
+
+    `since_s` is on `time.monotonic`'s clock.
+    """
+
+    stage: Stage
+    since_s: float
 
 
 class Figures(NamedTuple):
@@ -113,7 +127,10 @@ class Worker(Protocol):
         """Hands a call over; `done` gets the reply, once, from any thread. A worker that has ended replies `Died`."""
 
     def started_at(self, sequence: int) -> float | None:
-        """When it began that call, on `time.monotonic`'s clock; `None` where it has not."""
+        """When it called that call's function, on `time.monotonic`'s clock; `None` where it has not."""
+
+    def delay(self, sequence: int) -> Delay | None:
+        """What keeps it from that call, which is the next it has; `None` where that is not known or it has begun."""
 
     def added_bytes(self) -> int:
         """Resident memory above that of the worker when it was ready; 0 where it has none of its own."""

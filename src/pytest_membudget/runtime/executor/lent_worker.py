@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from pytest_membudget.runtime.executor.cluster_side import Introduction, Look, Order
-from pytest_membudget.runtime.executor.launcher import Call, Died, Done, Raised, Reply, Stuck
+from pytest_membudget.runtime.executor.launcher import Call, Delay, Died, Done, Raised, Reply, Stuck
 from pytest_membudget.runtime.executor.travel import name_of, packed_for_elsewhere, unpacked, unpicklable
 from pytest_membudget.runtime.executor.worker import Packed, Report
 
@@ -113,10 +113,17 @@ class LentWorker:
     def started_at(self, sequence: int) -> float | None:
         """By what the worker said last; where it says nothing, since when it could have been at it."""
         if (seen := self._look) is not None and seen.sequence == sequence:
-            return self._looked_s - seen.running_s
+            return self._looked_s - seen.running_s if seen.is_called else None
         first = next(iter(self.pending), None)
         silent_s = time.monotonic() - max(self._looked_s, self.head_since_s)
         return self.head_since_s if first == sequence and silent_s > UNSEEN_S else None
+
+    def delay(self, sequence: int) -> Delay | None:
+        """By what the worker said last: it unpacks that call, and so imports the function."""
+        seen = self._look
+        if seen is None or seen.sequence != sequence or seen.is_called:
+            return None
+        return Delay("import", self._looked_s - seen.running_s)
 
     def added_bytes(self) -> int:
         """Nothing on this machine."""

@@ -26,6 +26,7 @@ class Levels:
         self._clock = clock
         self._at = 0
         self._failed_starts = 0
+        self._has_proved_itself = False
 
     @property
     def launcher(self) -> Launcher:
@@ -48,6 +49,7 @@ class Levels:
     def proved_itself(self) -> None:
         """A worker came up and replied."""
         self._failed_starts = 0
+        self._has_proved_itself = True
 
     def failed_to_start(self, launcher: Launcher, detail: str) -> None:
         """A worker ended before it was ready. Several in a row mean that the level cannot start.
@@ -59,6 +61,21 @@ class Levels:
         if self._failed_starts >= STARTS_THAT_MAY_FAIL and launcher is self.launcher:
             self._failed_starts = 0
             self.fall(launcher, f"{STARTS_THAT_MAY_FAIL} ended before they were ready, in a row ({detail})")
+
+    def stuck(self, launcher: Launcher, detail: str) -> None:
+        """A worker was ended since it did not come to its first call, or to one whose module it had to import.
+
+        Where none has ever done so at this level the next would not either; else it is one failed start.
+
+        Raises:
+            CannotStartError: workers cannot start, and there is no lower level.
+        """
+        if launcher is not self.launcher:
+            return
+        if self._has_proved_itself:
+            self.failed_to_start(launcher, detail)
+        else:
+            self.fall(launcher, detail)
 
     def fall(self, launcher: Launcher, cause: str) -> None:
         """Goes down below `launcher`, with one line in the log.
@@ -78,6 +95,7 @@ class Levels:
     def _fall_to(self, at: int, failed: Launcher, cause: str) -> None:
         self._at = at
         self._failed_starts = 0
+        self._has_proved_itself = False
         event = LevelEvent(
             kind="fallback",
             level=failed.level,

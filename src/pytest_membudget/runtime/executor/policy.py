@@ -25,6 +25,8 @@ class ExecutorPolicy(msgspec.Struct, frozen=True, kw_only=True):
         max_tasks_per_child: a worker process is replaced after so many tasks; `None` keeps it. While calls of
             `submit` and `map` take less than 100 ms they count by their time: as one for every 100 ms.
         timeout_s: seconds a task may run; `None` means by category for files, no limit for other calls.
+        start_timeout_s: seconds that a worker may take to start, its initializer included, and then to import the
+            function of a call. A worker that takes longer is ended; `None` waits for ever.
         retries: how often a task is repeated after its worker was killed or it ran out of memory.
         oversize: what becomes of a task that is larger than the whole budget: "refuse" or "alone".
         dead_letters: file that failed inputs of `run` are added to, one JSON line each.
@@ -40,6 +42,7 @@ class ExecutorPolicy(msgspec.Struct, frozen=True, kw_only=True):
     target_memory: float = 0.70
     max_tasks_per_child: int | None = 50
     timeout_s: float | None = None
+    start_timeout_s: float | None = 300.0
     retries: int = 2
     oversize: Literal["refuse", "alone"] = "refuse"
     dead_letters: str | os.PathLike[str] | None = None
@@ -58,8 +61,10 @@ class ExecutorPolicy(msgspec.Struct, frozen=True, kw_only=True):
         size_of("send_files_up_to", self.send_files_up_to)
         if self.max_tasks_per_child is not None:
             count_of("max_tasks_per_child", self.max_tasks_per_child)
-        if self.timeout_s is not None and not _is_time(self.timeout_s):
-            raise UsageError(f"timeout_s is {self.timeout_s!r}; give seconds above 0, or None")
+        for name in ("timeout_s", "start_timeout_s"):
+            seconds = getattr(self, name)
+            if seconds is not None and not _is_time(seconds):
+                raise UsageError(f"{name} is {seconds!r}; give seconds above 0, or None")
         if self.oversize not in {"refuse", "alone"}:
             raise UsageError(f'oversize is {self.oversize!r}; give "refuse" or "alone"')
 

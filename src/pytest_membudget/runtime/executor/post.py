@@ -6,7 +6,7 @@ from collections import deque
 from typing import NamedTuple
 
 from pytest_membudget.records.run import Level
-from pytest_membudget.runtime.executor.launcher import ClusterWorker, Launcher, Reply, Worker
+from pytest_membudget.runtime.executor.launcher import ClusterWorker, Launcher, Reply, Stage, Worker
 from pytest_membudget.runtime.executor.task import Task
 from pytest_membudget.runtime.ledger import Ticket
 
@@ -26,6 +26,7 @@ class Post:
         "kept_bytes",
         "launcher",
         "lent",
+        "stuck_at",
         "ticket",
         "worker",
     )
@@ -41,6 +42,7 @@ class Post:
         self.kept_bytes = 0
         self.is_last = False  # ends after the calls that it has
         self.is_gone = False
+        self.stuck_at: Stage | None = None  # what it was at when it was ended for not coming to its call
 
     @property
     def level(self) -> Level:

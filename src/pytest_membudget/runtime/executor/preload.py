@@ -12,6 +12,8 @@ import importlib
 import json
 import os
 import sys
+import threading
+from collections.abc import Iterator
 from multiprocessing import process, spawn
 
 from pytest_membudget.runtime.executor.context import SCRIPT_VARIABLE
@@ -26,6 +28,8 @@ _FOR_EVERY_WORKER = (
     "psutil",
 )
 
+_LOOK_EVERY_S = 0.5
+
 
 def _load_script() -> None:
     main_path, sys_path = json.loads(os.environ.pop(SCRIPT_VARIABLE, "[null, []]"))
@@ -33,17 +37,43 @@ def _load_script() -> None:
         return
     own_path = sys.path[:]
     sys.path[:] = sys_path
+    with _watched_parent():
+        _import(main_path)
+    sys.path[:] = own_path
+
+
+def _import(main_path: str) -> None:
     process.current_process()._inheriting = True  # type: ignore[attr-defined] # noqa: SLF001 - as the standard library marks it
     # A script that cannot be imported fails in the worker, where it is told.
     with contextlib.suppress(BaseException):
         spawn.import_main_path(main_path)
     del process.current_process()._inheriting  # type: ignore[attr-defined] # noqa: SLF001 - likewise
-    sys.path[:] = own_path
+
+
+@contextlib.contextmanager
+def _watched_parent() -> Iterator[None]:
+    """A script that never comes to an end must not outlive the program: the server looks after that only when it serves."""
+    parent, is_over = os.getppid(), threading.Event()
+
+    def watch() -> None:
+        while not is_over.wait(_LOOK_EVERY_S):
+            if os.getppid() != parent:
+                os._exit(1)
+
+    thread = threading.Thread(target=watch, name="membudget-parent", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()  # what forks must have one thread
 
 
 for _module in _FOR_EVERY_WORKER:
     with contextlib.suppress(ImportError):  # psutil may be missing, and is not needed
         importlib.import_module(_module)
+# Before the script, which may be large. Workers are born with it then; the server itself can be started again.
+importlib.import_module(_FOR_EVERY_WORKER[0]).offer_itself()
 _load_script()
 # Left out of collections, what is here stays shared: a collection would write to every page of it.
 gc.freeze()

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
 from multiprocessing.context import BaseContext
@@ -23,13 +24,15 @@ from pytest_membudget.measurement.high_water import resident_bytes
 from pytest_membudget.origins import Arriving, install, off_path
 from pytest_membudget.records.run import Level
 from pytest_membudget.runtime.executor import worker
-from pytest_membudget.runtime.executor.context import default_context
+from pytest_membudget.runtime.executor.context import answering_within, default_context
 from pytest_membudget.runtime.executor.forgotten import let_go
 from pytest_membudget.runtime.executor.launcher import (
     Call,
     CannotStartError,
+    Delay,
     Died,
     Done,
+    Stage,
     Stuck,
 )
 from pytest_membudget.runtime.executor.travel import (
@@ -55,7 +58,9 @@ class ProcessLauncher:
         context: BaseContext | None = None,
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
+        start_timeout_s: float | None = None,
     ) -> None:
+        self._start_timeout_s = start_timeout_s
         self._context = context
         self._initializer = initializer
         self._initargs = initargs
@@ -70,7 +75,9 @@ class ProcessLauncher:
             _check_threads()
             _check_directory()
             let_go()
-            return ProcessWorker(self._context or default_context(), self._initializer, self._initargs)
+            context = self._context or default_context()
+            with answering_within(self._start_timeout_s):
+                return ProcessWorker(context, self._initializer, self._initargs, self._start_timeout_s)
         except (
             Exception
         ) as error:  # the system's, the standard library's or a pickle's: no function has run yet
@@ -81,8 +88,15 @@ class ProcessWorker:
     """One worker process."""
 
     def __init__(
-        self, context: BaseContext, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
+        self,
+        context: BaseContext,
+        initializer: Callable[..., object] | None,
+        initargs: tuple[Any, ...],
+        start_timeout_s: float | None = None,
     ) -> None:
+        self._born_s = time.monotonic()
+        self._start_timeout_s = start_timeout_s
+        self._coming_up: Stage = "start" if initializer is None else "initializer"
         self._marks = context.RawArray("d", len(Slot))
         self._origins = off_path()
         self._pool = ProcessPoolExecutor(
@@ -133,8 +147,16 @@ class ProcessWorker:
         future.add_done_callback(functools.partial(self._reply, call.sequence, name_of(call.fn), done))
 
     def started_at(self, sequence: int) -> float | None:
-        """When the worker began that call."""
-        return self._marks[Slot.STARTED_AT] if self._marks[Slot.STARTED] == sequence else None
+        """When the worker called the function of that call."""
+        return self._marks[Slot.CALLED_AT] if self._marks[Slot.CALLED] == sequence else None
+
+    def delay(self, sequence: int) -> Delay | None:
+        """By the marks that the worker makes on its way up, and on its way to a function."""
+        if not self._marks[Slot.READY]:
+            return Delay(self._coming_up if self._marks[Slot.PID] else "start", self._born_s)
+        if self._marks[Slot.STARTED] == sequence != self._marks[Slot.CALLED]:
+            return Delay("import", self._marks[Slot.STARTED_AT])
+        return None
 
     def added_bytes(self) -> int:
         """What is resident above the bare worker."""
@@ -160,8 +182,12 @@ class ProcessWorker:
         self._pool.shutdown(wait=False)
 
     def join(self) -> None:
-        """Waits for the process and for the pool's thread."""
+        """Waits for the process and for the pool's thread; a worker that is not ready in time will never be."""
         if self._manager is not None:
+            if self._start_timeout_s is not None and not self._marks[Slot.READY]:
+                self._manager.join(max(0.0, self._born_s + self._start_timeout_s - time.monotonic()))
+                if not self._marks[Slot.READY]:
+                    self.kill()
             self._manager.join()
         if self._process is not None:
             with contextlib.suppress(ValueError, AssertionError):

@@ -33,6 +33,7 @@ class Rules(NamedTuple):
     """What decides between one more attempt and a report."""
 
     retries: int
+    start_timeout_s: float | None
     largest_bytes: Callable[[], int]
     note: Callable[[LevelEvent], None]
     clock: Callable[[], float]

@@ -55,6 +55,7 @@ class Task:
         "ran_out",
         "result_bytes",
         "sequence",
+        "stuck",
         "ticket",
         "timed_out",
         "timeout_s",
@@ -92,6 +93,7 @@ class Task:
         self.ran_out = False
         self.attempts = 0
         self.lost = 0
+        self.stuck = 0  # workers that were ended because they did not come to it
         # What became of it:
         self.cause: Cause = "ok"
         self.level: Level = "process"

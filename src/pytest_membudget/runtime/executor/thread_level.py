@@ -13,7 +13,7 @@ import time
 
 from pytest_membudget.records.run import Level
 from pytest_membudget.runtime.executor.in_coordinator import LocalLauncher, LocalWorker, Prepare, run_here
-from pytest_membudget.runtime.executor.launcher import Call, CannotStartError, Done
+from pytest_membudget.runtime.executor.launcher import Call, CannotStartError, Delay, Done
 
 _Item = tuple[Call, Done] | None
 
@@ -42,9 +42,11 @@ class ThreadWorker(LocalWorker):
         self._calls: queue.SimpleQueue[_Item] = queue.SimpleQueue()
         self._started: dict[int, float] = {}
         self._abandoned = False
+        self._is_ready = threading.Event()
+        self._born_s = time.monotonic()
         self._thread = threading.Thread(
             target=_work,
-            args=(self._calls, self._started, prepare),
+            args=(self._calls, self._started, self._is_ready, prepare),
             name="membudget-worker",
             daemon=True,  # one that never returns must not keep the interpreter; shutdown waits for the others
         )
@@ -57,6 +59,10 @@ class ThreadWorker(LocalWorker):
     def started_at(self, sequence: int) -> float | None:
         """When the thread began that call."""
         return self._started.get(sequence)
+
+    def delay(self, sequence: int) -> Delay | None:
+        """The initializer, until it has returned."""
+        return None if self._is_ready.is_set() else Delay("initializer", self._born_s)
 
     def kill(self) -> bool:
         """A thread cannot be ended: it is left to itself."""
@@ -78,8 +84,11 @@ class ThreadWorker(LocalWorker):
         return self._abandoned or not self._thread.is_alive()
 
 
-def _work(calls: queue.SimpleQueue[_Item], started: dict[int, float], prepare: Prepare) -> None:
+def _work(
+    calls: queue.SimpleQueue[_Item], started: dict[int, float], is_ready: threading.Event, prepare: Prepare
+) -> None:
     failure = prepare()
+    is_ready.set()
     while (item := calls.get()) is not None:
         call, done = item
         del item

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pytest_membudget.records.run import LevelEvent
-from pytest_membudget.runtime.executor.causes import task_name, timed_out
+from pytest_membudget.runtime.executor.causes import never_began, not_begun, task_name, timed_out
 from pytest_membudget.runtime.executor.floor import Floor
 from pytest_membudget.runtime.executor.gauge import RESOLUTION_BYTES
 from pytest_membudget.runtime.executor.post import Post
-from pytest_membudget.runtime.executor.replies import Rules, conclude
+from pytest_membudget.runtime.executor.replies import Rules, broken_by, conclude
 from pytest_membudget.runtime.executor.task import Task
 from pytest_membudget.units import format_duration, format_size
 
@@ -32,15 +32,38 @@ class Watch:
         return min((each for each in due if each is not None), default=None)
 
     def _due_s(self, post: Post, task: Task, now_s: float) -> float | None:
+        started_s = post.worker.started_at(task.sequence)
+        if started_s is None:
+            self._look_at_delay(post, task, now_s)
         if task.timeout_s is None or task.timed_out:
             return None
-        started_s = post.worker.started_at(task.sequence)
         if started_s is None:
             return now_s + min(task.timeout_s, _NOT_YET_S)
         if now_s - started_s < task.timeout_s:
             return started_s + task.timeout_s
         self._end(post, task)
         return None
+
+    def _look_at_delay(self, post: Post, task: Task, now_s: float) -> None:
+        """Ends a worker that does not come to its call. What follows is decided when it is gone (see `aftermath`)."""
+        limit_s = self._rules.start_timeout_s
+        delay = None if limit_s is None or post.stuck_at is not None else post.worker.delay(task.sequence)
+        if limit_s is None or delay is None or now_s - delay.since_s < limit_s:
+            return
+        post.stuck_at = delay.stage
+        self._rules.note(
+            LevelEvent(
+                kind="timeout",
+                level=post.level,
+                cause=not_begun(task, delay.stage, limit_s),
+                next_step="no call can run" if delay.stage == "initializer" else "that worker is ended",
+                at_s=self._rules.clock(),
+            )
+        )
+        if delay.stage == "initializer":  # as one that raises: there is no worker without it, on any level
+            self._floor.end_with(broken_by(never_began(task, delay.stage, limit_s).error))
+        else:
+            post.worker.kill()
 
     def _end(self, post: Post, task: Task) -> None:
         task.timed_out = True

@@ -41,6 +41,8 @@ class Slot(IntEnum):
     READY_BYTES = 3  # resident when it was ready
     STARTED = 4  # sequence of the last call it began
     STARTED_AT = 5  # on time.monotonic's clock, which processes of one machine share
+    CALLED = 6  # sequence of the last call whose function it has called: it had been imported then
+    CALLED_AT = 7
 
 
 class Surroundings(NamedTuple):
@@ -136,7 +138,7 @@ def prepare(
         os.setpgid(0, 0)
         marks[Slot.OWN_GROUP] = 1
     _end_with_parent()
-    _offer_itself()
+    offer_itself()
     _take_over(surroundings)
     _Worker.station.open(initializer, initargs)
 
@@ -155,20 +157,22 @@ def perform_at(station: Station, sequence: int, call: Packed, *, exact: bool = T
     began = time.monotonic()
     station.marks[Slot.STARTED_AT] = began
     station.marks[Slot.STARTED] = sequence
-    ending, body = _outcome(call.data, by_value if call.is_by_value else by_name)
+    ending, body = _outcome(station.marks, sequence, call)
     duration_s = time.monotonic() - began
     return Report(ending, body, duration_s, *station.gauge.end(), heap)
 
 
-def _outcome(packed: bytes, pack: Pack) -> tuple[str, bytes]:
+def _outcome(marks: Any, sequence: int, call: Packed) -> tuple[str, bytes]:
     """How the call ended and what came of it; nothing of it is left alive here."""
     try:
-        fn, args, kwargs = pickle.loads(packed)  # noqa: S301 - packed by our own coordinator
+        fn, args, kwargs = pickle.loads(call.data)  # noqa: S301 - packed by our own coordinator
     except MemoryError:
         return "memory", b""
     except BaseException as error:
         return "arguments", _pickled_text(error)
-    return _called(fn, args, kwargs, pack)
+    marks[Slot.CALLED_AT] = time.monotonic()
+    marks[Slot.CALLED] = sequence
+    return _called(fn, args, kwargs, by_value if call.is_by_value else by_name)
 
 
 def _called(
@@ -206,8 +210,8 @@ def _pickled_text(error: BaseException, subject: str = "") -> bytes:
     return pickle.dumps((subject, f"{type(error).__name__}: {error}"))
 
 
-def _offer_itself() -> None:
-    """Has a kernel that is out of memory end this worker first: its task is repeated, the coordinator would be lost."""
+def offer_itself() -> None:
+    """Has a kernel that is out of memory end this process before the coordinator, whose loss nobody could make good."""
     if sys.platform != "linux":
         return
     with contextlib.suppress(OSError, ValueError):
