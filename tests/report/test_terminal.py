@@ -156,7 +156,7 @@ def test_scales_share_a_doubt_that_differs_in_a_figure_alone(report):
     )
     text = render_terminal(Report(scales=(replace(table, rows=rows),)), width=120)
     assert text.count("of freed memory") == 1
-    assert "MICRO, SMALL, MEDIUM: up to 3.24 MiB of freed memory" in text
+    assert "all scales: up to 3.24 MiB of freed memory" in text
     assert "MICRO: stopped early" in text
 
 

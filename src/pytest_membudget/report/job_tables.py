@@ -126,9 +126,11 @@ def _scale_row(row: ScaleRow) -> Row:
 def _prediction_note(row: ScaleRow) -> str:
     if row.predicted_bytes is None:
         return ""
-    bound = "" if row.predicted_bound_bytes is None else f", at most {format_size(row.predicted_bound_bytes)}"
+    bound = (
+        "" if row.predicted_bound_bytes is None else f" (at most {format_size(row.predicted_bound_bytes)})"
+    )
     return (
-        f"{row.scale.name.upper()}: predicted {format_size(row.predicted_bytes)}{bound} from the smaller scales; "
+        f"{row.scale.name.upper()}: predicted {format_size(row.predicted_bytes)}{bound}, "
         f"measured {format_size(row.peak_bytes)}"
     )
 
@@ -142,7 +144,10 @@ def _caveats(rows: Sequence[ScaleRow]) -> list[str]:
             kind = _FIGURE.sub("#", caveat)
             scales.setdefault(kind, []).append(row.scale.name.upper())
             latest[kind] = caveat
-    return [f"{', '.join(names)}: {latest[kind]}" for kind, names in scales.items()]
+    return [
+        f"{'all scales' if len(names) == len(rows) > 1 else ', '.join(names)}: {latest[kind]}"
+        for kind, names in scales.items()
+    ]
 
 
 def _law_notes(law: LawFit | None) -> list[str]:
