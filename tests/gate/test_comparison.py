@@ -43,7 +43,10 @@ def test_too_few_samples_are_a_caveat_that_says_how_many_it_needs():
     assert caveat.endswith("a rank test against 4 needs 6")
     few = compared(record(150), record(120, [120]), [150] * 4)
     assert few.caveats == (
-        "judged by the tolerance alone: a rank test against the baseline's 1 needs 199 samples, not 4",
+        (
+            "judged by the tolerance alone: for a rank test the baseline has too few fresh samples, 1; update it with "
+            "--membudget-samples=5"
+        ),
     )
 
 

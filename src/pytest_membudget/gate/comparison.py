@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pytest_membudget.gate.decision import (
+    DEFAULT_SAMPLES,
     DEFAULT_TOLERANCE,
     RANK_TEST_LEVEL,
     base_peak,
@@ -19,6 +20,8 @@ from pytest_membudget.stats.rank_test import samples_needed
 from pytest_membudget.stats.summary import median
 from pytest_membudget.units import Tolerance, format_size
 
+_MANY_SAMPLES = 20
+"""Nobody runs a test so often again: better a baseline that holds more."""
 ACCEPT_COMMAND = "pytest --membudget-update-baseline"
 
 
@@ -108,11 +111,15 @@ def _caveats(base: TestRecord, samples_bytes: Sequence[int], p: float | None) ->
     if p is not None or not samples_bytes:
         return ()
     have, taken = len(base.samples_bytes), len(samples_bytes)
-    if have:
-        needed = samples_needed(have, RANK_TEST_LEVEL)
+    needed = samples_needed(have or taken, RANK_TEST_LEVEL)
+    if have and (needed is None or needed > _MANY_SAMPLES):
+        lack = (
+            f"for a rank test the baseline has too few fresh samples, {have}; update it with "
+            f"--membudget-samples={DEFAULT_SAMPLES}"
+        )
+    elif have:
         lack = f"a rank test against the baseline's {have} needs {needed} samples, not {taken}"
     else:
-        needed = samples_needed(taken, RANK_TEST_LEVEL)
         lack = f"the baseline has no samples from fresh processes, and a rank test against {taken} needs {needed}"
     return (f"judged by the tolerance alone: {lack}",)
 

@@ -20,7 +20,7 @@ def batch_table(batches: Sequence[BatchSummary], *, verbose: bool = True) -> Tab
         number("failed"),
         number("repeated"),
         number("workers"),
-        number("peak"),
+        number("total peak"),
         number("budget"),
         number("time"),
         Column("growth"),

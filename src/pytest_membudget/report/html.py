@@ -12,6 +12,7 @@ from typing import Any
 from pytest_membudget.errors import MissingExtraError
 from pytest_membudget.records.report import Report
 from pytest_membudget.report import batch_tables, html_view, job_tables, monitor_tables, test_tables
+from pytest_membudget.report.comparison_bars import changes
 from pytest_membudget.report.pictures import draw_calibration, draw_scale_curve, draw_scale_timelines
 from pytest_membudget.report.timelines import timelines_of
 
@@ -49,6 +50,7 @@ def render_html(report: Report) -> str:
         drawn={timeline.number for timeline in timelines},
         left_behind=test_tables.left_behind_table(report.left_behind),
         comparison=test_tables.comparison_table(report.tests),
+        changes=changes(report.tests),
         baseline=test_tables.baseline_table(report.baseline),
         scales=[_scale_section(table) for table in report.scales],
         in_flight=[job_tables.in_flight_table(table) for table in report.in_flight],

@@ -77,12 +77,14 @@ def draw_scale_curve(table: ScaleTable) -> str:
         ]
         axes.plot(*zip(*points, strict=True), "o", color=_POINT, label="measured")
         for row, point in zip(table.rows, points, strict=True):
+            # Below the rising curve, and away from the axes at both ends.
+            is_last = row is table.rows[-1]
             axes.annotate(
                 row.scale.name.upper(),
                 point,
                 textcoords="offset points",
-                xytext=(-4, -12),
-                ha="right",
+                xytext=(-6, -11) if is_last else (7, -5),
+                ha="right" if is_last else "left",
                 va="center",
             )
         limit = table.rows[-1].limit_bytes / up.size_bytes
