@@ -16,7 +16,6 @@ from pytest_membudget.plugin.fresh import run_fresh
 from pytest_membudget.records.report import AllocationSite, Attribution
 from pytest_membudget.units import format_size
 
-ASKED = "run this test with --membudget-memray"
 _MOST_FRAMES_SHOWN = 4
 _WORTH_TELLING = 0.01
 """A stack that held less than this share of the peak explains nothing."""

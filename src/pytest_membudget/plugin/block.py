@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from pytest_membudget import measurement as room  # each function is loaded when first used
-from pytest_membudget.gate import Budget, judge, judge_growth
+from pytest_membudget.gate import judge, judge_growth
 from pytest_membudget.measurement import Probe, memory_limit
 from pytest_membudget.plugin.failure import OverBudget
 from pytest_membudget.records.growth import Growth
+from pytest_membudget.records.judgement import Budget
 from pytest_membudget.records.measurement import Measurement, MemoryLimit
 from pytest_membudget.units import Size, parse_size
 

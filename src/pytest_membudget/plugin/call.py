@@ -7,26 +7,25 @@ recorded and judged, but raises nothing.
 from __future__ import annotations
 
 from collections.abc import Generator
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_membudget.errors import WatchdogStop
-from pytest_membudget.gate import Budget
-from pytest_membudget.measurement import Probe, close_sampler, forget_frames
-from pytest_membudget.plugin.attributing import attribute
-from pytest_membudget.plugin.benchmarking import BenchmarkProbe, is_benchmark
-from pytest_membudget.plugin.block import Membudget
+from pytest_membudget.measurement import close_sampler, forget_frames
 from pytest_membudget.plugin.failure import OverBudget, tell_shortly
 from pytest_membudget.plugin.judging import Judge, Judged, record_of
 from pytest_membudget.plugin.options import Settings
 from pytest_membudget.plugin.orders import Purpose
 from pytest_membudget.plugin.plan import PLAN, Plan
+from pytest_membudget.plugin.probes import choose_probe
 from pytest_membudget.plugin.rules import budget_of
 from pytest_membudget.plugin.travel import attach
-from pytest_membudget.plugin.watch import guard, is_watched, judge_bite
+from pytest_membudget.records.judgement import Budget
 from pytest_membudget.records.report import TestRecord
+
+if TYPE_CHECKING:
+    from pytest_membudget.plugin.block import Membudget
 
 RECORD = pytest.StashKey[TestRecord | None]()
 
@@ -48,13 +47,14 @@ class Measuring:
             return (yield)
         item.stash[RECORD] = None
         budget = self._budget_before(item, plan)
-        probe = self._probe(item, plan, budget)
+        if self.purpose == "memray":
+            return (yield from _recording())
+        probe = choose_probe(item, plan, budget, self.settings)
         probe.begin()
         own_error: BaseException | None = None
         result = None
         try:
-            with self._recording():
-                result = yield
+            result = yield
         except BaseException as error:
             own_error = error
             if isinstance(error, WatchdogStop | MemoryError):
@@ -62,14 +62,16 @@ class Measuring:
             raise
         finally:
             measurement = probe.finish()
-            bite = getattr(probe, "bite", None)
             judged = self.judge.by_budget(measurement, _budget_after(item, budget))
+            bite = getattr(probe, "bite", None)
             if bite is not None:
+                from pytest_membudget.plugin.watch import judge_bite
+
                 judged = judged.with_judgement(judge_bite(bite, own_error))
-            _keep(item, plan, judged)
-            if bite is not None:
+                _keep(item, plan, judged)
                 # What the watchdog ended failed for that reason, whatever the test made of it.
                 raise OverBudget(self._explained(item, plan, judged).message) from None
+            _keep(item, plan, judged)
         if self.purpose in {None, "isolate"}:
             further = self.judge.by_all(item, plan, judged)
             if further is not judged:
@@ -84,40 +86,24 @@ class Measuring:
     def _explained(self, item: pytest.Item, plan: Plan, judged: Judged) -> Judged:
         """With who allocated the peak, where that was asked for."""
         if self.settings.memray and self.purpose in {None, "isolate"}:
+            from pytest_membudget.plugin.attributing import attribute
+
             sites, text = attribute(item, self.settings.memray_dir, judged.measurement.peak_bytes)
             judged = judged._replace(allocations=sites, explanation=text)
             _keep(item, plan, judged)
         return judged
-
-    def _recording(self) -> AbstractContextManager[object]:
-        """Records the test's allocations, where this interpreter was started for that."""
-        if self.purpose != "memray":
-            return nullcontext()
-        from pytest_membudget.measurement.attribution import recording
-        from pytest_membudget.plugin.child import ORDERS
-
-        return recording(ORDERS.memray_capture)
 
     @staticmethod
     def pytest_unconfigure() -> None:
         """Ends the helper process."""
         close_sampler()
 
-    def _probe(self, item: pytest.Item, plan: Plan, budget: Budget) -> Probe | BenchmarkProbe:
-        benchmark = getattr(item, "funcargs", {}).get("benchmark")
-        if is_benchmark(benchmark):
-            return BenchmarkProbe(benchmark, self.settings.interval_s)
-        if is_watched(plan, self.settings):
-            return guard(item, plan, budget, self.settings)
-        judged = budget != Budget() or self.settings.baseline is not None
-        return Probe(item.nodeid, interval_s=self.settings.interval_s, settle=judged)
-
     def _budget_before(self, item: pytest.Item, plan: Plan) -> Budget:
         try:
             budget = budget_of(item, plan.budget, self.settings.default_bytes)
         except ValueError as error:
             pytest.fail(str(error), pytrace=False)
-        if isinstance(face := _face(item), Membudget):
+        if (face := _face(item)) is not None:
             face.budget = budget
         return budget
 
@@ -134,13 +120,29 @@ class Measuring:
         return report
 
 
+def _recording() -> Generator[None, Any, Any]:
+    """Records the test's allocations, in the interpreter that was started for that."""
+    from pytest_membudget.measurement.attribution import recording
+    from pytest_membudget.plugin.child import ORDERS
+
+    with recording(ORDERS.memray_capture):
+        return (yield)
+
+
 def _budget_after(item: pytest.Item, budget: Budget) -> Budget:
     """The budget that holds now: a test may set its own while it runs."""
-    return face.budget if isinstance(face := _face(item), Membudget) else budget
+    face = _face(item)
+    return budget if face is None else face.budget
 
 
-def _face(item: pytest.Item) -> Any:
-    return getattr(item, "funcargs", {}).get("membudget")
+def _face(item: pytest.Item) -> Membudget | None:
+    """The fixture that the test sees and sets its budget by, where it takes it."""
+    face = getattr(item, "funcargs", {}).get("membudget")
+    if face is None:
+        return None
+    from pytest_membudget.plugin.block import Membudget
+
+    return face if isinstance(face, Membudget) else None
 
 
 def _keep(item: pytest.Item, plan: Plan, judged: Judged) -> None:

@@ -8,7 +8,6 @@ from msgspec.structs import replace
 from pytest_membudget.errors import MembudgetError
 from pytest_membudget.gate import (
     DEFAULT_TOLERANCE,
-    Judgement,
     check_environment,
     compare_test,
     judge_comparison,
@@ -22,6 +21,7 @@ from pytest_membudget.measurement import environment
 from pytest_membudget.plugin.fresh import run_fresh
 from pytest_membudget.plugin.options import Settings
 from pytest_membudget.plugin.travel import attached
+from pytest_membudget.records.judgement import Judgement
 from pytest_membudget.records.places import from_here
 from pytest_membudget.records.report import BaselineCheck, Comparison, Report, TestRecord
 

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from _pytest.logging import LogCaptureHandler
 
-from pytest_membudget.gate import Judgement, judge_growth
+from pytest_membudget.gate import judge_growth
 from pytest_membudget.measurement import check_growth
 from pytest_membudget.plugin.fresh import leave_time_limit
 from pytest_membudget.plugin.markers import GrowthMark
 from pytest_membudget.records.growth import Growth
+from pytest_membudget.records.judgement import Judgement
 
 
 def grow(item: pytest.Item, mark: GrowthMark, *, strict: bool) -> tuple[Growth, Judgement]:

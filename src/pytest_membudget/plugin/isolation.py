@@ -15,7 +15,7 @@ from pytest_membudget.plugin import last_words
 from pytest_membudget.plugin.failure import IsolatedCrash
 from pytest_membudget.plugin.fresh import FreshRun, run_fresh
 from pytest_membudget.plugin.place import file_and_line
-from pytest_membudget.plugin.plan import PLAN, Plan
+from pytest_membudget.plugin.plan import PLAN, Plan, is_isolated
 from pytest_membudget.plugin.shared import shared_folder
 from pytest_membudget.plugin.travel import attach
 from pytest_membudget.records.report import TestRecord
@@ -55,7 +55,7 @@ class Isolation:
     @pytest.hookimpl(optionalhook=True, tryfirst=True)
     def pytest_timeout_set_timer(self, item: pytest.Item, settings: Any) -> bool | None:
         """pytest-timeout ends the test inside its interpreter, where it can say what the test was doing."""
-        if not _is_isolated(item):
+        if not is_isolated(item):
             return None
         item.stash[_TIME_LIMIT] = settings.timeout + _GRACE_S
         return True
@@ -63,7 +63,7 @@ class Isolation:
     @pytest.hookimpl(optionalhook=True, tryfirst=True)
     def pytest_timeout_cancel_timer(self, item: pytest.Item) -> bool | None:
         """Nothing was set."""
-        return True if _is_isolated(item) else None
+        return True if is_isolated(item) else None
 
 
 def _set_up(item: pytest.Item, plan: Plan) -> None:
@@ -91,11 +91,6 @@ def _tear_down(item: pytest.Item) -> None:
     run = item.stash[_RUN]
     if run is not None and "call" in run.reports and "teardown" not in run.reports:
         raise IsolatedCrash(run.death)
-
-
-def _is_isolated(item: pytest.Item) -> bool:
-    plan = item.stash.get(PLAN, None)
-    return plan is not None and plan.isolate
 
 
 def _crash_record(item: pytest.Item, crash: IsolatedCrash) -> TestRecord:

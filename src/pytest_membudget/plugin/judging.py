@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from pytest_membudget.gate import Budget, Judgement, Verdict, judge
-from pytest_membudget.plugin.attributing import ASKED
-from pytest_membudget.plugin.gating import Gate
+from pytest_membudget.gate import judge
 from pytest_membudget.plugin.markers import ScalesMark
 from pytest_membudget.plugin.options import Settings
 from pytest_membudget.plugin.place import file_and_line
 from pytest_membudget.plugin.plan import Plan
 from pytest_membudget.records.growth import Growth
+from pytest_membudget.records.judgement import Budget, Judgement, Verdict
 from pytest_membudget.records.measurement import Measurement
 from pytest_membudget.records.report import AllocationSite, Comparison, TestRecord
 from pytest_membudget.records.scale import Scale
 
+if TYPE_CHECKING:
+    from pytest_membudget.plugin.gating import Gate
+
+_ASKED = "run this test with --membudget-memray"
 _GRAVEST_FIRST: Sequence[Verdict] = (
     "killed",
     "crashed",
@@ -62,7 +65,7 @@ class Judged(NamedTuple):
         text = "\n\n".join(each.message for each in ordered if each.message)
         if not self.explanation:
             return text
-        return f"{text.replace(ASKED, 'it is told below')}\n{self.explanation}"
+        return f"{text.replace(_ASKED, 'it is told below')}\n{self.explanation}"
 
     @property
     def caveats(self) -> tuple[str, ...]:

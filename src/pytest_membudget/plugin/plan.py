@@ -38,6 +38,12 @@ PLAN = pytest.StashKey[Plan]()
 _EVERY_TEST = Plan()
 
 
+def is_isolated(item: pytest.Item) -> bool:
+    """Whether the test is to run in a fresh interpreter."""
+    plan = item.stash.get(PLAN, None)
+    return plan is not None and plan.isolate
+
+
 def make_plans(items: Iterable[pytest.Item], errors: list[str], *, measure_all: bool) -> int:
     """Puts a `Plan` into the stash of each test that is to be measured, and says how many there are.
 

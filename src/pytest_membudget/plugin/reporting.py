@@ -8,14 +8,13 @@ from __future__ import annotations
 import contextlib
 import datetime
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
 
 from pytest_membudget.measurement import environment
 from pytest_membudget.plugin import last_words, summary
-from pytest_membudget.plugin.gating import Gate
 from pytest_membudget.plugin.options import Settings
 from pytest_membudget.plugin.shared import shared_folder, shared_folder_if_made
 from pytest_membudget.plugin.tally import Tally
@@ -24,8 +23,10 @@ from pytest_membudget.records.monitor import MonitorReport
 from pytest_membudget.records.places import from_here
 from pytest_membudget.records.report import Report
 from pytest_membudget.records.scale import ScaleTable
-from pytest_membudget.report import write_report
 from pytest_membudget.stats.task_growth import rank_retained
+
+if TYPE_CHECKING:
+    from pytest_membudget.plugin.gating import Gate
 
 LEAST_LEFT_BYTES = 1024 * 1024
 """Less than this is noise of the allocator, not worth a line in the table of what tests left behind."""
@@ -60,6 +61,8 @@ class Reporting:
         with _failing_the_session(session, self.notes):
             self._write_baseline()
         for path in self.settings.report_paths:
+            from pytest_membudget.report import write_report
+
             with _failing_the_session(session, self.notes):
                 write_report(self.report, path)
                 self.notes.append(f"report: {from_here(path)}")

@@ -17,12 +17,12 @@ import pytest
 
 from pytest_membudget.calibration import assert_law, chosen_scales, configured_scales, fit_law, scale_row
 from pytest_membudget.errors import MembudgetError, OverBudgetError
-from pytest_membudget.gate import Budget, Judgement
 from pytest_membudget.measurement import memory_limit
 from pytest_membudget.plugin.batches import Account, NotingExecutor
 from pytest_membudget.plugin.markers import ScalesMark, read_scales
 from pytest_membudget.plugin.options import Settings
 from pytest_membudget.plugin.shared import shared_folder
+from pytest_membudget.records.judgement import Budget, Judgement
 from pytest_membudget.records.measurement import Measurement
 from pytest_membudget.records.scale import Scale, ScaleRow, ScaleTable
 

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import importlib.util
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_membudget.errors import MembudgetError, MissingExtraError
 from pytest_membudget.plugin.call import Measuring
-from pytest_membudget.plugin.gating import Gate
 from pytest_membudget.plugin.judging import Judge
 from pytest_membudget.plugin.options import Settings
 from pytest_membudget.plugin.orders import Purpose
-from pytest_membudget.plugin.plan import make_plans
+from pytest_membudget.plugin.plan import is_isolated, make_plans
 from pytest_membudget.plugin.reporting import Reporting
 from pytest_membudget.plugin.roles import is_controller, is_fresh, is_worker
 from pytest_membudget.plugin.xdist import tell_controller
-from pytest_membudget.report import check_report_path
 
-_GATE = pytest.StashKey[Gate]()
+if TYPE_CHECKING:
+    from pytest_membudget.plugin.gating import Gate
+
+_GATE = pytest.StashKey["Gate"]()
 
 
 def plan_tests(
@@ -32,6 +34,8 @@ def plan_tests(
     try:
         if make_plans(items, errors, measure_all=settings.measure_all):
             start_measuring(config, settings)
+            if any(map(is_isolated, items)):
+                _start_isolating(config)
     except pytest.UsageError as error:
         if not is_worker(config):
             raise
@@ -53,12 +57,8 @@ def start_measuring(config: pytest.Config, settings: Settings) -> None:
     purpose = _purpose(config)
     gate = _gate(config, settings) if purpose in {None, "isolate"} else None
     manager.register(Measuring(settings, Judge(settings, gate), purpose), "membudget-measuring")
-    if purpose is None:
-        from pytest_membudget.plugin.isolation import Isolation
-
-        manager.register(Isolation(), "membudget-isolation")
-        if not is_worker(config):
-            start_reporting(config, settings)
+    if purpose is None and not is_worker(config):
+        start_reporting(config, settings)
 
 
 def start_reporting(config: pytest.Config, settings: Settings) -> None:
@@ -68,11 +68,21 @@ def start_reporting(config: pytest.Config, settings: Settings) -> None:
         pytest.UsageError: as above.
     """
     for path in settings.report_paths:
+        from pytest_membudget.report import check_report_path
+
         try:
             check_report_path(path)
         except (MembudgetError, OSError) as error:
             raise pytest.UsageError(f"--membudget-report: {error}") from None
     config.pluginmanager.register(Reporting(config, settings, _gate(config, settings)), "membudget-reporting")
+
+
+def _start_isolating(config: pytest.Config) -> None:
+    """Registers what starts fresh interpreters; not in one of those, nor where workers run the tests."""
+    if not is_controller(config) and not is_fresh(config):
+        from pytest_membudget.plugin.isolation import Isolation
+
+        config.pluginmanager.register(Isolation(), "membudget-isolation")
 
 
 def _purpose(config: pytest.Config) -> Purpose | None:
@@ -87,5 +97,7 @@ def _gate(config: pytest.Config, settings: Settings) -> Gate | None:
     if settings.baseline is None:
         return None
     if _GATE not in config.stash:
+        from pytest_membudget.plugin.gating import Gate
+
         config.stash[_GATE] = Gate(settings)
     return config.stash[_GATE]

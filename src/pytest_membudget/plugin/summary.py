@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from pytest_membudget.plugin.options import Settings
-from pytest_membudget.plugin.suggestions import suggestions
 from pytest_membudget.records.report import Report
-from pytest_membudget.report import render_annotations, render_step_summary, render_terminal
-from pytest_membudget.report.page import headline
+from pytest_membudget.report import render_headline
 
 
 def show(terminal: Any, report: Report, settings: Settings, notes: Sequence[str]) -> None:
@@ -21,7 +19,7 @@ def show(terminal: Any, report: Report, settings: Settings, notes: Sequence[str]
         # pytest itself has shown why a test failed.
         terminal.write_line(_tables(terminal, report, failures=settings.warn))
     else:
-        terminal.write_line(f"membudget: {headline(report)}")
+        terminal.write_line(f"membudget: {render_headline(report)}")
         for caveat in report.caveats:
             terminal.write_line(f"membudget: {caveat}", yellow=True)
     if settings.warn and not settings.show_tables:
@@ -31,16 +29,22 @@ def show(terminal: Any, report: Report, settings: Settings, notes: Sequence[str]
                     f"membudget: {record.nodeid}: {record.message.splitlines()[0]}", yellow=True
                 )
     if settings.suggest:
+        from pytest_membudget.plugin.suggestions import suggestions
+
         terminal.section("membudget: suggested markers")
         for suggestion in suggestions(report.tests):
             terminal.write_line(suggestion)
     for note in notes:
         terminal.write_line(f"membudget: {note}")
     if os.environ.get("GITHUB_ACTIONS") == "true":
+        from pytest_membudget.report import render_annotations
+
         terminal.write(render_annotations(report, folder=_folder_in_workspace(terminal.config.rootpath)))
 
 
 def _tables(terminal: Any, report: Report, *, failures: bool) -> str:
+    from pytest_membudget.report import render_terminal
+
     writer = terminal._tw  # noqa: SLF001 - the one place that knows colours, width and encoding
     encoding = getattr(writer._file, "encoding", None) or "ascii"  # noqa: SLF001 - likewise
     return render_terminal(
@@ -64,5 +68,7 @@ def write_step_summary(report: Report) -> None:
     target = os.environ.get("GITHUB_STEP_SUMMARY")
     if not target:
         return
+    from pytest_membudget.report import render_step_summary
+
     with Path(target).open("a", encoding="utf-8") as stream:
         stream.write(render_step_summary(report))

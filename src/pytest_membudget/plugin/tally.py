@@ -46,7 +46,8 @@ class Tally:
         elif report.when == "call":
             record = attached(report) or self._records[nodeid]
             outcome = "failed" if nodeid in self._failed_in_part else outcome
-            self._records[nodeid] = msgspec.structs.replace(record, outcome=outcome)
+            same = record.outcome == outcome
+            self._records[nodeid] = record if same else msgspec.structs.replace(record, outcome=outcome)
         elif outcome == "error":
             self._records[nodeid] = msgspec.structs.replace(self._records[nodeid], outcome=outcome)
         return self._records[nodeid] if report.when == "teardown" else None

@@ -6,7 +6,6 @@ import sys
 
 import pytest
 
-from pytest_membudget.gate import Budget, Judgement
 from pytest_membudget.measurement import Bite, Watchdog, memory_limit
 from pytest_membudget.measurement.watchdog import GuardedProbe
 from pytest_membudget.plugin import last_words
@@ -14,14 +13,8 @@ from pytest_membudget.plugin.options import Settings
 from pytest_membudget.plugin.place import file_and_line
 from pytest_membudget.plugin.plan import Plan
 from pytest_membudget.plugin.shared import shared_folder
+from pytest_membudget.records.judgement import Budget, Judgement
 from pytest_membudget.records.report import TestRecord
-
-
-def is_watched(plan: Plan, settings: Settings) -> bool:
-    """Whether the test may be ended: by its own hard budget, or by the session's share of the limit."""
-    return settings.stop_at is not None or (
-        plan.budget is not None and plan.budget.hard and not settings.warn
-    )
 
 
 def guard(item: pytest.Item, plan: Plan, budget: Budget, settings: Settings) -> GuardedProbe:

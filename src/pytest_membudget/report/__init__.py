@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pytest_membudget.report.github import render_annotations as render_annotations
     from pytest_membudget.report.github import render_benchmark_json as render_benchmark_json
     from pytest_membudget.report.github import render_step_summary as render_step_summary
+    from pytest_membudget.report.headline import render_headline as render_headline
     from pytest_membudget.report.html import render_html as render_html
     from pytest_membudget.report.json_report import render_json as render_json
     from pytest_membudget.report.markdown import render_markdown as render_markdown
@@ -32,6 +33,7 @@ _MODULE_OF = {
     "load_report": "writing",
     "render_annotations": "github",
     "render_benchmark_json": "github",
+    "render_headline": "headline",
     "render_html": "html",
     "render_json": "json_report",
     "render_markdown": "markdown",
@@ -46,6 +48,7 @@ __all__ = [
     "load_report",
     "render_annotations",
     "render_benchmark_json",
+    "render_headline",
     "render_html",
     "render_json",
     "render_markdown",

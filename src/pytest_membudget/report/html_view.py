@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from pytest_membudget.records.report import Report, TestRecord
 from pytest_membudget.records.report_file import encodable
 from pytest_membudget.records.run import Breakdown
-from pytest_membudget.report.page import environment_rows, headline
+from pytest_membudget.report.headline import render_headline
+from pytest_membudget.report.page import environment_rows
 from pytest_membudget.report.wording import (
     FAILING,
     NONE,
@@ -154,7 +155,11 @@ def obtained(tests: Sequence[TestRecord]) -> list[tuple[str, str, str]]:
 
 def summary(report: Report) -> dict[str, Any]:
     """The head of the page."""
-    return {"headline": headline(report), "environment": environment_rows(report), "tiles": tiles(report)}
+    return {
+        "headline": render_headline(report),
+        "environment": environment_rows(report),
+        "tiles": tiles(report),
+    }
 
 
 def _cells(test: TestRecord) -> list[str]:

@@ -5,14 +5,13 @@ A renderer lays this out and computes nothing; sizes, shares and rounding become
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
-from pytest_membudget.records.batch import BatchSummary
 from pytest_membudget.records.report import Report, TestRecord
 from pytest_membudget.report import batch_tables, job_tables, monitor_tables, test_tables
+from pytest_membudget.report.headline import render_headline
 from pytest_membudget.report.tables import Table
-from pytest_membudget.report.wording import FAILING, plural
+from pytest_membudget.report.wording import FAILING
 from pytest_membudget.units import format_size
 
 _MOST_LEFT = 5
@@ -40,7 +39,7 @@ class Page(NamedTuple):
 def make_page(report: Report, *, verbose: bool = False, most_tests: int | None = None) -> Page:
     """The page of `report`; `most_tests` leaves the smallest tests out of the table and says how many."""
     return Page(
-        headline=headline(report),
+        headline=render_headline(report),
         failures=tuple(_failure(test) for test in report.tests if test.verdict in FAILING),
         tables=tuple(
             table
@@ -62,47 +61,6 @@ def make_page(report: Report, *, verbose: bool = False, most_tests: int | None =
         caveats=report.caveats,
         environment=environment_rows(report),
     )
-
-
-def headline(report: Report) -> str:
-    """One line: how many tests were measured, how they were judged, and the largest."""
-    measured = [test for test in report.tests if test.peak_bytes is not None]
-    if not report.tests and report.batches:
-        return _headline_of_batches(report.batches)
-    counts = [
-        f"{len(found)} {words}{_expected(found)}"
-        for verdict, words in FAILING.items()
-        if (found := [test for test in report.tests if test.verdict == verdict])
-    ]
-    doubtful = sum(test.verdict in {"over_upper", "inconclusive"} for test in report.tests)
-    parts = [f"{len(measured):,} {plural(len(measured), 'test')} measured", *counts]
-    if not counts:
-        judged = sum(test.verdict not in {"none", "over_upper", "inconclusive"} for test in report.tests)
-        parts.append(f"{judged:,} judged, none failed" if judged else "none judged")
-    if doubtful:
-        parts.append(f"{doubtful:,} in doubt")
-    if measured:
-        largest = max(measured, key=lambda test: test.peak_bytes or 0)
-        parts.append(f"largest peak {format_size(largest.peak_bytes or 0)}")
-    return ", ".join(parts)
-
-
-def _headline_of_batches(batches: Sequence[BatchSummary]) -> str:
-    """What a report of a script's batches, without tests, has to say first."""
-    inputs, failed = sum(batch.inputs for batch in batches), sum(batch.failed for batch in batches)
-    peak_bytes = max(batch.peak_bytes for batch in batches)
-    return (
-        f"{len(batches):,} {plural(len(batches), 'batch')}, {inputs:,} {plural(inputs, 'input')}, "
-        f"{f'{failed:,}' if failed else 'none'} failed, largest peak {format_size(peak_bytes)}"
-    )
-
-
-def _expected(found: Sequence[TestRecord]) -> str:
-    """How many of the tests that went wrong were marked to do so."""
-    expected = sum(test.outcome == "xfailed" for test in found)
-    if not expected:
-        return ""
-    return " (expected)" if expected == len(found) else f" ({expected} expected)"
 
 
 def environment_rows(report: Report) -> tuple[tuple[str, str], ...]:

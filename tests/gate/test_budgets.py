@@ -1,6 +1,7 @@
 import pytest
 
-from pytest_membudget.gate import Budget, judge
+from pytest_membudget.gate import judge
+from pytest_membudget.records.judgement import Budget
 from pytest_membudget.records.measurement import Measurement, ProcessShare
 
 MIB = 2**20
