@@ -11,17 +11,21 @@ import math
 import os
 import random
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from pytest_membudget import fit_points
+from pytest_membudget import MemoryEstimator, fit_points
 from pytest_membudget.stats.learning import AllocationLearner
+from pytest_membudget.stats.learning.ladder import Price
+from pytest_membudget.stats.learning.learner import TEMPERS, Temper
 
 # Waste in GB·h of the best published method for each workflow.
 BEST_PUBLISHED = {"methylseq": 989.0, "eager": 430.0, "chipseq": 94.7, "rnaseq": 57.9}
 LIMITS = {"cheap": (0.55, 1.0, 0.06), "safe": (1.5, math.inf, 0.02)}
 PERMUTATIONS = 2
+DRAWS = 10
 
 Run = tuple[int, int, float]
 
@@ -49,11 +53,14 @@ def read_kinds(path):
     return kinds
 
 
-def judge(kinds, aim):
+def judge(kinds, aim, temper=None):
     """Waste in GB·h, failed attempts and tasks of a whole workflow."""
     wasted = failed = tasks = 0
     for known, arriving in kinds.values():
-        estimator = fit_points([(size, peak) for size, peak, _ in known]).estimator(aim)
+        points = [(size, peak) for size, peak, _ in known]
+        estimator = fit_points(points).estimator(aim)
+        if temper is not None:
+            estimator = MemoryEstimator(learner=AllocationLearner(points, aim=aim, temper=temper))
         for size, peak, seconds in arriving:
             given = estimator.estimate_file_memory(size)
             while given < peak:
@@ -104,6 +111,68 @@ def test_the_order_of_arrival_is_no_lucky_one(aim, traces, figure):
         mean = math.exp(sum(logs) / len(logs))
         figure(f"{aim}: another order of arrival ({seed})", f"{mean:.3f}", f"{failed / tasks:.1%} failed")
         assert mean <= LIMITS[aim][0]
+
+
+def drawn(aim, source):
+    """Settings that somebody might have chosen who had seen no workflow."""
+
+    def between(low, high):
+        return math.exp(source.uniform(math.log(low), math.log(high)))
+
+    if aim == "cheap":
+        price = Price(source.choice((0.0, 0.25, 0.5, 1.0)), between(1e7, 1e9), source.uniform(0.2, 0.9))
+        return Temper(
+            price, source.uniform(0.4, 0.9), source.uniform(1.01, 1.2), source.uniform(1.3, 2), between(2, 12)
+        )
+    price = Price(between(1, 8), between(1e7, 1e9), source.uniform(0.7, 0.98))
+    return Temper(
+        price, source.uniform(0.6, 0.97), source.uniform(1.1, 1.5), source.uniform(1.5, 3), between(2, 12)
+    )
+
+
+def mean_ratio(judged, names):
+    return math.exp(sum(math.log(judged[name][0] / BEST_PUBLISHED[name]) for name in names) / len(names))
+
+
+@pytest.mark.parametrize("aim", ["cheap", "safe"])
+def test_settings_chosen_without_a_workflow_hold_on_it(aim, traces, figure):
+    source = random.Random(7)
+    tempers = [TEMPERS[aim], *(drawn(aim, source) for _ in range(DRAWS))]
+    names = [name for name in traces if name in BEST_PUBLISHED]
+    jobs = [(name, temper) for temper in tempers for name in names]
+    with ProcessPoolExecutor() as pool:
+        found = pool.map(
+            judge, [traces[name] for name, _ in jobs], [aim] * len(jobs), [temper for _, temper in jobs]
+        )
+        by_job = dict(zip(jobs, found, strict=True))
+    ours, *others = [{name: by_job[name, temper] for name in names} for temper in tempers]
+    logs = []
+    for held_out in names:
+        rest = [name for name in names if name != held_out]
+
+        def fails(judged, rest=rest):
+            return sum(judged[name][1] for name in rest) / sum(judged[name][2] for name in rest)
+
+        fit = [judged for judged in others if fails(judged) <= LIMITS[aim][2]]
+        chosen = min(fit, key=lambda judged, rest=rest: mean_ratio(judged, rest))
+        waste, failed, tasks = chosen[held_out]
+        logs.append(math.log(waste / BEST_PUBLISHED[held_out]))
+        figure(
+            f"{aim}: {held_out}, settings chosen on the others",
+            f"{waste / BEST_PUBLISHED[held_out]:.2f} × best published",
+            f"ours {ours[held_out][0] / BEST_PUBLISHED[held_out]:.2f}; {failed / tasks:.1%} failed",
+        )
+    mean = math.exp(sum(logs) / len(logs))
+    all_means = sorted(mean_ratio(judged, names) for judged in others)
+    figure(
+        f"{aim}: each workflow held out, geometric mean", f"{mean:.3f}", f"ours {mean_ratio(ours, names):.3f}"
+    )
+    figure(
+        f"{aim}: any of {DRAWS} settings at random",
+        f"{all_means[0]:.2f} to {all_means[-1]:.2f}",
+        f"median {all_means[DRAWS // 2]:.2f}",
+    )
+    assert mean <= LIMITS[aim][0]
 
 
 def test_a_decision_with_ten_thousand_observations(figure):
