@@ -164,3 +164,8 @@ def test_models_answer_for_tasks_they_have_not_seen():
     # Without itself, 32 is the mean of its five nearest.
     assert models["neighbours"].left_out[-1] == pytest.approx(10 * (1 + 2 + 4 + 8 + 16) / 5)
     assert [model.name for model in fit_models([5.0] * 4, [1.0, 2.0, 3.0, 4.0])] == ["constant"]
+
+
+def test_a_task_of_nearly_nothing_is_no_measure_of_another():
+    learner = AllocationLearner([(0, 0), (0, 10**12), (10**9, 10**9), (8, 0)], aim="safe")
+    assert learner.allocate(0) < 10**15  # a line's bound, and not a trillion times the smallest

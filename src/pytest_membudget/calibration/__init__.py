@@ -18,14 +18,14 @@ from pytest_membudget.lazy import names_on_demand
 
 if TYPE_CHECKING:
     from pytest_membudget.calibration.campaign import calibrate as calibrate
+    from pytest_membudget.calibration.figures import fit_points as fit_points
+    from pytest_membudget.calibration.figures import load_calibration as load_calibration
     from pytest_membudget.calibration.growth_law import assert_law as assert_law
     from pytest_membudget.calibration.growth_law import check_law as check_law
     from pytest_membudget.calibration.growth_law import fit_law as fit_law
     from pytest_membudget.calibration.growth_law import predict_next as predict_next
     from pytest_membudget.calibration.in_flight import calibrate_in_flight as calibrate_in_flight
     from pytest_membudget.calibration.model import Calibration as Calibration
-    from pytest_membudget.calibration.model import fit_points as fit_points
-    from pytest_membudget.calibration.model import load_calibration as load_calibration
     from pytest_membudget.calibration.scales import run_scales as run_scales
     from pytest_membudget.calibration.scales import scale_row as scale_row
     from pytest_membudget.calibration.shapes import PRESETS as PRESETS
@@ -49,8 +49,8 @@ _MODULE_OF = {
     "configured_scales": "shapes",
     "default_scales": "shapes",
     "fit_law": "growth_law",
-    "fit_points": "model",
-    "load_calibration": "model",
+    "fit_points": "figures",
+    "load_calibration": "figures",
     "named_calibration": "store",
     "predict_next": "growth_law",
     "run_scales": "scales",

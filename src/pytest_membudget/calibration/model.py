@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from pytest_membudget.errors import UnreadableFileError, UsageError
+from pytest_membudget.calibration.checks import check_file, checked_share
+from pytest_membudget.calibration.quality import leave_one_size_out, proven_bound
+from pytest_membudget.errors import UsageError
 from pytest_membudget.records.calibration import CalibrationFile, CalibrationPoint, CalibrationQuality
 from pytest_membudget.records.report import CalibrationPicture
 from pytest_membudget.records.scale import CurvePoint
-from pytest_membudget.stats.bounds import rate_interval
-from pytest_membudget.stats.fitting import PeakFit, fit_peaks
-from pytest_membudget.units import Size, parse_share, parse_size
+from pytest_membudget.stats.fitting import fit_peaks
+from pytest_membudget.units import Size, parse_size
 
 if TYPE_CHECKING:
     from pytest_membudget.runtime.estimator import MemoryEstimator
@@ -25,7 +24,6 @@ EXTRAPOLATION = 1.25
 """A size beyond this multiple of the largest calibrated size is extrapolated."""
 
 _CURVE_POINTS = 24
-LEAST_POINTS = 3
 
 
 class Calibration:
@@ -35,7 +33,7 @@ class Calibration:
     """
 
     def __init__(self, file: CalibrationFile) -> None:
-        _check(file)
+        check_file(file)
         self.file = file
         self._fit = fit_peaks(file.points)
 
@@ -110,10 +108,13 @@ class Calibration:
 
     def bound(self, size: Size, *, content: float | None = None) -> int:
         """The tolerance bound for an input of `size`, never below a peak seen at that size or a smaller one."""
-        size_bytes = parse_size(size)
-        seen = max((point.peak_bytes for point in self.points if point.size_bytes <= size_bytes), default=0)
-        bound = self._fit.bound(size_bytes, content=content or self.content, confidence=self.confidence)
-        return max(seen, round(bound))
+        return proven_bound(
+            self._fit,
+            self.points,
+            parse_size(size),
+            content=self.content if content is None else checked_share("content", content),
+            confidence=self.confidence,
+        )
 
     def is_extrapolated(self, size: Size) -> bool:
         """Whether `size` is beyond 1.25 × the largest calibrated size."""
@@ -122,7 +123,7 @@ class Calibration:
     @cached_property
     def quality(self) -> CalibrationQuality | None:
         """Each size predicted from the others alone; `None` with fewer than three sizes."""
-        return _leave_one_size_out(self.points, self.content, self.confidence)
+        return leave_one_size_out(self.points, self.content, self.confidence)
 
     def estimator(self, aim: Aim = "safe") -> MemoryEstimator:
         """An estimator that starts from these points and learns from every task it is told of.
@@ -173,108 +174,3 @@ class Calibration:
             f"<Calibration of {self.file.function or 'given points'}: γ={self.gamma:.3g}, "
             f"overhead_bytes={self.overhead_bytes}, {len(self.points)} points>"
         )
-
-
-def fit_points(
-    points: Iterable[tuple[Size, Size]], content: float | str = 0.95, confidence: float | str = 0.95
-) -> Calibration:
-    """The calibration that follows from figures one has: (size, peak) of at least three tasks.
-
-    Raises:
-        UsageError: fewer than three points, or content or confidence not between 0 and 1.
-        ValueError: a size or a peak that cannot be read.
-    """
-    pairs = tuple(CalibrationPoint(_whole(size), _whole(peak)) for size, peak in points)
-    return complete(
-        CalibrationFile(
-            points=pairs,
-            content=checked_share("content", content),
-            confidence=checked_share("confidence", confidence),
-        )
-    )
-
-
-def load_calibration(path: str | os.PathLike[str]) -> Calibration:
-    """The calibration saved at `path`.
-
-    Raises:
-        FileNotFoundError: there is none.
-        UnreadableFileError: the file is not a calibration, or a newer version of one.
-    """
-    from pytest_membudget.records.storage import read_json
-
-    file = read_json(path, CalibrationFile, what="a calibration")
-    try:
-        return Calibration(file)
-    except ValueError as error:
-        raise UnreadableFileError(f"{path} is not a calibration: {error}") from None
-
-
-def complete(file: CalibrationFile) -> Calibration:
-    """The calibration of `file`, its figures for readers filled in from the fit."""
-    fitted = Calibration(file)
-    return Calibration(
-        msgspec.structs.replace(
-            file, gamma=fitted.gamma, overhead_bytes=fitted.overhead_bytes, curved=fitted.curved
-        )
-    )
-
-
-def checked_share(name: str, share: float | str) -> float:
-    """A share that leaves room for doubt.
-
-    Raises:
-        ValueError: not a share, or all of it.
-    """
-    fraction = parse_share(share)
-    if fraction >= 1:
-        raise UsageError(f"{name}={share!r} promises too much; write a share below 100%, such as 0.95")
-    return fraction
-
-
-def _whole(size: Size | float) -> int:
-    return parse_size(round(size) if isinstance(size, float) else size)
-
-
-def _check(file: CalibrationFile) -> None:
-    if len(file.points) < LEAST_POINTS:
-        raise UsageError(
-            f"{len(file.points)} points say nothing of the scatter; measure at least {LEAST_POINTS} tasks"
-        )
-    for name, share in (("content", file.content), ("confidence", file.confidence)):
-        checked_share(name, share)
-    for point in file.points:
-        parse_size(point.size_bytes), parse_size(point.peak_bytes)
-    if file.durations_s and len(file.durations_s) != len(file.points):
-        raise UsageError(f"{len(file.durations_s)} durations do not belong to {len(file.points)} points")
-
-
-def _leave_one_size_out(
-    points: Sequence[CalibrationPoint], content: float, confidence: float
-) -> CalibrationQuality | None:
-    sizes = sorted({point.size_bytes for point in points})
-    if len(sizes) < LEAST_POINTS:
-        return None
-    errors, bounds, peaks, under = [], 0.0, 0.0, 0
-    for left_out in sizes:
-        rest = [point for point in points if point.size_bytes != left_out]
-        if len(rest) < LEAST_POINTS:
-            continue
-        fit: PeakFit = fit_peaks(rest)
-        seen = max((point.peak_bytes for point in rest if point.size_bytes <= left_out), default=0)
-        bound = max(seen, fit.bound(left_out, content=content, confidence=confidence))
-        for peak in (point.peak_bytes for point in points if point.size_bytes == left_out):
-            errors.append(abs(fit.expect(left_out) - peak) / max(1, peak))
-            under += peak > bound
-            bounds, peaks = bounds + bound, peaks + peak
-    if not errors:
-        return None
-    low, high = rate_interval(under, len(errors))
-    return CalibrationQuality(
-        error=sum(errors) / len(errors),
-        judged=len(errors),
-        under_predicted=under,
-        under_low=low,
-        under_high=high,
-        over_allocation=bounds / max(1.0, peaks) - 1,
-    )

@@ -6,14 +6,15 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from pytest_membudget.records.quantities import Bytes, Seconds
 from pytest_membudget.records.report import Environment
 
 
 class CalibrationPoint(NamedTuple):
     """One measured task: its input's size and what it added at its peak, in bytes."""
 
-    size_bytes: int
-    peak_bytes: int
+    size_bytes: Bytes
+    peak_bytes: Bytes
 
 
 class CalibrationQuality(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,11 +48,11 @@ class CalibrationFile(msgspec.Struct, frozen=True, kw_only=True):
     function: str = ""
     source_digest: str = ""
     kind: str = ""
-    base_bytes: int = 0
+    base_bytes: Bytes = 0
     gamma: float = 0.0
-    overhead_bytes: int = 0
+    overhead_bytes: Bytes = 0
     curved: bool = False
-    durations_s: tuple[float, ...] = ()
+    durations_s: tuple[Seconds, ...] = ()
     environment: Environment = Environment()
     created: str = ""
     caveats: tuple[str, ...] = ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal, NamedTuple, Protocol, get_args
 
-from pytest_membudget.stats.fitting import PeakFit, fit_peaks
+from pytest_membudget.stats.fitting import LEAST_BYTES, PeakFit, fit_peaks
 from pytest_membudget.stats.learning.ladder import Ladder, Price, build_ladder
 from pytest_membudget.stats.learning.models import Model, fit_models, fit_neighbours
 
@@ -64,7 +64,7 @@ class _Voter(NamedTuple):
     weight: float
 
     def unit(self, size_bytes: float) -> float:
-        return max(1.0, self.model.predict(size_bytes)) if self.relative else 1.0
+        return max(LEAST_BYTES, self.model.predict(size_bytes)) if self.relative else 1.0
 
     def at(self, size_bytes: float, offset: float) -> float:
         return self.model.predict(size_bytes) + offset * self.unit(size_bytes)
@@ -193,7 +193,7 @@ def _elect(tasks: list[tuple[float, float, float | None]], temper: Temper) -> li
     found = []
     for model in fit_models(sizes, peaks):
         for relative in (False, True) if model.name != "constant" else (False,):
-            units = [max(1.0, guess) if relative else 1.0 for guess in model.left_out]
+            units = [max(LEAST_BYTES, guess) if relative else 1.0 for guess in model.left_out]
             ladder = build_ladder(model.left_out, units, peaks, weights, temper.price)
             found.append((model, ladder, relative))
     least = max(1.0, min(ladder.waste for _, ladder, _ in found))
