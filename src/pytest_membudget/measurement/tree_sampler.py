@@ -51,16 +51,11 @@ class TreeSampler:
         theirs = self._open_pipes()
         self._hang_up = select.poll()
         self._hang_up.register(self._answers, 0)
-        passed = [descriptor for descriptor in theirs if descriptor >= 0]
         try:
-            self._launch(theirs, passed)
-        except (OSError, subprocess.SubprocessError) as error:
+            ready = self._launch(theirs)
+        except SamplerLostError:
             self.forget()
-            raise SamplerLostError(f"it could not be started ({error})") from error
-        finally:
-            for descriptor in passed:
-                os.close(descriptor)
-        ready = self._receive()
+            raise
         if "failed" in ready:
             self.forget()
             raise SamplerLostError(ready["failed"])
@@ -152,20 +147,30 @@ class TreeSampler:
             self._identities[descriptor] = (status.st_dev, status.st_ino)
         return their_commands, their_answers, their_events, os.dup(self._note) if self._note >= 0 else -1
 
-    def _launch(self, theirs: tuple[int, ...], passed: list[int]) -> None:
-        """Starts the helper by way of a process that ends at once: no `wait` of the user's ever meets it."""
+    def _launch(self, theirs: tuple[int, ...]) -> dict[str, Any]:
+        """Starts the helper by way of a process that ends before it speaks: no `wait` of the user's ever meets it."""
         words = [sys.executable, "-I", "-S", "-c", LAUNCH, str(Path(__file__).parent), str(self.root)]
-        subprocess.run(
-            [*words, *map(str, theirs)],
-            pass_fds=passed,
-            start_new_session=True,  # Ctrl-C is for the tests
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env={},
-            timeout=ANSWER_S,
-            check=True,
-        )
+        passed = [descriptor for descriptor in theirs if descriptor >= 0]
+        try:
+            process = subprocess.Popen(
+                [*words, *map(str, theirs)],
+                pass_fds=passed,
+                start_new_session=True,  # Ctrl-C is for the tests
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env={},
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            raise SamplerLostError(f"it could not be started ({error})") from error
+        finally:
+            for descriptor in passed:
+                os.close(descriptor)
+        try:
+            return self._receive()
+        finally:
+            process.kill()
+            process.wait()
 
     def _leave(self, key: int) -> None:
         self._open.discard(key)

@@ -1,0 +1,31 @@
+"""Starting the helper process, with real programs in the interpreter's place."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from pytest_membudget.measurement.tree_sampler import SamplerLostError, TreeSampler
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="the helper watches Linux processes"),
+    pytest.mark.kernel,
+    pytest.mark.processes,
+]
+
+
+def own_children():
+    return [path.read_text() for path in Path("/proc/self/task").glob("*/children")]
+
+
+@pytest.mark.parametrize(
+    ("program", "reason"), [("/bin/false", "ended by itself"), ("/nowhere/python", "could not be started")]
+)
+def test_a_helper_that_cannot_start_leaves_no_process_and_no_descriptor(monkeypatch, program, reason):
+    descriptors, children = os.listdir("/proc/self/fd"), own_children()
+    monkeypatch.setattr(sys, "executable", program)
+    with pytest.raises(SamplerLostError, match=reason):
+        TreeSampler()
+    assert os.listdir("/proc/self/fd") == descriptors
+    assert own_children() == children
