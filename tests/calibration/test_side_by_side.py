@@ -86,6 +86,14 @@ def test_a_coordinator_that_keeps_what_came_back_grows_with_the_job():
     assert mb(predict_next(before, truth.scale))[0] == pytest.approx(truth.peak_bytes / MB, rel=0.02)
 
 
+def test_a_coordinator_that_differs_a_little_is_not_taken_to_grow():
+    before = [row(scale(2), coordinator_mb=130), row(scale(6), coordinator_mb=138)]
+    truth = row(scale(12), coordinator_mb=130)
+    expected, at_most = mb(predict_next(before, truth.scale))
+    assert expected == pytest.approx(truth.peak_bytes / MB, rel=0.08)
+    assert at_most > mb(predict_next([row(scale(2)), row(scale(6))], truth.scale))[1] + 90  # it may
+
+
 def test_one_loose_upper_figure_widens_the_bound_alone():
     rows = [row(scale(2), loose_mb=30), row(scale(6))]
     expected, at_most = mb(predict_next(rows, scale(12)))

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from pytest_membudget.records.run import BatchResult, Breakdown, Outcome
 from pytest_membudget.records.scale import CurvePoint, Scale, ScaleRow, TaskFigures, TaskPeak
-from pytest_membudget.stats.fitting import PeakFit, fit_peaks, fit_rising
-from pytest_membudget.stats.laws import CONFIDENCE
+from pytest_membudget.stats.fitting import PeakFit, fit_constant, fit_peaks, fit_rising
+from pytest_membudget.stats.laws import CONFIDENCE, judge_law
 
 MOST_PEAKS = 64
 """Kept of a scale's tasks: enough for a line and its scatter."""
@@ -75,8 +75,10 @@ def foretell_side_by_side(rows: Sequence[ScaleRow], scale: Scale) -> CurvePoint 
     if len(points) < _LEAST_TASKS or (len(sizes) == 1 and one_task_bytes > _BEYOND * sizes.pop()):
         return None
     workers = min(scale.workers, scale.in_flight, scale.batches)
+    held = [(one.row.scale.size_bytes, one.coordinator_bytes) for one in told]
+    rising = fit_rising(held)
     parts = _Parts(
-        coordinator=fit_rising([(one.row.scale.size_bytes, one.coordinator_bytes) for one in told]),
+        coordinator=rising if judge_law(held).shape != "flat" else fit_constant(held),
         base_bytes=max(one.base_bytes for one in told),
         task=fit_peaks(points),
     )
@@ -90,11 +92,13 @@ def foretell_side_by_side(rows: Sequence[ScaleRow], scale: Scale) -> CurvePoint 
         parts.task.bound(one_task_bytes, content=_CONTENT, confidence=CONFIDENCE),
         max((peak for size, peak in points if size <= one_task_bytes), default=0),
     )
-    doubt = workers * (most_of_a_task - parts.task.expect(one_task_bytes))
-    expected = max(0.0, together + min(rests)) * nearness
-    return CurvePoint(
-        scale.size_bytes, round(expected), round(max(expected, together + max(rests) + max(0.0, doubt)))
+    doubts = (
+        workers * (most_of_a_task - parts.task.expect(one_task_bytes)),
+        rising.expect(scale.size_bytes) - parts.coordinator.expect(scale.size_bytes),
     )
+    expected = max(0.0, together + min(rests)) * nearness
+    at_most = together + max(rests) + sum(max(0.0, doubt) for doubt in doubts)
+    return CurvePoint(scale.size_bytes, round(expected), round(max(expected, at_most)))
 
 
 class _Told(NamedTuple):

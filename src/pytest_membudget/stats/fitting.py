@@ -158,7 +158,7 @@ def fit_rising(points: Points) -> PeakFit:
         ValueError: no points.
     """
     line = fit_line(points)
-    return line if line.slope >= 0 else _fit(points, _CONSTANT) or line
+    return line if line.slope >= 0 else fit_constant(points)
 
 
 def fit_line(points: Points) -> PeakFit:
@@ -167,7 +167,16 @@ def fit_line(points: Points) -> PeakFit:
     Raises:
         ValueError: no points.
     """
-    fit = _fit(points, _LINE) or _fit(points, _CONSTANT)
+    return _fit(points, _LINE) or fit_constant(points)
+
+
+def fit_constant(points: Points) -> PeakFit:
+    """The same peak at every size: the weighted mean.
+
+    Raises:
+        ValueError: no points.
+    """
+    fit = _fit(points, _CONSTANT)
     if fit is None:
         raise ValueError("nothing can be fitted to no points")
     return fit
