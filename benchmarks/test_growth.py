@@ -12,11 +12,10 @@ import sys
 from collections import defaultdict
 
 import pytest
-from growth_corpus.case import load
+from growth_corpus.corpus import CASES
 from growth_corpus.run import Found, judge, judge_with_memray, judge_with_psleak
 from tables import print_table
 
-CASES = load()
 LEAKS = {name for name, case in CASES.items() if case.leaks}
 SEEDS = range(5)
 LOADED_PARTS = 2

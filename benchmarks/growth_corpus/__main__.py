@@ -5,12 +5,12 @@ import sys
 import time
 from random import Random
 
-from growth_corpus.case import load
+from growth_corpus.corpus import CASES
 from pytest_membudget import check_growth
 
 
 def main(name, seed):
-    call = load()[name].make(Random(seed))
+    call = CASES[name].make(Random(seed))
     begun, busy_s = time.perf_counter(), time.process_time()
     growth = check_growth(call)
     print(

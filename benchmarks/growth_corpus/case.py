@@ -33,14 +33,3 @@ def clean(make):
     """Registers a case that keeps no more and no more with each call."""
     CASES[make.__name__] = Case(make.__name__, leaks=False, make=make)
     return make
-
-
-def load():
-    """All cases by name."""
-    import growth_corpus.caches
-    import growth_corpus.churn
-    import growth_corpus.leaking_containers
-    import growth_corpus.leaking_objects
-    import growth_corpus.leaking_resources  # noqa: F401
-
-    return CASES

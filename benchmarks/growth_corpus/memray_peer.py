@@ -9,12 +9,12 @@ from random import Random
 
 import pytest
 
-from growth_corpus.case import load
+from growth_corpus.corpus import CASES
 
 CALLS = 1000
 MOST_S = 1.0
 
-call = load()[os.environ["CASE"]].make(Random(int(os.environ["SEED"])))
+call = CASES[os.environ["CASE"]].make(Random(int(os.environ["SEED"])))
 
 
 def call_often():

@@ -7,7 +7,7 @@ from random import Random
 
 import psleak
 
-from growth_corpus.case import load
+from growth_corpus.corpus import CASES
 
 
 class _Test(psleak.MemoryLeakTestCase):
@@ -15,7 +15,7 @@ class _Test(psleak.MemoryLeakTestCase):
 
 
 def main(name, seed):
-    call = load()[name].make(Random(seed))
+    call = CASES[name].make(Random(seed))
     begun, busy_s = time.perf_counter(), time.process_time()
     try:
         _Test().execute(call)

@@ -10,10 +10,9 @@ from pytest_membudget import check_growth
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
-from growth_corpus.case import load
+from growth_corpus.corpus import CASES
 from growth_corpus.run import judge
 
-CASES = load()
 FEW = (
     "every_hundredth_call",
     "lists_under_few_keys",
