@@ -101,3 +101,9 @@ def test_a_report_is_no_baseline(tmp_path):
         UnreadableFileError, match=r'run\.json is a report of kind "report", not a baseline; make one'
     ):
         load_baseline(path)
+
+
+def test_a_patch_release_of_the_kernel_is_not_in_it():
+    here = Environment(system="Linux", kernel="6.18.44-cloud-v5", limit_bytes=123)
+    made = make_baseline(run(test_of("a::t"), environment=here))
+    assert (made.environment.kernel, made.environment.limit_bytes) == ("6.18", 0)

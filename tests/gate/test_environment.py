@@ -2,7 +2,7 @@ import msgspec
 import pytest
 
 from pytest_membudget.errors import UsageError
-from pytest_membudget.gate import check_environment, environment_differences
+from pytest_membudget.gate import check_environment, environment_differences, in_short
 from pytest_membudget.records.report import Environment
 
 HERE = Environment(
@@ -52,3 +52,9 @@ def test_strict_refuses_a_foreign_baseline_and_says_what_to_do():
     ):
         check_environment(HERE, there, path="b.json", strict=True)
     assert check_environment(HERE, HERE, path="b.json", strict=True) == ()
+
+
+def test_many_differences_are_told_in_short():
+    assert in_short(()) == ""
+    assert in_short(("a", "b", "c")) == "a; b; c"
+    assert in_short(tuple("abcde")) == "a; b; c; and 2 more"

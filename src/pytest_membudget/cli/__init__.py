@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="membudget", description="Memory budgets for parallel file processing."
     )
     parser.add_argument("--version", action="version", version=f"pytest-membudget {__version__}")
-    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
     chosen = next((word for word in words if not word.startswith("-")), None)
     for name, summary in COMMANDS.items():
         subparser = subparsers.add_parser(name, help=summary, description=summary)
@@ -54,6 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             command = _load(name)
             command.add_arguments(subparser)
     arguments = parser.parse_args(words)
+    if arguments.command is None:
+        parser.print_help(sys.stderr)
+        return EXIT_USAGE
     try:
         return command.run(arguments)
     except (MembudgetError, ValueError) as error:

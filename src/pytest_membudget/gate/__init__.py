@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pytest_membudget.gate.decision import next_step as next_step
     from pytest_membudget.gate.environment import check_environment as check_environment
     from pytest_membudget.gate.environment import environment_differences as environment_differences
+    from pytest_membudget.gate.environment import in_short as in_short
     from pytest_membudget.gate.growth import judge_growth as judge_growth
     from pytest_membudget.gate.matching import Matching as Matching
     from pytest_membudget.gate.matching import match_baseline as match_baseline
@@ -48,6 +49,7 @@ _MODULE_OF = {
     "check_environment": "environment",
     "compare_test": "comparison",
     "environment_differences": "environment",
+    "in_short": "environment",
     "judge": "budgets",
     "judge_comparison": "comparison",
     "judge_growth": "growth",

@@ -9,7 +9,7 @@ import msgspec
 
 from pytest_membudget.errors import UnreadableFileError
 from pytest_membudget.gate.decision import DEFAULT_TOLERANCE, base_peak, direction, fresh_reference
-from pytest_membudget.gate.environment import environment_differences
+from pytest_membudget.gate.environment import environment_differences, major_and_minor
 from pytest_membudget.gate.matching import match_baseline
 from pytest_membudget.records.report import Environment, Report, TestRecord
 from pytest_membudget.records.report_file import encode_report, read_report
@@ -112,5 +112,7 @@ def _rounded(size_bytes: int | None) -> int | None:
 
 
 def _comparable(environment: Environment) -> Environment:
-    """The environment without the limit, which differs from day to day on shared machines."""
-    return msgspec.structs.replace(environment, limit_bytes=0, limit_source="")
+    """What a comparison looks at: no limit, which differs from day to day on shared machines, and no patch release."""
+    return msgspec.structs.replace(
+        environment, kernel=major_and_minor(environment.kernel), limit_bytes=0, limit_source=""
+    )

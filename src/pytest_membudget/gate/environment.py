@@ -20,8 +20,8 @@ def environment_differences(base: Environment, here: Environment) -> tuple[str, 
     pairs: list[tuple[str, object, object]] = [
         ("system", base.system, here.system),
         ("machine", base.machine, here.machine),
-        ("kernel", _minor(base.kernel), _minor(here.kernel)),
-        ("Python", _minor(base.python), _minor(here.python)),
+        ("kernel", major_and_minor(base.kernel), major_and_minor(here.kernel)),
+        ("Python", major_and_minor(base.python), major_and_minor(here.python)),
         ("libc", base.libc, here.libc),
         ("page size", base.page_size_bytes, here.page_size_bytes),
         ("huge pages", base.transparent_hugepages, here.transparent_hugepages),
@@ -50,16 +50,22 @@ def check_environment(
     """
     differences = environment_differences(base, here)
     if differences and strict:
-        named = "; ".join(differences[:_MOST_NAMED])
-        more = f"; and {len(differences) - _MOST_NAMED} more" if len(differences) > _MOST_NAMED else ""
         raise UsageError(
-            f"the baseline {path} was taken elsewhere ({named}{more}), which --membudget-strict refuses; "
+            f"the baseline {path} was taken elsewhere ({in_short(differences)}), which --membudget-strict refuses; "
             "take one here with --membudget-update-baseline, or drop --membudget-strict"
         )
     return differences
 
 
-def _minor(version: str) -> str:
+def in_short(differences: tuple[str, ...]) -> str:
+    """The first differences and how many more there are, in one line."""
+    named = "; ".join(differences[:_MOST_NAMED])
+    more = len(differences) - _MOST_NAMED
+    return f"{named}; and {more} more" if more > 0 else named
+
+
+def major_and_minor(version: str) -> str:
+    """The first two numbers of a version; the text itself where it has none."""
     match = _MAJOR_AND_MINOR.search(version)
     return match[0] if match else version
 

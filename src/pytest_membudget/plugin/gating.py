@@ -10,6 +10,7 @@ from pytest_membudget.gate import (
     DEFAULT_TOLERANCE,
     check_environment,
     compare_test,
+    in_short,
     judge_comparison,
     load_baseline,
     make_baseline,
@@ -57,7 +58,7 @@ class Gate:
         """What a foreign baseline is worth."""
         if not self.foreign:
             return ()
-        return (f"the baseline was taken elsewhere: {'; '.join(self.foreign)}",)
+        return (f"the baseline was taken elsewhere: {in_short(self.foreign)}",)
 
     @property
     def accept_command(self) -> str:

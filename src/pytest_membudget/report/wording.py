@@ -95,7 +95,7 @@ def shorten(text: str, width: int) -> str:
     if width < 8:
         return text[:width]
     tail = text[-(width - 3) :]
-    for separator in ("/", "::"):
+    for separator in ("/", "::", "_"):
         position = tail.find(separator)
         if 0 <= position <= width // 3:
             return "..." + tail[position:]

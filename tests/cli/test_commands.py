@@ -1,0 +1,17 @@
+"""The command by itself: what there is, and how one asks."""
+
+import pytest
+
+from pytest_membudget.cli import COMMANDS, main
+
+
+def test_without_a_command_there_is_the_list_of_them(capsys):
+    assert main([]) == 2
+    told = capsys.readouterr().err
+    assert all(f"    {name}" in told for name in COMMANDS)
+
+
+def test_an_unknown_command_is_a_usage_error_that_lists_them(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["dotcor"])
+    assert "'doctor'" in capsys.readouterr().err
