@@ -16,17 +16,6 @@ pytestmark = [pytest.mark.processes, pytest.mark.timeout(180)]
 LINK_S = 0.03
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    cluster = DaskCluster(tmp_path_factory.mktemp("dask"))
-    try:
-        cluster.add_worker("350 MB")
-        cluster.add_worker("700 MB")
-        yield cluster
-    finally:
-        assert not cluster.close()
-
-
 @pytest.fixture
 def lonely(tmp_path):
     """A scheduler without workers."""

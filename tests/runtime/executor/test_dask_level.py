@@ -7,23 +7,12 @@ from pathlib import Path
 import executor_jobs as jobs
 import pytest
 
-from dask_cluster import HOST, DaskCluster, all_workers, on
+from dask_cluster import HOST, all_workers, on
 from pytest_membudget import ExecutorPolicy, FallbackExecutor, MemoryEstimator, OversizeError
 from pytest_membudget.errors import UnpicklableError, UsageError
 
 pytest.importorskip("distributed")
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(180)]
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    cluster = DaskCluster(tmp_path_factory.mktemp("dask"))
-    try:
-        cluster.add_worker("350 MB")
-        cluster.add_plain_worker("--resources", "MEMORY=700000000")
-        yield cluster
-    finally:
-        assert not cluster.close()
 
 
 def test_outcomes_peaks_and_hosts_come_back_in_order(cluster, tmp_path):
@@ -78,6 +67,8 @@ def test_the_report_of_a_session_shows_the_hosts_that_its_batches_used(cluster, 
             assert fallback_executor.run(abs, [-1, -2, -3, -4, -5]).values == [1, 2, 3, 4, 5]
         """
     )
+    with on(cluster) as executor:
+        all_workers(executor)
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "--membudget-report")
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["Hosts of the batches", f"*test_job?there? *{HOST} *2 *5 *iB *iB"])
