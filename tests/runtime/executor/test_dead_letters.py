@@ -83,6 +83,38 @@ def test_a_place_that_cannot_be_written_fails_before_anything_runs(tmp_path):
     assert not ran
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a file that is always full")
+def test_a_full_disk_costs_letters_but_no_outcome(tmp_path, caplog):
+    names = [str(tmp_path / f"{number}.txt") for number in range(6)]
+    for name in names[:4]:
+        Path(name).write_text("four")
+    with FallbackExecutor(2, levels=("thread",), policy=ExecutorPolicy(dead_letters="/dev/full")) as executor:
+        batch = executor.run(jobs.file_size, names)
+    assert [outcome.value for outcome in batch.outcomes] == [4, 4, 4, 4, None, None]
+    assert [outcome.item for outcome in batch.dead_letters] == names[4:]
+    (caveat,) = batch.caveats
+    assert caveat.startswith("2 failed inputs could not be added to /dev/full (No space left on device)")
+    assert [record.getMessage().split(":")[0] for record in caplog.records] == ["dead letters"]
+
+
+def test_a_disk_that_fills_up_leaves_no_half_line(tmp_path, monkeypatch):
+    path = tmp_path / "letters.jsonl"
+    dead_letters.append(path, letter("first"))
+    write = os.write
+
+    def fills_up(descriptor, data):
+        if len(data) < 100:
+            raise OSError(28, "No space left on device")
+        return write(descriptor, data[:-50])
+
+    monkeypatch.setattr(os, "write", fills_up)
+    with pytest.raises(OSError, match="No space"):
+        dead_letters.append(path, letter("second"))
+    monkeypatch.undo()
+    dead_letters.append(path, letter("third"))
+    assert [each.item for each in dead_letters.read(path)] == ["first", "third"]
+
+
 def test_run_writes_what_failed_and_retry_runs_it_again(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     names = [f"{number}.txt" for number in range(6)]

@@ -11,6 +11,8 @@ import pytest
 
 from pytest_membudget import FallbackExecutor, MemoryEstimator, UnpicklableError
 from pytest_membudget.runtime.executor import aftermath, floor, process_level
+from pytest_membudget.runtime.executor.learning import FileCharge
+from pytest_membudget.runtime.executor.task import Task
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(90)]
 
@@ -185,6 +187,20 @@ def test_an_estimator_that_fails_to_learn_costs_no_result(tmp_path, caplog):
     with FallbackExecutor(1, budget="1 GB", estimator=Unteachable(overhead="1 MB")) as executor:
         assert executor.run(jobs.file_size, [path] * 5).values == [3] * 5
     assert "cannot learn from file_size" in caplog.text
+
+
+class Unpredictable(FileCharge):
+    def first_bytes(self):
+        raise ZeroDivisionError("the estimator's own")
+
+
+@pytest.mark.parametrize("level", ["process", "thread", "sequential"])
+def test_an_estimator_that_fails_to_predict_is_that_tasks_error(level):
+    task = Task(jobs.square, (3,), {}, Unpredictable(1, MemoryEstimator()))
+    with FallbackExecutor(1, budget="1 GB", levels=(level,)) as executor:
+        executor._engine.submit(task)
+        assert isinstance(task.future.exception(60), ZeroDivisionError)
+        assert executor.submit(jobs.square, 3).result() == 9
 
 
 @pytest.mark.parametrize("where", ["start", "learn", "line_up"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_membudget.runtime.executor.causes import Again, never_began, not_begun
+from pytest_membudget.runtime.executor.causes import Again, Failed, never_began, not_begun
 from pytest_membudget.runtime.executor.floor import Floor
 from pytest_membudget.runtime.executor.launcher import CannotStartError, Died, InitializerFailed, Reply, Stage
 from pytest_membudget.runtime.executor.levels import STARTS_THAT_MAY_FAIL
@@ -12,7 +12,6 @@ from pytest_membudget.runtime.executor.replies import (
     Rules,
     broken_by,
     conclude,
-    failed,
     is_loss,
     learn,
     verdict,
@@ -55,7 +54,7 @@ class Aftermath:
         self._floor.leave(post)
         if isinstance(reply, InitializerFailed):
             broken = broken_by(reply.error)
-            conclude(task, failed(broken))
+            conclude(task, Failed(broken))
             self._floor.end_with(broken)
         else:
             self._settle(task, reply)
@@ -69,7 +68,7 @@ class Aftermath:
             self._floor.crew.died(post, reply.detail, failed_to_start=reply.failed_to_start)
         except CannotStartError as error:
             self._floor.leave(post)
-            conclude(task, failed(RuntimeError(str(error))))
+            conclude(task, Failed(RuntimeError(str(error))))
             return
         self._floor.leave(post)
         task.lost += not reply.attempted
@@ -99,9 +98,7 @@ class Aftermath:
     def _settle(self, task: Task, reply: Reply) -> None:
         task.attempts += 1
         if is_loss(reply):
-            if (
-                not self._floor.crew.in_cluster
-            ):  # there each worker has a budget of its own, which was not the others'
+            if not self._floor.crew.in_cluster:  # its workers share no budget
                 self._floor.concurrency.lost()
             self._floor.crew.spare()
         elif self._floor.concurrency.clean():

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import os
 import queue
+import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 from functools import partial
 from pathlib import Path
@@ -13,14 +14,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_membudget.records.files import FileCategory
 from pytest_membudget.records.run import BatchResult, Outcome
-from pytest_membudget.runtime.executor import dead_letters
 from pytest_membudget.runtime.executor.breakdown import Recorder
 from pytest_membudget.runtime.executor.dispatcher import PATIENCE_S
 from pytest_membudget.runtime.executor.engine import Engine
-from pytest_membudget.runtime.executor.floor import now
 from pytest_membudget.runtime.executor.growth import growth_in_workers
 from pytest_membudget.runtime.executor.heap_readings import HeapReading
 from pytest_membudget.runtime.executor.learning import CallCharge, FileCharge
+from pytest_membudget.runtime.executor.letter_box import LetterBox
 from pytest_membudget.runtime.executor.ordering import best_order
 from pytest_membudget.runtime.executor.placement import TOGETHER
 from pytest_membudget.runtime.executor.progress import progress
@@ -58,7 +58,7 @@ class Batch:
         self._fn = fn
         self._durations_s = durations_s
         self._monitor = monitor
-        self._letters_path = self._policy.dead_letters_path
+        self._letters = LetterBox(self._policy.dead_letters_path, fn)
         self._is_sized = isinstance(items, Sized)
         self._items, self._total, self._is_small = self._looked_at(items)
         self._ended: queue.SimpleQueue[tuple[_Item, Task]] = queue.SimpleQueue()
@@ -70,9 +70,8 @@ class Batch:
 
     def run(self) -> BatchResult:
         """Runs everything and says what became of it; Ctrl-C ends all workers and goes on to the caller."""
-        if self._letters_path is not None:
-            dead_letters.check_writable(self._letters_path)
-        began_s = now()
+        self._letters.check()
+        began_s = time.monotonic()
         self._held_before = self._heap_log.latest()
         try:
             with self._recorder as recorder, progress(self._total) as advance:
@@ -90,7 +89,7 @@ class Batch:
         return BatchResult(
             outcomes=outcomes,
             peak_bytes=recorder.breakdown.peak_bytes,
-            duration_s=now() - began_s,
+            duration_s=time.monotonic() - began_s,
             budget_bytes=self._engine.budget_now_bytes(),
             limit_bytes=recorder.limit_bytes,
             workers=recorder.workers,
@@ -99,10 +98,10 @@ class Batch:
             events=recorder.events,
             hosts=self._engine.crew.hosts(),
             dead_letters=tuple(outcome for outcome in outcomes if not outcome.ok),
-            dead_letters_path=None if self._letters_path is None else str(self._letters_path),
+            dead_letters_path=self._letters.path,
             growth=growth.together,
             worker_growth=growth.workers,
-            caveats=recorder.breakdown.caveats,
+            caveats=(*recorder.breakdown.caveats, *self._letters.caveats),
         )
 
     def _looked_at(self, items: Iterable[Any]) -> tuple[Iterator[_Item], int | None, bool]:
@@ -181,8 +180,7 @@ class Batch:
         self._recorder.take_in(task)
         outcome = _outcome(item, task)
         self._outcomes[item.place] = outcome
-        if not outcome.ok and outcome.cause != "cancelled" and self._letters_path is not None:
-            dead_letters.append(self._letters_path, dead_letters.letter_of(self._fn, outcome))
+        self._letters.put(outcome)
         if self._monitor is not None:
             self._monitor.chunk_done(1, peak_bytes=outcome.peak_bytes or 0, duration_s=outcome.duration_s)
         advance()

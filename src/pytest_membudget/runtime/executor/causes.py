@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from pytest_membudget.errors import StartTimeoutError, TaskMemoryError, TaskTimeoutError, WorkerKilledError
+from pytest_membudget.errors import (
+    OversizeError,
+    StartTimeoutError,
+    TaskMemoryError,
+    TaskTimeoutError,
+    WorkerKilledError,
+)
 from pytest_membudget.records.run import Cause
 from pytest_membudget.runtime.executor.launcher import Died, RanOut, Stage
 from pytest_membudget.runtime.executor.task import Task
@@ -22,7 +28,7 @@ class Failed(NamedTuple):
     """Report the task."""
 
     error: BaseException
-    cause: Cause
+    cause: Cause = "error"
 
 
 def after_failure(
@@ -63,6 +69,11 @@ def given_up(task: Task, reply: Died | RanOut, *, in_own_memory: bool) -> Failed
     error = TaskMemoryError(f"{task_name(task)} ran out of memory, {tried}")
     error.__cause__ = reply.error
     return Failed(error, "out-of-memory")
+
+
+def not_admitted(error: BaseException) -> Failed:
+    """The report on a task that could not even wait: too large, or the caller's own estimator failed."""
+    return Failed(error, "oversize" if isinstance(error, OversizeError) else "error")
 
 
 def timed_out(task: Task, *, ended: bool) -> Failed:

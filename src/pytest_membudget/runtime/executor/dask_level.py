@@ -133,9 +133,8 @@ class DaskLauncher:
         self._loop = LoopThread("membudget-dask")
         try:
             self._loop.wait_for(self._arrive(), 2 * CONNECT_S + CLOSE_S)
-        except (
-            Exception
-        ) as error:  # the network, the scheduler or a version of Dask that does not understand ours
+        except Exception as error:
+            # The network, the scheduler, or a version of Dask that does not understand ours.
             self._loop.stop()
             self._loop = None
             self._lost = f"no Dask scheduler answers at {self._link}: {type(error).__name__}: {error}"

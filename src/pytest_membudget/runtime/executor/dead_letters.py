@@ -77,14 +77,27 @@ def append(path: Path, letter: DeadLetter) -> None:
     """Adds one line, in one write: programs that share the file do not mix their lines.
 
     Raises:
-        OSError: the file cannot be written.
+        OSError: the line cannot be written; nothing of it is in the file then.
     """
     line = msgspec.json.encode(letter) + b"\n"
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
-        os.write(descriptor, line)
+        _write_whole(descriptor, line)
     finally:
         os.close(descriptor)
+
+
+def _write_whole(descriptor: int, line: bytes) -> None:
+    written = 0
+    try:
+        while written < len(line):
+            written += os.write(descriptor, line[written:])
+    except OSError:
+        # Half a line would make the whole file unreadable.
+        end = os.lseek(descriptor, 0, os.SEEK_CUR) if written else 0
+        if written and os.fstat(descriptor).st_size == end:
+            os.ftruncate(descriptor, end - written)
+        raise
 
 
 def check_writable(path: Path) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple
 
 from pytest_membudget.errors import WorkerKilledError
 from pytest_membudget.runtime.executor.aftermath import Aftermath
-from pytest_membudget.runtime.executor.floor import Floor, now
+from pytest_membudget.runtime.executor.floor import Floor
 from pytest_membudget.runtime.executor.launcher import Returned
 from pytest_membudget.runtime.executor.post import Replied
 from pytest_membudget.runtime.executor.replies import Rules
@@ -141,7 +142,7 @@ class Dispatcher:
         self._is_hungry = self.floor.is_hungry
 
     def _look_when_due(self) -> None:
-        if (now_s := now()) < self._look_at_s:
+        if (now_s := time.monotonic()) < self._look_at_s:
             return
         if now_s >= self._watch_at_s or self.observers:
             due_s = self._watch.look(now_s)
@@ -170,7 +171,7 @@ class Dispatcher:
             return 0.0  # came between the last look at them and the flag that has them announced
         if self.floor.crew.busy() == 0 and not self.floor.has_waiting and not self.observers:
             return None
-        return max(0.0, self._look_at_s - now())
+        return max(0.0, self._look_at_s - time.monotonic())
 
     def _take(self, event: Any) -> None:
         match event:

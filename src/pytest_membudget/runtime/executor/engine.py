@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from multiprocessing.context import BaseContext
@@ -19,7 +20,7 @@ from pytest_membudget.runtime.executor.concurrency import Concurrency
 from pytest_membudget.runtime.executor.context import end_loading
 from pytest_membudget.runtime.executor.crew import Crew
 from pytest_membudget.runtime.executor.dispatcher import Dispatcher, Ending
-from pytest_membudget.runtime.executor.floor import Floor, now
+from pytest_membudget.runtime.executor.floor import Floor
 from pytest_membudget.runtime.executor.inline import Inline
 from pytest_membudget.runtime.executor.journal import Journal
 from pytest_membudget.runtime.executor.launcher import ClusterLauncher, Launcher
@@ -62,7 +63,7 @@ class Engine:
         self.journal = Journal()
         self.peaks = FunctionPeaks()
         policy = settings.policy
-        self.budget = Budget(settings.budget_bytes, policy, settings.reading, now)
+        self.budget = Budget(settings.budget_bytes, policy, settings.reading, time.monotonic)
         self.admission = Admission(self.budget, policy)
         self._rules = Rules(
             retries=policy.retries,
@@ -80,7 +81,7 @@ class Engine:
             settings.estimator.base_bytes,
             cluster,
         )
-        self.placement = Placement(self.crew, policy, now)
+        self.placement = Placement(self.crew, policy, time.monotonic)
         self.dispatcher = Dispatcher(self._floor, self._rules)
         self._inline: Inline | None = None
         self._is_started = False
@@ -150,15 +151,13 @@ class Engine:
                     raise
                 self.crew.levels.fall_to(sequential, str(error))
         if self._inline is None and self.crew.level == "sequential":
-            self._inline = Inline(SequentialLauncher(*self._initializer()), self.admission, self._rules)
+            launcher = SequentialLauncher(self.settings.initializer, self.settings.initargs)
+            self._inline = Inline(launcher, self.admission, self._rules)
         return self._inline
 
     def _largest_bytes(self) -> int:
         """The most that one task can be charged."""
         return self.placement.largest_bytes if self.crew.in_cluster else self.budget.largest_bytes
-
-    def _initializer(self) -> tuple[Initializer | None, tuple[Any, ...]]:
-        return self.settings.initializer, self.settings.initargs
 
     def _floor(self, report: Callable[[Replied], None]) -> Floor:
         return Floor(

@@ -85,9 +85,7 @@ class FallbackExecutor(concurrent.futures.Executor):
             initargs=initargs,
             dask=dask,
         )
-        self._engine = Engine(self._settings)
-        # An executor that is simply dropped finishes what it has and ends.
-        weakref.finalize(self, self._engine.close, wait=False).atexit = False
+        self._engine = _engine_of(self, self._settings)
 
     @property
     def events(self) -> tuple[LevelEvent, ...]:
@@ -209,13 +207,19 @@ class _Source:
         self, learned_by: Callable[..., Any], fn: Callable[..., Any], arguments: tuple[Any, ...]
     ) -> concurrent.futures.Future[Any]:
         if self._has_begun and self._engine.is_shut:
-            self._engine = Engine(self._settings)
-            weakref.finalize(self, self._engine.close, wait=False).atexit = False
+            self._engine = _engine_of(self, self._settings)
         self._has_begun = True
         charge = CallCharge(learned_by, self._engine.peaks, self._settings.estimator)
         task = Task(fn, arguments, {}, charge, timeout_s=self._settings.policy.timeout_s)
         self._engine.submit(task)
         return task.future
+
+
+def _engine_of(owner: object, settings: Settings) -> Engine:
+    """A new engine; when its owner is simply dropped, it finishes what it has and ends."""
+    engine = Engine(settings)
+    weakref.finalize(owner, engine.close, wait=False).atexit = False
+    return engine
 
 
 def _checked_levels(levels: Sequence[Level], dask: object) -> tuple[Level, ...]:

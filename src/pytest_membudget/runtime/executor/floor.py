@@ -6,14 +6,12 @@ Owned by one thread (see `dispatcher`), so nothing here is locked. What a worker
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
 
-from pytest_membudget.errors import OversizeError
 from pytest_membudget.runtime.executor.admission import Admission
-from pytest_membudget.runtime.executor.causes import given_up
+from pytest_membudget.runtime.executor.causes import Failed, given_up, not_admitted
 from pytest_membudget.runtime.executor.cluster_dispatch import ClusterDispatch
 from pytest_membudget.runtime.executor.concurrency import Concurrency
 from pytest_membudget.runtime.executor.crew import Crew
@@ -23,7 +21,7 @@ from pytest_membudget.runtime.executor.pace import Pace
 from pytest_membudget.runtime.executor.placement import Placement
 from pytest_membudget.runtime.executor.post import Post, Replied
 from pytest_membudget.runtime.executor.prefetch import Prefetch
-from pytest_membudget.runtime.executor.replies import conclude, failed
+from pytest_membudget.runtime.executor.replies import conclude
 from pytest_membudget.runtime.executor.task import Task
 
 
@@ -108,7 +106,7 @@ class Floor:
         for post in posts:
             post.in_flight.clear()
         for task in running:
-            conclude(task, failed(error))
+            conclude(task, Failed(error))
         for post in posts:
             post.worker.kill()
 
@@ -164,7 +162,7 @@ class Floor:
     def refuse(task: Task, error: BaseException) -> None:
         """Gives a task that has not begun its exception."""
         if task.begin():
-            conclude(task, failed(error, "oversize" if isinstance(error, OversizeError) else "error"))
+            conclude(task, not_admitted(error))
 
     def _begin(self, task: Task) -> None:
         """Starts a task that has been granted its memory."""
@@ -175,7 +173,7 @@ class Floor:
             post = self.crew.post_for(task)
         except CannotStartError as error:
             self.admission.release(task.ticket)
-            conclude(task, failed(RuntimeError(str(error))))
+            conclude(task, Failed(RuntimeError(str(error))))
             return
         except BaseException:  # a defect of ours: this task must be found by who tells everybody
             self.again(task)
@@ -236,8 +234,3 @@ class Floor:
         keepers = [post for post in self.crew.idle() if self.crew.excess_bytes(post)]
         self.crew.retire(keepers)
         return bool(keepers)
-
-
-def now() -> float:
-    """The clock that workers use as well."""
-    return time.monotonic()

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import threading
 
-from pytest_membudget.errors import OversizeError
 from pytest_membudget.runtime.executor.admission import Admission
-from pytest_membudget.runtime.executor.causes import Again
+from pytest_membudget.runtime.executor.causes import Again, not_admitted
 from pytest_membudget.runtime.executor.launcher import Call, InitializerFailed, Reply, Worker
-from pytest_membudget.runtime.executor.replies import Rules, broken_by, conclude, failed, learn, verdict
+from pytest_membudget.runtime.executor.replies import Rules, broken_by, conclude, learn, verdict
 from pytest_membudget.runtime.executor.sequential_level import SequentialLauncher
 from pytest_membudget.runtime.executor.task import Task
 
@@ -36,8 +35,8 @@ class Inline:
             task.level = "sequential"
             try:
                 self._admission.check_size(task)
-            except OversizeError as error:
-                conclude(task, failed(error, "oversize"))
+            except Exception as error:  # too large; or the caller's own estimator failed
+                conclude(task, not_admitted(error))
                 return
             if self._worker is None:
                 self._worker = self._launcher.start()

@@ -57,9 +57,10 @@ class Levels:
         Raises:
             CannotStartError: that is so, and there is no lower level.
         """
+        if launcher is not self.launcher:
+            return  # we have left that level already
         self._failed_starts += 1
-        if self._failed_starts >= STARTS_THAT_MAY_FAIL and launcher is self.launcher:
-            self._failed_starts = 0
+        if self._failed_starts >= STARTS_THAT_MAY_FAIL:
             self.fall(launcher, f"{STARTS_THAT_MAY_FAIL} ended before they were ready, in a row ({detail})")
 
     def stuck(self, launcher: Launcher, detail: str) -> None:
@@ -70,11 +71,9 @@ class Levels:
         Raises:
             CannotStartError: workers cannot start, and there is no lower level.
         """
-        if launcher is not self.launcher:
-            return
         if self._has_proved_itself:
             self.failed_to_start(launcher, detail)
-        else:
+        elif launcher is self.launcher:
             self.fall(launcher, detail)
 
     def fall(self, launcher: Launcher, cause: str) -> None:

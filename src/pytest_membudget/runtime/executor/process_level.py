@@ -17,13 +17,13 @@ import time
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
 from multiprocessing.context import BaseContext
-from pathlib import Path
 from typing import Any
 
 from pytest_membudget.measurement.high_water import resident_bytes
 from pytest_membudget.origins import Arriving, install, off_path
 from pytest_membudget.records.run import Level
 from pytest_membudget.runtime.executor import worker
+from pytest_membudget.runtime.executor.before_start import check_directory, check_threads
 from pytest_membudget.runtime.executor.context import answering_within, default_context
 from pytest_membudget.runtime.executor.forgotten import let_go
 from pytest_membudget.runtime.executor.launcher import (
@@ -35,6 +35,7 @@ from pytest_membudget.runtime.executor.launcher import (
     Stage,
     Stuck,
 )
+from pytest_membudget.runtime.executor.surroundings import Surroundings
 from pytest_membudget.runtime.executor.travel import (
     IN_WORKER_PROCESS,
     name_of,
@@ -43,8 +44,6 @@ from pytest_membudget.runtime.executor.travel import (
     unpicklable,
 )
 from pytest_membudget.runtime.executor.worker import Slot
-
-_THREADS_PER_WORKER = 2  # the pool's manager and its queue's feeder
 
 
 class ProcessLauncher:
@@ -72,15 +71,14 @@ class ProcessLauncher:
             CannotStartError: no memory, threads, processes or semaphores for one, or it cannot be told what it needs.
         """
         try:
-            _check_threads()
-            _check_directory()
+            check_threads()
+            check_directory()
             let_go()
             context = self._context or default_context()
             with answering_within(self._start_timeout_s):
                 return ProcessWorker(context, self._initializer, self._initargs, self._start_timeout_s)
-        except (
-            Exception
-        ) as error:  # the system's, the standard library's or a pickle's: no function has run yet
+        except Exception as error:
+            # The system's, the standard library's or a pickle's: no function has run yet.
             raise CannotStartError(f"{type(error).__name__}: {error}") from error
 
 
@@ -106,7 +104,7 @@ class ProcessWorker:
             initargs=(
                 self._marks,
                 Arriving(self._origins),
-                worker.Surroundings(dict(os.environ), _limits()),
+                Surroundings.of_now(),
                 initializer,
                 initargs,
             ),
@@ -137,7 +135,7 @@ class ProcessWorker:
             return
         try:
             self._tell_origins()
-            future = self._pool.submit(worker.perform, call.sequence, packed, call.exact)
+            future = self._pool.submit(worker.perform, call.sequence, call.exact, *packed)
         except BrokenProcessPool:
             done(self._died(attempted=False))
             return
@@ -246,41 +244,3 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
-
-
-def _check_threads() -> None:
-    """Makes sure that the pool's threads can start; it would wait for ever for one that could not."""
-    release = threading.Event()
-    threads = []
-    try:
-        for _ in range(_THREADS_PER_WORKER):
-            thread = threading.Thread(target=release.wait, name="membudget-probe", daemon=True)
-            thread.start()
-            threads.append(thread)
-    finally:
-        release.set()
-        for thread in threads:
-            thread.join()
-
-
-def _check_directory() -> None:
-    """Makes sure that the worker can be told where it is to work.
-
-    Raises:
-        OSError: the working directory is gone.
-    """
-    try:
-        Path.cwd()
-    except OSError as error:
-        raise OSError(error.errno, f"the working directory is gone ({error.strerror})") from error
-
-
-def _limits() -> dict[int, tuple[int, int]]:
-    """Resource limits that bind the coordinator now."""
-    if sys.platform == "win32":
-        return {}
-    import resource
-
-    names = ("RLIMIT_AS", "RLIMIT_DATA", "RLIMIT_CPU", "RLIMIT_FSIZE", "RLIMIT_NOFILE", "RLIMIT_CORE")
-    which = [getattr(resource, name) for name in names if hasattr(resource, name)]
-    return {each: resource.getrlimit(each) for each in which}

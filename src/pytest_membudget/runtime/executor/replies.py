@@ -8,7 +8,7 @@ from concurrent.futures import InvalidStateError
 from concurrent.futures.process import BrokenProcessPool
 from typing import NamedTuple
 
-from pytest_membudget.records.run import Cause, Level, LevelEvent
+from pytest_membudget.records.run import Level, LevelEvent
 from pytest_membudget.runtime.executor.causes import Again, Failed, after_failure, task_name, timed_out
 from pytest_membudget.runtime.executor.launcher import (
     Died,
@@ -79,11 +79,11 @@ def verdict(task: Task, reply: Reply, rules: Rules, *, in_own_memory: bool) -> A
         case Returned():
             return reply
         case Raised(error=error):
-            return Failed(error, "error")
+            return Failed(error)
         case Stuck(error=error):
             return Failed(error, "unpicklable")
         case InitializerFailed(error=error):
-            return Failed(broken_by(error), "error")
+            return Failed(broken_by(error))
         case RanOut():
             task.ran_out = task.ran_out or in_own_memory
         case Died() if task.timed_out:
@@ -139,8 +139,3 @@ def conclude(task: Task, what: Returned | Failed) -> None:
         _logger.debug("a future was settled by someone else")
     except BaseException:  # a callback of the user's; it must not end the thread that serves everybody
         _logger.exception("a callback of a future raised")
-
-
-def failed(error: BaseException, cause: Cause = "error") -> Failed:
-    """Short for a report."""
-    return Failed(error, cause)

@@ -73,9 +73,8 @@ class ResultStream(Iterator[Any]):
             except StopIteration:
                 self._is_drawn = True
                 return
-            except (
-                BaseException
-            ) as error:  # the caller's inputs; told when the results before it have been read
+            except BaseException as error:
+                # The caller's inputs raised it: told when the results before it have been read.
                 self._is_drawn = True
                 self._drawing_error = error
                 return

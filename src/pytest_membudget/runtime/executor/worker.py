@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures.process import _ExceptionWithTraceback
 from enum import IntEnum
 from multiprocessing import connection, parent_process
@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, cast
 
 from pytest_membudget.runtime.executor.gauge import Gauge
 from pytest_membudget.runtime.executor.heap_readings import HeapReader
+from pytest_membudget.runtime.executor.surroundings import Surroundings
 
 _logger = logging.getLogger("concurrent.futures")
 
@@ -43,13 +44,6 @@ class Slot(IntEnum):
     STARTED_AT = 5  # on time.monotonic's clock, which processes of one machine share
     CALLED = 6  # sequence of the last call whose function it has called: it had been imported then
     CALLED_AT = 7
-
-
-class Surroundings(NamedTuple):
-    """What a worker takes over from the coordinator as it is now: a fork server may be older than that."""
-
-    environment: Mapping[str, str]
-    limits: Mapping[int, tuple[int, int]]
 
 
 class Report(NamedTuple):
@@ -139,13 +133,13 @@ def prepare(
         marks[Slot.OWN_GROUP] = 1
     _end_with_parent()
     offer_itself()
-    _take_over(surroundings)
+    surroundings.take_over()
     _Worker.station.open(initializer, initargs)
 
 
-def perform(sequence: int, call: Packed, exact: bool) -> Report:
-    """Runs one packed call and measures it; only the worker's death keeps it from returning."""
-    return perform_at(_Worker.station, sequence, call, exact=exact)
+def perform(sequence: int, exact: bool, *packed: Any) -> Report:
+    """Runs one call, `Packed` but sent in parts, and measures it; only the worker's death keeps it from returning."""
+    return perform_at(_Worker.station, sequence, Packed(*packed), exact=exact)
 
 
 def perform_at(station: Station, sequence: int, call: Packed, *, exact: bool = True) -> Report:
@@ -221,19 +215,6 @@ def offer_itself() -> None:
                 os.write(descriptor, b"%d" % OFFERED)
         finally:
             os.close(descriptor)
-
-
-def _take_over(surroundings: Surroundings) -> None:
-    if dict(os.environ) != dict(surroundings.environment):
-        os.environ.clear()
-        os.environ.update(surroundings.environment)
-    if surroundings.limits:
-        import resource
-
-        for which, limits in surroundings.limits.items():
-            if resource.getrlimit(which) != limits:
-                with contextlib.suppress(ValueError, OSError):  # raising one may need a privilege
-                    resource.setrlimit(which, limits)
 
 
 def _end_with_parent() -> None:
