@@ -32,7 +32,7 @@ def workers_of(pid):
             line = " ".join(child.cmdline())
         except psutil.Error:
             continue
-        if "resource_tracker" not in line and child.ppid() != pid:
+        if "forkserver" in line and child.ppid() != pid:
             found.append(child)
     return found
 

@@ -46,7 +46,7 @@ def test_a_cache_that_is_still_filling_is_not_accused():
 def test_too_few_tasks_say_that_it_is_not_known_yet():
     batch = growth_of(jobs.keep_100_kb, tasks=10)
     assert batch.growth.verdict == "inconclusive"
-    assert "16 of one worker are needed" in batch.growth.caveats[0]
+    assert "a verdict takes 16" in batch.growth.caveats[0]
 
 
 @pytest.mark.kernel
