@@ -1,6 +1,8 @@
 import calibrated_functions as functions
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pytest_membudget import CalibrationError, UsageError, calibrate_in_flight
 from pytest_membudget.calibration.in_flight import _run_long_enough
@@ -85,6 +87,25 @@ def test_a_smaller_value_that_is_as_fast_is_told():
     assert table.caveats == ("4 in flight is 100.0% as fast and takes 460 B: use that where memory is short",)
     assert str(table).splitlines()[0].startswith("1 in flight: measured 190 B, 19.0% of the limit; 1 items/s")
     assert fill_table(Machine(), [1, 2, 4], 0.99, LIMIT, items=16).caveats == ()
+
+
+@given(
+    st.dictionaries(
+        st.integers(1, 20), st.tuples(st.integers(0, 10**13), st.floats(0, 1e6)), min_size=1, max_size=5
+    ),
+    st.integers(0, 10**13),
+    st.floats(0.01, 1),
+)
+@settings(max_examples=60, deadline=None)
+def test_any_figures_make_a_table(ran, limit_bytes, target):
+    def run(value):
+        peak_bytes, duration_s = ran.get(value, (5, 1.0))
+        return msgspec.structs.replace(Machine()(value), peak_bytes=peak_bytes, duration_s=duration_s)
+
+    table = fill_table(run, sorted(ran), target, limit_bytes, items=16)
+    assert table.recommended in [row.max_in_flight for row in table.rows]
+    assert all(0 <= row.slowdown <= 1 for row in table.rows)
+    assert len(str(table).splitlines()) > len(table.rows)
 
 
 def test_quick_tasks_are_run_again_until_their_speed_can_be_told():

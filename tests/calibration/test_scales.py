@@ -1,4 +1,9 @@
+import math
+
+import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pytest_membudget.calibration import (
     PRESETS,
@@ -127,3 +132,28 @@ def test_laws_and_slopes_are_checked_before_anything_runs():
         check_law("cubic", None)
     with pytest.raises(UsageError, match="at least two scales"):
         assert_law(rows(50), "flat")
+
+
+amounts = st.one_of(st.sampled_from([0, 1, 4096, MB, 10**9, 10**13]), st.integers(0, 10**13))
+
+
+@given(st.lists(st.tuples(amounts, amounts, amounts), max_size=7), amounts)
+@settings(max_examples=60, deadline=None)
+def test_any_rows_give_a_law_and_a_prediction_in_order(figures, size):
+    plain = row("micro", 1)
+    found = [
+        msgspec.structs.replace(
+            plain,
+            scale=msgspec.structs.replace(plain.scale, name=str(number), size_bytes=size_bytes),
+            peak_bytes=peak_bytes,
+            peak_upper_bytes=peak_bytes + open_bytes,
+        )
+        for number, (size_bytes, peak_bytes, open_bytes) in enumerate(figures)
+    ]
+    foretold = predict_next(found, msgspec.structs.replace(plain.scale, size_bytes=size))
+    law = fit_law(found)
+    assert (foretold is None) == (law is None) == (len({one[0] for one in figures}) < 2)
+    if foretold and law:
+        assert 0 <= foretold.expected_bytes <= foretold.bound_bytes
+        assert law.slope <= law.slope_bound < math.inf
+        assert all(point.expected_bytes <= point.bound_bytes for point in law.curve)

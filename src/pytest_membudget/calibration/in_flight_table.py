@@ -33,7 +33,7 @@ def fill_table(run: Run, values: Sequence[int], target: float, limit_bytes: int,
         foretold[place] = msgspec.structs.replace(checked, verified_bytes=actual.peak_bytes)
     rows = sorted((*measured, *foretold), key=lambda row: row.max_in_flight)
     fastest = max(row.items_per_s for row in measured)
-    rows = [msgspec.structs.replace(row, slowdown=max(0.0, 1 - row.items_per_s / fastest)) for row in rows]
+    rows = [msgspec.structs.replace(row, slowdown=1 - _share(row.items_per_s, fastest)) for row in rows]
     recommended, reason = _recommend(rows, target)
     return InFlightTable(
         rows=tuple(rows),
@@ -125,10 +125,15 @@ def _enough(rows: Sequence[InFlightRow], recommended: int) -> Iterator[str]:
             return
         if not row.predicted and row.items_per_s >= _AS_FAST * best.items_per_s:
             yield (
-                f"{row.max_in_flight} in flight is {format_share(row.items_per_s / best.items_per_s)} as fast and takes "
+                f"{row.max_in_flight} in flight is {format_share(_share(row.items_per_s, best.items_per_s))} as fast and takes "
                 f"{format_size(row.peak_bytes)}: use that where memory is short"
             )
             return
+
+
+def _share(speed: float, fastest: float) -> float:
+    """At most 1, also where no time could be taken."""
+    return min(1.0, speed / fastest) if fastest else 1.0
 
 
 def _proven_share(row: InFlightRow) -> float:
