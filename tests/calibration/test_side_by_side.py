@@ -71,6 +71,15 @@ def test_chance_meetings_are_not_taken_for_growth():
     assert mb(predict_next(by_totals, truth.scale))[0] > 1.4 * truth.peak_bytes / MB
 
 
+def test_what_a_smaller_scale_took_is_not_gone_below():
+    missed = row(scale(2), overlap=0.0)  # its tasks ran one after the other
+    missed = msgspec.structs.replace(missed, peak_upper_bytes=missed.peak_bytes)
+    met = row(scale(6), overlap=0.9)
+    expected, at_most = mb(predict_next([missed, met], scale(12)))
+    assert expected == pytest.approx(met.peak_bytes / MB, rel=0.02)
+    assert at_most >= row(scale(12)).peak_bytes / MB
+
+
 def test_files_and_workers_that_grow_are_followed():
     truth = row(scale(8, batch_mb=4, workers=4))
     expected, at_most = mb(

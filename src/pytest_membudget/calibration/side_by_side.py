@@ -96,7 +96,9 @@ def foretell_side_by_side(rows: Sequence[ScaleRow], scale: Scale) -> CurvePoint 
         workers * (most_of_a_task - parts.task.expect(one_task_bytes)),
         rising.expect(scale.size_bytes) - parts.coordinator.expect(scale.size_bytes),
     )
-    expected = max(0.0, together + min(rests)) * nearness
+    # A row whose tasks never met has an upper figure that is low too; but what less of a job took, this one will.
+    proven = max((one.row.peak_bytes for one in told if parts.of(one) <= together), default=0)
+    expected = max(proven, max(0.0, together + min(rests)) * nearness)
     at_most = together + max(rests) + sum(max(0.0, doubt) for doubt in doubts)
     return CurvePoint(scale.size_bytes, round(expected), round(max(expected, at_most)))
 
