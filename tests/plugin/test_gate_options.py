@@ -176,6 +176,14 @@ def test_a_foreign_baseline_is_a_caveat_and_refused_under_strict(pytester):
     assert pytester.runpytest(GATE, "--membudget-strict").ret == pytest.ExitCode.USAGE_ERROR
 
 
+def test_a_baseline_that_cannot_be_written_is_a_usage_error_before_anything_runs(pytester):
+    pytester.makepyfile(test_it="def test_job(): open('ran', 'w')")
+    result = pytester.runpytest("--membudget-baseline=none/memory.json", "--membudget-update-baseline")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*--membudget-baseline: the folder of none/memory.json does not exist*"])
+    assert not (pytester.path / "ran").exists()
+
+
 def test_an_update_without_a_baseline_is_a_usage_error(pytester):
     result = pytester.runpytest("--membudget-update-baseline")
     assert result.ret == pytest.ExitCode.USAGE_ERROR

@@ -25,6 +25,7 @@ from pytest_membudget.plugin.travel import attached
 from pytest_membudget.records.judgement import Judgement
 from pytest_membudget.records.places import from_here
 from pytest_membudget.records.report import BaselineCheck, Comparison, Report, TestRecord
+from pytest_membudget.records.storage import check_writable
 
 
 class Gate:
@@ -34,13 +35,19 @@ class Gate:
         """Reads the baseline.
 
         Raises:
-            pytest.UsageError: there is none, it cannot be read, or it is foreign and `--membudget-strict` was given.
+            pytest.UsageError: there is none, it cannot be read or written, or it is foreign and `--membudget-strict`
+                was given.
         """
         assert settings.baseline is not None
         self.settings = settings
         self.tolerance = settings.tolerance or DEFAULT_TOLERANCE
         self.path = settings.baseline
         self.shown_path = from_here(settings.baseline)
+        if settings.update_baseline:
+            try:
+                check_writable(self.shown_path, such_as="memory.json")
+            except MembudgetError as error:
+                raise pytest.UsageError(f"--membudget-baseline: {error}") from None
         self.baseline = self._load()
         self.foreign: tuple[str, ...] = ()
         if self.baseline is not None and not settings.update_baseline:

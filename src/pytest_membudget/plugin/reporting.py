@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -58,15 +59,15 @@ class Reporting:
         if not self.tally:
             return
         self.report = self._gather()
-        with _failing_the_session(session, self.notes):
+        with _failing_the_session(session, self.notes, self.settings.baseline):
             self._write_baseline()
         for path in self.settings.report_paths:
             from pytest_membudget.report import write_report
 
-            with _failing_the_session(session, self.notes):
+            with _failing_the_session(session, self.notes, path):
                 write_report(self.report, path)
                 self.notes.append(f"report: {from_here(path)}")
-        with _failing_the_session(session, self.notes):
+        with _failing_the_session(session, self.notes, "GitHub's step summary"):
             summary.write_step_summary(self.report)
 
     def write_journal(self) -> None:
@@ -139,11 +140,14 @@ class Reporting:
 
 
 @contextlib.contextmanager
-def _failing_the_session(session: pytest.Session, notes: list[str]) -> Iterator[None]:
+def _failing_the_session(
+    session: pytest.Session, notes: list[str], file: Path | str | None
+) -> Iterator[None]:
     """Tells of a file that could not be written, and lets the session fail for it."""
     try:
         yield
     except OSError as error:
-        notes.append(f"{error.filename or 'a file'} could not be written: {error.strerror or error}")
+        shown = from_here(file) if file is not None else "a file"
+        notes.append(f"{shown} could not be written: {error.strerror or error}")
         if session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.INTERNAL_ERROR

@@ -9,13 +9,14 @@ import os
 import re
 import secrets
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 import msgspec
 
-from pytest_membudget.errors import UnreadableFileError
+from pytest_membudget.errors import UnreadableFileError, UsageError
 from pytest_membudget.units import format_size
 
 T = TypeVar("T")
@@ -24,6 +25,26 @@ LARGEST_FILE_BYTES = 256 * 1024 * 1024
 """Larger files are refused unread: a report of 10,000 tests takes a few megabytes."""
 
 _BYTE = re.compile(r"\s*\(byte (\d+)\)")
+
+
+def check_writable(path: str | os.PathLike[str], *, such_as: str) -> None:
+    """Fails now where `write_atomically` would fail later; `such_as` is a file name to show.
+
+    Raises:
+        UsageError: a directory, or a folder that is missing or cannot be written to.
+    """
+    target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise UsageError(f"{path} is a directory; name a file in it, such as {target / such_as}")
+    if not target.parent.is_dir():
+        raise UsageError(
+            f"the folder of {path} does not exist: {target.parent}; make it first or name another place"
+        )
+    try:
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", suffix=".part"):
+            pass
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror or error}; name another place") from None
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None:

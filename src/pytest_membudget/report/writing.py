@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import tempfile
 from pathlib import Path
 
 from pytest_membudget.errors import MissingExtraError, UsageError
 from pytest_membudget.records.report import Report
 from pytest_membudget.records.report_file import read_report
-from pytest_membudget.records.storage import write_atomically
+from pytest_membudget.records.storage import check_writable, write_atomically
 from pytest_membudget.report.json_report import render_json
 from pytest_membudget.report.markdown import render_markdown
 
@@ -45,18 +44,7 @@ def check_report_path(path: str | os.PathLike[str]) -> None:
         MissingExtraError: HTML was asked for and its libraries are missing.
     """
     ending = _ending(path)
-    target = Path(os.path.realpath(path))
-    if target.is_dir():
-        raise UsageError(f"{path} is a directory; name a file in it, such as {target / ('report' + ending)}")
-    if not target.parent.is_dir():
-        raise UsageError(
-            f"the folder of {path} does not exist: {target.parent}; make it first or name another place"
-        )
-    try:
-        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", suffix=".part"):
-            pass
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror or error}; name another place") from None
+    check_writable(path, such_as=f"report{ending}")
     if ending == ".html":
         for library in ("jinja2", "matplotlib"):
             if importlib.util.find_spec(library) is None:
