@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pytest_membudget.errors import MissingExtraError, UsageError
 from pytest_membudget.measurement.limit import memory_limit
-from pytest_membudget.runtime.executor.admission import RESERVE_SHARE
+from pytest_membudget.runtime.pressure import RESERVE_SHARE
 from pytest_membudget.units import format_size, parse_size
 
 LAST_RESORT = 0.95

@@ -35,7 +35,7 @@ class WaitingLine(Generic[W]):
     def append(self, waiter: W) -> None:
         """Puts `waiter` at the end and writes its place on it."""
         if self._next == self._capacity:
-            self._build([occupant for occupant in self._occupants if occupant is not None])
+            self._build(self.in_order())
         waiter.place = self._next
         self._occupants[waiter.place] = waiter
         self._next += 1

@@ -207,14 +207,30 @@ def test_a_level_that_never_had_a_ready_worker_is_left_at_once():
 
 def test_a_level_that_has_proved_itself_is_left_after_three_in_a_row():
     levels, (processes, threads) = levels_of("process", "thread")
-    levels.proved_itself()
+    levels.proved_itself(processes)
     levels.stuck(processes, "it hung")
     levels.stuck(processes, "it hung")
     assert levels.launcher is processes
-    levels.proved_itself()
+    levels.proved_itself(processes)
     for _ in range(3):
         levels.stuck(processes, "it hung")
     assert levels.launcher is threads
+
+
+def test_threads_of_a_small_batch_prove_nothing_of_processes():
+    levels, (processes, threads) = levels_of("process", "thread")
+    levels.proved_itself(threads)
+    levels.stuck(processes, "it hung")
+    assert levels.launcher is threads
+
+
+def test_the_last_level_tries_three_more_times_after_it_was_told():
+    levels, (processes,) = levels_of("process")
+    for _ in range(2):
+        levels.failed_to_start(processes, "it died")
+        levels.failed_to_start(processes, "it died")
+        with pytest.raises(CannotStartError, match="3 ended before they were ready"):
+            levels.failed_to_start(processes, "it died")
 
 
 def test_the_last_level_has_none_below_it():

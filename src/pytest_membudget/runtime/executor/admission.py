@@ -10,10 +10,8 @@ from pytest_membudget.records.measurement import MemoryReading
 from pytest_membudget.runtime.executor.policy import ExecutorPolicy
 from pytest_membudget.runtime.executor.task import Task
 from pytest_membudget.runtime.ledger import Ledger, Ticket
+from pytest_membudget.runtime.pressure import RESERVE_SHARE
 from pytest_membudget.units import format_size
-
-RESERVE_SHARE = 0.20
-"""Share of the limit that is left alone when no budget is given."""
 
 _READ_EVERY_S = 0.25
 
@@ -39,11 +37,6 @@ class Budget:
         self._read_at = float("-inf")
         self._last: MemoryReading | None = None
         self._others_bytes = 0
-
-    @property
-    def moves(self) -> bool:
-        """Whether it follows the machine."""
-        return self._fixed_bytes is None
 
     @property
     def largest_bytes(self) -> int:

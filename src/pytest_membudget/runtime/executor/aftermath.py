@@ -46,7 +46,7 @@ class Aftermath:
         if isinstance(reply, Died):
             self._lost(post, task, reply)
             return
-        self._floor.crew.levels.proved_itself()
+        self._floor.crew.levels.proved_itself(post.launcher)
         post.kept_bytes = reply.figures.kept_bytes
         if reply.figures.heap is not None and post.worker.pid is not None:
             self._floor.heap_log.note(post.worker.pid, reply.figures.heap)

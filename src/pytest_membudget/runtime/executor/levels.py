@@ -46,10 +46,11 @@ class Levels:
                     return launcher
         return self.launcher
 
-    def proved_itself(self) -> None:
+    def proved_itself(self, launcher: Launcher) -> None:
         """A worker came up and replied."""
-        self._failed_starts = 0
-        self._has_proved_itself = True
+        if launcher is self.launcher:
+            self._failed_starts = 0
+            self._has_proved_itself = True
 
     def failed_to_start(self, launcher: Launcher, detail: str) -> None:
         """A worker ended before it was ready. Several in a row mean that the level cannot start.
@@ -61,6 +62,7 @@ class Levels:
             return  # we have left that level already
         self._failed_starts += 1
         if self._failed_starts >= STARTS_THAT_MAY_FAIL:
+            self._failed_starts = 0
             self.fall(launcher, f"{STARTS_THAT_MAY_FAIL} ended before they were ready, in a row ({detail})")
 
     def stuck(self, launcher: Launcher, detail: str) -> None:

@@ -162,11 +162,6 @@ class ProcessWorker:
             return 0
         return max(0, resident_bytes(self.pid) - int(self._marks[Slot.READY_BYTES]))
 
-    @property
-    def base_bytes(self) -> int:
-        """What was resident when the worker was ready; 0 before that."""
-        return int(self._marks[Slot.READY_BYTES])
-
     def kill(self) -> bool:
         """Ends the worker, its task and what the task has started."""
         self._kill_group()
