@@ -150,6 +150,7 @@ class Kernel:
                     late_faults=late,
                     reaped_faults=reaped,
                     family=self.family[pid],
+                    parent=self.parent[pid],
                 )
             )
         return found

@@ -43,6 +43,16 @@ def test_a_child_that_nobody_saw_is_in_the_upper_figure():
     assert (found.held.low, found.held.peak) == (MIB, MIB + 1000 * PAGE)
 
 
+def test_what_a_child_that_nobody_saw_may_have_kept_of_its_parent_is_in_the_upper_figure():
+    copied = Reading(1, MIB, faults=500, mark=MIB, reaped_faults=3)
+    assert rounds([Reading(1, MIB)], [Reading(1, MIB)], [copied]).held.peak == MIB + 503 * PAGE
+    dead = Reading(2, 0, faults=3, parent=1)
+    first_seen_dead = [Reading(1, MIB, faults=500, mark=MIB), dead]
+    assert rounds([Reading(1, MIB)], [Reading(1, MIB)], first_seen_dead).held.peak == MIB + 503 * PAGE
+    alone = Reading(1, MIB, faults=500, mark=MIB)
+    assert rounds([Reading(1, MIB)], [Reading(1, MIB)], [alone]).held.peak == MIB
+
+
 def test_a_child_that_was_reaped_between_two_reads_of_one_round_is_not_counted_twice():
     child = Reading(2, 1000 * PAGE, faults=1000)
     both, gone = [Reading(1, MIB), child], [Reading(1, MIB)]

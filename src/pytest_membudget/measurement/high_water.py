@@ -25,13 +25,15 @@ PAGE_BYTES = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 class Mark:
     """The most that was resident since the mark was opened, whoever resets the kernel's mark meanwhile.
 
-    `end_bytes` is what was resident when it was closed; zero where that could not be read.
+    `shared_bytes` is what files and shared memory had of the start, `end_bytes` what was resident when it was closed; zero where
+    that could not be read.
     """
 
-    __slots__ = ("end_bytes", "peak_bytes", "start_bytes")
+    __slots__ = ("end_bytes", "peak_bytes", "shared_bytes", "start_bytes")
 
-    def __init__(self, start_bytes: int) -> None:
+    def __init__(self, start_bytes: int, shared_bytes: int = 0) -> None:
         self.start_bytes = self.peak_bytes = start_bytes
+        self.shared_bytes = shared_bytes
         self.end_bytes = 0
 
 
@@ -44,7 +46,7 @@ def open_mark() -> Mark | None:
     with _lock:
         if not _reset():
             return None
-        mark = Mark(resident_bytes())
+        mark = Mark(*resident_and_shared_bytes())
         _open.append(mark)
     return mark
 
@@ -93,6 +95,15 @@ def resident_bytes(pid: int | None = None) -> int:
         return int(_read(f"/proc/{pid or 'self'}/statm", 128).split()[1]) * PAGE_BYTES
     except (OSError, IndexError):
         return _psutil_resident_bytes(pid) if pid is None else 0
+
+
+def resident_and_shared_bytes() -> tuple[int, int]:
+    """What this process holds now, and what of that are files and shared memory; zero for the second where it is not told."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, IndexError):
+            fields = _read("/proc/self/statm", 128).split()
+            return int(fields[1]) * PAGE_BYTES, int(fields[2]) * PAGE_BYTES
+    return resident_bytes(), 0
 
 
 def tree_resident_bytes(pids: Iterable[int]) -> dict[int, int]:

@@ -19,6 +19,7 @@ import msgspec
 from pytest_membudget.errors import MeasurementError
 from pytest_membudget.measurement import children, combine, heap, high_water, sampler, settling
 from pytest_membudget.measurement.inside import InsideSampler
+from pytest_membudget.measurement.tree_helper.note import Start
 from pytest_membudget.measurement.tree_sampler import SamplerLostError, TreeSampler
 from pytest_membudget.records.measurement import Measurement
 
@@ -63,7 +64,7 @@ class Probe:
         self._caveats: list[str] = []
         self._kept = settling.Kept()
         self._alone = False
-        self._start_bytes = self._life_mark_bytes = 0
+        self._start_bytes = self._shared_bytes = self._life_mark_bytes = 0
         self._start_s = 0.0
         self._reaped: children.Reaped | None = None
         self._measurement: Measurement | None = None
@@ -142,7 +143,9 @@ class Probe:
         quietly = not self._watched and self.interval_s is None
         try:
             self.key = self._helper.begin_alone(
-                self._start_bytes, self._reaped.faults, children.own_faults(), quietly=quietly, **watch
+                Start(self._start_bytes, self._shared_bytes, self._reaped.faults, children.own_faults()),
+                quietly=quietly,
+                **watch,
             )
         except SamplerLostError as error:
             self._lose(error)
@@ -150,12 +153,10 @@ class Probe:
     def _open_mark(self) -> None:
         self._mark = high_water.open_mark()
         if self._mark is not None:
-            self._start_bytes = self._mark.start_bytes
+            self._start_bytes, self._shared_bytes = self._mark.start_bytes, self._mark.shared_bytes
         else:
-            self._start_bytes, self._life_mark_bytes = (
-                high_water.resident_bytes(),
-                high_water.high_water_bytes(),
-            )
+            self._start_bytes, self._shared_bytes = high_water.resident_and_shared_bytes()
+            self._life_mark_bytes = high_water.high_water_bytes()
 
     def _close(self) -> combine.Own:
         if self._mark is not None:

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pytest_membudget.measurement.tree_helper.note import Note, Notepad
+from pytest_membudget.measurement.tree_helper.note import Note, Notepad, Start
 
 ANSWER_S = 20.0
 """A helper that does not answer for so long is taken for dead (a machine under load may make it wait)."""
@@ -78,27 +78,21 @@ class TreeSampler:
             self._open.add(self._keys)
             return self._keys
 
-    def begin_alone(
-        self, start_bytes: int, reaped_faults: int, own_faults: int, *, quietly: bool = True, **command: Any
-    ) -> int:
+    def begin_alone(self, start: Start, *, quietly: bool = True, **command: Any) -> int:
         """Opens a measurement of this process alone; without waking the helper where no other is open.
 
         Args:
-            start_bytes: what this process held at the start.
-            reaped_faults: the page faults of dead children that were on its account then.
-            own_faults: and its own.
+            start: what this process was like when the block began.
             quietly: False to wake the helper, for a measurement that has to be watched.
             command: what else the helper has to know.
         """
         with self._lock:
             if quietly and not self._open and self._is_ours(self._note):
                 self._keys += 1
-                note = Note(self._keys, time.monotonic_ns(), start_bytes, reaped_faults, own_faults)
-                Notepad(self._note).write(note)
+                Notepad(self._note).write(Note(self._keys, time.monotonic_ns(), start))
                 self._open.add(self._keys)
                 self._noted = self._keys
                 return self._keys
-        start = {"start_bytes": start_bytes, "reaped_faults": reaped_faults, "own_faults": own_faults}
         return self.begin(alone=start, **command)
 
     def end(self, key: int) -> dict[str, Any]:

@@ -141,7 +141,7 @@ def breakdown_bars(breakdowns: Sequence[tuple[str, Breakdown]]) -> list[Bar]:
 def obtained(tests: Sequence[TestRecord]) -> list[tuple[str, str, str]]:
     """How the peaks came about: source, how many tests, and what that means."""
     meanings = {
-        "kernel": "The kernel's own high-water mark: exact, however short the peak.",
+        "kernel": "The kernel's own high-water mark, exact or proven: however short the peak.",
         "sampled": "The process tree, sampled: the peak is at least the proven figure and at most the upper one.",
     }
     found: dict[str, int] = {}

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from .changes import Change
 from .families import Families
-from .figures import Interval, Proportional, Reading
+from .figures import FilePages, Interval, Proportional, Reading
 from .mapped import Mapped
 
 
@@ -32,11 +32,12 @@ class Bounds:
     Args:
         shared_outside: the root shares anonymous memory with a process outside the tree, so that proportional sizes
             are too small to bound it from above.
+        adoptive: a process of the tree that becomes the parent of orphans, so that a parent is not who forked.
     """
 
-    def __init__(self, *, shared_outside: bool = False) -> None:
+    def __init__(self, *, shared_outside: bool = False, adoptive: int = 0) -> None:
         self._before: dict[int, Reading] = {}
-        self._families = Families(shared_outside=shared_outside)
+        self._families = Families(shared_outside=shared_outside, adoptive=adoptive)
         self._shmem = Mapped("shmem")
         self._file = Mapped("file")
         self._private: dict[int, int] = {}
@@ -51,6 +52,7 @@ class Bounds:
         proportional: Proportional | None = None,
         file_limit: int | None = None,
         shmem_limit: int | None = None,
+        file_pages: FilePages | None = None,
     ) -> Interval:
         """Takes one round.
 
@@ -60,6 +62,7 @@ class Bounds:
             proportional: what was read of shared memory since the round before; dropped where the tree changed.
             file_limit: the most file pages that all processes together can have mapped.
             shmem_limit: likewise for shared memory.
+            file_pages: what was counted of files, page by page, since the round before.
         """
         change = Change(self._before, readings, huge_pages, self._credit, self._skew)
         overdue = change.unseen if self._credit else 0
@@ -69,11 +72,11 @@ class Bounds:
         families = self._families
         anon = families.update(change, proportional)
         shmem = self._shmem.update(change, proportional, shmem_limit)
-        file = self._file.update(change, proportional, file_limit)
+        file = self._file.update(change, proportional, file_limit, file_pages)
         if proportional:
             self._private.update(proportional.private)
         held = anon + shmem
-        held.peak += change.unseen
+        held.peak += 0 if families.with_unseen else change.unseen
         self._before = {reading.pid: reading for reading in readings}
         return Interval(
             held,
@@ -93,6 +96,8 @@ class Bounds:
             },
             born={pid: change.growth[pid] for pid in change.born},
             unseen=change.unseen,
+            file_counted=file_pages is not None,
+            file_fallen=self._file.fallen,
         )
 
     def _leaving(self, reading: Reading, readings: list[Reading]) -> tuple[int, int]:

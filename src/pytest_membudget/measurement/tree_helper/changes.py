@@ -56,6 +56,8 @@ class Change:
             for r in now
             if r.pid in self.born
         }
+        # Processes that may have had a fork since that nobody saw while it lived.
+        self.secretive = {r.parent for r in now if r.pid in self.born and not r.resident}
         self.credit = 0
         self.unseen = self._unseen(huge_pages, credit)
 
@@ -76,9 +78,15 @@ class Change:
         living = {reading.pid for reading in self.now}
         known = sum(r.faults + r.reaped_faults for pid, r in self.before.items() if pid not in living)
         reaped = 0
+        waited = set()
         for reading in self.now:
             earlier = self.before.get(reading.pid)
-            reaped += max(0, reading.reaped_faults - (earlier.reaped_faults if earlier else 0))
+            since = max(0, reading.reaped_faults - (earlier.reaped_faults if earlier else 0))
+            reaped += since
+            if since:
+                waited.add(reading.pid)
+        if reaped > known + credit:
+            self.secretive |= waited
         self.credit = min(known, max(0, known + credit - reaped))
         return faulted(max(0, reaped - known - credit), huge_pages)
 
@@ -97,7 +105,8 @@ def _mapped(reading: Reading, earlier: Reading | None) -> int:
     One fault maps up to 16 pages of a file, and one page of shared memory where it is written to. Where it is only read
     more come at once and hide as much anonymous memory that came and went; the process's high-water mark shows that.
     """
-    file = reading.file - (earlier.file if earlier else 0)
+    # A fork maps what its parent had of some files without a fault of its own.
+    file = reading.file - (earlier.file if earlier else reading.file)
     shmem = reading.shmem - (earlier.shmem if earlier else 0)
     return max(0, file) // PAGES_MAPPED_AT_ONCE + max(0, shmem)
 

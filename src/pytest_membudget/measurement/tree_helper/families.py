@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from .changes import PAGE, Change, by_family
+from .descent import Descent
 from .figures import Proportional, Reading, Span
 
 
 class Families:
     """Bounds for every family, and what a later look at them will tell of this round.
 
-        `together` is the peak of all families of several, `resident_peak` the same as a plain sum of what their processes held
-        at most. `excess` is what such a sum counted more than once when it was looked at in this round, and `excess_left` what was
-    still so at the end of the round.
+    `together` is the peak of all families of several, `resident_peak` the same as a plain sum of what their processes held
+    at most. `excess` is what such a sum counted more than once when it was looked at in this round, and `excess_left` what was
+    still so at the end of the round. `with_unseen` is whether the peak has what was faulted in by who died since the round
+    before, after the last reading.
     """
 
-    def __init__(self, *, shared_outside: bool) -> None:
+    def __init__(self, *, shared_outside: bool, adoptive: int = 0) -> None:
         self._shared_outside = shared_outside
+        self._adoptive = adoptive
+        self._descents: dict[object, Descent] = {}
         self._high: dict[object, int] = {}
         self._unlooked: dict[object, int] = {}  # the same without a look that is not believed yet
         self._correction: dict[int, int] = {}  # proportional less resident, per process; never above zero
@@ -24,6 +28,7 @@ class Families:
         self._moved = 0
         self.excess: int | None = None
         self.excess_left = 0
+        self.with_unseen = False
 
     def update(self, change: Change, proportional: Proportional | None) -> Span:
         """Takes one round."""
@@ -31,6 +36,7 @@ class Families:
         ended = by_family(change.ended)
         total = Span(0, 0, 0)
         self.together = self.resident_peak = self._moved = 0
+        self.with_unseen = False
         for family, members in members_of.items():
             if len(members) == 1 and family not in ended:
                 total += self._alone(members[0], change)
@@ -39,11 +45,15 @@ class Families:
             self.together += span.peak
             self.resident_peak += _resident_peak(members, ended.get(family, []), change)
             total += span
+            self.with_unseen = True
+        if self.with_unseen:
+            self.resident_peak += change.unseen
         # A family that died out held, up to its end, what it last had; what it added then is in the unseen growth.
         gone = [family for family in ended if family not in members_of]
         total.peak += sum(min(self._high[f], sum(r.anon for r in ended[f])) for f in gone if f in self._high)
         self._high = {family: size for family, size in self._high.items() if family in members_of}
         self._unlooked = {family: size for family, size in self._unlooked.items() if family in members_of}
+        self._descents = {family: size for family, size in self._descents.items() if family in members_of}
         self._correction = {pid: size for pid, size in self._correction.items() if pid in change.growth}
         self.excess = self._excess(members_of, proportional)
         self.excess_left = (self.excess or 0) - self._moved
@@ -52,6 +62,8 @@ class Families:
     def _alone(self, only: Reading, change: Change) -> Span:
         self._high[only.family] = only.anon
         self._correction[only.pid] = 0
+        if only.pid != self._adoptive:
+            self._descents[only.family] = Descent(only.pid)
         low = max(0, only.anon - change.growth[only.pid]) if only.pid not in change.born else 0
         return Span(low, only.anon, _most(only, change))
 
@@ -60,8 +72,8 @@ class Families:
     ) -> Span:
         # What a process added before it called exec, or ended, may live on in a child that it had forked.
         pids = {member.pid for member in members}
-        added = sum(change.anon_growth[pid] for pid in pids) + change.unseen
-        added += sum(size for pid, size in change.before_exec.items() if pid not in pids)
+        unread = change.unseen + sum(size for pid, size in change.before_exec.items() if pid not in pids)
+        added = sum(change.anon_growth[pid] for pid in pids) + unread
         resident = sum(member.anon for member in members)
         unlooked = self._unlooked.pop(family, None)
         before = self._high.get(family, resident)
@@ -87,7 +99,13 @@ class Families:
         if all(pid in self._correction for pid in settled):
             low = max(low, sum(size + self._correction[pid] for pid, size in settled.items()))
         self._high[family] = high = max(low, high)
-        return Span(low, high, grown_to + sum(change.late[pid] for pid in pids))
+        peak = grown_to + sum(change.late[pid] for pid in pids)
+        descent = self._descents.pop(family, None)
+        found = descent.update(members, change) if descent else None
+        if descent and found:
+            self._descents[family] = descent
+            high, peak = min(high, found[0]), min(peak, found[1] + unread)
+        return Span(low, max(low, high), peak)
 
     def _excess(
         self, members_of: dict[object, list[Reading]], proportional: Proportional | None
@@ -101,11 +119,11 @@ class Families:
 
 
 def _most(reading: Reading, change: Change) -> int:
-    """The most that one process may have held since the round before."""
+    """The most that one process, and a fork of it that nobody saw, may have held since the round before."""
     earlier = None if reading.pid in change.born else change.before[reading.pid]
     grown = change.anon_growth[reading.pid] + change.late[reading.pid]
     most = (earlier.anon if earlier else 0) + grown
-    if reading.mark is not None:
+    if reading.mark is not None and reading.pid not in change.secretive:
         mapped = min(r.file + r.shmem for r in (reading, earlier or reading))
         most = min(most, reading.mark - mapped)
     return max(most, reading.anon)

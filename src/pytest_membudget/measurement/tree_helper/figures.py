@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 
 class Reading:
     """One process in one round.
@@ -10,7 +12,18 @@ class Reading:
     `reaped_faults` those of its dead children.
     """
 
-    __slots__ = ("anon", "family", "faults", "file", "late_faults", "mark", "pid", "reaped_faults", "shmem")
+    __slots__ = (
+        "anon",
+        "family",
+        "faults",
+        "file",
+        "late_faults",
+        "mark",
+        "parent",
+        "pid",
+        "reaped_faults",
+        "shmem",
+    )
 
     def __init__(
         self,
@@ -24,8 +37,10 @@ class Reading:
         reaped_faults: int = 0,
         family: object = None,
         mark: int | None = None,
+        parent: int = 0,
     ) -> None:
         self.pid = pid
+        self.parent = parent
         self.anon = anon
         self.file = file
         self.shmem = shmem
@@ -68,6 +83,13 @@ class Proportional:
         self.private = private or {}
 
 
+class FilePages(NamedTuple):
+    """What is mapped of files, in bytes: `union` with each page once, and `resident` as the kernel's counts go."""
+
+    union: int
+    resident: int
+
+
 class Span:
     """At least `low` at one instant, at most `high` now, at most `peak` at any moment since the round before."""
 
@@ -93,6 +115,8 @@ class Interval:
         "excess_left",
         "file",
         "file_added",
+        "file_counted",
+        "file_fallen",
         "forked",
         "held",
         "leaving",
@@ -121,6 +145,8 @@ class Interval:
         settled: dict[int, int] | None = None,
         born: dict[int, int] | None = None,
         unseen: int = 0,
+        file_counted: bool = False,
+        file_fallen: int = 0,
     ) -> None:
         self.held = held
         self.file = file
@@ -138,6 +164,8 @@ class Interval:
             settled or {}
         )  # by process: anonymous memory that it held throughout since the round before
         self.born = born or {}  # by process that was born since the round before: faulted in by it
+        self.file_counted = file_counted  # whether file pages were counted one by one in this round
+        self.file_fallen = file_fallen  # file pages that anybody has given up since the round before
         self.unseen = unseen  # faulted in by who died since, after the last reading
 
     @property

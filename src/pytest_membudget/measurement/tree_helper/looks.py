@@ -11,29 +11,61 @@ from .readings import Process
 
 SHARE = 0.04
 ACCOUNT_S = 0.15
+REST = 25
+FILES_SHARE = 0.02
+FILES_ACCOUNT_S = 0.08
+FILES_REST = 8
 PATIENCE_S = 0.02
-GAP_BYTES = 512 * 1024
+GAP_BYTES = 128 * 1024
 FILE_GAP_BYTES = 8 * 1024 * 1024
 
 
+class Account:
+    """Time that looks may take: a share of all that passes, saved up to a limit, and `rest` times its cost between two."""
+
+    def __init__(self, share: float, most_s: float, rest: int) -> None:
+        self._share = share
+        self._rest = rest
+        self._most_s = self._saved_s = most_s
+        self._at_s = time.monotonic()
+        self._patient_until_s = 0.0
+
+    def is_open(self) -> bool:
+        """Whether something is saved and the last look is long enough ago."""
+        now_s = time.monotonic()
+        self._saved_s = min(self._most_s, self._saved_s + (now_s - self._at_s) * self._share)
+        self._at_s = now_s
+        return self._saved_s > 0 and now_s >= self._patient_until_s
+
+    @contextlib.contextmanager
+    def charged(self) -> Iterator[None]:
+        """Pays for what the block costs."""
+        began_s = time.thread_time()
+        try:
+            yield
+        finally:
+            cost_s = time.thread_time() - began_s
+            self._saved_s -= cost_s
+            self._patient_until_s = time.monotonic() + max(PATIENCE_S, cost_s * self._rest)
+
+
 class Looks:
-    """The account that looks are paid from, and what the last one was of."""
+    """The accounts that looks and counts of file pages are paid from, and what the last ones were of."""
 
     def __init__(self) -> None:
-        self._account_s = ACCOUNT_S
-        self._account_at_s = time.monotonic()
-        self._patient_until_s = 0.0
+        self._account = Account(SHARE, ACCOUNT_S, REST)
         self._seen: object = None
+        self._files_account = Account(FILES_SHARE, FILES_ACCOUNT_S, FILES_REST)
+        self._files_seen: object = None
+        self._files_before: object = None
 
     def worthwhile(self, interval: Interval, readings: list[Reading], *, could_rise: bool) -> bool:
         """Each look at a tree that stands still raises what is proven, so these are few; the others have an account."""
-        now_s = time.monotonic()
-        self._account_s = min(ACCOUNT_S, self._account_s + (now_s - self._account_at_s) * SHARE)
-        self._account_at_s = now_s
+        is_open = self._account.is_open()
         if could_rise and blurred(interval, readings) and interval.moving <= GAP_BYTES:
             return True
         files = interval.file.high - interval.file.low > FILE_GAP_BYTES
-        return (could_rise or files) and self._account_s > 0 and now_s >= self._patient_until_s
+        return (could_rise or files) and is_open
 
     @contextlib.contextmanager
     def charged(self, readings: list[Reading]) -> Iterator[bool]:
@@ -41,11 +73,21 @@ class Looks:
         if _signature(readings) == self._seen:
             yield False
             return
-        began_s = time.thread_time()
-        yield True
-        cost_s = time.thread_time() - began_s
-        self._account_s -= cost_s
-        self._patient_until_s = time.monotonic() + max(PATIENCE_S, cost_s / SHARE)
+        with self._account.charged():
+            yield True
+
+    @contextlib.contextmanager
+    def counting(self, readings: list[Reading], *, force: bool = False) -> Iterator[bool]:
+        """Likewise for a count of file pages, once nobody has mapped more since the round before: it betters all before it."""
+        files = [(reading.pid, reading.family, reading.file) for reading in readings]
+        still, self._files_before = files == self._files_before, files
+        is_open = force or (still and self._files_account.is_open())
+        if files == self._files_seen or not is_open:
+            yield False
+            return
+        self._files_seen = files
+        with self._files_account.charged():
+            yield True
 
     def taken(self, found: Proportional, interval: Interval | None, readings: list[Reading]) -> None:
         """Remembers a look at a tree that stood still: another one would tell nothing new."""
@@ -54,7 +96,7 @@ class Looks:
 
     def forget(self) -> None:
         """The next look tells something new, whatever it is of."""
-        self._seen = None
+        self._seen = self._files_seen = self._files_before = None
 
 
 def blurred(interval: Interval, readings: list[Reading]) -> bool:

@@ -16,7 +16,7 @@ import time
 from typing import Any
 
 from .figures import Interval, Reading
-from .note import Note, Notepad
+from .note import Notepad, Start
 from .rounds import RootGoneError, Rounds
 from .sessions import Session
 from .watch import Watch
@@ -29,6 +29,8 @@ ALONE_S = 0.1
 NOTE_S = 0.010
 IDLE_S = 1.0
 ROUND_SHARE = 0.035
+BURST_S = 0.25
+"""Rounds may cost in advance what this much rest has saved: those in which children come are dear, and the next is wanted soon."""
 
 
 class Loop:
@@ -46,7 +48,7 @@ class Loop:
         self._orders: dict[int, dict[str, Any]] = {}
         self._buffer = b""
         self._interval_s = self._rest_s = REST_S
-        self._next_s = time.monotonic()
+        self._next_s = self._paid_until_s = time.monotonic()
         self._alive = True
 
     def run(self) -> None:
@@ -87,7 +89,7 @@ class Loop:
         self._noted = note.key if note else 0
         if note:
             self._sessions.clear()  # a note is left where no other block is open: those here have ended
-            self._begin_alone(Session(note.start_ns / 1e9, self._root), note)
+            self._begin_alone(note.key, Session(note.start_ns / 1e9, self._root), note.start)
             self._pace(REST_S)
 
     def _do_begin(self, command: dict[str, Any]) -> None:
@@ -95,27 +97,27 @@ class Loop:
         if command.get("limit") is not None or command.get("total_limit") is not None:
             self._orders[command["id"]] = command
         if "alone" in command:
-            self._begin_alone(session, Note(command["id"], 0, **command["alone"]))
+            self._begin_alone(command["id"], session, Start(*command["alone"]))
         else:
             self._begin_among(command["id"], session)
         self._pace(command.get("interval_s") or REST_S)
         if command.get("answer"):
             self._answer({"members": self._rounds.count})
 
-    def _begin_alone(self, session: Session, note: Note) -> None:
+    def _begin_alone(self, key: int, session: Session, start: Start) -> None:
         """Opens the session of a block that began a moment ago: what joined or died since is counted as its own."""
         rounds = self._rounds
         if self._sessions:
             rounds.take()
             interval = rounds.interval
         else:
-            interval = rounds.restart_alone(note.reaped_faults)
+            interval = rounds.restart_alone(start)
         assert interval is not None
-        session.begin_alone(interval, rounds.readings, note.start_bytes)
-        session.marks.begin(rounds.readings, rounds.faulted_since(note.own_faults), note.reaped_faults)
+        session.begin_alone(interval, rounds.readings, start.resident_bytes)
+        session.marks.begin(rounds.readings, rounds.faulted_since(start.own_faults), start.reaped_faults)
         if self._sessions:
-            session.missed_before(rounds.readings[0], note.reaped_faults, note.own_faults)
-        self._sessions[note.key] = session
+            session.missed_before(rounds.readings[0], start)
+        self._sessions[key] = session
         rounds.take()
 
     def _begin_among(self, key: int, session: Session) -> None:
@@ -152,6 +154,7 @@ class Loop:
             rounds = self._rounds
             rounds.take()
             rounds.look_closer()
+            self._count_files(force=True)
             if rounds.count > 1:
                 rounds.take()  # a look is believed one round later
             summary = session.summary()
@@ -172,9 +175,13 @@ class Loop:
         changed = self._rounds.take()
         cost_s = time.thread_time() - began_s
         self._rounds.look_closer(self._could_rise)
+        self._count_files()
         quick_s = min(QUICK_S, self._rest_s)
         self._interval_s = quick_s if changed else min(self._rest_s, self._interval_s * SLOWER)
-        self._next_s = time.monotonic() + max(self._interval_s, cost_s / ROUND_SHARE)
+        now_s = time.monotonic()
+        rest_s = cost_s / ROUND_SHARE
+        self._paid_until_s = max(self._paid_until_s, now_s - BURST_S) + rest_s
+        self._next_s = max(now_s + self._interval_s, min(self._paid_until_s, now_s + rest_s))
 
     def _may_rest(self) -> bool:
         """A root alone has the kernel's own mark: all there is to do is to notice the first child."""
@@ -182,6 +189,11 @@ class Loop:
         if rounds.count > 1 or self._orders or self._rest_s != REST_S:
             return False
         return not rounds.members.refresh() and time.monotonic() - rounds.read_s < ALONE_S
+
+    def _count_files(self, *, force: bool = False) -> None:
+        interval = self._rounds.interval
+        if interval and any(session.files_blur(interval) for session in self._sessions.values()):
+            self._rounds.count_files(force=force)
 
     def _could_rise(self, interval: Interval) -> bool:
         return any(session.could_rise(interval) for session in self._sessions.values())

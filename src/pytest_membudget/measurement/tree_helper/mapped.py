@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .changes import Change
-from .figures import Proportional, Span
+from .figures import FilePages, Proportional, Span
 
 
 class Mapped:
@@ -14,14 +14,23 @@ class Mapped:
         self._high = 0
         self._proven = 0
         self.added = 0
+        self.fallen = 0
+        """What was given up since the round before."""
 
-    def update(self, change: Change, proportional: Proportional | None, limit: int | None) -> Span:
-        """Takes one round."""
+    def update(
+        self,
+        change: Change,
+        proportional: Proportional | None,
+        limit: int | None,
+        found: FilePages | None = None,
+    ) -> Span:
+        """Takes one round; `found` is what was counted page by page since the round before."""
         sizes = {reading.pid: getattr(reading, self._kind) for reading in change.now}
         earlier = {pid: getattr(reading, self._kind) for pid, reading in change.before.items()}
         risen = sum(max(0, size - earlier.get(pid, 0)) for pid, size in sizes.items())
         fallen = sum(max(0, size - sizes.get(pid, 0)) for pid, size in earlier.items())
         self.added += risen
+        self.fallen = fallen
         largest = max(sizes.values(), default=0)
         high = min(sum(sizes.values()), self._high + risen)
         if limit is not None:
@@ -33,6 +42,9 @@ class Mapped:
             self._proven = max(self._proven, unique - moving)
             if self._kind == "shmem":  # files are mapped outside the tree, too: their shares are too small
                 high = min(high, unique + 2 * moving)
+        if found:
+            high = min(high, found.resident + risen)
+            self._proven = max(self._proven, found.union - risen - fallen)
         stable = [min(size, earlier[pid]) for pid, size in sizes.items() if pid in earlier]
         low = max([self._proven, *stable], default=0)
         self._high = high

@@ -36,7 +36,7 @@ class Members:
         self.root = root
         self.processes: dict[int, Process] = {root: Process(root)}
         self._strangers = {own, reaper}
-        self._reaper = reaper
+        self.reaper = reaper
         self._bands = {os.getsid(root), os.getpgid(root)}
         self._root_start = _started(root)
         self._loadavg = os.open("/proc/loadavg", os.O_RDONLY | os.O_CLOEXEC)
@@ -97,7 +97,7 @@ class Members:
         return True
 
     def _is_orphan(self, pid: int, found: Identity) -> bool:
-        adopted = found.parent == self._reaper and {found.session, found.group} <= self._bands
+        adopted = found.parent == self.reaper and {found.session, found.group} <= self._bands
         return adopted and _started(pid) > self._root_start
 
     def _last_number(self) -> int:

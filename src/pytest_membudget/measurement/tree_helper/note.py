@@ -12,20 +12,27 @@ import os
 import struct
 from typing import NamedTuple
 
-_LAYOUT = struct.Struct("=QQQQQQ")
+_LAYOUT = struct.Struct("=QQQQQQQ")
+
+
+class Start(NamedTuple):
+    """The root at the start of a block: resident bytes, those of files and shared memory among them, and page faults.
+
+    `reaped_faults` are those of its dead children, `own_faults` its own.
+    """
+
+    resident_bytes: int
+    shared_bytes: int
+    reaped_faults: int
+    own_faults: int
 
 
 class Note(NamedTuple):
-    """A block that was begun at `start_ns` (`time.monotonic_ns`), with `start_bytes` resident in the root.
-
-    `own_faults` and `reaped_faults` are the root's page faults then, and those of its dead children.
-    """
+    """A block that was begun at `start_ns` (`time.monotonic_ns`)."""
 
     key: int
     start_ns: int
-    start_bytes: int
-    reaped_faults: int
-    own_faults: int
+    start: Start
 
 
 class Notepad:
@@ -40,7 +47,7 @@ class Notepad:
     def write(self, note: Note) -> None:
         """Leaves a note in place of the one that was there."""
         # The key at both ends tells a reader who came in the middle of it.
-        os.pwrite(self._descriptor, _LAYOUT.pack(*note, note.key), 0)
+        os.pwrite(self._descriptor, _LAYOUT.pack(note.key, note.start_ns, *note.start, note.key), 0)
 
     def wipe(self) -> None:
         """Leaves no note."""
@@ -51,6 +58,5 @@ class Notepad:
         found = os.pread(self._descriptor, _LAYOUT.size, 0) if self._descriptor >= 0 else b""
         if len(found) < _LAYOUT.size:
             return None
-        *fields, again = _LAYOUT.unpack(found)
-        note = Note(*fields)
-        return note if note.key and note.key == again else None
+        key, start_ns, *start, again = _LAYOUT.unpack(found)
+        return Note(key, start_ns, Start(*start)) if key and key == again else None

@@ -81,7 +81,9 @@ class Process:
             family = self._before.family if self._before else self.pid
         self.ended = fields[0] in {b"Z", b"X"}
         if self.ended:
-            return Reading(self.pid, 0, faults=faults, reaped_faults=reaped_faults, family=family)
+            return Reading(
+                self.pid, 0, faults=faults, reaped_faults=reaped_faults, family=family, parent=self.parent
+            )
         self.statm = os.pread(self._fds[1], 128, 0)
         sizes = self.statm.split()
         resident, shared = int(sizes[1]) * PAGE, int(sizes[2]) * PAGE
@@ -102,6 +104,7 @@ class Process:
             reaped_faults=reaped_faults,
             family=family,
             mark=mark,
+            parent=self.parent,
         )
 
     def _stat(self) -> list[bytes]:

@@ -5,15 +5,18 @@ Whoever takes a round gets to know whether anything changed; whoever is `told` g
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
 
 from .bounds import Bounds
 from .changes import faulted
-from .figures import Interval, Proportional, Reading
+from .figures import FilePages, Interval, Proportional, Reading
+from .file_pages import FileLook
 from .looks import Looks, blurred, look
 from .members import Members
+from .note import Start
 from .readings import huge_pages, shared_outside
 from .table import Table
 
@@ -32,12 +35,13 @@ class Rounds:
         self.members = Members(root, os.getpid(), os.getppid())
         self.table = Table(self.members)
         self._shared_outside = shared_outside(root)
-        self._bounds = Bounds(shared_outside=self._shared_outside)
         self._looks = Looks()
+        self._file_look = FileLook(self.table.devices.memory)
         self._huge_pages = huge_pages()
         self.readings: list[Reading] = []
         self.interval: Interval | None = None
         self.read_s = 0.0
+        self._forget()
 
     @property
     def count(self) -> int:
@@ -52,10 +56,10 @@ class Rounds:
         assert self.interval is not None
         return self.interval
 
-    def restart_alone(self, reaped_faults: int) -> Interval:
-        """The root alone, as of a moment ago, when it had these faults of dead children on its account.
+    def restart_alone(self, start: Start) -> Interval:
+        """The root alone, as it was when the block began.
 
-        Whoever has joined or died since shows in the next round.
+        What it has added since and whoever has joined or died show in the next round.
         """
         self._forget()
         self.members.refresh()
@@ -63,13 +67,22 @@ class Rounds:
         root = next((reading for reading in readings if reading.pid == self.members.root), None)
         if root is None:
             raise RootGoneError
-        root.reaped_faults = reaped_faults
-        self.readings = [root]
-        self.interval = self._bounds.update([root])
+        file = max(0, start.shared_bytes - root.shmem)  # a change meanwhile is taken for one of files
+        began = Reading(
+            root.pid,
+            max(0, start.resident_bytes - start.shared_bytes),
+            file=file,
+            shmem=start.shared_bytes - file,
+            faults=start.own_faults,
+            reaped_faults=start.reaped_faults,
+            family=root.family,
+        )
+        self.readings = [began]
+        self.interval = self._bounds.update([began])
         return self.interval
 
-    def take(self, proportional: Proportional | None = None) -> bool:
-        """Reads everybody once and tells of it; whether anything changed."""
+    def take(self, proportional: Proportional | None = None, file_pages: FilePages | None = None) -> bool:
+        """Reads everybody once and tells of it and of what looks have found; whether anything changed."""
         changed = self.members.refresh()
         readings, file_limit, shmem_limit = self.table.read()
         if not readings or readings[0].pid != self.members.root:
@@ -86,6 +99,7 @@ class Rounds:
             proportional=proportional,
             file_limit=file_limit,
             shmem_limit=shmem_limit,
+            file_pages=file_pages,
         )
         self._huge_pages = pages
         self.readings = readings
@@ -110,6 +124,15 @@ class Rounds:
                 self.take(proportional)
                 self._looks.taken(proportional, self.interval, self.readings)
 
+    def count_files(self, *, force: bool = False) -> None:
+        """Counts file pages one by one, where that tells anything new and is worth its cost, or at any cost."""
+        found = None
+        # Somebody may be gone meanwhile, or this kernel may not show pages.
+        with contextlib.suppress(OSError), self._looks.counting(self.readings, force=force) as may_tell:
+            found = self._file_look.take(self.readings) if may_tell else None
+        if found:
+            self.take(file_pages=found)
+
     def faulted_since(self, own_faults: int) -> int:
         """The most that the root has faulted in since it had these faults on its account, in bytes."""
         root = self.readings[0]
@@ -117,5 +140,6 @@ class Rounds:
         return faulted(faults, max(0, huge_pages() - self._huge_pages))
 
     def _forget(self) -> None:
-        self._bounds = Bounds(shared_outside=self._shared_outside)
+        adoptive = self.members.root if self.members.reaper == self.members.root else 0
+        self._bounds = Bounds(shared_outside=self._shared_outside, adoptive=adoptive)
         self._looks.forget()

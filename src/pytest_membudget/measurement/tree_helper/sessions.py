@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from .changes import PAGE
-from .crest import Crest
 from .figures import Interval, Reading
 from .marks import Marks
+from .note import Start
+from .upper import Upper
 
 LONGEST_TIMELINE = 64
-WORTHWHILE_BYTES = 1024 * 1024
+WORTHWHILE_BYTES = 256 * 1024
 WORTHWHILE_PART = 100
+FILE_GAP_BYTES = 256 * 1024
+FILE_GAP_PART = 8
 
 
 class Session:
@@ -28,7 +31,6 @@ class Session:
         self.runaway = False  # what the watchdog acted against last was a child
         self.root_start = 0
         self.last_low = 0
-        self._last_high = 0
         self.peak_low = 0
         self.total_low = 0
         self.marks = Marks()
@@ -39,7 +41,7 @@ class Session:
         self.seen: dict[int, int] = {}
         self.timeline = Timeline()
         self.rounds = 0
-        self._crest = Crest()
+        self._upper = Upper()
         self._start_low = self._start_high = self._start_file = self._file_added = 0
         self._leaving: dict[int, tuple[int, int]] = {}
         self._ended_before: set[int] = set()
@@ -63,17 +65,17 @@ class Session:
         self.others_floor = self._others(readings)
         self.root_start = next((r.resident for r in readings if r.pid == self.root), 0)
 
-    def missed_before(self, root: Reading, reaped_faults: int, own_faults: int) -> None:
-        """Takes in what came and went since the block began, when these faults were on the root's account."""
-        reaped, own = root.reaped_faults - reaped_faults, root.faults - own_faults
+    def missed_before(self, root: Reading, start: Start) -> None:
+        """Takes in what came and went since the block began, when the root was like that."""
+        reaped, own = root.reaped_faults - start.reaped_faults, root.faults - start.own_faults
         if reaped > 0:
             self.missed += reaped * PAGE
-            self._crest.raise_to((reaped + max(0, own)) * PAGE)
+            self._upper.raise_to((reaped + max(0, own)) * PAGE)
 
     @property
     def peak_high(self) -> int:
         """The peak's upper figure, the root's own mark apart."""
-        return max(self._crest.value, self.peak_low)
+        return max(self.peak_low, self._upper.value)
 
     @property
     def start_bytes(self) -> int:
@@ -90,7 +92,6 @@ class Session:
             self._start_low = max(0, self._start_low - most)
         file_added = interval.file_added - self._file_added
         low = interval.held.low - self._start_high + min(interval.file.low - self._start_file, file_added)
-        high = interval.held.peak - self._start_low + min(interval.file.peak - self._start_file, file_added)
         self.last_low = low
         self.peak_low = max(self.peak_low, low)
         self.total_low = max(self.total_low, interval.low)
@@ -101,11 +102,7 @@ class Session:
             self.peak_low = max(self.peak_low, self.by_marks)
         self.end_low = interval.low
         self.missed += interval.missed
-        if interval.overdue:
-            self._crest.raise_to(self._last_high + interval.overdue)
-        self._last_high = high
-        # Of a root alone the kernel's own mark is exact.
-        self._crest.add(interval, None if interval.alone else high)
+        self._upper.add(interval, self._start_low, self._start_file, file_added)
         if self.others_floor is not None:
             self.others_floor = min(self.others_floor, self._others(readings))
         for reading in (each for each in readings if each.resident or each.pid not in self._ended_before):
@@ -131,6 +128,11 @@ class Session:
         file = min(interval.file.low - self._start_file, interval.file_added - self._file_added)
         most = interval.held.high - self._start_high + file
         return most > self.peak_low + max(WORTHWHILE_BYTES, self.peak_low // WORTHWHILE_PART)
+
+    def files_blur(self, interval: Interval) -> bool:
+        """Whether counting file pages one by one may lower the upper figure by as much as matters."""
+        gap = interval.file.high - max(interval.file.low, self._start_file)
+        return gap > max(FILE_GAP_BYTES, self.peak_high // FILE_GAP_PART)
 
     def summary(self) -> dict[str, Any]:
         """What the measured process is told."""

@@ -16,7 +16,7 @@ class Table:
     def __init__(self, members: Members) -> None:
         self.names: dict[int, str] = {}
         self._members = members
-        self._devices = Devices(members.root)
+        self.devices = Devices(members.root)
         self._mappings: list[Mappings] = []
         self._mappings_key: list[int] = []
         self._limits = (0, 0)
@@ -62,7 +62,7 @@ class Table:
             self._mappings_key = key
             self._mappings = mappings  # kept alive, so that no other comes to have the same id
             self._limits = (
-                mapped_limit(mappings, without=self._devices.memory),
-                mapped_limit(mappings, without=self._devices.files),
+                mapped_limit(mappings, without=self.devices.memory),
+                mapped_limit(mappings, without=self.devices.files),
             )
         return self._limits
