@@ -96,7 +96,7 @@ class _Finder:
     def find_spec(cls, name: str, *_where: object) -> ModuleSpec | None:
         """Where that module comes from; `None` where the others are to look for it."""
         origin = cls.origins.get(name)
-        if origin is None:
+        if origin is None or (origin.file is not None and not Path(origin.file).is_file()):
             return None
         folders = None if origin.folders is None else list(origin.folders)
         if origin.file is not None:

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from pytest_membudget.errors import UsageError
+from pytest_membudget.origins import Origin, install, off_path
 
 _SCRIPT_MODULE = (
     "__mp_main__"  # the name under which multiprocessing runs a script again, so that guards hold
@@ -33,6 +34,7 @@ class FunctionReference(msgspec.Struct, frozen=True, kw_only=True):
     script: str = ""
     search_path: tuple[str, ...] = ()
     arguments: tuple[str, ...] = ()
+    origins: dict[str, Origin] = {}
 
     def __str__(self) -> str:
         return f"{Path(self.script).name if self.script else self.module}:{self.name}"
@@ -69,6 +71,7 @@ def refer_to(fn: Callable[..., Any]) -> FunctionReference:
         script=script,
         search_path=tuple(os.path.abspath(entry) for entry in sys.path),  # noqa: PTH100 - "" means here
         arguments=tuple(sys.argv),
+        origins=dict(off_path()),
     )
     if _attribute(sys.modules.get(fn.__module__), name) is not fn:
         raise UsageError(f"{reference} is another object than the given function; give the one of that name")
@@ -84,6 +87,7 @@ def find_function(reference: FunctionReference) -> Callable[..., Any]:
     """
     missing = [entry for entry in reference.search_path if entry not in sys.path]
     sys.path[:] = [*missing, *sys.path]
+    install(reference.origins)
     module = _run_script(reference) if reference.script else importlib.import_module(reference.module)
     found = _attribute(module, reference.name)
     if not callable(found):
