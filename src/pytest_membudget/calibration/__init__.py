@@ -5,7 +5,8 @@
 2. either gives a `Calibration`: γ, overhead, a central estimate and a bound, and an estimator that starts from them;
 3. it is kept as JSON, by path or by name in the project, and `check_fresh` says whether it still holds;
 4. `calibrate_in_flight` finds the largest number of tasks in flight that stays under a share of the limit;
-5. `scales` run one job at several sizes, fit its law of growth, and foretell the next size before it runs.
+5. `scales` run one job at several sizes; `growth_law` fits the law of their totals, and the next size is foretold
+   before it runs: by what the tasks of the smaller ones took (`side_by_side`), else by that law.
 
 Names are loaded when first used, because fresh interpreters import from here.
 """
