@@ -179,6 +179,32 @@ def test_the_tables_say_which_tests_left_memory_behind(pytester):
     assert [each["nodeid"] for each in left] == ["test_it.py::test_keeps"]
 
 
+def test_memory_that_ends_with_a_fixture_or_an_interpreter_is_not_left_behind(pytester):
+    pytester.makepyfile(
+        jobs="""
+        kept = []
+
+        def keep(size):
+            kept.append(bytearray(b"x") * size)
+        """,
+        test_it="""
+        import pytest
+        from jobs import keep
+
+        def test_in_workers(fallback_executor):
+            fallback_executor.run(keep, [40_000_000])
+
+        @pytest.mark.memory_budget("1 GiB", isolate=True)
+        def test_isolated():
+            keep(40_000_000)
+        """,
+    )
+    pytester.runpytest("--membudget-report=a.json").assert_outcomes(passed=2)
+    report = json.loads((pytester.path / "a.json").read_text())
+    assert all(test["retained_bytes"] > 30_000_000 for test in report["tests"])
+    assert report["left_behind"] == []
+
+
 def test_a_session_that_measured_nothing_leaves_the_report_alone_and_says_so(pytester):
     pytester.makepyfile(test_it="def test_it(): pass")
     (pytester.path / "old.json").write_text("old")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from pytest_membudget.plugin.tally import Tally
 from pytest_membudget.records.batch import BatchSummary
 from pytest_membudget.records.monitor import MonitorReport
 from pytest_membudget.records.places import from_here
-from pytest_membudget.records.report import Report
+from pytest_membudget.records.report import Report, TestRecord
 from pytest_membudget.records.scale import ScaleTable
 from pytest_membudget.stats.task_growth import rank_retained
 
@@ -88,13 +88,14 @@ class Reporting:
             terminalreporter.write_line(f"membudget: no test was measured, so {kept} was left as it was")
 
     def _gather(self) -> Report:
+        batches = self._batches()
         report = Report(
             environment=environment(),
             tests=self.tally.records,
             scales=self._scale_tables(),
-            batches=self._batches(),
+            batches=batches,
             monitors=self._monitors(),
-            left_behind=rank_retained(self.tally.records, least_bytes=LEAST_LEFT_BYTES),
+            left_behind=rank_retained(_staying(self.tally.records, batches), least_bytes=LEAST_LEFT_BYTES),
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         )
         if self.gate is None or self.settings.update_baseline:
@@ -137,6 +138,12 @@ class Reporting:
             getattr(options, name, None) for name in ("keyword", "markexpr", "lf", "deselect", "maxfail")
         ]
         return not options.file_or_dir and not any(chosen)
+
+
+def _staying(tests: Iterable[TestRecord], batches: Iterable[BatchSummary]) -> list[TestRecord]:
+    """The tests whose memory stays in the session: not that of a fresh interpreter, nor of workers that end with their fixture."""
+    with_workers = {batch.title for batch in batches}
+    return [test for test in tests if not test.isolated and test.nodeid not in with_workers]
 
 
 @contextlib.contextmanager
