@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from pytest_membudget.records.growth import RetainedByTest
 from pytest_membudget.records.report import Report, TestRecord
-from pytest_membudget.report import render_terminal
+from pytest_membudget.report import render_step_summary, render_terminal
 
 
 def test_without_tables_there_are_failures_and_one_line(report):
@@ -121,6 +121,11 @@ def test_tests_that_were_expected_to_fail_are_told_apart():
     assert "2 over budget (1 expected)," in session("failed", "xfailed")
     assert "1 over budget (expected)," in session("xfailed")
     assert "1 over budget," in session("failed")
+    expected = TestRecord(
+        nodeid="test_it", outcome="xfailed", verdict="over", peak_bytes=1, message="peak of mine"
+    )
+    assert "peak of mine" not in render_terminal(Report(tests=(expected,)))
+    assert render_step_summary(Report(tests=(expected,))).startswith("## ✅")
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from pytest_membudget.report.page import environment_rows
 from pytest_membudget.report.wording import (
     FAILING,
     NONE,
+    is_failure,
     peak_text,
     plural,
     size_or_none,
@@ -118,7 +119,7 @@ def first_rows(tests: Sequence[TestRecord]) -> list[tuple[str, str, list[str]]]:
 
 def cards(tests: Sequence[TestRecord]) -> list[Card]:
     """The failed tests, at most `MOST_CARDS`; the table has the rest."""
-    failing = [(index, test) for index, test in enumerate(tests) if test.verdict in FAILING]
+    failing = [(index, test) for index, test in enumerate(tests) if is_failure(test)]
     return [_card(index, test) for index, test in failing[:MOST_CARDS]]
 
 

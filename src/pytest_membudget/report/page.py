@@ -11,7 +11,7 @@ from pytest_membudget.records.report import Report, TestRecord
 from pytest_membudget.report import batch_tables, job_tables, monitor_tables, test_tables
 from pytest_membudget.report.headline import render_headline
 from pytest_membudget.report.tables import Table
-from pytest_membudget.report.wording import FAILING
+from pytest_membudget.report.wording import FAILING, is_failure
 from pytest_membudget.units import format_size
 
 _MOST_LEFT = 5
@@ -40,7 +40,7 @@ def make_page(report: Report, *, verbose: bool = False, most_tests: int | None =
     """The page of `report`; `most_tests` leaves the smallest tests out of the table and says how many."""
     return Page(
         headline=render_headline(report),
-        failures=tuple(_failure(test) for test in report.tests if test.verdict in FAILING),
+        failures=tuple(_failure(test) for test in report.tests if is_failure(test)),
         tables=tuple(
             table
             for table in (

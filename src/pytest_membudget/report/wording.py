@@ -18,6 +18,11 @@ FAILING = {
 """Verdicts that fail a test, in the order they are told, and what they are called."""
 
 
+def is_failure(test: TestRecord) -> bool:
+    """Whether the test went wrong and nobody had said that it would."""
+    return test.verdict in FAILING and test.outcome != "xfailed"
+
+
 def plural(count: int, word: str) -> str:
     """The word for `count` of them."""
     if count == 1:
