@@ -39,6 +39,14 @@ def hang(_):
     time.sleep(3600)
 
 
+def leave_a_thread(number):
+    """As a library does that forgets to stop its helper; the interpreter waits for such threads."""
+    import threading
+
+    threading.Thread(target=time.sleep, args=(3600,)).start()
+    return number
+
+
 def fill(size_bytes):
     """Touches every page of so many bytes."""
     return len(bytearray(size_bytes))

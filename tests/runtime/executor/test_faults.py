@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from pytest_membudget import ExecutorPolicy, FallbackExecutor, MemoryEstimator, WorkerKilledError
-from pytest_membudget.runtime.executor import process_level, thread_level
+from pytest_membudget.runtime.executor import process_level, process_worker, thread_level
 from pytest_membudget.runtime.executor.launcher import CannotStartError
 
 pytestmark = pytest.mark.processes
@@ -99,7 +99,7 @@ def test_where_processes_cannot_start_threads_take_over(monkeypatch, caplog, err
     def no_pool(*args, **kwargs):
         raise error
 
-    monkeypatch.setattr(process_level, "ProcessPoolExecutor", no_pool)
+    monkeypatch.setattr(process_worker, "ProcessPoolExecutor", no_pool)
     with FallbackExecutor(2, budget="1 GB") as executor:
         batch = executor.run(jobs.square, range(20))
     assert batch.values == [number * number for number in range(20)]

@@ -10,7 +10,7 @@ import executor_jobs as jobs
 import pytest
 
 from pytest_membudget import FallbackExecutor, MemoryEstimator, UnpicklableError
-from pytest_membudget.runtime.executor import aftermath, floor, process_level
+from pytest_membudget.runtime.executor import aftermath, floor, process_level, process_worker
 from pytest_membudget.runtime.executor.learning import FileCharge
 from pytest_membudget.runtime.executor.task import Task
 
@@ -170,7 +170,7 @@ def test_whatever_keeps_processes_from_starting_leads_to_threads(monkeypatch, er
     def no_pool(*args, **kwargs):
         raise error
 
-    monkeypatch.setattr(process_level, "ProcessPoolExecutor", no_pool)
+    monkeypatch.setattr(process_worker, "ProcessPoolExecutor", no_pool)
     with FallbackExecutor(2, budget="1 GB") as executor:
         assert executor.run(jobs.square, range(6)).values == [n * n for n in range(6)]
         assert str(error) in executor.events[0].cause
@@ -187,6 +187,15 @@ def test_an_estimator_that_fails_to_learn_costs_no_result(tmp_path, caplog):
     with FallbackExecutor(1, budget="1 GB", estimator=Unteachable(overhead="1 MB")) as executor:
         assert executor.run(jobs.file_size, [path] * 5).values == [3] * 5
     assert "cannot learn from file_size" in caplog.text
+
+
+def test_a_thread_that_a_task_left_running_does_not_keep_the_program(monkeypatch, caplog):
+    monkeypatch.setattr(process_worker, "ENDING_S", 0.5)
+    with FallbackExecutor(2, budget="1 GB") as executor:
+        assert executor.run(jobs.leave_a_thread, range(6)).values == list(range(6))
+        pids = {post.worker.pid for post in executor._engine.crew.posts}
+    assert {record.args[0] for record in caplog.records} == pids
+    assert "had not ended 0.5 s after its last call" in caplog.text
 
 
 class Unpredictable(FileCharge):

@@ -270,7 +270,7 @@ def test_a_module_that_never_ends_its_import_leads_to_threads(hanging_module, ca
     assert {outcome.level for outcome in batch.outcomes} == {"thread"}
     assert [pid for pid in pids if pid is not None] == []
     assert [event.kind for event in batch.events if event.kind == "fallback"] == ["fallback"]
-    assert "module 'hangs_there' first, within 3 s" in caplog.text
+    assert "within 3 s; continues with level 'thread'" in caplog.text
 
 
 def test_without_a_lower_level_every_task_is_told_at_once(hanging_module):
