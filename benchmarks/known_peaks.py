@@ -1,6 +1,8 @@
 """Programs whose peak is known: each gives the truth in bytes, read while everybody stands still."""
 
+import itertools
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -63,6 +65,38 @@ def one_program():
     return truth
 
 
+SPIKE_SIZES = itertools.count(256 * MIB, 16 * MIB)
+SPIKE = """
+import mmap, sys
+print("there", flush=True)
+sys.stdin.readline()
+block = mmap.mmap(-1, int(sys.argv[1]), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+for offset in range(0, len(block), mmap.PAGESIZE):
+    block[offset] = 1
+"""
+
+
+def spike_in_a_program():
+    """Each larger than all before: the kernel keeps the largest child's mark only."""
+    size = next(SPIKE_SIZES)
+    words = [sys.executable, "-I", "-S", "-c", SPIKE, str(size)]
+    child = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    child.stdout.readline()
+    settled()
+    truth = written([child.pid]) + size
+    child.communicate(b"\n")
+    return truth
+
+
+def one_small_program():
+    start = written([os.getpid()])
+    holder = Holder(MIB)
+    truth = truth_of(start, holder.process.pid)
+    holder.release()
+    return truth
+
+
 def four_programs():
     start = written([os.getpid()])
     holders = [Holder(60 * MIB) for _ in range(4)]
@@ -74,6 +108,27 @@ def four_programs():
 
 def one_after_the_other():
     return max(one_program() for _ in range(3))
+
+
+def four_idle_forks():
+    start = written([os.getpid()])
+    forks = [Fork(lambda: None) for _ in range(4)]
+    truth = truth_of(start, *(fork.pid for fork in forks))
+    for fork in forks:
+        fork.release()
+    return truth
+
+
+def ten_forks_one_after_the_other_beside_300():
+    block = hold(300 * MIB)
+    start = written([os.getpid()]) - 300 * MIB
+    truth = 0
+    for _ in range(10):
+        fork = Fork(lambda: hold(20 * MIB))
+        truth = max(truth, truth_of(start, fork.pid))
+        fork.release()
+    block.close()
+    return truth
 
 
 def four_forks_that_share_200():
@@ -110,5 +165,12 @@ def four_forks_and_shared_memory():
 
 
 ONE_PROCESS = (spike_of_an_instant, kept_and_given_back, mapped_and_not_touched, small_objects)
-TREES = (one_program, four_programs, one_after_the_other)
-SHARING = (four_forks_that_share_200, four_forks_that_write, four_forks_and_shared_memory)
+TREES = (one_program, one_small_program, four_programs, one_after_the_other)
+CHILDRENS_SPIKES = (spike_in_a_program,)
+SHARING = (
+    four_idle_forks,
+    ten_forks_one_after_the_other_beside_300,
+    four_forks_that_share_200,
+    four_forks_that_write,
+    four_forks_and_shared_memory,
+)
