@@ -12,9 +12,10 @@ import pytest
 from tree_programs import HOLD, MIB, Holder, hold
 
 from pytest_membudget.errors import WatchdogStop
-from pytest_membudget.measurement import high_water, sampler, watchdog
+from pytest_membudget.measurement import high_water, listener, sampler
 from pytest_membudget.measurement.interruption import forget_frames
-from pytest_membudget.measurement.watchdog import EXIT_STUCK, Watchdog
+from pytest_membudget.measurement.listener import EXIT_STUCK
+from pytest_membudget.measurement.watchdog import Watchdog
 
 pytestmark = [
     pytest.mark.kernel,
@@ -124,7 +125,7 @@ def hears_nothing(listener):
 
 
 def test_a_child_killed_just_before_the_end_is_named_all_the_same(monkeypatch):
-    monkeypatch.setattr(watchdog._Listener, "run", hears_nothing)
+    monkeypatch.setattr(listener.Listener, "run", hears_nothing)
     probe, killed = let_a_child_run_away()
     assert (probe.bite.kind, probe.bite.pid) == ("child-killed", killed[0].pid)
 

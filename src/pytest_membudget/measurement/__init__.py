@@ -35,15 +35,15 @@ if TYPE_CHECKING:
     from pytest_membudget.measurement.isolated import measure_isolated as measure_isolated
     from pytest_membudget.measurement.limit import memory_limit as memory_limit
     from pytest_membudget.measurement.limit import memory_reading as memory_reading
+    from pytest_membudget.measurement.listener import Bite as Bite
     from pytest_membudget.measurement.probe import Probe as Probe
     from pytest_membudget.measurement.probe import measure as measure
     from pytest_membudget.measurement.probe import measuring as measuring
     from pytest_membudget.measurement.sampler import close_sampler as close_sampler
-    from pytest_membudget.measurement.watchdog import Bite as Bite
     from pytest_membudget.measurement.watchdog import Watchdog as Watchdog
 
 _MODULE_OF = {
-    "Bite": "watchdog",
+    "Bite": "listener",
     "Probe": "probe",
     "TaskHeap": "growth.task_heap",
     "Watchdog": "watchdog",
