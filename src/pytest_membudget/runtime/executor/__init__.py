@@ -5,10 +5,11 @@ A task's way: `executor` makes it, `streams` or `batch` draw its input; `dispatc
 a worker of the present level (`levels`). A short task may wait in its worker for the one before it (`pace`, `prefetch`).
 A worker replies; `aftermath`, `replies` and `causes` decide between the result, one more attempt and a report.
 
-`launcher` is the protocol of a level; `process_level`, `thread_level` and `sequential_level` are the answers to it, and
-`process_worker` is a worker process seen from outside, `worker` what runs inside, `travel` what passes between. `dask_level` is the answer for a cluster: `dask_link` holds the conversation
-with its scheduler, `dask_reception` meets its workers, each a `lent_worker`, and `cluster_side` is what runs inside them;
-`placement` and `cluster_dispatch` say which call goes to whom.
+`launcher` is the protocol of a level; `process_level`, `thread_level` and `sequential_level` are the answers to it.
+`process_worker` is a worker process seen from outside, `worker` what runs inside, `travel` what passes between.
+`dask_level` is the answer for a cluster: `dask_link` holds the conversation with its scheduler, `dask_reception` meets
+its workers, each a `lent_worker`, and `cluster_side` is what runs inside them; `placement` and `cluster_dispatch` say
+which call goes to whom.
 
 Names are loaded when first used: every worker process imports this package.
 """

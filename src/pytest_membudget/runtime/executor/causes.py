@@ -71,9 +71,14 @@ def given_up(task: Task, reply: Died | RanOut, *, in_own_memory: bool) -> Failed
     return Failed(error, "out-of-memory")
 
 
-def not_admitted(error: BaseException) -> Failed:
-    """The report on a task that could not even wait: too large, or the caller's own estimator failed."""
-    return Failed(error, "oversize" if isinstance(error, OversizeError) else "error")
+def not_run(error: BaseException) -> Failed:
+    """The report on a task that will not be run: too large, no worker for it, or the caller's own estimator failed."""
+    match error:
+        case OversizeError():
+            return Failed(error, "oversize")
+        case StartTimeoutError():
+            return Failed(error, "timeout")
+    return Failed(error)
 
 
 def timed_out(task: Task, *, ended: bool) -> Failed:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 
 from pytest_membudget.runtime.executor.admission import Admission
-from pytest_membudget.runtime.executor.causes import Failed, given_up, not_admitted
+from pytest_membudget.runtime.executor.causes import Failed, given_up, not_run
 from pytest_membudget.runtime.executor.cluster_dispatch import ClusterDispatch
 from pytest_membudget.runtime.executor.concurrency import Concurrency
 from pytest_membudget.runtime.executor.crew import Crew
@@ -106,7 +106,7 @@ class Floor:
         for post in posts:
             post.in_flight.clear()
         for task in running:
-            conclude(task, Failed(error))
+            conclude(task, not_run(error))
         for post in posts:
             post.worker.kill()
 
@@ -162,7 +162,7 @@ class Floor:
     def refuse(task: Task, error: BaseException) -> None:
         """Gives a task that has not begun its exception."""
         if task.begin():
-            conclude(task, not_admitted(error))
+            conclude(task, not_run(error))
 
     def _begin(self, task: Task) -> None:
         """Starts a task that has been granted its memory."""

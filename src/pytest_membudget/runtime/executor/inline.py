@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 from pytest_membudget.runtime.executor.admission import Admission
-from pytest_membudget.runtime.executor.causes import Again, not_admitted
+from pytest_membudget.runtime.executor.causes import Again, not_run
 from pytest_membudget.runtime.executor.launcher import Call, InitializerFailed, Reply, Worker
 from pytest_membudget.runtime.executor.replies import Rules, broken_by, conclude, learn, verdict
 from pytest_membudget.runtime.executor.sequential_level import SequentialLauncher
@@ -36,7 +36,7 @@ class Inline:
             try:
                 self._admission.check_size(task)
             except Exception as error:  # too large; or the caller's own estimator failed
-                conclude(task, not_admitted(error))
+                conclude(task, not_run(error))
                 return
             if self._worker is None:
                 self._worker = self._launcher.start()
