@@ -25,3 +25,27 @@ def test_a_process_that_ends_while_it_is_read_has_no_mark(monkeypatch):
     reading = process.read()
     process.close()
     assert reading.mark is None
+
+
+@pytest.mark.parametrize(("later", "faults"), [(500, 500), (0, 0)])
+def test_a_process_that_ended_since_its_faults_were_read_has_all_of_them_in_one_round(
+    later, faults, monkeypatch
+):
+    """500 when its memory was gone; none any more when its parent is about to have them on its account."""
+    from pytest_membudget.measurement.tree_helper import readings
+
+    process = readings.Process(os.getpid())
+    gone = os.memfd_create("statm")
+    os.write(gone, b"0 0 0 0 0 0 0")
+    os.dup2(gone, process._fds[1])
+    os.close(gone)
+    first = process._stat()
+    counted = iter([100, later])
+
+    def stat():
+        return [*first[:7], b"%d" % next(counted), *first[8:9], b"0", *first[10:]]
+
+    monkeypatch.setattr(process, "_stat", stat)
+    reading = process.read()
+    process.close()
+    assert (reading.resident, reading.faults, reading.late_faults) == (0, faults, 0)

@@ -11,6 +11,7 @@ from .mappings import Mappings, read_mappings
 SPLIT_STEP_BYTES = 256 * 1024
 """Shared pages are split into files and shared memory again when they have changed by this much."""
 
+ENDED = {b"Z", b"X"}
 TRIES = 3
 LATE_FAULTS = 64
 """A reading during which its process faulted in more pages than this is taken again."""
@@ -79,21 +80,21 @@ class Process:
         family: object = (fields[25], fields[24])
         if fields[25] == b"0":
             family = self._before.family if self._before else self.pid
-        self.ended = fields[0] in {b"Z", b"X"}
-        if self.ended:
-            return Reading(
-                self.pid, 0, faults=faults, reaped_faults=reaped_faults, family=family, parent=self.parent
-            )
+        if fields[0] in ENDED:
+            return self._gone(fields, family)
         self.statm = os.pread(self._fds[1], 128, 0)
         sizes = self.statm.split()
         resident, shared = int(sizes[1]) * PAGE, int(sizes[2]) * PAGE
+        if not resident:
+            # It has ended since its faults were read: the later ones belong to them, all in one round.
+            return self._gone(self._stat(), family, faults)
         file, shmem = self._split_shared(shared, family)
         anon = max(0, resident - shared)
         mark = self._mark(anon, faults)
         late_faults = 0
         if self._before is None or faults != self._before.faults or self.statm != self._statm_before:
             fields = self._stat()
-            late_faults = int(fields[7]) + int(fields[9]) - faults
+            late_faults = max(0, int(fields[7]) + int(fields[9]) - faults)
         return Reading(
             self.pid,
             anon,
@@ -105,6 +106,17 @@ class Process:
             family=family,
             mark=mark,
             parent=self.parent,
+        )
+
+    def _gone(self, fields: list[bytes], family: object, before: int = 0) -> Reading:
+        """A process that holds nothing more, and had so many faults `before`."""
+        self.ended = fields[0] in ENDED
+        faults = int(fields[7]) + int(fields[9])
+        reaped_faults = int(fields[8]) + int(fields[10])
+        if faults < before:  # its parent is about to have them all on its account
+            faults = reaped_faults = 0
+        return Reading(
+            self.pid, 0, faults=faults, reaped_faults=reaped_faults, family=family, parent=self.parent
         )
 
     def _stat(self) -> list[bytes]:
