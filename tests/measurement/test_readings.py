@@ -32,7 +32,7 @@ def test_a_process_that_ended_since_its_faults_were_read_has_all_of_them_in_one_
     later, faults, monkeypatch
 ):
     """500 when its memory was gone; none any more when its parent is about to have them on its account."""
-    from pytest_membudget.measurement.tree_helper import readings
+    from pytest_membudget.measurement.tree_helper import looks, readings
 
     process = readings.Process(os.getpid())
     gone = os.memfd_create("statm")
@@ -49,3 +49,4 @@ def test_a_process_that_ended_since_its_faults_were_read_has_all_of_them_in_one_
     reading = process.read()
     process.close()
     assert (reading.resident, reading.faults, reading.late_faults) == (0, faults, 0)
+    assert looks.look([reading], {reading.pid: process}).forking  # others may still share what it clears

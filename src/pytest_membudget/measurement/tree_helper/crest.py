@@ -9,7 +9,8 @@ most `sum of the most that each held - X found`. The same is true of each proces
 an instant.
 
 A fork that is under way shows in what is shared before the child shows anywhere. A look is therefore dropped where a
-process has no page of its own, and else believed one round later, when no child has come.
+process has no page of its own, and else believed one round later, when no child has come. So it is while one that ends
+clears its memory: others share it until it is done, and it shows nowhere any more.
 """
 
 from __future__ import annotations

@@ -59,7 +59,8 @@ class Reading:
 class Proportional:
     """What a closer look between the round before and this one found, by process.
 
-    It tells nothing while somebody is `forking`: what is shared with a child that shows nowhere else yet.
+    It tells nothing while somebody is `forking`: what is shared with a child that shows nowhere else yet. No more does it while
+    a process clears its memory, which shows nowhere else any more.
 
     `correction` is the proportional less the resident size of anonymous memory, never above zero: what a sum of
     resident sizes counts too often. `shmem` and `file` are proportional sizes, `private` is nobody else's.

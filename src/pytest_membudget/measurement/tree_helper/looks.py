@@ -110,6 +110,7 @@ def look(readings: list[Reading], processes: Mapping[int, Process]) -> Proportio
     found = Proportional({}, {}, {}, {})
     for reading in readings:
         if not reading.resident:
+            found.forking |= reading.pid in processes and processes[reading.pid].is_clearing
             found.correction[reading.pid] = found.shmem[reading.pid] = 0
             continue
         if families.count(reading.family) == 1 and not reading.shmem and reading.file < FILE_GAP_BYTES:

@@ -32,6 +32,8 @@ class Process:
         self.parent = 0
         self.ended = False
         """Whether it has ended and waits for its parent to hear of that."""
+        self.is_clearing = False
+        """Whether it is about to end: its memory shows nowhere, but others may still share it."""
         self.statm = b""
         self._fds: list[int] = []
         try:
@@ -111,6 +113,7 @@ class Process:
     def _gone(self, fields: list[bytes], family: object, before: int = 0) -> Reading:
         """A process that holds nothing more, and had so many faults `before`."""
         self.ended = fields[0] in ENDED
+        self.is_clearing = not self.ended
         faults = int(fields[7]) + int(fields[9])
         reaped_faults = int(fields[8]) + int(fields[10])
         if faults < before:  # its parent is about to have them all on its account
