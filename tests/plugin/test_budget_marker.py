@@ -31,6 +31,19 @@ def test_a_test_over_its_budget_fails_with_both_numbers_and_no_traceback(pyteste
     result.stdout.no_fnmatch_line("*call.py*")
 
 
+def test_a_debugger_opens_at_the_test_that_was_over_its_budget(pytester):
+    result = run(
+        pytester,
+        """
+    @pytest.mark.memory_budget("10 MiB")
+    def test_job():
+        take(40 * MIB)
+    """,
+        "--pdb",
+    )
+    result.stdout.re_match_lines([r"peak .* > budget 10\.0 MiB.*", r"> .*\.py\(\d+\)test_job\(\)"])
+
+
 def test_a_test_within_its_budget_passes(pytester):
     result = run(
         pytester,

@@ -55,6 +55,21 @@ def test_after():
 
 
 @pytest.mark.processes
+def test_under_xdist_the_stack_begins_at_the_test(pytester):
+    result = run(pytester, "@hard\ndef test_runs_away(): run_away()", "-p", "xdist", "-n1")
+    text = result.stdout.str()
+    told = text[text.index("It was doing this") : text.index("peak ")]
+    assert "in test_runs_away" in told.splitlines()[1]
+    assert "execnet" not in told
+
+
+@pytest.mark.processes
+def test_a_debugger_opens_where_the_test_was_stopped(pytester):
+    result = run(pytester, "@hard\ndef test_runs_away(): run_away()", "--pdb")
+    result.stdout.re_match_lines([r"> .*test_it\.py\(\d+\)run_away\(\)"])
+
+
+@pytest.mark.processes
 def test_a_runaway_child_is_killed_and_named(pytester):
     result = run(
         pytester,

@@ -6,7 +6,8 @@
 4. `sampler`, which keeps the helper process that watches the tree (`tree_helper`); without one `inside` stands in.
 5. `combine` makes one record of both; `settling` sees to it that what ran before does not change the figure.
 6. `isolated` does the same in a fresh interpreter, `command` for any program.
-7. `watchdog` ends a block that outgrows its limit while it runs; `attribution` says who allocated the peak.
+7. `watchdog` ends a block that outgrows its limit while it runs (`listener` is its thread, `stacks` what it shows,
+   `interruption` how it stops); `attribution` says who allocated the peak.
 8. `growth` repeats a function and says whether it leaks.
 
 Names are loaded when first used.
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pytest_membudget.measurement.attribution import attribute as attribute
     from pytest_membudget.measurement.attribution import read_captures as read_captures
     from pytest_membudget.measurement.attribution import recording as recording
+    from pytest_membudget.measurement.bite import Bite as Bite
     from pytest_membudget.measurement.command import measure_command as measure_command
     from pytest_membudget.measurement.diagnosis import doctor as doctor
     from pytest_membudget.measurement.fingerprint import environment as environment
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
     from pytest_membudget.measurement.isolated import measure_isolated as measure_isolated
     from pytest_membudget.measurement.limit import memory_limit as memory_limit
     from pytest_membudget.measurement.limit import memory_reading as memory_reading
-    from pytest_membudget.measurement.listener import Bite as Bite
     from pytest_membudget.measurement.probe import Probe as Probe
     from pytest_membudget.measurement.probe import measure as measure
     from pytest_membudget.measurement.probe import measuring as measuring
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from pytest_membudget.measurement.watchdog import Watchdog as Watchdog
 
 _MODULE_OF = {
-    "Bite": "listener",
+    "Bite": "bite",
     "Probe": "probe",
     "TaskHeap": "growth.task_heap",
     "Watchdog": "watchdog",

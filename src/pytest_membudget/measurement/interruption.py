@@ -1,28 +1,25 @@
-"""Stopping a thread at its next bytecode, what all threads were doing then, and freeing what the stopped one held."""
+"""Stopping a thread at its next bytecode, and freeing what it held."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import itertools
 import signal
-import sys
 import threading
-import traceback
 from types import FrameType, TracebackType
 
 from pytest_membudget.errors import WatchdogStop
-
-_RUNNERS = {"_pytest", "pluggy", "pytest", "runpy", "threading"}
-"""Whose frames lead to the user's code and tell nothing of it."""
 
 
 def forget_frames(trace: TracebackType | None) -> None:
     """Clears the local variables of every frame of a traceback, so that what they hold is freed now.
 
     After a `WatchdogStop` or a `MemoryError` the traceback keeps the memory alive that the test was stopped for.
+    It then ends where the block was: in none of our frames.
     """
     while trace is not None:
+        if trace.tb_next is not None and trace.tb_next.tb_frame.f_code is _Interruption.handle.__code__:
+            trace.tb_next = None
         with contextlib.suppress(RuntimeError):  # a frame that still runs keeps what it needs
             trace.tb_frame.clear()
         trace = trace.tb_next
@@ -78,27 +75,3 @@ def take_back(thread: int) -> None:
         _interruption.armed = False
     else:
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), None)
-
-
-def stacks() -> str:
-    """What every thread was doing, as text, the main one first; without the frames that led to the user's code."""
-    names = {thread.ident: thread.name for thread in threading.enumerate()}
-    frames = sys._current_frames()  # noqa: SLF001 - the documented way to all stacks
-    frames.pop(threading.get_ident(), None)
-    main = threading.main_thread().ident
-    return "\n".join(
-        f"Thread {names.get(ident, ident)}:\n{''.join(_summary(frame).format())}"
-        for ident, frame in sorted(frames.items(), key=lambda each: each[0] != main)
-    )
-
-
-def _summary(innermost: FrameType) -> traceback.StackSummary:
-    walked = list(traceback.walk_stack(innermost))[::-1]
-    rooms = [str(frame.f_globals.get("__name__", "")).partition(".")[0] for frame, _ in walked]
-    # The script that starts a runner is part of it.
-    leading = (
-        room in _RUNNERS or (room == "__main__" and called in _RUNNERS)
-        for room, called in itertools.zip_longest(rooms, rooms[1:])
-    )
-    first = next((place for place, is_leading in enumerate(leading) if not is_leading), 0)
-    return traceback.StackSummary.extract(iter(walked[first:]))

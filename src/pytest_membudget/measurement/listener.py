@@ -13,59 +13,75 @@ import os
 import select
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import Any, Literal, NamedTuple
 
-import msgspec
-
-from pytest_membudget.measurement import high_water, interruption, sampler
-from pytest_membudget.units import format_size
-
-if TYPE_CHECKING:
-    from pytest_membudget.measurement.watchdog import GuardedProbe, Watchdog
+from pytest_membudget.measurement import interruption, sampler
+from pytest_membudget.measurement.bite import Bite
+from pytest_membudget.measurement.stacks import stacks
+from pytest_membudget.measurement.tree_sampler import TreeSampler
 
 _logger = logging.getLogger("pytest_membudget")
 
 POLL_S = 0.2
 INSIDE_POLL_S = 0.02
+
 EXIT_STUCK = 70
 """The exit code of a process that the watchdog ended because a block would not (EX_SOFTWARE)."""
 
 
-class Bite(msgspec.Struct, frozen=True, kw_only=True):
-    """What the watchdog did and why. Sizes are bytes; `stack` is the dump of all threads, newest call last."""
+class Rules(NamedTuple):
+    """What a block may take, in bytes (None: as much as it likes), and what happens to one that does not stop."""
 
-    kind: Literal["stopped", "child-killed"]
-    label: str
+    limit_bytes: int | None
+    stop_total_bytes: int | None
+    grace_s: float
+    on_stuck: Callable[[Bite], None] | None
+
+    def broken_limit_bytes(self, peak_bytes: int, total_bytes: int) -> int | None:
+        """The limit that these figures break; None where they break none."""
+        if self.limit_bytes is not None and peak_bytes > self.limit_bytes:
+            return self.limit_bytes
+        if self.stop_total_bytes is not None and total_bytes >= self.stop_total_bytes:
+            return self.stop_total_bytes
+        return None
+
+
+class Held(NamedTuple):
+    """What the process tree holds above the block's start, and in all, in bytes."""
+
     peak_bytes: int
     total_bytes: int
-    limit_bytes: int
-    pid: int
-    name: str = ""
-    stack: str = ""
-    source: Literal["helper", "inside"] = "helper"
-
-    def __str__(self) -> str:
-        what = (
-            f"its child {self.name or 'process'} ({self.pid}) was killed"
-            if self.kind == "child-killed"
-            else "it was stopped"
-        )
-        return (
-            f"{self.label or 'the block'} took {format_size(self.peak_bytes)} while it ran (the whole tree holds "
-            f"{format_size(self.total_bytes)}), more than the {format_size(self.limit_bytes)} it may take: {what}"
-        )
 
 
 class Listener(threading.Thread):
-    """Hears what the helper has to say about one block, or looks for itself where there is no helper."""
+    """Watches from `start()` to `stop()`, over the thread that makes it.
 
-    def __init__(self, probe: GuardedProbe, dog: Watchdog, limit_bytes: int | None) -> None:
+    Args:
+        label: what is watched.
+        rules: what it may take.
+        look: what the tree holds now; asked where there is no helper.
+        told_by: the helper, and the number that this measurement has there.
+        led_here: the frames in which the block begins.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        rules: Rules,
+        look: Callable[[], Held],
+        *,
+        told_by: tuple[TreeSampler, int] | None,
+        led_here: Sequence[FrameType],
+    ) -> None:
         super().__init__(name="membudget-watchdog", daemon=True)
-        self._probe = probe
-        self._dog = dog
-        self._limit_bytes = limit_bytes
-        self._helper = probe._helper if probe.key is not None else None  # noqa: SLF001 - one story in two classes
-        self._key = probe.key
+        self._label = label
+        self._rules = rules
+        self._look = look
+        self._helper = told_by[0] if told_by else None
+        self._key = told_by[1] if told_by else None
+        self._led_here = led_here
         self._target = threading.get_ident()
         self._done = threading.Event()
         self._lock = threading.Lock()
@@ -84,7 +100,7 @@ class Listener(threading.Thread):
 
     def heard(self) -> Bite | None:
         """What was done, after everything that the helper has said of it; the last call."""
-        while self._helper is not None and self._hear(self._helper.events, 0.0):
+        while self._hear(0.0):
             pass
         for descriptor in self._wake:
             os.close(descriptor)
@@ -94,28 +110,31 @@ class Listener(threading.Thread):
         """Until the block ends."""
         while not self._done.is_set():
             if self._helper is not None:
-                self._hear(self._helper.events, POLL_S)
+                self._hear(POLL_S)
             else:
-                self._look()
+                self._see()
             with self._lock:
                 if not self._done.is_set():
                     interruption.remind(self._target)
-            if self._raised_s is not None and time.monotonic() - self._raised_s > self._dog.grace_s:
+            if self._raised_s is not None and time.monotonic() - self._raised_s > self._rules.grace_s:
                 self._end_process()
 
-    def _hear(self, events: int, patience_s: float) -> bool:
+    def _hear(self, patience_s: float) -> bool:
         """Takes in what the helper says within that time; whether it said anything."""
+        if self._helper is None:
+            return False
         try:
+            events = self._helper.events
             poll = select.poll()  # unlike select, at home with any number of descriptors
             for descriptor in (events, self._wake[0]):
                 poll.register(descriptor, select.POLLIN)
-            readable = events in dict(poll.poll(patience_s * 1000))
-            received = os.read(events, 65536) if readable else b"-"
+            if events not in dict(poll.poll(patience_s * 1000)):
+                return False
+            received = os.read(events, 65536)
         except (OSError, ValueError):
             received = b""
         if not received:  # the helper is gone; from now on this thread looks for itself
             self._helper = None
-        if received in {b"", b"-"}:
             return False
         *lines, self._buffer = (self._buffer + received).split(b"\n")
         for line in lines:
@@ -124,40 +143,34 @@ class Listener(threading.Thread):
                 self._act(facts, "helper")
         return True
 
-    def _look(self) -> None:
+    def _see(self) -> None:
         self._done.wait(INSIDE_POLL_S)
-        inside = self._probe._inside  # noqa: SLF001 - likewise
-        start_bytes = self._probe._start_bytes  # noqa: SLF001 - likewise
-        own = high_water.resident_bytes()
-        total = max(own, inside.latest_bytes if inside is not None else 0)
-        peak = total - start_bytes
-        facts = {"event": "over", "peak": peak, "total": total, "pid": os.getpid()}
-        over = self._limit_bytes is not None and peak > self._limit_bytes
-        stop_at = self._dog.stop_total_bytes
-        if self._raised_s is None and (over or (stop_at is not None and total >= stop_at)):
+        held = self._look()
+        if self._raised_s is None and self._rules.broken_limit_bytes(*held) is not None:
+            facts = {"event": "over", "peak": held.peak_bytes, "total": held.total_bytes, "pid": os.getpid()}
             self._act(facts, "inside")
 
     def _act(self, facts: dict[str, Any], source: Literal["helper", "inside"]) -> None:
-        child = facts["event"] == "child"
-        over_peak = self._limit_bytes is not None and facts["peak"] > self._limit_bytes
-        limit = self._limit_bytes if over_peak else self._dog.stop_total_bytes
+        is_child = facts["event"] == "child"
+        limit_bytes = self._rules.broken_limit_bytes(facts["peak"], facts["total"])
         bite = Bite(
-            kind="child-killed" if child else "stopped",
-            label=self._probe.label,
+            kind="child-killed" if is_child else "stopped",
+            label=self._label,
             peak_bytes=facts["peak"],
             total_bytes=facts["total"],
-            limit_bytes=limit or 0,
+            limit_bytes=limit_bytes or self._rules.stop_total_bytes or 0,
             pid=facts["pid"],
             name=facts.get("name", ""),
-            stack=interruption.stacks(),
+            stack=stacks(self._target, self._led_here),
             source=source,
         )
         with self._lock:
-            if self._done.is_set() and not child:
+            if self._done.is_set() and not is_child:
                 return  # too late to stop anything
-            self._bite = bite if self._bite is None or not child else self._bite
+            if self._bite is None or not is_child:
+                self._bite = bite
             _logger.error("%s", bite)
-            if not child and self._raised_s is None:
+            if not is_child and self._raised_s is None:
                 self._raised_s = time.monotonic()
                 interruption.raise_in(self._target)
 
@@ -165,12 +178,12 @@ class Listener(threading.Thread):
         with self._lock:
             if self._done.is_set() or self._bite is None:
                 return
-        message = f"{self._bite}; it did not stop within {self._dog.grace_s:.0f} s, so the process ends now"
+        message = f"{self._bite}; it did not stop within {self._rules.grace_s:.0f} s, so the process ends now"
         _logger.critical("%s", message)
-        if self._dog.on_stuck is not None:
+        if self._rules.on_stuck is not None:
             # Whatever the callback meets, the process has to end.
             with contextlib.suppress(Exception):
-                self._dog.on_stuck(self._bite)
+                self._rules.on_stuck(self._bite)
         with contextlib.suppress(OSError):
             os.write(2, f"\n{message}\n{self._bite.stack}".encode(errors="replace"))
         sampler.close_sampler()

@@ -14,7 +14,7 @@ bite = probe.bite              # None, or what the watchdog did: kind, pid, name
 The helper process watches (`tree_helper.watch`), because it is not stopped by C code that holds the interpreter's lock:
 
 1. A child that holds most of what was taken is killed at once, and named.
-2. Otherwise this process is the runaway: a thread here gets the message, dumps all stacks and raises `WatchdogStop` in the
+2. Otherwise this process is the runaway: a thread here gets the message, notes what the threads are doing and raises `WatchdogStop` in the
    thread that began the measurement. `except Exception` does not catch it. `interruption.forget_frames` then clears the frames that
    hold the memory.
 3. When the block has not ended `grace_s` later (it is inside a C call, say), `on_stuck` is called from that thread, where
@@ -29,12 +29,15 @@ neither interrupt nor end a C call that holds the lock, and `Bite.source` says s
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pytest_membudget.measurement import interruption
-from pytest_membudget.measurement.listener import Bite, Listener
+from pytest_membudget.measurement import high_water, interruption
+from pytest_membudget.measurement.bite import Bite
+from pytest_membudget.measurement.listener import Held, Listener, Rules
 from pytest_membudget.measurement.probe import Probe
+from pytest_membudget.measurement.stacks import frames_of
 from pytest_membudget.records.measurement import Measurement
 
 HELPER_WAITS_S = 2.0
@@ -98,8 +101,7 @@ class GuardedProbe(Probe):
             orders=dog.orders(),
         )
         self.bite: Bite | None = None
-        self._dog = dog
-        self._limit_bytes = limit_bytes
+        self._rules = Rules(limit_bytes, dog.stop_total_bytes, dog.grace_s, dog.on_stuck)
         self._listener: Listener | None = None
 
     def begin(self) -> None:
@@ -107,7 +109,13 @@ class GuardedProbe(Probe):
         super().begin()
         if self._watched:
             interruption.prepare()
-            self._listener = Listener(self, self._dog, self._limit_bytes)
+            self._listener = Listener(
+                self.label,
+                self._rules,
+                self._held,
+                told_by=(self._helper, self.key) if self._helper and self.key is not None else None,
+                led_here=frames_of(sys._getframe(1)),  # noqa: SLF001 - the documented way to one's caller
+            )
             self._listener.start()
 
     def finish(self, value: Any = None) -> Measurement:
@@ -120,3 +128,8 @@ class GuardedProbe(Probe):
             # The helper speaks of a child that it killed before it answers the end of the measurement.
             self.bite = listener.heard()
         return measurement
+
+    def _held(self) -> Held:
+        """What is held now, as far as it can be seen from inside."""
+        total_bytes = max(high_water.resident_bytes(), self._inside.latest_bytes if self._inside else 0)
+        return Held(total_bytes - self._start_bytes, total_bytes)

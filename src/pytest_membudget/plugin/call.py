@@ -7,13 +7,13 @@ recorded and judged, but raises nothing.
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
 from pytest_membudget.errors import WatchdogStop
 from pytest_membudget.measurement import close_sampler, forget_frames
-from pytest_membudget.plugin.failure import OverBudget, tell_shortly
+from pytest_membudget.plugin.failure import OverBudget, fail_at_test, tell_shortly
 from pytest_membudget.plugin.judging import Judge, Judged, record_of
 from pytest_membudget.plugin.options import Settings
 from pytest_membudget.plugin.orders import Purpose
@@ -25,6 +25,7 @@ from pytest_membudget.records.judgement import Budget
 from pytest_membudget.records.report import TestRecord
 
 if TYPE_CHECKING:
+    from pytest_membudget.measurement import Bite
     from pytest_membudget.plugin.block import Membudget
 
 RECORD = pytest.StashKey[TestRecord | None]()
@@ -65,12 +66,7 @@ class Measuring:
             judged = self.judge.by_budget(measurement, _budget_after(item, budget))
             bite = getattr(probe, "bite", None)
             if bite is not None:
-                from pytest_membudget.plugin.watch import judge_bite
-
-                judged = judged.with_judgement(judge_bite(bite, own_error))
-                _keep(item, plan, judged)
-                # What the watchdog ended failed for that reason, whatever the test made of it.
-                raise OverBudget(self._explained(item, plan, judged).message) from None
+                self._fail_killed(item, plan, judged, bite, own_error)
             _keep(item, plan, judged)
         if self.purpose in {None, "isolate"}:
             further = self.judge.by_all(item, plan, judged)
@@ -80,8 +76,22 @@ class Measuring:
             if judged.failed:
                 message = self._explained(item, plan, judged).message
                 if not self.settings.warn:
-                    raise OverBudget(message)
+                    fail_at_test(item, message)
         return result
+
+    def _fail_killed(
+        self, item: pytest.Item, plan: Plan, judged: Judged, bite: Bite, own_error: BaseException | None
+    ) -> NoReturn:
+        """What the watchdog ended failed for that reason, whatever the test made of it."""
+        from pytest_membudget.plugin.watch import judge_bite
+
+        judged = judged.with_judgement(judge_bite(bite, own_error, tells_next=not judged.failed))
+        _keep(item, plan, judged)
+        message = self._explained(item, plan, judged).message
+        if own_error is None:
+            fail_at_test(item, message)
+        # A debugger opens where the test was stopped.
+        raise OverBudget(message).with_traceback(own_error.__traceback__) from None
 
     def _explained(self, item: pytest.Item, plan: Plan, judged: Judged) -> Judged:
         """With who allocated the peak, where that was asked for."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from _pytest.outcomes import Failed
@@ -22,6 +22,20 @@ class IsolatedCrash(IsolatedCrashError, Failed):  # noqa: N818 - likewise
 
     def __init__(self, message: str) -> None:
         Failed.__init__(self, message, pytrace=False)
+
+
+def fail_at_test(item: pytest.Item, message: str) -> NoReturn:
+    """Raises `OverBudget` from a frame at the test's first line: its own are gone, and `--pdb` opens in the last one.
+
+    Raises:
+        OverBudget: always.
+    """
+    file, line, _ = item.reportinfo()
+    blank_lines = "\n" * (line or 0)
+    code = compile(f"{blank_lines}raise over_budget", str(file), "exec").replace(co_name=item.name)
+    names = vars(item.module) if hasattr(item, "module") else {}
+    exec(code, names, {"over_budget": OverBudget(message)})  # noqa: S102 - the line above, among the test's names
+    raise AssertionError("unreachable")
 
 
 def tell_shortly(report: Any, item: pytest.Item, failure: BaseException | None) -> None:

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from pytest_membudget.errors import WatchdogStop
 from pytest_membudget.measurement import Bite, Watchdog, memory_limit
 from pytest_membudget.measurement.watchdog import GuardedProbe
 from pytest_membudget.plugin import last_words
@@ -42,16 +43,14 @@ def guard(item: pytest.Item, plan: Plan, budget: Budget, settings: Settings) -> 
     )
 
 
-def judge_bite(bite: Bite, own_error: BaseException | None) -> Judgement:
-    """The judgement that goes before all others."""
+def judge_bite(bite: Bite, own_error: BaseException | None, *, tells_next: bool) -> Judgement:
+    """The judgement that goes before all others; `tells_next` where none of those tells what to do."""
     lines = [f"killed: {bite}", "  how       the watchdog read the process tree while the test ran"]
-    if own_error is not None:
+    if own_error is not None and not isinstance(own_error, WatchdogStop):
         lines.append(f"            the test then ended with {type(own_error).__name__}: {own_error}")
-    lines += [
-        "  next      see who allocated it: run this test with --membudget-memray",
-        "",
-        bite.stack.rstrip(),
-    ]
+    if tells_next:
+        lines.append("  next      see who allocated it: run this test with --membudget-memray")
+    lines += ["", bite.stack.rstrip()]
     return Judgement(verdict="killed", failed=True, message="\n".join(lines).rstrip())
 
 

@@ -1,0 +1,34 @@
+"""What the watchdog did, and why."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from pytest_membudget.units import format_size
+
+
+class Bite(msgspec.Struct, frozen=True, kw_only=True):
+    """What the watchdog did and why. Sizes are bytes; `stack` tells what the threads were doing (see `stacks`)."""
+
+    kind: Literal["stopped", "child-killed"]
+    label: str
+    peak_bytes: int
+    total_bytes: int
+    limit_bytes: int
+    pid: int
+    name: str = ""
+    stack: str = ""
+    source: Literal["helper", "inside"] = "helper"
+
+    def __str__(self) -> str:
+        what = (
+            f"its child {self.name or 'process'} ({self.pid}) was killed"
+            if self.kind == "child-killed"
+            else "it was stopped"
+        )
+        return (
+            f"{self.label or 'the block'} took {format_size(self.peak_bytes)} while it ran (the whole tree holds "
+            f"{format_size(self.total_bytes)}), more than the {format_size(self.limit_bytes)} it may take: {what}"
+        )
