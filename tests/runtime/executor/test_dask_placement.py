@@ -171,9 +171,10 @@ def test_withdrawn_tasks_are_forgotten():
     ],
 )
 def test_so_many_calls_travel_together_that_the_scheduler_keeps_up(workers, mean_s, room, together):
-    floor = SimpleNamespace(
+    handover = SimpleNamespace(
         crew=SimpleNamespace(posts=[None] * workers),
         pace=SimpleNamespace(mean_s=mean_s),
         room_in_flight=lambda: room,
     )
-    assert ClusterDispatch(floor, None, None)._together() == together
+    line = SimpleNamespace(placement=None)
+    assert ClusterDispatch(line, handover, None)._together() == together

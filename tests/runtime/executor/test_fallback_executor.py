@@ -112,7 +112,7 @@ def test_in_a_thread_a_memory_error_is_the_callers_at_once():
 @pytest.mark.parametrize(
     ("fn", "words"),
     [
-        (jobs.return_unpicklable, "returned a function"),
+        (jobs.return_unpicklable, "returned a lock"),
         (jobs.raise_unpicklable, "raised UnpicklableOneError: inside"),
         (jobs.raise_unloadable, "what raise_unloadable gave back"),
     ],

@@ -10,7 +10,7 @@ import executor_jobs as jobs
 import pytest
 
 from pytest_membudget import FallbackExecutor, MemoryEstimator, UnpicklableError
-from pytest_membudget.runtime.executor import aftermath, floor, process_level, process_worker
+from pytest_membudget.runtime.executor import aftermath, line, process_level, process_worker
 from pytest_membudget.runtime.executor.learning import FileCharge
 from pytest_membudget.runtime.executor.task import Task
 
@@ -217,7 +217,7 @@ def test_a_defect_is_told_to_everybody_and_nobody_waits(monkeypatch, where):
     def defect(*args, **kwargs):
         raise ZeroDivisionError("ours")
 
-    owner = {"start": process_level.ProcessLauncher, "learn": aftermath, "line_up": floor.Floor}[where]
+    owner = {"start": process_level.ProcessLauncher, "learn": aftermath, "line_up": line.Line}[where]
     monkeypatch.setattr(owner, where, defect)
     with FallbackExecutor(1, budget="1 GB") as executor:
         assert str(executor.submit(jobs.square, 3).exception()) == "ours"

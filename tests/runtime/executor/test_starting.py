@@ -121,9 +121,8 @@ class Answered:
         self.task.begin()
         self.repeated = []
         self.error = error
-        floor = SimpleNamespace(
-            crew=self, broken=None, leave=lambda _: None, again=self.repeated.append, end_with=self._end_with
-        )
+        line = SimpleNamespace(broken=None, again=self.repeated.append)
+        floor = SimpleNamespace(crew=self, line=line, leave=lambda _: None, end_with=self._end_with)
         post = SimpleNamespace(
             in_flight=[self.task], stuck_at="import", is_gone=False, level="process", host=""
         )
@@ -136,7 +135,7 @@ class Answered:
             raise self.error
 
     def _end_with(self, error):
-        self.floor.broken = error
+        self.floor.line.broken = error
 
 
 @pytest.mark.parametrize(("stuck_before", "repeats"), [(0, 1), (1, 1), (2, 0)])
@@ -151,8 +150,8 @@ def test_another_worker_gets_the_task_three_in_all(stuck_before, repeats):
 
 def test_where_no_worker_can_start_everybody_is_told():
     answered = Answered(0, error=CannotStartError("no lower level"))
-    assert isinstance(answered.floor.broken, StartTimeoutError)
-    assert answered.task.future.exception(0) is answered.floor.broken
+    assert isinstance(answered.floor.line.broken, StartTimeoutError)
+    assert answered.task.future.exception(0) is answered.floor.line.broken
     assert not answered.repeated
 
 

@@ -1,8 +1,9 @@
 """Run: finish every task, whatever happens, and never start one whose memory does not fit.
 
 A task's way: `executor` makes it, `streams` or `batch` draw its input; `dispatcher` is the thread that owns the
-`floor`, where `admission` says whether it may start (the ledger, with the executor's own charges) and `crew` finds it
-a worker of the present level (`levels`). A short task may wait in its worker for the one before it (`pace`, `prefetch`).
+`floor`. There it waits in `line` until `admission` says that it may start (the ledger, with the executor's own charges),
+`crew` finds it a worker of the present level (`levels`), and `handover` sends it. A short task may wait in its worker for
+the one before it (`pace`, `prefetch`).
 A worker replies; `aftermath`, `replies` and `causes` decide between the result, one more attempt and a report.
 
 `launcher` is the protocol of a level; `process_level`, `thread_level` and `sequential_level` are the answers to it.

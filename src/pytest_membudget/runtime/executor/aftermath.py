@@ -37,7 +37,7 @@ class Aftermath:
         try:
             self._take_in(post, task, reply)
         except BaseException:  # a defect of ours: this task must be found by who tells everybody
-            self._floor.again(task)
+            self._floor.line.again(task)
             raise
 
     def _take_in(self, post: Post, task: Task, reply: Reply) -> None:
@@ -50,7 +50,7 @@ class Aftermath:
         post.kept_bytes = reply.figures.kept_bytes
         if reply.figures.heap is not None and post.worker.pid is not None:
             self._floor.heap_log.note(post.worker.pid, reply.figures.heap)
-        self._floor.pace.note(reply.figures.duration_s)
+        self._floor.handover.pace.note(reply.figures.duration_s)
         self._floor.leave(post)
         if isinstance(reply, InitializerFailed):
             broken = broken_by(reply.error)
@@ -75,7 +75,7 @@ class Aftermath:
         if reply.attempted or task.lost > LOST_TOO_OFTEN:
             self._settle(task, reply)
         else:
-            self._floor.again(task)
+            self._floor.line.again(task)
 
     def _never_began(self, post: Post, task: Task, stage: Stage) -> None:
         """The worker was ended since it did not come to the task, which another one may get."""
@@ -87,11 +87,11 @@ class Aftermath:
             conclude(task, what)
             self._floor.end_with(what.error)
         self._floor.leave(post)
-        if self._floor.broken is not None:
+        if self._floor.line.broken is not None:
             return
         task.stuck += 1
         if task.stuck < STARTS_THAT_MAY_FAIL:
-            self._floor.again(task)
+            self._floor.line.again(task)
         else:
             conclude(task, what)
 
@@ -106,6 +106,6 @@ class Aftermath:
         what = verdict(task, reply, self._rules, in_own_memory=self._floor.crew.launcher.own_memory)
         if isinstance(what, Again):
             task.charged_bytes, task.alone, task.in_thread = what.bytes, what.alone, False
-            self._floor.again(task)
+            self._floor.line.again(task)
         else:
             conclude(task, what)

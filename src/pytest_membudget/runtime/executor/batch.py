@@ -134,7 +134,7 @@ class Batch:
         if self._is_sized:
             return max(_WINDOW, TOGETHER * self._engine.most_workers)
         floor = self._engine.dispatcher.floor
-        return self._engine.settings.max_in_flight or floor.concurrency.most * floor.pace.drawn_ahead
+        return self._engine.settings.max_in_flight or floor.concurrency.most * floor.handover.pace.drawn_ahead
 
     def _submit(self, item: _Item) -> None:
         large = item.size_bytes is not None and self._category(item.size_bytes) is FileCategory.LARGE

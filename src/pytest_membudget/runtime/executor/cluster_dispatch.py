@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from concurrent.futures import BrokenExecutor
-from typing import TYPE_CHECKING
-
-from pytest_membudget.runtime.executor.launcher import CannotStartError
-from pytest_membudget.runtime.executor.placement import TOGETHER, Placement
+from pytest_membudget.runtime.executor.handover import Handover
+from pytest_membudget.runtime.executor.line import Line, refuse
+from pytest_membudget.runtime.executor.placement import TOGETHER
 from pytest_membudget.runtime.executor.post import Post
 from pytest_membudget.runtime.executor.task import Task
-
-if TYPE_CHECKING:
-    from pytest_membudget.runtime.executor.floor import Floor
 
 TOGETHER_S = 0.1
 """Calls that travel in one message take about so long together: the way there and back takes a few milliseconds."""
@@ -27,47 +22,48 @@ AHEAD_S = 0.5
 
 
 class ClusterDispatch:
-    """The floor's part for a cluster. `most` tasks run at once; as many as there are workers where it is `None`."""
+    """Hands out calls. `most` tasks run at once; as many as there are workers where it is `None`."""
 
-    def __init__(self, floor: Floor, placement: Placement, most: int | None) -> None:
-        self._floor = floor
-        self._crew = floor.crew
+    def __init__(self, line: Line, handover: Handover, most: int | None) -> None:
+        self._line = line
+        self._placement = line.placement
+        self._handover = handover
+        self._crew = handover.crew
         self._most = most
-        self.placement = placement
 
     def dispatch(self) -> bool:
-        """Starts everything that may start now; False where the cluster is gone, and its tasks are in the local line."""
-        try:
-            self._crew.claim()
-        except CannotStartError as error:
-            self._floor.end_with(BrokenExecutor(str(error)))
-            return True
+        """Starts everything that may start now; False where the cluster is gone, and its tasks are in the local line.
+
+        Raises:
+            CannotStartError: it is gone, and there is no other level to go on.
+        """
+        self._crew.claim()
         if not self._crew.in_cluster:
             self._give_back()
             return False
-        self.placement.look_around()
-        if self.placement.largest_bytes:  # nobody can be told too large before there was a worker
-            self._floor.line_up()
-        for task, oversize in self.placement.stranded():
-            self._floor.refuse(task, oversize)
+        self._placement.look_around()
+        if self._placement.largest_bytes:  # nobody can be told too large before there was a worker
+            self._line.line_up()
+        for task, oversize in self._placement.stranded():
+            refuse(task, oversize)
         self._hand_out(ahead=False)
-        if self._floor.pace.mean_s <= AHEAD_S:
+        if self._handover.pace.mean_s <= AHEAD_S:
             self._hand_out(ahead=True)
         return True
 
     def _give_back(self) -> None:
-        for task in reversed(self.placement.tasks()):
-            self.placement.withdraw(task)
-            self._floor.again(task)
+        for task in reversed(self._placement.tasks()):
+            self._placement.withdraw(task)
+            self._line.again(task)
 
     def _hand_out(self, *, ahead: bool) -> None:
         for post in sorted(self._crew.posts, key=_capacity_bytes):
             if self._may_have_more(post, ahead=ahead):
-                self._give(post, self.placement.take_for(post, self._together()))
-                self._floor.line_up()
+                self._give(post, self._placement.take_for(post, self._together()))
+                self._line.line_up()
 
     def _may_have_more(self, post: Post, *, ahead: bool) -> bool:
-        if self._floor.is_full():
+        if self._handover.is_full():
             return False
         if ahead:
             few = max(1, self._together() // 2)
@@ -77,8 +73,8 @@ class ClusterDispatch:
     def _together(self) -> int:
         """How many calls travel in one message."""
         message_s = max(TOGETHER_S, SCHEDULER_S * len(self._crew.posts))
-        most = max(1, min(TOGETHER, int(message_s / max(self._floor.pace.mean_s, 1e-6))))
-        room = self._floor.room_in_flight()
+        most = max(1, min(TOGETHER, int(message_s / max(self._handover.pace.mean_s, 1e-6))))
+        room = self._handover.room_in_flight()
         return most if room is None else max(1, min(most, room))
 
     def _give(self, post: Post, tasks: list[Task]) -> None:
@@ -87,11 +83,11 @@ class ClusterDispatch:
         if not post.in_flight and self._keeps_too_much(post, tasks) and post.lent.renew():
             self._crew.drop(post)  # the one that comes in its place begins empty
             for task in reversed(tasks):
-                self._floor.again(task)
+                self._line.again(task)
             return
         begun = [task for task in tasks if task.begin()]
         if begun:
-            post.lent.send_together([self._floor.call(post, task) for task in begun])
+            post.lent.send_together([self._handover.call(post, task) for task in begun])
 
     def _keeps_too_much(self, post: Post, tasks: list[Task]) -> bool:
         """Whether the tasks fit the worker, but not beside what earlier ones left there."""

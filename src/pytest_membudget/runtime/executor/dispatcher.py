@@ -20,6 +20,7 @@ from pytest_membudget.errors import WorkerKilledError
 from pytest_membudget.runtime.executor.aftermath import Aftermath
 from pytest_membudget.runtime.executor.floor import Floor
 from pytest_membudget.runtime.executor.launcher import Returned
+from pytest_membudget.runtime.executor.line import refuse
 from pytest_membudget.runtime.executor.post import Replied
 from pytest_membudget.runtime.executor.replies import Rules
 from pytest_membudget.runtime.executor.task import Task
@@ -97,14 +98,14 @@ class Dispatcher:
         post = replied.post
         post.answered += 1
         self._replies.append(replied)
-        if len(post.in_flight) - post.answered <= self.floor.pace.enough or not isinstance(
+        if len(post.in_flight) - post.answered <= self.floor.handover.pace.enough or not isinstance(
             replied.reply, Returned
         ):
             self._events.put(None)
 
     def _note_cancelled(self, task: Task, future: object) -> None:
         if task.future.cancelled():
-            self._events.put(partial(self.floor.withdraw, task))
+            self._events.put(partial(self.floor.line.withdraw, task))
 
     # What follows runs in the thread.
 
@@ -128,7 +129,7 @@ class Dispatcher:
         while self._arrivals:
             with contextlib.suppress(IndexError):  # whoever submits and the thread that ends may both be here
                 task = self._arrivals.popleft()
-                self.floor.refuse(task, self.floor.broken or RuntimeError("the executor has ended"))
+                refuse(task, self.floor.line.broken or RuntimeError("the executor has ended"))
 
     def _dispatch(self) -> None:
         while self._replies:
@@ -137,7 +138,7 @@ class Dispatcher:
             self._aftermath.replied(*replied)
             del replied
         while self._arrivals:
-            self.floor.accept(self._arrivals.popleft())
+            self.floor.line.accept(self._arrivals.popleft())
         self.floor.dispatch()
         self._is_hungry = self.floor.is_hungry
 
@@ -149,11 +150,11 @@ class Dispatcher:
             self._watch_at_s = now_s + TICK_S if due_s is None else min(due_s, now_s + TICK_S)
         for observer in self.observers:
             observer()
-        often = self.observers or self.floor.pace.enough > 1
+        often = self.observers or self.floor.handover.pace.enough > 1
         self._look_at_s = min(self._watch_at_s, now_s + (WATCHED_TICK_S if often else TICK_S))
 
     def _is_over(self) -> bool:
-        if self._ending is None or self.floor.crew.busy() or self.floor.has_waiting:
+        if self._ending is None or self.floor.crew.busy() or self.floor.line.has_waiting:
             return False
         return self._events.empty() and not self._arrivals and not self._replies
 
@@ -169,7 +170,7 @@ class Dispatcher:
         """How long nothing needs a look; `None` for as long as nothing happens."""
         if self._arrivals and self._is_hungry:
             return 0.0  # came between the last look at them and the flag that has them announced
-        if self.floor.crew.busy() == 0 and not self.floor.has_waiting and not self.observers:
+        if self.floor.crew.busy() == 0 and not self.floor.line.has_waiting and not self.observers:
             return None
         return max(0.0, self._look_at_s - time.monotonic())
 
@@ -186,6 +187,6 @@ class Dispatcher:
         self._dispatch()  # what was submitted before the end has its chance to start
         self._ending = ending
         if ending.cancel:
-            self.floor.cancel_waiting()
+            self.floor.line.cancel_waiting()
         if ending.kill:
             self.floor.end_with(WorkerKilledError("the executor was ended while this task ran"))

@@ -21,11 +21,13 @@ from pytest_membudget.runtime.executor.context import end_loading
 from pytest_membudget.runtime.executor.crew import Crew
 from pytest_membudget.runtime.executor.dispatcher import Dispatcher, Ending
 from pytest_membudget.runtime.executor.floor import Floor
+from pytest_membudget.runtime.executor.handover import Handover
 from pytest_membudget.runtime.executor.inline import Inline
 from pytest_membudget.runtime.executor.journal import Journal
 from pytest_membudget.runtime.executor.launcher import ClusterLauncher, Launcher
 from pytest_membudget.runtime.executor.learning import FunctionPeaks
 from pytest_membudget.runtime.executor.levels import Levels
+from pytest_membudget.runtime.executor.line import Line
 from pytest_membudget.runtime.executor.placement import Placement
 from pytest_membudget.runtime.executor.policy import ExecutorPolicy
 from pytest_membudget.runtime.executor.post import Replied
@@ -119,7 +121,7 @@ class Engine:
         with self._lock:
             if self._is_shut:
                 raise RuntimeError("cannot schedule new futures after shutdown")
-            broken = self.dispatcher.floor.broken or (self._inline and self._inline.broken)
+            broken = self.dispatcher.floor.line.broken or (self._inline and self._inline.broken)
             if broken:
                 raise broken
             inline = self._ready()
@@ -161,14 +163,11 @@ class Engine:
 
     def _floor(self, report: Callable[[Replied], None]) -> Floor:
         return Floor(
-            self.admission,
-            self.placement,
-            self.crew,
+            Line(self.admission, self.placement, self.crew),
+            Handover(self.crew, self.settings.max_in_flight, report),
             Concurrency(self.settings.max_workers, self.settings.policy.recover_after),
             most_in_cluster=self.settings.most_in_cluster,
-            max_in_flight=self.settings.max_in_flight,
             degraded_threads=self.settings.policy.degraded_threads,
-            report=report,
         )
 
 

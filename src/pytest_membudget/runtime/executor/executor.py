@@ -201,7 +201,7 @@ class _Source:
         """Results waited for or not read yet."""
         if self._settings.max_in_flight is not None:
             return self._settings.max_in_flight
-        return self._engine.most_workers * self._engine.dispatcher.floor.pace.drawn_ahead
+        return self._engine.most_workers * self._engine.dispatcher.floor.handover.pace.drawn_ahead
 
     def _submit(
         self, learned_by: Callable[..., Any], fn: Callable[..., Any], arguments: tuple[Any, ...]

@@ -104,4 +104,4 @@ class Watch:
                     at_s=self._rules.clock(),
                 )
             )
-        self._floor.admission.ledger.charge(ticket, held_bytes)
+        self._floor.line.admission.ledger.charge(ticket, held_bytes)
