@@ -22,7 +22,7 @@ from multiprocessing.context import BaseContext
 from pathlib import Path
 
 SCRIPT_VARIABLE = "_MEMBUDGET_PRELOAD"
-"""Environment variable that tells a fork server which script to load."""
+"""Environment variable that tells a fork server which script to load, and for which process."""
 
 _PRELOAD = "pytest_membudget.runtime.executor.preload"
 _starting = threading.Lock()
@@ -115,7 +115,7 @@ def _end(server: object, owner_pid: int) -> None:
 def _announced() -> Iterator[str]:
     """While this lasts, a fork server that starts finds the running script."""
     data = spawn.get_preparation_data("ignore")
-    os.environ[SCRIPT_VARIABLE] = json.dumps([data.get("init_main_from_path"), data["sys_path"]])
+    os.environ[SCRIPT_VARIABLE] = json.dumps([data.get("init_main_from_path"), data["sys_path"], os.getpid()])
     try:
         yield str(data.get("init_main_from_path") or "its modules")
     finally:

@@ -32,12 +32,12 @@ _LOOK_EVERY_S = 0.5
 
 
 def _load_script() -> None:
-    main_path, sys_path = json.loads(os.environ.pop(SCRIPT_VARIABLE, "[null, []]"))
+    main_path, sys_path, program_pid = json.loads(os.environ.pop(SCRIPT_VARIABLE, "[null, [], 0]"))
     if main_path is None:
         return
     own_path = sys.path[:]
     sys.path[:] = sys_path
-    with _watched_parent():
+    with _ending_with(program_pid):
         _import(main_path)
     sys.path[:] = own_path
 
@@ -51,14 +51,16 @@ def _import(main_path: str) -> None:
 
 
 @contextlib.contextmanager
-def _watched_parent() -> Iterator[None]:
+def _ending_with(program_pid: int) -> Iterator[None]:
     """A script that never comes to an end must not outlive the program: the server looks after that only when it serves."""
-    parent, is_over = os.getppid(), threading.Event()
+    is_over = threading.Event()
 
     def watch() -> None:
-        while not is_over.wait(_LOOK_EVERY_S):
-            if os.getppid() != parent:
-                os._exit(1)
+        # By its number: the program may be gone already, and then the parent is another one from the start.
+        while os.getppid() == program_pid:
+            if is_over.wait(_LOOK_EVERY_S):
+                return
+        os._exit(1)
 
     thread = threading.Thread(target=watch, name="membudget-parent", daemon=True)
     thread.start()
