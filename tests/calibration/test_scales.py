@@ -14,6 +14,7 @@ from pytest_membudget.calibration import (
     default_scales,
     fit_law,
     predict_next,
+    run_scales,
     scale_row,
 )
 from pytest_membudget.calibration.scales import parse_slope
@@ -157,3 +158,10 @@ def test_any_rows_give_a_law_and_a_prediction_in_order(figures, size):
         assert 0 <= foretold.expected_bytes <= foretold.bound_bytes
         assert law.slope <= law.slope_bound < math.inf
         assert all(point.expected_bytes <= point.bound_bytes for point in law.curve)
+
+
+def test_the_first_of_several_runs_is_not_measured():
+    runs = []
+    table = run_scales(lambda scale: runs.append(scale.name), ("small", "micro"))
+    assert runs == ["micro", "micro", "small"]
+    assert [row.scale.name for row in table.rows] == ["micro", "small"]

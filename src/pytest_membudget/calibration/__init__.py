@@ -19,6 +19,7 @@ from pytest_membudget.lazy import names_on_demand
 
 if TYPE_CHECKING:
     from pytest_membudget.calibration.campaign import calibrate as calibrate
+    from pytest_membudget.calibration.cold_rows import scales_in_doubt as scales_in_doubt
     from pytest_membudget.calibration.figures import fit_points as fit_points
     from pytest_membudget.calibration.figures import load_calibration as load_calibration
     from pytest_membudget.calibration.growth_law import assert_law as assert_law
@@ -57,6 +58,7 @@ _MODULE_OF = {
     "run_scales": "scales",
     "save_named": "store",
     "scale_row": "scales",
+    "scales_in_doubt": "cold_rows",
     "task_figures": "side_by_side",
 }
 

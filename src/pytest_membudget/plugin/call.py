@@ -68,16 +68,25 @@ class Measuring:
             if bite is not None:
                 self._fail_killed(item, plan, judged, bite, own_error)
             _keep(item, plan, judged)
+        if self.purpose == "scale":
+            _leave_row(item, judged)
         if self.purpose in {None, "isolate"}:
-            further = self.judge.by_all(item, plan, judged)
-            if further is not judged:
-                judged = further
-                _keep(item, plan, judged)
-            if judged.failed:
-                message = self._explained(item, plan, judged).message
-                if not self.settings.warn:
-                    fail_at_test(item, message)
+            self._hold_against_all(item, plan, judged)
         return result
+
+    def _hold_against_all(self, item: pytest.Item, plan: Plan, judged: Judged) -> None:
+        """Judges a test that passed by itself.
+
+        Raises:
+            OverBudget: it took too much, by any judgement.
+        """
+        further = self.judge.by_all(item, plan, judged)
+        if further is not judged:
+            _keep(item, plan, further)
+        if further.failed:
+            message = self._explained(item, plan, further).message
+            if not self.settings.warn:
+                fail_at_test(item, message)
 
     def _fail_killed(
         self, item: pytest.Item, plan: Plan, judged: Judged, bite: Bite, own_error: BaseException | None
@@ -137,6 +146,15 @@ def _recording() -> Generator[None, Any, Any]:
 
     with recording(ORDERS.memray_capture):
         return (yield)
+
+
+def _leave_row(item: pytest.Item, judged: Judged) -> None:
+    """Leaves the row of a scale for the session that ordered it again."""
+    from pytest_membudget.plugin.scale_rows import leave_row, scale_of
+
+    scale = scale_of(item)
+    if scale is not None:
+        leave_row(item, scale, judged.measurement, judged.budget)
 
 
 def _budget_after(item: pytest.Item, budget: Budget) -> Budget:

@@ -16,7 +16,6 @@ from pytest_membudget.records.growth import Growth
 from pytest_membudget.records.judgement import Budget, Judgement, Verdict
 from pytest_membudget.records.measurement import Measurement
 from pytest_membudget.records.report import AllocationSite, Comparison, TestRecord
-from pytest_membudget.records.scale import Scale
 
 if TYPE_CHECKING:
     from pytest_membudget.plugin.gating import Gate
@@ -94,17 +93,30 @@ class Judge:
         Raises:
             BaseException: what the test raises in one of the repetitions that its growth is judged by.
         """
-        if isinstance(getattr(item, "funcargs", {}).get("memory_scale"), Scale):
-            from pytest_membudget.plugin import scales
-
-            law = scales.add_row(item, plan.scales or ScalesMark(), judged.measurement, judged.budget)
-            judged = judged.with_judgement(law)
+        judged = judged.with_judgement(self._by_law(item, plan, judged))
         if plan.growth is not None and not judged.failed:
             from pytest_membudget.plugin import growth
 
             found, judgement = growth.grow(item, plan.growth, strict=self.settings.strict)
             judged = judged.with_judgement(judgement)._replace(growth=found)
         return judged if judged.failed or self.gate is None else self._by_gate(item, plan, judged, self.gate)
+
+    def _by_law(self, item: pytest.Item, plan: Plan, judged: Judged) -> Judgement | None:
+        """Keeps the row of a scale; the last one of its test is judged by all."""
+        if "memory_scale" not in getattr(item, "funcargs", {}):
+            return None
+        from pytest_membudget.plugin import scale_rows
+
+        scale = scale_rows.scale_of(item)
+        if scale is None or not scale_rows.add_row(item, scale, judged.measurement, judged.budget):
+            return None
+        mark = plan.scales or ScalesMark()
+        if mark.law is None and mark.at_most is None:
+            return None
+        from pytest_membudget.plugin.law import judge_law
+
+        # Isolated scales all pay alike for what is loaded once.
+        return judge_law(item, mark, again=not plan.isolate, strict=self.settings.strict)
 
     @staticmethod
     def _by_gate(item: pytest.Item, plan: Plan, judged: Judged, gate: Gate) -> Judged:

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 VARIABLE = "PYTEST_MEMBUDGET_FRESH"
 """The environment variable that carries the orders; taken out at once, so that no grandchild obeys them."""
 
-Purpose = Literal["isolate", "sample", "memray"]
+Purpose = Literal["isolate", "sample", "memray", "scale"]
 
 
 class Orders(NamedTuple):

@@ -107,7 +107,7 @@ class Reporting:
         folder = shared_folder_if_made(self.config)
         if folder is None:
             return ()
-        from pytest_membudget.plugin.scales import tables
+        from pytest_membudget.plugin.scale_rows import tables
 
         return tables(folder)
 
