@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-import math
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -26,14 +23,10 @@ from pytest_membudget.runtime.alerts import Alerts
 from pytest_membudget.runtime.chunks import adapted_rows, recommend_chunk_rows
 from pytest_membudget.runtime.cleanup import Cleaner
 from pytest_membudget.runtime.closing import Closing
-from pytest_membudget.runtime.collections_log import CollectionsLog
 from pytest_membudget.runtime.parameters import count_of, factor_of, share_of, size_of
-from pytest_membudget.units import Size, format_share, format_size
-
-REAL_LIMIT_SHARE = 0.95
-"""An emergency at the latest: beyond this share of the real limit the kernel may end the process."""
-ALERT_AHEAD_MIN = 5.0
-_AGAIN_SHARE = 0.02
+from pytest_membudget.runtime.sightings import Sightings
+from pytest_membudget.runtime.thresholds import Thresholds
+from pytest_membudget.units import Size
 
 
 class MemoryMonitor(Closing):
@@ -85,23 +78,22 @@ class MemoryMonitor(Closing):
         self.emergency_threshold = factor_of("emergency_threshold", emergency_threshold)
         self.cleanup_every = count_of("cleanup_every", cleanup_every, least=0)
         self.cleanup_every_chunks = count_of("cleanup_every_chunks", cleanup_every_chunks, least=0)
-        self._cleanup_bytes = int(self.cleanup_threshold * self.limit_bytes)
-        self._emergency_bytes = int(
-            min(self.emergency_threshold * self.limit_bytes, REAL_LIMIT_SHARE * real_limit_bytes)
-        )
-        self._setting = Setting(workers, max_in_flight)
-        self._clock = clock
-        self.label = label
         self._snapshot_every_s = factor_of("snapshot_every_s", snapshot_every_s)
         most = count_of("snapshots", snapshots)
-        self._snapshots: deque[MemorySnapshot] = deque(maxlen=most)
-        self._chunks: deque[ChunkRecord] = deque(maxlen=most)
+        self.label = label
+        self._setting = Setting(workers, max_in_flight)
+        self._clock = clock
         self._alerts = Alerts(on_alert, most)
-        self._collections = CollectionsLog(clock, most)
+        self._thresholds = Thresholds(
+            self.limit_bytes,
+            real_limit_bytes,
+            cleanup_share=self.cleanup_threshold,
+            emergency_factor=self.emergency_threshold,
+            alerts=self._alerts,
+        )
         self._cleaner = Cleaner(self._memory, clock, most)
+        self._seen = Sightings(self._memory, clock, limit_bytes=self.limit_bytes, most=most)
         self._lock = threading.RLock()
-        self._mark = self._memory.open_mark()
-        self._peak_bytes = self._left_bytes = 0
         self._progress = self._updates = self._chunks_done = 0
         self._started_s = clock()
         self.get_memory_snapshot()
@@ -109,10 +101,7 @@ class MemoryMonitor(Closing):
     def close(self) -> None:
         """Stops noting collections and the exact peak. What was seen stays readable."""
         with self._lock:
-            self._collections.close()
-            if self._mark is not None:
-                self._peak_bytes = max(self._peak_bytes, self._memory.close_mark(self._mark))
-                self._mark = None
+            self._seen.close()
 
     def register_cleanup_callback(self, callback: Callable[[], Any], *, emergency_only: bool = False) -> None:
         """Adds a callback without arguments; it runs in each cleanup, or in emergencies only."""
@@ -125,13 +114,7 @@ class MemoryMonitor(Closing):
     def get_memory_snapshot(self) -> MemorySnapshot:
         """Reads this process's memory and keeps the reading for the report."""
         with self._lock:
-            now_s = self._clock()
-            snapshot = MemorySnapshot(
-                at_s=now_s, limit_bytes=self.limit_bytes, **self._memory.figures()._asdict()
-            )
-            self._snapshots.append(snapshot)
-            self._note(snapshot.rss_bytes)
-            return snapshot
+            return self._seen.take_snapshot()
 
     def check_memory_and_cleanup(self, force: bool = False) -> CleanupResult:
         """Cleans up where memory is past a threshold, or in any case with `force`; says whether, and what it freed."""
@@ -143,9 +126,10 @@ class MemoryMonitor(Closing):
         with self._lock:
             self._progress = self._progress + 1 if done is None else count_of("done", done, least=0)
             self._updates += 1
-            if self._clock() - self._last_snapshot_s() >= self._snapshot_every_s:
-                self.get_memory_snapshot()
-                self._alert_growth()
+            if self._seen.last_snapshot_age_s >= self._snapshot_every_s:
+                snapshot = self._seen.take_snapshot()
+                growth, _ = growth_rate(self._seen.snapshots)
+                self._thresholds.tell_growth(growth, snapshot.rss_bytes)
             return self._check(_when_due(self._updates, self.cleanup_every, "updates"), again=False)
 
     @contextmanager
@@ -173,7 +157,7 @@ class MemoryMonitor(Closing):
     ) -> CleanupResult:
         """Notes a chunk that was measured elsewhere, in a worker for one, and cleans up where it is time."""
         with self._lock:
-            self._chunks.append(
+            self._seen.chunks.append(
                 ChunkRecord(
                     rows=count_of("rows", rows, least=0),
                     peak_bytes=peak_bytes,
@@ -182,7 +166,7 @@ class MemoryMonitor(Closing):
                 )
             )
             self._chunks_done += 1
-            self.get_memory_snapshot()
+            self._seen.take_snapshot()
             return self._check(_when_due(self._chunks_done, self.cleanup_every_chunks, "chunks"), again=False)
 
     def recommend_chunk_rows(self, *, least_rows: int = 1, most_rows: int | None = None) -> int:
@@ -193,75 +177,54 @@ class MemoryMonitor(Closing):
         """
         base_bytes = self._memory.resident_bytes()
         budget_bytes = max(0, int(TARGET_SHARE * self.limit_bytes) - base_bytes)
-        return recommend_chunk_rows(self._chunks, budget_bytes, least_rows=least_rows, most_rows=most_rows)
+        return recommend_chunk_rows(
+            self._seen.chunks, budget_bytes, least_rows=least_rows, most_rows=most_rows
+        )
 
     def next_chunk_rows(self, rows: int, *, least_rows: int = 1, most_rows: int | None = None) -> int:
         """Adapts the size of chunks to the peak of the latest: half, the same, or a quarter more."""
-        latest_bytes = self._chunks[-1].peak_bytes if self._chunks else 0
-        share = (self._memory.resident_bytes() + latest_bytes) / self.limit_bytes
+        share = (self._memory.resident_bytes() + self._seen.latest_chunk_bytes) / self.limit_bytes
         return adapted_rows(rows, share, self.cleanup_threshold, least_rows=least_rows, most_rows=most_rows)
 
     def report(self) -> MonitorReport:
         """All that was seen so far."""
         with self._lock:
-            self._note(self._memory.resident_bytes())
-            growth, caveats = growth_rate(self._snapshots)
+            self._seen.note(self._memory.resident_bytes())
+            growth, caveats = growth_rate(self._seen.snapshots)
             heap = self._memory.heap()
-            seen = MonitorReport(
+            report = MonitorReport(
                 label=self.label,
                 duration_s=self._clock() - self._started_s,
-                peak_bytes=self._peak_bytes,
+                peak_bytes=self._seen.peak_bytes,
                 limit_bytes=self.limit_bytes,
                 growth_bytes_per_min=growth.value,
                 growth_low_bytes_per_min=growth.low,
                 growth_high_bytes_per_min=growth.high,
-                snapshots=tuple(self._snapshots),
+                snapshots=tuple(self._seen.snapshots),
                 cleanups=tuple(self._cleaner.events),
-                collections=tuple(self._collections.events),
+                collections=self._seen.collections,
                 alerts=tuple(self._alerts.said),
-                chunks=tuple(self._chunks),
+                chunks=tuple(self._seen.chunks),
                 progress=self._progress,
                 heap_used_bytes=heap.used_bytes,
                 heap_kept_bytes=heap.kept_bytes,
                 caveats=caveats,
             )
-            return replace(seen, recommendations=recommend(seen, self._setting, self.cleanup_threshold))
+            return replace(report, recommendations=recommend(report, self._setting, self.cleanup_threshold))
 
     def recommendations(self) -> tuple[Recommendation, ...]:
         """What to change, with the figures it follows from; empty where all is well."""
         return self.report().recommendations
 
-    def _last_snapshot_s(self) -> float:
-        return self._snapshots[-1].at_s if self._snapshots else -math.inf
-
-    def _note(self, rss_bytes: int) -> None:
-        marked_bytes = 0 if self._mark is None else self._memory.mark_peak_bytes(self._mark)
-        self._peak_bytes = max(self._peak_bytes, rss_bytes, marked_bytes)
-
     def _check(self, due: str, *, again: bool = True) -> CleanupResult:
-        """Cleans up if `due` (the reason), or past a threshold; not `again` where nothing came on top since the last."""
         rss_bytes = self._memory.resident_bytes()
-        emergency, past = rss_bytes >= self._emergency_bytes, rss_bytes >= self._cleanup_bytes
-        shown = f"{format_size(rss_bytes)} resident, {format_share(rss_bytes / max(1, self.limit_bytes))} of the limit"
-        self._alerts.update("threshold", holds=past, sentence=f"{shown} of {format_size(self.limit_bytes)}")
-        self._alerts.update("emergency", holds=emergency, sentence=f"emergency: {shown}", level=logging.ERROR)
-        grown = rss_bytes >= self._left_bytes + _AGAIN_SHARE * self.limit_bytes
-        if not (due or (past and (again or grown))):
+        reason = self._thresholds.reason(rss_bytes, due, again=again)
+        if reason is None:
             return CleanupResult(ran=False, before_bytes=rss_bytes, after_bytes=rss_bytes)
-        reason = f"emergency: {shown}" if emergency else shown if past else due
-        result = self._cleaner.run(reason, emergency=emergency)
-        self._left_bytes = result.after_bytes
-        self._note(result.before_bytes)
+        result = self._cleaner.run(reason.text, emergency=reason.emergency)
+        self._thresholds.cleaned_up(result.after_bytes)
+        self._seen.note(result.before_bytes)
         return result
-
-    def _alert_growth(self) -> None:
-        growth, _ = growth_rate(self._snapshots)
-        left_bytes = self.limit_bytes - self._snapshots[-1].rss_bytes
-        self._alerts.update(
-            "growth",
-            holds=growth.low > 0 and left_bytes < growth.low * ALERT_AHEAD_MIN,
-            sentence=f"memory grows by {format_size(growth.value)} a minute and has {format_size(left_bytes)} left",
-        )
 
 
 def _when_due(count: int, every: int, what: str) -> str:
