@@ -2,7 +2,7 @@
 
 import pytest
 
-from pytest_membudget import fit_points
+from pytest_membudget import MemoryEstimator, fit_points
 from pytest_membudget.cli import main, workers
 
 MB = 1_000_000
@@ -35,6 +35,18 @@ def test_the_largest_files_count_and_there_are_no_more_workers_than_files(saved,
     assert "no more files" in told
     assert main(["workers", saved, *files, "--limit", "90 MB", "--share", "85%"]) == 0
     assert "workers: 1, together at most 47.7 MiB" in capsys.readouterr().out
+
+
+def test_it_agrees_with_an_estimator_of_processes(saved, tmp_path, capsys):
+    sizes = [number * MB for number in (1, 2, 3, 4, 5, 6)]
+    for size in sizes:
+        (tmp_path / f"{size}.csv").write_bytes(bytes(size))
+    # Ten bytes for each byte of input, as the points lie, and a bare interpreter of 10 MB.
+    estimator = MemoryEstimator(gamma=10, overhead=0, base=10 * MB)
+    for limit in ("100 MB", "151 MB", "200 MB", "269 MB"):
+        assert main(["workers", saved, *(f"{size}.csv" for size in sizes), "--limit", limit]) == 0
+        workers = estimator.optimal_workers(sizes, limit=limit, processes=True)
+        assert f"workers: {workers}, " in capsys.readouterr().out
 
 
 def test_where_none_fits_it_fails_with_both_numbers(saved, capsys):

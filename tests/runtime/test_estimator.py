@@ -20,6 +20,16 @@ def test_the_dataframe_preset_is_the_default():
     )
 
 
+def test_processes_have_a_base_each():
+    estimator = MemoryEstimator(gamma=3.0, overhead="50 MB", base="100 MB")
+    sizes = ["5 MB", "10 MB", "3 MB"]
+    assert estimator.estimate_batch_memory(sizes, 2, processes=True) == (2 * 100 + 80 + 65) * MB
+    assert estimator.estimate_batch_memory(sizes, 9, processes=True) == (3 * 100 + 80 + 65 + 59) * MB
+    assert estimator.optimal_workers(sizes, "345 MB", 1.0, processes=True) == 2
+    assert estimator.optimal_workers(sizes, "344.9 MB", 1.0, processes=True) == 1
+    assert estimator.optimal_workers(sizes, "345 MB", 1.0) == 3
+
+
 def test_a_batch_takes_the_base_and_its_largest_files():
     estimator = MemoryEstimator(gamma=3.0, overhead="50 MB", base="100 MB")
     # 100 + (3·10 + 50) + (3·5 + 50); the file of 3 MB waits

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
-from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from pytest_membudget.calibration import Calibration, load_calibration, named_calibration
 from pytest_membudget.calibration.fresh_run import bare_interpreter_bytes
 from pytest_membudget.cli import EXIT_FAILED, EXIT_OK
 from pytest_membudget.errors import UsageError
 from pytest_membudget.measurement import memory_limit
+from pytest_membudget.runtime.worst_moment import fit_workers
 from pytest_membudget.units import (
     format_as_written,
     format_share,
@@ -20,14 +20,6 @@ from pytest_membudget.units import (
     parse_share,
     parse_size,
 )
-
-
-class Fit(NamedTuple):
-    """The most workers whose largest files stay within `allowed_bytes`, what they take, and what one more would."""
-
-    workers: int
-    taken_bytes: int
-    next_bytes: int | None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +42,12 @@ def run(arguments: argparse.Namespace) -> int:
     bare_bytes = bare_interpreter_bytes()
     tasks = sorted((found.bound(size) for size in sizes), reverse=True)
     worker_bytes = bare_bytes + found.base_bytes
-    fit = _fit(tasks, worker_bytes, int(limit_bytes * share), endless=not arguments.files)
+    # Without files there are as many of that size as one likes.
+    fit = fit_workers(
+        tasks if arguments.files else itertools.repeat(tasks[0]),
+        limit_bytes * share,
+        worker_bytes=worker_bytes,
+    )
     limit = format_as_written(limit_bytes)
     print(
         f"a worker: {format_size(worker_bytes)} from its start ({format_size(bare_bytes)} Python, "
@@ -81,17 +78,6 @@ def run(arguments: argparse.Namespace) -> int:
             f"         this machine has {cores} cores: more workers than that gain nothing where they compute"
         )
     return EXIT_OK
-
-
-def _fit(tasks: Sequence[int], worker_bytes: int, allowed_bytes: int, *, endless: bool) -> Fit:
-    """The largest tasks together, as at the worst moment; `endless`: as many more as one likes are like the first."""
-    taken_bytes, workers = 0, 0
-    while endless or workers < len(tasks):
-        more_bytes = taken_bytes + worker_bytes + tasks[0 if endless else workers]
-        if more_bytes > allowed_bytes:
-            return Fit(workers, taken_bytes, more_bytes)
-        taken_bytes, workers = more_bytes, workers + 1
-    return Fit(workers, taken_bytes, None)
 
 
 def _load(name: str) -> Calibration:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from pytest_membudget.errors import UsageError
 from pytest_membudget.measurement import memory_limit
 from pytest_membudget.runtime.parameters import count_of, factor_of, share_of, size_of
+from pytest_membudget.runtime.worst_moment import fit_workers
 from pytest_membudget.units import Size
 
 if TYPE_CHECKING:
@@ -37,8 +38,8 @@ class MemoryEstimator:
     Args:
         gamma: bytes of memory per byte of file.
         overhead: what any task takes, however small its file.
-        base: what is held before any task begins. It is in no file's estimate. `estimate_batch_memory` counts it
-            once, as the formula does; an executor charges it for every worker that it starts.
+        base: what is held before any task begins. It is in no file's estimate. A batch counts it once, as the
+            formula does, or with `processes=True` once a worker, as an executor and `membudget workers` do.
         learner: answers instead of the formula, from the first file on; what a calibration gives.
     """
 
@@ -90,25 +91,35 @@ class MemoryEstimator:
         learned = max(self._learner.allocate(size_bytes), seen)
         return learned if size_bytes <= _NEAR * self._largest_size_bytes else max(by_formula, learned)
 
-    def estimate_batch_memory(self, sizes: Iterable[Size], workers: int) -> int:
-        """Bytes at the worst moment, the `workers` largest files together: `M_base + Σ(γ·size(r_i) + M_overhead)`."""
-        count_of("workers", workers)
-        return self.base_bytes + sum(self._largest_first(sizes)[:workers])
+    def estimate_batch_memory(self, sizes: Iterable[Size], workers: int, *, processes: bool = False) -> int:
+        """Bytes at the worst moment, the `workers` largest files together: `M_base + Σ(γ·size(r_i) + M_overhead)`.
 
-    def optimal_workers(self, sizes: Iterable[Size], limit: Size | None = None, eta: float = 0.75) -> int:
+        The base counts once, as for threads of one process. With `processes` each worker has one of its own:
+        `Σ(M_base + γ·size(r_i) + M_overhead)`, which is what an executor charges.
+        """
+        count_of("workers", workers)
+        shared_bytes, worker_bytes = self._bases(processes)
+        tasks = self._largest_first(sizes)[:workers]
+        return shared_bytes + worker_bytes * len(tasks) + sum(tasks)
+
+    def optimal_workers(
+        self, sizes: Iterable[Size], limit: Size | None = None, eta: float = 0.75, *, processes: bool = False
+    ) -> int:
         """The most workers whose worst moment stays within `eta` of `limit`: `P_opt = max p : M(p) ≤ η·M_RAM`.
 
         At least 1, also where even one does not fit; at most one a file. Without a `limit` the real one counts.
+        `processes` as in `estimate_batch_memory`.
         """
         share = share_of("eta", eta)
         limit_bytes = memory_limit().bytes if limit is None else size_of("limit", limit)
-        total_bytes, workers = self.base_bytes, 0
-        for estimate_bytes in self._largest_first(sizes):
-            total_bytes += estimate_bytes
-            if total_bytes > share * limit_bytes:
-                break
-            workers += 1
-        return max(1, workers)
+        shared_bytes, worker_bytes = self._bases(processes)
+        fit = fit_workers(
+            self._largest_first(sizes),
+            share * limit_bytes,
+            shared_bytes=shared_bytes,
+            worker_bytes=worker_bytes,
+        )
+        return max(1, fit.workers)
 
     def observe(self, size_bytes: Size, peak_bytes: Size, duration_s: float | None = None) -> None:
         """Learns from a finished task."""
@@ -143,6 +154,10 @@ class MemoryEstimator:
             self._largest_size_bytes = max(self._largest_size_bytes, size)
         self._learned += len(self._news)
         self._news.clear()
+
+    def _bases(self, processes: bool) -> tuple[int, int]:
+        """What is held once, and what each worker holds, in bytes."""
+        return (0, self.base_bytes) if processes else (self.base_bytes, 0)
 
     def _largest_first(self, sizes: Iterable[Size]) -> list[int]:
         return sorted((self.estimate_file_memory(size) for size in sizes), reverse=True)
