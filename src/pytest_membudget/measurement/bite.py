@@ -28,7 +28,9 @@ class Bite(msgspec.Struct, frozen=True, kw_only=True):
             if self.kind == "child-killed"
             else "it was stopped"
         )
-        return (
-            f"{self.label or 'the block'} took {format_size(self.peak_bytes)} while it ran (the whole tree holds "
-            f"{format_size(self.total_bytes)}), more than the {format_size(self.limit_bytes)} it may take: {what}"
-        )
+        took = f"{self.label or 'the block'} took {format_size(self.peak_bytes)} while it ran"
+        holds = f"the whole tree holds {format_size(self.total_bytes)}"
+        limit = format_size(self.limit_bytes)
+        if self.peak_bytes > self.limit_bytes:
+            return f"{took} ({holds}), more than the {limit} it may take: {what}"
+        return f"{took}, and {holds}, more than the {limit} it may hold: {what}"
