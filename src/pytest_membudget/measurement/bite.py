@@ -10,13 +10,14 @@ from pytest_membudget.units import format_size
 
 
 class Bite(msgspec.Struct, frozen=True, kw_only=True):
-    """What the watchdog did and why. Sizes are bytes; `stack` tells what the threads were doing (see `stacks`)."""
+    """What the watchdog did and why. Sizes are bytes; the limit is of what the block took or of what the tree holds; `stack` tells what the threads were doing (see `stacks`)."""
 
     kind: Literal["stopped", "child-killed"]
     label: str
     peak_bytes: int
     total_bytes: int
     limit_bytes: int
+    limit_of: Literal["block", "tree"] = "block"
     pid: int
     name: str = ""
     stack: str = ""
@@ -31,6 +32,6 @@ class Bite(msgspec.Struct, frozen=True, kw_only=True):
         took = f"{self.label or 'the block'} took {format_size(self.peak_bytes)} while it ran"
         holds = f"the whole tree holds {format_size(self.total_bytes)}"
         limit = format_size(self.limit_bytes)
-        if self.peak_bytes > self.limit_bytes:
+        if self.limit_of == "block":
             return f"{took} ({holds}), more than the {limit} it may take: {what}"
         return f"{took}, and {holds}, more than the {limit} it may hold: {what}"

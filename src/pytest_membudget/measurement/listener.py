@@ -31,6 +31,13 @@ EXIT_STUCK = 70
 """The exit code of a process that the watchdog ended because a block would not (EX_SOFTWARE)."""
 
 
+class Held(NamedTuple):
+    """What the process tree holds above the block's start, and in all, in bytes."""
+
+    peak_bytes: int
+    total_bytes: int
+
+
 class Rules(NamedTuple):
     """What a block may take, in bytes (None: as much as it likes), and what happens to one that does not stop."""
 
@@ -39,20 +46,15 @@ class Rules(NamedTuple):
     grace_s: float
     on_stuck: Callable[[Bite], None] | None
 
-    def broken_limit_bytes(self, peak_bytes: int, total_bytes: int) -> int | None:
-        """The limit that these figures break; None where they break none."""
-        if self.limit_bytes is not None and peak_bytes > self.limit_bytes:
-            return self.limit_bytes
-        if self.stop_total_bytes is not None and total_bytes >= self.stop_total_bytes:
-            return self.stop_total_bytes
-        return None
+    def is_over(self, held: Held) -> bool:
+        """Whether it took, or the whole tree holds, more than it may."""
+        return self.took_too_much(held) or (
+            self.stop_total_bytes is not None and held.total_bytes >= self.stop_total_bytes
+        )
 
-
-class Held(NamedTuple):
-    """What the process tree holds above the block's start, and in all, in bytes."""
-
-    peak_bytes: int
-    total_bytes: int
+    def took_too_much(self, held: Held) -> bool:
+        """Whether the block itself took more than it may."""
+        return self.limit_bytes is not None and held.peak_bytes > self.limit_bytes
 
 
 class Listener(threading.Thread):
@@ -146,19 +148,21 @@ class Listener(threading.Thread):
     def _see(self) -> None:
         self._done.wait(INSIDE_POLL_S)
         held = self._look()
-        if self._raised_s is None and self._rules.broken_limit_bytes(*held) is not None:
+        if self._raised_s is None and self._rules.is_over(held):
             facts = {"event": "over", "peak": held.peak_bytes, "total": held.total_bytes, "pid": os.getpid()}
             self._act(facts, "inside")
 
     def _act(self, facts: dict[str, Any], source: Literal["helper", "inside"]) -> None:
         is_child = facts["event"] == "child"
-        limit_bytes = self._rules.broken_limit_bytes(facts["peak"], facts["total"])
+        of_block = self._rules.took_too_much(Held(facts["peak"], facts["total"]))
+        limit_bytes = self._rules.limit_bytes if of_block else self._rules.stop_total_bytes
         bite = Bite(
             kind="child-killed" if is_child else "stopped",
             label=self._label,
             peak_bytes=facts["peak"],
             total_bytes=facts["total"],
-            limit_bytes=limit_bytes or self._rules.stop_total_bytes or 0,
+            limit_bytes=limit_bytes or 0,
+            limit_of="block" if of_block else "tree",
             pid=facts["pid"],
             name=facts.get("name", ""),
             stack=stacks(self._target, self._led_here),
