@@ -10,7 +10,11 @@ from pytest_membudget.units import format_size
 
 
 class Bite(msgspec.Struct, frozen=True, kw_only=True):
-    """What the watchdog did and why. Sizes are bytes; the limit is of what the block took or of what the tree holds; `stack` tells what the threads were doing (see `stacks`)."""
+    """One act. Sizes are bytes.
+
+    The limit is of what the block took, or of what the whole tree holds; `stack` tells what the threads were doing
+    (see `stacks`).
+    """
 
     kind: Literal["stopped", "child-killed"]
     label: str
