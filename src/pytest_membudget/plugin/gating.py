@@ -21,11 +21,13 @@ from pytest_membudget.gate import (
 from pytest_membudget.measurement import environment
 from pytest_membudget.plugin.fresh import run_fresh
 from pytest_membudget.plugin.options import Settings
+from pytest_membudget.plugin.progress import telling
 from pytest_membudget.plugin.travel import attached
 from pytest_membudget.records.judgement import Judgement
 from pytest_membudget.records.places import from_here
 from pytest_membudget.records.report import BaselineCheck, Comparison, Report, TestRecord
 from pytest_membudget.records.storage import check_writable
+from pytest_membudget.units import format_size
 
 
 class Gate:
@@ -68,6 +70,18 @@ class Gate:
         return (f"the baseline was taken elsewhere: {in_short(self.foreign)}",)
 
     @property
+    def announcement(self) -> str | None:
+        """What takes its time in a session that takes a baseline."""
+        if not self.settings.update_baseline:
+            return None
+        samples = self.settings.samples
+        return (
+            f"membudget: takes {samples} fresh sample{'' if samples == 1 else 's'} of each test above "
+            f"{format_size(self.tolerance.absolute_bytes)} for {self.shown_path}; fewer with --membudget-samples, "
+            "side by side with -n"
+        )
+
+    @property
     def accept_command(self) -> str:
         """The command that makes the present figures the baseline."""
         return f"pytest --membudget-baseline={self.shown_path} --membudget-update-baseline"
@@ -80,7 +94,10 @@ class Gate:
         """
         if not self.settings.update_baseline or (peak_bytes or 0) <= self.tolerance.absolute_bytes:
             return ()
-        taken = (fresh_peak_bytes(item) for _ in range(self.settings.samples))
+        taken = []
+        for number in range(1, self.settings.samples + 1):
+            with telling(item.config, f"fresh sample {number} of {self.settings.samples}"):
+                taken.append(fresh_peak_bytes(item))
         return tuple(peak_bytes for peak_bytes in taken if peak_bytes is not None)
 
     def compare(self, item: pytest.Item, record: TestRecord) -> tuple[Comparison, Judgement] | None:
@@ -93,7 +110,8 @@ class Gate:
         samples: list[int] = []
         tolerance, wanted = self.tolerance, self.settings.samples
         while next_step(base, peak_bytes, samples, tolerance=tolerance, wanted=wanted) == "rerun":
-            sample = fresh_peak_bytes(item, warm=not base.samples_bytes)
+            with telling(item.config, f"beyond its baseline: fresh sample {len(samples) + 1} of {wanted}"):
+                sample = fresh_peak_bytes(item, warm=not base.samples_bytes)
             if sample is None:
                 break
             samples.append(sample)

@@ -12,6 +12,7 @@ from pytest_membudget.calibration import assert_law, scales_in_doubt
 from pytest_membudget.errors import MembudgetError, OverBudgetError
 from pytest_membudget.plugin.fresh import leave_time_limit, run_fresh
 from pytest_membudget.plugin.markers import ScalesMark
+from pytest_membudget.plugin.progress import telling
 from pytest_membudget.plugin.scale_rows import KeptRow, kept_rows, siblings, take_row
 from pytest_membudget.records.judgement import Judgement
 
@@ -50,7 +51,10 @@ def _run_again(item: pytest.Item, name: str) -> bool:
     """Measures the scale in a fresh interpreter; whether its run there passed."""
     leave_time_limit(item)
     other = siblings(item).get(name)
-    report = run_fresh(other, "scale", rehearse=True).reports.get("call") if other is not None else None
+    if other is None:
+        return False
+    with telling(item.config, f"for its law: {name} again, in a fresh interpreter"):
+        report = run_fresh(other, "scale", rehearse=True).reports.get("call")
     if report is None or not report.passed:
         return False
     take_row(item, name)

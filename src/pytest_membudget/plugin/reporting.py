@@ -45,6 +45,10 @@ class Reporting:
         self.notes: list[str] = []
         self._in_journal = 0
 
+    def pytest_report_header(self) -> str | None:
+        """Says beforehand why taking a baseline takes long."""
+        return self.gate.announcement if self.gate is not None else None
+
     def pytest_runtest_logreport(self, report: Any) -> None:
         """Takes each report in, from whichever process it came."""
         record = self.tally.add(report)
