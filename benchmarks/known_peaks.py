@@ -78,13 +78,13 @@ for offset in range(0, len(block), mmap.PAGESIZE):
 
 def spike_in_a_program():
     """Each larger than all before: the kernel keeps the largest child's mark only."""
+    start = written([os.getpid()])
     size = next(SPIKE_SIZES)
     words = [sys.executable, "-I", "-S", "-c", SPIKE, str(size)]
     child = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert child.stdout is not None
     child.stdout.readline()
-    settled()
-    truth = written([child.pid]) + size
+    truth = truth_of(start, child.pid) + size
     child.communicate(b"\n")
     return truth
 
