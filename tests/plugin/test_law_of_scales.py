@@ -51,8 +51,11 @@ THRICE = "3 * memory_scale.size_bytes"
 
 ORDERS = pytest.mark.parametrize(
     ("megabytes", "backwards", "options"),
-    [(5, False, []), (30, True, []), (30, False, ["-p", "xdist", "-n2"])],
-    ids=["smallest first", "largest first", "in two workers"],
+    [
+        pytest.param(5, False, [], id="smallest first"),
+        pytest.param(30, True, [], id="largest first", marks=pytest.mark.slow),
+        pytest.param(30, False, ["-p", "xdist", "-n2"], id="in two workers"),
+    ],
 )
 
 
@@ -82,8 +85,12 @@ def test_growth_does_not_hide_in_what_a_process_loads_once(pytester, megabytes, 
 
 @pytest.mark.parametrize(
     ("law", "size"),
-    [("at_most='2 B/B'", THRICE), ("law='linear'", "memory_scale.size_bytes ** 2 // 2_000_000")],
-    ids=["slope", "worse"],
+    [
+        pytest.param("at_most='2 B/B'", THRICE, id="slope"),
+        pytest.param(
+            "law='linear'", "memory_scale.size_bytes ** 2 // 2_000_000", id="worse", marks=pytest.mark.slow
+        ),
+    ],
 )
 def test_other_laws_are_broken_likewise(pytester, law, size):
     run(pytester, law, size).assert_outcomes(passed=2, failed=1)
@@ -99,8 +106,10 @@ def test_the_table_shows_what_the_law_goes_by(pytester):
 
 @pytest.mark.parametrize(
     ("options", "ends"),
-    [([], {"passed": 3}), (["--membudget-strict"], {"passed": 2, "failed": 1})],
-    ids=["as ever", "strict"],
+    [
+        pytest.param([], {"passed": 3}, id="as ever", marks=pytest.mark.slow),
+        pytest.param(["--membudget-strict"], {"passed": 2, "failed": 1}, id="strict"),
+    ],
 )
 def test_where_a_scale_cannot_run_by_itself_a_broken_law_is_inconclusive(pytester, options, ends):
     run(pytester, "law='flat'", THRICE, *options, job=ONLY_AFTER_MICRO).assert_outcomes(**ends)

@@ -65,7 +65,7 @@ def test_functions_of_test_modules_run_in_workers(tmp_path, context):
     assert run_pytest(tmp_path, "prepend", "-v", "tests/sub") == 1
 
 
-@pytest.mark.parametrize("context", ["spawn", None])
+@pytest.mark.parametrize("context", [pytest.param("spawn", marks=pytest.mark.slow), None])
 def test_test_modules_of_packages_run_in_workers(tmp_path, context):
     test_module = TEST_MODULE.format(context=context, more="from .helper import HELPED")
     make(
