@@ -7,6 +7,7 @@ from sample_report import full_report
 
 from pytest_membudget.records.report import Report
 from pytest_membudget.report import render_html, render_json, render_markdown, render_terminal
+from pytest_membudget.stats.task_growth import judge_task_series
 
 
 def test_every_format_shows_each_host_with_peak_and_budget():
@@ -37,6 +38,15 @@ def test_a_report_of_batches_alone_tells_what_became_of_them():
     assert text.splitlines()[-1] == "membudget: 1 batch, 8 inputs, 1 failed, largest peak 179 MiB"
     both = render_terminal(Report(batches=(failed, replace(batch, inputs=2, failed=0))), width=200)
     assert "membudget: 2 batches, 10 inputs, 1 failed" in both
+
+
+def test_growth_that_is_not_known_stands_with_its_reason_or_not_at_all():
+    (batch,) = full_report().batches
+    few = judge_task_series([(1, 0), (2, 0)])
+    report = Report(batches=(replace(batch, growth=few),))
+    assert "inconclusive" not in render_terminal(report, width=200)
+    assert "growth in workers: inconclusive" in render_terminal(report, width=200, verbose=True)
+    assert "growth in workers: inconclusive" in render_markdown(report)
 
 
 def test_without_batches_there_is_no_table():

@@ -36,7 +36,7 @@ def batch_table(batches: Sequence[BatchSummary], *, verbose: bool = True) -> Tab
             format_size(batch.peak_bytes),
             format_size(batch.budget_bytes),
             format_duration(batch.duration_s),
-            NONE if batch.growth is None else batch.growth.verdict,
+            _growth_text(batch, verbose),
             ", ".join(batch.levels),
         )
         for batch in batches
@@ -47,6 +47,13 @@ def batch_table(batches: Sequence[BatchSummary], *, verbose: bool = True) -> Tab
         for note in _notes(batch, verbose)
     )
     return Table("batches", "Batches", columns, rows, notes)
+
+
+def _growth_text(batch: BatchSummary, verbose: bool) -> str:
+    """The verdict; a dash where there is none, for one that is open is told with its reason or not at all."""
+    if batch.growth is None or (batch.growth.verdict == "inconclusive" and not verbose):
+        return NONE
+    return batch.growth.verdict
 
 
 def _notes(batch: BatchSummary, verbose: bool) -> Iterator[str]:
