@@ -7,27 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 import pytest
 
 from pytest_membudget.plugin.shared import shared_folder
-
-Record = TypeVar("Record", bound=msgspec.Struct)
+from pytest_membudget.records import journal
+from pytest_membudget.records.journal import Record
 
 
 def keep(config: pytest.Config, file_name: str, records: Sequence[msgspec.Struct]) -> None:
     """Adds them to the session's, where there is to be a report."""
     if records and config.pluginmanager.has_plugin("membudget-measuring"):
-        lines = b"".join(msgspec.json.encode(each) + b"\n" for each in records)
-        with (shared_folder(config) / file_name).open("ab") as stream:
-            stream.write(lines)
+        journal.append(shared_folder(config) / file_name, records)
 
 
 def kept(folder: Path, file_name: str, kind: type[Record]) -> list[Record]:
     """All of the session, in the order in which their tests ended."""
-    file = folder / file_name
-    if not file.exists():
-        return []
-    return [msgspec.json.decode(line, type=kind) for line in file.read_bytes().splitlines()]
+    return journal.read(folder / file_name, kind)

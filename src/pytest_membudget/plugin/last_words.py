@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import msgspec
-
+from pytest_membudget.records import journal
 from pytest_membudget.records.report import Report, TestRecord
 from pytest_membudget.units import format_size
 
@@ -28,25 +27,24 @@ def open_journal(folder: Path, report_paths: Sequence[Path]) -> None:
 
 def note(folder: Path, records: Iterable[TestRecord]) -> None:
     """Adds finished tests to the journal."""
-    for record in records:
-        _append(folder / _JOURNAL, record)
+    journal.append(folder / _JOURNAL, records)
 
 
 def save(folder: Path, record: TestRecord) -> None:
     """Leaves the record of the killed test, and writes the reports of all that were measured so far."""
     from pytest_membudget.report import write_report
 
-    _append(folder / _KILLED, record)
+    journal.append(folder / _KILLED, [record])
     if not (folder / _PATHS).exists():
         return
-    tests = {each.nodeid: each for each in (*_records(folder / _JOURNAL), *killed(folder))}
+    tests = {each.nodeid: each for each in (*journal.read(folder / _JOURNAL, TestRecord), *killed(folder))}
     for path in json.loads((folder / _PATHS).read_text(encoding="utf-8")):
         write_report(Report(tests=tuple(tests.values())), path)
 
 
 def killed(folder: Path) -> tuple[TestRecord, ...]:
     """The tests whose process had to end."""
-    return tuple(_records(folder / _KILLED))
+    return tuple(journal.read(folder / _KILLED, TestRecord))
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -71,17 +69,6 @@ def main(arguments: Sequence[str]) -> None:
         message=message,
     )
     save(Path(folder), record)
-
-
-def _append(file: Path, record: TestRecord) -> None:
-    with file.open("ab") as stream:
-        stream.write(msgspec.json.encode(record) + b"\n")
-
-
-def _records(file: Path) -> Iterator[TestRecord]:
-    if file.exists():
-        for line in file.read_bytes().splitlines():
-            yield msgspec.json.decode(line, type=TestRecord)
 
 
 if __name__ == "__main__":

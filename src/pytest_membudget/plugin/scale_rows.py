@@ -7,7 +7,7 @@ sees them all.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from pytest_membudget.calibration import fit_law, scale_row
 from pytest_membudget.measurement import memory_limit
 from pytest_membudget.plugin.batches import Account, NotingExecutor
 from pytest_membudget.plugin.shared import shared_folder
+from pytest_membudget.records import journal
 from pytest_membudget.records.judgement import Budget
 from pytest_membudget.records.measurement import Measurement
 from pytest_membudget.records.scale import Scale, ScaleRow, ScaleTable
@@ -59,9 +60,9 @@ def add_row(item: pytest.Item, scale: Scale, measurement: Measurement, budget: B
     run_here = item.config.stash.setdefault(_RUN_HERE, set())
     kept = KeptRow(title, _row(item, scale, measurement, budget), first=title not in run_here)
     run_here.add(title)
-    _append(_file(item), kept)
+    journal.append(_file(item), [kept])
     lines = list(
-        _lines(_file(item))
+        journal.read(_file(item), KeptRow)
     )  # of other processes too: the one whose row is the last judges, and it alone
     return lines[-1].name == scale.name and len({line.name for line in lines}) >= len(siblings(item))
 
@@ -79,7 +80,7 @@ def take_row(item: pytest.Item, name: str) -> None:
     """
     row = msgspec.json.decode(_left(item, name).read_bytes(), type=ScaleRow)
     row = msgspec.structs.replace(row, caveats=(*row.caveats, _AGAIN))
-    _append(_file(item), KeptRow(_title(item), row, again=True))
+    journal.append(_file(item), [KeptRow(_title(item), row, again=True)])
 
 
 def kept_rows(item: pytest.Item) -> list[KeptRow]:
@@ -155,17 +156,6 @@ def _short(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def _append(file: Path, kept: KeptRow) -> None:
-    with file.open("ab") as stream:
-        stream.write(msgspec.json.encode(kept) + b"\n")
-
-
-def _lines(file: Path) -> Iterator[KeptRow]:
-    if file.exists():
-        for line in file.read_bytes().splitlines():
-            yield msgspec.json.decode(line, type=KeptRow)
-
-
 def _latest(file: Path) -> list[KeptRow]:
-    latest = {kept.name: kept for kept in _lines(file)}
+    latest = {kept.name: kept for kept in journal.read(file, KeptRow)}
     return sorted(latest.values(), key=lambda kept: kept.row.scale.size_bytes)
