@@ -11,7 +11,7 @@ import pytest
 from tree_programs import INTERPRETER, MIB, Holder, assert_holds, settled
 
 from pytest_membudget import measuring
-from pytest_membudget.measurement import sampler
+from pytest_membudget.measurement import high_water, sampler
 
 pytestmark = [
     pytest.mark.kernel,
@@ -75,7 +75,7 @@ def test_a_killed_helper_is_replaced_once_and_the_block_says_so(caplog):
 def test_the_helper_goes_with_its_master_even_by_sigkill():
     code = """
 import sys, time
-from pytest_membudget.measurement import sampler
+from pytest_membudget.measurement import high_water, sampler
 print(sampler.sampler().pid, flush=True)
 time.sleep(600)
 """
@@ -127,7 +127,7 @@ def test_without_a_helper_children_are_sampled_from_inside(monkeypatch):
     monkeypatch.setattr(sampler, "why_not", lambda: "there is no helper here")
     with measuring(interval_s=0.01) as probe:
         holder = Holder(100 * MIB)
-        settled()
+        wait_until(lambda: probe._inside.latest_bytes > high_water.resident_bytes() + 98 * MIB)
         holder.release()
     m = probe.measurement
     assert m.peak_bytes == pytest.approx(103 * MIB, abs=6 * MIB)
