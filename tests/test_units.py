@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from pytest_membudget.units import (
     LARGEST_BYTES,
     format_as_written,
+    format_count,
     format_duration,
     format_share,
     format_size,
@@ -115,6 +116,11 @@ def test_text_has_three_significant_digits():
     ]
     assert format_share(0.4361) == "43.6%"
     assert [format_duration(seconds) for seconds in (0.0123, 4.071, 348)] == ["12.3 ms", "4.07 s", "5.8 min"]
+
+
+def test_one_thing_is_told_from_several():
+    counted = [format_count(1, "process"), format_count(2, "process"), format_count(1200, "fresh batch")]
+    assert counted == ["1 process", "2 processes", "1,200 fresh batches"]
 
 
 @given(st.integers(0, 10**18))

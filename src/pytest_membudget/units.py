@@ -167,6 +167,12 @@ def format_duration(duration_s: float) -> str:
     return f"{duration_s:.3g} s" if duration_s < 120 else f"{duration_s / 60:.1f} min"
 
 
+def format_count(count: int, noun: str) -> str:
+    """So many of something, in words: "1 process", "12 processes", "1,200 tests"."""
+    plural = f"{noun}es" if noun.endswith(("s", "ch")) else f"{noun}s"
+    return f"{count:,} {noun if count == 1 else plural}"
+
+
 def _whole_bytes(size: SupportsIndex) -> int:
     if isinstance(size, bool):
         raise ValueError(f"{size} is not a size; {_SPELLING}")  # noqa: TRY004 - every bad size is a ValueError

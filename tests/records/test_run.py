@@ -43,3 +43,5 @@ def test_a_summary_stays_short():
     assert "and 1,995 more failed inputs" in text
     assert "and 295 more events" in text
     assert len(text.splitlines()) == 14
+    assert str(batch([Outcome(item="0.csv")])).startswith("1 input in 2 s by 1 worker, none failed")
+    assert "and 1 more failed input\n" in str(batch(map(failed, range(6))))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pytest_membudget.errors import UsageError
 from pytest_membudget.records.calibration import CalibrationFile
-from pytest_membudget.units import parse_share, parse_size
+from pytest_membudget.units import format_count, parse_share, parse_size
 
 LEAST_POINTS = 3
 
@@ -32,7 +32,7 @@ def check_file(file: CalibrationFile) -> None:
     """
     if len(file.points) < LEAST_POINTS:
         raise UsageError(
-            f"{len(file.points)} points say nothing of the scatter; measure at least {LEAST_POINTS} tasks"
+            f"{format_count(len(file.points), 'point')} cannot tell how much peaks scatter; measure at least {LEAST_POINTS} tasks"
         )
     for name, share in (("content", file.content), ("confidence", file.confidence)):
         checked_share(name, share)

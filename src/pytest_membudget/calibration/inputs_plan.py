@@ -11,7 +11,7 @@ import msgspec
 
 from pytest_membudget.errors import UsageError
 from pytest_membudget.inputs import KINDS, synthesize
-from pytest_membudget.units import Size, parse_size, parse_size_range
+from pytest_membudget.units import Size, format_count, parse_size, parse_size_range
 
 WARM_UP_BYTES = 20_000
 _LEAST_SIZES = 2
@@ -65,7 +65,7 @@ def plan_own_files(files: Sequence[str | os.PathLike[str]], repeats: int, seed: 
     sizes = {path: path.stat().st_size for path in paths}
     if len(set(sizes.values())) < _LEAST_SIZES or repeats < 1 or repeats * len(paths) < 3:
         raise UsageError(
-            f"{len(paths)} files of {len(set(sizes.values()))} sizes, {repeats} times each, tell nothing of growth; "
+            f"{format_count(len(paths), 'file')} of {format_count(len(set(sizes.values())), 'size')}, {repeats} times each, tell nothing of growth; "
             "give at least two sizes and three runs"
         )
     source = random.Random(seed)

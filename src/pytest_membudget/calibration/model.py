@@ -14,7 +14,7 @@ from pytest_membudget.records.calibration import CalibrationFile, CalibrationPoi
 from pytest_membudget.records.report import CalibrationPicture
 from pytest_membudget.records.scale import CurvePoint
 from pytest_membudget.stats.fitting import fit_peaks
-from pytest_membudget.units import Size, parse_size
+from pytest_membudget.units import Size, format_count, parse_size
 
 if TYPE_CHECKING:
     from pytest_membudget.runtime.estimator import MemoryEstimator
@@ -172,5 +172,5 @@ class Calibration:
     def __repr__(self) -> str:
         return (
             f"<Calibration of {self.file.function or 'given points'}: γ={self.gamma:.3g}, "
-            f"overhead_bytes={self.overhead_bytes}, {len(self.points)} points>"
+            f"overhead_bytes={self.overhead_bytes}, {format_count(len(self.points), 'point')}>"
         )

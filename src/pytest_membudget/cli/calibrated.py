@@ -8,7 +8,7 @@ from pathlib import Path
 from pytest_membudget.calibration.model import Calibration
 from pytest_membudget.calibration.reference import FunctionReference
 from pytest_membudget.records.scale import InFlightTable
-from pytest_membudget.units import format_as_written, format_duration, format_share, format_size
+from pytest_membudget.units import format_as_written, format_count, format_duration, format_share, format_size
 
 _LARGER = (1.25, 4.0)
 """Sizes shown beyond the calibrated ones, as multiples of the largest."""
@@ -32,7 +32,9 @@ def print_calibration(found: Calibration) -> None:
                 note,
             ]
         )
-    print(f"{found.file.function} on {found.file.kind}, {len(found.points)} runs in fresh processes")
+    print(
+        f"{found.file.function} on {found.file.kind}, {format_count(len(found.points), 'run')} in fresh processes"
+    )
     print(
         f"γ = {found.gamma:.2f} B/B{' (curved)' if found.curved else ''}, "
         f"overhead {format_size(found.overhead_bytes)}, base of a worker {format_size(found.base_bytes)}"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 
+from pytest_membudget.cli import EXIT_OK
 from pytest_membudget.measurement.diagnosis import doctor
 from pytest_membudget.measurement.sampler import close_sampler
 from pytest_membudget.records.storage import encode_json
-
-EXIT_OK = 0
+from pytest_membudget.units import format_count
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +32,6 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{'':8}  {'':{width}}  {finding.why}")
     place = found.environment
     print(
-        f"\n{place.system} {place.kernel}, {place.python}, {place.libc}, {place.allocator}, {place.cores} cores"
+        f"\n{place.system} {place.kernel}, {place.python}, {place.libc}, {place.allocator}, {format_count(place.cores, 'core')}"
     )
     return EXIT_OK

@@ -13,7 +13,7 @@ from pytest_membudget.errors import MembudgetError
 from pytest_membudget.measurement.command import measure_command
 from pytest_membudget.records.measurement import CommandMeasurement
 from pytest_membudget.records.storage import encode_json
-from pytest_membudget.units import format_duration, format_size, parse_size
+from pytest_membudget.units import format_count, format_duration, format_size, parse_size
 
 EXIT_OVER = 1
 EXIT_OWN_FAILURE = 125
@@ -95,8 +95,8 @@ def _peak(found: CommandMeasurement) -> str:
         if exact
         else f"at least {format_size(found.peak_bytes)}, at most {format_size(found.peak_upper_bytes)}"
     )
-    noun = "process" if found.processes == 1 else "processes"
-    return f"peak {figure}, {found.processes} {noun}, {format_duration(found.duration_s)}, exit code {found.exit_code}"
+    processes, duration = format_count(found.processes, "process"), format_duration(found.duration_s)
+    return f"peak {figure}, {processes}, {duration}, exit code {found.exit_code}"
 
 
 def _verdict(found: CommandMeasurement, budget_bytes: int) -> str:

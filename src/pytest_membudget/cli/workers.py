@@ -15,6 +15,7 @@ from pytest_membudget.measurement import memory_limit
 from pytest_membudget.runtime.worst_moment import fit_workers
 from pytest_membudget.units import (
     format_as_written,
+    format_count,
     format_share,
     format_size,
     parse_share,
@@ -75,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     if not arguments.limit and (cores := os.cpu_count() or 1) < fit.workers:
         print(
-            f"         this machine has {cores} cores: more workers than that gain nothing where they compute"
+            f"         this machine has {format_count(cores, 'core')}: more workers than that gain nothing where they compute"
         )
     return EXIT_OK
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pytest_membudget.gate.figures import Figure
 from pytest_membudget.records.measurement import Measurement, ProcessShare
-from pytest_membudget.units import format_duration, format_size
+from pytest_membudget.units import format_count, format_duration, format_size
 
 _MOST_PROCESSES = 4
 _HEADROOM = 1.1
@@ -43,9 +43,8 @@ def _interval(figure: Figure) -> str:
 
 
 def _course(measurement: Measurement) -> str:
-    processes = f"{measurement.processes} process" + ("" if measurement.processes == 1 else "es")
     return (
-        f"{processes} in {format_duration(measurement.duration_s)}; start {format_size(measurement.start_bytes)}, "
+        f"{format_count(measurement.processes, 'process')} in {format_duration(measurement.duration_s)}; start {format_size(measurement.start_bytes)}, "
         f"total peak {format_size(measurement.total_peak_bytes)}, end {format_size(measurement.end_bytes)}"
     )
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from pytest_membudget.measurement import cgroups, fingerprint, heap, high_water, sampler, settling
 from pytest_membudget.measurement.limit import memory_reading
 from pytest_membudget.records.doctor import DoctorReport, Finding, Quality
-from pytest_membudget.units import format_size
+from pytest_membudget.units import format_count, format_size
 
 TRIAL_BYTES = 16 * 1024 * 1024
 PAGES_PER_BATCH = 32
@@ -157,7 +157,7 @@ def _counters() -> Finding:
     return Finding(
         "precision of the kernel's counters",
         "note",
-        f"up to {format_size(slack_bytes)} with {cores} cores",
+        f"up to {format_size(slack_bytes)} with {format_count(cores, 'core')}",
         "they are kept per core; recent kernels sum them up when asked, older ones may be off by so much",
     )
 

@@ -20,6 +20,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
+from pytest_membudget.units import format_count
+
 _LIBRARIES = tuple(
     os.path.join(folder, "")  # noqa: PTH118 - with a separator at its end
     for folder in (
@@ -59,7 +61,7 @@ def stacks(thread: int, led_here: Sequence[FrameType] = ()) -> str:
         f"Meanwhile thread {names.get(ident, ident)}:\n{_text(frames)}" for ident, frames in busy.items()
     ]
     if quiet := len(others) - len(busy):
-        told.append(f"Left out: {quiet} {'thread' if quiet == 1 else 'threads'} in library code alone.\n")
+        told.append(f"Left out: {format_count(quiet, 'thread')} in library code alone.\n")
     return "\n".join(told)
 
 

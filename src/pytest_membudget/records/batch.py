@@ -7,6 +7,7 @@ import msgspec
 from pytest_membudget.records.growth import Growth
 from pytest_membudget.records.quantities import Bytes, Count, Seconds
 from pytest_membudget.records.run import BatchResult, HostUse, Level
+from pytest_membudget.units import format_count
 
 MOST_EVENTS = 10
 
@@ -39,7 +40,7 @@ def summarize_batch(batch: BatchResult, title: str) -> BatchSummary:
     """The figures of `batch` under a title of the caller's."""
     told = [str(event) for event in batch.events[:MOST_EVENTS]]
     if len(batch.events) > MOST_EVENTS:
-        told.append(f"and {len(batch.events) - MOST_EVENTS} more events")
+        told.append(f"and {format_count(len(batch.events) - MOST_EVENTS, 'more event')}")
     return BatchSummary(
         title=title,
         inputs=len(batch.outcomes),

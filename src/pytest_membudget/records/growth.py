@@ -7,7 +7,7 @@ from typing import Literal
 import msgspec
 
 from pytest_membudget.records.quantities import Count, Seconds
-from pytest_membudget.units import format_size
+from pytest_membudget.units import format_count, format_size
 
 _NO_BOUND = 2.0**60
 """An end of an interval as far off as this is not known."""
@@ -48,14 +48,19 @@ class Growth(msgspec.Struct, frozen=True, kw_only=True):
     resources: tuple[ResourceGrowth, ...] = ()
     caveats: tuple[str, ...] = ()
 
+    @property
+    def is_bounded(self) -> bool:
+        """Whether the ends of the interval are known; after a few calls they are not, and lie absurdly far off."""
+        return max(abs(self.low_bytes_per_call), abs(self.high_bytes_per_call)) < _NO_BOUND
+
     def __str__(self) -> str:
         return self.in_words()
 
     def in_words(self, unit: str = "call") -> str:
         """Verdict, slope, interval and effort in one line; `unit` says what was counted."""
-        counted = f"{self.calls:,} {unit}{'' if self.calls == 1 else 's'}"
+        counted = format_count(self.calls, unit)
         doubts = "".join(f"; {caveat}" for caveat in self.caveats)
-        if abs(self.low_bytes_per_call) >= _NO_BOUND or abs(self.high_bytes_per_call) >= _NO_BOUND:
+        if not self.is_bounded:
             return f"{self.verdict}, after {counted}{doubts}"
         return (
             f"{self.verdict}, {format_size(self.bytes_per_call)} a {unit} ({format_size(self.low_bytes_per_call)} to "

@@ -9,7 +9,7 @@ import msgspec
 
 from pytest_membudget.records.growth import Growth
 from pytest_membudget.records.quantities import Bytes
-from pytest_membudget.units import format_duration, format_size
+from pytest_membudget.units import format_count, format_duration, format_size
 
 MOST_TOLD = 5
 """Of anything that a summary lists."""
@@ -77,10 +77,9 @@ class HostUse(msgspec.Struct, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         at_most = "at most " if self.workers > 1 else ""
-        workers = "1 worker" if self.workers == 1 else f"{self.workers} workers"
         return (
             f"{self.host}: peak {at_most}{format_size(self.peak_upper_bytes)} of {format_size(self.budget_bytes)} "
-            f"in {workers}, {self.tasks:,} tasks"
+            f"in {format_count(self.workers, 'worker')}, {format_count(self.tasks, 'task')}"
         )
 
 
@@ -109,9 +108,10 @@ class LevelEvent(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.level}: {self.cause}; {self.next_step}"
 
 
-def _the_first(told: Sequence[object], what: str) -> list[str]:
+def _the_first(told: Sequence[object], noun: str) -> list[str]:
     shown = [str(each) for each in told[:MOST_TOLD]]
-    return [*shown, f"and {len(told) - MOST_TOLD:,} more {what}"] if len(told) > MOST_TOLD else shown
+    left_out = len(told) - MOST_TOLD
+    return [*shown, f"and {format_count(left_out, f'more {noun}')}"] if left_out > 0 else shown
 
 
 class BatchResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,16 +139,15 @@ class BatchResult(msgspec.Struct, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         failed = sum(not outcome.ok for outcome in self.outcomes)
-        workers = "1 worker" if self.workers == 1 else f"{self.workers} workers"
-        took = f"{format_duration(self.duration_s)} by {workers}"
+        took = f"{format_duration(self.duration_s)} by {format_count(self.workers, 'worker')}"
         return "\n".join(
             [
-                f"{len(self.outcomes):,} inputs in {took}, {failed or 'none'} failed",
+                f"{format_count(len(self.outcomes), 'input')} in {took}, {failed or 'none'} failed",
                 *self.failures,
                 f"peak: {format_size(self.peak_bytes)}, budget {format_size(self.budget_bytes)}",
                 *([] if self.growth is None else [f"growth in workers: {self.growth.in_words('task')}"]),
                 *map(str, self.hosts),
-                *_the_first(self.events, "events"),
+                *_the_first(self.events, "event"),
                 *(f"caveat: {caveat}" for caveat in self.caveats),
             ]
         )
@@ -156,7 +155,7 @@ class BatchResult(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def failures(self) -> tuple[str, ...]:
         """The first inputs that failed and why, one line each, and where they are kept to be run again."""
-        told = _the_first([outcome for outcome in self.outcomes if not outcome.ok], "failed inputs")
+        told = _the_first([outcome for outcome in self.outcomes if not outcome.ok], "failed input")
         if self.dead_letters and self.dead_letters_path:
             told.append(f"dead letters: {self.dead_letters_path}; `membudget retry` runs them again")
         return tuple(told)

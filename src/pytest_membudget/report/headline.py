@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from pytest_membudget.records.batch import BatchSummary
 from pytest_membudget.records.report import Report, TestRecord
-from pytest_membudget.report.wording import FAILING, plural
-from pytest_membudget.units import format_size
+from pytest_membudget.report.wording import FAILING
+from pytest_membudget.units import format_count, format_size
 
 
 def render_headline(report: Report) -> str:
@@ -21,7 +21,7 @@ def render_headline(report: Report) -> str:
         if (found := [test for test in report.tests if test.verdict == verdict])
     ]
     doubtful = sum(test.verdict in {"over_upper", "inconclusive"} for test in report.tests)
-    parts = [f"{len(measured):,} {plural(len(measured), 'test')} measured", *counts]
+    parts = [f"{format_count(len(measured), 'test')} measured", *counts]
     if not counts:
         judged = sum(test.verdict not in {"none", "over_upper", "inconclusive"} for test in report.tests)
         parts.append(f"{judged:,} judged, none failed" if judged else "none judged")
@@ -38,7 +38,7 @@ def _headline_of_batches(batches: Sequence[BatchSummary]) -> str:
     inputs, failed = sum(batch.inputs for batch in batches), sum(batch.failed for batch in batches)
     peak_bytes = max(batch.peak_bytes for batch in batches)
     return (
-        f"{len(batches):,} {plural(len(batches), 'batch')}, {inputs:,} {plural(inputs, 'input')}, "
+        f"{format_count(len(batches), 'batch')}, {format_count(inputs, 'input')}, "
         f"{f'{failed:,}' if failed else 'none'} failed, largest peak {format_size(peak_bytes)}"
     )
 

@@ -15,12 +15,11 @@ from pytest_membudget.report.wording import (
     NONE,
     is_failure,
     peak_text,
-    plural,
     size_or_none,
     source_text,
     verdict_text,
 )
-from pytest_membudget.units import format_duration, format_share, format_size
+from pytest_membudget.units import format_count, format_duration, format_share, format_size
 
 MOST_CARDS = 200
 FIRST_ROWS = 50
@@ -70,7 +69,7 @@ class Card(NamedTuple):
 def tiles(report: Report) -> list[Tile]:
     """Tests measured and the count of each verdict that occurs, failures first."""
     measured = sum(test.peak_bytes is not None for test in report.tests)
-    found = [Tile(f"{measured:,}", f"{plural(measured, 'test')} measured", "", "plain")]
+    found = [Tile(f"{measured:,}", f"{'test' if measured == 1 else 'tests'} measured", "", "plain")]
     counts: dict[str, int] = {}
     for test in report.tests:
         counts[test.verdict] = counts.get(test.verdict, 0) + 1
@@ -149,9 +148,7 @@ def obtained(tests: Sequence[TestRecord]) -> list[tuple[str, str, str]]:
     for test in tests:
         if test.source is not None:
             found[test.source] = found.get(test.source, 0) + 1
-    return [
-        (source, f"{count:,} {plural(count, 'test')}", meanings[source]) for source, count in found.items()
-    ]
+    return [(source, format_count(count, "test"), meanings[source]) for source, count in found.items()]
 
 
 def summary(report: Report) -> dict[str, Any]:

@@ -13,14 +13,13 @@ from pytest_membudget.report.wording import (
     NONE,
     RANGE,
     peak_text,
-    plural,
     signed_share,
     size_or_none,
     source_text,
     used_text,
     verdict_text,
 )
-from pytest_membudget.units import format_duration, format_share, format_size
+from pytest_membudget.units import format_count, format_duration, format_share, format_size
 
 _MOST_NAMES = 20
 MOST_CAVEATS = 20
@@ -37,7 +36,7 @@ def tests_table(tests: Sequence[TestRecord], *, verbose: bool, most_tests: int |
     failing = sum(test.verdict in FAILING for test in measured)
     shown = measured if most_tests is None else measured[: max(most_tests, failing)]
     left_out = len(measured) - len(shown)
-    notes = [f"{left_out:,} smaller {plural(left_out, 'test')} not shown"] if left_out else []
+    notes = [f"{format_count(left_out, 'smaller test')} not shown"] if left_out else []
     if any(RANGE in peak_text(test) for test in shown):
         notes.append("a range is: at least (proven) .. at most (bound), where the peak is not known exactly")
     if verbose:
@@ -121,7 +120,7 @@ def left_behind_table(left: Sequence[RetainedByTest], *, most_tests: int | None 
     rows = tuple((each.nodeid, format_size(each.retained_bytes), format_share(each.share)) for each in shown)
     columns = (name("test"), number("left behind"), number("of all"))
     left_out = len(left) - len(shown)
-    notes = (f"{left_out:,} smaller {plural(left_out, 'test')} not shown",) if left_out else ()
+    notes = (f"{format_count(left_out, 'smaller test')} not shown",) if left_out else ()
     return Table("left-behind", "Memory that tests left behind", columns, rows, notes)
 
 
@@ -144,7 +143,7 @@ def _test_row(test: TestRecord, verbose: bool) -> Row:
 
 def _caveats(tests: Sequence[TestRecord]) -> list[str]:
     seen = caveat_counts(tests)
-    told = [f"{caveat} ({count} {plural(count, 'test')})" for caveat, count in seen[:MOST_CAVEATS]]
+    told = [f"{caveat} ({format_count(count, 'test')})" for caveat, count in seen[:MOST_CAVEATS]]
     return told + ([f"and {len(seen) - MOST_CAVEATS:,} more caveats"] if len(seen) > MOST_CAVEATS else [])
 
 

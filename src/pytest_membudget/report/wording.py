@@ -23,21 +23,9 @@ def is_failure(test: TestRecord) -> bool:
     return test.verdict in FAILING and test.outcome != "xfailed"
 
 
-def plural(count: int, word: str) -> str:
-    """The word for `count` of them."""
-    if count == 1:
-        return word
-    return f"{word}es" if word.endswith("ch") else f"{word}s"
-
-
 def size_or_none(size_bytes: float | None) -> str:
     """The size as text, a dash where there is none."""
     return NONE if size_bytes is None else format_size(size_bytes)
-
-
-def signed_size(size_bytes: float) -> str:
-    """A difference with its sign: "+12.0 MiB"."""
-    return f"+{format_size(size_bytes)}" if size_bytes > 0 else format_size(size_bytes)
 
 
 def signed_share(fraction: float) -> str:

@@ -11,7 +11,7 @@ from pytest_membudget.errors import UsageError
 from pytest_membudget.measurement import memory_limit
 from pytest_membudget.runtime.parameters import count_of, factor_of, share_of, size_of
 from pytest_membudget.runtime.worst_moment import fit_workers
-from pytest_membudget.units import Size
+from pytest_membudget.units import Size, format_count
 
 if TYPE_CHECKING:
     from pytest_membudget.stats.learning import Learner
@@ -76,7 +76,7 @@ class MemoryEstimator:
     def __repr__(self) -> str:
         return (
             f"MemoryEstimator(gamma={self.gamma:g}, overhead={self.overhead_bytes}, base={self.base_bytes}; "
-            f"{self._learned + len(self._news)} tasks seen)"
+            f"{format_count(self._learned + len(self._news), 'task')} seen)"
         )
 
     def estimate_file_memory(self, size: Size) -> int:

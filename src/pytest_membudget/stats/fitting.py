@@ -13,6 +13,7 @@ import msgspec
 
 from pytest_membudget.stats.bounds import curvature_p, t_quantile, tolerance_factor
 from pytest_membudget.stats.least_squares import dot, weighted_least_squares
+from pytest_membudget.units import format_count
 
 LEAST_BYTES = 1_000_000.0
 CURVATURE_P = 0.10
@@ -134,7 +135,7 @@ def fit_peaks(points: Points) -> PeakFit:
         ValueError: fewer than three points.
     """
     if len(points) < 3:
-        raise ValueError(f"{len(points)} points cannot be fitted; 3 or more are needed")
+        raise ValueError(f"{format_count(len(points), 'point')} cannot be fitted; 3 or more are needed")
     line = fit_rising(points)
     if len(points) < 4 or len({size for size, _ in points}) < 3:
         return line

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pytest_membudget.records.growth import Growth, GrowthVerdict, RetainedByTest
 from pytest_membudget.stats.growth import CONFIDENCE, Trend, trend
+from pytest_membudget.units import format_count
 
 if TYPE_CHECKING:
     from pytest_membudget.records.report import TestRecord
@@ -120,7 +121,9 @@ def _pooled_caveats(
     fewest, most = min(worker.calls for worker in judged), max(worker.calls for worker in judged)
     tasks = f"{most}" if fewest == most else f"{fewest} to {most}"
     if most < FEWEST_TASKS:
-        return (f"{tasks} {_tasks(most)} in each worker, and a verdict takes {FEWEST_TASKS} in one of them",)
+        return (
+            f"{tasks} {'task' if most == 1 else 'tasks'} in each worker, and a verdict takes {FEWEST_TASKS} in one of them",
+        )
     if verdict == "leak":
         where = f"{tasks} tasks in each of {len(judged)} workers"
         return (f"judged on {where}: a cache that takes more tasks to fill looks the same",)
@@ -132,11 +135,7 @@ def _pooled_caveats(
 
 def _caveats(found: Trend, tasks: int) -> tuple[str, ...]:
     if tasks < FEWEST_TASKS:
-        return (f"{tasks} {_tasks(tasks)} in one worker, and a verdict takes {FEWEST_TASKS}",)
+        return (f"{format_count(tasks, 'task')} in one worker, and a verdict takes {FEWEST_TASKS}",)
     if found.direction == "growing":
         return (f"judged on {tasks} tasks: a cache that takes more tasks to fill looks the same",)
     return ()
-
-
-def _tasks(count: int) -> str:
-    return "task" if count == 1 else "tasks"

@@ -16,7 +16,7 @@ from pytest_membudget.measurement.growth.rounds import CallsEnded, Rounds
 from pytest_membudget.measurement.growth.time_limit import CallTooLongError, interrupted_after
 from pytest_membudget.records.growth import Growth, GrowthVerdict
 from pytest_membudget.stats.growth import CONFIDENCE, FEWEST_SAMPLES, Effort, Patience, Trend, decide
-from pytest_membudget.units import Size, format_duration, format_size, parse_size
+from pytest_membudget.units import Size, format_count, format_duration, format_size, parse_size
 
 FEW_CALLS = 1000
 _LONGEST_S = 1_000_000
@@ -133,7 +133,7 @@ def _doubts(
 ) -> tuple[str, ...]:
     """What the reader of the verdict should know: how far the check came and why it stopped."""
     doubts = []
-    calls = "1 call" if rounds.calls == 1 else f"{rounds.calls:,} calls"
+    calls = format_count(rounds.calls, "call")
     if reason:
         doubts.append(f"stopped after {calls}: {reason}")
     if verdict == "inconclusive" and rounds.calls < FEWEST_SAMPLES:
