@@ -1,3 +1,5 @@
+from msgspec.structs import replace
+
 from pytest_membudget.gate import judge_growth
 from pytest_membudget.records.growth import Culprit, Growth, ResourceGrowth
 
@@ -43,6 +45,16 @@ def test_inconclusive_is_a_caveat_and_fails_only_when_strict():
     assert loose.caveats == ("growth is inconclusive: between 10 B and 500 B per call, 64 B allowed",)
     assert strict.failed
     assert strict.message.startswith("growth is inconclusive")
+
+
+def test_a_growth_that_too_few_calls_leave_open_has_no_absurd_figures():
+    found = growth("inconclusive", -(2.0**64), 2.0**64)
+    one_call = replace(found, calls=1)
+    assert judge_growth(one_call).caveats == (
+        "growth is inconclusive: unknown after 1 call, 64 B allowed per call",
+    )
+    measured = judge_growth(one_call, strict=True).message.splitlines()[1]
+    assert measured == "  measured  1 call in 500 ms: too few to tell the growth per call"
 
 
 def test_clean_passes_in_silence():

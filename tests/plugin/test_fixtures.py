@@ -84,11 +84,15 @@ def test_several(synthetic_files):
     three = synthetic_files("2 kB", count=3)
     assert len({file.path.read_bytes() for file in three}) == 3
 
+def test_parquet_comes_as_close_as_its_row_groups_allow(synthetic_file):
+    file = synthetic_file("150 kB", kind="parquet")
+    assert os.stat(file).st_size == file.size_bytes != 150_000
+
 def test_unknown_kind(synthetic_file):
     with pytest.raises(ValueError, match="'exe' is not a kind of file; there are csv"):
         synthetic_file("1 kB", kind="exe")
 """,
-    ).assert_outcomes(passed=4)
+    ).assert_outcomes(passed=5)
     assert not list(pytester.path.parent.rglob("*.json.rows"))
 
 

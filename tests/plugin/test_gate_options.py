@@ -57,6 +57,41 @@ def test_a_spike_that_fresh_runs_do_not_repeat_is_not_called(pytester):
     pytester.runpytest(GATE, "--membudget-samples=2").assert_outcomes(passed=1)
 
 
+NEEDS_ANOTHER = """
+loaded = []
+
+def test_first():
+    loaded.append(1)
+
+def test_job():
+    assert loaded
+    bytearray(b"x") * ({mib} << 20)
+"""
+
+
+@pytest.mark.processes
+def test_a_test_that_fails_in_a_fresh_process_is_undecided_and_said_to_be(pytester):
+    pytester.makepyfile(test_it=NEEDS_ANOTHER.format(mib=40))
+    baseline(pytester)
+    pytester.makepyfile(test_it=NEEDS_ANOTHER.format(mib=80))
+    result = pytester.runpytest(GATE, "--membudget-samples=1", "--membudget-report=a.json")
+    result.assert_outcomes(passed=2)
+    job = json.loads((pytester.path / "a.json").read_text())["tests"][1]
+    assert job["verdict"] == "inconclusive"
+    assert job["caveats"][0].startswith("undecided: peak ")
+    assert "a run in a fresh process did not pass" in job["caveats"][0]
+    strict = pytester.runpytest(GATE, "--membudget-samples=1", "--membudget-strict")
+    strict.assert_outcomes(passed=1, failed=1)
+    strict.stdout.fnmatch_lines(["FAILED *::test_job - undecided: peak * MiB, baseline *"])
+
+
+def test_the_report_names_the_tolerance_also_where_it_is_the_default(pytester):
+    project(pytester, 40)
+    baseline(pytester)
+    pytester.runpytest(GATE, "--membudget-report=a.json").assert_outcomes(passed=1)
+    assert json.loads((pytester.path / "a.json").read_text())["baseline"]["tolerance"] == "10% + 1.00 MiB"
+
+
 COLD = """
 loaded = []
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pytest_membudget.gate.comparison import ACCEPT_COMMAND as ACCEPT_COMMAND
     from pytest_membudget.gate.comparison import compare_test as compare_test
     from pytest_membudget.gate.comparison import judge_comparison as judge_comparison
+    from pytest_membudget.gate.comparison import judge_undecided as judge_undecided
     from pytest_membudget.gate.decision import DEFAULT_SAMPLES as DEFAULT_SAMPLES
     from pytest_membudget.gate.decision import DEFAULT_TOLERANCE as DEFAULT_TOLERANCE
     from pytest_membudget.gate.decision import Step as Step
@@ -53,6 +54,7 @@ _MODULE_OF = {
     "judge": "budgets",
     "judge_comparison": "comparison",
     "judge_growth": "growth",
+    "judge_undecided": "comparison",
     "load_baseline": "baseline",
     "make_baseline": "baseline",
     "match_baseline": "matching",

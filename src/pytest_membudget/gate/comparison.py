@@ -18,7 +18,7 @@ from pytest_membudget.records.judgement import Judgement
 from pytest_membudget.records.report import Comparison, TestRecord
 from pytest_membudget.stats.rank_test import samples_needed
 from pytest_membudget.stats.summary import median
-from pytest_membudget.units import Tolerance, format_size
+from pytest_membudget.units import Tolerance, format_count, format_size
 
 _MANY_SAMPLES = 20
 """Nobody runs a test so often again: better a baseline that holds more."""
@@ -73,10 +73,8 @@ def judge_comparison(
     comparison: Comparison, *, nodeid: str = "", accept_command: str = ACCEPT_COMMAND
 ) -> Judgement:
     """A regression fails with both numbers; an improvement passes and says how to accept it."""
-    change = f"{format_size(comparison.new_bytes)}, baseline {format_size(comparison.base_bytes)}"
-    relative = f" ({100 * comparison.change:+.1f}%)" if comparison.base_bytes else ""
     if comparison.finding == "regressed":
-        first = f"regressed: peak {change}{relative}, allowed {format_size(comparison.allowed_bytes)}"
+        first = f"regressed: peak {_change(comparison)}, allowed {format_size(comparison.allowed_bytes)}"
         lines = [
             first,
             *_evidence(comparison),
@@ -87,18 +85,35 @@ def judge_comparison(
             verdict="regressed", failed=True, message="\n".join(lines), caveats=comparison.caveats
         )
     if comparison.finding == "improved":
-        text = f"improved: peak {change}{relative}; accept it: {accept_command}"
+        text = f"improved: peak {_change(comparison)}; accept it: {accept_command}"
         return Judgement(verdict="within", message=text, caveats=comparison.caveats)
     return Judgement(verdict="within", caveats=comparison.caveats)
+
+
+def judge_undecided(comparison: Comparison, *, strict: bool = False) -> Judgement:
+    """Of a test beyond its tolerance whose fresh samples could not be taken: in doubt, a failure under `strict`."""
+    text = f"undecided: peak {_change(comparison)}, but a run in a fresh process did not pass; run this test alone to see why"
+    return Judgement(
+        verdict="inconclusive",
+        failed=strict,
+        message=text if strict else "",
+        caveats=(text, *comparison.caveats),
+    )
+
+
+def _change(comparison: Comparison) -> str:
+    relative = f" ({100 * comparison.change:+.1f}%)" if comparison.base_bytes else ""
+    return f"{format_size(comparison.new_bytes)}, baseline {format_size(comparison.base_bytes)}{relative}"
 
 
 def _evidence(comparison: Comparison) -> list[str]:
     if not comparison.samples_bytes:
         return ["  how       one measurement against the baseline; no fresh processes were asked for"]
     samples = ", ".join(format_size(sample) for sample in comparison.samples_bytes)
-    runs = len(comparison.samples_bytes)
     again = "run again" if comparison.base_samples_bytes else "run twice, the second time measured,"
-    lines = [f"  how       {again} in {runs} fresh process{'' if runs == 1 else 'es'}: {samples}"]
+    lines = [
+        f"  how       {again} in {format_count(len(comparison.samples_bytes), 'fresh process')}: {samples}"
+    ]
     if comparison.p is not None:
         lines.append(
             f"            rank test against the baseline's {len(comparison.base_samples_bytes)} samples: "

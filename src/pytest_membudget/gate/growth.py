@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pytest_membudget.records.growth import Growth
 from pytest_membudget.records.judgement import Judgement
-from pytest_membudget.units import format_duration, format_size
+from pytest_membudget.units import format_count, format_duration, format_size
 
 _MOST_CULPRITS = 5
 _HEADROOM = 1.1
@@ -38,16 +38,19 @@ def _leak(growth: Growth) -> str:
 
 
 def _doubt(growth: Growth) -> str:
-    return (
-        f"growth is inconclusive: between {format_size(growth.low_bytes_per_call)} and "
-        f"{format_size(growth.high_bytes_per_call)} per call, {format_size(growth.allowed_bytes_per_call)} allowed"
-    )
+    allowed = f"{format_size(growth.allowed_bytes_per_call)} allowed"
+    if not growth.is_bounded:
+        return (
+            f"growth is inconclusive: unknown after {format_count(growth.calls, 'call')}, {allowed} per call"
+        )
+    low, high = format_size(growth.low_bytes_per_call), format_size(growth.high_bytes_per_call)
+    return f"growth is inconclusive: between {low} and {high} per call, {allowed}"
 
 
 def _message(growth: Growth, headline: str) -> str:
     lines = [
         headline,
-        f"  measured  {growth.calls:,} calls in {format_duration(growth.duration_s)}: {_interval(growth)}",
+        f"  measured  {format_count(growth.calls, 'call')} in {format_duration(growth.duration_s)}: {_interval(growth)}",
         "  how       heap in use, mmapped memory and Python's small blocks, after a collection at each boundary",
     ]
     lines += [
@@ -64,6 +67,8 @@ def _message(growth: Growth, headline: str) -> str:
 
 
 def _interval(growth: Growth) -> str:
+    if not growth.is_bounded:
+        return "too few to tell the growth per call"
     low, high = format_size(growth.low_bytes_per_call), format_size(growth.high_bytes_per_call)
     return f"{low} to {high} per call with {growth.confidence:.0%} confidence"
 

@@ -12,6 +12,7 @@ from pytest_membudget.gate import (
     compare_test,
     in_short,
     judge_comparison,
+    judge_undecided,
     load_baseline,
     make_baseline,
     match_baseline,
@@ -27,7 +28,7 @@ from pytest_membudget.records.judgement import Judgement
 from pytest_membudget.records.places import from_here
 from pytest_membudget.records.report import BaselineCheck, Comparison, Report, TestRecord
 from pytest_membudget.records.storage import check_writable
-from pytest_membudget.units import format_size
+from pytest_membudget.units import format_count, format_size
 
 
 class Gate:
@@ -74,9 +75,8 @@ class Gate:
         """What takes its time in a session that takes a baseline."""
         if not self.settings.update_baseline:
             return None
-        samples = self.settings.samples
         return (
-            f"membudget: takes {samples} fresh sample{'' if samples == 1 else 's'} of each test above "
+            f"membudget: takes {format_count(self.settings.samples, 'fresh sample')} of each test above "
             f"{format_size(self.tolerance.absolute_bytes)} for {self.shown_path}; fewer with --membudget-samples, "
             "side by side with -n"
         )
@@ -108,16 +108,20 @@ class Gate:
         peak_bytes = record.peak_upper_bytes if self.settings.strict else record.peak_bytes
         assert peak_bytes is not None
         samples: list[int] = []
+        is_decided = True
         tolerance, wanted = self.tolerance, self.settings.samples
         while next_step(base, peak_bytes, samples, tolerance=tolerance, wanted=wanted) == "rerun":
             with telling(item.config, f"beyond its baseline: fresh sample {len(samples) + 1} of {wanted}"):
                 sample = fresh_peak_bytes(item, warm=not base.samples_bytes)
             if sample is None:
+                is_decided = False
                 break
             samples.append(sample)
         comparison = compare_test(
             record, base, tolerance, samples, strict=self.settings.strict, wanted=wanted
         )
+        if not is_decided:
+            return comparison, judge_undecided(comparison, strict=self.settings.strict)
         if comparison.finding == "regressed":
             comparison = replace(comparison, caveats=(*comparison.caveats, *self.caveats))
         judgement = judge_comparison(comparison, nodeid=record.nodeid, accept_command=self.accept_command)
@@ -132,7 +136,7 @@ class Gate:
         )
         return BaselineCheck(
             path=self.shown_path,
-            tolerance=str(self.settings.tolerance),
+            tolerance=str(self.tolerance),
             accept_command=self.accept_command,
             foreign=self.foreign,
             new=matching.new,
@@ -150,9 +154,7 @@ class Gate:
         """
         made = make_baseline(report, self.baseline, tolerance=self.tolerance, whole_suite=whole_suite)
         save_baseline(made, self.path)
-        return (
-            f"baseline: {self.shown_path} ({len(made.tests)} {'test' if len(made.tests) == 1 else 'tests'})"
-        )
+        return f"baseline: {self.shown_path} ({format_count(len(made.tests), 'test')})"
 
     def _load(self) -> Report | None:
         try:

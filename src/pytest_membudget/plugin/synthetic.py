@@ -42,7 +42,7 @@ class SyntheticFiles:
                 made.path.chmod(_READ_ONLY)
                 write_atomically(card, encode_json(made.rows))
         rows = read_json(card, int, what="the number of a synthetic file's rows")
-        return SyntheticFile(path=path, size_bytes=size_bytes, rows=rows, kind=kind)
+        return SyntheticFile(path=path, size_bytes=path.stat().st_size, rows=rows, kind=kind)
 
     def several(
         self, sizes: Size | Sequence[Size] | Scale, kind: str = "csv", *, count: int = 1, seed: int = 0
