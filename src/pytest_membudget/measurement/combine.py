@@ -21,10 +21,10 @@ WITHOUT_READING = (
 
 
 class Own(NamedTuple):
-    """This process in bytes: at the start, at most and at the end.
+    """What this process alone held, in bytes: at the start, at most, and at the end.
 
-    `high_bytes` is what it cannot have exceeded; `None` where the kernel's mark gave the most exactly. `readable` is
-    whether `start_bytes` and `end_bytes` are readings.
+    `high_bytes` is what it cannot have exceeded, `None` where the kernel's mark gave `peak_bytes` exactly. Where
+    `readable` is False, its memory could not be read, and `start_bytes` or `end_bytes` is only the best that is known.
     """
 
     start_bytes: int
@@ -35,7 +35,7 @@ class Own(NamedTuple):
 
     @property
     def exact(self) -> bool:
-        """Whether the most is the kernel's own figure."""
+        """Whether `peak_bytes` is the kernel's own figure."""
         return self.high_bytes is None and self.readable
 
     @property
@@ -47,39 +47,42 @@ class Own(NamedTuple):
 
 
 def own_without_reset(start: tuple[int, int], end: tuple[int, int]) -> Own:
-    """From readings (resident, mark of the whole life) before and after: a mark that rose was set by the block."""
+    """Where the mark cannot be reset: from two readings (resident, mark of the whole life), before and after the block.
+
+    A mark that rose meanwhile was set by the block, and is its peak. One that did not says only what it cannot exceed.
+    """
     (start_bytes, mark_before), (end_bytes, mark_after) = start, end
     if not start_bytes:
         return Own(mark_before, mark_after, mark_after, mark_before + mark_after, readable=False)
     if mark_after > mark_before:
         return Own(start_bytes, mark_after, end_bytes)
-    # A mark that fell was reset by somebody else meanwhile.
+    # The mark can even have fallen: then somebody else has reset it, and the higher reading still bounds the block.
     return Own(start_bytes, max(start_bytes, end_bytes), end_bytes, max(mark_before, mark_after))
 
 
 def own_without_end(start_bytes: int, peak_bytes: int, life_mark_bytes: int) -> Own:
-    """Where nothing could be read at the end any more: what is known until then, and the mark of the whole life."""
+    """Where nothing could be read at the end any more: what was known before, and the mark of the whole life."""
     return Own(start_bytes, peak_bytes, start_bytes, max(peak_bytes, life_mark_bytes), readable=False)
 
 
 class Tree(NamedTuple):
-    """What was seen of the tree, in bytes. `peak_low` and `peak_high` are above the start."""
+    """What was seen of the whole process tree, in bytes."""
 
-    peak_low: int
-    peak_high: int
-    total_low: int
+    peak_low: int  # proven above the start
+    peak_high: int  # at most, above the start
+    total_low: int  # proven, with the start
     start_bytes: int
     end_bytes: int
-    seen: Mapping[int, int]
-    names: Mapping[int, str]
-    timeline: Sequence[tuple[float, int]] = ()
-    others_floor: int | None = None  # what processes that were there at the start never fell below
-    missed_bytes: int = 0
+    seen: Mapping[int, int]  # by process: the most that it was seen to hold
+    names: Mapping[int, str]  # by process
+    timeline: Sequence[tuple[float, int]] = ()  # seconds and bytes after the start
+    others_floor: int | None = None  # what others never fell below; `None` where none was there at the start
+    missed_bytes: int = 0  # at most so much was held by processes that ended before they could be read
     by_marks_bytes: int = 0  # what the marks of living children prove of `peak_low`
     floor_bytes: int = 0  # what this process held throughout and no child of it can have shared
     hidden_bytes: int = 0  # what a fork that nobody saw may have had beside what this process had
-    interval_s: float | None = None
-    living: int = 1
+    interval_s: float | None = None  # between two readings
+    living: int = 1  # processes at the end
     caveats: tuple[str, ...] = ()
 
 
@@ -115,10 +118,21 @@ def combine(
     child_mark_bytes: int = 0,
     value: Any = None,
 ) -> Measurement:
-    """The measurement: this process's own mark is exact, the tree's figures bound what it shared its time with.
+    """The measurement of one block: of each figure, the best of what several sources prove.
 
-    `child_mark_bytes` is the largest high-water mark of a process that was started and waited for in the block, 0 where that
-    is not known.
+    The peak is at least what this process's own mark shows, what readings of the tree prove, and what the mark of a
+    dead child proves. It is at most what the tree's upper figure, or this process's, allows.
+
+    Args:
+        own: this process alone.
+        tree: what was seen of the tree; `None` where there was no other process, or nobody to see it.
+        pid: this process's number, for the shares.
+        label: the name of the measurement.
+        duration_s: how long the block took.
+        caveats: doubts that go before those found here.
+        child_mark_bytes: the largest high-water mark of a process that was started and waited for in the block, 0 where
+            none is known.
+        value: what the block returned.
     """
     said = [*caveats, *own.caveats]
     common = {"label": label, "duration_s": duration_s, "value": value}
@@ -140,6 +154,7 @@ def combine(
         )
     among = tree.others_floor is not None
     if among:
+        # Others were there from the start: what they never fell below was there at this process's own highest moment.
         others_above_start = (tree.others_floor or 0) - tree.start_bytes
         own_low = max(0, own.peak_bytes + others_above_start)
         own_high = max(own_low, (own.high_bytes or own.peak_bytes) + others_above_start)
@@ -170,11 +185,15 @@ def combine(
 
 
 def _proven_by_child(own: Own, tree: Tree | None, mark_bytes: int) -> int:
-    """What the largest mark of the block's dead children proves, above the start.
+    """What the largest high-water mark of the block's dead children proves of its peak, above the start.
 
-    Somebody held so much at one instant of the block, unless that was this process itself: a child of vfork has its mark. A
-    program shares nothing with what this process held throughout. A fork does: where one may have had the mark, the mark
-    is all that is proven. One that nobody saw had no more than this process had and what was faulted in out of sight.
+    A child held that much at some instant of the block. It proves nothing where this process held as much itself: until
+    it calls exec, a child of vfork has its parent's mark.
+
+    A program (a child that called exec) shares no anonymous memory with this process, so what this process held
+    throughout (`Tree.floor_bytes`) is proven beside the mark. A fork may share all of it: where the mark may be a fork's,
+    the mark alone is proven. A fork that nobody saw cannot have had more than this process at its highest and what was
+    faulted in out of sight (`Tree.hidden_bytes`); a mark above both is a program's.
     """
     most_bytes = max(own.peak_bytes, own.high_bytes or 0)
     if not own.readable or mark_bytes <= most_bytes:

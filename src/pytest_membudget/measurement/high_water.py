@@ -1,9 +1,11 @@
 """This process's own memory as the kernel counts it: resident bytes now, and the most since the last reset.
 
-The kernel keeps a high-water mark of resident memory (`VmHWM`), so a spike of an instant is caught exactly. Writing
-`5` to `/proc/self/clear_refs` sets the mark back to what is resident now (Linux 4.0 and later). There is one mark
-a process: whoever resets it takes it from everybody else. Every reset therefore goes through this module, which
-first tells the open `Mark`s what the kernel had seen so far; measurements may nest and overlap.
+The kernel keeps a high-water mark of each process's resident memory (`VmHWM`), so even a spike of an instant is caught
+exactly. Writing `5` to `/proc/self/clear_refs` sets the mark back to what is resident now (Linux 4.0 and later).
+
+A process has only one such mark, and whoever resets it takes it from everybody else. Every reset therefore goes through
+this module, which first writes down in each open `Mark` how high the kernel's had been. So measurements may nest and
+overlap.
 
 `ru_maxrss` is the last resort: it survives fork and exec and so reports the parent's memory as the child's.
 
@@ -25,8 +27,9 @@ PAGE_BYTES = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 class Mark:
     """The most that was resident since the mark was opened, whoever resets the kernel's mark meanwhile.
 
-    `shared_bytes` is what files and shared memory had of the start, `end_bytes` what was resident when it was closed; zero where
-    that could not be read.
+    All figures are bytes, and 0 where they could not be read. `start_bytes` is what was resident when the mark was
+    opened, `shared_bytes` the part of that in mapped files and shared memory, `end_bytes` what was resident when it was
+    closed, and `peak_bytes` the most between the two.
     """
 
     __slots__ = ("end_bytes", "peak_bytes", "shared_bytes", "start_bytes")
@@ -42,7 +45,7 @@ _open: list[Mark] = []
 
 
 def open_mark() -> Mark | None:
-    """Resets the kernel's mark and opens one of our own; `None` where the kernel cannot."""
+    """Resets the kernel's mark and opens one of our own; `None` where the kernel's cannot be reset."""
     with _lock:
         if not _reset():
             return None
@@ -52,7 +55,7 @@ def open_mark() -> Mark | None:
 
 
 def close_mark(mark: Mark) -> int:
-    """The most that was resident since `mark` was opened, in bytes."""
+    """Closes `mark` and tells the most that was resident since it was opened, in bytes."""
     with _lock:
         peak_bytes, mark.end_bytes = high_water_and_resident_bytes()
         mark.peak_bytes = max(mark.peak_bytes, peak_bytes)
@@ -62,20 +65,20 @@ def close_mark(mark: Mark) -> int:
 
 
 def reset_high_water_mark() -> bool:
-    """Sets the kernel's mark to what is resident now; False where the kernel cannot (about 15 µs)."""
+    """Sets the kernel's mark to what is resident now (about 15 µs); False where it cannot be reset."""
     with _lock:
         return _reset()
 
 
 def high_water_bytes() -> int:
-    """The most that was resident since the last reset, in bytes; zero where no figure can be had."""
+    """The most that was resident since the last reset, in bytes; 0 where nothing tells."""
     if sys.platform != "linux":
         return _life_peak_bytes()
     return _status_bytes(b"VmHWM:") or _life_peak_bytes()
 
 
 def high_water_and_resident_bytes() -> tuple[int, int]:
-    """Both figures in one reading: the most since the last reset, and what is resident now."""
+    """The most since the last reset, and what is resident now, in bytes, from one reading of the kernel's figures."""
     if sys.platform != "linux":
         return high_water_bytes(), resident_bytes()
     status = _status()
@@ -84,7 +87,7 @@ def high_water_and_resident_bytes() -> tuple[int, int]:
 
 
 def resident_bytes(pid: int | None = None) -> int:
-    """What is resident now, in bytes; zero for a process that is gone, and where no figure can be had."""
+    """What process `pid` (this one by default) holds now, in bytes; 0 for one that is gone, or where nothing tells."""
     if sys.platform == "darwin":
         from pytest_membudget.measurement.footprint import footprint
 
@@ -98,7 +101,10 @@ def resident_bytes(pid: int | None = None) -> int:
 
 
 def resident_and_shared_bytes() -> tuple[int, int]:
-    """What this process holds now, and what of that are files and shared memory; zero for the second where it is not told."""
+    """What this process holds now, and how much of that is mapped files and shared memory, in bytes.
+
+    The second is 0 where the system does not tell.
+    """
     if sys.platform == "linux":
         with contextlib.suppress(OSError, IndexError):
             fields = _read("/proc/self/statm", 128).split()
@@ -160,7 +166,7 @@ def _field_bytes(status: bytes, field: bytes) -> int:
 
 
 def _life_peak_bytes() -> int:
-    """The mark of the whole life: `ru_maxrss`, on macOS of the footprint, on Windows of the working set."""
+    """The most in the whole life of this process: `ru_maxrss`, the footprint on macOS, the working set on Windows."""
     if sys.platform == "win32":
         import psutil
 

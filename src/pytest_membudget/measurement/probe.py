@@ -1,9 +1,12 @@
 """Measuring a block that runs here: `measuring`, `measure` and the `Probe` behind both.
 
-1. `begin` gives freed memory back, collects too if asked, opens this process's own mark, and tells the helper where there is or may be
-   a process tree.
-2. `finish` closes the mark, and then gives freed memory back: what malloc keeps is not what the block keeps. Where no process was there and none was started, that is the whole answer; otherwise the
-   helper's reading of the tree joins it (`combine`).
+1. `begin` gives freed memory back to the system (and, if asked, collects garbage first), opens this process's own
+   high-water mark, and tells the helper process that a block begins.
+2. `finish` closes the mark and then gives freed memory back once more: what malloc keeps for itself is not what the
+   block keeps. Where this process was alone throughout, its own mark is the whole answer. Otherwise the helper is asked
+   what it saw of the process tree, and `combine` makes one measurement of both.
+
+All sizes are bytes.
 """
 
 from __future__ import annotations
@@ -24,10 +27,10 @@ from pytest_membudget.measurement.tree_sampler import SamplerLostError, TreeSamp
 from pytest_membudget.records.measurement import Measurement
 
 ASK_AFTER_S = 0.02
-"""A block that ran for longer is asked for its timeline too; the answer takes 0.1 ms."""
+"""After a block that ran for longer than this the helper is asked for its timeline, which takes 0.1 ms."""
 
 WORTH_TRIMMING_BYTES = 1024 * 1024
-"""A block that leaves less is not looked at again."""
+"""A block that ends with less than this above its start is taken at its word: trimming would tell little more."""
 
 
 class Probe:
@@ -35,11 +38,11 @@ class Probe:
 
     Args:
         label: a name for the measurement.
-        interval_s: how often the process tree is read; by default as often as is worth its cost.
-        settle: collect garbage first too, so that what ran before does not change the figure.
-        limit_bytes: the helper's watchdog speaks when the proven peak exceeds this (see `watchdog`).
-        total_limit_bytes: likewise for the whole tree.
-        orders: what else the helper's watchdog needs.
+        interval_s: seconds between two readings of the process tree; by default as often as is worth their cost.
+        settle: collect garbage before the start, so that what ran before does not change the figure.
+        limit_bytes: the helper's watchdog acts when the proven peak exceeds this (see `watchdog`).
+        total_limit_bytes: the same for what the whole tree holds, its start included.
+        orders: what else the helper's watchdog has to know (see `Watchdog.orders`).
     """
 
     def __init__(
@@ -81,7 +84,7 @@ class Probe:
         return self._measurement
 
     def begin(self) -> None:
-        """Starts the measurement: what is held now is the start."""
+        """Starts the measurement: what the process tree holds now is the start that the peak is counted from."""
         self._measurement = None
         self._caveats = []
         # A full collection is too dear for every block; giving freed memory back takes microseconds.
@@ -112,7 +115,7 @@ class Probe:
         return self._measurement
 
     def _is_alone(self) -> bool:
-        """Whether this process is known to have no other in its tree now."""
+        """Whether this process is known to have no living children, so that its own mark tells everything."""
         helper = self._helper
         if helper is None or helper.members > 1:
             return False
@@ -121,7 +124,7 @@ class Probe:
         return known and not children.has_children()
 
     def _open(self) -> None:
-        """Opens this process's mark; where there may be others, the helper reads the tree's start before that."""
+        """Opens this process's mark; where it may have children, the helper reads the tree's start just before."""
         watch = {"interval_s": self.interval_s, **(self._watch if self._watched else {})}
         if self._helper is None:
             self._caveats.extend(filter(None, [sampler.why_not()]))
@@ -171,13 +174,13 @@ class Probe:
         )
 
     def _left_bytes(self, end_bytes: int) -> int:
-        """What is resident at the end, without freed memory that malloc still has."""
+        """What is resident at the end, less the freed memory that malloc gives back when it is asked to."""
         if end_bytes - self._start_bytes < WORTH_TRIMMING_BYTES or not heap.trim_heap():
             return end_bytes
         return high_water.resident_bytes()
 
     def _ask(self, duration_s: float) -> combine.Tree | None:
-        """What the helper, or whoever stands in for it, saw of the tree; `None` where there was none to see."""
+        """What the helper (or the sampler that stands in for it) saw of the tree; `None` without other processes."""
         if self._inside is not None:
             inside, self._inside = self._inside, None
             return inside.stop()
@@ -202,9 +205,9 @@ class Probe:
             return None
 
     def _child_mark_bytes(self) -> int:
-        """The most that one process held of those that were started and waited for in the block; 0 where it is not known."""
+        """The largest high-water mark of a process that was started and waited for in the block; 0 where none is known."""
         largest_bytes = children.reaped().largest_bytes if self._alone and self._reaped else 0
-        # Whatever the account had before may be from before the block.
+        # That figure only grows. Where it has not, its process may have run before the block.
         return largest_bytes if self._reaped and largest_bytes > self._reaped.largest_bytes else 0
 
     def _lose(self, error: SamplerLostError) -> None:

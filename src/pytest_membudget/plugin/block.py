@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Membudget:
-    """One test's face to measuring. `measurements` holds what it measured, in order."""
+    """What a test gets as the fixture `membudget`. `measurements` holds what it measured, in order."""
 
     def __init__(self, *, strict: bool = False, interval_s: float | None = None) -> None:
         self.budget = Budget()
@@ -57,12 +57,12 @@ class Membudget:
             self.measurements.append(probe.finish())
 
     def measure(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Measurement:
-        """Calls `fn` here and measures it."""
+        """Calls `fn` in this process and measures it; its result is in `value`, its exception propagates."""
         self.measurements.append(room.measure(fn, *args, **kwargs))
         return self.measurements[-1]
 
     def measure_isolated(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Measurement:
-        """Calls `fn` in a fresh interpreter and measures it."""
+        """Calls `fn` in a fresh interpreter and measures it there; see `pytest_membudget.measure_isolated`."""
         self.measurements.append(room.measure_isolated(fn, *args, **kwargs))
         return self.measurements[-1]
 
@@ -77,8 +77,8 @@ class Membudget:
         """Fails the test when `measurement` is over one of these sizes.
 
         Raises:
-            OverBudgetError: it is; the message is that of a failed budget.
-            ValueError: not a size.
+            OverBudgetError: it is; the message is the one of a test over its budget.
+            ValueError: one of the sizes cannot be read.
         """
         budget = Budget(
             peak_bytes=None if peak is None else parse_size(peak),
@@ -94,10 +94,10 @@ class Membudget:
     def check_growth(
         self, fn: Callable[[], Any], per_call: Size = "0 B", *, timeout_s: float = 10.0
     ) -> Growth:
-        """Calls `fn` again and again, and fails the test when memory grows by more than `per_call`.
+        """Calls `fn` again and again, and fails the test when memory grows by more than `per_call` bytes a call.
 
         Raises:
-            OverBudgetError: it leaks.
+            OverBudgetError: it leaks, or under `--membudget-strict` cannot be decided within `timeout_s` seconds.
         """
         growth = room.check_growth(fn, per_call, timeout_s=timeout_s)
         judgement = judge_growth(growth, self._strict)

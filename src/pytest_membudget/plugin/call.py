@@ -32,14 +32,14 @@ RECORD = pytest.StashKey[TestRecord | None]()
 
 
 class Measuring:
-    """The hooks of the process that runs the tests."""
+    """The hooks of the process that runs the tests. `purpose` is why a fresh interpreter was started, `None` elsewhere."""
 
     def __init__(self, settings: Settings, judge: Judge, purpose: Purpose | None) -> None:
         self.settings = settings
         self.judge = judge
         self.purpose = purpose
 
-    # The innermost wrapper: what other plugins do around a call is not the test's.
+    # The innermost wrapper, so that what other plugins do around a call is not counted as the test's.
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, Any, Any]:
         """Measures, records, judges; raises only where the test itself passed."""
@@ -91,7 +91,7 @@ class Measuring:
     def _fail_killed(
         self, item: pytest.Item, plan: Plan, judged: Judged, bite: Bite, own_error: BaseException | None
     ) -> NoReturn:
-        """What the watchdog ended failed for that reason, whatever the test made of it."""
+        """Fails a test that the watchdog ended, whatever the test itself made of that."""
         from pytest_membudget.plugin.watch import judge_bite
 
         judged = judged.with_judgement(judge_bite(bite, own_error, tells_next=not judged.failed))
@@ -103,7 +103,7 @@ class Measuring:
         raise OverBudget(message).with_traceback(own_error.__traceback__) from None
 
     def _explained(self, item: pytest.Item, plan: Plan, judged: Judged) -> Judged:
-        """With who allocated the peak, where that was asked for."""
+        """The same judgement, with who allocated the peak where `--membudget-memray` asks for that."""
         if self.settings.memray and self.purpose in {None, "isolate"}:
             from pytest_membudget.plugin.attributing import attribute
 
@@ -140,7 +140,7 @@ class Measuring:
 
 
 def _recording() -> Generator[None, Any, Any]:
-    """Records the test's allocations, in the interpreter that was started for that."""
+    """Runs the test under memray, in the fresh interpreter that was started for that."""
     from pytest_membudget.measurement.attribution import recording
     from pytest_membudget.plugin.child import ORDERS
 

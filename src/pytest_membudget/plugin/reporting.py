@@ -145,7 +145,10 @@ class Reporting:
 
 
 def _staying(tests: Iterable[TestRecord], batches: Iterable[BatchSummary]) -> list[TestRecord]:
-    """The tests whose memory stays in the session: not that of a fresh interpreter, nor of workers that end with their fixture."""
+    """The tests whose memory stays in the session.
+
+    That of a fresh interpreter, or of workers that end with their fixture, is gone when the test is over.
+    """
     with_workers = {batch.title for batch in batches}
     return [test for test in tests if not test.isolated and test.nodeid not in with_workers]
 
@@ -154,7 +157,7 @@ def _staying(tests: Iterable[TestRecord], batches: Iterable[BatchSummary]) -> li
 def _failing_the_session(
     session: pytest.Session, notes: list[str], file: Path | str | None
 ) -> Iterator[None]:
-    """Tells of a file that could not be written, and lets the session fail for it."""
+    """Notes a `file` that could not be written, and gives a session that passed a failing exit code for it."""
     try:
         yield
     except OSError as error:
