@@ -6,7 +6,6 @@ it now and then and keeps the difference to the cheap figure, resident pages tha
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Iterable
@@ -74,19 +73,6 @@ def proportional_bytes(pid: int) -> int | None:
     return None
 
 
-def descendants(pid: int | None = None) -> list[int]:
-    """Processes below `pid` (this one), found through their parents; empty where the kernel has no such list."""
-    if sys.platform != "linux":
-        return _psutil_descendants(pid)
-    found: list[int] = []
-    to_visit = [os.getpid() if pid is None else pid]
-    while to_visit:
-        children = _children(to_visit.pop())
-        found += children
-        to_visit += children
-    return found
-
-
 class _Figures(NamedTuple):
     resident_bytes: int
     shared_bytes: int
@@ -101,24 +87,3 @@ def _resident_and_shared(pid: int) -> _Figures | None:
         return _Figures(int(fields[1]) * PAGE_BYTES, int(fields[2]) * PAGE_BYTES)
     except (OSError, ValueError, IndexError):
         return None
-
-
-def _children(pid: int) -> list[int]:
-    found: list[int] = []
-    try:
-        for thread in os.listdir(f"/proc/{pid}/task"):
-            found += map(int, Path(f"/proc/{pid}/task/{thread}/children").read_bytes().split())
-    except (OSError, ValueError):
-        return found
-    return found
-
-
-def _psutil_descendants(pid: int | None) -> list[int]:
-    try:
-        import psutil
-    except ImportError:
-        return []
-    try:
-        return [child.pid for child in psutil.Process(pid).children(recursive=True)]
-    except psutil.Error:
-        return []

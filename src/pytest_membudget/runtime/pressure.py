@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 
 from pytest_membudget.measurement import memory_reading, tree_resident_bytes
+from pytest_membudget.measurement.descendants import descendants
 from pytest_membudget.records.measurement import MemoryReading
 
 ReadMemory = Callable[[], MemoryReading]
@@ -80,36 +80,4 @@ class AvailableBudget:
 
 def own_tree_bytes() -> int:
     """Resident memory of this process and of all below it, in bytes."""
-    return sum(tree_resident_bytes(_own_tree()).values())
-
-
-def _own_tree() -> list[int]:
-    pids = [os.getpid()]
-    for pid in pids:  # grows while it is walked
-        pids += _children(pid)
-    return pids
-
-
-def _children(pid: int) -> list[int]:
-    try:
-        threads = list(Path(f"/proc/{pid}/task").iterdir())
-    except OSError:
-        return _children_by_psutil(pid)
-    found: list[int] = []
-    for thread in threads:
-        try:
-            found += map(int, (thread / "children").read_bytes().split())
-        except OSError:
-            continue  # the thread has ended meanwhile
-    return found
-
-
-def _children_by_psutil(pid: int) -> list[int]:
-    try:
-        import psutil
-    except ImportError:
-        return []
-    try:
-        return [child.pid for child in psutil.Process(pid).children()]
-    except psutil.Error:
-        return []
+    return sum(tree_resident_bytes([os.getpid(), *descendants()]).values())

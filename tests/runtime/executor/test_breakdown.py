@@ -4,7 +4,7 @@ import executor_jobs as jobs
 import pytest
 
 from pytest_membudget import FallbackExecutor, measuring
-from pytest_membudget.measurement.proportional import SharedPages, descendants, proportional_bytes
+from pytest_membudget.measurement.proportional import SharedPages, proportional_bytes
 
 PARTS = ("coordinator_bytes", "workers_base_bytes", "task_bytes", "waiting_results_bytes", "other_bytes")
 MB = 1_000_000
@@ -50,19 +50,3 @@ def test_the_shares_of_one_process_are_its_resident_memory_at_most():
     assert list(held) == [os.getpid()]
     share_bytes = proportional_bytes(os.getpid())
     assert held[os.getpid()] == pytest.approx(share_bytes, rel=0.2)
-
-
-@pytest.mark.processes
-def test_descendants_are_found_at_any_depth():
-    import subprocess
-    import sys
-
-    program = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'input()'])"
-    child = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE)
-    try:
-        while len(found := descendants(child.pid)) < 1:
-            pass
-        assert child.pid in descendants()
-        assert set(found) <= set(descendants())
-    finally:
-        child.communicate(b"\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import os
 import re
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 
 import psutil
 
+from pytest_membudget.measurement.descendants import children_of
 from pytest_membudget.measurement.growth.small_blocks import SmallBlockReader
 from pytest_membudget.measurement.heap import heap_is_known, read_heap
 
@@ -102,19 +102,7 @@ def count_threads() -> int:
 
 def count_children() -> int:
     """Children of this process, those that ended and were never waited for included."""
-    return len(children())
-
-
-def children() -> list[int]:
-    """Process ids of the children."""
-    if not _LINUX:
-        return [child.pid for child in psutil.Process().children()]
-    found: list[int] = []
-    for thread in os.listdir("/proc/self/task"):
-        # A thread may end between the listing and the reading.
-        with contextlib.suppress(OSError), open(f"/proc/self/task/{thread}/children", "rb", 0) as listing:  # noqa: PTH123 - read thousands of times
-            found += [int(pid) for pid in listing.read().split()]
-    return found
+    return len(children_of(os.getpid()))
 
 
 def _accessible_bytes() -> int:

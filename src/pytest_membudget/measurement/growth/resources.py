@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import psutil
 
-from pytest_membudget.measurement.growth.figures import children
+from pytest_membudget.measurement.descendants import children_of
 from pytest_membudget.records.growth import ResourceGrowth
 from pytest_membudget.stats.growth import Trend
 
@@ -30,7 +30,7 @@ class Inventory(NamedTuple):
     @classmethod
     def take(cls) -> Inventory:
         """Lists everything there is now."""
-        return cls(_descriptors(), _threads(), {pid: _process_name(pid) for pid in children()})
+        return cls(_descriptors(), _threads(), {pid: _process_name(pid) for pid in children_of(os.getpid())})
 
     def growth(self, trends: dict[str, Trend], calls: int) -> tuple[ResourceGrowth, ...]:
         """The kinds of which `trends` says that they grow, with what is there now and was not in this inventory."""

@@ -8,8 +8,9 @@ from typing import Self
 
 import msgspec
 
+from pytest_membudget.measurement.descendants import descendants
 from pytest_membudget.measurement.probe import Probe
-from pytest_membudget.measurement.proportional import SharedPages, descendants
+from pytest_membudget.measurement.proportional import SharedPages
 from pytest_membudget.measurement.sampler import sampler
 from pytest_membudget.records.measurement import Measurement
 from pytest_membudget.records.run import Breakdown, LevelEvent
