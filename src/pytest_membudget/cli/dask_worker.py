@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from pytest_membudget.errors import MissingExtraError, UsageError
+from pytest_membudget.measurement.cores import usable_cores
 from pytest_membudget.measurement.limit import memory_limit
 from pytest_membudget.runtime.pressure import RESERVE_SHARE
 from pytest_membudget.units import format_size, parse_size
@@ -64,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:  # noqa: RET503 - execve does not
 
 def worker_command(scheduler: str, nworkers: int | None, memory: str | None, options: list[str]) -> list[str]:
     """The command that starts the workers, each with an equal share of this host's memory."""
-    workers = _cores() if nworkers is None else nworkers
+    workers = usable_cores() if nworkers is None else nworkers
     if workers < 1:
         raise UsageError(f"--nworkers is {workers}; give 1 or more")
     limit_bytes = memory_limit().bytes
@@ -82,7 +83,3 @@ def worker_command(scheduler: str, nworkers: int | None, memory: str | None, opt
         *("--memory-limit", str(min(whole_bytes, limit_bytes) // workers)),
         *options,
     ]
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -12,6 +12,7 @@ from pytest_membudget.calibration.fresh_run import bare_interpreter_bytes
 from pytest_membudget.cli import EXIT_FAILED, EXIT_OK
 from pytest_membudget.errors import UsageError
 from pytest_membudget.measurement import memory_limit
+from pytest_membudget.measurement.cores import usable_cores
 from pytest_membudget.runtime.worst_moment import fit_workers
 from pytest_membudget.units import (
     format_as_written,
@@ -74,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(
             f"         {fit.workers + 1} would take {format_size(fit.next_bytes)}, more than {format_share(share)} of it"
         )
-    if not arguments.limit and (cores := os.cpu_count() or 1) < fit.workers:
+    if not arguments.limit and (cores := usable_cores()) < fit.workers:
         print(
             f"         this machine has {format_count(cores, 'core')}: more workers than that gain nothing where they compute"
         )

@@ -10,6 +10,7 @@ import re
 import sys
 from pathlib import Path
 
+from pytest_membudget.measurement.cores import usable_cores
 from pytest_membudget.measurement.high_water import PAGE_BYTES
 from pytest_membudget.measurement.limit import memory_limit
 from pytest_membudget.records.report import Environment
@@ -37,13 +38,6 @@ def environment() -> Environment:
         limit_source=limit.source,
         packages=_versions(),
     )
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def transparent_hugepages() -> str:

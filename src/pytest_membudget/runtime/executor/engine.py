@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import threading
 import time
 import weakref
@@ -169,13 +168,6 @@ class Engine:
             most_in_cluster=self.settings.most_in_cluster,
             degraded_threads=self.settings.policy.degraded_threads,
         )
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return max(1, len(os.sched_getaffinity(0)))
-    return os.cpu_count() or 1
 
 
 def _launcher(level: Level, settings: Settings) -> Launcher:

@@ -13,11 +13,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, get_args
 
 from pytest_membudget.errors import UsageError
+from pytest_membudget.measurement.cores import usable_cores
 from pytest_membudget.records.growth import Growth
 from pytest_membudget.records.run import BatchResult, Level, LevelEvent
 from pytest_membudget.runtime.estimator import MemoryEstimator
 from pytest_membudget.runtime.executor.context import refuse_in_unguarded_main
-from pytest_membudget.runtime.executor.engine import Engine, Settings, usable_cores
+from pytest_membudget.runtime.executor.engine import Engine, Settings
 from pytest_membudget.runtime.executor.learning import CallCharge
 from pytest_membudget.runtime.executor.policy import ExecutorPolicy
 from pytest_membudget.runtime.executor.streams import ResultStream, flattened, run_chunk
