@@ -10,7 +10,8 @@ from tree_programs import HOLD, MIB
 
 from pytest_membudget import measure_command
 from pytest_membudget.cli import main
-from pytest_membudget.errors import UsageError
+from pytest_membudget.errors import MeasurementError, UsageError
+from pytest_membudget.measurement import command
 
 pytestmark = [
     pytest.mark.kernel,
@@ -60,6 +61,17 @@ def test_a_command_that_takes_too_long_is_ended_with_all_it_started():
     assert m.timed_out
     assert m.exit_code == 128 + signal.SIGKILL
     assert "sleep 611" not in subprocess.check_output(["ps", "-eo", "args"], text=True)
+
+
+def test_a_launcher_that_cannot_start_leaves_no_descriptor_behind(monkeypatch):
+    def refuse(*words, **options):
+        raise OSError(11, "no more processes")
+
+    monkeypatch.setattr(command.subprocess, "Popen", refuse)
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(MeasurementError, match="no more processes"):
+        measure_command(["true"])
+    assert os.listdir("/proc/self/fd") == before
 
 
 def test_nothing_to_measure_is_a_usage_error():

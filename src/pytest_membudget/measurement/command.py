@@ -1,10 +1,10 @@
 """Measuring a command: the most that its whole process tree held, from its first instruction to its end.
 
-1. A small launcher starts and waits.
-2. A helper of its own watches the launcher's tree.
-3. The launcher runs the command and says what the kernel knows of its largest process (`ru_maxrss`), which is exact for a
-   command of one process that grew larger than the launcher (about 8 MB).
-4. Both together make the figure; the launcher is not in it.
+1. A small process, the launcher (`command_launcher`), starts and waits.
+2. A tree helper, as blocks have one (`tree_helper`), begins to watch the launcher and all below it.
+3. The launcher runs the command. When it has ended, the launcher tells what the kernel knows of the command's largest
+   process (`ru_maxrss`): exact for a command of one process that grew larger than the launcher, about 8 MB.
+4. Both together make the figure. The launcher itself is not in it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,11 @@ WITHOUT_HELPER = "the tree could not be watched ({}): the figure is the largest 
 
 
 class _Ending(NamedTuple):
-    """How the command ended: its exit code, its number, the kernel's figures in bytes, and whether it was ended."""
+    """How the command ended.
+
+    `most_bytes` is the kernel's figure for its largest process, which is never below `floor_bytes`, the launcher's own.
+    `timed_out` tells that we ended it.
+    """
 
     exit_code: int
     pid: int = 0
@@ -81,13 +85,15 @@ def measure_command(command: Sequence[str], *, timeout_s: float | None = None) -
 def _launcher(words: list[str]) -> Iterator[tuple[subprocess.Popen[bytes], int, int]]:
     their_orders, orders = os.pipe()
     results, their_results = os.pipe()
-    script = str(Path(__file__).with_name("helper_launch.py"))
+    script = str(Path(__file__).with_name("command_launcher.py"))
     try:
         launcher = subprocess.Popen(
             [sys.executable, "-I", "-S", script, str(their_orders), str(their_results), *words],
             pass_fds=(their_orders, their_results),
         )
     except OSError as error:
+        os.close(orders)
+        os.close(results)
         raise MeasurementError(f"the command could not be started: {error}") from error
     finally:
         os.close(their_orders)

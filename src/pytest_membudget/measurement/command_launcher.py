@@ -1,7 +1,7 @@
-"""Runs one command as the only child of a small process, and tells how it ended. Standard library only.
+"""The small process that starts a measured command and tells how it ended. Standard library only.
 
-What the kernel tells of a command's peak (`ru_maxrss`) starts from the memory of whoever started it: so that is a
-small process and not the measuring one. Run as `python -I -S helper_launch.py ORDERS RESULTS COMMAND…`.
+What the kernel tells of a command's peak (`ru_maxrss`) is never less than what the process that started it held. So a
+small process starts it, and not the measuring one. Run as `python -I -S command_launcher.py ORDERS RESULTS COMMAND…`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ import sys
 
 
 def main(orders: int, results: int, command: list[str]) -> None:
-    """Says that it is there, waits for the word, runs the command, tells how it ended, waits for the word again."""
+    """Says that it is ready, waits for a byte of `orders`, runs the command, tells how it ended, and waits once more.
+
+    `orders` and `results` are descriptors of pipes. What is told is one line of JSON each.
+    """
     os.set_inheritable(orders, False)
     os.set_inheritable(results, False)
     _tell(results, {"ready": True})
@@ -34,7 +37,7 @@ def main(orders: int, results: int, command: list[str]) -> None:
 
 
 def _high_water() -> int:
-    """The most this process ever held, in bytes: what is reported of the command is at least that."""
+    """The most that this process ever held, in bytes: what the kernel reports of the command is at least that."""
     with open("/proc/self/status", encoding="ascii", errors="replace") as stream:  # noqa: PTH123 - starts faster
         return next(int(line.split()[1]) * 1024 for line in stream if line.startswith("VmHWM:"))
 
