@@ -6,7 +6,7 @@ import pytest
 from pytest_membudget import report as report_room
 from pytest_membudget.records.report import Report
 from pytest_membudget.report import load_report, render_json, write_report
-from pytest_membudget.report.json_report import make_schema
+from pytest_membudget.report.schema import make_schema
 
 
 def test_the_shipped_schema_describes_the_records():

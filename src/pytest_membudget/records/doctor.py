@@ -21,12 +21,7 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 class DoctorReport(msgspec.Struct, frozen=True, kw_only=True):
-    """All findings, those that decide first."""
+    """All findings, those that matter most first, and where they were made."""
 
     findings: tuple[Finding, ...]
     environment: Environment
-
-    @property
-    def sound(self) -> bool:
-        """Whether nothing that peaks rest on is missing."""
-        return all(finding.quality != "missing" for finding in self.findings)

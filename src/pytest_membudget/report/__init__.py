@@ -1,16 +1,18 @@
 """Show: what the records carry, on a terminal, as Markdown, JSON or one HTML page.
 
 1. `page` turns a report into a headline, failures and tables of finished text;
-2. one small file a format lays that out: `terminal`, `markdown`, `json_report`, `html`, `github`;
+2. one small file a format lays that out: `terminal`, `markdown`, `json_report` (by `schema`), `html`, `github`;
 3. `writing` picks the format by a path's ending, checks that path early, and reads reports back.
 
-Renderers compute nothing, and text from outside is escaped where it is shown.
+Renderers compute nothing, and text from outside is escaped where it is shown. Names are loaded when first used: a
+session that shows nothing loads no renderer.
 """
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pytest_membudget.lazy import names_on_demand
 
 if TYPE_CHECKING:
     from pytest_membudget.report.github import render_annotations as render_annotations
@@ -20,15 +22,14 @@ if TYPE_CHECKING:
     from pytest_membudget.report.html import render_html as render_html
     from pytest_membudget.report.json_report import render_json as render_json
     from pytest_membudget.report.markdown import render_markdown as render_markdown
+    from pytest_membudget.report.schema import SCHEMA as SCHEMA
     from pytest_membudget.report.terminal import render_terminal as render_terminal
     from pytest_membudget.report.writing import check_report_path as check_report_path
     from pytest_membudget.report.writing import load_report as load_report
     from pytest_membudget.report.writing import write_report as write_report
 
-    SCHEMA: dict[str, Any]
-
-# A session that shows nothing loads no renderer.
 _MODULE_OF = {
+    "SCHEMA": "schema",
     "check_report_path": "writing",
     "load_report": "writing",
     "render_annotations": "github",
@@ -42,30 +43,6 @@ _MODULE_OF = {
     "write_report": "writing",
 }
 
-__all__ = [
-    "SCHEMA",
-    "check_report_path",
-    "load_report",
-    "render_annotations",
-    "render_benchmark_json",
-    "render_headline",
-    "render_html",
-    "render_json",
-    "render_markdown",
-    "render_step_summary",
-    "render_terminal",
-    "write_report",
-]
+__all__ = sorted(_MODULE_OF)  # noqa: PLE0605 - every name is text
 
-
-def __getattr__(name: str) -> Any:
-    if name == "SCHEMA":
-        from pytest_membudget.report.json_report import load_schema
-
-        value: Any = load_schema()
-    elif name in _MODULE_OF:
-        value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
-    else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = value
-    return value
+__getattr__ = names_on_demand(__name__, _MODULE_OF)

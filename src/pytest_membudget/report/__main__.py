@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from pytest_membudget.report.json_report import SCHEMA_FILE, make_schema
+from pytest_membudget.report.schema import SCHEMA_FILE, make_schema
 
 if __name__ == "__main__":
     Path(__file__).with_name(SCHEMA_FILE).write_text(

@@ -18,11 +18,9 @@ _MOST_LEFT = 5
 
 
 class Failure(NamedTuple):
-    """One failed test: its name, where it stands, its verdict and the message that explains it."""
+    """One failed test: its name, and the message that explains it."""
 
     nodeid: str
-    place: str
-    verdict: str
     message: str
 
 
@@ -83,5 +81,4 @@ def environment_rows(report: Report) -> tuple[tuple[str, str], ...]:
 
 
 def _failure(test: TestRecord) -> Failure:
-    place = f"{test.file}:{test.line}" if test.file and test.line else test.file
-    return Failure(test.nodeid, place, FAILING[test.verdict], test.message or FAILING[test.verdict])
+    return Failure(test.nodeid, test.message or FAILING[test.verdict])

@@ -48,8 +48,6 @@ def clean_page(page: Page, *, ascii_only: bool) -> Page:
         failures=tuple(
             Failure(
                 clean(failure.nodeid),
-                clean(failure.place),
-                failure.verdict,
                 "\n".join(clean(line) for line in failure.message.split("\n")),
             )
             for failure in page.failures
