@@ -1,7 +1,8 @@
 """Saves the session's record when its process cannot go on: `python -m pytest_membudget.plugin.last_words`.
 
-Before a watched test begins, all records so far are put into a journal on disk. From it the reports are written, with the test that was
-stuck named as killed. A worker or an isolated interpreter only leaves its record for the session that started it.
+Before a watched test begins, all records so far are put into a journal on disk. Should the test not stop when it is told
+to, the reports are written from that journal, with the test named as killed. A worker or an isolated interpreter writes
+no report: it only leaves its record for the session that started it.
 """
 
 from __future__ import annotations
@@ -47,8 +48,35 @@ def killed(folder: Path) -> tuple[TestRecord, ...]:
     return tuple(journal.read(folder / _KILLED, TestRecord))
 
 
+def killed_record(
+    nodeid: str,
+    file: str,
+    line: int | None,
+    peak_bytes: int,
+    message: str,
+    *,
+    budget_bytes: int | None = None,
+) -> TestRecord:
+    """What is known of a test whose process has to end; of its peak, what the tree had taken by then."""
+    return TestRecord(
+        nodeid=nodeid,
+        outcome="failed",
+        verdict="killed",
+        file=file,
+        line=line,
+        peak_bytes=peak_bytes,
+        peak_upper_bytes=peak_bytes,
+        source="sampled",
+        budget_bytes=budget_bytes,
+        message=message,
+    )
+
+
 def main(arguments: Sequence[str]) -> None:
-    """The helper process calls this in the place of a process that is stuck; the facts are on standard input."""
+    """The helper process runs this as a command when a process is stuck; the facts are JSON on standard input.
+
+    `arguments` are the session's folder, and the test's node id, file and line (empty where it has none).
+    """
     folder, nodeid, file, line = arguments
     facts = json.load(sys.stdin)
     if any(record.nodeid == nodeid for record in killed(Path(folder))):
@@ -57,18 +85,8 @@ def main(arguments: Sequence[str]) -> None:
         f"killed: it took {format_size(facts['peak_bytes'])} while it ran (the whole tree holds "
         f"{format_size(facts['total_bytes'])}) and did not stop, so its process was ended"
     )
-    record = TestRecord(
-        nodeid=nodeid,
-        outcome="failed",
-        verdict="killed",
-        file=file,
-        line=int(line),
-        peak_bytes=facts["peak_bytes"],
-        peak_upper_bytes=facts["peak_bytes"],
-        source="sampled",
-        message=message,
-    )
-    save(Path(folder), record)
+    where = int(line) if line else None
+    save(Path(folder), killed_record(nodeid, file, where, facts["peak_bytes"], message))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ from pytest_membudget.plugin.place import file_and_line
 from pytest_membudget.plugin.plan import Plan
 from pytest_membudget.plugin.shared import shared_folder
 from pytest_membudget.records.judgement import Budget, Judgement
-from pytest_membudget.records.report import TestRecord
 
 
 def guard(item: pytest.Item, plan: Plan, budget: Budget, settings: Settings) -> GuardedProbe:
@@ -28,11 +27,18 @@ def guard(item: pytest.Item, plan: Plan, budget: Budget, settings: Settings) -> 
     stop_bytes = None if settings.stop_at is None else int(settings.stop_at * memory_limit().bytes)
 
     def save(bite: Bite) -> None:
-        last_words.save(folder, killed_record(item, str(bite), bite.peak_bytes, budget))
+        message = f"killed: {bite}; it did not stop, so its process was ended"
+        file, line = file_and_line(item)
+        last_words.save(
+            folder,
+            last_words.killed_record(
+                item.nodeid, file, line, bite.peak_bytes, message, budget_bytes=budget.peak_bytes
+            ),
+        )
 
     dog = Watchdog(
         stop_total_bytes=stop_bytes,
-        last_words=[sys.executable, "-m", last_words.__name__, str(folder), *_place(item)],
+        last_words=[sys.executable, "-m", last_words.__name__, str(folder), *_named(item)],
         on_stuck=save,
     )
     return dog.guard(
@@ -54,23 +60,7 @@ def judge_bite(bite: Bite, own_error: BaseException | None, *, tells_next: bool)
     return Judgement(verdict="killed", failed=True, message="\n".join(lines).rstrip())
 
 
-def killed_record(item: pytest.Item, message: str, peak_bytes: int, budget: Budget) -> TestRecord:
-    """What is known of a test whose process has to end."""
+def _named(item: pytest.Item) -> tuple[str, str, str]:
+    """The test, its file and its line, as arguments of a command."""
     file, line = file_and_line(item)
-    return TestRecord(
-        nodeid=item.nodeid,
-        outcome="failed",
-        verdict="killed",
-        file=file,
-        line=line,
-        peak_bytes=peak_bytes,
-        peak_upper_bytes=peak_bytes,
-        source="sampled",
-        budget_bytes=budget.peak_bytes,
-        message=f"killed: {message}; it did not stop, so its process was ended",
-    )
-
-
-def _place(item: pytest.Item) -> tuple[str, str, str]:
-    file, line = file_and_line(item)
-    return item.nodeid, file, str(line or 1)
+    return item.nodeid, file, "" if line is None else str(line)

@@ -14,9 +14,6 @@ from pytest_membudget.errors import MembudgetError
 from pytest_membudget.plugin.options import Settings
 from pytest_membudget.plugin.shared import shared_folder
 
-RESERVED_SHARE = 0.2
-"""Of the limit, what is left to everything else, as in `MemorySemaphore`."""
-
 UNKNOWN_TEST_BYTES = 256 * 1024 * 1024
 """What a test is taken to need while neither a baseline nor a default budget tells."""
 
@@ -75,7 +72,9 @@ def fitting_workers(cores: int, settings: Settings) -> int:
 
 def workers_that_fit(cores: int, available_bytes: int, limit_bytes: int, worker_bytes: int) -> int:
     """At most `cores`, at least one, and no more than fit into what is available less the reserve."""
-    usable_bytes = available_bytes - int(RESERVED_SHARE * limit_bytes)
+    from pytest_membudget.runtime.pressure import RESERVE_SHARE, reserved_share_bytes
+
+    usable_bytes = available_bytes - reserved_share_bytes(limit_bytes, RESERVE_SHARE)
     return max(1, min(cores, usable_bytes // max(1, worker_bytes)))
 
 
