@@ -20,13 +20,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_membudget.lazy import names_on_demand
-from pytest_membudget.runtime.executor.forgotten import let_go
+from pytest_membudget.runtime.executor.forgotten import drop_forgotten_modules
 
 if TYPE_CHECKING:
     from pytest_membudget.runtime.executor.executor import FallbackExecutor as FallbackExecutor
     from pytest_membudget.runtime.executor.policy import ExecutorPolicy as ExecutorPolicy
 
-let_go()
+drop_forgotten_modules()  # before any of the modules below imports multiprocessing
 
 _MODULE_OF = {"ExecutorPolicy": "policy", "FallbackExecutor": "executor"}
 

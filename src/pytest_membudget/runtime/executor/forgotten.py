@@ -1,8 +1,9 @@
 """Modules that Python was made to forget while their package still has them as attributes.
 
-pytest's `pytester` makes it forget what each project has loaded that it runs in its own process. What is loaded anew
-then meets, by `from . import …`, first copies of its neighbours, and pickle refuses to send an object of a class that
-has two. Without those attributes everything is loaded anew together.
+pytest's `pytester` runs projects in its own process and makes Python forget afterwards what each has loaded: it takes the
+modules out of `sys.modules`. A module that is then loaded anew finds the old copies of its neighbours by
+`from . import …`, as attributes of their package, and pickle refuses to send an object whose class exists twice. Without
+those attributes everything is loaded anew together.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from types import ModuleType
 _PACKAGES = ("multiprocessing", "concurrent.futures")
 
 
-def let_go() -> None:
-    """To be called before anything is imported from these packages, or started by them."""
+def drop_forgotten_modules() -> None:
+    """Takes such attributes away; to be called before anything is imported from these packages, or started by them."""
     for package_name in _PACKAGES:
         package = sys.modules.get(package_name)
         for name, value in list(vars(package).items()) if package is not None else ():

@@ -86,8 +86,8 @@ class RanOut(NamedTuple):
     figures: Figures = Figures()
 
 
-class Stuck(NamedTuple):
-    """Arguments, result or exception cannot travel between processes."""
+class Unpicklable(NamedTuple):
+    """The arguments, the result or the exception cannot travel between processes."""
 
     error: Exception
     figures: Figures = Figures()
@@ -112,7 +112,7 @@ class InitializerFailed(NamedTuple):
     figures: Figures = Figures()
 
 
-Reply = Returned | Raised | RanOut | Stuck | Died | InitializerFailed
+Reply = Returned | Raised | RanOut | Unpicklable | Died | InitializerFailed
 Done = Callable[[Reply], None]
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from pytest_membudget.runtime.executor.cluster_side import Introduction, Look, Order
-from pytest_membudget.runtime.executor.launcher import Call, Delay, Died, Done, Raised, Reply, Stuck
+from pytest_membudget.runtime.executor.launcher import Call, Delay, Died, Done, Raised, Reply, Unpicklable
 from pytest_membudget.runtime.executor.travel import name_of, packed_for_elsewhere, unpacked, unpicklable
 from pytest_membudget.runtime.executor.worker import Packed, Report
 
@@ -104,7 +104,7 @@ class LentWorker:
             try:
                 order = self._packed(call)
             except Exception as error:  # whatever the caller's own objects raise while they are packed
-                done(Stuck(unpicklable(f"the arguments of {name_of(call.fn)}", error)))
+                done(Unpicklable(unpicklable(f"the arguments of {name_of(call.fn)}", error)))
             else:
                 message.append(Sent(order, name_of(call.fn), done, call.charged_bytes, calls[0][0].sequence))
         if message:
@@ -187,7 +187,7 @@ class LentWorker:
         """Gives calls that could not be run the same reply."""
         for sent in message:
             if self.pending.pop(sent.order.sequence, None) is not None:
-                sent.done(Stuck(unpicklable(f"the call of {sent.name}, on {self},", error)))
+                sent.done(Unpicklable(unpicklable(f"the call of {sent.name}, on {self},", error)))
 
     def gone(self, detail: str, *, blameless: bool = False) -> None:
         """It ended. A call that was alone at work had begun; of several nobody knows which, so each is tried alone."""
@@ -229,7 +229,7 @@ class LentWorker:
         try:
             reply = unpacked(report, sent.name, f"on {self}")
         except BaseException as error:
-            return Stuck(unpicklable(f"what {sent.name} gave back from {self}", error))
+            return Unpicklable(unpicklable(f"what {sent.name} gave back from {self}", error))
         if isinstance(reply, Raised):
             reply.error.add_note(f"raised on {self}")
         return reply

@@ -9,7 +9,7 @@ from typing import Any
 from pytest_membudget.records.run import Level
 from pytest_membudget.runtime.executor.before_start import check_directory, check_threads
 from pytest_membudget.runtime.executor.context import answering_within, default_context
-from pytest_membudget.runtime.executor.forgotten import let_go
+from pytest_membudget.runtime.executor.forgotten import drop_forgotten_modules
 from pytest_membudget.runtime.executor.launcher import CannotStartError
 from pytest_membudget.runtime.executor.process_worker import ProcessWorker
 
@@ -41,7 +41,7 @@ class ProcessLauncher:
         try:
             check_threads()
             check_directory()
-            let_go()
+            drop_forgotten_modules()
             context = self._context or default_context()
             with answering_within(self._start_timeout_s):
                 return ProcessWorker(context, self._initializer, self._initargs, self._start_timeout_s)

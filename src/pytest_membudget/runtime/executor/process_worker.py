@@ -29,7 +29,7 @@ from pytest_membudget.runtime.executor.launcher import (
     Died,
     Done,
     Stage,
-    Stuck,
+    Unpicklable,
 )
 from pytest_membudget.runtime.executor.surroundings import Surroundings
 from pytest_membudget.runtime.executor.travel import (
@@ -97,7 +97,7 @@ class ProcessWorker:
         try:
             packed = packed_for_here(call.fn, call.args, call.kwargs)
         except Exception as error:  # whatever the caller's own objects raise while they are packed
-            done(Stuck(unpicklable(f"the arguments of {name_of(call.fn)}", error)))
+            done(Unpicklable(unpicklable(f"the arguments of {name_of(call.fn)}", error)))
             return
         try:
             self._tell_origins()
@@ -190,7 +190,7 @@ class ProcessWorker:
             self._kill_group()  # what its task has started would go on otherwise
             reply = self._died(attempted=self._marks[Slot.STARTED] >= sequence)
         except BaseException as error:
-            reply = Stuck(unpicklable(f"what {name} gave back", error))
+            reply = Unpicklable(unpicklable(f"what {name} gave back", error))
         done(reply)
 
     def _remember_internals(self) -> None:

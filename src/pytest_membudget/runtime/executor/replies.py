@@ -18,7 +18,7 @@ from pytest_membudget.runtime.executor.launcher import (
     RanOut,
     Reply,
     Returned,
-    Stuck,
+    Unpicklable,
 )
 from pytest_membudget.runtime.executor.task import Task
 from pytest_membudget.units import format_size
@@ -80,7 +80,7 @@ def verdict(task: Task, reply: Reply, rules: Rules, *, in_own_memory: bool) -> A
             return reply
         case Raised(error=error):
             return Failed(error)
-        case Stuck(error=error):
+        case Unpicklable(error=error):
             return Failed(error, "unpicklable")
         case InitializerFailed(error=error):
             return Failed(broken_by(error))

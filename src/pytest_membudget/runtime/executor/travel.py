@@ -24,7 +24,7 @@ from pytest_membudget.runtime.executor.launcher import (
     RanOut,
     Reply,
     Returned,
-    Stuck,
+    Unpicklable,
 )
 
 IN_WORKER_PROCESS = "in the worker process"
@@ -103,7 +103,7 @@ def unpacked(report: worker.Report, name: str, where: str) -> Reply:
         "result": f"{name} returned {subject}, which cannot be sent back; it ran {where}: {why}",
         "exception": f"{name} raised {subject}, which cannot be sent back; it ran {where}: {why}",
     }[report.ending]
-    return Stuck(UnpicklableError(f"{what}; {_WHAT_TRAVELS}"), figures)
+    return Unpicklable(UnpicklableError(f"{what}; {_WHAT_TRAVELS}"), figures)
 
 
 def unpicklable(what: str, error: BaseException) -> UnpicklableError:
