@@ -17,7 +17,7 @@ from pytest_membudget.calibration import (
     run_scales,
     scale_row,
 )
-from pytest_membudget.calibration.scales import parse_slope
+from pytest_membudget.calibration.growth_law import parse_slope
 from pytest_membudget.errors import OverBudgetError, UsageError
 from pytest_membudget.records.measurement import Measurement
 

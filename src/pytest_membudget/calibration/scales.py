@@ -5,34 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from pytest_membudget.calibration.growth_law import (
-    assert_law,
-    check_law,
-    fit_law,
-    parse_slope,
-    predict_next,
-)
-from pytest_membudget.calibration.shapes import PRESETS, chosen_scales, configured_scales, default_scales
+from pytest_membudget.calibration.growth_law import fit_law, predict_next
+from pytest_membudget.calibration.shapes import chosen_scales
 from pytest_membudget.calibration.side_by_side import task_figures
 from pytest_membudget.gate import TARGET_SHARE, status_of
 from pytest_membudget.records.measurement import Measurement
 from pytest_membudget.records.run import BatchResult, Breakdown
 from pytest_membudget.records.scale import Scale, ScaleRow, ScaleTable, TaskFigures
 from pytest_membudget.units import Size, parse_share, parse_size
-
-__all__ = [
-    "PRESETS",
-    "assert_law",
-    "check_law",
-    "chosen_scales",
-    "configured_scales",
-    "default_scales",
-    "fit_law",
-    "parse_slope",
-    "predict_next",
-    "run_scales",
-    "scale_row",
-]
 
 
 def scale_row(

@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from pytest_membudget.calibration.reference import FunctionReference, find_function
+from pytest_membudget.calibration.reference import FunctionReference, digest_source, find_function
 from pytest_membudget.measurement import measuring, resident_bytes
 
 _LONGEST_TEXT = 500
@@ -64,8 +64,6 @@ def _hold_on_to(lifeline: int) -> None:
 
 
 def _carry_out(order: Order) -> Answer:
-    from pytest_membudget.calibration.reference import digest_source
-
     stage: Literal["import", "warm-up", "run"] = "import"
     try:
         fn = find_function(order.function)
@@ -104,7 +102,3 @@ def _read_bytes() -> int | None:
 def _described(error: BaseException) -> str:
     text = f"{type(error).__name__}: {error}"
     return text if len(text) <= _LONGEST_TEXT else text[: _LONGEST_TEXT - 3] + "..."
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
