@@ -76,6 +76,14 @@ def test_both_ends_of_the_range_have_to_move():
     assert step(150, [80, 150, 150, 151, 152], against=jumpy) == "same"
 
 
+def test_a_sample_between_the_ends_of_a_scattering_baseline_leaves_the_suspicion_open():
+    two_modes = base(120, samples=[80, 120])  # too few for a rank test
+    assert step(150, [106], against=two_modes) == "rerun", "the lowest may still have risen"
+    assert step(150, [85], against=two_modes) == "same"
+    assert step(50, [95], against=two_modes) == "rerun", "the highest may still have fallen"
+    assert step(50, [115], against=two_modes) == "same"
+
+
 def test_one_outlier_does_not_save_a_regression_that_the_rank_test_is_sure_of():
     steady = base(100, samples=STEADY)
     assert step(130, [130, 105], against=steady) == "rerun"
@@ -87,6 +95,12 @@ def test_the_suspicion_ends_when_neither_way_is_left():
     steady = base(100, samples=STEADY)
     assert step(130, [100, 100], against=steady) == "rerun"
     assert step(130, [100, 100, 100], against=steady) == "same"
+
+
+def test_half_of_an_even_number_of_samples_may_lie_within_and_the_medians_still_differ():
+    steady = base(100, samples=STEADY)
+    assert step(130, [100, 100, 100], against=steady, wanted=6) == "rerun"
+    assert step(130, [100, 100, 100, 100], against=steady, wanted=6) == "same"
 
 
 def test_a_test_that_scatters_is_suspected_by_its_lowest_figure():

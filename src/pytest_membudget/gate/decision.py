@@ -62,7 +62,7 @@ def next_step(
 def suspicion(
     base: TestRecord, peak_bytes: int, tolerance: Tolerance
 ) -> Literal["regressed", "same", "improved"]:
-    """What one measurement alone would say."""
+    """What one measurement alone would say: where the baseline scatters, a rise is told by its lowest figure."""
     if direction(min((base_peak(base), *base.samples_bytes)), peak_bytes, tolerance) == "regressed":
         return "regressed"
     return "improved" if direction(base_peak(base), peak_bytes, tolerance) == "improved" else "same"
@@ -89,7 +89,7 @@ def rank_test_is_sure(
 def _could_agree(
     base: TestRecord, samples_bytes: Sequence[int], change: Change, tolerance: Tolerance, wanted: int
 ) -> bool:
-    """Whether samples still to come could make these agree."""
+    """Whether samples still to come could make these agree, in either of the two ways."""
     known = base.samples_bytes or (base_peak(base),)
     nearest = min if change == "regressed" else max
     if all(direction(nearest(known), sample, tolerance) == change for sample in samples_bytes):
@@ -103,7 +103,7 @@ def _could_agree(
 def direction(
     base_bytes: int, new_bytes: float, tolerance: Tolerance
 ) -> Literal["regressed", "same", "improved"]:
-    """Beyond the tolerance upwards, within it, or as far below; exactly at its end is within."""
+    """Whether `new_bytes` lies above the tolerance of `base_bytes`, within it, or as far below; its end is within."""
     allowed_bytes = tolerance.allowed_bytes(base_bytes)
     if new_bytes > allowed_bytes:
         return "regressed"
@@ -111,9 +111,7 @@ def direction(
 
 
 def rank_test_p(base: TestRecord, samples_bytes: Sequence[int], change: Change) -> float | None:
-    """One-sided p of the change; None where no outcome of so few samples could be sure."""
-    if not base.samples_bytes or not samples_bytes:
-        return None
+    """One-sided p of the change; None where no outcome of so few samples, or of none, could be sure."""
     if smallest_p(len(base.samples_bytes), len(samples_bytes)) > RANK_TEST_LEVEL:
         return None
     return mann_whitney_p(base.samples_bytes, samples_bytes, "greater" if change == "regressed" else "less")
