@@ -1,5 +1,6 @@
 """What ran before must not change a figure, or the figure says by how much it may have."""
 
+import os
 import subprocess
 import sys
 
@@ -71,6 +72,18 @@ def test_memory_that_survivors_hold_is_a_caveat_with_its_size():
     ((peak, caveats),) = peaks("survivors")
     assert alone - peak > 2 * MIB
     assert "of freed memory that Python kept before the start" in caveats
+
+
+def test_what_another_thread_prints_meanwhile_is_not_lost(capfd, monkeypatch):
+    print_statistics = sys._debugmallocstats
+
+    def with_another_thread():
+        print_statistics()
+        os.write(2, b"from another thread\n")
+
+    monkeypatch.setattr(sys, "_debugmallocstats", with_another_thread)
+    kept_small_blocks_bytes()
+    assert capfd.readouterr().err == "from another thread\n"
 
 
 def test_free_small_blocks_are_counted():

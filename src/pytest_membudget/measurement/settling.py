@@ -10,19 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import os
-import re
-import sys
 from typing import NamedTuple
 
 from pytest_membudget.measurement import heap, own_pools
+from pytest_membudget.measurement.small_blocks import SmallBlockReader, SmallBlocks
 from pytest_membudget.units import format_size
 
 WORTH_SAYING_BYTES = 2 * 1024 * 1024
-
-_FREE_BLOCKS = re.compile(r"# bytes in available blocks\s+=\s+([\d,]+)")
-_ARENAS = re.compile(r"\d+ arenas \* \d+ bytes/arena\s+=\s+([\d,]+)")
-_UNUSED_POOLS = re.compile(r"(\d+) unused pools \* (\d+) bytes")
 
 
 class Kept(NamedTuple):
@@ -56,44 +50,17 @@ class Kept(NamedTuple):
 def settle() -> Kept:
     """Collects (10-74 ms in a large session), trims (2 µs) and counts what is kept."""
     gc.collect()
-    statistics = _malloc_statistics()
+    blocks = _small_blocks()
     trimmed = heap.trim_heap()
-    return Kept(_free_bytes(statistics), trimmed, own_pools.read_pool(_arena_bytes(statistics)))
+    return Kept(blocks.free_bytes, trimmed, own_pools.read_pool(blocks.arena_bytes))
 
 
 def kept_small_blocks_bytes() -> int:
     """Free blocks in Python's arenas, in bytes; zero where the interpreter does not tell."""
-    return _free_bytes(_malloc_statistics())
+    return _small_blocks().free_bytes
 
 
-def _arena_bytes(statistics: str) -> int:
-    arenas = _ARENAS.search(statistics)
-    return int(arenas[1].replace(",", "")) if arenas else 0
-
-
-def _free_bytes(statistics: str) -> int:
-    free = _FREE_BLOCKS.search(statistics)
-    pools = _UNUSED_POOLS.search(statistics)
-    total = int(free[1].replace(",", "")) if free else 0
-    return total + (int(pools[1]) * int(pools[2]) if pools else 0)
-
-
-def _malloc_statistics() -> str:
-    """`sys._debugmallocstats` writes to the C library's stderr alone: for its millisecond that leads to memory."""
-    report = getattr(sys, "_debugmallocstats", None)
-    if report is None or not hasattr(os, "memfd_create"):
-        return ""
-    with contextlib.suppress(OSError):
-        own = os.memfd_create("malloc-statistics")
-        try:
-            stderr = os.dup(2)
-            try:
-                os.dup2(own, 2)
-                report()
-            finally:
-                os.dup2(stderr, 2)
-                os.close(stderr)
-            return os.pread(own, os.fstat(own).st_size, 0).decode("ascii", "replace")
-        finally:
-            os.close(own)
-    return ""
+def _small_blocks() -> SmallBlocks:
+    with contextlib.suppress(OSError), contextlib.closing(SmallBlockReader()) as reader:
+        return reader.read()
+    return SmallBlocks(0, 0, 0)  # no descriptor is left for the file that they are read through

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import psutil
 
 from pytest_membudget.measurement.descendants import children_of
-from pytest_membudget.measurement.growth.small_blocks import SmallBlockReader
 from pytest_membudget.measurement.heap import heap_is_known, read_heap
+from pytest_membudget.measurement.small_blocks import SmallBlockReader
 
 _SETTLE_S = 0.03
 _SETTLE_IN_ALL_S = 0.2

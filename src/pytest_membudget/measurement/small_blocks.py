@@ -1,31 +1,35 @@
-"""Python's own small blocks, in bytes.
+"""Python's own small blocks, in bytes: those in use, those that are free, and the arenas that hold both.
 
 `sys.getallocatedblocks()` counts blocks of anything from 16 to 512 bytes, and no function gives their bytes. The
-interpreter prints them, exactly, with the other statistics of its allocator; to descriptor 2, where this reads them.
+interpreter prints them, exactly, with the other statistics of its allocator (`sys._debugmallocstats`). It prints to
+descriptor 2 alone, so for that moment a file takes the place of stderr.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import sys
 import tempfile
 from typing import IO, NamedTuple
 
-ARENA_BYTES = 1 << 20 if sys.version_info >= (3, 10) else 256 << 10
 SMALLEST_BLOCK_BYTES = 16
 STDERR = 2
 
 _IN_USE = re.compile(rb"^# bytes in allocated blocks +=\s+([\d,]+)", re.MULTILINE)
-_ARENAS = re.compile(rb"^# arenas allocated current +=\s+([\d,]+)", re.MULTILINE)
+_AVAILABLE = re.compile(rb"^# bytes in available blocks +=\s+([\d,]+)", re.MULTILINE)
+_UNUSED_POOLS = re.compile(rb"^\d+ unused pools \* \d+ bytes +=\s+([\d,]+)", re.MULTILINE)
+_ARENAS = re.compile(rb"^\d+ arenas \* \d+ bytes/arena +=\s+([\d,]+)", re.MULTILINE)
 _OWN_TEXT = re.compile(rb"Small block threshold.*^ *\d+ free [^\n]*=[ \d,]+\n", re.MULTILINE | re.DOTALL)
 
 
 class SmallBlocks(NamedTuple):
-    """Bytes in use in Python's small blocks, and bytes of the arenas that hold them (mapped, in use or not)."""
+    """Bytes in use, bytes that are free for further blocks, and bytes of the arenas that hold both."""
 
     used_bytes: int
+    free_bytes: int
     arena_bytes: int
 
 
@@ -35,16 +39,19 @@ class SmallBlockReader:
     def __init__(self) -> None:
         self._file = _open_beyond_stderr()
         self._taken_bytes = 0
-        self.exact = bool(_IN_USE.search(self._print())) or sys.getallocatedblocks() == 0
+
+    @functools.cached_property
+    def exact(self) -> bool:
         """False where this interpreter prints no bytes: then each block counts as the smallest there is."""
+        return bool(_IN_USE.search(self._print())) or sys.getallocatedblocks() == 0
 
     def read(self) -> SmallBlocks:
         """The figures now; zeros where Python takes its blocks from malloc (`PYTHONMALLOC=malloc`)."""
         text = self._print()
-        used, arenas = _IN_USE.search(text), _ARENAS.search(text)
-        if used is None:
-            return SmallBlocks(sys.getallocatedblocks() * SMALLEST_BLOCK_BYTES, 0)
-        return SmallBlocks(_number(used[1]), _number(arenas[1]) * ARENA_BYTES if arenas else 0)
+        if not _IN_USE.search(text):
+            return SmallBlocks(sys.getallocatedblocks() * SMALLEST_BLOCK_BYTES, 0, 0)
+        free_bytes = _bytes_of(_AVAILABLE, text) + _bytes_of(_UNUSED_POOLS, text)
+        return SmallBlocks(_bytes_of(_IN_USE, text), free_bytes, _bytes_of(_ARENAS, text))
 
     def close(self) -> None:
         """Closes the file."""
@@ -101,14 +108,21 @@ class SmallBlockReader:
 
 
 def _open_beyond_stderr() -> IO[bytes]:
-    """A temporary file whose descriptor is not a standard one, though the program may have closed those."""
+    """A file in memory, or a temporary one, whose descriptor is no standard one: the program may have closed those."""
     with contextlib.ExitStack() as low:
         while True:
-            file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - open between readings
+            file = _nameless_file()
             if file.fileno() > STDERR:
                 return file
             low.enter_context(file)
 
 
-def _number(text: bytes) -> int:
-    return int(text.replace(b",", b""))
+def _nameless_file() -> IO[bytes]:
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("malloc-statistics"), "w+b", buffering=0)
+    return tempfile.TemporaryFile(buffering=0)
+
+
+def _bytes_of(line: re.Pattern[bytes], text: bytes) -> int:
+    found = line.search(text)
+    return int(found[1].replace(b",", b"")) if found else 0
