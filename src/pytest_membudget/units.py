@@ -65,10 +65,10 @@ def parse_size(size: Size) -> int:
 
 
 def parse_size_range(text: str) -> tuple[int, ...]:
-    """The sizes of "1MB..16MB": doubling from the first to the last, both ends included.
+    """The sizes of "1MB..16MB" (doubling from the first to the last, both ends included) or of "1MB,3MB" (as listed).
 
     Raises:
-        ValueError: an end is not a size, the first is zero, or the last lies below the first.
+        ValueError: a size cannot be read, a range begins at zero, or its end lies below its beginning.
     """
     first_text, dots, last_text = text.partition("..")
     if not dots:

@@ -1,10 +1,11 @@
 """Which scales have to run again before their law is told.
 
-A job's first run in a process also pays for what it loads and keeps once: modules, caches, pools. Such a row is a
-*most*: by itself the scale takes anything from nothing to that.
+A job's first run in a process also pays for what it loads once and keeps: modules, caches, pools. The peak of such a *cold*
+row is only a most: by itself the scale takes anything from nothing to that.
 
-- A law that does not hold is told once every scale was measured without that, each by a second run of its own.
-- A law that holds stands where it would for whatever the first runs took by themselves; else those run again.
+- A law that does not hold is told only when no row is cold: every scale has run again, a second time in its process.
+- A law that holds is believed where it would hold whatever the cold rows took by themselves, from nothing to their peak.
+  Where it would not, those scales run again first.
 """
 
 from __future__ import annotations

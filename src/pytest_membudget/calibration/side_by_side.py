@@ -1,9 +1,9 @@
-"""The peak of a larger scale, put together from what the smaller ones' tasks took and how many run side by side.
+"""The peak of a larger scale, foretold from what the tasks of the smaller ones took and how many run side by side.
 
-The sum is that of a batch, ``M = M_coordinator(size) + P·(base of a worker + peak of a task) + rest``, with each part
-from the rows' own accounts: a task's peak follows the size of its file, the coordinator's memory that of the whole job,
-and P is known beforehand. The total of a row is a poorer guide: whether two short peaks met in it is chance, and a
-line through totals takes that for growth.
+The sum is that of a batch, ``M = M_coordinator(size) + P·(base of a worker + peak of a task) + rest``. Each part comes from
+what the rows tell of themselves: a task's peak follows the size of its file, the coordinator's memory follows the size of
+the whole job, and the number of workers P is known beforehand. The total of a row is a poorer guide: whether two short
+peaks met in it is chance, and a line through totals takes that for growth.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the watchdog did, and why."""
+"""The record of what the watchdog did to a block, and why."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pytest_membudget.units import format_size
 
 
 class Bite(msgspec.Struct, frozen=True, kw_only=True):
-    """One act. Sizes are bytes.
+    """The watchdog stopped a block, or killed a child of it. Sizes are bytes.
 
-    The limit is of what the block took, or of what the whole tree holds; `stack` tells what the threads were doing
-    (see `stacks`).
+    `peak_bytes` is what the block had added, `total_bytes` what the whole tree held; `limit_of` says which of the two
+    was above `limit_bytes`. `stack` tells what the threads were doing (see `stacks`).
     """
 
     kind: Literal["stopped", "child-killed"]

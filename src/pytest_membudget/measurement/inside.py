@@ -1,7 +1,8 @@
-"""The next best source where there is no helper: a thread of this process that asks psutil about its children.
+"""What stands in for the helper process where there is none: a thread here that asks psutil about the children.
 
-It starves while C code holds the interpreter's lock, and sees nothing that comes and goes between two samples. Children
-count with what is theirs alone where the system tells that, so that the proven figure counts shared memory once.
+It cannot run while C code holds the interpreter's lock, and sees nothing that comes and goes between two samples. Of each
+child the proven figure counts only the memory that is its alone, where the system tells that: memory shared by several
+processes would else count several times.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ import time
 from pytest_membudget.measurement import high_water
 from pytest_membudget.measurement.combine import Tree
 
-INTERVAL_S = 0.05
+INTERVAL_S = 0.05  # between two samples, by default
 
 BETWEEN_SAMPLES = "children were sampled from inside: what they held between two samples is in neither figure"
 
 
 class InsideSampler:
-    """Samples from `start()` to `stop()`."""
+    """Samples this process and its children from `start()` to `stop()`. All sizes are bytes."""
 
     def __init__(self, interval_s: float | None = None) -> None:
         self._interval_s = interval_s or INTERVAL_S
@@ -34,7 +35,7 @@ class InsideSampler:
         self._timeline: list[tuple[float, int]] = []
         self._others_floor: int | None = None
         self.latest_bytes = 0
-        """The tree in the last sample."""
+        """What the tree was proven to hold in the latest sample."""
 
     def start(self) -> None:
         """Takes the start and begins to sample."""
@@ -79,7 +80,7 @@ class InsideSampler:
         self._timeline.append((time.perf_counter() - self._start_s, low - self._start_high))
 
     def _sample(self) -> tuple[int, int]:
-        """The tree now, in bytes: with what is a child's alone, and with all that it maps."""
+        """What the tree holds now, at least and at most: of each child what is its alone, and all that it maps."""
         own = high_water.resident_bytes()
         low = high = own
         pid = os.getpid()

@@ -26,7 +26,11 @@ def forget_frames(trace: TracebackType | None) -> None:
 
 
 def prepare() -> None:
-    """Takes a real-time signal that nobody uses, once: unlike an asynchronous exception it interrupts a sleep."""
+    """Reserves a real-time signal that nobody else uses, once. Unlike an asynchronous exception it ends a sleep.
+
+    Without one (in another thread than the main one, on Windows, or where the signal is taken) `raise_in` uses such an
+    exception.
+    """
     if _interruption.signal is not None or not hasattr(signal, "SIGRTMAX"):
         return
     if threading.current_thread() is not threading.main_thread():

@@ -1,7 +1,7 @@
-"""The watchdog's ear in the measured process: a thread that hears what the helper says of one block, and acts.
+"""The watchdog's thread in the measured process: it hears from the helper that a block is over its limit, and acts.
 
-It interrupts the thread that began the measurement, or ends the process where that does not help. Where there is no helper
-it looks at this process's memory itself.
+It interrupts the thread that began the measurement, or ends the process where that does not help. Where there is no
+helper it looks at this process's memory itself.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from pytest_membudget.measurement.tree_sampler import TreeSampler
 
 _logger = logging.getLogger("pytest_membudget")
 
-POLL_S = 0.2
-INSIDE_POLL_S = 0.02
+POLL_S = 0.2  # how long it listens at a time
+INSIDE_POLL_S = 0.02  # between two looks of its own, where there is no helper
 
 EXIT_STUCK = 70
 """The exit code of a process that the watchdog ended because a block would not (EX_SOFTWARE)."""
@@ -39,7 +39,11 @@ class Held(NamedTuple):
 
 
 class Rules(NamedTuple):
-    """What a block may take, in bytes (None: as much as it likes), and what happens to one that does not stop."""
+    """What a block may take and what happens when it does not stop.
+
+    `limit_bytes` is the most that it may add above its start, `stop_total_bytes` what the whole tree must stay below;
+    `None` for no limit. `grace_s` after it was told to stop `on_stuck` is called, and the process ends.
+    """
 
     limit_bytes: int | None
     stop_total_bytes: int | None
@@ -58,7 +62,7 @@ class Rules(NamedTuple):
 
 
 class Listener(threading.Thread):
-    """Watches from `start()` to `stop()`, over the thread that makes it.
+    """Watches over the thread that makes it, from `start()` to `stop()`.
 
     Args:
         label: what is watched.
@@ -122,7 +126,7 @@ class Listener(threading.Thread):
                 self._end_process()
 
     def _hear(self, patience_s: float) -> bool:
-        """Takes in what the helper says within that time; whether it said anything."""
+        """Takes in what the helper says within `patience_s` seconds; whether it said anything."""
         if self._helper is None:
             return False
         try:

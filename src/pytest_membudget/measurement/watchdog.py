@@ -13,10 +13,10 @@ bite = probe.bite              # None, or what the watchdog did: kind, pid, name
 
 The helper process watches (`tree_helper.watch`), because it is not stopped by C code that holds the interpreter's lock:
 
-1. A child that holds most of what was taken is killed at once, and named.
-2. Otherwise this process is the runaway: a thread here gets the message, notes what the threads are doing and raises `WatchdogStop` in the
-   thread that began the measurement. `except Exception` does not catch it. `interruption.forget_frames` then clears the frames that
-   hold the memory.
+1. Where children hold most of what was taken, the largest of them is killed at once, and named.
+2. Otherwise this process is the runaway. A thread here (`listener`) gets the message, notes what all threads are doing, and
+   raises `WatchdogStop` in the thread that began the measurement; `except Exception` does not catch it. Afterwards
+   `interruption.forget_frames` clears the frames that hold the memory.
 3. When the block has not ended `grace_s` later (it is inside a C call, say), `on_stuck` is called from that thread, where
    it can run; and the helper, for the case that it cannot, runs the command `last_words` with the facts as JSON on its
    standard input, then ends this process by SIGABRT, which makes faulthandler print the stacks.

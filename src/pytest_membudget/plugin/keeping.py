@@ -17,11 +17,11 @@ from pytest_membudget.records.journal import Record
 
 
 def keep(config: pytest.Config, file_name: str, records: Sequence[msgspec.Struct]) -> None:
-    """Adds them to the session's, where there is to be a report."""
+    """Adds `records` to those of the session in that file, where there is to be a report."""
     if records and config.pluginmanager.has_plugin("membudget-measuring"):
         journal.append(shared_folder(config) / file_name, records)
 
 
 def kept(folder: Path, file_name: str, kind: type[Record]) -> list[Record]:
-    """All of the session, in the order in which their tests ended."""
+    """All records of the session in that file, in the order in which their tests ended."""
     return journal.read(folder / file_name, kind)

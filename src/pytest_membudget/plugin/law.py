@@ -1,7 +1,8 @@
-"""`memory_scales(law=…)`: is the law told by this session's rows, or is a scale to be run again first?
+"""`memory_scales(law=…)`: is the law told by this session's rows, or must a scale run again first?
 
-A scale that runs first in its process also pays for what is loaded and kept once: modules, caches. That makes a wrong
-law of a right one, and hides growth. So no law is broken, and none holds, by such a row: see `scales_in_doubt`.
+A scale that runs first in its process also pays for what is loaded once and kept: modules, caches. That can break a law
+that holds, and hide growth. So no law is called broken, and none is believed, because of such a row alone: see
+`calibration.cold_rows`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ _HOW_ISOLATED = "  how       each scale run once, in an interpreter of its own"
 def judge_law(item: pytest.Item, mark: ScalesMark, *, again: bool, strict: bool) -> Judgement:
     """Holds the rows of the test against the law of its marker.
 
-    `again` allows runs in fresh interpreters. Where one of them does not pass, a broken law is inconclusive: it fails by `strict` only.
+    `again` allows runs in fresh interpreters. Where one of them does not pass, a broken law is inconclusive: it fails
+    under `strict` only.
     """
     lacking: list[str] = []
     while True:

@@ -1,4 +1,4 @@
-"""What keeps the user waiting while a test is run again: said on a terminal, at the end of its line, and taken back."""
+"""Tells what keeps the user waiting while a test runs again: on a terminal, at the end of its line, until it is over."""
 
 from __future__ import annotations
 

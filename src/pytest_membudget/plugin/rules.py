@@ -81,7 +81,7 @@ def _required(rule: Callable[..., Any]) -> list[str]:
 
 
 def _estimate(item: pytest.Item) -> int:
-    """What the estimator of this test expects for its files: all of them, with as many at once as it has workers."""
+    """What the estimator of this test expects for its file; of several, one after the other, its base and the largest."""
     funcargs: Mapping[str, Any] = getattr(item, "funcargs", {})
     sizes = [path.stat().st_size for value in funcargs.values() for path in _files(value)]
     if not sizes:

@@ -26,7 +26,7 @@ class Tally:
         return tuple(self._records.values())
 
     def replace(self, record: TestRecord) -> None:
-        """Takes the word of a process that had to end over what was known of its test."""
+        """Puts the record that a process left before it had to end in the place of what was known of its test."""
         self._records[record.nodeid] = record
 
     def add(self, report: Any) -> TestRecord | None:

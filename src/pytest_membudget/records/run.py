@@ -12,7 +12,7 @@ from pytest_membudget.records.quantities import Bytes
 from pytest_membudget.units import format_count, format_duration, format_size
 
 MOST_TOLD = 5
-"""Of anything that a summary lists."""
+"""Failed inputs, and events, that the summary of a batch lists; of more it says how many there are."""
 
 Level = Literal["dask", "process", "thread", "sequential"]
 Cause = Literal[
@@ -87,11 +87,11 @@ class Breakdown(msgspec.Struct, frozen=True, kw_only=True):
     """Where the peak went, in bytes; the parts add up to `peak_bytes`."""
 
     peak_bytes: Bytes
-    coordinator_bytes: Bytes
-    workers_base_bytes: Bytes
-    task_bytes: Bytes
-    waiting_results_bytes: Bytes
-    other_bytes: Bytes
+    coordinator_bytes: Bytes  # the process that hands out the tasks
+    workers_base_bytes: Bytes  # workers without their tasks: interpreter and libraries
+    task_bytes: Bytes  # what tasks added to their workers
+    waiting_results_bytes: Bytes  # results in the coordinator that nobody has read yet
+    other_bytes: Bytes  # the fork server, what tasks started, and what was too brief to tell whose it was
     caveats: tuple[str, ...] = ()
 
 

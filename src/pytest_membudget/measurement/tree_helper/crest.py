@@ -1,16 +1,18 @@
-"""The highest that the tree can have been, bettered by what a later look shows.
+"""The upper figure of a measurement: the most that the tree can have held, lowered by what a later look shows.
 
-Between two looks at what a family shares, page faults are all that is known: a process that takes and gives back the
-same memory a hundred times seems to add it a hundred times, because each fault may as well have been the copy of a
-page that its parent keeps. A later look tells. Let X be what a sum of resident sizes counts more than once, so that the
-family holds `sum - X`. X grows by forks alone: every copy and everything given up makes it smaller or leaves it as it
-was. So at each moment before the look, back to the last fork, X was at least what the look finds, and the family held at
-most `sum of the most that each held - X found`. The same is true of each process's part in X, so the look need not be
-an instant.
+A *look* reads proportional sizes, and so tells what the processes of a family share at that moment (`looks`). Between two
+looks only page faults are known: a process that takes and gives back the same memory a hundred times seems to add it a
+hundred times, because each fault may as well have been the copy of a page that its parent keeps.
 
-A fork that is under way shows in what is shared before the child shows anywhere. A look is therefore dropped where a
-process has no page of its own, and else believed one round later, when no child has come. So it is while one that ends
-clears its memory: others share it until it is done, and it shows nowhere any more.
+A look tells about the time before it as well. Let X be what a sum of resident sizes counts more than once, so that the
+family holds `sum - X`. Only a fork makes X larger: each copy, and everything that is given up, makes it smaller or leaves
+it as it was. So at each moment between the last fork and the look, X was at least what the look finds, and the family
+held at most the sum of the most that each process held, less the X found. The same is true of each process's part in X,
+so the look need not be an instant.
+
+Two things could mislead a look. A fork that is under way already shows in what is shared, while the child shows nowhere
+yet. And a process that is about to end shows nowhere any more, while others still share its memory. A look is therefore
+dropped where a process has no page of its own, and else believed one round later, when no child has come.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ NOTHING = -(1 << 62)
 
 
 class Crest:
-    """Takes every round as two figures above the same start, and looks when there are any."""
+    """The upper figure so far. It is told of every round, and of the look in it where there was one. All in bytes."""
 
     def __init__(self) -> None:
         self._firm = 0
@@ -30,7 +32,7 @@ class Crest:
 
     @property
     def value(self) -> int:
-        """The highest so far."""
+        """The upper figure so far, above the start."""
         return max(self._firm, self._grown, self._waiting[0])
 
     def raise_to(self, high: int) -> None:

@@ -1,4 +1,4 @@
-"""The upper figure of one measurement: what was held and what was mapped of files, each bettered by later looks."""
+"""The upper figure of one measurement: what was held, and what was mapped of files, each lowered by later looks."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from .figures import Interval
 
 
 class FileCrest:
-    """The highest that file pages can have been together, bettered by a later count of them.
+    """The most file pages that can have been mapped together, lowered by a later count of them.
 
-    What was mapped at any moment before a count was either there when it was counted, or has been given up since.
+    What was mapped at any moment before a count was either still there when it was counted, or had been given up since.
     """
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class FileCrest:
 
 
 class Upper:
-    """Takes every round. Two figures hold: the highest sum, and the sum of the highest; the lower one is told."""
+    """Told of every round. Two upper figures hold, the highest sum and the sum of the highest: the lower one counts."""
 
     def __init__(self) -> None:
         self._sum = Crest()

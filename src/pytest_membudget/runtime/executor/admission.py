@@ -17,10 +17,10 @@ _READ_EVERY_S = 0.25
 
 
 class Budget:
-    """What tasks may take together: as given, or what is really available now.
+    """What all tasks may take together, in bytes: the figure that was given, or what is really available now.
 
-    Without a figure it is the limit, less the larger of the 20% in reserve and what `target_memory` leaves, less
-    what others use. What this executor's own workers hold is not "others".
+    Without a figure it is the limit, less a reserve, less what others use. The reserve is 20% of the limit, or what
+    `target_memory` leaves where that is more. What this executor's own workers hold is not "others".
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Budget:
 
     @property
     def largest_bytes(self) -> int:
-        """What it would be if nobody else used anything."""
+        """The budget as it would be if nobody else used any memory, in bytes."""
         if self._fixed_bytes is not None:
             return self._fixed_bytes
         if self._last is None:
@@ -48,7 +48,7 @@ class Budget:
         return int(self._share * self._last.limit.bytes)
 
     def now_bytes(self, own_bytes: Callable[[], int]) -> int:
-        """What it is now; `own_bytes` says what this executor's workers hold of what is in use."""
+        """The budget as it is now, in bytes; `own_bytes` tells what this executor's own workers hold."""
         if self._fixed_bytes is None and self._clock() - self._read_at >= _READ_EVERY_S:
             self._last = self._reading()
             self._read_at = self._clock()
@@ -57,9 +57,10 @@ class Budget:
 
 
 class Admission:
-    """The tasks that wait for memory, in order, and who may start.
+    """The tasks that wait for memory, in order, and which of them may start.
 
-    Only a few tasks wait in the ledger at a time, so that each is charged by what is known when its turn is near.
+    At most `WINDOW` tasks wait in the ledger at a time; the others wait before it (`line`). So each task is charged by
+    what is known when its turn is near, not by what was known when it came.
     """
 
     WINDOW = 128
@@ -117,7 +118,10 @@ class Admission:
             )
 
     def next(self, aside_bytes: int, own_bytes: Callable[[], int]) -> Task | None:
-        """Grants one task, with `aside_bytes` of the budget held by idle workers; `None` where none may start."""
+        """The next task that may start, its memory granted; `None` where none may.
+
+        `aside_bytes` of the budget are held by workers beside their tasks, and not there to be granted.
+        """
         if not self._waiting:
             return None
         self.ledger.set_budget(max(0, self._budget.now_bytes(own_bytes) - aside_bytes))
@@ -133,7 +137,7 @@ class Admission:
         return task
 
     def fits_within(self, task: Task, ticket: Ticket | None) -> bool:
-        """Whether what `ticket` holds is enough for `task` too, to run after it."""
+        """Whether the memory granted by `ticket` is enough for `task` as well, to run under it next."""
         if ticket is None or task.alone or task.fresh_worker or task.in_thread or task.is_cancelled:
             return False
         try:
@@ -143,7 +147,7 @@ class Admission:
         return (task.charged_bytes or 0) <= ticket.bytes
 
     def head_within(self, ticket: Ticket | None) -> Task | None:
-        """Takes the head of the line where what `ticket` holds is enough for it too, to run after it."""
+        """Takes the head out of the line where the memory granted by `ticket` is enough for it as well."""
         head = self.ledger.head
         if ticket is None or head is None or head.exclusive or head.bytes > ticket.bytes:
             return None
@@ -175,7 +179,7 @@ class Admission:
         return task
 
     def _note_skipped(self, granted: Ticket) -> None:
-        """A budget that shrank lets everybody by a task that no longer fits; after as many as may, it runs alone."""
+        """Counts those who went by a first task that a shrunken budget cannot hold; after the last that may, it runs alone."""
         first = next(iter(self._waiting.values()))
         if first is granted or first.exclusive or first.bytes <= self.ledger.budget_bytes:
             self._skipped = 0

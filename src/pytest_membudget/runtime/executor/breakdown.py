@@ -20,10 +20,10 @@ from pytest_membudget.runtime.executor.task import Task
 from pytest_membudget.units import format_size
 
 _WORTH_TELLING = 0.03
-"""Share of the peak that may be nobody's without a word."""
+"""Up to this share of the peak may be of unknown origin without a caveat."""
 
 _WALK_EVERY = 10
-"""Looks between two searches for processes that are neither coordinator nor worker."""
+"""Looks between two searches for processes that are neither the coordinator nor a worker."""
 
 
 class Recorder:
@@ -123,10 +123,11 @@ class Recorder:
         )
 
     def _complete(self, measured: Measurement) -> None:
-        """The whole tree's peak is the probe's. What it found beyond the highest moment seen here counts as other.
+        """Takes the probe's peak, which is exact, for the whole; what it has beyond the parts seen here becomes *other*.
 
-        A part of that are pages of libraries which programs outside share with this tree: the kernel's shares leave
-        them to those, the tree's peak does not.
+        Part of that is pages of libraries that programs outside this tree map as well. The parts count only this
+        tree's share of such pages, its peak counts them in full. What that does not explain, and is more than
+        `_WORTH_TELLING` of the peak, was there too briefly to be seen, and a caveat says so.
         """
         missed_bytes = measured.total_peak_bytes - self.breakdown.peak_bytes
         if missed_bytes <= 0:

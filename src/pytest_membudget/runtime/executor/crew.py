@@ -1,4 +1,4 @@
-"""The workers there are: had from the present level when a task needs one, replaced in time, ended."""
+"""The workers: started at the present level when a task needs one, replaced in time, and ended."""
 
 from __future__ import annotations
 
@@ -72,11 +72,11 @@ class Crew:
                 self.posts.append(Post(worker, self._cluster, worker))
 
     def excess_bytes(self, post: Post) -> int:
-        """What a worker keeps beyond what is expected of a warm one."""
+        """What a worker keeps beyond what is expected of a warm one, in bytes."""
         return max(0, post.kept_bytes - (self._base_bytes or WARM_BYTES))
 
     def aside_bytes(self) -> int:
-        """What workers hold beside their tasks: each one's base from its start, and what they keep beyond it."""
+        """What workers hold besides their tasks, in bytes: the base of each, and what it keeps beyond its base."""
         return sum(
             self._base_bytes + self.excess_bytes(post)
             for post in self.posts
@@ -117,7 +117,7 @@ class Crew:
                 self.levels.fall(launcher, str(error))
 
     def spare(self) -> None:
-        """Has one more worker ready, where that is possible."""
+        """Starts one worker ahead of its first task, where none is idle and that is possible."""
         if self.launcher.own_memory and not self.in_cluster and not self.idle(self.launcher):
             try:
                 self._start(self.launcher)

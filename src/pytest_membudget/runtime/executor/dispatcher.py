@@ -29,13 +29,13 @@ from pytest_membudget.runtime.executor.watch import Watch
 _logger = logging.getLogger("pytest_membudget.runtime")
 
 TICK_S = 0.1
-"""How often running workers are looked at."""
-
-PATIENCE_S = 0.5
-"""How long a caller waits in one piece, so that a Ctrl-C that was missed on the way into the wait counts soon."""
+"""Seconds between two looks at the running workers."""
 
 WATCHED_TICK_S = 0.01
 """The same while somebody records where memory goes, or while replies may lie here unannounced."""
+
+PATIENCE_S = 0.5
+"""Seconds that a caller waits in one piece: a Ctrl-C that comes just before a wait counts only when that wait ends."""
 
 
 class Ending(NamedTuple):
@@ -64,7 +64,7 @@ class Dispatcher:
         self.observers: list[Callable[[], None]] = []
 
     def start(self) -> None:
-        """Begins the thread.
+        """Starts the thread.
 
         Raises:
             RuntimeError: no thread can be started.
@@ -85,7 +85,7 @@ class Dispatcher:
         self._events.put(ending)
 
     def wake(self) -> None:
-        """Has a look taken now."""
+        """Has the thread look at its workers now, and not at its next tick."""
         self._events.put(None)
 
     def join(self) -> None:

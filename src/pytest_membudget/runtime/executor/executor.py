@@ -38,10 +38,12 @@ class FallbackExecutor(concurrent.futures.Executor):
 
     Args:
         max_workers: tasks that run at once; as many as there are cores, where memory allows, when not given.
-        max_in_flight: calls handed to workers; for `map` and `run` results that nobody has read count as well.
-        budget: what all tasks may add together; what is really available, followed as it changes, when not given.
+        max_in_flight: how many calls may be with workers at a time; for `map` and `run`, results that nobody has read
+            yet count as well.
+        budget: what all tasks together may add to their workers, such as "4 GB"; when not given, what is really
+            available, read again as it changes.
         estimator: predicts files and learns from them; the preset "dataframe" when not given.
-        policy: time limits, retries and the like.
+        policy: time limits, retries and other rules; see `ExecutorPolicy`.
         levels: where tasks may run, best first.
         mp_context: how worker processes start; see docs/running.md for the default.
         initializer: called in each worker before its first task.
@@ -159,8 +161,12 @@ class FallbackExecutor(concurrent.futures.Executor):
             paths: files; anything else is taken too and is charged like a call of `submit`.
             durations_s: how long an input is expected to take, where that is known. A list of files is run in the
                 order that ends soonest; other iterables are drawn lazily, in order.
-            monitor: is told of each input that ended, as a chunk of one row with the peak of its task. It looks at
-                this process then, and cleans up where it is time.
+            monitor: a `MemoryMonitor` of this process, which is told of each input that ended (as a chunk of one row,
+                with the peak of its task), looks at this process then, and cleans up where it is time.
+
+        Raises:
+            UsageError: failed inputs cannot be written where `ExecutorPolicy(dead_letters=…)` says.
+            KeyboardInterrupt: Ctrl-C; all workers have been ended then.
         """
         from pytest_membudget.runtime.executor.batch import Batch
 

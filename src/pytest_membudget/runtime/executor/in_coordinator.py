@@ -1,4 +1,4 @@
-"""What the levels without processes share: calls run in the coordinator, whose memory they have no share of their own in."""
+"""What the levels without processes have in common: calls run in the coordinator itself, in its own memory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Prepare = Callable[[], InitializerFailed | None]
 
 
 class LocalLauncher:
-    """Starts workers in the coordinator."""
+    """Starts workers that are part of the coordinator: its own thread, or others beside it."""
 
     own_memory = False
 

@@ -12,7 +12,7 @@ from pytest_membudget.runtime.executor.task import Task
 _logger = logging.getLogger("pytest_membudget.runtime")
 
 STARTS_THAT_MAY_FAIL = 3
-"""So many workers in a row may die on their way up before the level counts as one that cannot start."""
+"""When so many workers in a row have died on their way up, their level counts as one that cannot start."""
 
 
 class Levels:

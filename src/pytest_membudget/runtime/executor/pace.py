@@ -11,7 +11,8 @@ TINY_S = 0.005
 """Tasks below this are prefetched seven at a time."""
 
 WORTH_A_START_S = 0.1
-"""Fifty tasks of this keep a worker for five seconds, which its start may have taken a twentieth of."""
+"""A call this long counts in full towards its worker's replacement, a shorter one in part. Fifty of these keep a worker
+for five seconds, of which its start may have taken a twentieth."""
 
 _DRAWN_AHEAD = 2
 _DRAWN_AHEAD_OF_SHORT = 16

@@ -26,7 +26,7 @@ from pytest_membudget.units import format_size
 _logger = logging.getLogger("pytest_membudget.runtime")
 
 LOST_TOO_OFTEN = 10
-"""A task whose workers ended so often just before it began has its share in that."""
+"""A task whose worker ended just before it began has not been attempted. After so many times it counts as the cause."""
 
 
 class Rules(NamedTuple):

@@ -23,7 +23,7 @@ class Watch:
         self._rules = rules
 
     def look(self, now_s: float) -> float | None:
-        """Looks at every busy worker; when the next task's time is over, on `now_s`'s clock, if any has a limit."""
+        """Looks at every busy worker. Returns when the next time limit is reached, on `now_s`'s clock; `None` for never."""
         due = []
         for post in list(self._floor.crew.posts):
             if post.in_flight:

@@ -15,9 +15,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 _MOST_RUNGS = 14  # places considered among the tasks seen; the higher, the closer together
-_CROWDING = 1.6
+_CROWDING = 1.6  # the power that moves those places together towards the top
 _TAIL_SHARE = 0.3
-"""The mean excess over the largest offset but this share of the tasks is the scale of the tail above all."""
+"""How far the next task may lie above all tasks seen goes by the top of those: by how much, on average, this share of the
+tasks with the largest offsets lies above the largest offset of the others. That is the scale of the tail."""
 _TAIL = ((0.15, 0.25), (0.7, 0.35), (1.7, 0.25), (3.0, 0.1), (5.0, 0.05))
 """(distance in scales, weight): the next task lies above n others with probability 1 / (n + 1), and then by an
 exponential distance, whose quantiles these are."""

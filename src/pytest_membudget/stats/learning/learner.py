@@ -29,11 +29,12 @@ class Learner(Protocol):
 
 
 class Temper(NamedTuple):
-    """How an aim weighs waste against failures, and models against one another."""
+    """What an aim means in figures: how waste weighs against failures, and models against one another."""
 
     price: Price
     quantile: float
-    """Of the models' votes. Above one half: a failure costs the whole allocation, too much only the excess."""
+    """The allocation is this quantile of the models' votes. It is above one half, since a failed attempt wastes all that
+    it was allocated, and a generous one only the excess."""
     step: float
     """A retry allocates at least this much more."""
     leap: float
@@ -50,10 +51,12 @@ _WINDOW = 112  # tasks remembered: enough for a tail of 1 in 100, few enough for
 _NEWS = (
     24  # models are fitted anew after one task in so many, and at once after one that was given too little
 )
-_STREAK = 16  # tasks in a row on one side of the median of those before: chance gives it once in 32,768 tasks
+_STREAK = (
+    16  # as many tasks in a row beyond what seven of eight tasks before them took: that is no chance any more
+)
 _BEYOND = 1.25  # above this multiple of the largest size seen only models that grow may vote
 _FEW = 30  # while the tasks are fewer, "safe" adds the tolerance bound of the line where a line fits
-_FAIR = 0.8  # a line fits when its waste is at most the least waste over this
+_FAIR = 0.8  # a line fits when its waste is at most 1 / 0.8 of the least waste of any model
 _SAFE_CONTENT, _SAFE_CONFIDENCE = 0.99, 0.95
 
 
@@ -204,7 +207,7 @@ def _elect(tasks: list[tuple[float, float, float | None]], temper: Temper) -> li
 
 
 def _has_changed(tasks: list[tuple[float, float, float | None]]) -> bool:
-    """Whether the last tasks all lie on one side of the median of the older ones, size taken into account."""
+    """Whether the last tasks all took more, or all less, than seven of eight older ones, size taken into account."""
     older, recent = tasks[:-_STREAK], tasks[-_STREAK:]
     if len(older) < _STREAK:
         return False
