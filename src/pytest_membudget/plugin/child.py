@@ -7,13 +7,14 @@ whole session, starts workers or repeats tests is switched off: that stays with 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from _pytest.runner import runtestprotocol
 
+from pytest_membudget import plugin
 from pytest_membudget.plugin.orders import Orders, take_orders
 
 ORDERS: Orders = take_orders()
@@ -27,7 +28,6 @@ _SWITCHED_OFF: Mapping[str, Any] = {
     "htmlpath": None,
     "report_log": None,
     "json_report": False,
-    "no_cov": True,
     "usepdb": False,
     "trace": False,
     "lf": False,
@@ -39,15 +39,23 @@ _SWITCHED_OFF: Mapping[str, Any] = {
     "maxfail": 0,
     "pastebin": None,
     "memray": False,
+    "cacheclear": False,
 }
-_LEFT_TO_STARTER = ("rerunfailures", "pytest_rerunfailures")
+_LEFT_TO_STARTER = ("rerunfailures", "pytest_rerunfailures", "_cov")
 _TERMINAL = "terminalreporter"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None]:
+    """Keeps pytest-cov from starting: it would erase what all other processes have measured so far."""
+    early_config.known_args_namespace.no_cov = True
+    return (yield)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
     """Points the session at the one test, before any plugin is configured."""
-    for name, value in _SWITCHED_OFF.items():
+    for name, value in {**_SWITCHED_OFF, **ORDERS.options, "log_file": ORDERS.log_file}.items():
         if hasattr(config.option, name):
             setattr(config.option, name, value)
     config.option.basetemp = ORDERS.basetemp
@@ -68,10 +76,15 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Sender(config), "membudget-sender")
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keeps the one test."""
-    items[:] = [item for item in items if item.nodeid == ORDERS.nodeid][:1]
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None]:
+    """Keeps the one test, also where a plugin takes its share of the tests: the starter has taken this one."""
+    items[:] = the_one = [item for item in items if item.nodeid == ORDERS.nodeid][:1]
+    result = yield
+    if items != the_one:
+        items[:] = the_one
+        plugin.pytest_collection_modifyitems(config, items)
+    return result
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from pytest_membudget.plugin import joining
 from pytest_membudget.plugin.orders import VARIABLE, Orders, Purpose
 from pytest_membudget.plugin.roles import CHILD_PLUGIN, is_worker
 from pytest_membudget.plugin.shared import shared_folder, temporary_folders
@@ -50,8 +51,9 @@ def run_fresh(
     if purpose != "isolate":
         leave_time_limit(item)
     with tempfile.TemporaryDirectory(prefix="membudget-fresh-") as folder:
-        results, output = Path(folder, "results.jsonl"), Path(folder, "output.txt")
+        results, output, log = (Path(folder, name) for name in ("results.jsonl", "output.txt", "log.txt"))
         results.touch()
+        tells_log = purpose == "isolate" and joining.has_log_file(item.config)
         orders = Orders(
             nodeid=_bare_nodeid(item),
             target=_target(item),
@@ -62,8 +64,11 @@ def run_fresh(
             purpose=purpose,
             rehearse=rehearse,
             memray_capture=memray_capture,
+            options=joining.decided_options(item.config),
+            log_file=str(log) if tells_log else os.devnull,
         )
         ending = _run(item.config, orders, output, timeout_s)
+        joining.append_log(item.config, log)
         lines = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
         return _gather(item, lines, ending, output)
 
@@ -101,7 +106,13 @@ def _run(config: pytest.Config, orders: Orders, output: Path, timeout_s: float |
         *arguments,
     ]
     shown = config.getoption("capture") == "no"
-    with output.open("wb") as stream, _started(command, folder, orders, None if shown else stream) as process:
+    variables = {**os.environ, VARIABLE: orders.as_text()}
+    if orders.purpose == "isolate":
+        variables |= joining.coverage_variables(config)
+    with (
+        output.open("wb") as stream,
+        _started(command, folder, variables, None if shown else stream) as process,
+    ):
         try:
             code = process.wait(timeout_s)
         except subprocess.TimeoutExpired:
@@ -115,12 +126,12 @@ def _run(config: pytest.Config, orders: Orders, output: Path, timeout_s: float |
 
 @contextlib.contextmanager
 def _started(
-    command: Sequence[str], folder: Path, orders: Orders, stdout: Any
+    command: Sequence[str], folder: Path, variables: Mapping[str, str], stdout: Any
 ) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(
         command,
         cwd=folder,
-        env={**os.environ, VARIABLE: orders.as_text()},
+        env=variables,
         stdin=subprocess.DEVNULL,
         stdout=stdout,
         stderr=subprocess.STDOUT if stdout else None,

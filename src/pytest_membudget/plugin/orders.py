@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Literal, NamedTuple
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
 VARIABLE = "PYTEST_MEMBUDGET_FRESH"
 """The environment variable that carries the orders; taken out at once, so that no grandchild obeys them."""
@@ -16,6 +18,7 @@ class Orders(NamedTuple):
     """Run `nodeid`, which is found at `target`, and write one JSON line a report to `results`.
 
     With `rehearse` the test runs once before, untold, so that what it loads and keeps the first time is there.
+    `options` replace those that the arguments give; the session's log goes to `log_file`.
     """
 
     nodeid: str
@@ -26,10 +29,12 @@ class Orders(NamedTuple):
     purpose: Purpose
     rehearse: bool = False
     memray_capture: str = ""
+    log_file: str = os.devnull
+    options: Mapping[str, Any] = MappingProxyType({})
 
     def as_text(self) -> str:
         """For the environment."""
-        return json.dumps(self._asdict())
+        return json.dumps({**self._asdict(), "options": dict(self.options)})
 
 
 def take_orders() -> Orders:
