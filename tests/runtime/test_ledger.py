@@ -143,6 +143,28 @@ def test_whether_a_newcomer_would_start_at_once_counts_those_who_wait():
     assert not ledger.would_grant(10), "the head has been overtaken once, and that was all it allows"
 
 
+def test_no_more_start_at_once_than_were_asked_for():
+    ledger = Ledger(100, max_overtakes=0)
+    for token in "abc":
+        ledger.submit(10, token=token)
+    assert [ticket.token for ticket in ledger.grant(at_most=2)] == ["a", "b"]
+    assert [ticket.token for ticket in ledger.grant(at_most=2)] == ["c"]
+
+
+def test_statistics_count_all_who_wait_and_call_only_an_overrun_a_pause():
+    ledger = Ledger(100, max_overtakes=0)
+    ledger.submit(100)
+    ledger.grant()
+    ledger.submit(10)
+    ledger.submit(500, exclusive=True)
+    full = ledger.statistics()
+    assert (full.leases, full.waiting, full.free_bytes, full.paused) == (1, 2, 0, False)
+    alone = Ledger(100, max_overtakes=0)
+    alone.submit(500, exclusive=True)
+    alone.grant()
+    assert (alone.statistics().exclusive, alone.statistics().paused) == (True, False)
+
+
 @pytest.mark.parametrize("size", [-1, 1.5, True, "1 MB"])
 def test_bytes_are_whole_numbers(size):
     with pytest.raises(ValueError, match="whole bytes"):
