@@ -3,6 +3,8 @@
 import os
 import signal
 import sys
+import threading
+import time
 
 from tree_programs import hold
 
@@ -27,6 +29,11 @@ class PickyError(Exception):
 
 def raise_picky():
     raise PickyError(1, 2)
+
+
+def leave_a_thread():
+    threading.Thread(target=time.sleep, args=(3600,)).start()
+    return "done"
 
 
 def kill_myself():

@@ -10,6 +10,7 @@ from tree_programs import MIB
 
 from pytest_membudget import measure_isolated
 from pytest_membudget.errors import IsolatedCrashError, MeasurementError, UsageError
+from pytest_membudget.measurement import isolated
 
 pytestmark = [
     pytest.mark.kernel,
@@ -66,6 +67,13 @@ def test_a_crash_is_named(task, ending):
 def test_a_large_result_comes_back():
     m = measure_isolated(isolated_tasks.build_a_block, 100_000_000)
     assert m.value == b"x" * 100_000_000
+
+
+def test_a_thread_that_the_function_leaves_running_holds_nobody_up(monkeypatch):
+    monkeypatch.setattr(isolated, "ENDING_S", 0.1)
+    found = measure_isolated(isolated_tasks.leave_a_thread)
+    assert found.value == "done"
+    assert "a thread that the function left running" in found.caveats[-1]
 
 
 def test_a_result_that_breaks_off_is_a_crash():

@@ -20,8 +20,13 @@ from pytest_membudget.origins import off_path
 from pytest_membudget.records.measurement import Measurement
 
 POLL_S = 0.05
+ENDING_S = 10.0
+"""How long an interpreter that has given its answer may take to end by itself."""
+
 LENGTH_BYTES = 8
 MOST_AT_ONCE = 1 << 20
+
+KEPT_RUNNING = f"its interpreter was ended {ENDING_S:g} s after the answer: a thread that the function left running kept it from ending"
 
 # The path comes first: the package may be importable by it alone. The pipe is this program's own.
 LAUNCH = (
@@ -63,12 +68,12 @@ def measure_isolated(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Measu
     try:
         _send(ours, orders)
         answer = _receive(answers, child)
-        if answer:
-            child.wait()
+        is_over = not answer or _ends_by_itself(child)
     finally:
         os.close(answers)
         _end(child)
-    return _judge(name, answer, child.returncode)
+    found = _judge(name, answer, child.returncode)
+    return found if is_over else msgspec.structs.replace(found, caveats=(*found.caveats, KEPT_RUNNING))
 
 
 def _orders(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
@@ -117,6 +122,14 @@ def _receive_exactly(size: int, descriptor: int, child: subprocess.Popen[bytes])
                 return bytearray()
             ended = True
     return received
+
+
+def _ends_by_itself(child: subprocess.Popen[bytes]) -> bool:
+    try:
+        child.wait(ENDING_S)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
