@@ -38,6 +38,14 @@ def sleeps(path):
     time.sleep(60 if Path(path).stat().st_size > 150_000 else 0)
 
 
+def leaves_a_thread(path):
+    import threading
+    import time
+
+    threading.Thread(target=time.sleep, args=(3600,)).start()
+    return Path(path).read_bytes()
+
+
 def takes_everything(path):
     if Path(path).stat().st_size > 30_000:
         kept = []

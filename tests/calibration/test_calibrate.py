@@ -89,6 +89,11 @@ def test_files_written_into_the_working_directory_are_said_and_removed():
     assert "it writes into its working directory (left-behind.txt)" in found.caveats[0]
 
 
+def test_a_thread_that_the_function_leaves_running_holds_nobody_up(monkeypatch):
+    monkeypatch.setattr(fresh_run, "_ENDING_S", 0.1)
+    assert len(short(functions.leaves_a_thread).points) == 3
+
+
 def test_a_run_that_needs_more_than_there_is_is_ended(monkeypatch):
     little = MemoryReading(limit=MemoryLimit(400_000_000, "test"), available_bytes=400_000_000)
     monkeypatch.setattr(fresh_run, "memory_reading", lambda: little)

@@ -25,6 +25,9 @@ _WATCH_EVERY_S = 0.02
 _MEMORY_SHARE = 0.9
 """A run that holds more than this share of what was available is ended, before the machine runs out."""
 
+_ENDING_S = 10.0
+"""How long an interpreter may take to end after its answer; a thread that the function left running may keep it."""
+
 _LAST_WORDS_BYTES = 400
 
 
@@ -47,7 +50,7 @@ def run_fresh(
         order_path.write_bytes(msgspec.json.encode(order))
         available_bytes = memory_reading().available_bytes
         with (place / "errors.txt").open("w+b") as errors, _process(order_path, workplace, errors) as process:
-            ended = _watch(process, timeout_s, _MEMORY_SHARE * available_bytes, is_called_off)
+            ended = _watch(process, answer_path, timeout_s, _MEMORY_SHARE * available_bytes, is_called_off)
             code = process.wait()
             errors.seek(max(0, errors.seek(0, os.SEEK_END) - _LAST_WORDS_BYTES))
             last_words = errors.read().decode(errors="replace").strip()
@@ -129,13 +132,20 @@ def _lifeline() -> Iterator[tuple[int, ...]]:
 
 def _watch(
     process: subprocess.Popen[bytes],
+    answer_path: Path,
     timeout_s: float | None,
     most_bytes: float,
     is_called_off: Callable[[], bool],
 ) -> str:
-    """Waits for the end; ends it itself when it takes too long or too much, and then says why."""
+    """Waits for the end. Ends the process itself when it takes too long or too much, and then says why."""
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    answered_s: float | None = None
     while process.poll() is None:
+        if answered_s is None and answer_path.exists():
+            answered_s = time.monotonic()
+        if answered_s is not None and time.monotonic() - answered_s > _ENDING_S:
+            _end(process)
+            return ""
         held_bytes = tree_resident_bytes([process.pid]).get(process.pid, 0)
         if held_bytes > most_bytes:
             _end(process)
