@@ -231,3 +231,14 @@ def leave_cycles(number):
     """Garbage that only the collector frees."""
     ring = [bytes(20_000)]
     ring.append(ring)
+
+
+_MODULES = []
+
+
+def load_once(path):
+    """As a function that imports pandas: the first call in a worker takes 100 MB, and they stay."""
+    if not _MODULES:
+        _MODULES.append(bytearray(100_000_000))
+    time.sleep(0.02)
+    return os.getpid()

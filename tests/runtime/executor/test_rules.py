@@ -1,5 +1,7 @@
 """The executor's decisions, on scripted figures."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +12,13 @@ from pytest_membudget.runtime.executor.admission import Admission, Budget
 from pytest_membudget.runtime.executor.causes import Again, Failed, after_failure
 from pytest_membudget.runtime.executor.concurrency import Concurrency
 from pytest_membudget.runtime.executor.launcher import Died, RanOut
-from pytest_membudget.runtime.executor.learning import CallCharge, FileCharge, FunctionPeaks, function_key
+from pytest_membudget.runtime.executor.learning import (
+    CallCharge,
+    FileCharge,
+    FileEstimators,
+    FunctionPeaks,
+    function_key,
+)
 from pytest_membudget.runtime.executor.ordering import best_order
 from pytest_membudget.runtime.executor.policy import ExecutorPolicy
 from pytest_membudget.runtime.executor.task import Task
@@ -129,6 +137,28 @@ def test_a_call_is_charged_the_overhead_until_its_function_has_been_seen():
     charge.observe(4_000_000, 0.1)
     assert charge.first_bytes() == 7_000_000
     assert CallCharge(len, peaks, estimator).first_bytes() == 50_000_000
+
+
+def test_each_kind_of_file_has_its_own_estimate_unless_the_caller_gave_one():
+    preset = MemoryEstimator.preset("dataframe")
+    of = FileEstimators(preset, by_kind=True).of
+    assert of(print, "a/1.csv") is of(print, Path("b/2.CSV"))
+    kinds = ["1.csv", "1.csv.gz", "1.json", "1", "sample.s7.xml", ".hidden"]
+    estimators = [of(print, name) for name in kinds]
+    assert len({id(each) for each in estimators}) == 5  # neither of the last and the fourth has an end
+    assert of(print, "sample.s8.xml") is of(print, "other.xml")
+    assert of(print, "1.001") is of(print, b"1")
+    assert of(len, "1.csv") is not of(print, "1.csv")
+    estimators[0].observe(10, 900_000_000)
+    assert of(print, "1.json").estimate_file_memory(10) == preset.estimate_file_memory(10)
+    assert FileEstimators(preset, by_kind=False).of(print, "1.csv") is preset
+
+
+def test_names_with_too_many_ends_share_an_estimate():
+    preset = MemoryEstimator.preset("dataframe")
+    of = FileEstimators(preset, by_kind=True).of
+    assert {id(of(print, f"1.part{number}x")) for number in range(100)} >= {id(preset)}
+    assert of(print, "1.another") is preset
 
 
 def test_functions_that_finished_long_ago_are_forgotten():

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import OrderedDict
 from collections.abc import Callable
 
 from pytest_membudget.errors import OversizeError
 from pytest_membudget.records.measurement import MemoryReading
+from pytest_membudget.runtime.executor.lessons import Lessons
 from pytest_membudget.runtime.executor.policy import ExecutorPolicy
 from pytest_membudget.runtime.executor.task import Task
 from pytest_membudget.runtime.ledger import Ledger, Ticket
@@ -14,6 +16,9 @@ from pytest_membudget.runtime.pressure import RESERVE_SHARE
 from pytest_membudget.units import format_size
 
 _READ_EVERY_S = 0.25
+
+_MORE_THAN_ANY_BUDGET = 2**63
+"""A budget that moves may have room tomorrow for what does not fit today: the ledger is to refuse nothing."""
 
 
 class Budget:
@@ -70,7 +75,10 @@ class Admission:
         self._policy = policy
         self._waiting: OrderedDict[int, Ticket] = OrderedDict()
         self._skipped = 0
-        self.ledger = Ledger(budget.largest_bytes, max_overtakes=policy.max_overtakes)
+        self._lessons = Lessons()
+        self.ledger = Ledger(
+            budget.largest_bytes, max_overtakes=policy.max_overtakes, ceiling_bytes=_MORE_THAN_ANY_BUDGET
+        )
 
     @property
     def is_full(self) -> bool:
@@ -93,10 +101,7 @@ class Admission:
             OversizeError: larger than the whole budget, and the policy is to refuse such tasks.
         """
         self.check_size(task)
-        charged_bytes = task.charged_bytes or 0
-        alone = task.alone or charged_bytes > self.ledger.budget_bytes
-        task.ticket = self.ledger.submit(charged_bytes, exclusive=alone, token=task)
-        self._waiting[task.ticket.sequence] = task.ticket
+        self._wait(task)
 
     def check_size(self, task: Task) -> None:
         """Charges `task` by what is known now.
@@ -116,6 +121,16 @@ class Admission:
                 f"{format_size(largest_bytes)}; raise the budget, split the input, or run such tasks alone with "
                 'ExecutorPolicy(oversize="alone")'
             )
+
+    def note_learned(self, task: Task, taken_bytes: int) -> None:
+        """The estimates know of one more task. Now and then those who wait are charged anew by them."""
+        if self._waiting and self._lessons.are_due(exceeded=taken_bytes > (task.charged_bytes or 0)):
+            self._charge_anew()
+
+    def lacking_bytes(self) -> int:
+        """What the next of those who wait lacks to start."""
+        head = self.ledger.head or min(self._waiting.values(), key=_size)
+        return head.bytes - self.ledger.free_bytes
 
     def next(self, aside_bytes: int, own_bytes: Callable[[], int]) -> Task | None:
         """The next task that may start, its memory granted; `None` where none may.
@@ -173,6 +188,26 @@ class Admission:
         if ticket is not None:
             self.ledger.release(ticket)
 
+    def _wait(self, task: Task) -> Ticket:
+        """Lets the task wait for what it is charged; one that is larger than any budget for everybody else's end."""
+        charged_bytes = task.charged_bytes or 0
+        alone = task.alone or charged_bytes > self._budget.largest_bytes
+        task.ticket = self.ledger.submit(charged_bytes, exclusive=alone, token=task)
+        self._waiting[task.ticket.sequence] = task.ticket
+        return task.ticket
+
+    def _charge_anew(self) -> None:
+        """Charges who waits for a first attempt by what is known now. Everybody keeps their place."""
+        tickets = list(self._waiting.values())
+        self._waiting.clear()
+        for ticket in tickets:
+            self.ledger.cancel(ticket)
+            task: Task = ticket.token
+            if not task.is_running:
+                with contextlib.suppress(Exception):  # the caller's own estimator; what was charged will do
+                    task.charged_bytes = task.charge.first_bytes()
+            self._wait(task).overtaken = ticket.overtaken
+
     def _leave(self, ticket: Ticket) -> Task:
         del self._waiting[ticket.sequence]
         task: Task = ticket.token
@@ -191,3 +226,7 @@ class Admission:
             self.ledger.cancel(first)
             task.ticket = self.ledger.submit(first.bytes, exclusive=True, token=task)
             self._waiting[task.ticket.sequence] = task.ticket
+
+
+def _size(ticket: Ticket) -> int:
+    return ticket.bytes

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from pytest_membudget.runtime.executor.causes import Again, Failed, never_began, not_begun
 from pytest_membudget.runtime.executor.floor import Floor
-from pytest_membudget.runtime.executor.launcher import CannotStartError, Died, InitializerFailed, Reply, Stage
+from pytest_membudget.runtime.executor.launcher import (
+    CannotStartError,
+    Died,
+    Figures,
+    InitializerFailed,
+    Reply,
+    Stage,
+)
 from pytest_membudget.runtime.executor.levels import STARTS_THAT_MAY_FAIL
 from pytest_membudget.runtime.executor.post import Post
 from pytest_membudget.runtime.executor.replies import (
@@ -41,16 +48,17 @@ class Aftermath:
             raise
 
     def _take_in(self, post: Post, task: Task, reply: Reply) -> None:
-        learn(task, post.level, reply.figures)
         task.host = post.host
         if isinstance(reply, Died):
+            learn(task, post.level, reply.figures)
             self._lost(post, task, reply)
             return
+        self._learn(post, task, reply.figures)
         self._floor.crew.levels.proved_itself(post.launcher)
-        post.kept_bytes = reply.figures.kept_bytes
         if reply.figures.heap is not None and post.worker.pid is not None:
             self._floor.heap_log.note(post.worker.pid, reply.figures.heap)
         self._floor.handover.pace.note(reply.figures.duration_s)
+        post.note_duration(reply.figures.duration_s)
         self._floor.leave(post)
         if isinstance(reply, InitializerFailed):
             broken = broken_by(reply.error)
@@ -58,6 +66,13 @@ class Aftermath:
             self._floor.end_with(broken)
         else:
             self._settle(task, reply)
+
+    def _learn(self, post: Post, task: Task, figures: Figures) -> None:
+        left_bytes = max(0, figures.kept_bytes - post.kept_bytes)
+        self._floor.crew.warmth.note(post.kept, figures.kept_bytes)
+        taken_bytes = learn(task, post.level, figures, left_bytes)
+        if taken_bytes is not None:
+            self._floor.line.admission.note_learned(task, taken_bytes)
 
     def _lost(self, post: Post, task: Task, reply: Died) -> None:
         """The worker is gone. A task that it had not begun has not been attempted, and keeps its place."""
@@ -70,6 +85,8 @@ class Aftermath:
             self._floor.leave(post)
             conclude(task, Failed(RuntimeError(str(error))))
             return
+        if reply.attempted and post.ticket is not None:  # it needs more than it was seen to hold
+            task.charged_bytes = max(task.charged_bytes or 0, post.ticket.charge_bytes)
         self._floor.leave(post)
         task.lost += not reply.attempted
         if reply.attempted or task.lost > LOST_TOO_OFTEN:

@@ -155,10 +155,9 @@ class Batch:
         self._engine.submit(task)
 
     def _charge(self, item: _Item) -> Charge:
-        estimator = self._engine.settings.estimator
         if item.size_bytes is None:
-            return CallCharge(self._fn, self._engine.peaks, estimator)
-        return FileCharge(item.size_bytes, estimator)
+            return CallCharge(self._fn, self._engine.peaks, self._engine.settings.estimator)
+        return FileCharge(item.size_bytes, self._engine.estimators.of(self._fn, item.value))
 
     def _category(self, size_bytes: int) -> FileCategory:
         return self._policy.classes.category(size_bytes)

@@ -7,6 +7,7 @@ from pytest_membudget.runtime.executor.line import Line, refuse
 from pytest_membudget.runtime.executor.placement import TOGETHER
 from pytest_membudget.runtime.executor.post import Post
 from pytest_membudget.runtime.executor.task import Task
+from pytest_membudget.runtime.executor.warmth import WARM_BYTES
 
 TOGETHER_S = 0.1
 """Calls that travel in one message take about so long together: the way there and back takes a few milliseconds."""
@@ -93,7 +94,8 @@ class ClusterDispatch:
         """Whether the tasks fit the worker, but not beside what earlier ones left there."""
         needed_bytes = max(task.charged_bytes or 0 for task in tasks)
         capacity_bytes = _capacity_bytes(post)
-        return capacity_bytes - self._crew.excess_bytes(post) < needed_bytes <= capacity_bytes
+        excess_bytes = max(0, post.kept_bytes - (self._crew.warmth.base_bytes or WARM_BYTES))
+        return capacity_bytes - excess_bytes < needed_bytes <= capacity_bytes
 
 
 def _capacity_bytes(post: Post) -> int:

@@ -12,11 +12,13 @@ from pytest_membudget.runtime.executor.launcher import (
     NoWorkerYetError,
 )
 from pytest_membudget.runtime.executor.levels import Levels
+from pytest_membudget.runtime.executor.policy import USUAL_TASKS_PER_CHILD
 from pytest_membudget.runtime.executor.post import Post
 from pytest_membudget.runtime.executor.task import Task
+from pytest_membudget.runtime.executor.warmth import WARM_BYTES, Warmth
 
-WARM_BYTES = 16 * 1024 * 1024
-"""What a worker may keep of its tasks (imported modules, caches) before it is charged, where no base is known."""
+_LOADING_SHARE = 0.1
+"""A worker that is replaced as usual has spent at most so much of its time on loading what its tasks need."""
 
 
 class Crew:
@@ -32,7 +34,7 @@ class Crew:
         self.levels = levels
         self._cluster = cluster
         self._max_tasks = max_tasks
-        self._base_bytes = base_bytes
+        self.warmth = Warmth(base_bytes)
         self.posts: list[Post] = []
         self._leaving: list[Post] = []
 
@@ -71,26 +73,54 @@ class Crew:
             else:
                 self.posts.append(Post(worker, self._cluster, worker))
 
-    def excess_bytes(self, post: Post) -> int:
-        """What a worker keeps beyond what is expected of a warm one, in bytes."""
-        return max(0, post.kept_bytes - (self._base_bytes or WARM_BYTES))
+    def own_bytes(self, post: Post) -> int:
+        """What a worker holds beside its tasks: what it keeps, or what one that has begun is expected to keep."""
+        if not post.launcher.own_memory:
+            return 0
+        expected_bytes = self.warmth.expected_bytes if post.has_begun else self.warmth.base_bytes
+        return max(post.kept_bytes, expected_bytes)
 
     def aside_bytes(self) -> int:
-        """What workers hold besides their tasks, in bytes: the base of each, and what it keeps beyond its base."""
+        """What all workers are charged beside their tasks."""
         return sum(
-            self._base_bytes + self.excess_bytes(post)
+            self.warmth.charged_bytes(self.own_bytes(post))
             for post in self.posts
             if post.launcher.own_memory and post.lent is None
         )
 
+    def start_bytes(self) -> int:
+        """What the worker of the next task will be charged beyond that, as it begins; 0 where a warm one is idle."""
+        idle = self.idle(self.launcher)
+        if not self.launcher.own_memory or (idle and idle[0].has_begun):
+            return 0
+        already_bytes = self.own_bytes(idle[0]) if idle else 0
+        return self.warmth.charged_bytes(self.warmth.expected_bytes) - self.warmth.charged_bytes(
+            already_bytes
+        )
+
+    def surplus(self, *, leave_one: bool = False) -> list[Post]:
+        """Idle workers that might be ended for their memory, the one that keeps most first.
+
+        One stays for the task that waits: of the warm ones the smallest, unless a new one would be smaller and
+        `leave_one` does not say otherwise.
+        """
+        idle = [post for post in self.idle() if post.launcher.own_memory and post.lent is None]
+        warm = [post for post in idle if post.has_begun]
+        cold = [post for post in idle if not post.has_begun]
+        if warm and (leave_one or not self.warmth.shrinks(warm[-1].kept_bytes)):
+            warm.pop()
+        elif cold:
+            cold.pop()
+        return [post for post in (*warm, *cold) if self.warmth.charged_bytes(self.own_bytes(post))]
+
     def idle(self, launcher: Launcher | None = None) -> list[Post]:
-        """Workers with nothing to do, the one that kept most memory first."""
+        """Workers with nothing to do: warm ones first, and of these the one that kept most memory."""
         found = [
             post
             for post in self.posts
             if not post.in_flight and not post.is_last and launcher in {None, post.launcher}
         ]
-        return sorted(found, key=lambda post: -post.kept_bytes)
+        return sorted(found, key=lambda post: (not post.has_begun, -post.kept_bytes))
 
     def busy(self) -> int:
         """How many workers have something to do."""
@@ -130,14 +160,24 @@ class Crew:
         post.handed += weight
         if post.lent is not None:
             return  # it is the cluster's to replace, and runs one call at a time anyway
-        if task.fresh_worker or (
-            post.launcher.own_memory and self._max_tasks is not None and post.handed >= self._max_tasks
-        ):
+        if task.fresh_worker or (post.launcher.own_memory and self._is_through(post, post.handed)):
             post.is_last = True
 
     def nears_its_end(self, post: Post) -> bool:
         """Whether a worker that can take its place should be on its way."""
-        return self._max_tasks is not None and post.handed * 4 >= self._max_tasks * 3
+        return self._is_through(post, post.handed * 4 / 3)
+
+    def _is_through(self, post: Post, handed: float) -> bool:
+        """Whether `handed` calls are enough for a worker.
+
+        Fifty files of some milliseconds are not, where the next worker would import pandas for two seconds first.
+        """
+        if self._max_tasks is None or handed < self._max_tasks:
+            return False
+        has_loaded = post.done > 0 and (post.kept.first_bytes or 0) > WARM_BYTES
+        if self._max_tasks != USUAL_TASKS_PER_CHILD or not has_loaded:
+            return True
+        return post.loading_s <= _LOADING_SHARE * post.busy_s
 
     def died(self, post: Post, detail: str, *, failed_to_start: bool) -> None:
         """A worker is gone. Several in a row that never came up mean that the level cannot start.

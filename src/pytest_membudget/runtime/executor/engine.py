@@ -24,7 +24,7 @@ from pytest_membudget.runtime.executor.handover import Handover
 from pytest_membudget.runtime.executor.inline import Inline
 from pytest_membudget.runtime.executor.journal import Journal
 from pytest_membudget.runtime.executor.launcher import ClusterLauncher, Launcher
-from pytest_membudget.runtime.executor.learning import FunctionPeaks
+from pytest_membudget.runtime.executor.learning import FileEstimators, FunctionPeaks
 from pytest_membudget.runtime.executor.levels import Levels
 from pytest_membudget.runtime.executor.line import Line
 from pytest_membudget.runtime.executor.placement import Placement
@@ -47,6 +47,7 @@ class Settings(NamedTuple):
     max_in_flight: int | None
     budget_bytes: int | None
     estimator: MemoryEstimator
+    learns_by_kind: bool  # whether each kind of file gets an estimator like that one
     policy: ExecutorPolicy
     levels: tuple[Level, ...]
     context: BaseContext | None
@@ -63,6 +64,7 @@ class Engine:
         self.settings = settings
         self.journal = Journal()
         self.peaks = FunctionPeaks()
+        self.estimators = FileEstimators(settings.estimator, by_kind=settings.learns_by_kind)
         policy = settings.policy
         self.budget = Budget(settings.budget_bytes, policy, settings.reading, time.monotonic)
         self.admission = Admission(self.budget, policy)

@@ -42,7 +42,8 @@ class FallbackExecutor(concurrent.futures.Executor):
             yet count as well.
         budget: what all tasks together may add to their workers, such as "4 GB"; when not given, what is really
             available, read again as it changes.
-        estimator: predicts files and learns from them; the preset "dataframe" when not given.
+        estimator: predicts files and learns from them; when not given, the preset "dataframe" for each function and
+            kind of file (`.csv`, `.csv.gz`), which learns from these alone.
         policy: time limits, retries and other rules; see `ExecutorPolicy`.
         levels: where tasks may run, best first.
         mp_context: how worker processes start; see docs/running.md for the default.
@@ -81,6 +82,7 @@ class FallbackExecutor(concurrent.futures.Executor):
             max_in_flight=max_in_flight,
             budget_bytes=None if budget is None else size_of("budget", budget),
             estimator=estimator if estimator is not None else MemoryEstimator.preset("dataframe"),
+            learns_by_kind=estimator is None,
             policy=policy,
             levels=_checked_levels(levels, dask),
             context=multiprocessing.get_context(mp_context) if isinstance(mp_context, str) else mp_context,

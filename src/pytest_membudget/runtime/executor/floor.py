@@ -80,7 +80,8 @@ class Floor:
                 self.line.line_up()
             if is_saturated:
                 break
-            task = self.line.admission.next(self.crew.aside_bytes(), self.own_bytes)
+            aside_bytes = self.crew.aside_bytes() + self.crew.start_bytes()
+            task = self.line.admission.next(aside_bytes, self.own_bytes)
             if task is not None:
                 self._begin(task)
             elif not self._make_room():
@@ -105,6 +106,8 @@ class Floor:
         if not task.begin():
             admission.release(task.ticket)
             return
+        if task.ticket is not None and task.ticket.exclusive:
+            self.crew.retire(self.crew.surplus(leave_one=not task.attempts))
         try:
             post = self.crew.post_for(task)
         except CannotStartError as error:
@@ -133,9 +136,13 @@ class Floor:
             self.concurrency.lower_to(self._degraded_threads)
 
     def _make_room(self) -> bool:
-        """Ends idle workers that keep memory which the line waits for; whether there were any."""
-        if not self.line.admission.waiting:
+        """Ends the idle worker that keeps most of the memory which the line waits for; whether there was one.
+
+        Where all of them together keep too little for the next task, its memory has to come from those that are busy.
+        """
+        surplus = self.crew.surplus() if self.line.admission.waiting else []
+        kept_bytes = sum(self.crew.warmth.charged_bytes(self.crew.own_bytes(post)) for post in surplus)
+        if not surplus or (self.crew.busy() and kept_bytes < self.line.admission.lacking_bytes()):
             return False
-        keepers = [post for post in self.crew.idle() if self.crew.excess_bytes(post)]
-        self.crew.retire(keepers)
-        return bool(keepers)
+        self.crew.retire(surplus[:1])
+        return True

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from pytest_membudget.runtime.estimator import MemoryEstimator
@@ -13,6 +15,8 @@ from pytest_membudget.runtime.executor.gauge import RESOLUTION_BYTES
 from pytest_membudget.runtime.executor.task import Charge
 
 _MOST_FUNCTIONS = 1024
+_MOST_KINDS = 64
+_COMPRESSED = frozenset({".gz", ".bz2", ".xz", ".zst", ".lz4", ".br", ".z"})
 
 
 class FunctionPeaks:
@@ -65,6 +69,29 @@ class CallCharge(Charge):
         self._peaks.observe(self._name, peak_bytes, duration_s)
 
 
+class FileEstimators:
+    """Who estimates a file: the caller's own, or where they chose none, one for each function and kind of file.
+
+    What a kilobyte of an image takes tells nothing of a kilobyte of text. The kind is the end of the name, such as
+    `.csv` or `.csv.gz`.
+    """
+
+    def __init__(self, estimator: MemoryEstimator, *, by_kind: bool) -> None:
+        self._estimator = estimator
+        self._is_by_kind = by_kind
+        self._estimators: dict[tuple[str, str], MemoryEstimator] = {}
+
+    def of(self, fn: Callable[..., Any], path: str | bytes | os.PathLike[Any]) -> MemoryEstimator:
+        """The estimator for this file; a common one for those beyond 64 kinds, which are none then."""
+        if not self._is_by_kind:
+            return self._estimator
+        key = function_key(fn), _kind(Path(os.fsdecode(path)))
+        if key not in self._estimators and len(self._estimators) >= _MOST_KINDS:
+            return self._estimator
+        begun = MemoryEstimator(self._estimator.gamma, self._estimator.overhead_bytes)
+        return self._estimators.setdefault(key, begun)
+
+
 class FileCharge(Charge):
     """A file of `run`: by the estimator, which learns from it."""
 
@@ -85,6 +112,14 @@ class FileCharge(Charge):
     def observe(self, peak_bytes: int, duration_s: float) -> None:
         """Lets the estimator learn."""
         self._estimator.observe(self.size_bytes, peak_bytes, duration_s)
+
+
+def _kind(path: Path) -> str:
+    """Such as `.csv` or `.csv.gz`; empty for a name without an end, or with a number there."""
+    *_, last = ("", *(suffix.lower() for suffix in path.suffixes))
+    if last in _COMPRESSED:
+        return _kind(path.with_suffix("")) + last
+    return "" if last[1:].isdigit() else last
 
 
 def function_key(fn: Callable[..., Any]) -> str:

@@ -14,6 +14,9 @@ from pytest_membudget.runtime.files import DEFAULT_CLASSES, FileClasses
 from pytest_membudget.runtime.parameters import count_of, share_of, size_of
 from pytest_membudget.units import Size
 
+USUAL_TASKS_PER_CHILD = 50
+"""After so many tasks a worker is replaced, where nobody chose another number."""
+
 
 class ExecutorPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """The executor's rules.
@@ -23,7 +26,8 @@ class ExecutorPolicy(msgspec.Struct, frozen=True, kw_only=True):
         degraded_threads: threads at most, after processes could not be started.
         target_memory: share of the limit that all use together may reach when no budget is given.
         max_tasks_per_child: a worker process is replaced after so many tasks; `None` keeps it. While calls of
-            `submit` and `map` take less than 100 ms they count by their time: as one for every 100 ms.
+            `submit` and `map` take less than 100 ms they count by their time: as one for every 100 ms. The usual 50
+            are exceeded by a worker that took long to load what its tasks need, until it has worked ten times as long.
         timeout_s: seconds a task may run; `None` means by category for files, no limit for other calls.
         start_timeout_s: seconds that a worker may take to start, its initializer included, and then to import the
             function of a call. A worker that takes longer is ended; `None` waits for ever.
@@ -40,7 +44,7 @@ class ExecutorPolicy(msgspec.Struct, frozen=True, kw_only=True):
     small_batch: int = 4
     degraded_threads: int = 2
     target_memory: float = 0.70
-    max_tasks_per_child: int | None = 50
+    max_tasks_per_child: int | None = USUAL_TASKS_PER_CHILD
     timeout_s: float | None = None
     start_timeout_s: float | None = 300.0
     retries: int = 2

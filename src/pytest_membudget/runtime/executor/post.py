@@ -8,6 +8,7 @@ from typing import NamedTuple
 from pytest_membudget.records.run import Level
 from pytest_membudget.runtime.executor.launcher import ClusterWorker, Launcher, Reply, Stage, Worker
 from pytest_membudget.runtime.executor.task import Task
+from pytest_membudget.runtime.executor.warmth import Kept
 from pytest_membudget.runtime.ledger import Ticket
 
 
@@ -19,11 +20,14 @@ class Post:
 
     __slots__ = (
         "answered",
+        "busy_s",
+        "done",
+        "first_s",
         "handed",
         "in_flight",
         "is_gone",
         "is_last",
-        "kept_bytes",
+        "kept",
         "launcher",
         "lent",
         "stuck_at",
@@ -39,10 +43,35 @@ class Post:
         self.ticket: Ticket | None = None
         self.handed = 0.0
         self.answered = 0  # replies that came and have not been looked at
-        self.kept_bytes = 0
+        self.kept = Kept()
+        self.first_s = 0.0  # how long its first task took,
+        self.busy_s = 0.0  # and all of them together
+        self.done = 0
         self.is_last = False  # ends after the calls that it has
         self.is_gone = False
         self.stuck_at: Stage | None = None  # what it was at when it was ended for not coming to its call
+
+    @property
+    def kept_bytes(self) -> int:
+        """What it keeps of its tasks."""
+        return self.kept.bytes
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether it has been given a task yet."""
+        return self.handed > 0
+
+    def note_duration(self, duration_s: float) -> None:
+        """It has done one more task."""
+        self.first_s = self.first_s if self.done else duration_s
+        self.busy_s += duration_s
+        self.done += 1
+
+    @property
+    def loading_s(self) -> float:
+        """How much longer its first task took than the others: what it had to load for them, mostly."""
+        others_s = (self.busy_s - self.first_s) / max(1, self.done - 1)
+        return max(0.0, self.first_s - others_s)
 
     @property
     def level(self) -> Level:

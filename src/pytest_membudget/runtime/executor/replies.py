@@ -51,18 +51,24 @@ class Rules(NamedTuple):
         )
 
 
-def learn(task: Task, level: Level, figures: Figures) -> None:
-    """Keeps what an attempt took, and teaches the estimate."""
+def learn(task: Task, level: Level, figures: Figures, left_bytes: int = 0) -> int | None:
+    """Keeps what an attempt took, and teaches the estimate, which is told what is returned: bytes, if they are known.
+
+    What it has left in its worker (modules that it imported, say) is the worker's from now on, and no other task's.
+    """
     task.level = level
     task.duration_s = figures.duration_s
     task.result_bytes = figures.result_bytes
     task.coordinator_peak_bytes = figures.coordinator_peak_bytes
-    if figures.peak_bytes is not None:
-        task.peak_bytes = figures.peak_bytes
-        try:
-            task.charge.observe(figures.peak_bytes, figures.duration_s)
-        except Exception:  # the caller's own estimator; the result is good all the same
-            _logger.exception("the estimator cannot learn from %s", task_name(task))
+    if figures.peak_bytes is None:
+        return None
+    task.peak_bytes = figures.peak_bytes
+    taken_bytes = max(0, figures.peak_bytes - left_bytes)
+    try:
+        task.charge.observe(taken_bytes, figures.duration_s)
+    except Exception:  # the caller's own estimator; the result is good all the same
+        _logger.exception("the estimator cannot learn from %s", task_name(task))
+    return taken_bytes
 
 
 def is_loss(reply: Reply) -> bool:

@@ -90,7 +90,7 @@ class Watch:
         ticket = post.ticket
         if ticket is None:
             return
-        held_bytes = post.worker.added_bytes() - post.kept_bytes
+        held_bytes = post.worker.added_bytes() - self._floor.crew.own_bytes(post)
         if held_bytes <= ticket.charge_bytes:
             return
         if ticket.charge_bytes == ticket.bytes and held_bytes > ticket.bytes + RESOLUTION_BYTES:
