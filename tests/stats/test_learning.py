@@ -56,6 +56,21 @@ def test_two_populations_of_one_size_are_told_apart_by_a_first_try():
     assert AllocationLearner(tasks, aim="safe").allocate(MB) > 3900 * MB
 
 
+def test_a_retry_covers_the_next_population_in_proportion_to_the_size():
+    source = random.Random(4)
+    sizes = [source.uniform(1, 50) * MB for _ in range(200)]
+    tasks = [(size, (8 if source.random() < 0.1 else 5) * size * source.gauss(1, 0.005)) for size in sizes]
+    learner = AllocationLearner(tasks, aim="cheap")
+    for size in (4 * MB, 40 * MB):
+        first = learner.allocate(size)
+        assert 4.9 * size < first < 5.5 * size
+        assert 8 * size < learner.retry(size, first) < 9 * size
+
+
+def test_one_expects_what_most_models_say_and_not_the_largest_of_their_answers():
+    assert AllocationLearner(line(40)).expect(MB) == pytest.approx(25 * MB, rel=0.1)
+
+
 def test_a_changed_workload_is_learned_and_the_old_one_forgotten():
     learner = AllocationLearner(line(100, gamma=2), aim="cheap")
     run(learner, line(20, seed=5, gamma=20))
@@ -81,7 +96,7 @@ def test_a_size_beyond_all_others_follows_what_grows():
 def test_safe_starts_from_the_tolerance_bound_of_the_line():
     from pytest_membudget.stats.fitting import fit_peaks
 
-    points = line(12)
+    points = line(12, scatter=0.1)  # so much that the models' own votes stay below the bound
     bound = fit_peaks(points).bound(30 * MB, content=0.99, confidence=0.95)
     assert AllocationLearner(points, aim="safe").allocate(30 * MB) >= bound
     assert AllocationLearner(points, aim="cheap").allocate(30 * MB) < bound

@@ -48,12 +48,8 @@ TEMPERS: dict[Aim, Temper] = {
     "safe": Temper(Price(3.0, 3e8, 0.9), quantile=0.90, step=1.25, leap=2.0),
 }
 _WINDOW = 112  # tasks remembered: enough for a tail of 1 in 100, few enough for a decision within a few milliseconds
-_NEWS = (
-    24  # models are fitted anew after one task in so many, and at once after one that was given too little
-)
-_STREAK = (
-    16  # as many tasks in a row beyond what seven of eight tasks before them took: that is no chance any more
-)
+_NEWS = 24  # models are fitted anew when one task in so many is new, or when one was given too little
+_STREAK = 16  # so many tasks in a row beyond what seven of eight before them took: that is no chance any more
 _BEYOND = 1.25  # above this multiple of the largest size seen only models that grow may vote
 _FEW = 30  # while the tasks are fewer, "safe" adds the tolerance bound of the line where a line fits
 _FAIR = 0.8  # a line fits when its waste is at most 1 / 0.8 of the least waste of any model
