@@ -120,6 +120,9 @@ def test_nothing_known_is_said_and_one_task_is_scaled_up():
     assert one.expect(MB) == 3 * MB
     assert one.expect(2 * MB) == 6 * MB
     assert one.allocate(MB) > 3 * MB
+    two = AllocationLearner([(MB, 3 * MB), (2 * MB, 5 * MB)])
+    assert two.expect(2 * MB) == 5 * MB
+    assert two.expect(4 * MB) == 10 * MB
 
 
 @given(

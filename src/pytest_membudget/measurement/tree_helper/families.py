@@ -8,12 +8,16 @@ from .figures import Proportional, Reading, Span
 
 
 class Families:
-    """Bounds for every family, and what a later look at them will tell of this round.
+    """Bounds for the anonymous memory of every family, and what is needed to correct them by a later look.
 
-    `together` is the peak of all families of several, `resident_peak` the same as a plain sum of what their processes held
-    at most. `excess` is what such a sum counted more than once when it was looked at in this round, and `excess_left` what was
-    still so at the end of the round. `with_unseen` is whether the peak has what was faulted in by who died since the round
-    before, after the last reading.
+    All figures are bytes, and of the round that was taken last:
+
+    - `together`: the peak of all families that have more than one process.
+    - `resident_peak`: the same as a plain sum over their processes, which counts shared pages once for each.
+    - `excess`: how much of such a sum was counted more than once, where proportional sizes were read in this round;
+      `excess_left`: how much of it surely still was at the end of the round.
+    - `with_unseen`: whether the peak contains what processes that died since the round before had faulted in after
+      their last reading.
     """
 
     def __init__(self, *, shared_outside: bool, adoptive: int = 0) -> None:

@@ -27,7 +27,13 @@ class Marks:
         self._before: set[int] = set()
 
     def begin(self, readings: list[Reading], faulted: int, reaped_faults: int) -> None:
-        """The root, first of the readings, has faulted in so much since the block began, with so many faults of dead children."""
+        """Takes the first round. The root is the first of the readings.
+
+        Args:
+            readings: one of each living process.
+            faulted: bytes that the root has faulted in since the block began.
+            reaped_faults: faults of dead children that were on the root's account when the block began.
+        """
         root = readings[0]
         self._before = {reading.pid for reading in readings}
         self.floor = max(0, root.anon - faulted)

@@ -36,9 +36,9 @@ class Session:
         self.marks = Marks()
         self.by_marks = 0  # what the kernel's marks of children prove of the peak
         self.end_low = 0
-        self.others_floor: int | None = None
-        self.missed = 0
-        self.seen: dict[int, int] = {}
+        self.others_floor: int | None = None  # what the other processes held throughout
+        self.missed = 0  # what processes that nobody saw have faulted in
+        self.seen: dict[int, int] = {}  # the highest resident size of each process
         self.timeline = Timeline()
         self.rounds = 0
         self._upper = Upper()
@@ -47,7 +47,7 @@ class Session:
         self._ended_before: set[int] = set()
 
     def begin_alone(self, interval: Interval, readings: list[Reading], start: int) -> None:
-        """The tree was its root alone and held `start`; the readings may be a little later."""
+        """Begins where the tree was its root alone and held `start` bytes; the readings may be a little later."""
         self._ended_before = {reading.pid for reading in readings if not reading.resident}
         file = readings[0].file
         self.root_start = start
@@ -56,7 +56,7 @@ class Session:
         self._file_added = interval.file_added
 
     def begin_among(self, interval: Interval, readings: list[Reading]) -> None:
-        """There were other processes; the readings are those of this moment."""
+        """Begins where there were other processes; the readings are those of this moment."""
         self._start_low, self._start_high = interval.held.low, interval.held.high
         self._start_file = interval.file.low
         self._file_added = interval.file_added
@@ -66,7 +66,7 @@ class Session:
         self.root_start = next((r.resident for r in readings if r.pid == self.root), 0)
 
     def missed_before(self, root: Reading, start: Start) -> None:
-        """Takes in what came and went since the block began, when the root was like that."""
+        """Takes in which children came and went between the block's begin, when `start` was read of the root, and now."""
         reaped, own = root.reaped_faults - start.reaped_faults, root.faults - start.own_faults
         if reaped > 0:
             self.missed += reaped * PAGE
