@@ -44,6 +44,13 @@ def test_a_process_alone_has_the_kernels_own_figure():
     assert (found.label, found.duration_s, found.caveats, found.value) == ("load", 0.5, ("kept",), "result")
 
 
+def test_a_process_alone_that_was_read_a_little_above_its_mark_has_the_kernels_figure_too():
+    found = combine(OWN, tree(peak_low=52, peak_high=52, total_low=152, seen={PID: 152}), pid=PID)
+    assert (interval(found), found.source, found.interval_s) == ((52, 52), "kernel", None)
+    found = combine(OWN, tree(peak_low=52, peak_high=52, total_low=152), pid=PID)
+    assert (interval(found), found.source, found.interval_s) == ((52, 52), "sampled", 0.01)
+
+
 def test_without_a_reset_a_mark_that_rose_is_the_blocks_peak():
     found = combine(own_without_reset((100, 140), (120, 180)), None, pid=PID)
     assert (interval(found), found.source, found.caveats) == ((80, 80), "kernel", ())

@@ -78,7 +78,7 @@ def test_a_test_that_fails_in_a_fresh_process_is_undecided_and_said_to_be(pytest
     result.assert_outcomes(passed=2)
     job = json.loads((pytester.path / "a.json").read_text())["tests"][1]
     assert job["verdict"] == "inconclusive"
-    assert job["caveats"][0].startswith("undecided: peak ")
+    assert any(caveat.startswith("undecided: peak ") for caveat in job["caveats"])
     assert "a run in a fresh process did not pass" in job["caveats"][0]
     strict = pytester.runpytest(GATE, "--membudget-samples=1", "--membudget-strict")
     strict.assert_outcomes(passed=1, failed=1)

@@ -167,14 +167,17 @@ def combine(
             f"at most {format_size(tree.missed_bytes)}, is in the upper figure only"
         )
     said.extend(tree.caveats)
-    of_kernel = (own.exact and low == high == own_low) or low in {marked, tree.by_marks_bytes} - {0}
+    processes = len({*tree.seen, pid}) + bool(tree.missed_bytes)
+    # A reading of this process alone may be above its mark by what the kernel's counters had not yet summed up.
+    exact = own.exact and low == high and (low == own_low or processes == 1)
+    of_kernel = exact or low in {marked, tree.by_marks_bytes} - {0}
     return Measurement(
         peak_bytes=low,
         peak_upper_bytes=high,
         total_peak_bytes=max(own.peak_bytes, tree.total_low, start_bytes + low),
         start_bytes=start_bytes,
         end_bytes=tree.end_bytes if tree.living > 1 else own.end_bytes,
-        processes=len({*tree.seen, pid}) + bool(tree.missed_bytes),
+        processes=processes,
         source="kernel" if of_kernel else "sampled",
         interval_s=None if of_kernel else tree.interval_s,
         shares=_shares(own, tree, pid),
