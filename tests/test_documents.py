@@ -12,6 +12,7 @@ from document_runner import as_shown, blocks, commands
 
 ROOT = Path(__file__).parents[1]
 RUNNER = ROOT / "tests" / "document_runner.py"
+TIMEOUT_S = 400  # the longest takes half a minute on a quiet machine
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 
 
@@ -25,11 +26,12 @@ def run(document, folder):
         env=outside,
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=TIMEOUT_S,
     )
 
 
 @pytest.mark.processes
+@pytest.mark.timeout(TIMEOUT_S + 20)
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_what_the_document_says_is_true(document, tmp_path):
     done = run(document, tmp_path)
