@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from typing import NamedTuple
+
+if sys.platform != "win32":
+    import resource
 
 WAIT_FOR_ALL_KINDS = 0x40000000
 """Linux's `__WALL`: children whose end sends no SIGCHLD count too."""
@@ -25,14 +29,12 @@ class Reaped(NamedTuple):
 
 def reaped() -> Reaped:
     """The account of this process's dead children (1 µs). It changes whenever one is waited for, by anybody in this process."""
-    import resource
-
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return Reaped(
-        faults=usage.ru_minflt + usage.ru_majflt,
-        largest_bytes=usage.ru_maxrss * 1024,
-        switches=usage.ru_nvcsw + usage.ru_nivcsw,
-        processor_s=usage.ru_utime + usage.ru_stime,
+        usage.ru_minflt + usage.ru_majflt,
+        usage.ru_maxrss * 1024,
+        usage.ru_nvcsw + usage.ru_nivcsw,
+        usage.ru_utime + usage.ru_stime,
     )
 
 
@@ -43,8 +45,6 @@ def are_waited_for() -> bool:
 
 def own_faults() -> int:
     """The page faults of this process, all its threads together (1 µs)."""
-    import resource
-
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_minflt + usage.ru_majflt
 

@@ -7,7 +7,8 @@ A process has only one such mark, and whoever resets it takes it from everybody 
 this module, which first writes down in each open `Mark` how high the kernel's had been. So measurements may nest and
 overlap.
 
-`ru_maxrss` is the last resort: it survives fork and exec and so reports the parent's memory as the child's.
+`ru_maxrss` tells the mark in a tenth of the time that `/proc/self/status` takes, or what this process held before it
+called exec, whichever is more: it survives exec, so that a child may report its parent's memory. See `_Account`.
 
 On macOS and Windows the mark cannot be reset: `reset_high_water_mark` says so, and the mark is that of the whole
 life of the process.
@@ -20,6 +21,11 @@ import os
 import sys
 import threading
 from collections.abc import Iterable
+
+from pytest_membudget.measurement.kept_open import KeptOpen
+
+if sys.platform != "win32":
+    import resource
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
@@ -40,8 +46,30 @@ class Mark:
         self.end_bytes = 0
 
 
+class _Account:
+    """The kernel's account of this process, as far as it tells the mark.
+
+    It is the larger of the mark and of what was held before exec, which never changes. So it is the mark where it is above
+    the least that it was ever seen at; and where it is not above what is resident, the mark is not either.
+    """
+
+    def __init__(self) -> None:
+        self._least_bytes = sys.maxsize
+
+    def mark_bytes(self, resident_bytes: int) -> int:
+        """The mark (1 µs); zero where the account may tell of the time before exec, or of nothing."""
+        most_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        if most_bytes > self._least_bytes:
+            return max(most_bytes, resident_bytes)
+        self._least_bytes = most_bytes
+        return resident_bytes if 0 < most_bytes <= resident_bytes else 0
+
+
 _lock = threading.Lock()
 _open: list[Mark] = []
+_account = _Account()
+_statm = KeptOpen("/proc/self/statm", os.O_RDONLY)
+_clear_refs = KeptOpen("/proc/self/clear_refs", os.O_WRONLY)
 
 
 def open_mark() -> Mark | None:
@@ -65,7 +93,7 @@ def close_mark(mark: Mark) -> int:
 
 
 def reset_high_water_mark() -> bool:
-    """Sets the kernel's mark to what is resident now (about 15 µs); False where it cannot be reset."""
+    """Sets the kernel's mark to what is resident now (2 µs); False where it cannot be reset."""
     with _lock:
         return _reset()
 
@@ -78,9 +106,13 @@ def high_water_bytes() -> int:
 
 
 def high_water_and_resident_bytes() -> tuple[int, int]:
-    """The most since the last reset, and what is resident now, in bytes, from one reading of the kernel's figures."""
+    """The most since the last reset, and what is resident now, in bytes."""
     if sys.platform != "linux":
         return high_water_bytes(), resident_bytes()
+    resident = resident_bytes()
+    mark_bytes = _account.mark_bytes(resident)
+    if mark_bytes:
+        return mark_bytes, resident
     status = _status()
     resident = _field_bytes(status, b"VmRSS:")
     return _field_bytes(status, b"VmHWM:") or resident, resident
@@ -94,10 +126,12 @@ def resident_bytes(pid: int | None = None) -> int:
         return footprint(pid).now_bytes
     if sys.platform != "linux":
         return _psutil_resident_bytes(pid)
+    if pid is None:
+        return resident_and_shared_bytes()[0]
     try:
-        return int(_read(f"/proc/{pid or 'self'}/statm", 128).split()[1]) * PAGE_BYTES
+        return int(_read(f"/proc/{pid}/statm", 128).split()[1]) * PAGE_BYTES
     except (OSError, IndexError):
-        return _psutil_resident_bytes(pid) if pid is None else 0
+        return 0
 
 
 def resident_and_shared_bytes() -> tuple[int, int]:
@@ -105,11 +139,13 @@ def resident_and_shared_bytes() -> tuple[int, int]:
 
     The second is 0 where the system does not tell.
     """
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, IndexError):
-            fields = _read("/proc/self/statm", 128).split()
-            return int(fields[1]) * PAGE_BYTES, int(fields[2]) * PAGE_BYTES
-    return resident_bytes(), 0
+    if sys.platform != "linux":
+        return resident_bytes(), 0
+    try:
+        fields = os.pread(_statm.descriptor(), 128, 0).split()
+        return int(fields[1]) * PAGE_BYTES, int(fields[2]) * PAGE_BYTES
+    except (OSError, IndexError):
+        return _psutil_resident_bytes(None), 0
 
 
 def tree_resident_bytes(pids: Iterable[int]) -> dict[int, int]:
@@ -126,17 +162,9 @@ def _reset() -> bool:
         for mark in _open:
             mark.peak_bytes = max(mark.peak_bytes, peak_bytes)
     try:
-        # Opened anew each time: code under test may close descriptors it does not know, and a number that
-        # came to mean another file must never be written to.
-        descriptor = os.open("/proc/self/clear_refs", os.O_WRONLY | os.O_CLOEXEC)
+        os.write(_clear_refs.descriptor(), b"5")
     except OSError:
         return False
-    try:
-        os.write(descriptor, b"5")
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)
     return True
 
 
@@ -175,8 +203,6 @@ def _life_peak_bytes() -> int:
         from pytest_membudget.measurement.footprint import footprint
 
         return footprint().life_peak_bytes
-    import resource
-
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
@@ -189,11 +215,18 @@ def _psutil_resident_bytes(pid: int | None) -> int:
     return 0
 
 
+def close_files() -> None:
+    """Closes what stays open between measurements; the next one opens it again."""
+    _statm.close()
+    _clear_refs.close()
+
+
 def _forget_marks_in_child() -> None:
-    """A forked child has its own mark; those of its parent mean nothing in it, nor does a lock held there."""
+    """A forked child has its own mark; those of its parent mean nothing in it, nor do a lock held there and its files."""
     global _lock  # noqa: PLW0603 - a lock copied while held would never be released
     _lock = threading.Lock()
     _open.clear()
+    close_files()
 
 
 if hasattr(os, "register_at_fork"):

@@ -101,7 +101,8 @@ class Probe:
         """Ends the measurement; `value` is what the block returned."""
         duration_s = time.perf_counter() - self._start_s
         own = self._close()
-        tree = self._ask(duration_s)
+        reaped = children.reaped() if self._alone else None
+        tree = self._ask(duration_s, reaped)
         self._measurement = combine.combine(
             own,
             tree,
@@ -109,7 +110,7 @@ class Probe:
             label=self.label,
             duration_s=duration_s,
             caveats=[*self._caveats, *self._kept.caveats()],
-            child_mark_bytes=self._child_mark_bytes(),
+            child_mark_bytes=self._child_mark_bytes(reaped),
             value=value,
         )
         return self._measurement
@@ -179,8 +180,11 @@ class Probe:
             return end_bytes
         return high_water.resident_bytes()
 
-    def _ask(self, duration_s: float) -> combine.Tree | None:
-        """What the helper (or the sampler that stands in for it) saw of the tree; `None` without other processes."""
+    def _ask(self, duration_s: float, reaped: children.Reaped | None) -> combine.Tree | None:
+        """What the helper (or the sampler that stands in for it) saw of the tree; `None` without other processes.
+
+        `reaped` is the account of dead children after the block.
+        """
         if self._inside is not None:
             inside, self._inside = self._inside, None
             return inside.stop()
@@ -190,11 +194,11 @@ class Probe:
         quiet = (
             self._alone
             and children.are_waited_for()
-            and children.reaped() == self._reaped
+            and reaped == self._reaped
             and not children.has_children()
         )
         if quiet:
-            helper.reaped = self._reaped
+            helper.reaped = reaped
         try:
             if quiet and duration_s < ASK_AFTER_S and not self._watched and self._mark is not None:
                 helper.cancel(key)
@@ -204,11 +208,12 @@ class Probe:
             self._lose(error)
             return None
 
-    def _child_mark_bytes(self) -> int:
+    def _child_mark_bytes(self, reaped: children.Reaped | None) -> int:
         """The largest high-water mark of a process that was started and waited for in the block; 0 where none is known."""
-        largest_bytes = children.reaped().largest_bytes if self._alone and self._reaped else 0
+        if reaped is None or self._reaped is None:
+            return 0
         # That figure only grows. Where it has not, its process may have run before the block.
-        return largest_bytes if self._reaped and largest_bytes > self._reaped.largest_bytes else 0
+        return reaped.largest_bytes if reaped.largest_bytes > self._reaped.largest_bytes else 0
 
     def _lose(self, error: SamplerLostError) -> None:
         if self._helper is not None:

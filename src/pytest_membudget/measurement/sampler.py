@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 
+from pytest_membudget.measurement import high_water
 from pytest_membudget.measurement.tree_sampler import SamplerLostError, TreeSampler
 
 _logger = logging.getLogger("pytest_membudget")
@@ -59,7 +60,8 @@ def why_not() -> str:
 
 
 def close_sampler() -> None:
-    """Ends the helper; a later measurement starts a new one."""
+    """Ends the helper and closes what is kept open; a later measurement starts anew."""
+    high_water.close_files()
     with _keeper.lock:
         if _keeper.sampler is not None:
             _keeper.sampler.close()

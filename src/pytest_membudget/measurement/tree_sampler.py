@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from pytest_membudget.measurement.kept_open import identity
 from pytest_membudget.measurement.tree_helper.note import Note, Notepad, Start
 
 ANSWER_S = 20.0
@@ -47,7 +48,7 @@ class TreeSampler:
         self._buffer = b""
         self.root = os.getpid() if root is None else root
         self._commands, self._answers, self.events, self._note = -1, -1, -1, -1
-        self._identities: dict[int, tuple[int, int]] = {}
+        self._identities: dict[int, tuple[int, int] | None] = {}
         theirs = self._open_pipes()
         self._hang_up = select.poll()
         self._hang_up.register(self._answers, 0)
@@ -135,10 +136,7 @@ class TreeSampler:
         with contextlib.suppress(OSError):  # a sandbox may forbid it; then every block is announced
             self._note = os.memfd_create("pytest-membudget")
         for descriptor in (self._commands, self._answers, self.events, self._note):
-            if descriptor < 0:
-                continue
-            status = os.fstat(descriptor)
-            self._identities[descriptor] = (status.st_dev, status.st_ino)
+            self._identities[descriptor] = identity(descriptor)
         return their_commands, their_answers, their_events, os.dup(self._note) if self._note >= 0 else -1
 
     def _launch(self, theirs: tuple[int, ...]) -> dict[str, Any]:
@@ -202,8 +200,5 @@ class TreeSampler:
 
     def _is_ours(self, descriptor: int) -> bool:
         """Code under test may close descriptors; a number that came to mean another file is left alone."""
-        try:
-            status = os.fstat(descriptor)
-        except OSError:
-            return False
-        return self._identities.get(descriptor) == (status.st_dev, status.st_ino)
+        found = identity(descriptor)
+        return found is not None and found == self._identities[descriptor]
