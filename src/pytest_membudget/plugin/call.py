@@ -134,7 +134,8 @@ class Measuring:
         report = yield
         if PLAN not in item.stash:
             return report
-        tell_shortly(report, item, call.excinfo.value if call.excinfo else None)
+        if call.excinfo is not None:
+            tell_shortly(report, item, call.excinfo.value)
         attach(report, item.stash.get(RECORD, None) if report.when == "call" else None)
         return report
 

@@ -38,7 +38,7 @@ def fail_at_test(item: pytest.Item, message: str) -> NoReturn:
     raise AssertionError("unreachable")
 
 
-def tell_shortly(report: Any, item: pytest.Item, failure: BaseException | None) -> None:
+def tell_shortly(report: Any, item: pytest.Item, failure: BaseException) -> None:
     """Gives pytest's short summary the bare message, and `--tb=line` the test's own line instead of the plugin's."""
     crash = getattr(report.longrepr, "reprcrash", None)
     if isinstance(failure, OverBudget | IsolatedCrash) and crash is not None:

@@ -60,8 +60,9 @@ class Judged(NamedTuple):
     @property
     def message(self) -> str:
         """What each judgement says, in the order of gravity."""
-        ordered = sorted(self.judgements, key=lambda each: _GRAVEST_FIRST.index(each.verdict))
-        text = "\n\n".join(each.message for each in ordered if each.message)
+        told = [each for each in self.judgements if each.message]
+        told.sort(key=lambda each: _GRAVEST_FIRST.index(each.verdict))
+        text = "\n\n".join([each.message for each in told])
         if not self.explanation:
             return text
         return f"{text.replace(_ASKED, 'it is told below')}\n{self.explanation}"

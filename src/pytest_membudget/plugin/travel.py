@@ -15,9 +15,18 @@ from pytest_membudget.records.report import TestRecord
 _ATTRIBUTE = "membudget_record"
 
 
+class _Latest:
+    """The record that was attached last, and its text: where it was attached it need not be decoded."""
+
+    text = ""
+    record: TestRecord | None = None
+
+
 def attach(report: Any, record: TestRecord | None) -> None:
     """Marks the report of a planned test; `record` is there after its call."""
-    setattr(report, _ATTRIBUTE, "" if record is None else msgspec.json.encode(record).decode())
+    text = "" if record is None else msgspec.json.encode(record).decode()
+    _Latest.text, _Latest.record = text, record
+    setattr(report, _ATTRIBUTE, text)
 
 
 def is_planned(report: Any) -> bool:
@@ -28,4 +37,6 @@ def is_planned(report: Any) -> bool:
 def attached(report: Any) -> TestRecord | None:
     """The record that came with the report."""
     text = getattr(report, _ATTRIBUTE, "")
+    if text is _Latest.text:
+        return _Latest.record
     return msgspec.json.decode(text, type=TestRecord) if text else None
