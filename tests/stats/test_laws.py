@@ -12,13 +12,18 @@ MB = 1_000_000
         ((51, 54, 70), "linear"),
         ((5, 20, 101), "linear"),
         ((51, 66, 450), "worse"),
-        ((0.7, 3, 22), "linear"),  # the smallest fits into memory that is free already
+        ((0.7, 3, 25), "linear"),  # the smallest fits into memory that is free already
         ((70, 60, 50), "flat"),
+        ((1, 1.2, 2), "flat"),  # twice as much, and yet less than one MiB more
     ],
 )
 def test_the_shape_of_three_scales(peaks_mb, shape):
     points = [(size * MB, peak * MB) for size, peak in zip((1, 4, 20), peaks_mb, strict=True)]
     assert judge_law(points).shape == shape
+
+
+def test_flat_is_what_hardly_rises_from_the_smallest_scale_to_the_largest_wherever_the_smallest_is():
+    assert judge_law([(100 * MB, 50 * MB), (110 * MB, 52 * MB), (120 * MB, 54 * MB)]).shape == "flat"
 
 
 def test_the_order_of_the_rows_does_not_matter_and_the_slope_has_a_bound():

@@ -92,14 +92,14 @@ class InsideSampler:
                 for child in psutil.Process().children(recursive=True):
                     with contextlib.suppress(psutil.Error, OSError):
                         resident = child.memory_info().rss
-                        low += _own_share(child, resident)
+                        low += _own_share(child)
                         high += resident
                         self._seen[child.pid] = max(self._seen.get(child.pid, 0), resident)
                         self._names.setdefault(child.pid, child.name())
         return low, high
 
 
-def _own_share(child: object, resident: int) -> int:
+def _own_share(child: object) -> int:
     import psutil
 
     assert isinstance(child, psutil.Process)

@@ -60,7 +60,7 @@ def judge_law(points: Points) -> Law:
         reach = t_quantile(CONFIDENCE, line.freedom) * line.slope_error
         low, high = line.slope - reach, line.slope + reach
     return Law(
-        shape=_shape(ordered, line, low, high),
+        shape=_shape(ordered, line),
         slope=line.slope,
         slope_low=low,
         slope_high=high,
@@ -86,7 +86,7 @@ def allowed_rise(points: Points) -> float:
     return FLAT_SHARE * min(peak for _, peak in points) + FLAT_BYTES
 
 
-def _shape(ordered: Points, line: PeakFit, low: float | None, high: float | None) -> LawShape:
+def _shape(ordered: Points, line: PeakFit) -> LawShape:
     span = ordered[-1][0] - ordered[0][0]
     if line.slope * span <= allowed_rise(ordered):
         return "flat"

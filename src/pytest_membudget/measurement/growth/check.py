@@ -75,7 +75,7 @@ def check_growth(
             finding = _judge(rounds, allowed_bytes, timeout_s, can_interrupt=can_interrupt)
             leaks = finding.verdict == "leak"
             sites = find_culprits(rounds, finding.trends, timeout_s) if culprits and leaks else ()
-        resources = inventory.growth(finding.trends, rounds.calls)
+        resources = inventory.growth(finding.trends)
         heap, mapped = (finding.trends[name] for name in _BYTE_FIGURES)
         low, high = (
             heap_end + mapped_end for heap_end, mapped_end in zip(heap.bounds(), mapped.bounds(), strict=True)

@@ -32,7 +32,7 @@ class Inventory(NamedTuple):
         """Lists everything there is now."""
         return cls(_descriptors(), _threads(), {pid: _process_name(pid) for pid in children_of(os.getpid())})
 
-    def growth(self, trends: dict[str, Trend], calls: int) -> tuple[ResourceGrowth, ...]:
+    def growth(self, trends: dict[str, Trend]) -> tuple[ResourceGrowth, ...]:
         """The kinds of which `trends` says that they grow, with what is there now and was not in this inventory."""
         growing = [kind for kind in self._fields if trends[kind].direction == "growing"]
         if not growing:

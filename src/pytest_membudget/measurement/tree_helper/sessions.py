@@ -27,8 +27,8 @@ class Session:
         self.root = root
         self.limit = limit  # proven growth above which the watchdog speaks
         self.total_limit = total_limit  # and the same for the whole tree
-        self.warned_s: float | None = None
-        self.runaway = False  # what the watchdog acted against last was a child
+        self.warned_s: float | None = None  # when the root was told to stop
+        self.killed: set[int] = set()  # the children that the watchdog killed
         self.root_start = 0
         self.last_low = 0
         self.peak_low = 0

@@ -34,43 +34,40 @@ class Watch:
     ) -> None:
         """Called every round for each session that has orders (`limit`, `total_limit`, `grace_s`, `last_words`)."""
         if session.warned_s is None:
-            if not session.over_limit():
-                return
-            session.warned_s = at_s
-            self._act(key, session, interval, readings, names)
+            over = session.still_over(interval) if session.killed else session.over_limit()
+            if over and not self._kill_child(key, session, interval, readings, names):
+                session.warned_s = at_s
+                self._tell("over", key, session, interval, pid=session.root)
         elif at_s - session.warned_s > orders["grace_s"]:
-            self._end(key, session, orders)
-        elif session.runaway and session.still_over(interval):
-            self._act(key, session, interval, readings, names)
+            self._end(session, orders)
 
-    def _act(
+    def _kill_child(
         self, key: int, session: Session, interval: Interval, readings: list[Reading], names: dict[int, str]
-    ) -> None:
+    ) -> bool:
+        """Kills the largest child where children hold most of what was taken, and tells once; whether it is so."""
         children = [reading for reading in readings if reading.pid != session.root and reading.resident]
         grown = {child.pid: session.grown(child) for child in children}
         largest = max(children, key=lambda child: grown[child.pid], default=None)
         own = (
             sum(reading.resident for reading in readings if reading.pid == session.root) - session.root_start
         )
-        if largest and sum(grown.values()) > own:
-            session.runaway = True
+        if largest is None or sum(grown.values()) <= own:
+            return False
+        if largest.pid not in session.killed:  # else it is on its way out
+            session.killed.add(largest.pid)
             # Said before it is done: whoever sees the child's end finds the reason waiting.
             self._tell("child", key, session, interval, pid=largest.pid, name=names.get(largest.pid, ""))
             with contextlib.suppress(OSError):
                 os.kill(largest.pid, signal.SIGKILL)
-        else:
-            session.runaway = False
-            self._tell("over", key, session, interval, pid=session.root)
+        return True
 
     def _tell(self, event: str, key: int, session: Session, interval: Interval, **holder: object) -> None:
         facts = {"event": event, "id": key, "peak": session.peak_low, "total": interval.low, **holder}
         with contextlib.suppress(OSError):
             os.write(self._events, json.dumps(facts).encode() + b"\n")
 
-    def _end(self, key: int, session: Session, orders: dict[str, Any]) -> None:
+    def _end(self, session: Session, orders: dict[str, Any]) -> None:
         """Nobody has ended the block within its grace: the last words are spoken, then the process is ended."""
-        if session.runaway:
-            return  # the child is dead; what the block does with that is its own affair
         facts = {"peak_bytes": session.peak_low, "total_bytes": session.total_low, "pid": session.root}
         if orders.get("last_words"):
             with contextlib.suppress(OSError, subprocess.SubprocessError):
