@@ -346,3 +346,10 @@ def is_running(process):
 def wait_until(condition):
     while not condition():
         time.sleep(0.01)
+
+
+def test_a_crash_is_told_apart_from_a_kill():
+    with FallbackExecutor(1, budget="1 GB", policy=ExecutorPolicy(retries=0)) as executor:
+        outcomes = executor.run(jobs.crash, ["SIGSEGV", "", "SIGKILL", "SIGABRT"]).outcomes
+    assert [outcome.cause for outcome in outcomes] == ["killed"] * 4
+    assert ["a crash rather" in str(outcome.error) for outcome in outcomes] == [True, True, False, False]

@@ -53,6 +53,14 @@ def test_after_the_last_repeat_the_task_is_reported():
     assert "SIGKILL" in str(what.error)
 
 
+def test_a_crash_is_not_told_as_a_lack_of_memory():
+    crash = Died("worker process 7 was killed by SIGSEGV", attempted=True, crashed=True)
+    what = after_failure(task(3), crash, retries=2, budget_bytes=1000, in_own_memory=True)
+    assert what.cause == "killed"
+    assert "a crash rather than a lack of memory" in str(what.error)
+    assert "larger budget" not in str(what.error)
+
+
 def test_what_ran_out_of_memory_is_never_repeated_in_the_coordinator():
     tried = task(1)
     tried.ran_out = True

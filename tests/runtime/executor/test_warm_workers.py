@@ -189,6 +189,18 @@ def test_a_worker_that_took_long_to_load_is_not_replaced_before_that_has_paid(
     for duration_s in (2.0, *[(busy_s - 2.0) / 48] * 48):
         post.note_duration(duration_s)
     post.handed = 49.0
-    crew.take_on(post, SimpleNamespace(fresh_worker=False), weight=1.0)
+    crew.take_on(post, SimpleNamespace(fresh_worker=False, exact=True), weight=1.0)
     assert post.is_last is is_last
     assert crew.nears_its_end(post) is is_last
+
+
+@pytest.mark.parametrize(
+    ("max_tasks", "exact", "counted"), [(50, True, 0.1), (50, False, 0.1), (49, True, 1.0), (49, False, 0.1)]
+)
+def test_short_inputs_count_by_their_time_unless_the_caller_chose_a_number_of_inputs(
+    max_tasks, exact, counted
+):
+    crew = crew_of(max_tasks=max_tasks)
+    post = Post(SimpleNamespace(pid=1), crew.launcher)
+    crew.take_on(post, SimpleNamespace(fresh_worker=False, exact=exact), weight=0.1)
+    assert post.handed == counted

@@ -56,12 +56,13 @@ def after_failure(
 def given_up(task: Task, reply: Died | RanOut, *, in_own_memory: bool) -> Failed:
     """The report on a task that is not repeated."""
     times = "once" if task.attempts == 1 else f"{task.attempts} times, the last time alone"
-    advice = (
-        "give it a smaller input, a larger budget or more retries"
-        if in_own_memory
-        else "it is not repeated inside the coordinator, which would be the next to run out"
-    )
-    tried = f"tried {times}, with {format_size(task.charged_bytes or 0)} charged; {advice}"
+    tried = f"tried {times}, with {format_size(task.charged_bytes or 0)} charged; "
+    if isinstance(reply, Died) and reply.crashed:
+        tried += "that is a crash rather than a lack of memory: run this input by itself, with python -X faulthandler"
+    elif in_own_memory:
+        tried += "give it a smaller input, a larger budget or more retries"
+    else:
+        tried += "it is not repeated inside the coordinator, which would be the next to run out"
     if isinstance(reply, Died):
         return Failed(WorkerKilledError(f"{reply.detail} while it ran {task_name(task)}, {tried}"), "killed")
     if not task.ran_out:  # in the coordinator itself: the user's own exception, as it is

@@ -34,6 +34,7 @@ class Crew:
         self.levels = levels
         self._cluster = cluster
         self._max_tasks = max_tasks
+        self._is_usual = max_tasks == USUAL_TASKS_PER_CHILD
         self.warmth = Warmth(base_bytes)
         self.posts: list[Post] = []
         self._leaving: list[Post] = []
@@ -155,9 +156,12 @@ class Crew:
                 return  # it was a courtesy; the next real start will tell
 
     def take_on(self, post: Post, task: Task, weight: float) -> None:
-        """Notes that `post` got one more call; `weight` says how much of one it counts towards its end."""
+        """Notes that `post` got one more call; `weight` says how much of one a short one counts towards its end.
+
+        Inputs of `run` count by it only where the caller chose no number of them.
+        """
         post.in_flight.append(task)
-        post.handed += weight
+        post.handed += 1.0 if task.exact and not self._is_usual else weight
         if post.lent is not None:
             return  # it is the cluster's to replace, and runs one call at a time anyway
         if task.fresh_worker or (post.launcher.own_memory and self._is_through(post, post.handed)):
@@ -175,7 +179,7 @@ class Crew:
         if self._max_tasks is None or handed < self._max_tasks:
             return False
         has_loaded = post.done > 0 and (post.kept.first_bytes or 0) > WARM_BYTES
-        if self._max_tasks != USUAL_TASKS_PER_CHILD or not has_loaded:
+        if not self._is_usual or not has_loaded:
             return True
         return post.loading_s <= _LOADING_SHARE * post.busy_s
 

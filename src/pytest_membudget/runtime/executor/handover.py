@@ -27,7 +27,7 @@ class Handover:
         self._sequence += 1
         task.sequence = self._sequence
         task.level = post.level
-        self.crew.take_on(post, task, self.pace.weight(task))
+        self.crew.take_on(post, task, self.pace.weight)
         call = Call(
             task.sequence, task.fn, task.args, task.kwargs, task.charged_bytes or 0, task.is_file, task.exact
         )

@@ -96,6 +96,7 @@ class Unpicklable(NamedTuple):
 class Died(NamedTuple):
     """The worker ended. `attempted` tells whether it had begun this call.
 
+    `crashed`: it was an exit or a fault of its own rather than a lack of memory.
     `failed_to_start`: it ended by itself before it was ready. One that was killed then might have come up.
     """
 
@@ -103,6 +104,7 @@ class Died(NamedTuple):
     attempted: bool
     failed_to_start: bool = False
     figures: Figures = Figures()
+    crashed: bool = False
 
 
 class InitializerFailed(NamedTuple):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pytest_membudget.runtime.executor.task import Task
-
 SHORT_S = 0.02
 """Tasks below this are prefetched: one waits in its worker, which need not wait for it then."""
 
@@ -52,10 +50,10 @@ class Pace:
         """A worker with more calls than this left needs no more yet."""
         return self.depth // 2
 
-    def weight(self, task: Task) -> float:
-        """How much of a call `task` counts towards its worker's end.
+    @property
+    def weight(self) -> float:
+        """How much of a call the present ones count towards their worker's end.
 
-        Files count one each. Calls shorter than it takes to start a worker and to import its function count by their
-        time.
+        Calls shorter than it takes to start a worker and to import its function count by their time.
         """
-        return 1.0 if task.exact else min(1.0, self.mean_s / WORTH_A_START_S)
+        return min(1.0, self.mean_s / WORTH_A_START_S)

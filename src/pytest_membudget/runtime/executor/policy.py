@@ -25,9 +25,10 @@ class ExecutorPolicy(msgspec.Struct, frozen=True, kw_only=True):
         small_batch: `run` gives fewer inputs than this to threads, one each.
         degraded_threads: threads at most, after processes could not be started.
         target_memory: share of the limit that all use together may reach when no budget is given.
-        max_tasks_per_child: a worker process is replaced after so many tasks; `None` keeps it. While calls of
-            `submit` and `map` take less than 100 ms they count by their time: as one for every 100 ms. The usual 50
-            are exceeded by a worker that took long to load what its tasks need, until it has worked ten times as long.
+        max_tasks_per_child: a worker process is replaced after so many tasks; `None` keeps it. While calls take less
+            than 100 ms they count by their time: as one for every 100 ms; inputs of `run` only where it is the usual
+            50. A worker that took long to load what its tasks need exceeds these until it has worked ten times as
+            long.
         timeout_s: seconds a task may run; `None` means by category for files, no limit for other calls.
         start_timeout_s: seconds that a worker may take to start, its initializer included, and then to import the
             function of a call. A worker that takes longer is ended; `None` waits for ever.

@@ -43,6 +43,11 @@ from pytest_membudget.runtime.executor.worker import Slot
 
 _logger = logging.getLogger("pytest_membudget.runtime")
 
+_FAULTS = frozenset(
+    getattr(signal, name) for name in ("SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE") if hasattr(signal, name)
+)
+"""Signals that a program brings upon itself. SIGABRT is not among them: libraries abort where they get no memory."""
+
 ENDING_S = 60.0
 """How long a worker may take to end after its last call."""
 
@@ -216,6 +221,7 @@ class ProcessWorker:
             f"worker process {self.pid} {how}",
             attempted=attempted,
             failed_to_start=by_itself and not self._marks[Slot.READY],
+            crashed=code is not None and (code >= 0 or -code in _FAULTS),
         )
 
 
