@@ -44,7 +44,9 @@ def test_too_few_samples_are_a_caveat_that_says_how_many_it_needs():
     (once,) = compared(record(150), record(120), [150]).caveats
     assert once.endswith("no samples from fresh processes, and a rank test against 1 needs 199")
     (some,) = compared(record(150), record(120, [120] * 3), [150] * 4).caveats
-    assert some == "judged by the tolerance alone: a rank test against the baseline's 3 needs 9 samples, not 4"
+    assert (
+        some == "judged by the tolerance alone: a rank test against the baseline's 3 needs 9 samples, not 4"
+    )
     few = compared(record(150), record(120, [120]), [150] * 4)
     assert few.caveats == (
         (
