@@ -310,6 +310,7 @@ def test_chunk_size_adapts_to_pressure(make, memory, share, rows):
     ("option", "value"),
     [
         ("limit", "8"),
+        ("limit", 0),
         ("cleanup_threshold", 0),
         ("emergency_threshold", -1),
         ("cleanup_every", -1),

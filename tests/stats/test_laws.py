@@ -9,6 +9,7 @@ MB = 1_000_000
     ("peaks_mb", "shape"),
     [
         ((50, 50.5, 50.2), "flat"),
+        ((50, 51, 56.4), "linear"),  # more than a tenth of the smallest and one MiB
         ((51, 54, 70), "linear"),
         ((5, 20, 101), "linear"),
         ((51, 66, 450), "worse"),
@@ -37,6 +38,11 @@ def test_two_scales_give_a_slope_without_a_bound_and_one_gives_none():
     assert (law.slope, law.slope_high) == (pytest.approx(5), None)
     with pytest.raises(ValueError, match="at least two scales"):
         judge_law([(1 * MB, 5 * MB), (1 * MB, 6 * MB)])
+
+
+def test_a_line_that_begins_below_zero_has_a_base_of_zero():
+    assert judge_law([(1 * MB, 1 * MB), (2 * MB, 12 * MB), (3 * MB, 23 * MB)]).base_bytes == 0
+    assert judge_law([(1 * MB, 30 * MB), (2 * MB, 40 * MB)]).base_bytes == pytest.approx(20 * MB)
 
 
 def test_many_scales_use_the_test_of_curvature():

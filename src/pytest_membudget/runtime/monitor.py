@@ -10,6 +10,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from pytest_membudget.errors import UsageError
 from pytest_membudget.measurement.process_memory import ProcessMemory
 from pytest_membudget.records.monitor import (
     ChunkRecord,
@@ -52,6 +53,9 @@ class MemoryMonitor(Closing):
         on_alert: called with the sentence of each alert, which is logged as well.
         memory: where readings come from; this process by default, a script in tests.
         clock: seconds that only go up.
+
+    Raises:
+        UsageError: an argument makes no sense; the message begins with its name.
     """
 
     def __init__(
@@ -74,6 +78,8 @@ class MemoryMonitor(Closing):
         self._memory = memory or ProcessMemory()
         real_limit_bytes = self._memory.limit_bytes()
         self.limit_bytes = real_limit_bytes if limit is None else size_of("limit", limit)
+        if self.limit_bytes == 0:
+            raise UsageError(f'limit is {limit!r}; give a size above 0, such as "8 GB"')
         self.cleanup_threshold = share_of("cleanup_threshold", cleanup_threshold)
         self.emergency_threshold = factor_of("emergency_threshold", emergency_threshold)
         self.cleanup_every = count_of("cleanup_every", cleanup_every, least=0)
