@@ -1,10 +1,12 @@
 """Workers that cannot find what they need, and programs that pull the floor away: an answer in any case, never a wait."""
 
+import os
 import pickle
 import subprocess
 import sys
 import textwrap
 import types
+import zipapp
 
 import executor_jobs as jobs
 import pytest
@@ -223,3 +225,64 @@ def test_a_defect_is_told_to_everybody_and_nobody_waits(monkeypatch, where):
         assert str(executor.submit(jobs.square, 3).exception()) == "ours"
         with pytest.raises(ZeroDivisionError):
             executor.submit(jobs.square, 3)
+
+
+PROGRAM = """
+from pytest_membudget import FallbackExecutor
+
+def job(item):
+    return -item
+
+if __name__ == "__main__":
+    with FallbackExecutor(2, budget="1 GB") as executor:
+        print(executor.run(job, range(5)).values, executor.level)
+"""
+
+
+@pytest.mark.parametrize("how", ["stdin", "package", "folder", "zip"])
+def test_programs_that_workers_cannot_import_run_in_processes(tmp_path, how):
+    pytest.importorskip("cloudpickle")
+    (tmp_path / "program").mkdir()
+    (tmp_path / "program/__main__.py").write_text(PROGRAM)
+    zipapp.create_archive(tmp_path / "program", tmp_path / "program.pyz")
+    arguments = {"stdin": ["-"], "package": ["-m", "program"], "folder": ["program"], "zip": ["program.pyz"]}[
+        how
+    ]
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        input=PROGRAM if how == "stdin" else None,
+        capture_output=True,
+        text=True,
+        timeout=80,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert (done.stdout, done.stderr) == ("[0, -1, -2, -3, -4] process\n", "")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
+def test_a_forked_child_has_workers_of_its_own_and_not_its_parents(tmp_path):
+    lines, errors = output_of(
+        tmp_path,
+        """
+        import os
+        from pytest_membudget import FallbackExecutor
+
+        if __name__ == "__main__":
+            with FallbackExecutor(2, budget="1 GB") as executor:
+                print(list(executor.map(abs, [-1])), flush=True)
+                child = os.fork()
+                if child == 0:
+                    try:
+                        executor.submit(abs, -2)
+                    except RuntimeError as error:
+                        print("make one in each process" in str(error))
+                    with FallbackExecutor(2, budget="1 GB") as another:
+                        print(another.run(abs, [-3] * 5).values, another.level, flush=True)
+                    os._exit(0)
+                os.waitpid(child, 0)
+                print(list(executor.map(abs, [-4])), executor.level)
+        """,
+    )
+    assert lines == ["[1]", "True", "[3, 3, 3, 3, 3] process", "[4] process"]
+    assert not errors

@@ -88,6 +88,7 @@ class _Loading:
 
     server_pid: int | None = None
     script = ""
+    is_forgotten_in_forks = False
 
 
 def _start(modules: list[str]) -> None:
@@ -101,6 +102,22 @@ def _start(modules: list[str]) -> None:
     _Loading.server_pid = getattr(server, "_forkserver_pid", None)
     _Loading.script = script
     atexit.register(_end, server, os.getpid())
+    if not _Loading.is_forgotten_in_forks:
+        os.register_at_fork(after_in_child=_forget)
+        _Loading.is_forgotten_in_forks = True
+
+
+def _forget() -> None:
+    """In a forked child: the server is its parent's, and serves nobody else. The child may start its own."""
+    from multiprocessing import forkserver
+
+    server = vars(getattr(forkserver, "_forkserver", None) or threading.local())
+    if (pipe := server.get("_forkserver_alive_fd")) is not None:
+        with contextlib.suppress(OSError):
+            os.close(pipe)  # an open end would keep the server after its program
+    server.update(dict.fromkeys(("_forkserver_address", "_forkserver_alive_fd", "_forkserver_pid")))
+    server["_lock"] = threading.Lock()
+    _Loading.server_pid = None
 
 
 def _end(server: object, owner_pid: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import threading
 import time
 import weakref
@@ -89,6 +90,7 @@ class Engine:
         self._inline: Inline | None = None
         self._is_started = False
         self._is_shut = False
+        self._owner_pid = os.getpid()
         self._lock = threading.Lock()
         _ENGINES.add(self)
 
@@ -115,10 +117,15 @@ class Engine:
         """Takes a task; runs it here where the level is sequential.
 
         Raises:
-            RuntimeError: it was shut down.
+            RuntimeError: it was shut down, or belongs to the process that this one was forked from.
             BrokenExecutor: the initializer failed.
             KeyboardInterrupt: Ctrl-C while it ran here.
         """
+        if os.getpid() != self._owner_pid:
+            raise RuntimeError(
+                f"this FallbackExecutor belongs to process {self._owner_pid}, which {os.getpid()} was forked from: "
+                "its workers and threads are there; make one in each process, after the fork"
+            )
         with self._lock:
             if self._is_shut:
                 raise RuntimeError("cannot schedule new futures after shutdown")

@@ -11,6 +11,7 @@ from pytest_membudget.runtime.executor.before_start import check_directory, chec
 from pytest_membudget.runtime.executor.context import answering_within, default_context
 from pytest_membudget.runtime.executor.forgotten import drop_forgotten_modules
 from pytest_membudget.runtime.executor.launcher import CannotStartError
+from pytest_membudget.runtime.executor.main_module import left_alone_where_it_is_no_file
 from pytest_membudget.runtime.executor.process_worker import ProcessWorker
 
 
@@ -43,7 +44,7 @@ class ProcessLauncher:
             check_directory()
             drop_forgotten_modules()
             context = self._context or default_context()
-            with answering_within(self._start_timeout_s):
+            with answering_within(self._start_timeout_s), left_alone_where_it_is_no_file():
                 return ProcessWorker(context, self._initializer, self._initargs, self._start_timeout_s)
         except Exception as error:
             # The system's, the standard library's or a pickle's: no function has run yet.

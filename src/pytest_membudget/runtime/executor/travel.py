@@ -15,7 +15,7 @@ from typing import Any
 
 from pytest_membudget.errors import UnpicklableError
 from pytest_membudget.origins import off_path
-from pytest_membudget.runtime.executor import worker
+from pytest_membudget.runtime.executor import main_module, worker
 from pytest_membudget.runtime.executor.heap_readings import HeapReading
 from pytest_membudget.runtime.executor.launcher import (
     Figures,
@@ -41,11 +41,13 @@ def packed_for_here(
         Exception: whatever the caller's own objects raise while they are packed.
     """
     call = fn, args, kwargs
-    if not _main_is_found():
+    try:
+        packed = worker.by_name(call)
+        if b"__main__" not in packed or main_module.is_found():
+            return worker.Packed(packed)
         with contextlib.suppress(ImportError):
             return worker.Packed(worker.by_value(call), is_by_value=True)
-    try:
-        return worker.Packed(worker.by_name(call))
+        return worker.Packed(packed)  # the worker will say what it lacks
     except (pickle.PicklingError, AttributeError, TypeError):
         with contextlib.suppress(Exception):  # then the first one is told: it is about what the caller wrote
             return worker.Packed(worker.by_value(call), is_by_value=True)
@@ -76,12 +78,6 @@ def _off_path_by_value() -> Iterator[None]:
     finally:
         for module in modules:
             cloudpickle.unregister_pickle_by_value(module)
-
-
-def _main_is_found() -> bool:
-    """Whether a worker can import the program's main module, as the standard library has it do; a notebook's it cannot."""
-    main = sys.modules.get("__main__")
-    return getattr(main, "__spec__", None) is not None or getattr(main, "__file__", None) is not None
 
 
 def unpacked(report: worker.Report, name: str, where: str) -> Reply:
