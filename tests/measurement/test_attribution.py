@@ -24,6 +24,14 @@ def test_the_line_that_took_the_memory_is_named(tmp_path):
     assert found.capture == str(tmp_path / "capture.bin")
 
 
+def test_captures_of_an_earlier_run_are_not_taken_for_this_ones(tmp_path):
+    attribute(isolated_tasks.allocate_in_a_helper, tmp_path, 30_000_000)
+    (tmp_path / "capture.bin").rename(tmp_path / "capture.bin.4711")  # as a forked child leaves it
+    found = attribute(isolated_tasks.allocate_in_a_helper, tmp_path, 2_000_000)
+    assert found.heap_bytes < 20_000_000
+    assert found.caveats == ()
+
+
 @pytest.mark.slow
 def test_a_command_is_recorded_with_the_children_it_forks(tmp_path):
     script = tmp_path / "job.py"

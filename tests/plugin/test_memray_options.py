@@ -1,8 +1,11 @@
 """--membudget-memray: who allocated the peak of a failing test."""
 
 import json
+import re
 
 import pytest
+
+from pytest_membudget.plugin.attributing import folder_name
 
 PROJECT = """
 import pytest
@@ -69,6 +72,16 @@ def test_capture_and_flame_graph_are_kept_where_asked(pytester):
     assert (kept / "capture.bin").stat().st_size > 0
     assert "<html" in (kept / "flamegraph.html").read_text()
     result.stdout.fnmatch_lines(["*flame graph: *flamegraph.html*"])
+
+
+def test_each_test_has_a_folder_of_its_own_for_its_capture():
+    assert folder_name("tests/test_a.py::TestIt::test_b") == "tests-test_a.py-TestIt-test_b"
+    names = [
+        folder_name(f"test_a.py::test_b[{each}]")
+        for each in ("a b", "a:b", "a/b", "x" * 300, "y" + "x" * 299)
+    ]
+    assert len(set(names)) == len(names)
+    assert all(re.fullmatch(r"[\w.-]{1,200}", name) for name in names)
 
 
 def test_without_the_option_the_message_says_how_to_ask(pytester):

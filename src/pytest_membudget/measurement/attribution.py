@@ -81,9 +81,7 @@ def attribute(
     Raises:
         MeasurementError: nothing was recorded.
     """
-    folder = Path(directory)
-    folder.mkdir(parents=True, exist_ok=True)
-    capture = folder / "capture.bin"
+    capture, flame_graph = emptied(Path(directory))
     caveats: list[str] = []
     if callable(target):
         from pytest_membudget.measurement.isolated import measure_isolated
@@ -95,8 +93,20 @@ def attribute(
         caveats.extend(filter(None, [refusal]))
     else:
         caveats.extend(_run_command(list(target), capture))
-    found = read_captures(capture, folder / "flamegraph.html")
+    found = read_captures(capture, flame_graph)
     return msgspec.structs.replace(found, caveats=(*caveats, *found.caveats))
+
+
+def emptied(folder: Path) -> tuple[Path, Path]:
+    """Where a run's capture and flame graph go in `folder`, which is made; those of an earlier run are removed.
+
+    What was left there would be taken for this run's: its forked children write captures of any name.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    capture, flame_graph = folder / "capture.bin", folder / "flamegraph.html"
+    for old in (capture, *folder.glob(f"{capture.name}.*"), flame_graph):
+        old.unlink(missing_ok=True)
+    return capture, flame_graph
 
 
 def read_captures(

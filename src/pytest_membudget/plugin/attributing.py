@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -11,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from pytest_membudget.errors import MembudgetError
-from pytest_membudget.measurement.attribution import read_captures
+from pytest_membudget.measurement.attribution import emptied, read_captures
 from pytest_membudget.plugin.fresh import run_fresh
 from pytest_membudget.records.report import AllocationSite, Attribution
 from pytest_membudget.units import format_size
 
+_LONGEST_NAME = 150  # where file systems take 255 bytes
 _MOST_FRAMES_SHOWN = 4
 _WORTH_TELLING = 0.01
 """A stack that held less than this share of the peak explains nothing."""
@@ -30,20 +32,25 @@ def attribute(
     `peak_bytes` is what the test was found to take, by which a stack is worth telling or not.
     """
     if directory is not None:
-        kept = directory / re.sub(r"[^\w.-]+", "-", item.nodeid)[-150:].strip("-")
-        kept.mkdir(parents=True, exist_ok=True)
-        return _attribute(item, kept, peak_bytes, keep=True)
+        return _attribute(item, directory / folder_name(item.nodeid), peak_bytes, keep=True)
     with tempfile.TemporaryDirectory(prefix="membudget-memray-") as folder:
         return _attribute(item, Path(folder), peak_bytes, keep=False)
+
+
+def folder_name(nodeid: str) -> str:
+    """A folder's name that tells the test and is its own: two tests may differ only in what a name cannot have."""
+    plain = nodeid.replace("::", "-").replace("/", "-")
+    name = re.sub(r"[^\w.-]+", "-", plain, flags=re.ASCII)[-_LONGEST_NAME:].strip("-")
+    return name if name == plain else f"{name}-{hashlib.sha256(nodeid.encode()).hexdigest()[:8]}"
 
 
 def _attribute(
     item: pytest.Item, folder: Path, peak_bytes: int, *, keep: bool
 ) -> tuple[tuple[AllocationSite, ...], str]:
-    capture = folder / "capture.bin"
+    capture, flame_graph = emptied(folder)
     run = run_fresh(item, "memray", memray_capture=str(capture))
     try:
-        found = read_captures(capture, folder / "flamegraph.html" if keep else None)
+        found = read_captures(capture, flame_graph if keep else None)
     except (MembudgetError, OSError) as error:
         reason = run.death.splitlines()[0] if run.death else str(error)
         return (), f"  who       memray could not tell: {reason}"
