@@ -38,6 +38,11 @@ def test_descriptors_that_pile_up_are_named():
     assert message.endswith("  next      close, join or wait for what each call opens or starts")
 
 
+def test_bytes_come_first_where_both_grow():
+    both = growth("leak", 900, 1100, resources=(ResourceGrowth("descriptors", 1.0, ("/tmp/a",)),))
+    assert judge_growth(both).message.startswith("leak: 1000 B more per call, 64 B allowed")
+
+
 def test_inconclusive_is_a_caveat_and_fails_only_when_strict():
     found = growth("inconclusive", 10, 500)
     loose, strict = judge_growth(found), judge_growth(found, strict=True)

@@ -34,3 +34,24 @@ def test_the_reserve_is_a_share_of_the_limit_and_never_makes_the_budget_negative
     assert available.reserve_bytes == 3_276_800_000
     memory.available_bytes = 1
     assert available.read(0) == 0
+
+
+@pytest.mark.parametrize(
+    ("granted", "grown", "used", "resident"),
+    [
+        (100, 500, 500, 100),
+        (500, 100, 500, 100),
+        (500, 500, 100, 100),
+        (500, -50, 500, 0),
+        (500, 500, -50, 0),
+    ],
+)
+def test_the_least_that_leases_can_fill_is_added_back(memory, granted, grown, used, resident):
+    available = pressure.AvailableBudget(memory.reading, own_bytes=memory.own)
+    memory.own_bytes = 70 * MB
+    empty_bytes = available.read(0)
+    memory.own_bytes += grown * MB
+    memory.available_bytes -= used * MB
+    assert available.read(granted * MB) == empty_bytes + (resident - used) * MB
+    assert available.read(0) == empty_bytes - used * MB  # with no lease out all of it is others' use
+    assert available.read(granted * MB) == empty_bytes - used * MB  # and nothing has grown since
