@@ -69,7 +69,7 @@ def test_changed_new_and_gone_tests_are_taken_over():
 def test_skipped_failed_and_not_run_tests_keep_their_figures():
     first = make_baseline(run(test_of("a::t", 100), test_of("b::t", 50), test_of("c::t", 20)))
     part = run(TestRecord(nodeid="a::t", outcome="skipped"), test_of("b::t", 500, outcome="failed"))
-    assert make_baseline(part, first, whole_suite=False) == first
+    assert make_baseline(part, first, is_gone=lambda _: False) == first
 
 
 def test_a_failed_test_does_not_enter():

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from pytest_membudget.lazy import names_on_demand
 
 if TYPE_CHECKING:
+    from pytest_membudget.gate.baseline import carried_over as carried_over
     from pytest_membudget.gate.baseline import load_baseline as load_baseline
     from pytest_membudget.gate.baseline import make_baseline as make_baseline
     from pytest_membudget.gate.baseline import save_baseline as save_baseline
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from pytest_membudget.gate.growth import judge_growth as judge_growth
     from pytest_membudget.gate.matching import Matching as Matching
     from pytest_membudget.gate.matching import match_baseline as match_baseline
+    from pytest_membudget.gate.matching import moved_tests as moved_tests
     from pytest_membudget.gate.status import TARGET_SHARE as TARGET_SHARE
     from pytest_membudget.gate.status import status_of as status_of
 
@@ -47,6 +49,7 @@ _MODULE_OF = {
     "Matching": "matching",
     "Step": "decision",
     "TARGET_SHARE": "status",
+    "carried_over": "baseline",
     "check_environment": "environment",
     "compare_test": "comparison",
     "environment_differences": "environment",
@@ -58,6 +61,7 @@ _MODULE_OF = {
     "load_baseline": "baseline",
     "make_baseline": "baseline",
     "match_baseline": "matching",
+    "moved_tests": "matching",
     "next_step": "decision",
     "save_baseline": "baseline",
     "status_of": "status",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -42,16 +42,17 @@ def make_baseline(
     previous: Report | None = None,
     *,
     tolerance: Tolerance = DEFAULT_TOLERANCE,
-    whole_suite: bool = True,
+    is_gone: Callable[[str], bool] = lambda _: True,
 ) -> Report:
     """The baseline that `report` justifies, in the order of the node ids.
 
     A test that has not changed beyond the tolerance keeps its previous record, so that noise makes no diff; one
-    that was skipped, failed or not run keeps it too. In a foreign environment every measured record is new.
+    that was skipped, failed or not run keeps it too. In a foreign environment every measured record is new;
+    the baseline is of the environment in which most of its records were taken.
     """
     environment = _comparable(report.environment)
     old = previous or Report(kind="baseline")
-    matching = match_baseline(old, report.tests, whole_suite=whole_suite, tolerance=tolerance)
+    matching = match_baseline(old, report.tests, is_gone=is_gone, tolerance=tolerance)
     foreign = bool(environment_differences(old.environment, environment))
     kept = {record.nodeid: record for record in old.tests if record.nodeid not in {*matching.gone}}
     for old_name, new_name in matching.renamed:
@@ -63,7 +64,15 @@ def make_baseline(
         if before is None or foreign or _changed(before, test, tolerance):
             kept[test.nodeid] = _slim(test)
     tests = tuple(kept[nodeid] for nodeid in sorted(kept))
+    if foreign and 2 * len(carried_over(tests, report)) > len(tests):
+        environment = old.environment
     return Report(kind="baseline", environment=environment, tests=tests)
+
+
+def carried_over(tests: Sequence[TestRecord], report: Report) -> tuple[str, ...]:
+    """Those of a baseline's tests that `report` has no figures of."""
+    taken = {test.nodeid for test in report.tests if test.peak_bytes is not None and test.outcome in _COUNTED}
+    return tuple(test.nodeid for test in tests if test.nodeid not in taken)
 
 
 def save_baseline(baseline: Report, path: str | os.PathLike[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from pytest_membudget.gate.decision import DEFAULT_TOLERANCE, base_peak, direction
@@ -31,13 +31,13 @@ def match_baseline(
     baseline: Report,
     tests: Sequence[TestRecord],
     *,
-    whole_suite: bool = True,
+    is_gone: Callable[[str], bool] = lambda _: True,
     tolerance: Tolerance = DEFAULT_TOLERANCE,
 ) -> Matching:
     """Pairs `tests` with the baseline's records by node id, then by likely renaming.
 
-    `whole_suite` is False where only a part of the tests was asked for (a path, `-k`, `-m`, `--last-failed`):
-    what is missing then was not run, and nothing is called gone or renamed.
+    `is_gone` tells of a test that is missing whether it would be there if it still existed. Where only a part of
+    the tests was asked for (a path, `-k`, one job of several) the others were not run, and are not called gone.
     """
     known = {record.nodeid: record for record in baseline.tests if record.peak_bytes is not None}
     present = {test.nodeid: test for test in tests}
@@ -45,20 +45,18 @@ def match_baseline(
     pairs = {nodeid: known[nodeid] for nodeid in measured if nodeid in known}
     new = [nodeid for nodeid in measured if nodeid not in known]
     missing = [nodeid for nodeid in known if nodeid not in present]
-    renamed = _renamed([known[nodeid] for nodeid in missing], [measured[nodeid] for nodeid in new], tolerance)
-    if not whole_suite:
-        renamed = []
+    gone = [nodeid for nodeid in missing if is_gone(nodeid)]
+    renamed = _renamed([known[nodeid] for nodeid in gone], [measured[nodeid] for nodeid in new], tolerance)
     for old, now in renamed:
         pairs[now] = known[old]
     old_names, new_names = {old for old, _ in renamed}, {now for _, now in renamed}
-    left = tuple(nodeid for nodeid in missing if nodeid not in old_names)
     return Matching(
         pairs=pairs,
         new=tuple(nodeid for nodeid in new if nodeid not in new_names),
-        gone=left if whole_suite else (),
+        gone=tuple(nodeid for nodeid in gone if nodeid not in old_names),
         renamed=tuple(renamed),
         skipped=tuple(nodeid for nodeid in known if nodeid in present and nodeid not in measured),
-        not_run=() if whole_suite else left,
+        not_run=tuple(nodeid for nodeid in missing if nodeid not in set(gone)),
     )
 
 
@@ -66,21 +64,30 @@ def _renamed(
     gone: Sequence[TestRecord], new: Sequence[TestRecord], tolerance: Tolerance
 ) -> list[tuple[str, str]]:
     """Pairs of old and new name that point at each other alone, either moved or renamed in place."""
-    candidates = [*_moved(gone, new), *_renamed_in_place(gone, new, tolerance)]
+    moved = _moved([old.nodeid for old in gone], [now.nodeid for now in new])
+    return _pairs_of_one([*moved, *_renamed_in_place(gone, new, tolerance)])
+
+
+def moved_tests(gone: Sequence[str], new: Sequence[str]) -> dict[str, str]:
+    """From the new to the old name of each test of which only the file is another one."""
+    return {now: old for old, now in _pairs_of_one([*_moved(gone, new)])}
+
+
+def _pairs_of_one(candidates: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     old_counts = Counter(old for old, _ in candidates)
     new_counts = Counter(now for _, now in candidates)
     return [pair for pair in candidates if old_counts[pair[0]] == 1 == new_counts[pair[1]]]
 
 
-def _moved(gone: Sequence[TestRecord], new: Sequence[TestRecord]) -> Iterator[tuple[str, str]]:
+def _moved(gone: Sequence[str], new: Sequence[str]) -> Iterator[tuple[str, str]]:
     """The same function in another file."""
     by_name: defaultdict[str, list[str]] = defaultdict(list)
     for now in new:
-        by_name[_function(now)].append(now.nodeid)
+        by_name[_function(now)].append(now)
     for old in gone:
         same = by_name.get(_function(old), [])
         if len(same) <= _MOST_CANDIDATES:
-            yield from ((old.nodeid, name) for name in same)
+            yield from ((old, name) for name in same)
 
 
 def _renamed_in_place(
@@ -96,7 +103,7 @@ def _renamed_in_place(
             continue
         for now in others:
             close = direction(base_peak(old), base_peak(now), tolerance) == "same"
-            if close and _alike(_function(old), _function(now)):
+            if close and _alike(_function(old.nodeid), _function(now.nodeid)):
                 yield old.nodeid, now.nodeid
 
 
@@ -108,5 +115,5 @@ def _file(test: TestRecord) -> str:
     return test.nodeid.partition("::")[0]
 
 
-def _function(test: TestRecord) -> str:
-    return test.nodeid.partition("::")[2]
+def _function(nodeid: str) -> str:
+    return nodeid.partition("::")[2]

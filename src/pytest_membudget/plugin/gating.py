@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
+
 import pytest
 from msgspec.structs import replace
 
 from pytest_membudget.errors import MembudgetError
 from pytest_membudget.gate import (
     DEFAULT_TOLERANCE,
+    carried_over,
     check_environment,
     compare_test,
+    environment_differences,
     in_short,
     judge_comparison,
     judge_undecided,
     load_baseline,
     make_baseline,
     match_baseline,
+    moved_tests,
     next_step,
     save_baseline,
 )
 from pytest_membudget.measurement import environment
+from pytest_membudget.plugin.collected import Collected
 from pytest_membudget.plugin.fresh import run_fresh
 from pytest_membudget.plugin.options import Settings
 from pytest_membudget.plugin.progress import telling
@@ -34,7 +41,7 @@ from pytest_membudget.units import format_count, format_size
 class Gate:
     """The baseline of this session, and what to do about a test that differs from it."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, collected: Collected) -> None:
         """Reads the baseline.
 
         Raises:
@@ -43,6 +50,7 @@ class Gate:
         """
         assert settings.baseline is not None
         self.settings = settings
+        self.collected = collected
         self.tolerance = settings.tolerance or DEFAULT_TOLERANCE
         self.path = settings.baseline
         self.shown_path = from_here(settings.baseline)
@@ -102,7 +110,7 @@ class Gate:
 
     def compare(self, item: pytest.Item, record: TestRecord) -> tuple[Comparison, Judgement] | None:
         """How `record` compares with its baseline; `None` where there is nothing to compare with."""
-        base = self._known.get(record.nodeid)
+        base = self._known.get(record.nodeid) or self._known.get(self._moved.get(record.nodeid, ""))
         if base is None or self.settings.update_baseline:
             return None
         peak_bytes = record.peak_upper_bytes if self.settings.strict else record.peak_bytes
@@ -127,12 +135,19 @@ class Gate:
         judgement = judge_comparison(comparison, nodeid=record.nodeid, accept_command=self.accept_command)
         return comparison, judgement
 
-    def check(self, report: Report, *, whole_suite: bool) -> BaselineCheck | None:
+    @functools.cached_property
+    def _moved(self) -> Mapping[str, str]:
+        """From the new to the old name of each test that stands in another file now."""
+        gone = [nodeid for nodeid in self._known if self.collected.is_gone(nodeid)]
+        new = [nodeid for nodeid in self.collected.names if nodeid not in self._known]
+        return moved_tests(gone, new)
+
+    def check(self, report: Report) -> BaselineCheck | None:
         """How the session as a whole compares."""
         if self.baseline is None:
             return None
         matching = match_baseline(
-            self.baseline, report.tests, whole_suite=whole_suite, tolerance=self.tolerance
+            self.baseline, report.tests, is_gone=self.collected.is_gone, tolerance=self.tolerance
         )
         return BaselineCheck(
             path=self.shown_path,
@@ -146,15 +161,21 @@ class Gate:
             not_run=matching.not_run,
         )
 
-    def update(self, report: Report, *, whole_suite: bool) -> str:
+    def update(self, report: Report) -> str:
         """Writes what was measured as the new baseline, and says so.
 
         Raises:
             OSError: it cannot be written.
         """
-        made = make_baseline(report, self.baseline, tolerance=self.tolerance, whole_suite=whole_suite)
+        made = make_baseline(report, self.baseline, tolerance=self.tolerance, is_gone=self.collected.is_gone)
         save_baseline(made, self.path)
-        return f"baseline: {self.shown_path} ({format_count(len(made.tests), 'test')})"
+        text = f"baseline: {self.shown_path} ({format_count(len(made.tests), 'test')})"
+        before = self.baseline.environment if self.baseline else made.environment
+        differences = environment_differences(before, report.environment)
+        kept = carried_over(made.tests, report)
+        if differences and kept:
+            text += f"; {len(kept):,} of them keep figures that were taken elsewhere: {in_short(differences)}"
+        return text
 
     def _load(self) -> Report | None:
         try:

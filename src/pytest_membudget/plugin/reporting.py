@@ -104,7 +104,7 @@ class Reporting:
         )
         if self.gate is None or self.settings.update_baseline:
             return report
-        check = self.gate.check(report, whole_suite=self._whole_suite())
+        check = self.gate.check(report)
         return msgspec.structs.replace(report, baseline=check, caveats=self.gate.caveats)
 
     def _scale_tables(self) -> tuple[ScaleTable, ...]:
@@ -133,15 +133,7 @@ class Reporting:
 
     def _write_baseline(self) -> None:
         if self.gate is not None and self.settings.update_baseline:
-            self.notes.append(self.gate.update(self.report, whole_suite=self._whole_suite()))
-
-    def _whole_suite(self) -> bool:
-        """Whether every test was asked for, so that one that is missing is gone."""
-        options = self.config.option
-        chosen = [
-            getattr(options, name, None) for name in ("keyword", "markexpr", "lf", "deselect", "maxfail")
-        ]
-        return not options.file_or_dir and not any(chosen)
+            self.notes.append(self.gate.update(self.report))
 
 
 def _staying(tests: Iterable[TestRecord], batches: Iterable[BatchSummary]) -> list[TestRecord]:

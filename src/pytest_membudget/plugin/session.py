@@ -97,7 +97,10 @@ def _gate(config: pytest.Config, settings: Settings) -> Gate | None:
     if settings.baseline is None:
         return None
     if _GATE not in config.stash:
+        from pytest_membudget.plugin.collected import Collected
         from pytest_membudget.plugin.gating import Gate
 
-        config.stash[_GATE] = Gate(settings)
+        collected = Collected(config)
+        config.stash[_GATE] = Gate(settings, collected)
+        config.pluginmanager.register(collected, "membudget-collected")
     return config.stash[_GATE]

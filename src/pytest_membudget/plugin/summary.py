@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_membudget.plugin.options import Settings
-from pytest_membudget.records.report import Report
+from pytest_membudget.records.report import BaselineCheck, Report
 from pytest_membudget.report import render_headline
 
 
@@ -20,6 +20,7 @@ def show(terminal: Any, report: Report, settings: Settings, notes: Sequence[str]
         terminal.write_line(_tables(terminal, report, failures=settings.warn))
     else:
         terminal.write_line(f"membudget: {render_headline(report)}")
+        _tell_of_other_tests(terminal, report.baseline)
         for caveat in report.caveats:
             terminal.write_line(f"membudget: {caveat}", yellow=True)
     if settings.warn and not settings.show_tables:
@@ -40,6 +41,19 @@ def show(terminal: Any, report: Report, settings: Settings, notes: Sequence[str]
         from pytest_membudget.report import render_annotations
 
         terminal.write(render_annotations(report, folder=_folder_in_workspace(terminal.config.rootpath)))
+
+
+def _tell_of_other_tests(terminal: Any, check: BaselineCheck | None) -> None:
+    """That the baseline and the suite are not of the same tests, which no failure shows."""
+    if check is None:
+        return
+    groups = {"new": check.new, "gone": check.gone, "renamed": check.renamed}
+    counts = [f"{len(names):,} {title}" for title, names in groups.items() if names]
+    if counts:
+        terminal.write_line(
+            f"membudget: of the tests since {check.path}: {', '.join(counts)}; --membudget-report names them, "
+            "--membudget-update-baseline takes them over"
+        )
 
 
 def _tables(terminal: Any, report: Report, *, failures: bool) -> str:
