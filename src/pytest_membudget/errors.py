@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 
 
 class MembudgetError(Exception):
@@ -80,3 +81,11 @@ class CalibrationError(MembudgetError, RuntimeError):
         super().__init__(message)
         self.partial = partial
         self.not_importable = not_importable
+
+
+def text_of(theirs: object, text: Callable[[object], str] = str) -> str:
+    """The text of somebody else's object, `repr` where that is asked for; where theirs raises, a stand-in that says so."""
+    try:
+        return text(theirs)
+    except Exception as error:
+        return f"<{type(theirs).__qualname__}, whose text raises {type(error).__qualname__}>"

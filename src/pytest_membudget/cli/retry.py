@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_membudget.cli import EXIT_FAILED, EXIT_OK
-from pytest_membudget.errors import UsageError
+from pytest_membudget.errors import UsageError, text_of
 from pytest_membudget.records.run import BatchResult
 from pytest_membudget.runtime.executor import ExecutorPolicy, FallbackExecutor
 from pytest_membudget.runtime.executor import dead_letters as letters_file
@@ -81,6 +81,6 @@ def _tell(batch: BatchResult, path: Path) -> None:
     again = sum(outcome.ok for outcome in batch.outcomes)
     print(f"{again} of {len(batch.outcomes)} inputs succeeded")
     for outcome in batch.dead_letters:
-        print(f"  {outcome.item!r}: {outcome.cause}: {outcome.error}")
+        print(f"  {outcome.item!r}: {outcome.cause}: {text_of(outcome.error)}")
     if batch.dead_letters:
         print(f"the others stay in {path}")

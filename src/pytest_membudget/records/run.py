@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from pytest_membudget.errors import text_of
 from pytest_membudget.records.growth import Growth
 from pytest_membudget.records.quantities import Bytes
 from pytest_membudget.units import format_count, format_duration, format_size
@@ -51,10 +52,10 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     def __str__(self) -> str:
         attempts = "" if self.attempts == 1 else f" after {self.attempts} attempts"
         if self.error is not None:
-            kind, text = type(self.error).__name__, " ".join(str(self.error).split())
-            return f"{self.item}: {self.cause}{attempts}: {kind}{f': {text}' if text else ''}"
+            kind, text = type(self.error).__name__, " ".join(text_of(self.error).split())
+            return f"{text_of(self.item)}: {self.cause}{attempts}: {kind}{f': {text}' if text else ''}"
         peak = "" if self.peak_bytes is None else f", peak {format_size(self.peak_bytes)}"
-        return f"{self.item}: {self.cause}{attempts} in {format_duration(self.duration_s)}{peak}"
+        return f"{text_of(self.item)}: {self.cause}{attempts} in {format_duration(self.duration_s)}{peak}"
 
 
 class HostUse(msgspec.Struct, frozen=True, kw_only=True):

@@ -95,6 +95,39 @@ class UnloadableError(Exception):
         super().__init__("together")
 
 
+class SpeechlessError(Exception):
+    """Neither its text nor its pickle can be had."""
+
+    def __init__(self, *, travels):
+        super().__init__()
+        self.held = None if travels else threading.Lock()
+
+    def __reduce__(self):
+        return _speechless, (self.held,)
+
+    def __str__(self):
+        raise ValueError("no text")
+
+
+def _speechless(_):
+    return SpeechlessError(travels=True)
+
+
+class Speechless:
+    """An input without a text."""
+
+    def __repr__(self):
+        raise ValueError("no text")
+
+
+def raise_speechless(_):
+    raise SpeechlessError(travels=True)
+
+
+def raise_speechless_unpicklable(_):
+    raise SpeechlessError(travels=False)
+
+
 def raise_unpicklable(_):
     raise UnpicklableOneError("inside")
 

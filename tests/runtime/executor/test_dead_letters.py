@@ -43,6 +43,18 @@ def test_an_input_comes_back_as_it_was(tmp_path, item):
     assert type(dead_letters.item_of(read)) is type(item)
 
 
+@pytest.mark.processes
+@pytest.mark.parametrize("level", ["process", "thread", "sequential"])
+def test_inputs_and_errors_whose_text_raises_end_no_batch(tmp_path, level):
+    policy = ExecutorPolicy(dead_letters=tmp_path / "failed.jsonl")
+    for fn in (jobs.raise_speechless, jobs.raise_speechless_unpicklable):
+        with FallbackExecutor(1, levels=(level,), policy=policy) as executor:
+            batch = executor.run(fn, [jobs.Speechless(), "b.csv"])
+        assert "b.csv: " in str(batch)
+        assert "Speechless, whose text raises ValueError" in str(batch)
+    assert len(dead_letters.read(tmp_path / "failed.jsonl")) == 4
+
+
 def test_an_input_that_is_no_data_is_kept_for_the_reader_only(tmp_path):
     path = tmp_path / "letters.jsonl"
     dead_letters.append(path, letter(object()))

@@ -10,6 +10,7 @@ from pytest_membudget.errors import (
     TaskMemoryError,
     TaskTimeoutError,
     WorkerKilledError,
+    text_of,
 )
 from pytest_membudget.records.run import Cause
 from pytest_membudget.runtime.executor.launcher import Died, RanOut, Stage
@@ -130,5 +131,5 @@ def task_name(task: Task) -> str:
 def _short(argument: object) -> str:
     if not isinstance(argument, str | int | float) and not hasattr(argument, "__fspath__"):
         return f"<{type(argument).__name__}>"
-    text = repr(argument)
+    text = text_of(argument, repr)
     return text if len(text) <= 80 else text[:77] + "…"

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from pytest_membudget.errors import UnreadableFileError, UsageError
+from pytest_membudget.errors import UnreadableFileError, UsageError, text_of
 from pytest_membudget.records.run import Cause, Outcome
 from pytest_membudget.records.storage import write_atomically
 
@@ -63,7 +63,7 @@ def letter_of(fn: Callable[..., Any], outcome: Outcome, *, name: str | None = No
         is_base64=is_base64,
         cause=outcome.cause,
         error_type=type(outcome.error).__qualname__,
-        error=str(outcome.error)[:2000].encode("utf-8", "replace").decode(),
+        error=text_of(outcome.error)[:2000].encode("utf-8", "replace").decode(),
         attempts=outcome.attempts,
         size_bytes=outcome.size_bytes,
         estimate_bytes=outcome.estimate_bytes,
@@ -196,4 +196,4 @@ def _written(item: Any) -> tuple[ItemKind, Any, bool]:
             return "json", item, False
     except (TypeError, ValueError, msgspec.MsgspecError, RecursionError):
         pass
-    return "opaque", repr(item)[:1000].encode("utf-8", "replace").decode(), False
+    return "opaque", text_of(item, repr)[:1000].encode("utf-8", "replace").decode(), False

@@ -8,6 +8,7 @@ from concurrent.futures import InvalidStateError
 from concurrent.futures.process import BrokenProcessPool
 from typing import NamedTuple
 
+from pytest_membudget.errors import text_of
 from pytest_membudget.records.run import Level, LevelEvent
 from pytest_membudget.runtime.executor.causes import Again, Failed, after_failure, task_name, timed_out
 from pytest_membudget.runtime.executor.launcher import (
@@ -126,7 +127,7 @@ def _is_alone(what_next: Again | Failed) -> bool:
 
 def broken_by(error: BaseException) -> BrokenProcessPool:
     """What every task gets after the caller's initializer failed, as in the standard library's pools."""
-    broken = BrokenProcessPool(f"the initializer failed: {type(error).__name__}: {error}")
+    broken = BrokenProcessPool(f"the initializer failed: {type(error).__name__}: {text_of(error)}")
     broken.__cause__ = error
     return broken
 

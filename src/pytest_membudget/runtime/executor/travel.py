@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from pytest_membudget.errors import UnpicklableError
+from pytest_membudget.errors import UnpicklableError, text_of
 from pytest_membudget.origins import off_path
 from pytest_membudget.runtime.executor import main_module, worker
 from pytest_membudget.runtime.executor.heap_readings import HeapReading
@@ -105,7 +105,7 @@ def unpacked(report: worker.Report, name: str, where: str) -> Reply:
 def unpicklable(what: str, error: BaseException) -> UnpicklableError:
     """What to say of something that cannot be packed, or not be unpacked here."""
     wrapped = UnpicklableError(
-        f"{what} cannot travel between processes: {type(error).__name__}: {error}; {_advice()}"
+        f"{what} cannot travel between processes: {type(error).__name__}: {text_of(error)}; {_advice()}"
     )
     wrapped.__cause__ = error
     return wrapped

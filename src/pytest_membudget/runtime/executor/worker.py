@@ -19,6 +19,7 @@ from multiprocessing.reduction import ForkingPickler
 from types import TracebackType
 from typing import Any, NamedTuple, cast
 
+from pytest_membudget.errors import text_of
 from pytest_membudget.runtime.executor.gauge import Gauge
 from pytest_membudget.runtime.executor.heap_readings import HeapReader
 from pytest_membudget.runtime.executor.surroundings import Surroundings
@@ -193,7 +194,7 @@ def _travelling_error(error: BaseException, pack: Pack) -> tuple[str, bytes]:
     except MemoryError:
         return "memory", b""
     except BaseException as why:
-        return "exception", _pickled_text(why, f"{type(error).__qualname__}: {error}")
+        return "exception", _pickled_text(why, f"{type(error).__qualname__}: {text_of(error)}")
 
 
 def _pickled_error(error: BaseException, pack: Pack) -> bytes:
@@ -201,7 +202,7 @@ def _pickled_error(error: BaseException, pack: Pack) -> bytes:
 
 
 def _pickled_text(error: BaseException, subject: str = "") -> bytes:
-    return pickle.dumps((subject, f"{type(error).__name__}: {error}"))
+    return pickle.dumps((subject, f"{type(error).__name__}: {text_of(error)}"))
 
 
 def offer_itself() -> None:
