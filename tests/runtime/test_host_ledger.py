@@ -110,3 +110,42 @@ def test_entering_twice_keeps_the_place(ledger):
     ledger.enter(claim(ANNE, 60, "a"))
     ledger.enter(claim(ANNE, 60, "a"))
     assert len(ledger.state.claims) == 1
+
+
+def test_a_measured_budget_adds_back_no_more_than_use_grew_since_no_lease_was_out(memory):
+    host = HostLedger(HostState(), alive=everybody, reading=memory.reading)
+    host.join(client(ANNE, 13_107 * MB, reserve=0.2))
+    host.join(client(BERT, 13_107 * MB, reserve=0.3))  # the larger reserve counts
+    empty_bytes = host.budget_bytes()
+    assert empty_bytes == 8_192 * MB - 4_915_200_000
+    host.enter(claim(ANNE, 3_000 * MB))
+    host.settle()
+    memory.available_bytes -= 1_000 * MB
+    assert host.budget_bytes() == empty_bytes
+    memory.available_bytes -= 2_500 * MB
+    assert host.budget_bytes() == empty_bytes - 500 * MB
+
+
+def test_a_measured_budget_is_never_above_a_limit_that_somebody_named(memory):
+    host = HostLedger(HostState(), alive=everybody, reading=memory.reading)
+    host.join(client(ANNE, 13_107 * MB, reserve=0.2))
+    host.join(client(BERT, 2_000 * MB))
+    assert host.budget_bytes() == 2_000 * MB
+
+
+def test_the_fewest_overtakes_that_any_program_allows_count():
+    host = HostLedger(HostState(), alive=everybody, reading=never)
+    host.join(HostClient(id="one", owner=ANNE, budget_bytes=100, max_overtakes=1))
+    host.join(HostClient(id="two", owner=BERT, budget_bytes=100, max_overtakes=9))
+    for size_bytes, name in ((50, "runs"), (90, "head"), (10, "overtakes"), (10, "too late")):
+        host.enter(claim(ANNE, size_bytes, name))
+    assert granted(host) == ["runs", "overtakes"]
+
+
+def test_the_file_comes_to_say_what_a_client_knows_itself(ledger):
+    kept, given_up, lost = (claim(ANNE, 10, name, client="client 1") for name in ("kept", "given up", "lost"))
+    others = claim(BERT, 10, "another's", client="client 2")
+    for each in (kept, given_up, others):
+        ledger.enter(each)
+    ledger.agree("client 1", [kept, lost])
+    assert [each.id for each in ledger.state.claims] == ["kept", "another's", "lost"]
