@@ -102,6 +102,37 @@ def test_descriptors_that_the_code_under_test_closed_are_left_alone(tmp_path):
     sampler._keeper.lost = 0
 
 
+def memory_files():
+    links = [Path("/proc/self/fd", name) for name in os.listdir("/proc/self/fd")]
+    # The listing's own descriptor is closed by now.
+    return [int(link.name) for link in links if link.exists() and "pytest-membudget" in str(link.readlink())]
+
+
+def test_the_notes_descriptors_are_left_alone_where_they_mean_others(tmp_path):
+    sampler.close_sampler()
+    before = {*memory_files()}
+    with measuring():
+        pass
+    ours = {*memory_files()} - before
+    assert len(ours) > 1  # a mapping has one of its own
+    mine = os.open(tmp_path / "mine", os.O_CREAT | os.O_RDWR)
+    for descriptor in ours:
+        os.dup2(mine, descriptor)
+    sampler.close_sampler()
+    for descriptor in ours:
+        os.close(descriptor)  # still open
+    os.close(mine)
+
+
+def test_a_closed_helper_leaves_no_memory_file_behind():
+    sampler.close_sampler()
+    before = len(memory_files())
+    with measuring():
+        pass
+    sampler.close_sampler()
+    assert len(memory_files()) == before
+
+
 def test_a_forked_child_measures_with_a_helper_of_its_own():
     def measured():
         with measuring() as probe:

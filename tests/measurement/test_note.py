@@ -11,7 +11,7 @@ from tree_programs import MIB, Holder
 
 from pytest_membudget import measuring
 from pytest_membudget.measurement import sampler
-from pytest_membudget.measurement.tree_helper.note import Note, Notepad, Start
+from pytest_membudget.measurement.tree_helper.note import Note, Notepad, NoteWriter, Start
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the helper watches Linux processes")
 
@@ -24,16 +24,17 @@ def descriptor():
 
 
 def test_a_note_is_read_as_written_until_it_is_wiped(descriptor):
-    notepad = Notepad(descriptor)
+    notepad, writer = Notepad(descriptor), NoteWriter(descriptor)
     assert notepad.read() is None
-    notepad.write(Note(3, 10**18, Start(2**40, 2**30, 7, 9)))
+    writer.write(Note(3, 10**18, Start(2**40, 2**30, 7, 9)))
     assert notepad.read() == Note(3, 10**18, Start(2**40, 2**30, 7, 9))
-    notepad.wipe()
+    writer.wipe()
     assert notepad.read() is None
+    writer.close()
 
 
 def test_half_a_note_is_none(descriptor):
-    Notepad(descriptor).write(Note(3, 1, Start(2, 1, 4, 5)))
+    NoteWriter(descriptor).write(Note(3, 1, Start(2, 1, 4, 5)))
     os.pwrite(descriptor, b"\5", 0)
     assert Notepad(descriptor).read() is None
 

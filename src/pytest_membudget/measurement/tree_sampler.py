@@ -19,12 +19,16 @@ from pathlib import Path
 from typing import Any
 
 from pytest_membudget.measurement.kept_open import identity
-from pytest_membudget.measurement.tree_helper.note import Note, Notepad, Start
+from pytest_membudget.measurement.tree_helper.note import Note, NoteWriter, Start
 
 ANSWER_S = 20.0
 """A helper that does not answer for so long is taken for dead (a machine under load may make it wait)."""
 
 LAUNCH = "import sys; sys.path.append(sys.argv[1]); from tree_helper import loop; loop.main(sys.argv[2:])"
+
+
+_left_open: list[NoteWriter] = []
+"""Of helpers whose descriptors code under test has closed: a mapping closes its own unasked, whatever the number means by then."""
 
 
 class SamplerLostError(Exception):
@@ -48,6 +52,7 @@ class TreeSampler:
         self._buffer = b""
         self.root = os.getpid() if root is None else root
         self._commands, self._answers, self.events, self._note = -1, -1, -1, -1
+        self._writer: NoteWriter | None = None
         self._identities: dict[int, tuple[int, int] | None] = {}
         theirs = self._open_pipes()
         self._hang_up = select.poll()
@@ -88,9 +93,9 @@ class TreeSampler:
             command: what else the helper has to know.
         """
         with self._lock:
-            if quietly and not self._open and self._is_ours(self._note):
+            if quietly and not self._open and self._writer is not None:
                 self._keys += 1
-                Notepad(self._note).write(Note(self._keys, time.monotonic_ns(), start))
+                self._writer.write(Note(self._keys, time.monotonic_ns(), start))
                 self._open.add(self._keys)
                 self._noted = self._keys
                 return self._keys
@@ -122,7 +127,13 @@ class TreeSampler:
             self.forget()
 
     def forget(self) -> None:
-        """Closes our ends of the pipes, as far as they are still ours."""
+        """Closes our ends of the pipes and the note, as far as they are still ours."""
+        if self._writer is not None:
+            if self._is_ours(self._note):
+                self._writer.close()
+            else:
+                _left_open.append(self._writer)
+            self._writer = None
         for name in ("_commands", "_answers", "events", "_note"):
             descriptor = getattr(self, name)
             if descriptor >= 0 and self._is_ours(descriptor):
@@ -135,6 +146,7 @@ class TreeSampler:
         self.events, their_events = os.pipe()
         with contextlib.suppress(OSError):  # a sandbox may forbid it; then every block is announced
             self._note = os.memfd_create("pytest-membudget")
+            self._writer = NoteWriter(self._note)
         for descriptor in (self._commands, self._answers, self.events, self._note):
             self._identities[descriptor] = identity(descriptor)
         return their_commands, their_answers, their_events, os.dup(self._note) if self._note >= 0 else -1
@@ -168,8 +180,8 @@ class TreeSampler:
         self._open.discard(key)
         if key == self._noted:
             self._noted = 0
-            if self._is_ours(self._note):
-                Notepad(self._note).wipe()
+            if self._writer is not None:
+                self._writer.wipe()
 
     def _take_in(self, answer: dict[str, Any]) -> None:
         self.members = answer["members"]

@@ -8,11 +8,15 @@ what the root held at the start, and which faults of dead children were on its a
 
 from __future__ import annotations
 
+import mmap
 import os
 import struct
 from typing import NamedTuple
 
 _LAYOUT = struct.Struct("=QQQQQQQ")
+"""The key at both ends tells a reader who came in the middle: the last is written before the first, and wiped before it."""
+_KEY = struct.Struct("=Q")
+_REST = struct.Struct("=QQQQQQ")
 
 
 class Start(NamedTuple):
@@ -35,23 +39,38 @@ class Note(NamedTuple):
     start: Start
 
 
-class Notepad:
-    """One note in the file behind `descriptor`, written by the root and read by the helper; no mapping, no signal.
+class NoteWriter:
+    """The root's side: the file behind `descriptor` as memory, since to leave a note there takes no system call.
 
-    There is never a note where the descriptor is -1, for want of such a file.
+    Raises:
+        OSError: the file cannot be mapped.
     """
 
     def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
+        os.ftruncate(descriptor, _LAYOUT.size)
+        self._page = mmap.mmap(descriptor, _LAYOUT.size)
+        self.wipe()  # so that no block pays for the page
 
     def write(self, note: Note) -> None:
-        """Leaves a note in place of the one that was there."""
-        # The key at both ends tells a reader who came in the middle of it.
-        os.pwrite(self._descriptor, _LAYOUT.pack(note.key, note.start_ns, *note.start, note.key), 0)
+        """Leaves a note where there is none."""
+        _REST.pack_into(self._page, _KEY.size, note.start_ns, *note.start, note.key)
+        _KEY.pack_into(self._page, 0, note.key)
 
     def wipe(self) -> None:
         """Leaves no note."""
-        os.pwrite(self._descriptor, bytes(_LAYOUT.size), 0)
+        _KEY.pack_into(self._page, _LAYOUT.size - _KEY.size, 0)
+        _KEY.pack_into(self._page, 0, 0)
+
+    def close(self) -> None:
+        """Ends it, and closes the descriptor of its own that the mapping has."""
+        self._page.close()
+
+
+class Notepad:
+    """The helper's side: reads the file behind `descriptor`. There is never a note where that is -1, for want of a file."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
 
     def read(self) -> Note | None:
         """The note, where there is a whole one."""
