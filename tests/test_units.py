@@ -144,3 +144,9 @@ def test_formatted_sizes_read_back_within_their_rounding(size_bytes):
 )
 def test_a_chosen_size_is_shown_as_it_was_written(size_bytes, text):
     assert format_as_written(size_bytes) == text
+
+
+def test_the_largest_size_is_the_largest_that_a_signed_64_bit_number_holds():
+    assert parse_size("9223372036854775807 B") == LARGEST_BYTES == 2**63 - 1
+    with pytest.raises(ValueError, match="9223372036854775808"):
+        parse_size("9223372036854775808 B")

@@ -149,6 +149,22 @@ def test_a_callback_that_raises_is_reported_and_stops_no_other(make, caplog):
     assert monitor.report().cleanups[-1].failures == result.failures
 
 
+def test_a_callback_whose_error_has_no_text_stops_no_other_either(make):
+    class SpeechlessError(Exception):
+        def __str__(self):
+            raise ValueError("no text")
+
+    def broken():
+        raise SpeechlessError
+
+    monitor, called = make(), []
+    monitor.register_cleanup_callback(broken)
+    monitor.register_cleanup_callback(lambda: called.append(1))
+    (failure,) = monitor.check_memory_and_cleanup(force=True).failures
+    assert called == [1]
+    assert "SpeechlessError, whose text raises ValueError" in failure
+
+
 def test_every_tenth_progress_update_cleans_up(make):
     monitor = make()
     assert [bool(monitor.progress(done)) for done in range(1, 21)] == ([False] * 9 + [True]) * 2

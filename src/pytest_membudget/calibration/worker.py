@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 
 from pytest_membudget.calibration.reference import FunctionReference, digest_source, find_function
+from pytest_membudget.errors import text_of
 from pytest_membudget.measurement import measuring, resident_bytes
 
 _LONGEST_TEXT = 500
@@ -100,5 +101,5 @@ def _read_bytes() -> int | None:
 
 
 def _described(error: BaseException) -> str:
-    text = f"{type(error).__name__}: {error}"
+    text = f"{type(error).__name__}: {text_of(error)}"
     return text if len(text) <= _LONGEST_TEXT else text[: _LONGEST_TEXT - 3] + "..."

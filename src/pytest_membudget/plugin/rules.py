@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from pytest_membudget.errors import text_of
 from pytest_membudget.plugin.markers import ESTIMATE, BudgetMark, SizeRule
 from pytest_membudget.records.judgement import Budget
 from pytest_membudget.units import parse_size
@@ -58,7 +59,7 @@ def _bytes_of(rule: SizeRule, name: str, item: pytest.Item) -> int | None:
     except Exception as error:  # the user's function may raise anything, and its test has to say what
         raise ValueError(
             f"memory_budget: the function given as {name!r} has no answer for this test: "
-            f"{type(error).__name__}: {error}"
+            f"{type(error).__name__}: {text_of(error)}"
         ) from error
 
 

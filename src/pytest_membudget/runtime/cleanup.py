@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
-from pytest_membudget.errors import UsageError
+from pytest_membudget.errors import UsageError, text_of
 from pytest_membudget.records.monitor import CleanupEvent, CleanupResult
 
 _logger = logging.getLogger("pytest_membudget")
@@ -89,5 +89,5 @@ def _failure(callback: _Callback, emergency: bool) -> str:
         callback.run()
     except Exception as error:  # the program's own cleanup must not end its work, nor the other cleanups
         _logger.warning("cleanup callback %s failed", callback.name, exc_info=True)
-        return f"{callback.name}: {type(error).__name__}: {error}"
+        return f"{callback.name}: {type(error).__name__}: {text_of(error)}"
     return ""
