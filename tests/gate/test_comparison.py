@@ -79,3 +79,9 @@ def test_strict_compares_the_upper_figure():
 def test_a_test_without_a_peak_cannot_be_compared():
     with pytest.raises(ValueError, match="has no peak to compare"):
         compare_test(TestRecord(nodeid="t", outcome="skipped"), record(120))
+
+
+def test_a_multiple_is_told_in_bytes():
+    base = TestRecord(nodeid="a", outcome="passed", peak_bytes=4096, peak_upper_bytes=4096)
+    message = judge_comparison(compared(record(50), base, [50])).message
+    assert message.startswith("regressed: peak 50.0 MiB, baseline 4.00 KiB (+50.0 MiB), allowed ")

@@ -1,8 +1,11 @@
 """isolate=True: a fresh interpreter for each such test, which otherwise behaves as in this process."""
 
 import json
+import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 HEAD = """
@@ -14,6 +17,13 @@ import pytest
 
 isolated = pytest.mark.memory_budget("50 MiB", isolate=True)
 """
+
+
+def wait_until(is_so, patience_s=60):
+    ends_s = time.monotonic() + patience_s
+    while not is_so():
+        assert time.monotonic() < ends_s
+        time.sleep(0.05)
 
 
 def run(pytester, body, *args):
@@ -240,3 +250,32 @@ def test_after():
 def is_alive(pid):
     stat = Path(f"/proc/{pid}/stat")
     return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+@pytest.mark.processes
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone ends a process with the one that started it")
+def test_it_ends_with_a_session_that_is_killed(pytester):
+    pytester.makepyfile(
+        test_it=HEAD
+        + """
+@isolated
+def test_job():
+    with open("pid.new", "w") as file:
+        file.write(str(os.getpid()))
+    os.rename("pid.new", "pid")
+    time.sleep(600)
+"""
+    )
+    session = pytester.popen([sys.executable, "-m", "pytest"])
+    file = pytester.path / "pid"
+    wait_until(file.exists)
+    test = psutil.Process(int(file.read_text()))
+    session.kill()
+    session.wait()
+    session.stdout.close()
+    session.stderr.close()
+    wait_until(lambda: not test.is_running() or test.status() == psutil.STATUS_ZOMBIE)
+
+
+def test_it_runs_without_pytests_capture(pytester):
+    run(pytester, "@isolated\ndef test_job(): pass\n", "-p", "no:capture").assert_outcomes(passed=1)

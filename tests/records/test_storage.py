@@ -79,3 +79,12 @@ def test_a_private_directory_is_0700_and_no_link(tmp_path):
         private_directory(made)
     Path(made).chmod(0o700)
     assert private_directory(made) == made
+
+
+def test_an_unresolved_merge_is_named(tmp_path):
+    file = tmp_path / "memory.json"
+    file.write_text('{\n  "tests": [\n<<<<<<< HEAD\n    {}\n=======\n    {}\n>>>>>>> other\n  ]\n}\n')
+    with pytest.raises(
+        UnreadableFileError, match="line 3 begins a merge that nobody has resolved; keep one side"
+    ):
+        read_json(file, Report, what="a membudget baseline")

@@ -22,6 +22,9 @@ from pytest_membudget.units import Tolerance, format_count, format_size
 
 _MANY_SAMPLES = 20
 """Nobody runs a test so often again: better a baseline that holds more."""
+_MANIFOLD = 10
+"""From so much more on, a percentage tells a reader nothing."""
+
 ACCEPT_COMMAND = "pytest --membudget-update-baseline"
 
 
@@ -102,7 +105,15 @@ def judge_undecided(comparison: Comparison, *, strict: bool = False) -> Judgemen
 
 
 def _change(comparison: Comparison) -> str:
-    relative = f" ({100 * comparison.change:+.1f}%)" if comparison.base_bytes else ""
+    relative = ""
+    if comparison.base_bytes:
+        more_bytes = comparison.new_bytes - comparison.base_bytes
+        shown = (
+            f"{100 * comparison.change:+.1f}%"
+            if comparison.change < _MANIFOLD
+            else f"+{format_size(more_bytes)}"
+        )
+        relative = f" ({shown})"
     return f"{format_size(comparison.new_bytes)}, baseline {format_size(comparison.base_bytes)}{relative}"
 
 

@@ -50,7 +50,7 @@ def run_fresh(
     """
     if purpose != "isolate":
         leave_time_limit(item)
-    with tempfile.TemporaryDirectory(prefix="membudget-fresh-") as folder:
+    with tempfile.TemporaryDirectory(prefix="fresh-", dir=shared_folder(item.config)) as folder:
         results, output, log = (Path(folder, name) for name in ("results.jsonl", "output.txt", "log.txt"))
         results.touch()
         tells_log = purpose == "isolate" and joining.has_log_file(item.config)
@@ -62,6 +62,7 @@ def run_fresh(
             basetemp=str(temporary_folders(item.config).mktemp("fresh")),
             shared=str(shared_folder(item.config)),
             purpose=purpose,
+            starter=os.getpid(),
             rehearse=rehearse,
             memray_capture=memray_capture,
             options=joining.decided_options(item.config),
@@ -105,7 +106,7 @@ def _run(config: pytest.Config, orders: Orders, output: Path, timeout_s: float |
         CHILD_PLUGIN,
         *arguments,
     ]
-    shown = config.getoption("capture") == "no"
+    shown = config.getoption("capture", "no") == "no"
     variables = {**os.environ, VARIABLE: orders.as_text()}
     if orders.purpose == "isolate":
         variables |= joining.coverage_variables(config)

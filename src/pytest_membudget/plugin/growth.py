@@ -32,7 +32,7 @@ def grow(item: pytest.Item, mark: GrowthMark, *, strict: bool) -> tuple[Growth, 
 def _body(item: pytest.Item) -> Callable[[], None]:
     """One run of the test function: plain, async and unittest alike, since each plugin's `runtest` is called."""
     capture = item.config.pluginmanager.get_plugin("capturemanager")
-    in_memory = item.config.getoption("capture") in {"sys", "tee-sys"}
+    in_memory = item.config.getoption("capture", "no") in {"sys", "tee-sys"}
 
     def run_once() -> None:
         # pytest keeps warnings, log records and captured text of the whole call: that growth is not the test's.

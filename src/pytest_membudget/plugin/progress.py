@@ -38,7 +38,7 @@ def _terminal(config: pytest.Config) -> pytest.TerminalReporter | None:
     terminal = config.pluginmanager.get_plugin("terminalreporter")
     if is_worker(config) or is_fresh(config) or type(terminal) is not pytest.TerminalReporter:
         return None
-    wanted = terminal.isatty and config.get_verbosity() >= 0 and config.getoption("capture") != "no"
+    wanted = terminal.isatty and config.get_verbosity() >= 0 and config.getoption("capture", "no") != "no"
     return terminal if wanted else None
 
 

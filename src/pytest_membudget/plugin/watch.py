@@ -51,7 +51,11 @@ def guard(item: pytest.Item, plan: Plan, budget: Budget, settings: Settings) -> 
 
 def judge_bite(bite: Bite, own_error: BaseException | None, *, tells_next: bool) -> Judgement:
     """The judgement that goes before all others; `tells_next` where none of those tells what to do."""
-    lines = [f"killed: {bite}", "  how       the watchdog read the process tree while the test ran"]
+    # pytest names the test above it, and cuts the line in its short summary.
+    lines = [
+        f"killed: {str(bite).removeprefix(bite.label).lstrip()}",
+        "  how       the watchdog read the process tree while the test ran",
+    ]
     if own_error is not None and not isinstance(own_error, WatchdogStop):
         lines.append(f"            the test then ended with {type(own_error).__name__}: {own_error}")
     if tells_next:

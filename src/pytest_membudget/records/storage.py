@@ -24,6 +24,7 @@ T = TypeVar("T")
 LARGEST_FILE_BYTES = 256 * 1024 * 1024
 """Larger files are refused unread: a report of 10,000 tests takes a few megabytes."""
 
+_CONFLICT = b"\n<<<<<<< "
 _BYTE = re.compile(r"\s*\(byte (\d+)\)")
 
 
@@ -154,6 +155,12 @@ def decode_json(data: bytes, shape: type[T], *, name: str, what: str) -> T:
         value = msgspec.json.decode(data, type=shape)
         json.loads(data, object_pairs_hook=_refuse_twins, parse_int=_unread, parse_float=_unread)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        if _CONFLICT in data:
+            line = data[: data.index(_CONFLICT)].count(b"\n") + 2
+            raise UnreadableFileError(
+                f"{name} is not {what}: line {line} begins a merge that nobody has resolved; keep one side of each "
+                "conflict and no test twice"
+            ) from None
         raise UnreadableFileError(f"{name} is not {what}: {_one_line(_place(str(error), data))}") from None
     return value
 
