@@ -353,3 +353,50 @@ def test_a_crash_is_told_apart_from_a_kill():
         outcomes = executor.run(jobs.crash, ["SIGSEGV", "", "SIGKILL", "SIGABRT"]).outcomes
     assert [outcome.cause for outcome in outcomes] == ["killed"] * 4
     assert ["a crash rather" in str(outcome.error) for outcome in outcomes] == [True, True, False, False]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no fork server of ours")
+def test_a_fork_server_that_was_killed_is_started_again(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        """
+import os, signal
+from multiprocessing import forkserver
+from pytest_membudget import FallbackExecutor
+
+def job(item):
+    return -item
+
+if __name__ == "__main__":
+    servers = set()
+    for moment in range(4):
+        with FallbackExecutor(2, budget="1 GB") as executor:
+            if moment:
+                os.kill(forkserver._forkserver._forkserver_pid, signal.SIGKILL)
+            print(executor.run(job, range(5)).values, executor.level, executor.events)
+        servers.add(forkserver._forkserver._forkserver_pid)
+    print(len(servers))
+"""
+    )
+    done = subprocess.run(
+        [sys.executable, program], capture_output=True, text=True, timeout=80, check=False, cwd=tmp_path
+    )
+    assert done.stdout.splitlines() == ["[0, -1, -2, -3, -4] process ()"] * 4 + ["4"], done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "level"), [(EOFError, "process"), (ConnectionResetError, "process"), (OSError, "thread")]
+)
+def test_a_fork_server_that_ends_while_it_is_asked_is_asked_once_more(monkeypatch, error, level):
+    start, asked = process_level.ProcessWorker, []
+
+    def ends_at_first(*arguments):
+        asked.append(arguments)
+        if len(asked) == 1:
+            raise error("unexpected end")
+        return start(*arguments)
+
+    monkeypatch.setattr(process_level, "ProcessWorker", ends_at_first)
+    with FallbackExecutor(1, budget="1 GB") as executor:
+        assert executor.run(jobs.square, range(5)).values == [0, 1, 4, 9, 16]
+        assert executor.level == level

@@ -16,6 +16,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from multiprocessing import process, spawn
 from multiprocessing.context import BaseContext
@@ -25,6 +26,7 @@ SCRIPT_VARIABLE = "_MEMBUDGET_PRELOAD"
 """Environment variable that tells a fork server which script to load, and for which process."""
 
 _PRELOAD = "pytest_membudget.runtime.executor.preload"
+_DYING_S = 0.5
 _starting = threading.Lock()
 
 
@@ -37,7 +39,7 @@ def default_context() -> BaseContext:
     # The module's only instance, which tells more than its public functions do.
     server = getattr(forkserver, "_forkserver", None)
     server_pid = getattr(server, "_forkserver_pid", None)
-    if server_pid is None:
+    if server_pid is None or _has_ended(server_pid):
         _start(list(getattr(server, "_preload_modules", ())))
     elif _groups(server_pid) != _groups("self"):
         return multiprocessing.get_context("spawn")
@@ -150,6 +152,24 @@ def refuse_in_unguarded_main() -> None:
             "a FallbackExecutor was used while a worker process was importing the script that started it; "
             'put the script\'s work under: if __name__ == "__main__":'
         )
+
+
+def let_server_end() -> None:
+    """Waits for a fork server that has closed its connections: being killed takes it some moments more."""
+    from multiprocessing import forkserver
+
+    server_pid = getattr(getattr(forkserver, "_forkserver", None), "_forkserver_pid", None)
+    end_s = time.monotonic() + _DYING_S
+    while server_pid is not None and not _has_ended(server_pid) and time.monotonic() < end_s:
+        time.sleep(_DYING_S / 1000)
+
+
+def _has_ended(pid: int) -> bool:
+    """Whether a child of ours is gone, though nobody has asked for its exit code yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] in {b"Z", b"X"}
+    except (OSError, IndexError):
+        return True
 
 
 def _groups(pid: int | str) -> bytes:

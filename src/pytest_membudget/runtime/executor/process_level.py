@@ -8,11 +8,13 @@ from typing import Any
 
 from pytest_membudget.records.run import Level
 from pytest_membudget.runtime.executor.before_start import check_directory, check_threads
-from pytest_membudget.runtime.executor.context import answering_within, default_context
+from pytest_membudget.runtime.executor.context import answering_within, default_context, let_server_end
 from pytest_membudget.runtime.executor.forgotten import drop_forgotten_modules
 from pytest_membudget.runtime.executor.launcher import CannotStartError
 from pytest_membudget.runtime.executor.main_module import left_alone_where_it_is_no_file
 from pytest_membudget.runtime.executor.process_worker import ProcessWorker
+
+_SERVERS_THAT_MAY_BE_KILLED = 2
 
 
 class ProcessLauncher:
@@ -43,9 +45,17 @@ class ProcessLauncher:
             check_threads()
             check_directory()
             drop_forgotten_modules()
-            context = self._context or default_context()
-            with answering_within(self._start_timeout_s), left_alone_where_it_is_no_file():
-                return ProcessWorker(context, self._initializer, self._initargs, self._start_timeout_s)
+            for _ in range(_SERVERS_THAT_MAY_BE_KILLED):
+                try:
+                    return self._started()
+                except (EOFError, ConnectionError):
+                    let_server_end()  # somebody has killed it just then; there will be another
+            return self._started()
         except Exception as error:
             # The system's, the standard library's or a pickle's: no function has run yet.
             raise CannotStartError(f"{type(error).__name__}: {error}") from error
+
+    def _started(self) -> ProcessWorker:
+        context = self._context or default_context()
+        with answering_within(self._start_timeout_s), left_alone_where_it_is_no_file():
+            return ProcessWorker(context, self._initializer, self._initargs, self._start_timeout_s)
