@@ -5,12 +5,12 @@ import os
 import sys
 
 import pytest
+from tree_programs import MIB, share
 
 pytestmark = [
     pytest.mark.kernel,
     pytest.mark.skipif(sys.platform != "linux", reason="the helper reads Linux's /proc"),
 ]
-MIB = 1024 * 1024
 
 
 def test_a_process_that_ends_while_it_is_read_has_no_mark(monkeypatch):
@@ -50,3 +50,21 @@ def test_a_process_that_ended_since_its_faults_were_read_has_all_of_them_in_one_
     process.close()
     assert (reading.resident, reading.faults, reading.late_faults) == (0, faults, 0)
     assert looks.look([reading], {reading.pid: process}).forking  # others may still share what it clears
+
+
+def test_other_shared_memory_of_the_same_size_is_noticed():
+    from pytest_membudget.measurement.tree_helper import readings
+
+    process = readings.Process(os.getpid())
+    first = share(8 * MIB)
+    known = process.mappings(process.read())
+    assert process.mappings(process.read()) is known
+    first.close()
+    second = share(8 * MIB)
+    reading = process.read()
+    assert process.mapped_since(reading)[1] >= 8 * MIB
+    assert process.mappings(reading) is not known
+    assert reading.swapped >= 8 * MIB
+    assert process.mapped_since(reading)[1] == 0
+    second.close()
+    process.close()

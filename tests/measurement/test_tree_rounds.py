@@ -133,6 +133,26 @@ def test_shared_memory_that_everybody_maps_is_limited_by_its_own_size():
     assert (limited.held.high, limited.held.peak) == (150 * MIB, 300 * MIB)
 
 
+def test_shared_memory_that_takes_the_place_of_as_much_is_not_what_the_others_share():
+    together = [Reading(1, 0, shmem=150 * MIB), Reading(2, 0, shmem=150 * MIB)]
+    apart = [together[0], Reading(2, 0, shmem=150 * MIB, faults=150 * MIB // PAGE, swapped=150 * MIB)]
+    look = Proportional({}, {1: 75 * MIB, 2: 75 * MIB})
+    bounds = Bounds()
+    bounds.update(together)
+    bounds.update(together, proportional=look, shmem_limit=150 * MIB)
+    assert bounds.update(apart, shmem_limit=300 * MIB).held.high == 300 * MIB
+
+
+def test_shared_memory_that_comes_to_be_shared_is_proven_no_more():
+    apart = [Reading(1, 0, shmem=150 * MIB), Reading(2, 0, shmem=150 * MIB)]
+    together = [apart[0], Reading(2, 0, shmem=150 * MIB, faults=150 * MIB // PAGE, swapped=150 * MIB)]
+    look = Proportional({}, {1: 150 * MIB, 2: 150 * MIB})
+    bounds = Bounds()
+    bounds.update(apart)
+    assert bounds.update(apart, proportional=look).held.low == 300 * MIB
+    assert bounds.update(together, shmem_limit=150 * MIB).held.low == 150 * MIB
+
+
 def test_a_huge_page_may_come_with_one_fault():
     found = rounds([Reading(1, 0)], [Reading(1, 0)], [Reading(1, 0, faults=1)], huge_pages=1)
     assert found.held.peak == 2 * MIB + PAGE

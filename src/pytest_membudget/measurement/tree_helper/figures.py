@@ -9,7 +9,8 @@ class Reading:
     """One process in one round.
 
     `faults` are pages it faulted in until its sizes were read, `late_faults` those that came while they were read, and
-    `reaped_faults` those of its dead children.
+    `reaped_faults` those of its dead children. `swapped` is how much of its shared memory may have taken the place of
+    other shared memory since its mappings were looked up before.
     """
 
     __slots__ = (
@@ -23,6 +24,7 @@ class Reading:
         "pid",
         "reaped_faults",
         "shmem",
+        "swapped",
     )
 
     def __init__(
@@ -38,9 +40,11 @@ class Reading:
         family: object = None,
         mark: int | None = None,
         parent: int = 0,
+        swapped: int = 0,
     ) -> None:
         self.pid = pid
         self.parent = parent
+        self.swapped = swapped
         self.anon = anon
         self.file = file
         self.shmem = shmem

@@ -27,8 +27,10 @@ class Mapped:
         """Takes one round; `found` is what was counted page by page since the round before."""
         sizes = {reading.pid: getattr(reading, self._kind) for reading in change.now}
         earlier = {pid: getattr(reading, self._kind) for pid, reading in change.before.items()}
-        risen = sum(max(0, size - earlier.get(pid, 0)) for pid, size in sizes.items())
-        fallen = sum(max(0, size - sizes.get(pid, 0)) for pid, size in earlier.items())
+        # What took the place of as much as it is itself shows in no size.
+        swapped = {r.pid: r.swapped for r in change.now if self._kind == "shmem"}
+        risen = sum(max(0, size - earlier.get(pid, 0), swapped.get(pid, 0)) for pid, size in sizes.items())
+        fallen = sum(max(0, size - sizes.get(pid, 0), swapped.get(pid, 0)) for pid, size in earlier.items())
         self.added += risen
         self.fallen = fallen
         largest = max(sizes.values(), default=0)

@@ -46,7 +46,7 @@ class Process:
         self._before: Reading | None = None
         self._named_family: object = None
         self._statm_before = b""
-        self._maps_at: tuple[int, int] | None = None
+        self._maps_at: Reading | None = None
         self._maps_faults = -1
         self._maps: Mappings = {}
 
@@ -128,21 +128,32 @@ class Process:
         return stat[stat.rindex(b")") + 2 :].split()
 
     def mappings(self, reading: Reading) -> Mappings:
-        """Mapped files and shared memory as inode → (first, last) byte offset, as of when they were last looked up."""
+        """Mapped files and shared memory as inode → (first, last) byte offset, as of when they were last looked up.
+
+        Notes in the reading how much of its shared memory may be other than before.
+        """
         at, still = self._maps_at, reading.faults == self._maps_faults
         self._maps_faults = reading.faults
         if at is not None:
-            changed = max(abs(reading.file - at[0]), abs(reading.shmem - at[1]))
-            step = max(MAPPINGS_STEP_BYTES, sum(at) // MAPPINGS_PART)
+            refilled = self._refilled(reading)
+            changed = max(abs(reading.file - at.file), abs(reading.shmem - at.shmem), refilled)
+            step = max(MAPPINGS_STEP_BYTES, (at.file + at.shmem) // MAPPINGS_PART)
         if at is None or changed >= (min(step, MAPPINGS_REST_BYTES) if still else step):
-            self._maps_at = (reading.file, reading.shmem)
-            self._maps = read_mappings(self.pid)
+            self._maps_at = reading
+            before, self._maps = self._maps, read_mappings(self.pid)
+            if at is not None and self._maps != before:
+                reading.swapped = refilled
         return self._maps
 
     def mapped_since(self, reading: Reading) -> tuple[int, int]:
         """By how much resident pages of files and of shared memory have grown since the mappings were looked up."""
-        file, shmem = self._maps_at or (0, 0)
-        return max(0, reading.file - file), max(0, reading.shmem - shmem)
+        at = self._maps_at or Reading(self.pid, 0)
+        return max(0, reading.file - at.file), max(0, reading.shmem - at.shmem, self._refilled(reading))
+
+    def _refilled(self, reading: Reading) -> int:
+        """What of its shared memory may have been faulted in since the mappings were looked up."""
+        before = self._maps_at.faults if self._maps_at else 0
+        return min(reading.shmem, (reading.faults + reading.late_faults - before) * PAGE)
 
     def proportional(self) -> dict[bytes, int]:
         """Fields of `smaps_rollup` in bytes. Opened anew: an open one keeps the address space from before an exec."""
