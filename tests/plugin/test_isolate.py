@@ -149,6 +149,7 @@ def test_after():
     result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines(["FAILED *::test_dies - its fresh interpreter " + said[1:]])
     tests = json.loads((pytester.path / "a.json").read_text())["tests"]
+    assert ("the limit is " in tests[0]["message"]) == ("SIGKILL" in ending)
     assert [(test["outcome"], test["verdict"]) for test in tests] == [
         ("failed", "crashed"),
         ("passed", "none"),

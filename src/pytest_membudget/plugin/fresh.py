@@ -19,12 +19,15 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from pytest_membudget.measurement import memory_limit
 from pytest_membudget.plugin import joining
 from pytest_membudget.plugin.orders import VARIABLE, Orders, Purpose
 from pytest_membudget.plugin.roles import CHILD_PLUGIN, is_worker
 from pytest_membudget.plugin.shared import shared_folder, temporary_folders
+from pytest_membudget.units import format_size
 
 _LAST_WORDS = 2000
+_KILLED = "was killed by signal 9 "
 
 
 class FreshRun(NamedTuple):
@@ -170,6 +173,9 @@ def _gather(item: pytest.Item, lines: Sequence[Mapping[str, Any]], ending: str, 
         return FreshRun(reports, sub_reports)
     last_words = trouble or output.read_bytes()[-_LAST_WORDS:].decode(errors="replace").strip()
     death = f"its fresh interpreter {ending}, {_phase(reports)}"
+    if ending.startswith(_KILLED):
+        limit = memory_limit()
+        death += f"\n  next      so the kernel ends who needs too much: the limit is {format_size(limit.bytes)} ({limit.source})"
     return FreshRun(reports, sub_reports, f"{death}\n{last_words}".rstrip(), exit_message)
 
 
