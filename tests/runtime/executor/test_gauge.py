@@ -5,7 +5,7 @@ import executor_jobs as jobs
 import pytest
 
 from pytest_membudget import FallbackExecutor
-from pytest_membudget.runtime.executor.gauge import RESOLUTION_BYTES
+from pytest_membudget.runtime.executor.gauge import RESOLUTION_BYTES, Collector
 
 MB = 1_000_000
 pytestmark = [pytest.mark.kernel, pytest.mark.processes]
@@ -28,3 +28,19 @@ def test_each_call_has_its_own_peak(in_fresh_worker, exact, within):
 
 def test_what_is_kept_is_told(in_fresh_worker):
     assert in_fresh_worker(jobs.gauged_kept, 30 * MB) == pytest.approx(30 * MB, abs=2 * RESOLUTION_BYTES)
+
+
+@pytest.mark.parametrize(("cost_s", "collections"), [(0.004, 40), (0.07, 6)])
+def test_dear_collections_take_a_tenth_of_the_time(cost_s, collections):
+    now = [0.0, 0.0]  # what has passed, and what was computed
+    seen = []
+
+    def collect():
+        seen.append(now[0])
+        now[:] = [each + cost_s for each in now]
+
+    collector = Collector(collect, lambda: now[0], lambda: now[1])
+    for _ in range(40):  # tasks of 100 ms
+        now[0] += 0.1
+        collector.collect()
+    assert len(seen) == collections
