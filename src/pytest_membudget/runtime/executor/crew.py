@@ -91,13 +91,13 @@ class Crew:
 
     def start_bytes(self) -> int:
         """What the worker of the next task will be charged beyond that, as it begins; 0 where a warm one is idle."""
-        idle = self.idle(self.launcher)
-        if not self.launcher.own_memory or (idle and idle[0].has_begun):
+        new_bytes = self.warmth.charged_bytes(self.warmth.expected_bytes)
+        if not new_bytes or not self.launcher.own_memory:
             return 0
-        already_bytes = self.own_bytes(idle[0]) if idle else 0
-        return self.warmth.charged_bytes(self.warmth.expected_bytes) - self.warmth.charged_bytes(
-            already_bytes
-        )
+        idle = self.idle(self.launcher)
+        if idle and idle[0].has_begun:
+            return 0
+        return new_bytes - (self.warmth.charged_bytes(self.own_bytes(idle[0])) if idle else 0)
 
     def surplus(self, *, leave_one: bool = False) -> list[Post]:
         """Idle workers that might be ended for their memory, the one that keeps most first.
