@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 BENCH_VENV := .venv-bench
 BENCH_READY := $(BENCH_VENV)/.ready
 # The first interpreter that really starts and is new enough.
-PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+PYTHON ?= $(shell for p in python3 python3.15 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
 # Without bytecode files each of the many interpreters that tests start compiles everything it imports.
 unexport PYTHONDONTWRITEBYTECODE
@@ -17,7 +17,7 @@ unexport PYTHONDONTWRITEBYTECODE
 help:
 	@echo "make demo      the whole job on examples/, ending with the scale table and a report"
 	@echo "make test      everything that has to pass (under five minutes)"
-	@echo "make test-all  also the slow tests, and Python 3.12 and 3.13 where installed"
+	@echo "make test-all  also the slow tests, and Python 3.12 to 3.15 where installed"
 	@echo "make bench     the figures, side by side with the peers"
 
 $(READY): pyproject.toml src/pytest_membudget/_version.py

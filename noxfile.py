@@ -28,7 +28,7 @@ def interpreter(version: str) -> str | None:
 
 
 @nox.session(python=False)
-@nox.parametrize("version", ["3.12", "3.13"])
+@nox.parametrize("version", ["3.12", "3.13", "3.14", "3.15"])
 def tests(session: nox.Session, version: str) -> None:
     """Everything but linting."""
     python = interpreter(version)

@@ -120,7 +120,7 @@ def test_a_block_that_uses_up_all_descriptors_gets_no_silent_zero():
     assert found.peak_upper_bytes == near(SIZE)
     assert found.source == "sampled"
     assert "every descriptor in use" in found.caveats[0]
-    assert found.retained_bytes == 0
+    assert abs(found.retained_bytes) < MIB
 
 
 def test_a_kernel_without_clear_refs_is_measured_all_the_same(monkeypatch):

@@ -54,7 +54,8 @@ CASES = {
     HEAD
     + '[{"nodeid": "a", "outcome": "passed"}, {"nodeid": "a", "outcome": "passed"}]}': "has the test 'a' twice",
     HEAD + '[], "tests": []}': "the key 'tests' stands twice",
-    HEAD + "[" * 100_000: "recursion",
+    HEAD
+    + "[" * 100_000: "is not a membudget",  # nested too deeply, or ended too early: as deep as the stack is
 }
 
 

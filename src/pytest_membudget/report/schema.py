@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from importlib import resources
 from typing import Any
@@ -22,6 +23,9 @@ def make_schema() -> dict[str, Any]:
     """The schema of the records as they are now; a test compares it with the file."""
     (reference,), definitions = msgspec.json.schema_components([Report], ref_template="#/$defs/{name}")
     definitions["Report"]["required"] = _ALWAYS
+    for definition in definitions.values():
+        # Python 3.13 takes the indentation out of docstrings, older ones leave it in.
+        definition["description"] = inspect.cleandoc(definition["description"])
     schema = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "pytest-membudget report or baseline",

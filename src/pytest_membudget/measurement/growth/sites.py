@@ -120,7 +120,13 @@ def _shown(frames: Sequence[tuple[str, int]]) -> str:
     if not own:
         inner, own = [], told
     where = " < ".join(f"{from_here(file)}:{line}" for file, line in own[:_FRAMES])
-    return f"{where} (in {Path(inner[0][0]).name}:{inner[0][1]})" if inner else where
+    return f"{where} (in {_module_file(inner[0][0])}:{inner[0][1]})" if inner else where
+
+
+def _module_file(filename: str) -> str:
+    """Its name; of a package's `__init__.py`, which tells nothing by itself, with its folder's."""
+    path = Path(filename)
+    return f"{path.parent.name}/{path.name}" if path.stem == "__init__" else path.name
 
 
 def _is_library(filename: str) -> bool:

@@ -98,7 +98,9 @@ def _start(modules: list[str]) -> None:
     from multiprocessing import forkserver
 
     with _starting, _announced() as script:
-        forkserver.set_forkserver_preload([*(name for name in modules if name != _PRELOAD), _PRELOAD])
+        # The script is loaded by ours, which ends with the program however long that takes; "__main__" would not.
+        others = [name for name in modules if name not in {_PRELOAD, "__main__"}]
+        forkserver.set_forkserver_preload([*others, _PRELOAD])
         forkserver.ensure_running()
     server = getattr(forkserver, "_forkserver", None)
     _Loading.server_pid = getattr(server, "_forkserver_pid", None)
