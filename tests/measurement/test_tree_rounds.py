@@ -133,6 +133,13 @@ def test_shared_memory_that_everybody_maps_is_limited_by_its_own_size():
     assert (limited.held.high, limited.held.peak) == (150 * MIB, 300 * MIB)
 
 
+def test_the_last_faults_of_a_process_that_was_seen_are_no_other_process():
+    before = [Reading(1, MIB), Reading(2, MIB, faults=100)]
+    gone = [Reading(1, MIB)]  # waited for after the root was read: on its account in the next round
+    found = rounds(before, before, gone, [Reading(1, MIB, reaped_faults=118)])
+    assert (found.missed, found.overdue) == (0, 18 * PAGE)
+
+
 def test_shared_memory_that_takes_the_place_of_as_much_is_not_what_the_others_share():
     together = [Reading(1, 0, shmem=150 * MIB), Reading(2, 0, shmem=150 * MIB)]
     apart = [together[0], Reading(2, 0, shmem=150 * MIB, faults=150 * MIB // PAGE, swapped=150 * MIB)]

@@ -89,7 +89,7 @@ class Bounds:
             excess=families.excess,
             excess_left=families.excess_left,
             overdue=overdue,
-            missed=0 if change.ended else change.unseen,
+            missed=0 if change.ended or overdue else change.unseen,
             leaving={reading.pid: self._leaving(reading, readings) for reading in readings},
             settled={
                 r.pid: max(0, r.anon - change.growth[r.pid]) for r in readings if r.pid not in change.born
