@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
 import signal
 import threading
 from types import FrameType, TracebackType
@@ -23,6 +24,18 @@ def forget_frames(trace: TracebackType | None) -> None:
         with contextlib.suppress(RuntimeError):  # a frame that still runs keeps what it needs
             trace.tb_frame.clear()
         trace = trace.tb_next
+
+
+_LOGGING = logging.getLevelName.__code__.co_filename
+
+
+def may_raise_in(frame: FrameType | None) -> bool:
+    """Whether a signal's handler may raise where it was called.
+
+    Not in logging: between taking a lock and the block that gives it back, or in what it does after a fork, an exception
+    would leave the lock taken, and the next thread that logs would wait for ever.
+    """
+    return frame is None or frame.f_code.co_filename != _LOGGING
 
 
 def prepare() -> None:
@@ -50,7 +63,7 @@ class _Interruption:
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """The handler stays for good: a signal that comes too late finds nothing to do."""
-        if self.armed:
+        if self.armed and may_raise_in(frame):  # else the next reminder does
             self.armed = False
             raise WatchdogStop("the watchdog stopped this block: it took more memory than it may")
 

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from pytest_membudget.measurement.interruption import may_raise_in
+
 _AGAIN_S = 0.5
 
 
@@ -32,7 +34,7 @@ def interrupted_after(limit_s: float, is_running: Callable[[], bool]) -> Iterato
         return
 
     def stop(signum: int, frame: FrameType | None) -> None:
-        if is_running():
+        if is_running() and may_raise_in(frame):
             raise CallTooLongError
 
     previous = signal.signal(signal.SIGALRM, stop)
