@@ -8,11 +8,13 @@ descriptor 2 alone, so for that moment a file takes the place of stderr.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import os
 import re
 import sys
 import tempfile
+from collections.abc import Iterator
 from typing import IO, NamedTuple
 
 SMALLEST_BLOCK_BYTES = 16
@@ -70,7 +72,8 @@ class SmallBlockReader:
             kept = None
         try:
             os.dup2(target, STDERR, inheritable=False)
-            sys._debugmallocstats()  # noqa: SLF001 - the only place that tells bytes
+            with _in_one_piece():
+                sys._debugmallocstats()  # noqa: SLF001 - the only place that tells bytes
         finally:
             if kept is None:
                 os.close(STDERR)
@@ -105,6 +108,37 @@ class SmallBlockReader:
         text = os.read(target, size)
         os.lseek(target, place, os.SEEK_SET)
         return text
+
+
+_UNBUFFERED, _FULLY_BUFFERED = 2, 0
+_GATHERED = ctypes.create_string_buffer(1 << 16)
+
+
+@contextlib.contextmanager
+def _in_one_piece() -> Iterator[None]:
+    """Has C's stderr gather what is printed: another thread's text gets before or after it, not into the middle."""
+    found = _c_stderr()
+    if found is None:
+        yield
+        return
+    library, stream = found
+    library.setvbuf(stream, _GATHERED, _FULLY_BUFFERED, len(_GATHERED))
+    try:
+        yield
+    finally:
+        library.fflush(stream)
+        library.setvbuf(stream, None, _UNBUFFERED, 0)
+
+
+@functools.cache
+def _c_stderr() -> tuple[ctypes.CDLL, ctypes.c_void_p] | None:
+    """The C library and its stderr, looked up once: each lookup leaves memory that is being measured."""
+    try:
+        library = ctypes.CDLL(None)
+        library.setvbuf.argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int, ctypes.c_size_t)
+        return library, ctypes.c_void_p.in_dll(library, "stderr")
+    except (OSError, TypeError, ValueError, AttributeError):  # it has another name there, or no such library
+        return None
 
 
 def _open_beyond_stderr() -> IO[bytes]:
