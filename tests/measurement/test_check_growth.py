@@ -10,6 +10,7 @@ import signal
 import sqlite3
 import threading
 import time
+import warnings
 
 import pytest
 
@@ -188,6 +189,16 @@ def test_setup_and_teardown_run_around_every_call():
         check_growth(fn, setup=lambda: steps.append("setup"), teardown=lambda: steps.append("teardown"))
     assert steps[:4] == ["setup", "call", "teardown", "setup"]
     assert steps[-1] == "teardown"
+
+
+def test_warnings_that_somebody_keeps_are_no_growth_of_the_calls():
+    before = warnings.showwarning
+    with warnings.catch_warnings(record=True) as kept:
+        warnings.simplefilter("always")
+        growth = check_growth(lambda: warnings.warn("once more", stacklevel=1))
+    assert growth.verdict == "clean"
+    assert len(kept) == 1
+    assert warnings.showwarning is before
 
 
 @pytest.mark.parametrize("timeout_s", [0, -1, float("nan"), float("inf")])

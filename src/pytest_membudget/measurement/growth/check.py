@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -69,7 +70,7 @@ def check_growth(
         raise UsageError(f"per_call: {error}") from None
     call = _as_one_call(fn, setup, teardown)
     inventory = Inventory.take()
-    with _quiet_collector(), contextlib.closing(FigureReader()) as reader:
+    with _each_warning_once(), _quiet_collector(), contextlib.closing(FigureReader()) as reader:
         rounds = Rounds(call, reader, timeout_s * _SHARE_FOR_THE_VERDICT)
         with interrupted_after(timeout_s, lambda: rounds.running) as can_interrupt:
             finding = _judge(rounds, allowed_bytes, timeout_s, can_interrupt=can_interrupt)
@@ -172,6 +173,24 @@ def _as_one_call(
                 teardown()
 
     return call
+
+
+@contextlib.contextmanager
+def _each_warning_once() -> Iterator[None]:
+    """A test runner keeps every warning that it is told: what it keeps of each call is not the call's own growth."""
+    tell = warnings.showwarning
+    told = set()
+
+    def tell_once(message: Any, category: Any, filename: str, lineno: int, *rest: Any, **named: Any) -> None:
+        if (category, filename, lineno) not in told:
+            told.add((category, filename, lineno))
+            tell(message, category, filename, lineno, *rest, **named)
+
+    warnings.showwarning = tell_once
+    try:
+        yield
+    finally:
+        warnings.showwarning = tell
 
 
 @contextlib.contextmanager
