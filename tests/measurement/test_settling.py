@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from pytest_membudget.measurement import settling
+from pytest_membudget.measurement import settling, small_blocks
 from pytest_membudget.measurement.settling import Kept, kept_small_blocks_bytes
 
 pytestmark = [pytest.mark.kernel, pytest.mark.processes]
@@ -74,6 +74,13 @@ def test_memory_that_survivors_hold_is_a_caveat_with_its_size():
     assert "of freed memory that Python kept before the start" in caveats
 
 
+@pytest.fixture(params=["in C's stderr", "in place of descriptor 2"])
+def statistics(request, monkeypatch):
+    if request.param == "in place of descriptor 2":
+        monkeypatch.setattr(small_blocks, "_stream_on", lambda _: None)
+
+
+@pytest.mark.usefixtures("statistics")
 def test_what_another_thread_prints_meanwhile_is_not_lost(capfd, monkeypatch):
     print_statistics = sys._debugmallocstats
 
@@ -86,6 +93,7 @@ def test_what_another_thread_prints_meanwhile_is_not_lost(capfd, monkeypatch):
     assert capfd.readouterr().err == "from another thread\n"
 
 
+@pytest.mark.usefixtures("statistics")
 def test_free_small_blocks_are_counted():
     held = [str(number) * 5 for number in range(200_000)]
     before = kept_small_blocks_bytes()
@@ -95,6 +103,7 @@ def test_free_small_blocks_are_counted():
     del survivors
 
 
+@pytest.mark.usefixtures("statistics")
 def test_counting_leaves_standard_error_alone(capfd):
     kept_small_blocks_bytes()
     print("still here", file=sys.stderr)

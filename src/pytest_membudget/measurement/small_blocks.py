@@ -1,8 +1,8 @@
 """Python's own small blocks, in bytes: those in use, those that are free, and the arenas that hold both.
 
 `sys.getallocatedblocks()` counts blocks of anything from 16 to 512 bytes, and no function gives their bytes. The
-interpreter prints them, exactly, with the other statistics of its allocator (`sys._debugmallocstats`). It prints to
-descriptor 2 alone, so for that moment a file takes the place of stderr.
+interpreter prints them, exactly, with the other statistics of its allocator (`sys._debugmallocstats`). It prints to C's stderr
+alone, so for that moment a stream of ours takes its place, or where that cannot be done a file takes that of descriptor 2.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from typing import IO, NamedTuple
+
+from pytest_membudget.measurement.fingerprint import libc_version
 
 SMALLEST_BLOCK_BYTES = 16
 STDERR = 2
@@ -41,6 +43,7 @@ class SmallBlockReader:
     def __init__(self) -> None:
         self._file = _open_beyond_stderr()
         self._taken_bytes = 0
+        self._stream = _stream_on(self._file.fileno())
 
     @functools.cached_property
     def exact(self) -> bool:
@@ -57,23 +60,34 @@ class SmallBlockReader:
 
     def close(self) -> None:
         """Closes the file."""
-        self._hand_on_late_text()
+        if self._stream is None:
+            self._hand_on_late_text()
+        else:
+            self._stream.close()
         self._file.close()
 
     def _print(self) -> bytes:
-        """What the interpreter prints. Text that another thread wrote meanwhile goes where it was meant to go."""
+        """What the interpreter prints."""
         target = self._file.fileno()
-        self._hand_on_late_text()
+        if self._stream is None:
+            self._hand_on_late_text()
         os.lseek(target, 0, os.SEEK_SET)
         os.ftruncate(target, 0)
+        if self._stream is None:
+            return self._print_in_place_of_stderr(target)
+        with self._stream.as_stderr():
+            sys._debugmallocstats()  # noqa: SLF001 - the only place that tells bytes
+        return self._text_from(0)
+
+    def _print_in_place_of_stderr(self, target: int) -> bytes:
+        """Text that another thread wrote meanwhile goes where it was meant to go, but for what got into the middle."""
         try:
             kept = os.dup(STDERR)
         except OSError:  # the program has closed its stderr
             kept = None
         try:
             os.dup2(target, STDERR, inheritable=False)
-            with _in_one_piece():
-                sys._debugmallocstats()  # noqa: SLF001 - the only place that tells bytes
+            sys._debugmallocstats()  # noqa: SLF001 - the only place that tells bytes
         finally:
             if kept is None:
                 os.close(STDERR)
@@ -110,35 +124,48 @@ class SmallBlockReader:
         return text
 
 
-_UNBUFFERED, _FULLY_BUFFERED = 2, 0
-_GATHERED = ctypes.create_string_buffer(1 << 16)
+class _Stream:
+    """A C stream on a file, which C's `stderr` can mean for a moment: descriptor 2 stays everybody else's.
 
+    For the GNU C library, whose `stderr` is a variable; others may have it in memory that cannot be written to.
+    """
 
-@contextlib.contextmanager
-def _in_one_piece() -> Iterator[None]:
-    """Has C's stderr gather what is printed: another thread's text gets before or after it, not into the middle."""
-    found = _c_stderr()
-    if found is None:
-        yield
-        return
-    library, stream = found
-    library.setvbuf(stream, _GATHERED, _FULLY_BUFFERED, len(_GATHERED))
-    try:
-        yield
-    finally:
-        library.fflush(stream)
-        library.setvbuf(stream, None, _UNBUFFERED, 0)
+    def __init__(self, descriptor: int) -> None:
+        self._library, self._stderr = _c_library()
+        self._stream = self._library.fdopen(os.dup(descriptor), b"w")
+        if not self._stream:
+            raise OSError("no stream could be opened")
+
+    @contextlib.contextmanager
+    def as_stderr(self) -> Iterator[None]:
+        """What C code prints to `stderr` goes to the file; Python's lock is held meanwhile."""
+        before, self._stderr.value = self._stderr.value, self._stream
+        try:
+            yield
+        finally:
+            self._stderr.value = before
+            self._library.fflush(self._stream)
+
+    def close(self) -> None:
+        """Gives the stream and its descriptor back."""
+        self._library.fclose(self._stream)
 
 
 @functools.cache
-def _c_stderr() -> tuple[ctypes.CDLL, ctypes.c_void_p] | None:
-    """The C library and its stderr, looked up once: each lookup leaves memory that is being measured."""
-    try:
-        library = ctypes.CDLL(None)
-        library.setvbuf.argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int, ctypes.c_size_t)
-        return library, ctypes.c_void_p.in_dll(library, "stderr")
-    except (OSError, TypeError, ValueError, AttributeError):  # it has another name there, or no such library
+def _c_library() -> tuple[ctypes.CDLL, ctypes.c_void_p]:
+    """The C library and its `stderr`, looked up once: each lookup leaves garbage in the memory that is being measured."""
+    library = ctypes.CDLL(None)
+    library.fdopen.restype = ctypes.c_void_p
+    library.fflush.argtypes = library.fclose.argtypes = (ctypes.c_void_p,)
+    return library, ctypes.c_void_p.in_dll(library, "stderr")
+
+
+def _stream_on(descriptor: int) -> _Stream | None:
+    if not libc_version():
         return None
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        return _Stream(descriptor)
+    return None
 
 
 def _open_beyond_stderr() -> IO[bytes]:
