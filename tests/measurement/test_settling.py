@@ -110,6 +110,21 @@ def test_counting_leaves_standard_error_alone(capfd):
     assert capfd.readouterr().err == "still here\n"
 
 
+CLOSED = """
+import os
+from pytest_membudget.measurement.small_blocks import SmallBlockReader
+
+os.close(2)
+reader = SmallBlockReader()
+print(reader.read().used_bytes > 0, os.dup(1))
+reader.close()
+"""
+
+
+def test_a_standard_error_that_the_program_closed_stays_closed():
+    assert subprocess.check_output([sys.executable, "-c", CLOSED]) == b"True 2\n"
+
+
 def test_an_allocator_that_cannot_trim_is_a_caveat(monkeypatch):
     import psutil
 

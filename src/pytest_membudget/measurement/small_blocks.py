@@ -132,8 +132,13 @@ class _Stream:
 
     def __init__(self, descriptor: int) -> None:
         self._library, self._stderr = _c_library()
-        self._stream = self._library.fdopen(os.dup(descriptor), b"w")
+        import fcntl
+
+        # No standard descriptor: the program may have closed those, and what is written to them is not for us.
+        own = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, STDERR + 1)
+        self._stream = self._library.fdopen(own, b"w")
         if not self._stream:
+            os.close(own)
             raise OSError("no stream could be opened")
 
     @contextlib.contextmanager
