@@ -2,10 +2,10 @@
 
 import os
 import sys
-from pathlib import Path
 
 import pytest
 
+from pytest_membudget.measurement.descendants import children_of
 from pytest_membudget.measurement.tree_sampler import SamplerLostError, TreeSampler
 
 pytestmark = [
@@ -15,18 +15,13 @@ pytestmark = [
 ]
 
 
-def own_children():
-    """Whichever thread started them: a thread of an earlier test may end meanwhile."""
-    return sorted(" ".join(path.read_text() for path in Path("/proc/self/task").glob("*/children")).split())
-
-
 @pytest.mark.parametrize(
     ("program", "reason"), [("/bin/false", "ended by itself"), ("/nowhere/python", "could not be started")]
 )
 def test_a_helper_that_cannot_start_leaves_no_process_and_no_descriptor(monkeypatch, program, reason):
-    descriptors, children = os.listdir("/proc/self/fd"), own_children()
+    descriptors, children = os.listdir("/proc/self/fd"), children_of(os.getpid())
     monkeypatch.setattr(sys, "executable", program)
     with pytest.raises(SamplerLostError, match=reason):
         TreeSampler()
     assert os.listdir("/proc/self/fd") == descriptors
-    assert own_children() == children
+    assert children_of(os.getpid()) == children

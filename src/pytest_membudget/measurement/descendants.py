@@ -24,9 +24,8 @@ def children_of(pid: int) -> list[int]:
     found: list[int] = []
     with contextlib.suppress(OSError):  # the process is gone
         for thread in os.listdir(f"/proc/{pid}/task"):
-            with contextlib.suppress(
-                OSError
-            ):  # this thread has ended meanwhile; the others have children all the same
+            # One that has ended meanwhile: the others have children all the same.
+            with contextlib.suppress(OSError):
                 found += _children_of_thread(f"/proc/{pid}/task/{thread}/children")
     return found
 
