@@ -20,7 +20,7 @@ help:
 	@echo "make test-all  also the slow tests, and Python 3.12 to 3.15 where installed"
 	@echo "make bench     the figures, side by side with the peers"
 
-$(READY): pyproject.toml src/pytest_membudget/_version.py
+$(READY): pyproject.toml pytest_membudget/_version.py
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; found none on PATH. Install one or say: make PYTHON=/path/to/python3" >&2; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) (a minute the first time)"

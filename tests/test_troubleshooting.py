@@ -28,7 +28,7 @@ def messages():
 
 def spoken():
     """Every text in the package's source; a place that is filled in splits it."""
-    for file in (ROOT / "src").rglob("*.py"):
+    for file in (ROOT / "pytest_membudget").rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 yield node.value
