@@ -9,7 +9,7 @@ import time
 import pytest
 
 from pytest_membudget import MemorySemaphore
-from pytest_membudget.runtime.ledger import Ledger
+from pytest_membudget.runtime.admission.ledger import Ledger
 
 WAITING = 10_000
 HOLDER = """

@@ -13,7 +13,7 @@ from cluster_jobs import five_milliseconds, take_as_much_as_the_file
 from tables import print_table
 
 from pytest_membudget import FallbackExecutor, MemoryEstimator
-from pytest_membudget.runtime.executor.dask_link import DaskLink
+from pytest_membudget.runtime.cluster.connection import DaskLink
 from pytest_membudget.units import format_size
 
 distributed = pytest.importorskip("distributed")

@@ -17,7 +17,7 @@ import pytest
 from makespan_jobs import work
 
 from pytest_membudget import ExecutorPolicy, FallbackExecutor, MemoryEstimator
-from pytest_membudget.runtime.files import FileClasses
+from pytest_membudget.runtime.prediction.files import FileClasses
 
 TASKS = 200
 BUDGET_BYTES = 100_000_000

@@ -15,8 +15,8 @@ import pytest
 from known_peaks import CHILDRENS_SPIKES, MIB, ONE_PROCESS, SHARING, TREES
 
 from pytest_membudget import measure, measuring
-from pytest_membudget.measurement.high_water import resident_and_shared_bytes
-from pytest_membudget.measurement.sampler import sampler
+from pytest_membudget.measurement.process.high_water import resident_and_shared_bytes
+from pytest_membudget.measurement.tree.sampler import sampler
 
 REPEATS = 3
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pytest_membudget import measuring
-from pytest_membudget.measurement.sampler import sampler
+from pytest_membudget.measurement.tree.sampler import sampler
 
 WATCHED_S = 6.0
 CHURN = """

@@ -23,37 +23,41 @@ from pytest_membudget.lazy import names_on_demand
 
 # Names by the module that defines them; `__init__.pyi` tells type checkers the same (a test compares the two).
 _PUBLIC = {
-    "calibration": "Calibration calibrate calibrate_in_flight fit_points load_calibration",
+    "calibration.campaign": "calibrate",
+    "calibration.figures": "fit_points load_calibration",
+    "calibration.in_flight": "calibrate_in_flight",
+    "calibration.model": "Calibration",
     "errors": """
         CalibrationError IsolatedCrashError MeasurementError MembudgetError MissingExtraError OverBudgetError OversizeError
         StartTimeoutError TaskMemoryError TaskTimeoutError UnpicklableError UnreadableFileError UsageError WatchdogStop
         WorkerKilledError
     """,
     "inputs": "KINDS synthesize",
-    "measurement.growth": "check_growth",
-    "measurement.command": "measure_command",
-    "measurement.diagnosis": "doctor",
-    "measurement.isolated": "measure_isolated",
-    "measurement.limit": "memory_limit memory_reading",
+    "measurement.doctor": "doctor",
+    "measurement.fresh.command": "measure_command",
+    "measurement.fresh.isolated": "measure_isolated",
+    "measurement.growth.check": "check_growth",
     "measurement.probe": "measure measuring",
+    "measurement.system.limit": "memory_limit memory_reading",
+    "records.batch": "BatchSummary summarize_batch",
     "records.files": "FileCategory ResourceEstimate SyntheticFile",
     "records.growth": "Growth",
     "records.judgement": "Budget Judgement",
     "records.measurement": "CommandMeasurement Measurement MemoryLimit MemoryReading",
     "records.monitor": "CleanupResult MemorySnapshot MonitorReport",
     "records.report": "Report TestRecord",
-    "records.batch": "BatchSummary summarize_batch",
     "records.run": "BatchResult Breakdown HostUse LevelEvent Outcome",
     "records.scale": "Scale",
-    "runtime.chunks": "optimize_processing_order recommend_chunk_rows",
-    "runtime.dynamic": "DynamicSemaphore",
-    "report": "load_report write_report",
-    "runtime.estimator": "MemoryEstimator",
-    "runtime.executor": "ExecutorPolicy FallbackExecutor",
-    "runtime.files": "FileClasses classify_file get_file_estimate preview_batch",
-    "runtime.manager": "ResourceManager get_optimal_workers",
-    "runtime.monitor": "MemoryMonitor",
-    "runtime.semaphore": "MemorySemaphore",
+    "report.writing": "load_report write_report",
+    "runtime.admission.dynamic_semaphore": "DynamicSemaphore",
+    "runtime.admission.semaphore": "MemorySemaphore",
+    "runtime.executor.executor": "FallbackExecutor",
+    "runtime.executor.policy": "ExecutorPolicy",
+    "runtime.monitoring.chunks": "optimize_processing_order recommend_chunk_rows",
+    "runtime.monitoring.monitor": "MemoryMonitor",
+    "runtime.prediction.estimator": "MemoryEstimator",
+    "runtime.prediction.files": "FileClasses classify_file get_file_estimate preview_batch",
+    "runtime.prediction.resource_manager": "ResourceManager get_optimal_workers",
 }
 _MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names.split()}
 

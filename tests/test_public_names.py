@@ -26,7 +26,7 @@ def test_importing_the_package_loads_none_of_the_optional_or_slow_libraries():
 def test_no_module_takes_the_place_of_a_name_of_its_room():
     code = """
         import importlib, pkgutil, types, pytest_membudget as package
-        scripts = "pytest_membudget.__main__", "pytest_membudget.plugin.child"  # these act when they are imported
+        scripts = "pytest_membudget.__main__", "pytest_membudget.plugin.fresh.child_session"  # these act when they are imported
         walked = pkgutil.walk_packages(package.__path__, package.__name__ + ".")
         names = [each.name for each in walked if each.name not in scripts]
         loaded = [importlib.import_module(name) for name in names]

@@ -18,7 +18,8 @@ import msgspec
 
 from pytest_membudget.calibration.reference import FunctionReference
 from pytest_membudget.calibration.worker import Answer, Order
-from pytest_membudget.measurement import memory_reading, tree_resident_bytes
+from pytest_membudget.measurement.process.high_water import tree_resident_bytes
+from pytest_membudget.measurement.system.limit import memory_reading
 from pytest_membudget.units import format_duration, format_size
 
 _WATCH_EVERY_S = 0.02
@@ -73,9 +74,7 @@ def bare_interpreter_bytes() -> int:
             "import os; print(int(open('/proc/self/statm').read().split()[1]) * os.sysconf('SC_PAGE_SIZE'))"
         )
     else:
-        program = (
-            "from pytest_membudget.measurement.high_water import resident_bytes; print(resident_bytes())"
-        )
+        program = "from pytest_membudget.measurement.process.high_water import resident_bytes; print(resident_bytes())"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     return int(done.stdout)
 

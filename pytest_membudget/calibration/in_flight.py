@@ -13,10 +13,11 @@ import msgspec
 from pytest_membudget.calibration.in_flight_table import fill_table
 from pytest_membudget.calibration.reference import FunctionReference, find_function, stop_if_loading
 from pytest_membudget.errors import CalibrationError, UsageError
-from pytest_membudget.measurement import memory_limit
+from pytest_membudget.measurement.system.limit import memory_limit
 from pytest_membudget.records.run import BatchResult
 from pytest_membudget.records.scale import InFlightTable
-from pytest_membudget.runtime import ExecutorPolicy, FallbackExecutor
+from pytest_membudget.runtime.executor.executor import FallbackExecutor
+from pytest_membudget.runtime.executor.policy import ExecutorPolicy
 from pytest_membudget.units import parse_share
 
 _ROUNDS = (

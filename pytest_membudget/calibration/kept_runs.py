@@ -72,7 +72,7 @@ class KeptRuns:
 
 def environment_of(runs: Sequence[CalibrationRun]) -> Environment:
     """That of the hosts where the runs were made, or of this machine."""
-    from pytest_membudget.measurement import environment
+    from pytest_membudget.measurement.system.fingerprint import environment
 
     elsewhere = _hosts(runs)
     if not elsewhere:

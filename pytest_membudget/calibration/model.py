@@ -17,7 +17,7 @@ from pytest_membudget.stats.fitting import fit_peaks
 from pytest_membudget.units import Size, format_count, parse_size
 
 if TYPE_CHECKING:
-    from pytest_membudget.runtime.estimator import MemoryEstimator
+    from pytest_membudget.runtime.prediction.estimator import MemoryEstimator
     from pytest_membudget.stats.learning import Aim
 
 EXTRAPOLATION = 1.25
@@ -131,7 +131,7 @@ class Calibration:
         "safe" allocates so that few tasks run out; "cheap" so that the expected waste, failed attempts
         included, is least, which is for callers who can retry.
         """
-        from pytest_membudget.runtime.estimator import MemoryEstimator
+        from pytest_membudget.runtime.prediction.estimator import MemoryEstimator
         from pytest_membudget.stats.learning import AllocationLearner
 
         if aim not in ("safe", "cheap"):

@@ -13,8 +13,8 @@ from pytest_membudget.calibration.places import Finished, LeftS
 from pytest_membudget.calibration.reference import FunctionReference
 from pytest_membudget.calibration.worker import Answer
 from pytest_membudget.errors import CalibrationError
-from pytest_membudget.runtime.executor.launcher import CannotStartError, Died, Reply, Returned
-from pytest_membudget.runtime.executor.lent_hosts import LentHosts
+from pytest_membudget.runtime.cluster.host_pool import LentHosts
+from pytest_membudget.runtime.workers.protocol import CannotStartError, Died, Reply, Returned
 
 _logger = logging.getLogger("pytest_membudget.calibration")
 

@@ -18,7 +18,7 @@ from pytest_membudget.calibration.inputs_plan import InputFolder, PlannedRun
 from pytest_membudget.calibration.places import Finished, Machine
 from pytest_membudget.calibration.reference import FunctionReference
 from pytest_membudget.calibration.worker import Answer
-from pytest_membudget.measurement import environment
+from pytest_membudget.measurement.system.fingerprint import environment
 from pytest_membudget.units import format_size
 
 SENT_UP_TO_BYTES = 1_000_000

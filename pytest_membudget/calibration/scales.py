@@ -8,7 +8,7 @@ from typing import Any
 from pytest_membudget.calibration.growth_law import fit_law, predict_next
 from pytest_membudget.calibration.shapes import chosen_scales
 from pytest_membudget.calibration.side_by_side import task_figures
-from pytest_membudget.gate import TARGET_SHARE, status_of
+from pytest_membudget.gate.status import TARGET_SHARE, status_of
 from pytest_membudget.records.measurement import Measurement
 from pytest_membudget.records.run import BatchResult, Breakdown
 from pytest_membudget.records.scale import Scale, ScaleRow, ScaleTable, TaskFigures
@@ -69,7 +69,8 @@ def run_scales(
     Raises:
         UsageError: an unknown scale, budget or target.
     """
-    from pytest_membudget.measurement import measuring, memory_limit
+    from pytest_membudget.measurement.probe import measuring
+    from pytest_membudget.measurement.system.limit import memory_limit
 
     limit_bytes = memory_limit().bytes
     rows: list[ScaleRow] = []

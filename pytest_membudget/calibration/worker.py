@@ -12,7 +12,8 @@ import msgspec
 
 from pytest_membudget.calibration.reference import FunctionReference, digest_source, find_function
 from pytest_membudget.errors import text_of
-from pytest_membudget.measurement import measuring, resident_bytes
+from pytest_membudget.measurement.probe import measuring
+from pytest_membudget.measurement.process.high_water import resident_bytes
 
 _LONGEST_TEXT = 500
 

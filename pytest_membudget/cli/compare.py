@@ -7,12 +7,12 @@ import argparse
 from pytest_membudget.cli.manner import manner_of_stdout
 from pytest_membudget.errors import UsageError
 from pytest_membudget.gate.reports import compare_reports
-from pytest_membudget.report import load_report
 from pytest_membudget.report.comparison import (
     render_comparison_json,
     render_comparison_markdown,
     render_comparison_terminal,
 )
+from pytest_membudget.report.writing import load_report
 from pytest_membudget.units import parse_tolerance
 
 _DEFAULT_TOLERANCE = "10% + 1 MiB"

@@ -6,8 +6,8 @@ import argparse
 import sys
 
 from pytest_membudget.cli import EXIT_OK
-from pytest_membudget.measurement.diagnosis import doctor
-from pytest_membudget.measurement.sampler import close_sampler
+from pytest_membudget.measurement.doctor import doctor
+from pytest_membudget.measurement.tree.sampler import close_sampler
 from pytest_membudget.records.storage import encode_json
 from pytest_membudget.units import format_count
 

@@ -10,7 +10,7 @@ import statistics
 import sys
 
 from pytest_membudget.errors import MembudgetError
-from pytest_membudget.measurement.command import measure_command
+from pytest_membudget.measurement.fresh.command import measure_command
 from pytest_membudget.records.measurement import CommandMeasurement
 from pytest_membudget.records.storage import encode_json
 from pytest_membudget.units import format_count, format_duration, format_size, parse_size

@@ -12,8 +12,9 @@ from typing import Any
 from pytest_membudget.cli import EXIT_FAILED, EXIT_OK
 from pytest_membudget.errors import UsageError, text_of
 from pytest_membudget.records.run import BatchResult
-from pytest_membudget.runtime.executor import ExecutorPolicy, FallbackExecutor
 from pytest_membudget.runtime.executor import dead_letters as letters_file
+from pytest_membudget.runtime.executor.executor import FallbackExecutor
+from pytest_membudget.runtime.executor.policy import ExecutorPolicy
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

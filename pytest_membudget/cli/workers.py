@@ -7,13 +7,15 @@ import itertools
 import os
 from pathlib import Path
 
-from pytest_membudget.calibration import Calibration, load_calibration, named_calibration
+from pytest_membudget.calibration.figures import load_calibration
 from pytest_membudget.calibration.fresh_run import bare_interpreter_bytes
+from pytest_membudget.calibration.model import Calibration
+from pytest_membudget.calibration.store import named_calibration
 from pytest_membudget.cli import EXIT_FAILED, EXIT_OK
 from pytest_membudget.errors import UsageError
-from pytest_membudget.measurement import memory_limit
-from pytest_membudget.measurement.cores import usable_cores
-from pytest_membudget.runtime.worst_moment import fit_workers
+from pytest_membudget.measurement.system.cores import usable_cores
+from pytest_membudget.measurement.system.limit import memory_limit
+from pytest_membudget.runtime.prediction.worst_moment import fit_workers
 from pytest_membudget.units import (
     format_as_written,
     format_count,

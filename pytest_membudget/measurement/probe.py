@@ -20,10 +20,12 @@ from typing import Any
 import msgspec
 
 from pytest_membudget.errors import MeasurementError
-from pytest_membudget.measurement import children, combine, heap, high_water, sampler, settling
-from pytest_membudget.measurement.inside import InsideSampler
-from pytest_membudget.measurement.tree_helper.note import Start
-from pytest_membudget.measurement.tree_sampler import SamplerLostError, TreeSampler
+from pytest_membudget.measurement.process import children, heap, high_water
+from pytest_membudget.measurement.process import settle as settling
+from pytest_membudget.measurement.tree import combine, sampler
+from pytest_membudget.measurement.tree.client import SamplerLostError, TreeSampler
+from pytest_membudget.measurement.tree.fallback_sampler import InsideSampler
+from pytest_membudget.measurement.tree.helper.shared_note import Start
 from pytest_membudget.records.measurement import Measurement
 
 ASK_AFTER_S = 0.02

@@ -17,14 +17,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_membudget.plugin import marked, options, report_option, roles
+from pytest_membudget.plugin import marker_names as marked
+from pytest_membudget.plugin import options, report_option, roles
 
 if TYPE_CHECKING:
-    from pytest_membudget.plugin.block import Membudget
-    from pytest_membudget.plugin.synthetic import SyntheticFiles
+    from pytest_membudget.plugin.fixtures.membudget import Membudget
+    from pytest_membudget.plugin.fixtures.synthetic_files import SyntheticFiles
     from pytest_membudget.records.files import SyntheticFile
     from pytest_membudget.records.scale import Scale
-    from pytest_membudget.runtime import FallbackExecutor, MemoryEstimator, MemoryMonitor, MemorySemaphore
+    from pytest_membudget.runtime.admission.semaphore import MemorySemaphore
+    from pytest_membudget.runtime.executor.executor import FallbackExecutor
+    from pytest_membudget.runtime.monitoring.monitor import MemoryMonitor
+    from pytest_membudget.runtime.prediction.estimator import MemoryEstimator
 
 _SETTINGS = pytest.StashKey[options.Settings]()
 _ERRORS = pytest.StashKey[list[str]]()
@@ -63,12 +67,13 @@ def pytest_configure(config: pytest.Config) -> None:
     settings = config.stash[_SETTINGS] = options.read_settings(config)
     config.stash[_ERRORS] = []
     if roles.is_controller(config):
-        from pytest_membudget.plugin import session, xdist
+        from pytest_membudget.plugin import registration as session
+        from pytest_membudget.plugin import xdist
 
         session.start_reporting(config, settings)
         config.pluginmanager.register(xdist.Controller(config), "membudget-controller")
     elif settings.measure_all:
-        from pytest_membudget.plugin import session
+        from pytest_membudget.plugin import registration as session
 
         session.start_measuring(config, settings)
 
@@ -76,7 +81,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Runs a test that takes `memory_scale` once for each scale."""
     if "memory_scale" in metafunc.fixturenames:
-        from pytest_membudget.plugin import scales
+        from pytest_membudget.plugin.scales import parametrize as scales
 
         error = scales.parametrize(metafunc, metafunc.config.stash[_SETTINGS])
         metafunc.config.stash[_ERRORS] += [error] if error else []
@@ -87,11 +92,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Reads the markers of what is going to run, and starts measuring where there are any."""
     settings, errors = config.stash[_SETTINGS], config.stash[_ERRORS]
     if settings.scales and not errors:
-        from pytest_membudget.plugin import scales
+        from pytest_membudget.plugin.scales import parametrize as scales
 
         errors += scales.unknown(settings, config)
     if settings.measure_all or errors or any(map(marked.is_marked, items)):
-        from pytest_membudget.plugin import session
+        from pytest_membudget.plugin import registration as session
 
         session.plan_tests(config, items, settings, errors)
 
@@ -99,7 +104,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture
 def membudget(request: pytest.FixtureRequest) -> Membudget:
     """Measures blocks inside the test, and sees or sets the test's own budget."""
-    from pytest_membudget.plugin.block import Membudget
+    from pytest_membudget.plugin.fixtures.membudget import Membudget
 
     settings = request.config.stash[_SETTINGS]
     return Membudget(strict=settings.strict, interval_s=settings.interval_s)
@@ -114,8 +119,8 @@ def memory_scale(request: pytest.FixtureRequest) -> Scale:
 
 @pytest.fixture(scope="session")
 def _membudget_files(pytestconfig: pytest.Config) -> Iterator[SyntheticFiles]:
+    from pytest_membudget.plugin.fixtures.synthetic_files import SyntheticFiles
     from pytest_membudget.plugin.shared import shared_folder
-    from pytest_membudget.plugin.synthetic import SyntheticFiles
 
     files = SyntheticFiles(shared_folder(pytestconfig) / "files")
     yield files
@@ -138,7 +143,7 @@ def synthetic_files(_membudget_files: SyntheticFiles) -> Callable[..., list[Synt
 @pytest.fixture
 def memory_estimator(request: pytest.FixtureRequest) -> MemoryEstimator:
     """A `MemoryEstimator`: the preset "dataframe", or the preset or calibration that an indirect parameter names."""
-    from pytest_membudget.plugin.runtime_fixtures import make_estimator
+    from pytest_membudget.plugin.fixtures.runtime import make_estimator
 
     return make_estimator(request, strict=request.config.stash[_SETTINGS].strict)
 
@@ -146,7 +151,7 @@ def memory_estimator(request: pytest.FixtureRequest) -> MemoryEstimator:
 @pytest.fixture
 def memory_semaphore(request: pytest.FixtureRequest) -> MemorySemaphore:
     """A `MemorySemaphore` over what is really available, or of the budget that an indirect parameter gives."""
-    from pytest_membudget.plugin.runtime_fixtures import make_semaphore
+    from pytest_membudget.plugin.fixtures.runtime import make_semaphore
 
     return make_semaphore(request)
 
@@ -154,7 +159,7 @@ def memory_semaphore(request: pytest.FixtureRequest) -> MemorySemaphore:
 @pytest.fixture
 def memory_monitor(request: pytest.FixtureRequest) -> Iterator[MemoryMonitor]:
     """A `MemoryMonitor` of this process while the test runs; what it saw is shown in the session's report."""
-    from pytest_membudget.plugin.monitors import monitoring
+    from pytest_membudget.plugin.fixtures.monitor import monitoring
 
     with monitoring(request) as monitor:
         yield monitor
@@ -166,8 +171,8 @@ def fallback_executor(
 ) -> Iterator[FallbackExecutor]:
     """A `FallbackExecutor` in real processes, shut down after the test."""
     # By their full names: as attributes of this package, modules outlive what pytester makes Python forget.
-    from pytest_membudget.plugin.batches import keep
-    from pytest_membudget.plugin.runtime_fixtures import make_executor
+    from pytest_membudget.plugin.fixtures.executor import keep
+    from pytest_membudget.plugin.fixtures.runtime import make_executor
 
     with make_executor(request, memory_estimator) as executor:
         yield executor

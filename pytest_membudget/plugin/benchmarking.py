@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from pytest_membudget.measurement import Probe
+from pytest_membudget.measurement.probe import Probe
 from pytest_membudget.records.measurement import Measurement
 
 NOT_CALLED = "the test takes the fixture benchmark and did not call it, so that there was nothing to measure"

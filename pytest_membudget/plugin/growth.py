@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from _pytest.logging import LogCaptureHandler
 
-from pytest_membudget.gate import judge_growth
-from pytest_membudget.measurement import check_growth
-from pytest_membudget.plugin.fresh import leave_time_limit
+from pytest_membudget.gate.growth import judge_growth
+from pytest_membudget.measurement.growth.check import check_growth
+from pytest_membudget.plugin.fresh.run import leave_time_limit
 from pytest_membudget.plugin.markers import GrowthMark
 from pytest_membudget.records.growth import Growth
 from pytest_membudget.records.judgement import Judgement

@@ -88,7 +88,7 @@ def read_scales(mark: pytest.Mark) -> ScalesMark:
             raise ValueError(f"{name!r} is not the name of a scale")
     law, at_most = given.get("law"), given.get("at_most")
     if law is not None or at_most is not None:
-        from pytest_membudget.calibration import check_law
+        from pytest_membudget.calibration.growth_law import check_law
 
         try:
             check_law(law, at_most)

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_membudget.measurement import Probe
+from pytest_membudget.measurement.probe import Probe
 from pytest_membudget.plugin.options import Settings
-from pytest_membudget.plugin.plan import Plan
+from pytest_membudget.plugin.plans import Plan
 from pytest_membudget.records.judgement import Budget
 
 if TYPE_CHECKING:
-    from pytest_membudget.measurement.watchdog import GuardedProbe
+    from pytest_membudget.measurement.watchdog.watchdog import GuardedProbe
     from pytest_membudget.plugin.benchmarking import BenchmarkProbe
 
 
@@ -27,7 +27,7 @@ def choose_probe(
         if is_benchmark(benchmark):
             return BenchmarkProbe(benchmark, settings.interval_s)
     if _may_be_ended(plan, settings):
-        from pytest_membudget.plugin.watch import guard
+        from pytest_membudget.plugin.watchdog import guard
 
         return guard(item, plan, budget, settings)
     judged = budget != Budget() or settings.baseline is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-CHILD_PLUGIN = "pytest_membudget.plugin.child"
+CHILD_PLUGIN = "pytest_membudget.plugin.fresh.child_session"
 """The plugin that only a fresh interpreter loads."""
 
 

@@ -42,7 +42,7 @@ def temporary_folders(config: pytest.Config) -> pytest.TempPathFactory:
 
 def _place(config: pytest.Config) -> Path:
     if is_fresh(config):
-        from pytest_membudget.plugin.child import ORDERS
+        from pytest_membudget.plugin.fresh.child_session import ORDERS
 
         return Path(ORDERS.shared)
     base = temporary_folders(config).getbasetemp()

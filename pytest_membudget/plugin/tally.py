@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from pytest_membudget.plugin.travel import attached, is_planned
+from pytest_membudget.plugin.report.attach import attached, is_planned
 from pytest_membudget.records.report import Outcome, TestRecord
 
 

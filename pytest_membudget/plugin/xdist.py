@@ -61,7 +61,8 @@ def tell_controller(config: pytest.Config, usage_error: str) -> None:
 
 def fitting_workers(cores: int, settings: Settings) -> int:
     """How many of `cores` workers the memory of this machine bears now."""
-    from pytest_membudget.measurement import memory_reading, resident_bytes
+    from pytest_membudget.measurement.process.high_water import resident_bytes
+    from pytest_membudget.measurement.system.limit import memory_reading
 
     reading = memory_reading()
     test_bytes = max(settings.default_bytes or 0, _largest_known(settings.baseline)) or UNKNOWN_TEST_BYTES
@@ -72,7 +73,7 @@ def fitting_workers(cores: int, settings: Settings) -> int:
 
 def workers_that_fit(cores: int, available_bytes: int, limit_bytes: int, worker_bytes: int) -> int:
     """At most `cores`, at least one, and no more than fit into what is available less the reserve."""
-    from pytest_membudget.runtime.pressure import RESERVE_SHARE, reserved_share_bytes
+    from pytest_membudget.runtime.admission.available_budget import RESERVE_SHARE, reserved_share_bytes
 
     usable_bytes = available_bytes - reserved_share_bytes(limit_bytes, RESERVE_SHARE)
     return max(1, min(cores, usable_bytes // max(1, worker_bytes)))
@@ -82,7 +83,7 @@ def _largest_known(baseline: Path | None) -> int:
     """The largest peak in the baseline; an unreadable one is told when the session is configured."""
     if baseline is None:
         return 0
-    from pytest_membudget.gate import load_baseline
+    from pytest_membudget.gate.baseline import load_baseline
 
     try:
         return max((record.peak_bytes or 0 for record in load_baseline(baseline).tests), default=0)

@@ -16,7 +16,7 @@ from pytest_membudget.calibration.reference import FunctionReference
 from pytest_membudget.cli import main
 from pytest_membudget.records.calibration import CalibrationRun
 from pytest_membudget.records.report import Environment
-from pytest_membudget.runtime.executor import lent_hosts
+from pytest_membudget.runtime.cluster import host_pool as lent_hosts
 
 pytest.importorskip("distributed")
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(180)]
@@ -148,7 +148,7 @@ def test_the_command_says_where_it_measured(cluster, tmp_path, monkeypatch, caps
 
 
 def test_a_cluster_that_cannot_be_used_is_named(cluster, monkeypatch, capsys):
-    monkeypatch.setattr("pytest_membudget.runtime.executor.dask_link.CONNECT_S", 0.2)
+    monkeypatch.setattr("pytest_membudget.runtime.cluster.connection.CONNECT_S", 0.2)
     words = ["calibrated_functions:tenfold", "--dask", "tcp://127.0.0.1:1"]
     assert main(["calibrate", *words]) == 1
     assert "no Dask scheduler answers at tcp://127.0.0.1:1" in capsys.readouterr().err

@@ -3,9 +3,9 @@ import json
 import pytest
 
 from pytest_membudget.cli import main
-from pytest_membudget.gate import make_baseline, save_baseline
+from pytest_membudget.gate.baseline import make_baseline, save_baseline
 from pytest_membudget.records.report import Report, TestRecord
-from pytest_membudget.report import write_report
+from pytest_membudget.report.writing import write_report
 
 MIB = 2**20
 

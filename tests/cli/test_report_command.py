@@ -4,7 +4,7 @@ import pytest
 
 from pytest_membudget.cli import main
 from pytest_membudget.records.report import Report, TestRecord
-from pytest_membudget.report import write_report
+from pytest_membudget.report.writing import write_report
 
 
 @pytest.fixture

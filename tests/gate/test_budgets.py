@@ -1,6 +1,6 @@
 import pytest
 
-from pytest_membudget.gate import judge
+from pytest_membudget.gate.budgets import judge
 from pytest_membudget.records.judgement import Budget
 from pytest_membudget.records.measurement import Measurement, ProcessShare
 

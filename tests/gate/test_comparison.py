@@ -1,6 +1,6 @@
 import pytest
 
-from pytest_membudget.gate import compare_test, judge_comparison
+from pytest_membudget.gate.comparison import compare_test, judge_comparison
 from pytest_membudget.records.report import TestRecord
 
 MIB = 2**20

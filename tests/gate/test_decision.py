@@ -2,8 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_membudget.gate import next_step
-from pytest_membudget.gate.decision import direction, suspicion
+from pytest_membudget.gate.decision import direction, next_step, suspicion
 from pytest_membudget.records.report import TestRecord
 from pytest_membudget.units import Tolerance, parse_tolerance
 

@@ -7,11 +7,11 @@ import time
 
 import pytest
 
-from pytest_membudget.gate import load_baseline
+from pytest_membudget.gate.baseline import load_baseline
 
 SAVER = """
 import sys
-from pytest_membudget.gate import save_baseline
+from pytest_membudget.gate.baseline import save_baseline
 from pytest_membudget.records.report import Report, TestRecord
 
 def baseline(peak):

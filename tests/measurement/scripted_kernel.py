@@ -4,10 +4,10 @@ import itertools
 import math
 from fractions import Fraction
 
-from pytest_membudget.measurement.tree_helper.bounds import Bounds
-from pytest_membudget.measurement.tree_helper.changes import PAGE
-from pytest_membudget.measurement.tree_helper.figures import Proportional, Reading
-from pytest_membudget.measurement.tree_helper.sessions import Session
+from pytest_membudget.measurement.tree.helper.page_faults import PAGE
+from pytest_membudget.measurement.tree.helper.records import Proportional, Reading
+from pytest_membudget.measurement.tree.helper.session import Session
+from pytest_membudget.measurement.tree.helper.tree_bounds import Bounds
 
 ROOT = 1
 

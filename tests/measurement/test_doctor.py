@@ -4,8 +4,10 @@ import sys
 import pytest
 
 from pytest_membudget.cli import main
-from pytest_membudget.measurement import doctor, high_water, sampler
-from pytest_membudget.measurement.tree_sampler import SamplerLostError
+from pytest_membudget.measurement.doctor import doctor
+from pytest_membudget.measurement.process import high_water
+from pytest_membudget.measurement.tree import sampler
+from pytest_membudget.measurement.tree.client import SamplerLostError
 
 pytestmark = pytest.mark.kernel
 

@@ -7,9 +7,9 @@ import pytest
 
 from pytest_membudget import measure, measuring
 from pytest_membudget.errors import MeasurementError
-from pytest_membudget.measurement import high_water
-from pytest_membudget.measurement.combine import Tree, combine, own_without_reset
 from pytest_membudget.measurement.probe import Probe
+from pytest_membudget.measurement.process import high_water
+from pytest_membudget.measurement.tree.combine import Tree, combine, own_without_reset
 
 pytestmark = pytest.mark.kernel
 MIB = 1024 * 1024

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 
-from pytest_membudget.measurement import sampler
+from pytest_membudget.measurement.tree import sampler
 
 MIB = 1024 * 1024
 PAGE = mmap.PAGESIZE

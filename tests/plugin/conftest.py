@@ -3,10 +3,6 @@
 import pytest
 
 # Imported once here, so that pytester does not import them anew for every test project.
-import pytest_membudget.plugin.call
-import pytest_membudget.plugin.reporting
-import pytest_membudget.plugin.scale_rows
-import pytest_membudget.plugin.scales  # noqa: F401 - see above
 
 
 @pytest.fixture(autouse=True)

@@ -229,7 +229,7 @@ def test_memory_monitor_needs_no_report(pytester):
 
 def test_memory_estimator_takes_a_calibration_that_the_project_keeps(pytester):
     from pytest_membudget import fit_points
-    from pytest_membudget.calibration import save_named
+    from pytest_membudget.calibration.store import save_named
 
     save_named(
         fit_points([(size, 4 * size) for size in (10**6, 2 * 10**6, 4 * 10**6)]), "parser", pytester.path
@@ -251,8 +251,8 @@ def test_a_stale_calibration_warns_and_is_refused_under_strict(pytester):
     import msgspec
 
     from pytest_membudget import fit_points
-    from pytest_membudget.calibration import save_named
     from pytest_membudget.calibration.model import Calibration
+    from pytest_membudget.calibration.store import save_named
     from pytest_membudget.records.report import Environment
 
     file = fit_points([(size, 4 * size) for size in (10**6, 2 * 10**6, 4 * 10**6)]).file

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from pytest_membudget.plugin.attributing import folder_name
+from pytest_membudget.plugin.fresh.memray import folder_name
 
 PROJECT = """
 import pytest

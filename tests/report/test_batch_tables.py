@@ -6,7 +6,10 @@ from msgspec.structs import replace
 from sample_report import full_report
 
 from pytest_membudget.records.report import Report
-from pytest_membudget.report import render_html, render_json, render_markdown, render_terminal
+from pytest_membudget.report.html import render_html
+from pytest_membudget.report.json_report import render_json
+from pytest_membudget.report.markdown import render_markdown
+from pytest_membudget.report.terminal import render_terminal
 from pytest_membudget.stats.task_growth import judge_task_series
 
 

@@ -8,8 +8,9 @@ from sample_report import full_report
 from pytest_membudget.errors import MissingExtraError
 from pytest_membudget.records.measurement import TimelinePoint
 from pytest_membudget.records.report import Report
-from pytest_membudget.report import render_html, write_report
+from pytest_membudget.report.html import render_html
 from pytest_membudget.report.timelines import MOST_POINTS, thin, timelines_of
+from pytest_membudget.report.writing import write_report
 
 
 @pytest.fixture(scope="module")

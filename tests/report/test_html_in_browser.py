@@ -6,7 +6,7 @@ import pytest
 
 from pytest_membudget.records.measurement import TimelinePoint
 from pytest_membudget.records.report import Report, TestRecord
-from pytest_membudget.report import write_report
+from pytest_membudget.report.writing import write_report
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed (extra dev)")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -3,21 +3,21 @@ import json
 import jsonschema
 import pytest
 
-from pytest_membudget import report as report_room
 from pytest_membudget.records.report import Report
-from pytest_membudget.report import load_report, render_json, write_report
-from pytest_membudget.report.schema import make_schema
+from pytest_membudget.report.json_report import render_json
+from pytest_membudget.report.schema import SCHEMA, make_schema
+from pytest_membudget.report.writing import load_report, write_report
 
 
 def test_the_shipped_schema_describes_the_records():
     # After a change of the records, write it again: python -m pytest_membudget.report
-    assert make_schema() == report_room.SCHEMA
+    assert make_schema() == SCHEMA
 
 
 def test_reports_follow_the_schema(report, hostile_report):
-    jsonschema.Draft202012Validator.check_schema(report_room.SCHEMA)
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
     for shown in (report, hostile_report, Report()):
-        jsonschema.validate(json.loads(render_json(shown)), report_room.SCHEMA)
+        jsonschema.validate(json.loads(render_json(shown)), SCHEMA)
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_reports_follow_the_schema(report, hostile_report):
 )
 def test_the_schema_refuses_what_the_reader_refuses(report, change):
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(json.loads(render_json(report)) | change, report_room.SCHEMA)
+        jsonschema.validate(json.loads(render_json(report)) | change, SCHEMA)
 
 
 def test_a_report_reads_back_as_it_was_written(report, tmp_path):

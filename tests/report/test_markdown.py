@@ -1,6 +1,6 @@
 from markdown_it import MarkdownIt
 
-from pytest_membudget.report import render_markdown
+from pytest_membudget.report.markdown import render_markdown
 
 
 def tokens_of(text):

@@ -7,8 +7,11 @@ import pytest
 from sample_report import full_report
 
 from pytest_membudget.records.monitor import MonitorReport
-from pytest_membudget.report import render_html, render_json, render_markdown, render_terminal
+from pytest_membudget.report.html import render_html
+from pytest_membudget.report.json_report import render_json
+from pytest_membudget.report.markdown import render_markdown
 from pytest_membudget.report.monitor_tables import monitor_table
+from pytest_membudget.report.terminal import render_terminal
 
 
 def test_every_format_shows_peak_growth_cleanups_and_advice():

@@ -6,7 +6,8 @@ from msgspec.structs import replace
 
 from pytest_membudget.records.growth import RetainedByTest
 from pytest_membudget.records.report import Report, TestRecord
-from pytest_membudget.report import render_step_summary, render_terminal
+from pytest_membudget.report.github import render_step_summary
+from pytest_membudget.report.terminal import render_terminal
 
 
 def test_without_tables_there_are_failures_and_one_line(report):

@@ -1,7 +1,7 @@
 import pytest
 
 from pytest_membudget.errors import UsageError
-from pytest_membudget.report import check_report_path, write_report
+from pytest_membudget.report.writing import check_report_path, write_report
 
 
 def test_the_ending_picks_the_format(report, tmp_path):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from typing import NamedTuple
 
-from pytest_membudget.measurement.growth.figures import Figures
-from pytest_membudget.measurement.limit import memory_reading
+from pytest_membudget.measurement.growth.samples import Figures
+from pytest_membudget.measurement.system.limit import memory_reading
 from pytest_membudget.units import format_size
 
 MOST_GROWN_BYTES = 512 << 20

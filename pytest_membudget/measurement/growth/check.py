@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from pytest_membudget.errors import UsageError
+from pytest_membudget.measurement.growth.call_timeout import CallTooLongError, interrupted_after
 from pytest_membudget.measurement.growth.caps import Caps
 from pytest_membudget.measurement.growth.culprits import find_culprits
-from pytest_membudget.measurement.growth.figures import FigureReader
+from pytest_membudget.measurement.growth.repeat import CallsEnded, Rounds
 from pytest_membudget.measurement.growth.resources import Inventory
-from pytest_membudget.measurement.growth.rounds import CallsEnded, Rounds
-from pytest_membudget.measurement.growth.time_limit import CallTooLongError, interrupted_after
+from pytest_membudget.measurement.growth.samples import FigureReader
 from pytest_membudget.records.growth import Growth, GrowthVerdict
 from pytest_membudget.stats.growth import CONFIDENCE, FEWEST_SAMPLES, Effort, Patience, Trend, decide
 from pytest_membudget.units import Size, format_count, format_duration, format_size, parse_size

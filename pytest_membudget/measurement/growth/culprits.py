@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from pytest_membudget.measurement.growth.allocation_sites import growing_sites
+from pytest_membudget.measurement.growth.call_timeout import CallTooLongError
 from pytest_membudget.measurement.growth.object_types import growing_types
-from pytest_membudget.measurement.growth.rounds import Rounds
-from pytest_membudget.measurement.growth.sites import growing_sites
-from pytest_membudget.measurement.growth.time_limit import CallTooLongError
+from pytest_membudget.measurement.growth.repeat import Rounds
 from pytest_membudget.records.growth import Culprit
 from pytest_membudget.stats.growth import Trend
 

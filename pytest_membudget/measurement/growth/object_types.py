@@ -9,7 +9,7 @@ from collections import Counter, deque
 from itertools import islice
 from typing import Any, NamedTuple
 
-from pytest_membudget.measurement.growth.rounds import Rounds
+from pytest_membudget.measurement.growth.repeat import Rounds
 from pytest_membudget.records.growth import Culprit
 from pytest_membudget.stats.growth import RESOLUTION_BYTES_PER_CALL
 

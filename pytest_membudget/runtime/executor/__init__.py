@@ -11,25 +11,8 @@ A worker replies; `aftermath`, `replies` and `causes` decide between the result,
 `dask_level` is the answer for a cluster: `dask_link` holds the conversation with its scheduler, `dask_reception` meets
 its workers, each a `lent_worker`, and `cluster_side` is what runs inside them; `placement` and `cluster_dispatch` say
 which call goes to whom.
-
-Names are loaded when first used: every worker process imports this package.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-from pytest_membudget.lazy import names_on_demand
-from pytest_membudget.runtime.executor.forgotten import drop_forgotten_modules
-
-if TYPE_CHECKING:
-    from pytest_membudget.runtime.executor.executor import FallbackExecutor as FallbackExecutor
-    from pytest_membudget.runtime.executor.policy import ExecutorPolicy as ExecutorPolicy
+from pytest_membudget.runtime.workers.forgotten import drop_forgotten_modules
 
 drop_forgotten_modules()  # before any of the modules below imports multiprocessing
-
-_MODULE_OF = {"ExecutorPolicy": "policy", "FallbackExecutor": "executor"}
-
-__all__ = ["ExecutorPolicy", "FallbackExecutor"]
-
-__getattr__ = names_on_demand(__name__, _MODULE_OF)

@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 from pytest_membudget.errors import OversizeError
 from pytest_membudget.records.measurement import MemoryReading
+from pytest_membudget.runtime.admission.available_budget import RESERVE_SHARE
+from pytest_membudget.runtime.admission.ledger import Ledger, Ticket
 from pytest_membudget.runtime.executor.lessons import Lessons
 from pytest_membudget.runtime.executor.policy import ExecutorPolicy
 from pytest_membudget.runtime.executor.task import Task
-from pytest_membudget.runtime.ledger import Ledger, Ticket
-from pytest_membudget.runtime.pressure import RESERVE_SHARE
 from pytest_membudget.units import format_size
 
 _READ_EVERY_S = 0.25

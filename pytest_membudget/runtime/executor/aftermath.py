@@ -4,16 +4,7 @@ from __future__ import annotations
 
 from pytest_membudget.runtime.executor.causes import Again, Failed, never_began, not_begun
 from pytest_membudget.runtime.executor.floor import Floor
-from pytest_membudget.runtime.executor.launcher import (
-    CannotStartError,
-    Died,
-    Figures,
-    InitializerFailed,
-    Reply,
-    Stage,
-)
 from pytest_membudget.runtime.executor.levels import STARTS_THAT_MAY_FAIL
-from pytest_membudget.runtime.executor.post import Post
 from pytest_membudget.runtime.executor.replies import (
     LOST_TOO_OFTEN,
     Rules,
@@ -24,6 +15,15 @@ from pytest_membudget.runtime.executor.replies import (
     verdict,
 )
 from pytest_membudget.runtime.executor.task import Task
+from pytest_membudget.runtime.workers.protocol import (
+    CannotStartError,
+    Died,
+    Figures,
+    InitializerFailed,
+    Reply,
+    Stage,
+)
+from pytest_membudget.runtime.workers.slot import Post
 
 
 class Aftermath:

@@ -17,18 +17,18 @@ from pytest_membudget.records.run import BatchResult, Outcome
 from pytest_membudget.runtime.executor.breakdown import Recorder
 from pytest_membudget.runtime.executor.dispatcher import PATIENCE_S
 from pytest_membudget.runtime.executor.engine import Engine
-from pytest_membudget.runtime.executor.growth import growth_in_workers
-from pytest_membudget.runtime.executor.heap_readings import HeapReading
 from pytest_membudget.runtime.executor.learning import CallCharge, FileCharge
 from pytest_membudget.runtime.executor.letter_box import LetterBox
 from pytest_membudget.runtime.executor.ordering import best_order
 from pytest_membudget.runtime.executor.placement import TOGETHER
 from pytest_membudget.runtime.executor.progress import progress
 from pytest_membudget.runtime.executor.task import Charge, Task
-from pytest_membudget.runtime.executor.travel import name_of
+from pytest_membudget.runtime.workers.heap_readings import HeapReading
+from pytest_membudget.runtime.workers.serialization import name_of
+from pytest_membudget.runtime.workers.worker_growth import growth_in_workers
 
 if TYPE_CHECKING:
-    from pytest_membudget.runtime.monitor import MemoryMonitor
+    from pytest_membudget.runtime.monitoring.monitor import MemoryMonitor
 
 _WINDOW = 256
 """Tasks of a list that are submitted at a time: enough for the ledger to choose from."""

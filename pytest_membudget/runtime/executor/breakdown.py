@@ -8,10 +8,10 @@ from typing import Self
 
 import msgspec
 
-from pytest_membudget.measurement.descendants import descendants
 from pytest_membudget.measurement.probe import Probe
-from pytest_membudget.measurement.proportional import SharedPages
-from pytest_membudget.measurement.sampler import sampler
+from pytest_membudget.measurement.process.descendants import descendants
+from pytest_membudget.measurement.process.pss import SharedPages
+from pytest_membudget.measurement.tree.sampler import sampler
 from pytest_membudget.records.measurement import Measurement
 from pytest_membudget.records.run import Breakdown, LevelEvent
 from pytest_membudget.runtime.executor.dispatcher import WATCHED_TICK_S

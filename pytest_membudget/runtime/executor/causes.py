@@ -13,8 +13,8 @@ from pytest_membudget.errors import (
     text_of,
 )
 from pytest_membudget.records.run import Cause
-from pytest_membudget.runtime.executor.launcher import Died, RanOut, Stage
 from pytest_membudget.runtime.executor.task import Task
+from pytest_membudget.runtime.workers.protocol import Died, RanOut, Stage
 from pytest_membudget.units import format_duration, format_size
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pytest_membudget.runtime.executor.handover import Handover
 from pytest_membudget.runtime.executor.line import Line, refuse
 from pytest_membudget.runtime.executor.placement import TOGETHER
-from pytest_membudget.runtime.executor.post import Post
 from pytest_membudget.runtime.executor.task import Task
-from pytest_membudget.runtime.executor.warmth import WARM_BYTES
+from pytest_membudget.runtime.workers.retained_memory import WARM_BYTES
+from pytest_membudget.runtime.workers.slot import Post
 
 TOGETHER_S = 0.1
 """Calls that travel in one message take about so long together: the way there and back takes a few milliseconds."""

@@ -19,12 +19,12 @@ from typing import Any, NamedTuple
 from pytest_membudget.errors import WorkerKilledError
 from pytest_membudget.runtime.executor.aftermath import Aftermath
 from pytest_membudget.runtime.executor.floor import Floor
-from pytest_membudget.runtime.executor.launcher import Returned
 from pytest_membudget.runtime.executor.line import refuse
-from pytest_membudget.runtime.executor.post import Replied
 from pytest_membudget.runtime.executor.replies import Rules
 from pytest_membudget.runtime.executor.task import Task
 from pytest_membudget.runtime.executor.watch import Watch
+from pytest_membudget.runtime.workers.protocol import Returned
+from pytest_membudget.runtime.workers.slot import Replied
 
 _logger = logging.getLogger("pytest_membudget.runtime")
 

@@ -11,31 +11,31 @@ from collections.abc import Callable
 from multiprocessing.context import BaseContext
 from typing import Any, NamedTuple
 
-from pytest_membudget.measurement.limit import memory_reading
+from pytest_membudget.measurement.system.limit import memory_reading
 from pytest_membudget.records.measurement import MemoryReading
 from pytest_membudget.records.run import Level
-from pytest_membudget.runtime.estimator import MemoryEstimator
 from pytest_membudget.runtime.executor.admission import Admission, Budget
 from pytest_membudget.runtime.executor.concurrency import Concurrency
-from pytest_membudget.runtime.executor.context import end_loading
-from pytest_membudget.runtime.executor.crew import Crew
 from pytest_membudget.runtime.executor.dispatcher import Dispatcher, Ending
 from pytest_membudget.runtime.executor.floor import Floor
 from pytest_membudget.runtime.executor.handover import Handover
 from pytest_membudget.runtime.executor.inline import Inline
 from pytest_membudget.runtime.executor.journal import Journal
-from pytest_membudget.runtime.executor.launcher import ClusterLauncher, Launcher
 from pytest_membudget.runtime.executor.learning import FileEstimators, FunctionPeaks
 from pytest_membudget.runtime.executor.levels import Levels
 from pytest_membudget.runtime.executor.line import Line
 from pytest_membudget.runtime.executor.placement import Placement
 from pytest_membudget.runtime.executor.policy import ExecutorPolicy
-from pytest_membudget.runtime.executor.post import Replied
-from pytest_membudget.runtime.executor.process_level import ProcessLauncher
 from pytest_membudget.runtime.executor.replies import Rules
-from pytest_membudget.runtime.executor.sequential_level import SequentialLauncher
 from pytest_membudget.runtime.executor.task import Task
-from pytest_membudget.runtime.executor.thread_level import ThreadLauncher
+from pytest_membudget.runtime.prediction.estimator import MemoryEstimator
+from pytest_membudget.runtime.workers.fork_server import end_loading
+from pytest_membudget.runtime.workers.pool import Crew
+from pytest_membudget.runtime.workers.process_level import ProcessLauncher
+from pytest_membudget.runtime.workers.protocol import ClusterLauncher, Launcher
+from pytest_membudget.runtime.workers.sequential_level import SequentialLauncher
+from pytest_membudget.runtime.workers.slot import Replied
+from pytest_membudget.runtime.workers.thread_level import ThreadLauncher
 
 Initializer = Callable[..., object]
 
@@ -195,7 +195,7 @@ def _launcher(level: Level, settings: Settings) -> Launcher:
 
 
 def _cluster(settings: Settings, journal: Journal) -> ClusterLauncher:
-    from pytest_membudget.runtime.executor.dask_level import DaskLauncher
+    from pytest_membudget.runtime.cluster.launcher import DaskLauncher
 
     return DaskLauncher(
         settings.dask,

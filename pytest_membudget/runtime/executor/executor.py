@@ -13,21 +13,21 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, get_args
 
 from pytest_membudget.errors import UsageError
-from pytest_membudget.measurement.cores import usable_cores
+from pytest_membudget.measurement.system.cores import usable_cores
 from pytest_membudget.records.growth import Growth
 from pytest_membudget.records.run import BatchResult, Level, LevelEvent
-from pytest_membudget.runtime.estimator import MemoryEstimator
-from pytest_membudget.runtime.executor.context import refuse_in_unguarded_main
 from pytest_membudget.runtime.executor.engine import Engine, Settings
 from pytest_membudget.runtime.executor.learning import CallCharge
 from pytest_membudget.runtime.executor.policy import ExecutorPolicy
 from pytest_membudget.runtime.executor.streams import ResultStream, flattened, run_chunk
 from pytest_membudget.runtime.executor.task import Task
 from pytest_membudget.runtime.parameters import count_of, size_of
+from pytest_membudget.runtime.prediction.estimator import MemoryEstimator
+from pytest_membudget.runtime.workers.fork_server import refuse_in_unguarded_main
 from pytest_membudget.units import Size
 
 if TYPE_CHECKING:
-    from pytest_membudget.runtime.monitor import MemoryMonitor
+    from pytest_membudget.runtime.monitoring.monitor import MemoryMonitor
 
 _DEFAULT_POLICY = ExecutorPolicy()
 _DEFAULT_LEVELS: tuple[Level, ...] = ("process", "thread", "sequential")
@@ -110,7 +110,7 @@ class FallbackExecutor(concurrent.futures.Executor):
     @property
     def growth(self) -> Growth | None:
         """Whether the latest worker processes held more after each of all their tasks; `None` where there were none."""
-        from pytest_membudget.runtime.executor.growth import growth_in_workers
+        from pytest_membudget.runtime.workers.worker_growth import growth_in_workers
 
         return growth_in_workers(self._engine.dispatcher.floor.heap_log.since({})).together
 

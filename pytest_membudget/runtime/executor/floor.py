@@ -13,13 +13,13 @@ from pytest_membudget.runtime.executor.causes import Failed, given_up, not_run
 from pytest_membudget.runtime.executor.cluster_dispatch import ClusterDispatch
 from pytest_membudget.runtime.executor.concurrency import Concurrency
 from pytest_membudget.runtime.executor.handover import Handover
-from pytest_membudget.runtime.executor.heap_readings import HeapLog
-from pytest_membudget.runtime.executor.launcher import CannotStartError, RanOut
 from pytest_membudget.runtime.executor.line import Line
-from pytest_membudget.runtime.executor.post import Post
 from pytest_membudget.runtime.executor.prefetch import Prefetch
 from pytest_membudget.runtime.executor.replies import conclude
 from pytest_membudget.runtime.executor.task import Task
+from pytest_membudget.runtime.workers.heap_readings import HeapLog
+from pytest_membudget.runtime.workers.protocol import CannotStartError, RanOut
+from pytest_membudget.runtime.workers.slot import Post
 
 
 class Floor:

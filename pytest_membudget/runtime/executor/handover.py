@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from pytest_membudget.runtime.executor.crew import Crew
-from pytest_membudget.runtime.executor.launcher import Call, Done, Reply
 from pytest_membudget.runtime.executor.pace import Pace
-from pytest_membudget.runtime.executor.post import Post, Replied
 from pytest_membudget.runtime.executor.task import Task
+from pytest_membudget.runtime.workers.pool import Crew
+from pytest_membudget.runtime.workers.protocol import Call, Done, Reply
+from pytest_membudget.runtime.workers.slot import Post, Replied
 
 
 class Handover:

@@ -10,9 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pytest_membudget.runtime.estimator import MemoryEstimator
-from pytest_membudget.runtime.executor.gauge import RESOLUTION_BYTES
 from pytest_membudget.runtime.executor.task import Charge
+from pytest_membudget.runtime.prediction.estimator import MemoryEstimator
+from pytest_membudget.runtime.workers.task_memory import RESOLUTION_BYTES
 
 _MOST_FUNCTIONS = 1024
 _MOST_KINDS = 64

@@ -6,8 +6,8 @@ import logging
 from collections.abc import Callable, Sequence
 
 from pytest_membudget.records.run import LevelEvent
-from pytest_membudget.runtime.executor.launcher import CannotStartError, Launcher
 from pytest_membudget.runtime.executor.task import Task
+from pytest_membudget.runtime.workers.protocol import CannotStartError, Launcher
 
 _logger = logging.getLogger("pytest_membudget.runtime")
 

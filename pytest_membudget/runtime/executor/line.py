@@ -9,10 +9,10 @@ from collections import deque
 
 from pytest_membudget.runtime.executor.admission import Admission
 from pytest_membudget.runtime.executor.causes import not_run
-from pytest_membudget.runtime.executor.crew import Crew
 from pytest_membudget.runtime.executor.placement import Placement
 from pytest_membudget.runtime.executor.replies import conclude
 from pytest_membudget.runtime.executor.task import Task
+from pytest_membudget.runtime.workers.pool import Crew
 
 
 class Line:

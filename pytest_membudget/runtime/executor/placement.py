@@ -19,10 +19,10 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from pytest_membudget.errors import OversizeError
-from pytest_membudget.runtime.executor.crew import Crew
 from pytest_membudget.runtime.executor.policy import ExecutorPolicy
-from pytest_membudget.runtime.executor.post import Post
 from pytest_membudget.runtime.executor.task import Task
+from pytest_membudget.runtime.workers.pool import Crew
+from pytest_membudget.runtime.workers.slot import Post
 from pytest_membudget.units import format_duration, format_size
 
 TOGETHER = 32

@@ -6,11 +6,11 @@ are taken in the order of the line.
 
 from __future__ import annotations
 
+from pytest_membudget.runtime.admission.ledger import Ticket
 from pytest_membudget.runtime.executor.handover import Handover
 from pytest_membudget.runtime.executor.line import Line
-from pytest_membudget.runtime.executor.post import Post
 from pytest_membudget.runtime.executor.task import Task
-from pytest_membudget.runtime.ledger import Ticket
+from pytest_membudget.runtime.workers.slot import Post
 
 
 class Prefetch:

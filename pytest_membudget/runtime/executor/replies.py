@@ -11,7 +11,8 @@ from typing import NamedTuple
 from pytest_membudget.errors import text_of
 from pytest_membudget.records.run import Level, LevelEvent
 from pytest_membudget.runtime.executor.causes import Again, Failed, after_failure, task_name, timed_out
-from pytest_membudget.runtime.executor.launcher import (
+from pytest_membudget.runtime.executor.task import Task
+from pytest_membudget.runtime.workers.protocol import (
     Died,
     Figures,
     InitializerFailed,
@@ -21,7 +22,6 @@ from pytest_membudget.runtime.executor.launcher import (
     Returned,
     Unpicklable,
 )
-from pytest_membudget.runtime.executor.task import Task
 from pytest_membudget.units import format_size
 
 _logger = logging.getLogger("pytest_membudget.runtime")

@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from pytest_membudget.records.run import Cause, Level
-from pytest_membudget.runtime.ledger import Ticket
+from pytest_membudget.runtime.admission.ledger import Ticket
 
 
 class Charge:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pytest_membudget.records.run import LevelEvent
 from pytest_membudget.runtime.executor.causes import never_began, not_begun, task_name, timed_out
 from pytest_membudget.runtime.executor.floor import Floor
-from pytest_membudget.runtime.executor.gauge import RESOLUTION_BYTES
-from pytest_membudget.runtime.executor.post import Post
 from pytest_membudget.runtime.executor.replies import Rules, broken_by, conclude
 from pytest_membudget.runtime.executor.task import Task
+from pytest_membudget.runtime.workers.slot import Post
+from pytest_membudget.runtime.workers.task_memory import RESOLUTION_BYTES
 from pytest_membudget.units import format_duration, format_size
 
 _NOT_YET_S = 0.05

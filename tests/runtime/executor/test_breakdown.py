@@ -4,7 +4,7 @@ import executor_jobs as jobs
 import pytest
 
 from pytest_membudget import FallbackExecutor, measuring
-from pytest_membudget.measurement.proportional import SharedPages, proportional_bytes
+from pytest_membudget.measurement.process.pss import SharedPages, proportional_bytes
 
 PARTS = ("coordinator_bytes", "workers_base_bytes", "task_bytes", "waiting_results_bytes", "other_bytes")
 MB = 1_000_000

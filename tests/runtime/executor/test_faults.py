@@ -16,12 +16,13 @@ import psutil
 import pytest
 
 from pytest_membudget import ExecutorPolicy, FallbackExecutor, MemoryEstimator, WorkerKilledError
-from pytest_membudget.runtime.executor import process_level, process_worker, thread_level
-from pytest_membudget.runtime.executor.launcher import CannotStartError
+from pytest_membudget.runtime.workers import process as process_worker
+from pytest_membudget.runtime.workers import process_level, thread_level
+from pytest_membudget.runtime.workers.protocol import CannotStartError
 
 pytestmark = pytest.mark.processes
 
-HERE = str(Path(__file__).parent)
+HERE = str(Path(__file__).parents[1])
 
 
 def workers_of(pid):

@@ -12,9 +12,11 @@ import executor_jobs as jobs
 import pytest
 
 from pytest_membudget import FallbackExecutor, MemoryEstimator, UnpicklableError
-from pytest_membudget.runtime.executor import aftermath, line, process_level, process_worker
+from pytest_membudget.runtime.executor import aftermath, line
 from pytest_membudget.runtime.executor.learning import FileCharge
 from pytest_membudget.runtime.executor.task import Task
+from pytest_membudget.runtime.workers import process as process_worker
+from pytest_membudget.runtime.workers import process_level
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(90)]
 

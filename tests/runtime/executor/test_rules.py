@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from pytest_membudget import MemoryEstimator, OversizeError, TaskMemoryError, WorkerKilledError
 from pytest_membudget.records.measurement import MemoryLimit, MemoryReading
+from pytest_membudget.runtime.admission.ledger import Ledger
 from pytest_membudget.runtime.executor.admission import Admission, Budget
 from pytest_membudget.runtime.executor.causes import Again, Failed, after_failure
 from pytest_membudget.runtime.executor.concurrency import Concurrency
-from pytest_membudget.runtime.executor.launcher import Died, RanOut
 from pytest_membudget.runtime.executor.learning import (
     CallCharge,
     FileCharge,
@@ -22,7 +22,7 @@ from pytest_membudget.runtime.executor.learning import (
 from pytest_membudget.runtime.executor.ordering import best_order
 from pytest_membudget.runtime.executor.policy import ExecutorPolicy
 from pytest_membudget.runtime.executor.task import Task
-from pytest_membudget.runtime.ledger import Ledger
+from pytest_membudget.runtime.workers.protocol import Died, RanOut
 
 KILLED = Died("worker process 7 was killed by SIGKILL", attempted=True)
 

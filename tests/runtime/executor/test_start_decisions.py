@@ -10,18 +10,18 @@ import pytest
 
 from pytest_membudget import ExecutorPolicy, MemoryEstimator, StartTimeoutError
 from pytest_membudget.errors import UsageError
+from pytest_membudget.runtime.cluster.connection import Offer
+from pytest_membudget.runtime.cluster.membership import Reception
+from pytest_membudget.runtime.cluster.remote_worker import LentWorker
+from pytest_membudget.runtime.cluster.roster import Roster
+from pytest_membudget.runtime.cluster.worker_side import Introduction, Look
 from pytest_membudget.runtime.executor.aftermath import Aftermath
-from pytest_membudget.runtime.executor.cluster_side import Introduction, Look
-from pytest_membudget.runtime.executor.dask_link import Offer
-from pytest_membudget.runtime.executor.dask_reception import Reception
-from pytest_membudget.runtime.executor.launcher import CannotStartError, Delay, Died
 from pytest_membudget.runtime.executor.learning import FileCharge
-from pytest_membudget.runtime.executor.lent_worker import LentWorker
 from pytest_membudget.runtime.executor.levels import Levels
 from pytest_membudget.runtime.executor.replies import Rules
-from pytest_membudget.runtime.executor.roster import Roster
 from pytest_membudget.runtime.executor.task import Task
 from pytest_membudget.runtime.executor.watch import Watch
+from pytest_membudget.runtime.workers.protocol import CannotStartError, Delay, Died
 
 
 class ScriptedWorker:

@@ -8,15 +8,15 @@ import pytest
 from pytest_membudget import ExecutorPolicy, FallbackExecutor, MemoryEstimator
 from pytest_membudget.records.measurement import MemoryLimit, MemoryReading
 from pytest_membudget.runtime.executor.admission import Admission, Budget
-from pytest_membudget.runtime.executor.crew import Crew
-from pytest_membudget.runtime.executor.launcher import Figures
 from pytest_membudget.runtime.executor.learning import FileCharge
 from pytest_membudget.runtime.executor.lessons import Lessons
 from pytest_membudget.runtime.executor.levels import Levels
-from pytest_membudget.runtime.executor.post import Post
 from pytest_membudget.runtime.executor.replies import learn
 from pytest_membudget.runtime.executor.task import Task
-from pytest_membudget.runtime.executor.warmth import WARM_BYTES, Kept, Warmth
+from pytest_membudget.runtime.workers.pool import Crew
+from pytest_membudget.runtime.workers.protocol import Figures
+from pytest_membudget.runtime.workers.retained_memory import WARM_BYTES, Kept, Warmth
+from pytest_membudget.runtime.workers.slot import Post
 
 MB = 1_000_000
 

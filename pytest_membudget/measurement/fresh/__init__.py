@@ -1,0 +1,1 @@
+"""Fresh interpreters and commands: start, measure, end."""

@@ -1,0 +1,163 @@
+"""Measuring a function in a fresh interpreter, where nothing that ran before can change the figure."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing.spawn
+import os
+import pickle
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from pytest_membudget.errors import IsolatedCrashError, MeasurementError, UsageError
+from pytest_membudget.origins import off_path
+from pytest_membudget.records.measurement import Measurement
+
+POLL_S = 0.05
+ENDING_S = 10.0
+"""How long an interpreter that has given its answer may take to end by itself."""
+
+LENGTH_BYTES = 8
+MOST_AT_ONCE = 1 << 20
+
+KEPT_RUNNING = f"its interpreter was ended {ENDING_S:g} s after the answer: a thread that the function left running kept it from ending"
+
+# The path comes first: the package may be importable by it alone. The pipe is this program's own.
+LAUNCH = (
+    "import os, pickle, sys; orders = os.fdopen(int(sys.argv[1]), 'rb'); sys.path[:] = pickle.load(orders); "
+    "from pytest_membudget.measurement.fresh import isolated_child; isolated_child.main(orders, int(sys.argv[2]))"
+)
+
+
+def measure_isolated(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Measurement:
+    """Runs `fn` in a fresh interpreter and measures it there; its result is in `value`, its exception propagates.
+
+    `fn` lives in an importable module or in the script being run; as with multiprocessing, a script that calls this
+    does so under `if __name__ == "__main__":`. What the function imports at its module's top is loaded before the start.
+
+    Raises:
+        UsageError: the function or its arguments cannot be sent to another interpreter.
+        IsolatedCrashError: the interpreter died by a signal or left without a result.
+    """
+    if sys.platform == "win32":
+        raise MeasurementError("measure_isolated needs a system with fork and exec; use measure here")
+    orders = _orders(fn, args, kwargs)
+    name = getattr(fn, "__qualname__", repr(fn))
+    their_orders, ours = os.pipe()
+    answers, theirs = os.pipe()
+    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001 - as multiprocessing
+    try:
+        child = subprocess.Popen(
+            [sys.executable, *flags, "-c", LAUNCH, str(their_orders), str(theirs)],
+            pass_fds=(their_orders, theirs),
+            process_group=0,
+        )
+    except OSError as error:
+        os.close(ours)
+        os.close(answers)
+        raise MeasurementError(f"no fresh interpreter could be started for {name}: {error}") from error
+    finally:
+        os.close(their_orders)
+        os.close(theirs)
+    try:
+        _send(ours, orders)
+        answer = _receive(answers, child)
+        is_over = not answer or _ends_by_itself(child)
+    finally:
+        os.close(answers)
+        _end(child)
+    found = _judge(name, answer, child.returncode)
+    return found if is_over else msgspec.structs.replace(found, caveats=(*found.caveats, KEPT_RUNNING))
+
+
+def _orders(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+    try:
+        task = pickle.dumps((fn, args, kwargs))
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise UsageError(
+            f"{getattr(fn, '__qualname__', fn)!r} cannot be sent to a fresh interpreter ({error}); "
+            "use a function at the top of a module, and arguments that can be pickled"
+        ) from error
+    preparation = multiprocessing.spawn.get_preparation_data("membudget-isolated")
+    for name in ("sys_path", "authkey"):  # the one is sent ahead, the other must not be
+        preparation.pop(name, None)
+    return pickle.dumps(sys.path) + pickle.dumps((preparation, off_path(), task))
+
+
+def _send(descriptor: int, orders: bytes) -> None:
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(orders)
+    except BrokenPipeError:
+        pass  # it died before it read everything: how is told by its exit
+
+
+def _receive(descriptor: int, child: subprocess.Popen[bytes]) -> bytearray:
+    """The answer; empty when the interpreter died before all of it came. A grandchild may hold the pipe's other end open."""
+    length = _receive_exactly(LENGTH_BYTES, descriptor, child)
+    return _receive_exactly(int.from_bytes(length), descriptor, child)
+
+
+def _receive_exactly(size: int, descriptor: int, child: subprocess.Popen[bytes]) -> bytearray:
+    """So many bytes, or none. They grow in place: adding to `bytes` would copy all that came before with each part."""
+    poll = select.poll()  # unlike select, at home with any number of descriptors
+    poll.register(descriptor, select.POLLIN)
+    received = bytearray()
+    ended = False
+    while len(received) < size:
+        if poll.poll(POLL_S * 1000):
+            part = os.read(descriptor, min(size - len(received), MOST_AT_ONCE))
+            if not part:
+                return bytearray()
+            received += part
+        elif child.poll() is not None:
+            # What it wrote last may still be on its way for one more look.
+            if ended:
+                return bytearray()
+            ended = True
+    return received
+
+
+def _ends_by_itself(child: subprocess.Popen[bytes]) -> bool:
+    try:
+        child.wait(ENDING_S)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """Nothing that the interpreter started and left stays behind, however this ended."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+
+
+def _judge(name: str, answer: bytes | bytearray, returncode: int) -> Measurement:
+    if not answer:
+        raise IsolatedCrashError(f"the fresh interpreter that ran {name} {describe_exit(returncode)}")
+    measurement, error, remote_traceback = pickle.loads(answer)  # noqa: S301 - our own child's, over our own pipe
+    if error is not None:
+        error.add_note(f"raised in the fresh interpreter of measure_isolated:\n{remote_traceback}")
+        raise error
+    assert isinstance(measurement, Measurement)
+    return msgspec.structs.replace(measurement, label=measurement.label or name)
+
+
+def describe_exit(returncode: int) -> str:
+    """How a process ended, for the end of a sentence: "was ended by SIGKILL (signal 9); …"."""
+    if returncode >= 0:
+        return f"left with exit code {returncode} before it gave a result"
+    number = -returncode
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        name = "a real-time signal"
+    hint = "; the system may have run out of memory" if number == signal.SIGKILL else ""
+    return f"was ended by {name} (signal {number}){hint}"

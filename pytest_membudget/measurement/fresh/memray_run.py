@@ -1,0 +1,226 @@
+"""Who took it: a second run under memray, in a fresh interpreter.
+
+1. `recording` runs in that interpreter, around what is recorded. memray allows one tracker a process: where somebody
+   else's is at work the reason is told instead.
+2. `read_captures` reads the stacks at the peak, draws the flame graph, and keeps both on disk.
+3. `attribute` does it all for a function or a Python command.
+
+memray counts heap, what was asked for; a peak is resident memory, what was touched. `note` says so beside the figures.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pytest_membudget.errors import (
+    IsolatedCrashError,
+    MeasurementError,
+    MissingExtraError,
+    UnreadableFileError,
+)
+from pytest_membudget.records.report import AllocationSite, Attribution
+from pytest_membudget.units import format_size
+
+MOST_SITES = 10
+MOST_FRAMES = 12
+READ_S = 120.0
+
+NOTE = (
+    "memray counts the heap that was asked for, the peak is memory that was touched: untouched and freed-but-kept "
+    "memory make them differ, and so do thread stacks, mapped files and memory of other programs"
+)
+
+
+@contextlib.contextmanager
+def recording(capture: str | os.PathLike[str]) -> Iterator[str]:
+    """Records the block's allocations, forked children included, in `capture`.
+
+    Yields why nothing is recorded, as a sentence; empty while recording.
+
+    Raises:
+        MissingExtraError: memray is not installed.
+    """
+    try:
+        import memray
+    except ImportError as error:
+        raise MissingExtraError("saying who allocated the peak", "memray", "all") from error
+    destination = memray.FileDestination(os.fspath(capture), overwrite=True)
+    tracker = memray.Tracker(
+        destination=destination, follow_fork=True, file_format=memray.FileFormat.AGGREGATED_ALLOCATIONS
+    )
+    try:
+        tracker.__enter__()
+    except RuntimeError as error:
+        yield f"memray is at work in this process already ({error}); there is one tracker a process"
+        return
+    try:
+        yield ""
+    finally:
+        tracker.__exit__(None, None, None)
+
+
+def attribute(
+    target: Callable[..., Any] | Sequence[str], directory: str | os.PathLike[str], *args: Any, **kwargs: Any
+) -> Attribution:
+    """Runs a function, or the arguments of a Python command, again under memray and says who held the peak.
+
+    Args:
+        target: a function that `measure_isolated` could run, or what follows `python`: `["job.py", "--all"]`.
+        directory: where the capture and the flame graph are kept; made where it is missing.
+        args: the function's arguments.
+        kwargs: likewise.
+
+    Raises:
+        MeasurementError: nothing was recorded.
+    """
+    capture, flame_graph = emptied(Path(directory))
+    caveats: list[str] = []
+    if callable(target):
+        from pytest_membudget.measurement.fresh.isolated import measure_isolated
+
+        try:
+            refusal = measure_isolated(_recorded, os.fspath(capture), target, args, kwargs).value
+        except IsolatedCrashError as error:
+            refusal = str(error)
+        caveats.extend(filter(None, [refusal]))
+    else:
+        caveats.extend(_run_command(list(target), capture))
+    found = read_captures(capture, flame_graph)
+    return msgspec.structs.replace(found, caveats=(*caveats, *found.caveats))
+
+
+def emptied(folder: Path) -> tuple[Path, Path]:
+    """Where a run's capture and flame graph go in `folder`, which is made; those of an earlier run are removed.
+
+    What was left there would be taken for this run's: its forked children write captures of any name.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    capture, flame_graph = folder / "capture.bin", folder / "flamegraph.html"
+    for old in (capture, *folder.glob(f"{capture.name}.*"), flame_graph):
+        old.unlink(missing_ok=True)
+    return capture, flame_graph
+
+
+def read_captures(
+    capture: str | os.PathLike[str], flame_graph: str | os.PathLike[str] | None = None
+) -> Attribution:
+    """The stacks at the peak of the process that held the most, of those that wrote a capture.
+
+    A capture is read by an interpreter of its own: reading a large one takes memory, too.
+
+    Raises:
+        MeasurementError: there is no capture, or memray cannot read it.
+    """
+    found = [_read(each) for each in captures(capture)]
+    if not found:
+        raise MeasurementError(
+            f"nothing was recorded in {capture}: the run ended before its first allocation"
+        )
+    largest = max(found, key=lambda each: each.heap_bytes)
+    caveats = list(largest.caveats)
+    if len(found) > 1:
+        others = format_size(sum(each.heap_bytes for each in found) - largest.heap_bytes)
+        caveats.append(
+            f"{len(found)} processes were recorded; these are the sites of the largest, the peaks of the others add "
+            f"up to {others}"
+        )
+    drawn = "" if flame_graph is None else _draw(largest.capture, os.fspath(flame_graph), caveats)
+    return msgspec.structs.replace(largest, flame_graph=drawn, caveats=tuple(caveats))
+
+
+def captures(capture: str | os.PathLike[str]) -> list[Path]:
+    """The capture of a process and those of the children that it forked."""
+    first = Path(capture)
+    children = sorted(first.parent.glob(f"{first.name}.*"))
+    return [each for each in (first, *children) if each.is_file() and each.stat().st_size]
+
+
+def sites_of(capture: str | os.PathLike[str]) -> Attribution:
+    """Reads one capture here."""
+    import memray
+
+    try:
+        with memray.FileReader(os.fspath(capture)) as reader:
+            records = list(reader.get_high_watermark_allocation_records(merge_threads=True))
+    except (OSError, ValueError) as error:
+        raise UnreadableFileError(f"{capture} is not a capture of memray's: {error}") from None
+    largest = sorted(records, key=lambda record: -record.size)[:MOST_SITES]
+    sites = tuple(
+        AllocationSite(
+            stack=tuple(
+                f"{function} ({Path(file).name}:{line})"
+                for function, file, line in record.stack_trace(max_stacks=MOST_FRAMES)
+            ),
+            heap_bytes=record.size,
+            allocations=record.n_allocations,
+        )
+        for record in largest
+    )
+    return Attribution(
+        sites=sites, heap_bytes=sum(record.size for record in records), capture=os.fspath(capture), note=NOTE
+    )
+
+
+def _read(capture: Path) -> Attribution:
+    code = "import sys; from pytest_membudget.measurement.fresh.memray_run import tell; tell(sys.argv[1])"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = _interpreter(["-c", code, os.fspath(capture)], environment)
+    if done.returncode:
+        reason = done.stderr.strip().rpartition("\n")[2]
+        raise MeasurementError(f"memray cannot read {capture}: {reason}")
+    return msgspec.json.decode(done.stdout, type=Attribution)
+
+
+def tell(capture: str) -> None:
+    """Writes what a capture holds to standard output, for the interpreter that asked."""
+    sys.stdout.buffer.write(msgspec.json.encode(sites_of(capture)))
+
+
+def _recorded(capture: str, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    """Runs in the fresh interpreter. The function's own exception is no failure of the recording."""
+    with recording(capture) as refusal, contextlib.suppress(Exception):
+        fn(*args, **kwargs)
+    return refusal
+
+
+def _run_command(words: list[str], capture: Path) -> Iterator[str]:
+    options = ["run", "--aggregate", "--follow-fork", "--quiet", "--force", "--output", os.fspath(capture)]
+    try:
+        done = subprocess.run([sys.executable, "-m", "memray", *options, *words], check=False)
+    except OSError as error:
+        raise MeasurementError(f"the second run could not be started: {error}") from error
+    if done.returncode:
+        yield f"the second run ended with exit code {done.returncode}"
+
+
+def _draw(capture: str, flame_graph: str, caveats: list[str]) -> str:
+    words = ["-m", "memray", "flamegraph", "--force", "--output", flame_graph]
+    # Older releases know no --no-web and draw a page that loads its scripts from the network.
+    for options in (["--no-web"], []):
+        done = _interpreter([*words, *options, capture], None)
+        if not done.returncode:
+            return flame_graph
+    caveats.append(f"the flame graph could not be drawn: {done.stderr.strip().rpartition(chr(10))[2]}")
+    return ""
+
+
+def _interpreter(words: list[str], environment: dict[str, str] | None) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            [sys.executable, *words],
+            capture_output=True,
+            text=True,
+            timeout=READ_S,
+            check=False,
+            env=environment,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return subprocess.CompletedProcess(words, 1, "", str(error))

@@ -1,0 +1,177 @@
+"""Calls a function in rounds and keeps what was held after each, without growing itself."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from array import array
+from collections.abc import Callable
+from itertools import repeat
+from typing import Any
+
+from pytest_membudget.measurement.growth.samples import FigureReader, Figures
+from pytest_membudget.stats.growth import RESOLUTION_BYTES_PER_CALL, Trend, next_step, trend
+
+RESOLUTION_COUNT_PER_CALL = 0.001
+_ROUND_SHARE = 1 / 20
+_READING_SHARE = 0.2
+_NOISY_READING_SHARE = 0.6
+_CLOSER = 8
+_RECENT = 24
+_GOLDEN = 0.618034
+_MOST_TOGETHER = 64
+_TOGETHER_S = 0.0005
+
+
+class CallsEnded(Exception):  # noqa: N818 - the regular end of the rounds
+    """No further call may be made; the message is the reason."""
+
+
+class Rounds:
+    """Makes the calls of one check and holds the samples.
+
+    The samples are stored in arrays of fixed size: a list that grows would be taken for a leak of the function.
+    """
+
+    def __init__(self, call: Callable[[], Any], reader: FigureReader, timeout_s: float) -> None:
+        self.calls = 0
+        self.samples = 0
+        self.running = False
+        self.slowest_call_s = 0.0  # at most: fast calls are timed together
+        self._call = call
+        self._reader = reader
+        self._timeout_s = timeout_s
+        self._capacity = 1024 + int(40 * min(timeout_s, 3600.0))
+        self._at_calls = array("q", bytes(8 * self._capacity))
+        self._held = {name: array("q", bytes(8 * self._capacity)) for name in Figures._fields}
+        self._reading_s = 0.0
+        for _ in range(3):  # the first readings fill caches of their own
+            self.first = self.last = reader.read()
+        self._begun = time.perf_counter()
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the first call."""
+        return time.perf_counter() - self._begun
+
+    def advance(self, most_calls: int) -> None:
+        """Makes the next round of calls, at most `most_calls`, and takes a sample.
+
+        Raises:
+            CallsEnded: the time or the room for samples is used up.
+        """
+        left_s = self._timeout_s - self.elapsed_s
+        if self.calls and left_s < self.slowest_call_s:
+            raise CallsEnded("another one might not have fitted into the time limit")
+        if self.samples == self._capacity:
+            raise CallsEnded(f"{self.samples} samples, as many as are kept")
+        self.make_calls(
+            min(self._next_step(), max(1, most_calls)), min(left_s, self._timeout_s * _ROUND_SHARE)
+        )
+        self._take_sample()
+
+    def make_calls(self, count: int, for_s: float) -> int:
+        """Calls up to `count` times, and begins no call after `for_s` seconds; says how many were made.
+
+        Looks at the clock after each call of a slow function, and after up to 64 of a fast one: this loop itself
+        allocates as little as it can, for the sake of who traces allocations.
+        """
+        call, clock, own_life = self._call, time.perf_counter, _Process.life
+        begun = before = clock()
+        made, together = 0, 1
+        self.running = True
+        try:
+            while made < count:
+                together = min(together, count - made)
+                for _ in repeat(None, together):
+                    call()
+                    if _Process.life is not own_life:
+                        _end_forked_child()
+                made += together
+                now = clock()
+                took_s, before = now - before, now
+                self.slowest_call_s = max(self.slowest_call_s, took_s)
+                if now - begun > for_s:
+                    break
+                together = max(1, min(2 * together, _MOST_TOGETHER, int(together * _TOGETHER_S / took_s)))
+        finally:
+            self.running = False
+        self.calls += made
+        return made
+
+    def held_bytes(self) -> int:
+        """The heap in use now, without taking a sample."""
+        return self._reader.read().heap_bytes
+
+    def trends(self, allowed_bytes: float) -> dict[str, Trend]:
+        """The trend of each figure so far."""
+        calls = self._at_calls[: self.samples]
+        return {
+            name: trend(
+                calls,
+                held[: self.samples],
+                allowed=allowed_bytes if is_bytes(name) else 0.0,
+                resolution=RESOLUTION_BYTES_PER_CALL if is_bytes(name) else RESOLUTION_COUNT_PER_CALL,
+            )
+            for name, held in self._held.items()
+        }
+
+    def _next_step(self) -> int:
+        """How many calls until the next sample: as many as `next_step` says, but so that reading takes its share only.
+
+        The least of many samples says what a noisy function keeps: they lie closer then, and unevenly, lest they
+        keep step with a buffer that is emptied regularly.
+        """
+        if not self.calls:
+            return 1
+        step, share = next_step(self.calls), _READING_SHARE
+        if self.samples > _RECENT and self._fell():
+            step = max(1, int(step / _CLOSER * (0.5 + self.samples * _GOLDEN % 1)))
+            share = _NOISY_READING_SHARE
+        call_s = max(1e-7, (self.elapsed_s - self._reading_s) / self.calls)
+        worthwhile = int(self._reading_s / self.samples * (1 / share - 1) / call_s)
+        return min(max(step, worthwhile), max(step, self.calls // 2))
+
+    def _fell(self) -> bool:
+        """Whether the heap fell back by more than a leak of a few bytes would explain, in the last samples."""
+        recent = self._held["heap_bytes"][max(0, self.samples - _RECENT) : self.samples]
+        return max(recent) - min(recent[recent.index(max(recent)) :]) > self.calls
+
+    def _take_sample(self) -> None:
+        begun = time.perf_counter()
+        self.last = self._reader.read_settled(self.last)
+        self._at_calls[self.samples] = self.calls
+        for name, value in zip(Figures._fields, self.last, strict=True):
+            self._held[name][self.samples] = value
+        self.samples += 1
+        self._reading_s += time.perf_counter() - begun
+
+
+def is_bytes(name: str) -> bool:
+    """Whether the figure of that name is in bytes, and not a count."""
+    return name.endswith("_bytes")
+
+
+class _Process:
+    """Tells a forked child from its parent: `life` is another object there."""
+
+    life = object()
+
+    @classmethod
+    def begin_anew(cls) -> None:
+        """Runs in each forked child."""
+        cls.life = object()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_Process.begin_anew)
+
+
+def _end_forked_child() -> None:
+    """Ends a copy of this process that came back from the function: it must not go on as if it were the check."""
+    sys.stderr.write(
+        "membudget: the checked function forked, and its child came back from it; the child ends here\n"
+    )
+    sys.stderr.flush()
+    os._exit(0)

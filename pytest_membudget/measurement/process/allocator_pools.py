@@ -1,0 +1,50 @@
+"""Pools of libraries with an allocator of their own that gives nothing back when asked.
+
+polars has a jemalloc inside, whose calls it does not export. What it frees stays resident for about a second and then
+goes by itself. In use or free cannot be told apart from outside, so what is known is how much there is at most: what is
+resident and anonymous, and neither malloc's nor in Python's arenas.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NamedTuple
+
+from pytest_membudget.measurement.process import heap, high_water
+from pytest_membudget.units import format_size
+
+WORTH_SAYING_BYTES = 16 * 1024 * 1024
+"""Stacks of threads and the like lie below."""
+
+SETTING = "_RJEM_MALLOC_CONF"
+AT_ONCE = "dirty_decay_ms:0,muzzy_decay_ms:0"
+"""With this setting, made before the program starts, polars gives memory back as soon as it is free."""
+
+
+class Pool(NamedTuple):
+    """A library and the most that its pool may hold, in bytes."""
+
+    library: str
+    most_bytes: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.library} keeps freed memory for about a second: of up to {format_size(self.most_bytes)} that it held at "
+            "the start, in use or free, what was free could be reused and is not in the peak; run it isolated, or set "
+            f"{SETTING}={AT_ONCE}"
+        )
+
+
+def read_pool(arena_bytes: int) -> Pool | None:
+    """The pool of a loaded library that may hold free memory, after a trim; `arena_bytes` are those of Python's arenas."""
+    if "polars" not in sys.modules or AT_ONCE in os.environ.get(SETTING, ""):
+        return None
+    known = heap.read_heap()
+    if not known.system_bytes:
+        return None
+    resident_bytes, shared_bytes = high_water.resident_and_shared_bytes()
+    # After a trim little is resident of what malloc has and nobody uses.
+    malloc_bytes = known.used_bytes + known.mapped_bytes
+    most_bytes = resident_bytes - shared_bytes - malloc_bytes - arena_bytes
+    return Pool("polars", most_bytes) if most_bytes > WORTH_SAYING_BYTES else None

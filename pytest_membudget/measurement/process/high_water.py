@@ -1,0 +1,233 @@
+"""This process's own memory as the kernel counts it: resident bytes now, and the most since the last reset.
+
+The kernel keeps a high-water mark of each process's resident memory (`VmHWM`), so even a spike of an instant is caught
+exactly. Writing `5` to `/proc/self/clear_refs` sets the mark back to what is resident now (Linux 4.0 and later).
+
+A process has only one such mark, and whoever resets it takes it from everybody else. Every reset therefore goes through
+this module, which first writes down in each open `Mark` how high the kernel's had been. So measurements may nest and
+overlap.
+
+`ru_maxrss` tells the mark in a tenth of the time that `/proc/self/status` takes, or what this process held before it
+called exec, whichever is more: it survives exec, so that a child may report its parent's memory. See `_Account`.
+
+On macOS and Windows the mark cannot be reset: `reset_high_water_mark` says so, and the mark is that of the whole
+life of the process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+from collections.abc import Iterable
+
+from pytest_membudget.measurement.process.kept_open import KeptOpen
+
+if sys.platform != "win32":
+    import resource
+
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
+
+
+class Mark:
+    """The most that was resident since the mark was opened, whoever resets the kernel's mark meanwhile.
+
+    All figures are bytes, and 0 where they could not be read. `start_bytes` is what was resident when the mark was
+    opened, `shared_bytes` the part of that in mapped files and shared memory, `end_bytes` what was resident when it was
+    closed, and `peak_bytes` the most between the two.
+    """
+
+    __slots__ = ("end_bytes", "peak_bytes", "shared_bytes", "start_bytes")
+
+    def __init__(self, start_bytes: int, shared_bytes: int = 0) -> None:
+        self.start_bytes = self.peak_bytes = start_bytes
+        self.shared_bytes = shared_bytes
+        self.end_bytes = 0
+
+
+class _Account:
+    """The kernel's account of this process, as far as it tells the mark.
+
+    It is the larger of the mark and of what was held before exec, which never changes. So it is the mark where it is above
+    the least that it was ever seen at; and where it is not above what is resident, the mark is not either.
+    """
+
+    def __init__(self) -> None:
+        self._least_bytes = sys.maxsize
+
+    def mark_bytes(self, resident_bytes: int) -> int:
+        """The mark (1 µs); zero where the account may tell of the time before exec, or of nothing."""
+        most_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        if most_bytes > self._least_bytes:
+            return max(most_bytes, resident_bytes)
+        self._least_bytes = most_bytes
+        return resident_bytes if 0 < most_bytes <= resident_bytes else 0
+
+
+_lock = threading.Lock()
+_open: list[Mark] = []
+_account = _Account()
+_statm = KeptOpen("/proc/self/statm", os.O_RDONLY)
+_clear_refs = KeptOpen("/proc/self/clear_refs", os.O_WRONLY)
+
+
+def open_mark() -> Mark | None:
+    """Resets the kernel's mark and opens one of our own; `None` where the kernel's cannot be reset."""
+    with _lock:
+        if not _reset():
+            return None
+        mark = Mark(*resident_and_shared_bytes())
+        _open.append(mark)
+    return mark
+
+
+def close_mark(mark: Mark) -> int:
+    """Closes `mark` and tells the most that was resident since it was opened, in bytes."""
+    with _lock:
+        peak_bytes, mark.end_bytes = high_water_and_resident_bytes()
+        mark.peak_bytes = max(mark.peak_bytes, peak_bytes)
+        if mark in _open:
+            _open.remove(mark)
+    return mark.peak_bytes
+
+
+def reset_high_water_mark() -> bool:
+    """Sets the kernel's mark to what is resident now (2 µs); False where it cannot be reset."""
+    with _lock:
+        return _reset()
+
+
+def high_water_bytes() -> int:
+    """The most that was resident since the last reset, in bytes; 0 where nothing tells."""
+    if sys.platform != "linux":
+        return _life_peak_bytes()
+    return _status_bytes(b"VmHWM:") or _life_peak_bytes()
+
+
+def high_water_and_resident_bytes() -> tuple[int, int]:
+    """The most since the last reset, and what is resident now, in bytes."""
+    if sys.platform != "linux":
+        return high_water_bytes(), resident_bytes()
+    resident = resident_bytes()
+    mark_bytes = _account.mark_bytes(resident)
+    if mark_bytes:
+        return mark_bytes, resident
+    status = _status()
+    resident = _field_bytes(status, b"VmRSS:")
+    return _field_bytes(status, b"VmHWM:") or resident, resident
+
+
+def resident_bytes(pid: int | None = None) -> int:
+    """What process `pid` (this one by default) holds now, in bytes; 0 for one that is gone, or where nothing tells."""
+    if sys.platform == "darwin":
+        from pytest_membudget.measurement.process.footprint import footprint
+
+        return footprint(pid).now_bytes
+    if sys.platform != "linux":
+        return _psutil_resident_bytes(pid)
+    if pid is None:
+        return resident_and_shared_bytes()[0]
+    try:
+        return int(_read(f"/proc/{pid}/statm", 128).split()[1]) * PAGE_BYTES
+    except (OSError, IndexError):
+        return 0
+
+
+def resident_and_shared_bytes() -> tuple[int, int]:
+    """What this process holds now, and how much of that is mapped files and shared memory, in bytes.
+
+    The second is 0 where the system does not tell.
+    """
+    if sys.platform != "linux":
+        return resident_bytes(), 0
+    try:
+        fields = os.pread(_statm.descriptor(), 128, 0).split()
+        return int(fields[1]) * PAGE_BYTES, int(fields[2]) * PAGE_BYTES
+    except (OSError, IndexError):
+        return _psutil_resident_bytes(None), 0
+
+
+def tree_resident_bytes(pids: Iterable[int]) -> dict[int, int]:
+    """Resident bytes of each of `pids` that still lives. Shared pages count in each that maps them."""
+    found = {pid: resident_bytes(pid) for pid in pids}
+    return {pid: size for pid, size in found.items() if size}
+
+
+def _reset() -> bool:
+    if sys.platform != "linux":
+        return False
+    if _open:
+        peak_bytes = high_water_bytes()
+        for mark in _open:
+            mark.peak_bytes = max(mark.peak_bytes, peak_bytes)
+    try:
+        os.write(_clear_refs.descriptor(), b"5")
+    except OSError:
+        return False
+    return True
+
+
+def _status_bytes(field: bytes) -> int:
+    return _field_bytes(_status(), field)
+
+
+def _status() -> bytes:
+    try:
+        return _read("/proc/self/status", 4096)
+    except OSError:
+        return b""
+
+
+def _read(file: str, most_bytes: int) -> bytes:
+    """A file of /proc in three system calls; a stream makes six of them."""
+    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, most_bytes)
+    finally:
+        os.close(descriptor)
+
+
+def _field_bytes(status: bytes, field: bytes) -> int:
+    at = status.find(field)
+    return int(status[at + len(field) :].split(None, 1)[0]) * 1024 if at >= 0 else 0
+
+
+def _life_peak_bytes() -> int:
+    """The most in the whole life of this process: `ru_maxrss`, the footprint on macOS, the working set on Windows."""
+    if sys.platform == "win32":
+        import psutil
+
+        return int(psutil.Process().memory_info().peak_wset)
+    if sys.platform == "darwin":
+        from pytest_membudget.measurement.process.footprint import footprint
+
+        return footprint().life_peak_bytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _psutil_resident_bytes(pid: int | None) -> int:
+    with contextlib.suppress(ImportError):
+        import psutil
+
+        with contextlib.suppress(psutil.Error, OSError):
+            return int(psutil.Process(pid).memory_info().rss)
+    return 0
+
+
+def close_files() -> None:
+    """Closes what stays open between measurements; the next one opens it again."""
+    _statm.close()
+    _clear_refs.close()
+
+
+def _forget_marks_in_child() -> None:
+    """A forked child has its own mark; those of its parent mean nothing in it, nor do a lock held there and its files."""
+    global _lock  # noqa: PLW0603 - a lock copied while held would never be released
+    _lock = threading.Lock()
+    _open.clear()
+    close_files()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_marks_in_child)

@@ -1,0 +1,1 @@
+"""The machine: memory limits, control groups, cores, and what identifies it."""

@@ -1,0 +1,111 @@
+"""How much memory may this process really use? The least of all limits that bind it, and what is free under them."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from pytest_membudget.measurement.system import cgroups
+from pytest_membudget.measurement.system.cgroups import Constraint
+from pytest_membudget.records.measurement import MemoryLimit, MemoryReading
+
+ASSUMED_LIMIT_BYTES = 16_384_000_000
+"""Without psutil: the reference documents' assumption, half of it available."""
+
+_logger = logging.getLogger("pytest_membudget")
+
+
+def memory_limit() -> MemoryLimit:
+    """The least of host memory, every control group above this process and RLIMIT_AS, and which one that is."""
+    return memory_reading().limit
+
+
+def memory_reading(
+    root: Path = Path("/"),
+    host: Callable[[], Constraint] | None = None,
+    address_space: Callable[[], Constraint | None] | None = None,
+) -> MemoryReading:
+    """The limit and what is available under all limits together now. Page cache does not count as used.
+
+    Args:
+        root: where `proc` and the control groups are found; a recorded tree in tests.
+        host: the host's memory; psutil's by default.
+        address_space: this process's RLIMIT_AS; the kernel's by default.
+    """
+    found = [(host or host_memory)(), *cgroups.constraints(_groups(root, _membership(root)))]
+    address = (address_space or address_space_limit)()
+    if address is not None:
+        found.append(address)
+    least = min(found, key=lambda constraint: constraint.limit_bytes)
+    return MemoryReading(
+        limit=MemoryLimit(least.limit_bytes, least.source),
+        available_bytes=max(0, min(each.limit_bytes - each.used_bytes for each in found)),
+    )
+
+
+def host_memory() -> Constraint:
+    """The host's memory by psutil; without psutil 16,384 MB, half of it available, said once."""
+    try:
+        import psutil
+    except ImportError:
+        _say_assumed_once()
+        return Constraint(ASSUMED_LIMIT_BYTES, ASSUMED_LIMIT_BYTES // 2, "assumed, without psutil")
+    try:
+        memory = psutil.virtual_memory()
+    except (psutil.Error, OSError):  # /proc is hidden; the system call behind this is not
+        page_bytes = _page_bytes()
+        total_bytes = os.sysconf("SC_PHYS_PAGES") * page_bytes
+        return Constraint(
+            total_bytes, total_bytes - os.sysconf("SC_AVPHYS_PAGES") * page_bytes, "host memory"
+        )
+    return Constraint(memory.total, memory.total - memory.available, "host memory")
+
+
+def address_space_limit() -> Constraint | None:
+    """This process's RLIMIT_AS and how much of it is mapped; `None` where there is no such limit."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    limit_bytes = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit_bytes == resource.RLIM_INFINITY or limit_bytes >= cgroups.UNLIMITED_BYTES:
+        return None
+    return Constraint(limit_bytes, _mapped_bytes(), "RLIMIT_AS")
+
+
+def _mapped_bytes() -> int:
+    try:
+        pages = Path("/proc/self/statm").read_bytes().split()[0]
+    except (OSError, IndexError):
+        return 0
+    return int(pages) * _page_bytes()
+
+
+def _page_bytes() -> int:
+    from pytest_membudget.measurement.process.high_water import PAGE_BYTES
+
+    return PAGE_BYTES
+
+
+def _membership(root: Path) -> bytes:
+    try:
+        return (root / "proc/self/cgroup").read_bytes()
+    except OSError:
+        return b""
+
+
+@functools.lru_cache(maxsize=8)
+def _groups(root: Path, membership: bytes) -> list[cgroups.Group]:
+    """The mount table changes rarely, the group a process is in when it is moved: that is the key."""
+    return cgroups.groups(root) if membership else []
+
+
+@functools.cache
+def _say_assumed_once() -> None:
+    _logger.warning(
+        "psutil is not installed: assuming 16,384 MB of memory, half of it available; run: pip install psutil"
+    )

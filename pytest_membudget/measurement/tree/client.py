@@ -1,0 +1,216 @@
+"""The measured process's end of one tree helper: started once, then spoken to through pipes and a note.
+
+A reading of the whole tree comes from the helper (`tree.helper`). Most blocks start no process; then nothing is asked:
+there is no child, none was waited for meanwhile, and the kernel's mark of this process is all. Such a block only leaves
+a note, in case it starts one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from pytest_membudget.measurement.process.kept_open import identity
+from pytest_membudget.measurement.tree.helper.shared_note import Note, NoteWriter, Start
+
+ANSWER_S = 20.0
+"""A helper that does not answer for so long is taken for dead (a machine under load may make it wait)."""
+
+LAUNCH = "import sys; sys.path.append(sys.argv[1]); from helper import main; main.main(sys.argv[2:])"
+
+
+_left_open: list[NoteWriter] = []
+"""Of helpers whose descriptors code under test has closed: a mapping closes its own unasked, whatever the number means by then."""
+
+
+class SamplerLostError(Exception):
+    """The helper is gone; the message says how that was noticed."""
+
+
+class TreeSampler:
+    """One helper process and the pipes to it.
+
+    Args:
+        root: the process whose tree is watched; this one by default.
+
+    Raises:
+        SamplerLostError: it cannot be started, and by every method once it is gone.
+    """
+
+    def __init__(self, root: int | None = None) -> None:
+        self._lock = threading.Lock()
+        self._keys = self._noted = 0
+        self._open: set[int] = set()
+        self._buffer = b""
+        self.root = os.getpid() if root is None else root
+        self._commands, self._answers, self.events, self._note = -1, -1, -1, -1
+        self._writer: NoteWriter | None = None
+        self._identities: dict[int, tuple[int, int] | None] = {}
+        theirs = self._open_pipes()
+        self._hang_up = select.poll()
+        self._hang_up.register(self._answers, 0)
+        try:
+            ready = self._launch(theirs)
+        except SamplerLostError:
+            self.forget()
+            raise
+        if "failed" in ready:
+            self.forget()
+            raise SamplerLostError(ready["failed"])
+        self.pid: int = ready["ready"]
+        self.members: int = ready["members"]
+        self.reaped: object = None
+        """`reaped()` when the tree was last known to be this process alone."""
+
+    def is_alive(self) -> bool:
+        """Whether the helper holds its end of the pipe (1 µs)."""
+        return not self._hang_up.poll(0)
+
+    def begin(self, **command: Any) -> int:
+        """Opens a measurement and returns its key; with `answer=True` only once the tree was read."""
+        with self._lock:
+            self._keys += 1
+            self._send({"do": "begin", "id": self._keys, **command})
+            if command.get("answer"):
+                self._take_in(self._receive())
+            self._open.add(self._keys)
+            return self._keys
+
+    def begin_alone(self, start: Start, *, quietly: bool = True, **command: Any) -> int:
+        """Opens a measurement of this process alone; without waking the helper where no other is open.
+
+        Args:
+            start: what this process was like when the block began.
+            quietly: False to wake the helper, for a measurement that has to be watched.
+            command: what else the helper has to know.
+        """
+        with self._lock:
+            if quietly and not self._open and self._writer is not None:
+                self._keys += 1
+                self._writer.write(Note(self._keys, time.monotonic_ns(), start))
+                self._open.add(self._keys)
+                self._noted = self._keys
+                return self._keys
+        return self.begin(alone=start, **command)
+
+    def end(self, key: int) -> dict[str, Any]:
+        """Closes a measurement and returns what was found."""
+        with self._lock:
+            self._send({"do": "end", "id": key, "answer": True})
+            answer = self._receive()
+            self._leave(key)
+            if "unknown" in answer:
+                raise SamplerLostError("it does not know this measurement")
+            self._take_in(answer)
+            return answer
+
+    def cancel(self, key: int) -> None:
+        """Closes a measurement that needs no answer."""
+        with self._lock:
+            if key != self._noted:
+                self._send({"do": "end", "id": key})
+            self._leave(key)
+
+    def close(self) -> None:
+        """Ends the helper."""
+        with self._lock:
+            with contextlib.suppress(SamplerLostError):
+                self._send({"do": "quit"})
+            self.forget()
+
+    def forget(self) -> None:
+        """Closes our ends of the pipes and the note, as far as they are still ours."""
+        if self._writer is not None:
+            if self._is_ours(self._note):
+                self._writer.close()
+            else:
+                _left_open.append(self._writer)
+            self._writer = None
+        for name in ("_commands", "_answers", "events", "_note"):
+            descriptor = getattr(self, name)
+            if descriptor >= 0 and self._is_ours(descriptor):
+                os.close(descriptor)
+            setattr(self, name, -1)
+
+    def _open_pipes(self) -> tuple[int, int, int, int]:
+        their_commands, self._commands = os.pipe()
+        self._answers, their_answers = os.pipe()
+        self.events, their_events = os.pipe()
+        with contextlib.suppress(OSError):  # a sandbox may forbid it; then every block is announced
+            self._note = os.memfd_create("pytest-membudget")
+            self._writer = NoteWriter(self._note)
+        for descriptor in (self._commands, self._answers, self.events, self._note):
+            self._identities[descriptor] = identity(descriptor)
+        return their_commands, their_answers, their_events, os.dup(self._note) if self._note >= 0 else -1
+
+    def _launch(self, theirs: tuple[int, ...]) -> dict[str, Any]:
+        """Starts the helper by way of a process that ends before it speaks: no `wait` of the user's ever meets it."""
+        words = [sys.executable, "-I", "-S", "-c", LAUNCH, str(Path(__file__).parent), str(self.root)]
+        passed = [descriptor for descriptor in theirs if descriptor >= 0]
+        try:
+            process = subprocess.Popen(
+                [*words, *map(str, theirs)],
+                pass_fds=passed,
+                start_new_session=True,  # Ctrl-C is for the tests
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env={},
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            raise SamplerLostError(f"it could not be started ({error})") from error
+        finally:
+            for descriptor in passed:
+                os.close(descriptor)
+        try:
+            return self._receive()
+        finally:
+            process.kill()
+            process.wait()
+
+    def _leave(self, key: int) -> None:
+        self._open.discard(key)
+        if key == self._noted:
+            self._noted = 0
+            if self._writer is not None:
+                self._writer.wipe()
+
+    def _take_in(self, answer: dict[str, Any]) -> None:
+        self.members = answer["members"]
+
+    def _send(self, command: dict[str, Any]) -> None:
+        if not self._is_ours(self._commands):
+            raise SamplerLostError("its pipe was closed by the code under test")
+        try:
+            os.write(self._commands, json.dumps(command).encode() + b"\n")
+        except OSError as error:
+            raise SamplerLostError("it ended by itself or was killed") from error
+
+    def _receive(self) -> dict[str, Any]:
+        poll = select.poll()
+        if not self._is_ours(self._answers):
+            raise SamplerLostError("its pipe was closed by the code under test")
+        poll.register(self._answers, select.POLLIN)
+        while b"\n" not in self._buffer:
+            if not poll.poll(ANSWER_S * 1000):
+                raise SamplerLostError(f"it has not answered for {ANSWER_S:.0f} s")
+            received = os.read(self._answers, 65536)
+            if not received:
+                raise SamplerLostError("it ended by itself or was killed")
+            self._buffer += received
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def _is_ours(self, descriptor: int) -> bool:
+        """Code under test may close descriptors; a number that came to mean another file is left alone."""
+        found = identity(descriptor)
+        return found is not None and found == self._identities[descriptor]

@@ -1,0 +1,108 @@
+"""What stands in for the helper process where there is none: a thread here that asks psutil about the children.
+
+It cannot run while C code holds the interpreter's lock, and sees nothing that comes and goes between two samples. Of each
+child the proven figure counts only the memory that is its alone, where the system tells that: memory shared by several
+processes would else count several times.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+
+from pytest_membudget.measurement.process import high_water
+from pytest_membudget.measurement.tree.combine import Tree
+
+INTERVAL_S = 0.05  # between two samples, by default
+
+BETWEEN_SAMPLES = "children were sampled from inside: what they held between two samples is in neither figure"
+
+
+class InsideSampler:
+    """Samples this process and its children from `start()` to `stop()`. All sizes are bytes."""
+
+    def __init__(self, interval_s: float | None = None) -> None:
+        self._interval_s = interval_s or INTERVAL_S
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="membudget-sampler", daemon=True)
+        self._start_s = time.perf_counter()
+        self._start_low = self._start_high = 0
+        self._peak_low = self._peak_high = self._total_low = self._end = 0
+        self._seen: dict[int, int] = {}
+        self._names: dict[int, str] = {}
+        self._timeline: list[tuple[float, int]] = []
+        self._others_floor: int | None = None
+        self.latest_bytes = 0
+        """What the tree was proven to hold in the latest sample."""
+
+    def start(self) -> None:
+        """Takes the start and begins to sample."""
+        self._start_low, self._start_high = self._sample()
+        if len(self._seen) > 1:
+            self._others_floor = 0
+        self._thread.start()
+
+    def stop(self) -> Tree | None:
+        """Ends the thread; `None` where no other process was ever seen."""
+        self._done.set()
+        self._thread.join()
+        self._note()
+        if len(self._seen) <= 1:
+            return None
+        stride = max(1, len(self._timeline) // 64 + 1)
+        return Tree(
+            peak_low=self._peak_low,
+            peak_high=self._peak_high,
+            total_low=self._total_low,
+            start_bytes=self._start_high,
+            end_bytes=self._end,
+            seen=self._seen,
+            names=self._names,
+            timeline=self._timeline[::stride],
+            others_floor=self._others_floor,
+            interval_s=self._interval_s,
+            living=2,
+            caveats=(BETWEEN_SAMPLES,),
+        )
+
+    def _run(self) -> None:
+        while not self._done.wait(self._interval_s):
+            self._note()
+
+    def _note(self) -> None:
+        low, high = self._sample()
+        self._end = self.latest_bytes = low
+        self._total_low = max(self._total_low, low)
+        self._peak_low = max(self._peak_low, low - self._start_high)
+        self._peak_high = max(self._peak_high, high - self._start_low)
+        self._timeline.append((time.perf_counter() - self._start_s, low - self._start_high))
+
+    def _sample(self) -> tuple[int, int]:
+        """What the tree holds now, at least and at most: of each child what is its alone, and all that it maps."""
+        own = high_water.resident_bytes()
+        low = high = own
+        pid = os.getpid()
+        self._seen[pid] = max(self._seen.get(pid, 0), own)
+        with contextlib.suppress(ImportError):
+            import psutil
+
+            with contextlib.suppress(psutil.Error, OSError):
+                for child in psutil.Process().children(recursive=True):
+                    with contextlib.suppress(psutil.Error, OSError):
+                        resident = child.memory_info().rss
+                        low += _own_share(child)
+                        high += resident
+                        self._seen[child.pid] = max(self._seen.get(child.pid, 0), resident)
+                        self._names.setdefault(child.pid, child.name())
+        return low, high
+
+
+def _own_share(child: object) -> int:
+    import psutil
+
+    assert isinstance(child, psutil.Process)
+    with contextlib.suppress(psutil.Error, OSError, AttributeError):
+        return int(child.memory_full_info().uss)
+    return 0

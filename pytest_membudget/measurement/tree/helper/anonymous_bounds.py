@@ -1,0 +1,148 @@
+"""Anonymous memory of processes that were forked from each other without exec."""
+
+from __future__ import annotations
+
+from .fork_tree import Descent
+from .page_faults import PAGE, Change, by_family
+from .records import Proportional, Reading, Span
+
+
+class Families:
+    """Bounds for the anonymous memory of every family, and what is needed to correct them by a later look.
+
+    All figures are bytes, and of the round that was taken last:
+
+    - `together`: the peak of all families that have more than one process.
+    - `resident_peak`: the same as a plain sum over their processes, which counts shared pages once for each.
+    - `excess`: how much of such a sum was counted more than once, where proportional sizes were read in this round;
+      `excess_left`: how much of it surely still was at the end of the round.
+    - `with_unseen`: whether the peak contains what processes that died since the round before had faulted in after
+      their last reading.
+    """
+
+    def __init__(self, *, shared_outside: bool, adoptive: int = 0) -> None:
+        self._shared_outside = shared_outside
+        self._adoptive = adoptive
+        self._descents: dict[object, Descent] = {}
+        self._high: dict[object, int] = {}
+        self._unlooked: dict[object, int] = {}  # the same without a look that is not believed yet
+        self._correction: dict[int, int] = {}  # proportional less resident, per process; never above zero
+        self.together = 0
+        self.resident_peak = 0
+        self._moved = 0
+        self.excess: int | None = None
+        self.excess_left = 0
+        self.with_unseen = False
+
+    def update(self, change: Change, proportional: Proportional | None) -> Span:
+        """Takes one round."""
+        members_of = by_family(change.now)
+        ended = by_family(change.ended)
+        total = Span(0, 0, 0)
+        self.together = self.resident_peak = self._moved = 0
+        self.with_unseen = False
+        for family, members in members_of.items():
+            if len(members) == 1 and family not in ended:
+                total += self._alone(members[0], change)
+                continue
+            span = self._together(family, members, change, proportional)
+            self.together += span.peak
+            self.resident_peak += _resident_peak(members, ended.get(family, []), change)
+            total += span
+            self.with_unseen = True
+        if self.with_unseen:
+            self.resident_peak += change.unseen
+        # A family that died out held, up to its end, what it last had; what it added then is in the unseen growth.
+        gone = [family for family in ended if family not in members_of]
+        total.peak += sum(min(self._high[f], sum(r.anon for r in ended[f])) for f in gone if f in self._high)
+        self._high = {family: size for family, size in self._high.items() if family in members_of}
+        self._unlooked = {family: size for family, size in self._unlooked.items() if family in members_of}
+        self._descents = {family: size for family, size in self._descents.items() if family in members_of}
+        self._correction = {pid: size for pid, size in self._correction.items() if pid in change.growth}
+        self.excess = self._excess(members_of, proportional)
+        self.excess_left = (self.excess or 0) - self._moved
+        return total
+
+    def _alone(self, only: Reading, change: Change) -> Span:
+        self._high[only.family] = only.anon
+        self._correction[only.pid] = 0
+        if only.pid != self._adoptive:
+            self._descents[only.family] = Descent(only.pid)
+        low = max(0, only.anon - change.growth[only.pid]) if only.pid not in change.born else 0
+        return Span(low, only.anon, _most(only, change))
+
+    def _together(
+        self, family: object, members: list[Reading], change: Change, proportional: Proportional | None
+    ) -> Span:
+        # What a process added before it called exec, or ended, may live on in a child that it had forked.
+        pids = {member.pid for member in members}
+        unread = change.unseen + sum(size for pid, size in change.before_exec.items() if pid not in pids)
+        added = sum(change.anon_growth[pid] for pid in pids) + unread
+        resident = sum(member.anon for member in members)
+        unlooked = self._unlooked.pop(family, None)
+        before = self._high.get(family, resident)
+        if change.born and unlooked is not None:
+            before = unlooked
+        grown_to = before + added
+        high = min(resident, grown_to)
+        settled = {m.pid: max(0, m.anon - change.growth[m.pid]) for m in members if m.pid not in change.born}
+        low = max(settled.values(), default=0)
+        if len(members) == 1:
+            self._correction[members[0].pid] = 0
+        elif proportional and all(member.pid in proportional.correction for member in members):
+            # Sharing grows by forks only, and after one this look is dropped. So the corrections may be too low,
+            # by a page for each that was copied or given up meanwhile, never too high.
+            self._correction.update(proportional.correction)
+            dropped = sum(max(0, change.before[m.pid].anon - m.anon) for m in members)
+            unique = sum(member.anon + self._correction[member.pid] for member in members)
+            moved = added + dropped + len(members) * PAGE
+            self._moved += moved
+            if not self._shared_outside:
+                self._unlooked[family] = high
+                high = min(high, unique + moved)
+        if all(pid in self._correction for pid in settled):
+            low = max(low, sum(size + self._correction[pid] for pid, size in settled.items()))
+        self._high[family] = high = max(low, high)
+        peak = grown_to + sum(change.late[pid] for pid in pids)
+        descent = self._descents.pop(family, None)
+        found = descent.update(members, change) if descent else None
+        if descent and found:
+            self._descents[family] = descent
+            high, peak = min(high, found[0]), min(peak, found[1] + unread)
+        return Span(low, max(low, high), peak)
+
+    def _excess(
+        self, members_of: dict[object, list[Reading]], proportional: Proportional | None
+    ) -> int | None:
+        if not proportional or self._shared_outside:
+            return None
+        together = [member.pid for members in members_of.values() if len(members) > 1 for member in members]
+        if not all(pid in proportional.correction for pid in together):
+            return None
+        return -sum(proportional.correction[pid] for pid in together)
+
+
+def _most(reading: Reading, change: Change) -> int:
+    """The most that one process, and a fork of it that nobody saw, may have held since the round before."""
+    earlier = None if reading.pid in change.born else change.before[reading.pid]
+    grown = change.anon_growth[reading.pid] + change.late[reading.pid]
+    most = (earlier.anon if earlier else 0) + grown
+    if reading.mark is not None and reading.pid not in change.secretive:
+        mapped = min(r.file + r.shmem for r in (reading, earlier or reading))
+        most = min(most, reading.mark - mapped)
+    return max(most, reading.anon)
+
+
+def _resident_peak(members: list[Reading], ended: list[Reading], change: Change) -> int:
+    """The most that a family's processes may have held since the round before, shared pages counted for each."""
+    # One that called exec is in a family of its own now, and so is what it had added until then.
+    held = [each.anon + change.before_exec.get(each.pid, 0) for each in ended]
+    held += [_most(member, change) for member in members if member.pid not in change.born]
+    if change.unseen:
+        # What they gave up may have lived on in a child that nobody saw.
+        held.append(sum(held) - sum(member.anon for member in members if member.pid not in change.born))
+    born = [member for member in members if member.pid in change.born]
+    # A child starts with all that its parent held, who may have been born in this round too.
+    added = sum(change.anon_growth[each.pid] + change.late[each.pid] for each in born)
+    inherited = max(held, default=0)
+    return sum(held) + sum(max(inherited + added, each.anon) for each in born)

@@ -1,0 +1,84 @@
+"""The watchdog's arm outside: kills a runaway child, and ends a measured process that cannot end itself."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+from typing import Any
+
+from .records import Interval, Reading
+from .session import Session
+
+LAST_WORDS_S = 20.0
+
+
+class Watch:
+    """Speaks when a session's limit is proven to be exceeded, and acts when nobody listens."""
+
+    def __init__(self, events: int) -> None:
+        self._events = events
+
+    def look(
+        self,
+        key: int,
+        session: Session,
+        orders: dict[str, Any],
+        *,
+        at_s: float,
+        interval: Interval,
+        readings: list[Reading],
+        names: dict[int, str],
+    ) -> None:
+        """Called every round for each session that has orders (`limit`, `total_limit`, `grace_s`, `last_words`)."""
+        if session.warned_s is None:
+            over = session.still_over(interval) if session.killed else session.over_limit()
+            if over and not self._kill_child(key, session, interval, readings, names):
+                session.warned_s = at_s
+                self._tell("over", key, session, interval, pid=session.root)
+        elif at_s - session.warned_s > orders["grace_s"]:
+            self._end(session, orders)
+
+    def _kill_child(
+        self, key: int, session: Session, interval: Interval, readings: list[Reading], names: dict[int, str]
+    ) -> bool:
+        """Kills the largest child where children hold most of what was taken, and tells once; whether it is so."""
+        children = [reading for reading in readings if reading.pid != session.root and reading.resident]
+        grown = {child.pid: session.grown(child) for child in children}
+        largest = max(children, key=lambda child: grown[child.pid], default=None)
+        own = (
+            sum(reading.resident for reading in readings if reading.pid == session.root) - session.root_start
+        )
+        if largest is None or sum(grown.values()) <= own:
+            return False
+        if largest.pid not in session.killed:  # else it is on its way out
+            session.killed.add(largest.pid)
+            # Said before it is done: whoever sees the child's end finds the reason waiting.
+            self._tell("child", key, session, interval, pid=largest.pid, name=names.get(largest.pid, ""))
+            with contextlib.suppress(OSError):
+                os.kill(largest.pid, signal.SIGKILL)
+        return True
+
+    def _tell(self, event: str, key: int, session: Session, interval: Interval, **holder: object) -> None:
+        facts = {"event": event, "id": key, "peak": session.peak_low, "total": interval.low, **holder}
+        with contextlib.suppress(OSError):
+            os.write(self._events, json.dumps(facts).encode() + b"\n")
+
+    def _end(self, session: Session, orders: dict[str, Any]) -> None:
+        """Nobody has ended the block within its grace: the last words are spoken, then the process is ended."""
+        facts = {"peak_bytes": session.peak_low, "total_bytes": session.total_low, "pid": session.root}
+        if orders.get("last_words"):
+            with contextlib.suppress(OSError, subprocess.SubprocessError):
+                subprocess.run(
+                    orders["last_words"],
+                    input=json.dumps(facts).encode(),
+                    timeout=LAST_WORDS_S,
+                    check=False,
+                    cwd=orders.get("directory") or None,
+                    env=orders.get("environment") or None,
+                )
+        with contextlib.suppress(OSError):
+            os.kill(session.root, signal.SIGABRT)
+        session.warned_s = float("inf")

@@ -1,0 +1,249 @@
+"""The helper's loop: commands in, rounds of readings as often as they are worth, answers out.
+
+A round takes place every 10 ms at rest and every 2 ms after a change, slowly back; never more often than its cost allows.
+While the root is alone new processes are looked for every 20 ms, and the root is read every 100 ms. Between commands the
+`note` is looked at every 10 ms.
+Closer looks are taken only when they could raise a proven figure, from an account that fills at a fixed rate.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import time
+from typing import Any
+
+from .enforce_limits import Watch
+from .records import Interval, Reading
+from .scan import RootGoneError, Rounds
+from .session import Session
+from .shared_note import Notepad, Start
+
+REST_S = 0.010
+ALONE_REST_S = 0.020
+QUICK_S = 0.002
+SLOWER = 1.15
+ALONE_S = 0.1
+NOTE_S = 0.010
+IDLE_S = 1.0
+ROUND_SHARE = 0.035
+BURST_S = 0.25
+"""Rounds may cost in advance what this much rest has saved: those in which children come are dear, and the next is wanted soon."""
+
+
+class Loop:
+    """Everything between the first command and the last."""
+
+    def __init__(self, root: int, commands: int, answers: int, events: int, note: int) -> None:
+        self._commands = commands
+        self._answers = answers
+        self._root = root
+        self._rounds = Rounds(root, self._tell_sessions)
+        self._watch = Watch(events)
+        self._notepad = Notepad(note)
+        self._noted = 0
+        self._sessions: dict[int, Session] = {}
+        self._orders: dict[int, dict[str, Any]] = {}
+        self._buffer = b""
+        self._interval_s = self._rest_s = REST_S
+        self._next_s = self._paid_until_s = time.monotonic()
+        self._alive = True
+
+    def run(self) -> None:
+        """Runs until the measured process is gone or says so."""
+        poll = select.poll()
+        poll.register(self._commands, select.POLLIN)
+        self._answer({"ready": os.getpid(), "members": self._rounds.count})
+        with contextlib.suppress(RootGoneError):
+            while self._alive:
+                wait_s = max(0.0, self._next_s - time.monotonic()) if self._sessions else NOTE_S
+                if poll.poll(wait_s * 1000):
+                    self._obey()
+                    continue
+                self._look_at_note()
+                if self._sessions:
+                    self._paced_round()
+                elif time.monotonic() >= self._next_s:
+                    self._next_s = time.monotonic() + IDLE_S
+                    self._alive = _lives(self._root)
+
+    def _obey(self) -> None:
+        received = os.read(self._commands, 65536)
+        if not received:
+            self._alive = False
+            return
+        self._look_at_note()
+        *lines, self._buffer = (self._buffer + received).split(b"\n")
+        for line in lines:
+            command = json.loads(line)
+            getattr(self, f"_do_{command['do']}")(command)
+
+    def _look_at_note(self) -> None:
+        """Takes up the block that is noted, and leaves the one that no longer is."""
+        note = self._notepad.read()
+        if (note.key if note else 0) == self._noted:
+            return
+        self._sessions.pop(self._noted, None)
+        self._noted = note.key if note else 0
+        if note:
+            self._sessions.clear()  # a note is left where no other block is open: those here have ended
+            self._begin_alone(note.key, Session(note.start_ns / 1e9, self._root), note.start)
+            self._pace(REST_S)
+
+    def _do_begin(self, command: dict[str, Any]) -> None:
+        session = Session(time.monotonic(), self._root, command.get("limit"), command.get("total_limit"))
+        if command.get("limit") is not None or command.get("total_limit") is not None:
+            self._orders[command["id"]] = command
+        if "alone" in command:
+            self._begin_alone(command["id"], session, Start(*command["alone"]))
+        else:
+            self._begin_among(command["id"], session)
+        self._pace(command.get("interval_s") or REST_S)
+        if command.get("answer"):
+            self._answer({"members": self._rounds.count})
+
+    def _begin_alone(self, key: int, session: Session, start: Start) -> None:
+        """Opens the session of a block that began a moment ago: what joined or died since is counted as its own."""
+        rounds = self._rounds
+        if self._sessions:
+            rounds.take()
+            interval = rounds.interval
+        else:
+            interval = rounds.restart_alone(start)
+        assert interval is not None
+        session.begin_alone(interval, rounds.readings, start.resident_bytes)
+        session.marks.begin(rounds.readings, rounds.faulted_since(start.own_faults), start.reaped_faults)
+        if self._sessions:
+            session.missed_before(rounds.readings[0], start)
+        self._sessions[key] = session
+        rounds.take()
+
+    def _begin_among(self, key: int, session: Session) -> None:
+        """Opens the session of a block that begins now, with whoever is there."""
+        rounds = self._rounds
+        if self._sessions:
+            rounds.take()
+        else:
+            rounds.restart()
+        if rounds.count > 1:
+            rounds.look_closer()
+        assert rounds.interval is not None
+        root = rounds.readings[0]
+        if rounds.count > 1:
+            session.begin_among(rounds.interval, rounds.readings)
+        else:
+            session.begin_alone(rounds.interval, rounds.readings, root.resident)
+        session.marks.begin(rounds.readings, 0, root.reaped_faults)
+        self._sessions[key] = session
+
+    def _pace(self, rest_s: float) -> None:
+        self._rest_s = rest_s
+        self._interval_s = min(rest_s, QUICK_S)
+        self._next_s = time.monotonic() + self._interval_s
+
+    def _do_end(self, command: dict[str, Any]) -> None:
+        session = self._sessions.get(command["id"])
+        self._orders.pop(command["id"], None)
+        if session is None:
+            if command.get("answer"):
+                self._answer({"unknown": command["id"]})
+            return
+        if command.get("answer"):
+            rounds = self._rounds
+            rounds.take()
+            rounds.look_closer()
+            self._count_files(force=True)
+            if rounds.count > 1:
+                rounds.take()  # a look is believed one round later
+            summary = session.summary()
+            summary["names"] = {pid: rounds.table.names.get(pid, "") for pid in session.seen}
+            summary["members"] = rounds.count
+            summary["interval_s"] = self._rest_s
+            self._answer(summary)
+        del self._sessions[command["id"]]
+
+    def _do_quit(self, command: dict[str, Any]) -> None:
+        self._alive = False
+
+    def _paced_round(self) -> None:
+        if self._may_rest():
+            self._next_s = time.monotonic() + ALONE_REST_S
+            return
+        began_s = time.thread_time()
+        changed = self._rounds.take()
+        cost_s = time.thread_time() - began_s
+        self._rounds.look_closer(self._could_rise)
+        self._count_files()
+        quick_s = min(QUICK_S, self._rest_s)
+        self._interval_s = quick_s if changed else min(self._rest_s, self._interval_s * SLOWER)
+        now_s = time.monotonic()
+        rest_s = cost_s / ROUND_SHARE
+        self._paid_until_s = max(self._paid_until_s, now_s - BURST_S) + rest_s
+        self._next_s = max(now_s + self._interval_s, min(self._paid_until_s, now_s + rest_s))
+
+    def _may_rest(self) -> bool:
+        """A root alone has the kernel's own mark: all there is to do is to notice the first child."""
+        rounds = self._rounds
+        if rounds.count > 1 or self._orders or self._rest_s != REST_S:
+            return False
+        return not rounds.members.refresh() and time.monotonic() - rounds.read_s < ALONE_S
+
+    def _count_files(self, *, force: bool = False) -> None:
+        interval = self._rounds.interval
+        if interval and any(session.files_blur(interval) for session in self._sessions.values()):
+            self._rounds.count_files(force=force)
+
+    def _could_rise(self, interval: Interval) -> bool:
+        return any(session.could_rise(interval) for session in self._sessions.values())
+
+    def _tell_sessions(self, at_s: float, interval: Interval, readings: list[Reading]) -> None:
+        for key, session in self._sessions.items():
+            session.update(at_s, interval, readings)
+            if key in self._orders:
+                self._watch.look(
+                    key,
+                    session,
+                    self._orders[key],
+                    at_s=at_s,
+                    interval=interval,
+                    readings=readings,
+                    names=self._rounds.table.names,
+                )
+
+    def _answer(self, value: dict[str, Any]) -> None:
+        try:
+            os.write(self._answers, json.dumps(value).encode() + b"\n")
+        except OSError:
+            self._alive = False
+
+
+def _lives(pid: int) -> bool:
+    with contextlib.suppress(OSError, IndexError), open(f"/proc/{pid}/stat", "rb") as stream:  # noqa: PTH123
+        return stream.read(1024).rsplit(b")", 1)[1].split()[0] not in {b"Z", b"X"}
+    return False
+
+
+def main(arguments: list[str]) -> None:
+    """Leaves the caller's family, so that its `wait` never sees the helper, then runs the loop."""
+    root, *descriptors = (int(word) for word in arguments)
+    intermediate = os.getpid()
+    if os.fork():
+        os._exit(0)
+    while os.getppid() == intermediate:
+        time.sleep(0.0005)
+    try:
+        loop = Loop(root, *descriptors)
+    except (
+        OSError,
+        ValueError,
+        IndexError,
+    ) as error:  # /proc is hidden, or its files look like nothing known
+        os.write(
+            descriptors[1],
+            json.dumps({"failed": f"/proc cannot be read as needed: {error}"}).encode() + b"\n",
+        )
+        return
+    with contextlib.suppress(KeyboardInterrupt):
+        loop.run()

@@ -1,0 +1,238 @@
+"""Reads one process from /proc. Files that follow a process through exec stay open; a reading takes about 5 µs."""
+
+from __future__ import annotations
+
+import os
+
+from .mappings import Mappings, read_mappings
+from .page_faults import PAGE
+from .records import Reading
+
+SPLIT_STEP_BYTES = 256 * 1024
+"""Shared pages are split into files and shared memory again when they have changed by this much."""
+
+ENDED = {b"Z", b"X"}
+TRIES = 3
+LATE_FAULTS = 64
+"""A reading during which its process faulted in more pages than this is taken again."""
+
+MAPPINGS_STEP_BYTES = 1024 * 1024
+MAPPINGS_PART = 32
+MAPPINGS_REST_BYTES = 128 * 1024
+"""Mappings are looked up again when what is resident of them has changed by the first or by one part in so many,
+and once a process stands still by the last."""
+
+
+class Process:
+    """One process of the tree. Every method raises `OSError` once it is gone."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.name = ""
+        self.parent = 0
+        self.ended = False
+        """Whether it has ended and waits for its parent to hear of that."""
+        self.is_clearing = False
+        """Whether it is about to end: its memory shows nowhere, but others may still share it."""
+        self.statm = b""
+        self._fds: list[int] = []
+        try:
+            for name in ("stat", "statm", "status"):
+                self._fds.append(os.open(f"/proc/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC))
+        except OSError:
+            self.close()
+            raise
+        self._split: tuple[int, int, int] | None = None
+        self._before: Reading | None = None
+        self._named_family: object = None
+        self._statm_before = b""
+        self._maps_at: Reading | None = None
+        self._maps_faults = -1
+        self._maps: Mappings = {}
+
+    def close(self) -> None:
+        """Gives the descriptors back."""
+        for descriptor in self._fds:
+            os.close(descriptor)
+        self._fds = []
+
+    def read(self) -> Reading:
+        """Takes one reading; a process that has ended and waits for its parent holds nothing more.
+
+        Faults are read first and sizes afterwards. One that faults in much meanwhile, because this process had to wait
+        for its turn, is read again.
+
+        Raises:
+            OSError: the process is gone.
+        """
+        for _ in range(TRIES):
+            reading = self._read_once()
+            if reading.late_faults <= LATE_FAULTS:
+                break
+        self._before = reading
+        self._statm_before = self.statm
+        return reading
+
+    def _read_once(self) -> Reading:
+        fields = self._stat()
+        faults = int(fields[7]) + int(fields[9])
+        reaped_faults = int(fields[8]) + int(fields[10])
+        self.parent = int(fields[1])
+        # The place of the stack is drawn anew by exec and inherited by fork. It is 0 once the memory is gone.
+        family: object = (fields[25], fields[24])
+        if fields[25] == b"0":
+            family = self._before.family if self._before else self.pid
+        if fields[0] in ENDED:
+            return self._gone(fields, family)
+        self.statm = os.pread(self._fds[1], 128, 0)
+        sizes = self.statm.split()
+        resident, shared = int(sizes[1]) * PAGE, int(sizes[2]) * PAGE
+        if not resident:
+            # It has ended since its faults were read: the later ones belong to them, all in one round.
+            return self._gone(self._stat(), family, faults)
+        file, shmem = self._split_shared(shared, family)
+        anon = max(0, resident - shared)
+        mark = self._mark(anon, faults)
+        late_faults = 0
+        if self._before is None or faults != self._before.faults or self.statm != self._statm_before:
+            fields = self._stat()
+            late_faults = max(0, int(fields[7]) + int(fields[9]) - faults)
+        return Reading(
+            self.pid,
+            anon,
+            file=file,
+            shmem=shmem,
+            faults=faults,
+            late_faults=late_faults,
+            reaped_faults=reaped_faults,
+            family=family,
+            mark=mark,
+            parent=self.parent,
+        )
+
+    def _gone(self, fields: list[bytes], family: object, before: int = 0) -> Reading:
+        """A process that holds nothing more, and had so many faults `before`."""
+        self.ended = fields[0] in ENDED
+        self.is_clearing = not self.ended
+        faults = int(fields[7]) + int(fields[9])
+        reaped_faults = int(fields[8]) + int(fields[10])
+        if faults < before:  # its parent is about to have them all on its account
+            faults = reaped_faults = 0
+        return Reading(
+            self.pid, 0, faults=faults, reaped_faults=reaped_faults, family=family, parent=self.parent
+        )
+
+    def _stat(self) -> list[bytes]:
+        """The fields of `stat` after the name, which may hold blanks and parentheses."""
+        stat = os.pread(self._fds[0], 1024, 0)
+        return stat[stat.rindex(b")") + 2 :].split()
+
+    def mappings(self, reading: Reading) -> Mappings:
+        """Mapped files and shared memory as inode → (first, last) byte offset, as of when they were last looked up.
+
+        Notes in the reading how much of its shared memory may be other than before.
+        """
+        at, still = self._maps_at, reading.faults == self._maps_faults
+        self._maps_faults = reading.faults
+        if at is not None:
+            refilled = self._refilled(reading)
+            changed = max(abs(reading.file - at.file), abs(reading.shmem - at.shmem), refilled)
+            step = max(MAPPINGS_STEP_BYTES, (at.file + at.shmem) // MAPPINGS_PART)
+        if at is None or changed >= (min(step, MAPPINGS_REST_BYTES) if still else step):
+            self._maps_at = reading
+            before, self._maps = self._maps, read_mappings(self.pid)
+            if at is not None and self._maps != before:
+                reading.swapped = refilled
+        return self._maps
+
+    def mapped_since(self, reading: Reading) -> tuple[int, int]:
+        """By how much resident pages of files and of shared memory have grown since the mappings were looked up."""
+        at = self._maps_at or Reading(self.pid, 0)
+        return max(0, reading.file - at.file), max(0, reading.shmem - at.shmem, self._refilled(reading))
+
+    def _refilled(self, reading: Reading) -> int:
+        """What of its shared memory may have been faulted in since the mappings were looked up."""
+        before = self._maps_at.faults if self._maps_at else 0
+        return min(reading.shmem, (reading.faults + reading.late_faults - before) * PAGE)
+
+    def proportional(self) -> dict[bytes, int]:
+        """Fields of `smaps_rollup` in bytes. Opened anew: an open one keeps the address space from before an exec."""
+        descriptor = os.open(f"/proc/{self.pid}/smaps_rollup", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            lines = os.read(descriptor, 4096).splitlines()[1:]
+        finally:
+            os.close(descriptor)
+        return {
+            name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(b":") for line in lines)
+        }
+
+    def high_water(self) -> int:
+        """The process's own high-water mark of resident memory."""
+        return _status_value(os.pread(self._fds[2], 4096, 0), b"VmHWM:")
+
+    def _split_shared(self, shared: int, family: object) -> tuple[int, int]:
+        if family != self._named_family:
+            self._named_family = family
+            self.name = _name(self.pid)
+            self._split = None
+            self._maps_at = None
+        if self._split is None or abs(shared - self._split[0]) >= SPLIT_STEP_BYTES:
+            status = os.pread(self._fds[2], 4096, 0)
+            self._split = (shared, _status_value(status, b"RssFile:"), _status_value(status, b"RssShmem:"))
+        at, file, shmem = self._split
+        # A small change since the split goes to the larger part.
+        return (file, max(0, shmem + shared - at)) if shmem > file else (max(0, file + shared - at), shmem)
+
+    def _mark(self, anon: int, faults: int) -> int | None:
+        """The high-water mark, read only where far more was faulted in than is there: it bounds such a churn."""
+        before = self._before
+        if before is None or (faults - before.faults) * PAGE < max(0, anon - before.anon) + SPLIT_STEP_BYTES:
+            return None
+        return self.high_water() or None  # a process that is about to end has none any more
+
+
+def huge_pages() -> int:
+    """Huge pages that this machine has handed out so far; 0 where it has none."""
+    try:
+        with open("/proc/vmstat", "rb", buffering=0) as stream:  # noqa: PTH123 - hot path
+            text = stream.read(32768)
+    except OSError:
+        return 0
+    return sum(_vmstat(text, name) for name in (b"\nthp_fault_alloc ", b"\nthp_collapse_alloc "))
+
+
+def shared_outside(root: int) -> bool:
+    """Whether the root was forked, without exec, from a process that lives: that one shares memory with the tree."""
+    try:
+        own = Process(root)
+        own_family = own.read().family
+        own.close()
+        parent = Process(own.parent)
+        family = parent.read().family
+        parent.close()
+    except OSError:
+        return False
+    return own_family == family
+
+
+def _vmstat(text: bytes, name: bytes) -> int:
+    at = text.find(name)
+    return int(text[at + len(name) :].split(None, 1)[0]) if at >= 0 else 0
+
+
+def _status_value(status: bytes, field: bytes) -> int:
+    at = status.find(field)
+    return int(status[at + len(field) :].split(None, 1)[0]) * 1024 if at >= 0 else 0
+
+
+def _name(pid: int) -> str:
+    """The program, and for an interpreter the script or module it runs; arguments may hold secrets and stay out."""
+    with open(f"/proc/{pid}/comm", "rb", buffering=0) as stream:  # noqa: PTH123 - likewise
+        name = stream.read(64).strip().decode(errors="replace")
+    with open(f"/proc/{pid}/cmdline", "rb", buffering=0) as stream:  # noqa: PTH123 - likewise
+        words = stream.read(4096).split(b"\0")
+    if len(words) > 2 and words[1] == b"-m":
+        return f"{name} -m {words[2].decode(errors='replace')[:40]}"
+    if name.startswith("python") and len(words) > 1 and words[1] and not words[1].startswith(b"-"):
+        return f"{name} {os.path.basename(words[1]).decode(errors='replace')[:40]}"  # noqa: PTH119 - bytes
+    return name

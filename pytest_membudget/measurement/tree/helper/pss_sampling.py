@@ -1,0 +1,134 @@
+"""Closer looks: proportional sizes, which are dear, and when they are worth their cost. All figures are bytes."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
+
+from .proc_reader import Process
+from .records import Interval, Proportional, Reading
+
+SHARE = 0.04
+ACCOUNT_S = 0.15
+REST = 25
+FILES_SHARE = 0.02
+FILES_ACCOUNT_S = 0.08
+FILES_REST = 8
+PATIENCE_S = 0.02
+GAP_BYTES = 128 * 1024
+FILE_GAP_BYTES = 8 * 1024 * 1024
+
+
+class Account:
+    """Time that looks may take: a share of all that passes, saved up to a limit, and `rest` times its cost between two."""
+
+    def __init__(self, share: float, most_s: float, rest: int) -> None:
+        self._share = share
+        self._rest = rest
+        self._most_s = self._saved_s = most_s
+        self._at_s = time.monotonic()
+        self._patient_until_s = 0.0
+
+    def is_open(self) -> bool:
+        """Whether something is saved and the last look is long enough ago."""
+        now_s = time.monotonic()
+        self._saved_s = min(self._most_s, self._saved_s + (now_s - self._at_s) * self._share)
+        self._at_s = now_s
+        return self._saved_s > 0 and now_s >= self._patient_until_s
+
+    @contextlib.contextmanager
+    def charged(self) -> Iterator[None]:
+        """Pays for what the block costs."""
+        began_s = time.thread_time()
+        try:
+            yield
+        finally:
+            cost_s = time.thread_time() - began_s
+            self._saved_s -= cost_s
+            self._patient_until_s = time.monotonic() + max(PATIENCE_S, cost_s * self._rest)
+
+
+class Looks:
+    """The accounts that looks and counts of file pages are paid from, and what the last ones were of."""
+
+    def __init__(self) -> None:
+        self._account = Account(SHARE, ACCOUNT_S, REST)
+        self._seen: object = None
+        self._files_account = Account(FILES_SHARE, FILES_ACCOUNT_S, FILES_REST)
+        self._files_seen: object = None
+        self._files_before: object = None
+
+    def worthwhile(self, interval: Interval, readings: list[Reading], *, could_rise: bool) -> bool:
+        """Each look at a tree that stands still raises what is proven, so these are few; the others have an account."""
+        is_open = self._account.is_open()
+        if could_rise and blurred(interval, readings) and interval.moving <= GAP_BYTES:
+            return True
+        files = interval.file.high - interval.file.low > FILE_GAP_BYTES
+        return (could_rise or files) and is_open
+
+    @contextlib.contextmanager
+    def charged(self, readings: list[Reading]) -> Iterator[bool]:
+        """Takes the block's cost from the account; whether a look may tell anything new."""
+        if _signature(readings) == self._seen:
+            yield False
+            return
+        with self._account.charged():
+            yield True
+
+    @contextlib.contextmanager
+    def counting(self, readings: list[Reading], *, force: bool = False) -> Iterator[bool]:
+        """Likewise for a count of file pages, once nobody has mapped more since the round before: it betters all before it."""
+        files = [(reading.pid, reading.family, reading.file) for reading in readings]
+        still, self._files_before = files == self._files_before, files
+        is_open = force or (still and self._files_account.is_open())
+        if files == self._files_seen or not is_open:
+            yield False
+            return
+        self._files_seen = files
+        with self._files_account.charged():
+            yield True
+
+    def taken(self, found: Proportional, interval: Interval | None, readings: list[Reading]) -> None:
+        """Remembers a look at a tree that stood still: another one would tell nothing new."""
+        still = interval is not None and not interval.moving and not found.forking
+        self._seen = _signature(readings) if still else None
+
+    def forget(self) -> None:
+        """The next look tells something new, whatever it is of."""
+        self._seen = self._files_seen = self._files_before = None
+
+
+def blurred(interval: Interval, readings: list[Reading]) -> bool:
+    """Whether the two figures for what the processes hold lie apart."""
+    return len(readings) > 1 and interval.held.high - interval.held.low > GAP_BYTES
+
+
+def look(readings: list[Reading], processes: Mapping[int, Process]) -> Proportional | None:
+    """Reads the proportional sizes of everybody who may share something; `None` where one of them is gone."""
+    families = [reading.family for reading in readings]
+    found = Proportional({}, {}, {}, {})
+    for reading in readings:
+        if not reading.resident:
+            found.forking |= reading.pid in processes and processes[reading.pid].is_clearing
+            found.correction[reading.pid] = found.shmem[reading.pid] = 0
+            continue
+        if families.count(reading.family) == 1 and not reading.shmem and reading.file < FILE_GAP_BYTES:
+            continue
+        try:
+            fields = processes[reading.pid].proportional()
+        except (OSError, KeyError):
+            return None
+        # The stack alone makes for a page of one's own, but not between a fork's copy and its return.
+        found.forking |= families.count(reading.family) > 1 and not fields.get(b"Private_Dirty", 0)
+        found.correction[reading.pid] = min(0, fields.get(b"Pss_Anon", 0) - fields.get(b"Anonymous", 0))
+        found.shmem[reading.pid] = fields.get(b"Pss_Shmem", 0)
+        found.file[reading.pid] = fields.get(b"Pss_File", 0)
+        found.private[reading.pid] = min(
+            fields.get(b"Pss_Anon", 0), fields.get(b"Private_Clean", 0) + fields.get(b"Private_Dirty", 0)
+        )
+    return found
+
+
+def _signature(readings: list[Reading]) -> object:
+    return [(r.pid, r.anon, r.shmem, r.faults) for r in readings]

@@ -1,0 +1,145 @@
+"""Rounds of readings of the whole tree, one after the other, and closer looks between them.
+
+Whoever takes a round gets to know whether anything changed; whoever is `told` gets every round's interval and readings.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable
+
+from .page_faults import faulted
+from .pagemap import FileLook
+from .proc_reader import huge_pages, shared_outside
+from .pss_sampling import Looks, blurred, look
+from .records import FilePages, Interval, Proportional, Reading
+from .shared_note import Start
+from .table import Table
+from .tree_bounds import Bounds
+from .tree_members import Members
+
+CHANGE_BYTES = 64 * 1024
+
+
+class RootGoneError(Exception):
+    """The measured process has ended."""
+
+
+class Rounds:
+    """The tree below `root`, as of the last round. Every method that reads it raises `RootGoneError`."""
+
+    def __init__(self, root: int, told: Callable[[float, Interval, list[Reading]], None]) -> None:
+        self._told = told
+        self.members = Members(root, os.getpid(), os.getppid())
+        self.table = Table(self.members)
+        self._shared_outside = shared_outside(root)
+        self._looks = Looks()
+        self._file_look = FileLook(self.table.devices.memory)
+        self._huge_pages = huge_pages()
+        self.readings: list[Reading] = []
+        self.interval: Interval | None = None
+        self.read_s = 0.0
+        self._forget()
+
+    @property
+    def count(self) -> int:
+        """How many processes the tree has."""
+        return len(self.members.processes)
+
+    def restart(self) -> Interval:
+        """Two rounds after a pause: the first one only tells where the second starts from."""
+        self._forget()
+        self.take()
+        self.take()
+        assert self.interval is not None
+        return self.interval
+
+    def restart_alone(self, start: Start) -> Interval:
+        """The root alone, as it was when the block began.
+
+        What it has added since and whoever has joined or died show in the next round.
+        """
+        self._forget()
+        self.members.refresh()
+        readings, *_ = self.table.read()
+        root = next((reading for reading in readings if reading.pid == self.members.root), None)
+        if root is None:
+            raise RootGoneError
+        file = max(0, start.shared_bytes - root.shmem)  # a change meanwhile is taken for one of files
+        began = Reading(
+            root.pid,
+            max(0, start.resident_bytes - start.shared_bytes),
+            file=file,
+            shmem=start.shared_bytes - file,
+            faults=start.own_faults,
+            reaped_faults=start.reaped_faults,
+            family=root.family,
+        )
+        self.readings = [began]
+        self.interval = self._bounds.update([began])
+        return self.interval
+
+    def take(self, proportional: Proportional | None = None, file_pages: FilePages | None = None) -> bool:
+        """Reads everybody once and tells of it and of what looks have found; whether anything changed."""
+        changed = self.members.refresh()
+        readings, file_limit, shmem_limit = self.table.read()
+        if not readings or readings[0].pid != self.members.root:
+            raise RootGoneError
+        before = {reading.pid: reading for reading in self.readings}
+        changed |= len(readings) != len(before) or any(
+            reading.pid not in before or abs(reading.anon - before[reading.pid].anon) > CHANGE_BYTES
+            for reading in readings
+        )
+        pages = huge_pages() if changed or len(readings) > 1 else self._huge_pages
+        self.interval = self._bounds.update(
+            readings,
+            huge_pages=max(0, pages - self._huge_pages),
+            proportional=proportional,
+            file_limit=file_limit,
+            shmem_limit=shmem_limit,
+            file_pages=file_pages,
+        )
+        self._huge_pages = pages
+        self.readings = readings
+        self.read_s = time.monotonic()
+        self._told(self.read_s, self.interval, readings)
+        return changed
+
+    def look_closer(self, could_rise: Callable[[Interval], bool] | None = None) -> None:
+        """Reads proportional sizes where they tell more: where they are worth their cost, or at any cost without a question."""
+        interval = self.interval
+        if interval is None:
+            return
+        if not (
+            blurred(interval, self.readings)
+            if could_rise is None
+            else self._looks.worthwhile(interval, self.readings, could_rise=could_rise(interval))
+        ):
+            return
+        with self._looks.charged(self.readings) as may_tell:
+            proportional = look(self.readings, self.members.processes) if may_tell else None
+            if proportional:
+                self.take(proportional)
+                self._looks.taken(proportional, self.interval, self.readings)
+
+    def count_files(self, *, force: bool = False) -> None:
+        """Counts file pages one by one, where that tells anything new and is worth its cost, or at any cost."""
+        found = None
+        # Somebody may be gone meanwhile, or this kernel may not show pages.
+        with contextlib.suppress(OSError), self._looks.counting(self.readings, force=force) as may_tell:
+            found = self._file_look.take(self.readings) if may_tell else None
+        if found:
+            self.take(file_pages=found)
+
+    def faulted_since(self, own_faults: int) -> int:
+        """The most that the root has faulted in since it had these faults on its account, in bytes."""
+        root = self.readings[0]
+        faults = max(0, root.faults + root.late_faults - own_faults)
+        return faulted(faults, max(0, huge_pages() - self._huge_pages))
+
+    def _forget(self) -> None:
+        adoptive = self.members.root if self.members.reaper == self.members.root else 0
+        self._bounds = Bounds(shared_outside=self._shared_outside, adoptive=adoptive)
+        self._looks.forget()

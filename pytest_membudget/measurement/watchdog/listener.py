@@ -1,0 +1,199 @@
+"""The watchdog's thread in the measured process: it hears from the helper that a block is over its limit, and acts.
+
+It interrupts the thread that began the measurement, or ends the process where that does not help. Where there is no
+helper it looks at this process's memory itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import select
+import threading
+import time
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import Any, Literal, NamedTuple
+
+from pytest_membudget.measurement.tree import sampler
+from pytest_membudget.measurement.tree.client import TreeSampler
+from pytest_membudget.measurement.watchdog import interrupt as interruption
+from pytest_membudget.measurement.watchdog.kill_record import Bite
+from pytest_membudget.measurement.watchdog.stacks import stacks
+
+_logger = logging.getLogger("pytest_membudget")
+
+POLL_S = 0.2  # how long it listens at a time
+INSIDE_POLL_S = 0.02  # between two looks of its own, where there is no helper
+
+EXIT_STUCK = 70
+"""The exit code of a process that the watchdog ended because a block would not (EX_SOFTWARE)."""
+
+
+class Held(NamedTuple):
+    """What the process tree holds above the block's start, and in all, in bytes."""
+
+    peak_bytes: int
+    total_bytes: int
+
+
+class Rules(NamedTuple):
+    """What a block may take and what happens when it does not stop.
+
+    `limit_bytes` is the most that it may add above its start, `stop_total_bytes` what the whole tree must stay below;
+    `None` for no limit. `grace_s` after it was told to stop `on_stuck` is called, and the process ends.
+    """
+
+    limit_bytes: int | None
+    stop_total_bytes: int | None
+    grace_s: float
+    on_stuck: Callable[[Bite], None] | None
+
+    def is_over(self, held: Held) -> bool:
+        """Whether it took, or the whole tree holds, more than it may."""
+        return self.took_too_much(held) or (
+            self.stop_total_bytes is not None and held.total_bytes >= self.stop_total_bytes
+        )
+
+    def took_too_much(self, held: Held) -> bool:
+        """Whether the block itself took more than it may."""
+        return self.limit_bytes is not None and held.peak_bytes > self.limit_bytes
+
+
+class Listener(threading.Thread):
+    """Watches over the thread that makes it, from `start()` to `stop()`.
+
+    Args:
+        label: what is watched.
+        rules: what it may take.
+        look: what the tree holds now; asked where there is no helper.
+        told_by: the helper, and the number that this measurement has there.
+        led_here: the frames in which the block begins.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        rules: Rules,
+        look: Callable[[], Held],
+        *,
+        told_by: tuple[TreeSampler, int] | None,
+        led_here: Sequence[FrameType],
+    ) -> None:
+        super().__init__(name="membudget-watchdog", daemon=True)
+        self._label = label
+        self._rules = rules
+        self._look = look
+        self._helper = told_by[0] if told_by else None
+        self._key = told_by[1] if told_by else None
+        self._led_here = led_here
+        self._target = threading.get_ident()
+        self._done = threading.Event()
+        self._lock = threading.Lock()
+        self._raised_s: float | None = None
+        self._bite: Bite | None = None
+        self._buffer = b""
+        self._wake = os.pipe()
+
+    def stop(self) -> None:
+        """Ends the watch; no exception is raised after this returns."""
+        with self._lock:
+            self._done.set()
+            interruption.take_back(self._target)
+        os.write(self._wake[1], b"w")
+        self.join()
+
+    def heard(self) -> Bite | None:
+        """What was done, after everything that the helper has said of it; the last call."""
+        while self._hear(0.0):
+            pass
+        for descriptor in self._wake:
+            os.close(descriptor)
+        return self._bite
+
+    def run(self) -> None:
+        """Until the block ends."""
+        while not self._done.is_set():
+            if self._helper is not None:
+                self._hear(POLL_S)
+            else:
+                self._see()
+            with self._lock:
+                if not self._done.is_set():
+                    interruption.remind(self._target)
+            if self._raised_s is not None and time.monotonic() - self._raised_s > self._rules.grace_s:
+                self._end_process()
+
+    def _hear(self, patience_s: float) -> bool:
+        """Takes in what the helper says within `patience_s` seconds; whether it said anything."""
+        if self._helper is None:
+            return False
+        try:
+            events = self._helper.events
+            poll = select.poll()  # unlike select, at home with any number of descriptors
+            for descriptor in (events, self._wake[0]):
+                poll.register(descriptor, select.POLLIN)
+            if events not in dict(poll.poll(patience_s * 1000)):
+                return False
+            received = os.read(events, 65536)
+        except (OSError, ValueError):
+            received = b""
+        if not received:  # the helper is gone; from now on this thread looks for itself
+            self._helper = None
+            return False
+        *lines, self._buffer = (self._buffer + received).split(b"\n")
+        for line in lines:
+            facts = json.loads(line)
+            if facts["id"] == self._key:
+                self._act(facts, "helper")
+        return True
+
+    def _see(self) -> None:
+        self._done.wait(INSIDE_POLL_S)
+        held = self._look()
+        if self._raised_s is None and self._rules.is_over(held):
+            facts = {"event": "over", "peak": held.peak_bytes, "total": held.total_bytes, "pid": os.getpid()}
+            self._act(facts, "inside")
+
+    def _act(self, facts: dict[str, Any], source: Literal["helper", "inside"]) -> None:
+        is_child = facts["event"] == "child"
+        of_block = self._rules.took_too_much(Held(facts["peak"], facts["total"]))
+        limit_bytes = self._rules.limit_bytes if of_block else self._rules.stop_total_bytes
+        bite = Bite(
+            kind="child-killed" if is_child else "stopped",
+            label=self._label,
+            peak_bytes=facts["peak"],
+            total_bytes=facts["total"],
+            limit_bytes=limit_bytes or 0,
+            limit_of="block" if of_block else "tree",
+            pid=facts["pid"],
+            name=facts.get("name", ""),
+            stack=stacks(self._target, self._led_here),
+            source=source,
+        )
+        with self._lock:
+            if self._done.is_set() and not is_child:
+                return  # too late to stop anything
+            if self._bite is None or not is_child:
+                self._bite = bite
+            _logger.error("%s", bite)
+            if not is_child and self._raised_s is None:
+                self._raised_s = time.monotonic()
+                interruption.raise_in(self._target)
+
+    def _end_process(self) -> None:
+        with self._lock:
+            if self._done.is_set() or self._bite is None:
+                return
+        message = f"{self._bite}; it did not stop within {self._rules.grace_s:.0f} s, so the process ends now"
+        _logger.critical("%s", message)
+        if self._rules.on_stuck is not None:
+            # Whatever the callback meets, the process has to end.
+            with contextlib.suppress(Exception):
+                self._rules.on_stuck(self._bite)
+        with contextlib.suppress(OSError):
+            os.write(2, f"\n{message}\n{self._bite.stack}".encode(errors="replace"))
+        sampler.close_sampler()
+        os._exit(EXIT_STUCK)

@@ -1,0 +1,190 @@
+"""The regression gate: each test against the baseline, run again in fresh processes before it is called."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+
+import pytest
+from msgspec.structs import replace
+
+from pytest_membudget.errors import MembudgetError
+from pytest_membudget.gate.baseline import carried_over, load_baseline, make_baseline, save_baseline
+from pytest_membudget.gate.comparison import compare_test, judge_comparison, judge_undecided
+from pytest_membudget.gate.decision import DEFAULT_TOLERANCE, next_step
+from pytest_membudget.gate.environment import check_environment, environment_differences, in_short
+from pytest_membudget.gate.matching import match_baseline, moved_tests
+from pytest_membudget.measurement.system.fingerprint import environment
+from pytest_membudget.plugin.collected import Collected
+from pytest_membudget.plugin.fresh.run import run_fresh
+from pytest_membudget.plugin.options import Settings
+from pytest_membudget.plugin.report.attach import attached
+from pytest_membudget.plugin.terminal_progress import telling
+from pytest_membudget.records.judgement import Judgement
+from pytest_membudget.records.places import from_here
+from pytest_membudget.records.report import BaselineCheck, Comparison, Report, TestRecord
+from pytest_membudget.records.storage import check_writable
+from pytest_membudget.units import format_count, format_size
+
+
+class Gate:
+    """The baseline of this session, and what to do about a test that differs from it."""
+
+    def __init__(self, settings: Settings, collected: Collected) -> None:
+        """Reads the baseline.
+
+        Raises:
+            pytest.UsageError: there is none, it cannot be read or written, or it is foreign and `--membudget-strict`
+                was given.
+        """
+        assert settings.baseline is not None
+        self.settings = settings
+        self.collected = collected
+        self.tolerance = settings.tolerance or DEFAULT_TOLERANCE
+        self.path = settings.baseline
+        self.shown_path = from_here(settings.baseline)
+        if settings.update_baseline:
+            try:
+                check_writable(self.shown_path, such_as="memory.json")
+            except MembudgetError as error:
+                raise pytest.UsageError(f"--membudget-baseline: {error}") from None
+        self.baseline = self._load()
+        self.foreign: tuple[str, ...] = ()
+        if self.baseline is not None and not settings.update_baseline:
+            try:
+                self.foreign = check_environment(
+                    self.baseline.environment, environment(), path=self.shown_path, strict=settings.strict
+                )
+            except MembudgetError as error:
+                raise pytest.UsageError(str(error)) from None
+        tests = self.baseline.tests if self.baseline else ()
+        self._known = {record.nodeid: record for record in tests if record.peak_bytes is not None}
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """What a foreign baseline is worth."""
+        if not self.foreign:
+            return ()
+        return (f"the baseline was taken elsewhere: {in_short(self.foreign)}",)
+
+    @property
+    def announcement(self) -> str | None:
+        """What takes its time in a session that takes a baseline."""
+        if not self.settings.update_baseline:
+            return None
+        return (
+            f"membudget: takes {format_count(self.settings.samples, 'fresh sample')} of each test above "
+            f"{format_size(self.tolerance.absolute_bytes)} for {self.shown_path}; fewer with --membudget-samples, "
+            "side by side with -n"
+        )
+
+    @property
+    def accept_command(self) -> str:
+        """The command that makes the present figures the baseline."""
+        return f"pytest --membudget-baseline={self.shown_path} --membudget-update-baseline"
+
+    def samples_for_baseline(self, item: pytest.Item, peak_bytes: int | None) -> tuple[int, ...]:
+        """Peaks of `item` in fresh processes, where a new baseline is to hold them.
+
+        One figure is not enough: racing threads make peaks jump, and without samples on both sides an unchanged
+        test would fail now and then. Below the tolerance's absolute part there is nothing to tell apart.
+        """
+        if not self.settings.update_baseline or (peak_bytes or 0) <= self.tolerance.absolute_bytes:
+            return ()
+        taken = []
+        for number in range(1, self.settings.samples + 1):
+            with telling(item.config, f"fresh sample {number} of {self.settings.samples}"):
+                taken.append(fresh_peak_bytes(item))
+        return tuple(peak_bytes for peak_bytes in taken if peak_bytes is not None)
+
+    def compare(self, item: pytest.Item, record: TestRecord) -> tuple[Comparison, Judgement] | None:
+        """How `record` compares with its baseline; `None` where there is nothing to compare with."""
+        base = self._known.get(record.nodeid) or self._known.get(self._moved.get(record.nodeid, ""))
+        if base is None or self.settings.update_baseline:
+            return None
+        peak_bytes = record.peak_upper_bytes if self.settings.strict else record.peak_bytes
+        assert peak_bytes is not None
+        samples: list[int] = []
+        is_decided = True
+        tolerance, wanted = self.tolerance, self.settings.samples
+        while next_step(base, peak_bytes, samples, tolerance=tolerance, wanted=wanted) == "rerun":
+            with telling(item.config, f"beyond its baseline: fresh sample {len(samples) + 1} of {wanted}"):
+                sample = fresh_peak_bytes(item, warm=not base.samples_bytes)
+            if sample is None:
+                is_decided = False
+                break
+            samples.append(sample)
+        comparison = compare_test(
+            record, base, tolerance, samples, strict=self.settings.strict, wanted=wanted
+        )
+        if not is_decided:
+            return comparison, judge_undecided(comparison, strict=self.settings.strict)
+        if comparison.finding == "regressed":
+            comparison = replace(comparison, caveats=(*comparison.caveats, *self.caveats))
+        judgement = judge_comparison(comparison, nodeid=record.nodeid, accept_command=self.accept_command)
+        return comparison, judgement
+
+    @functools.cached_property
+    def _moved(self) -> Mapping[str, str]:
+        """From the new to the old name of each test that stands in another file now."""
+        gone = [nodeid for nodeid in self._known if self.collected.is_gone(nodeid)]
+        new = [nodeid for nodeid in self.collected.names if nodeid not in self._known]
+        return moved_tests(gone, new)
+
+    def check(self, report: Report) -> BaselineCheck | None:
+        """How the session as a whole compares."""
+        if self.baseline is None:
+            return None
+        matching = match_baseline(
+            self.baseline, report.tests, is_gone=self.collected.is_gone, tolerance=self.tolerance
+        )
+        return BaselineCheck(
+            path=self.shown_path,
+            tolerance=str(self.tolerance),
+            accept_command=self.accept_command,
+            foreign=self.foreign,
+            new=matching.new,
+            gone=matching.gone,
+            renamed=matching.renamed,
+            skipped=matching.skipped,
+            not_run=matching.not_run,
+        )
+
+    def update(self, report: Report) -> str:
+        """Writes what was measured as the new baseline, and says so.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        made = make_baseline(report, self.baseline, tolerance=self.tolerance, is_gone=self.collected.is_gone)
+        save_baseline(made, self.path)
+        text = f"baseline: {self.shown_path} ({format_count(len(made.tests), 'test')})"
+        before = self.baseline.environment if self.baseline else made.environment
+        differences = environment_differences(before, report.environment)
+        kept = carried_over(made.tests, report)
+        if differences and kept:
+            text += f"; {len(kept):,} of them keep figures that were taken elsewhere: {in_short(differences)}"
+        return text
+
+    def _load(self) -> Report | None:
+        try:
+            return load_baseline(self.path)
+        except FileNotFoundError:
+            if self.settings.update_baseline:
+                return None
+            raise pytest.UsageError(
+                f"--membudget-baseline: there is no baseline at {self.shown_path}; make one with {self.accept_command}"
+            ) from None
+        except (MembudgetError, OSError) as error:
+            raise pytest.UsageError(f"--membudget-baseline: {error}") from None
+
+
+def fresh_peak_bytes(item: pytest.Item, *, warm: bool = False) -> int | None:
+    """The peak of one more run of `item` in a process of its own; `None` where that run did not pass.
+
+    `warm`: of its second run there. A baseline without fresh samples has the figure of a session in which earlier
+    tests may have loaded and kept what this one needs; the first run in a fresh process pays for that.
+    """
+    report = run_fresh(item, "sample", rehearse=warm).reports.get("call")
+    record = attached(report) if report is not None and report.passed else None
+    return record.peak_bytes if record is not None else None

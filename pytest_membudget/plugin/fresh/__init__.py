@@ -1,0 +1,1 @@
+"""Tests that run in an interpreter of their own."""

@@ -1,0 +1,198 @@
+"""Runs one test in a fresh interpreter: a pytest session of its own, with the same arguments and plugins.
+
+The session's reports come back as pytest serializes them. An interpreter that dies is told from one that ended:
+the reports that it owed are missing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from pytest_membudget.measurement.system.limit import memory_limit
+from pytest_membudget.plugin import joining
+from pytest_membudget.plugin.fresh.request import VARIABLE, Orders, Purpose
+from pytest_membudget.plugin.roles import CHILD_PLUGIN, is_worker
+from pytest_membudget.plugin.shared import shared_folder, temporary_folders
+from pytest_membudget.units import format_size
+
+_LAST_WORDS = 2000
+_KILLED = "was killed by signal 9 "
+
+
+class FreshRun(NamedTuple):
+    """What came back: reports by phase, reports of sub-tests, and how the interpreter ended where that was early."""
+
+    reports: Mapping[str, Any]
+    sub_reports: Sequence[Any]
+    death: str = ""
+    exit_message: str | None = None
+
+
+def run_fresh(
+    item: pytest.Item,
+    purpose: Purpose,
+    *,
+    rehearse: bool = False,
+    timeout_s: float | None = None,
+    memray_capture: str = "",
+) -> FreshRun:
+    """Runs `item` in an interpreter of its own; whatever it started and left is ended with it.
+
+    With `rehearse` it runs twice there, and the second time is told.
+    """
+    if purpose != "isolate":
+        leave_time_limit(item)
+    with tempfile.TemporaryDirectory(prefix="fresh-", dir=shared_folder(item.config)) as folder:
+        results, output, log = (Path(folder, name) for name in ("results.jsonl", "output.txt", "log.txt"))
+        results.touch()
+        tells_log = purpose == "isolate" and joining.has_log_file(item.config)
+        orders = Orders(
+            nodeid=_bare_nodeid(item),
+            target=_target(item),
+            results=str(results),
+            # A folder of its own in this session's, since pytest empties the one that it is given.
+            basetemp=str(temporary_folders(item.config).mktemp("fresh")),
+            shared=str(shared_folder(item.config)),
+            purpose=purpose,
+            starter=os.getpid(),
+            rehearse=rehearse,
+            memray_capture=memray_capture,
+            options=joining.decided_options(item.config),
+            log_file=str(log) if tells_log else os.devnull,
+        )
+        ending = _run(item.config, orders, output, timeout_s)
+        joining.append_log(item.config, log)
+        lines = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
+        return _gather(item, lines, ending, output)
+
+
+def leave_time_limit(item: pytest.Item) -> None:
+    """Stops pytest-timeout's clock: the test itself is over, what follows repeats it and has limits of its own."""
+    cancel = getattr(item.config.hook, "pytest_timeout_cancel_timer", None)
+    if cancel is not None:
+        cancel(item=item)
+
+
+def invocation(config: pytest.Config) -> tuple[Path, list[str]]:
+    """Where and with which arguments the user called pytest; a worker has them from its controller."""
+    told = getattr(config, "workerinput", {}).get("membudget_invocation")
+    if told is not None:
+        folder, *arguments = json.loads(told)
+        return Path(folder), arguments
+    return config.invocation_params.dir, [str(each) for each in config.invocation_params.args]
+
+
+def _run(config: pytest.Config, orders: Orders, output: Path, timeout_s: float | None) -> str:
+    """Starts the interpreter and waits; says how it ended."""
+    folder, arguments = invocation(config)
+    # Where the starter does not look for modules in its working directory, neither does the fresh interpreter.
+    finds_here = "" in sys.path or str(folder) in sys.path
+    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001 - as multiprocessing
+    command = [
+        sys.executable,
+        *flags,
+        *([] if finds_here else ["-P"]),
+        "-m",
+        "pytest",
+        "-p",
+        CHILD_PLUGIN,
+        *arguments,
+    ]
+    shown = config.getoption("capture", "no") == "no"
+    variables = {**os.environ, VARIABLE: orders.as_text()}
+    if orders.purpose == "isolate":
+        variables |= joining.coverage_variables(config)
+    with (
+        output.open("wb") as stream,
+        _started(command, folder, variables, None if shown else stream) as process,
+    ):
+        try:
+            code = process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return f"was ended after {timeout_s:g} s"
+    if code >= 0:
+        return f"ended with exit code {code}"
+    with contextlib.suppress(ValueError):
+        return f"was killed by signal {-code} ({signal.Signals(-code).name})"
+    return f"was killed by signal {-code}"
+
+
+@contextlib.contextmanager
+def _started(
+    command: Sequence[str], folder: Path, variables: Mapping[str, str], stdout: Any
+) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        env=variables,
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=subprocess.STDOUT if stdout else None,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        # Also when Ctrl-C or another plugin's timeout ends the wait.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if sys.platform == "win32":
+                process.kill()
+            else:
+                os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _gather(item: pytest.Item, lines: Sequence[Mapping[str, Any]], ending: str, output: Path) -> FreshRun:
+    reports: dict[str, Any] = {}
+    sub_reports = []
+    exit_message = None
+    trouble = ""
+    for line in lines:
+        if "report" in line:
+            report = item.config.hook.pytest_report_from_serializable(
+                config=item.config, data={**line["report"], "nodeid": item.nodeid}
+            )
+            if report.when in {"setup", "call", "teardown"} and getattr(report, "context", None) is None:
+                reports[report.when] = report
+            else:
+                sub_reports.append(report)
+        exit_message = line.get("exit", exit_message)
+        trouble = line.get("collect_error") or line.get("internal_error") or trouble
+    if "teardown" in reports:
+        return FreshRun(reports, sub_reports)
+    last_words = trouble or output.read_bytes()[-_LAST_WORDS:].decode(errors="replace").strip()
+    death = f"its fresh interpreter {ending}, {_phase(reports)}"
+    if ending.startswith(_KILLED):
+        limit = memory_limit()
+        death += f"\n  next      so the kernel ends who needs too much: the limit is {format_size(limit.bytes)} ({limit.source})"
+    return FreshRun(reports, sub_reports, f"{death}\n{last_words}".rstrip(), exit_message)
+
+
+def _phase(reports: Mapping[str, Any]) -> str:
+    if "setup" not in reports:
+        return "before its setup was over"
+    return "in its teardown" if "call" in reports or not reports["setup"].passed else "in its call"
+
+
+def _bare_nodeid(item: pytest.Item) -> str:
+    """The node id without the group that pytest-xdist's loadgroup scheduling appends."""
+    group = item.get_closest_marker("xdist_group")
+    name, at, _ = item.nodeid.rpartition("@")
+    return name if at and group is not None and is_worker(item.config) else item.nodeid
+
+
+def _target(item: pytest.Item) -> str:
+    """The test as an argument for pytest, whatever folder it is called in."""
+    _, colons, rest = _bare_nodeid(item).partition("::")
+    return f"{item.path}{colons}{rest}"

@@ -1,0 +1,168 @@
+"""From a measurement to the record of its test: every judgement that applies, the gravest verdict first."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+
+from pytest_membudget.gate.budgets import judge
+from pytest_membudget.plugin.markers import ScalesMark
+from pytest_membudget.plugin.options import Settings
+from pytest_membudget.plugin.place import file_and_line
+from pytest_membudget.plugin.plans import Plan
+from pytest_membudget.records.growth import Growth
+from pytest_membudget.records.judgement import Budget, Judgement, Verdict
+from pytest_membudget.records.measurement import Measurement
+from pytest_membudget.records.report import AllocationSite, Comparison, TestRecord
+
+if TYPE_CHECKING:
+    from pytest_membudget.plugin.baseline_gate import Gate
+
+_WOULD_FIT = re.compile(r"or, if it may take that much: @pytest\.mark\..*")
+_ASKED = "run this test with --membudget-memray"
+_GRAVEST_FIRST: Sequence[Verdict] = (
+    "killed",
+    "crashed",
+    "over",
+    "leak",
+    "regressed",
+    "over_upper",
+    "inconclusive",
+    "within",
+    "clean",
+    "none",
+)
+
+
+class Judged(NamedTuple):
+    """A measured test and all that was found about it."""
+
+    measurement: Measurement
+    budget: Budget
+    judgements: tuple[Judgement, ...]
+    growth: Growth | None = None
+    comparison: Comparison | None = None
+    samples_bytes: tuple[int, ...] = ()
+    allocations: tuple[AllocationSite, ...] = ()
+    explanation: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """Whether the test has to fail."""
+        return any(judgement.failed for judgement in self.judgements)
+
+    @property
+    def verdict(self) -> Verdict:
+        """The gravest of all verdicts."""
+        return min((each.verdict for each in self.judgements), key=_GRAVEST_FIRST.index, default="none")
+
+    @property
+    def message(self) -> str:
+        """What each judgement says, in the order of gravity."""
+        told = [each for each in self.judgements if each.message]
+        told.sort(key=lambda each: _GRAVEST_FIRST.index(each.verdict))
+        text = "\n\n".join([each.message for each in told])
+        if self.verdict == "killed":
+            text = _WOULD_FIT.sub("what it would have taken is not known, since it was stopped", text)
+        if not self.explanation:
+            return text
+        return f"{text.replace(_ASKED, 'it is told below')}\n{self.explanation}"
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """Every caveat once."""
+        return tuple(dict.fromkeys(caveat for each in self.judgements for caveat in each.caveats))
+
+    def with_judgement(self, judgement: Judgement | None) -> Judged:
+        """One judgement more; without any, this very value."""
+        return self if judgement is None else self._replace(judgements=(*self.judgements, judgement))
+
+
+class Judge:
+    """Holds a measurement against everything that its test asks for."""
+
+    def __init__(self, settings: Settings, gate: Gate | None) -> None:
+        self.settings = settings
+        self.gate = gate
+
+    def by_budget(self, measurement: Measurement, budget: Budget) -> Judged:
+        """The judgement that needs nothing but the measurement."""
+        return Judged(measurement, budget, (judge(measurement, budget, strict=self.settings.strict),))
+
+    def by_all(self, item: pytest.Item, plan: Plan, judged: Judged) -> Judged:
+        """The judgements of a test that passed by itself: law of scales, growth, regression gate.
+
+        Raises:
+            BaseException: what the test raises in one of the repetitions that its growth is judged by.
+        """
+        judged = judged.with_judgement(self._by_law(item, plan, judged))
+        if plan.growth is not None and not judged.failed:
+            from pytest_membudget.plugin import growth
+
+            found, judgement = growth.grow(item, plan.growth, strict=self.settings.strict)
+            judged = judged.with_judgement(judgement)._replace(growth=found)
+        return judged if judged.failed or self.gate is None else self._by_gate(item, plan, judged, self.gate)
+
+    def _by_law(self, item: pytest.Item, plan: Plan, judged: Judged) -> Judgement | None:
+        """Keeps the row of a scale; the last one of its test is judged by all."""
+        if "memory_scale" not in getattr(item, "funcargs", {}):
+            return None
+        from pytest_membudget.plugin.scales import rows as scale_rows
+
+        scale = scale_rows.scale_of(item)
+        if scale is None or not scale_rows.add_row(item, scale, judged.measurement, judged.budget):
+            return None
+        mark = plan.scales or ScalesMark()
+        if mark.law is None and mark.at_most is None:
+            return None
+        from pytest_membudget.plugin.scales.law import judge_law
+
+        # Isolated scales all pay alike for what is loaded once.
+        return judge_law(item, mark, again=not plan.isolate, strict=self.settings.strict)
+
+    @staticmethod
+    def _by_gate(item: pytest.Item, plan: Plan, judged: Judged, gate: Gate) -> Judged:
+        record = record_of(item, plan, judged)
+        compared = gate.compare(item, record)
+        if compared is None:
+            return judged._replace(samples_bytes=gate.samples_for_baseline(item, record.peak_bytes))
+        comparison, judgement = compared
+        return judged.with_judgement(judgement)._replace(
+            comparison=comparison, samples_bytes=comparison.samples_bytes
+        )
+
+
+def record_of(item: pytest.Item, plan: Plan, judged: Judged) -> TestRecord:
+    """The record as of the end of the call; its outcome is known when the reports are."""
+    measurement, budget = judged.measurement, judged.budget
+    file, line = file_and_line(item)
+    return TestRecord(
+        nodeid=item.nodeid,
+        outcome="passed",
+        verdict=judged.verdict,
+        peak_bytes=measurement.peak_bytes,
+        peak_upper_bytes=measurement.peak_upper_bytes,
+        total_peak_bytes=measurement.total_peak_bytes,
+        retained_bytes=measurement.retained_bytes,
+        duration_s=measurement.duration_s,
+        processes=measurement.processes,
+        source=measurement.source,
+        interval_s=measurement.interval_s,
+        budget_bytes=budget.peak_bytes,
+        budget_total_bytes=budget.total_bytes,
+        budget_retained_bytes=budget.retained_bytes,
+        isolated=plan.isolate,
+        file=file,
+        line=line,
+        samples_bytes=judged.samples_bytes,
+        growth=judged.growth,
+        comparison=judged.comparison,
+        allocations=judged.allocations,
+        shares=measurement.shares,
+        timeline=measurement.timeline,
+        message=judged.message,
+        caveats=judged.caveats,
+    )

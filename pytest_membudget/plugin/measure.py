@@ -1,0 +1,183 @@
+"""Measures the call phase of each planned test and fails it where it took too much.
+
+The start lies after the test's fixtures. The test's own failure always comes first: what was measured is then
+recorded and judged, but raises nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import pytest
+
+from pytest_membudget.errors import WatchdogStop
+from pytest_membudget.measurement.tree.sampler import close_sampler
+from pytest_membudget.measurement.watchdog.interrupt import forget_frames
+from pytest_membudget.plugin.budget_rules import budget_of
+from pytest_membudget.plugin.failures import OverBudget, fail_at_test, tell_shortly
+from pytest_membudget.plugin.fresh.request import Purpose
+from pytest_membudget.plugin.judge import Judge, Judged, record_of
+from pytest_membudget.plugin.options import Settings
+from pytest_membudget.plugin.plans import PLAN, Plan
+from pytest_membudget.plugin.probes import choose_probe
+from pytest_membudget.plugin.report.attach import attach
+from pytest_membudget.records.judgement import Budget
+from pytest_membudget.records.report import TestRecord
+
+if TYPE_CHECKING:
+    from pytest_membudget.measurement.watchdog.kill_record import Bite
+    from pytest_membudget.plugin.fixtures.membudget import Membudget
+
+RECORD = pytest.StashKey[TestRecord | None]()
+
+
+class Measuring:
+    """The hooks of the process that runs the tests. `purpose` is why a fresh interpreter was started, `None` elsewhere."""
+
+    def __init__(self, settings: Settings, judge: Judge, purpose: Purpose | None) -> None:
+        self.settings = settings
+        self.judge = judge
+        self.purpose = purpose
+
+    # The innermost wrapper, so that what other plugins do around a call is not counted as the test's.
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, Any, Any]:
+        """Measures, records, judges; raises only where the test itself passed."""
+        plan = item.stash.get(PLAN, None)
+        if plan is None or (plan.isolate and self.purpose is None):
+            return (yield)
+        item.stash[RECORD] = None
+        budget = self._budget_before(item, plan)
+        if self.purpose == "memray":
+            return (yield from _recording())
+        probe = choose_probe(item, plan, budget, self.settings)
+        probe.begin()
+        own_error: BaseException | None = None
+        result = None
+        try:
+            result = yield
+        except BaseException as error:
+            own_error = error
+            if isinstance(error, WatchdogStop | MemoryError):
+                forget_frames(error.__traceback__)
+            raise
+        finally:
+            measurement = probe.finish()
+            judged = self.judge.by_budget(measurement, _budget_after(item, budget))
+            bite = getattr(probe, "bite", None)
+            if bite is not None:
+                self._fail_killed(item, plan, judged, bite, own_error)
+            _keep(item, plan, judged)
+        if self.purpose == "scale":
+            _leave_row(item, judged)
+        if self.purpose in {None, "isolate"}:
+            self._hold_against_all(item, plan, judged)
+        return result
+
+    def _hold_against_all(self, item: pytest.Item, plan: Plan, judged: Judged) -> None:
+        """Judges a test that passed by itself.
+
+        Raises:
+            OverBudget: it took too much, by any judgement.
+        """
+        further = self.judge.by_all(item, plan, judged)
+        if further is not judged:
+            _keep(item, plan, further)
+        if further.failed:
+            message = self._explained(item, plan, further).message
+            if not self.settings.warn:
+                fail_at_test(item, message)
+
+    def _fail_killed(
+        self, item: pytest.Item, plan: Plan, judged: Judged, bite: Bite, own_error: BaseException | None
+    ) -> NoReturn:
+        """Fails a test that the watchdog ended, whatever the test itself made of that."""
+        from pytest_membudget.plugin.watchdog import judge_bite
+
+        judged = judged.with_judgement(judge_bite(bite, own_error, tells_next=not judged.failed))
+        _keep(item, plan, judged)
+        message = self._explained(item, plan, judged).message
+        if own_error is None:
+            fail_at_test(item, message)
+        # A debugger opens where the test was stopped.
+        raise OverBudget(message).with_traceback(own_error.__traceback__) from None
+
+    def _explained(self, item: pytest.Item, plan: Plan, judged: Judged) -> Judged:
+        """The same judgement, with who allocated the peak where `--membudget-memray` asks for that."""
+        if self.settings.memray and self.purpose in {None, "isolate"}:
+            from pytest_membudget.plugin.fresh.memray import attribute
+
+            sites, text = attribute(item, self.settings.memray_dir, judged.measurement.peak_bytes)
+            judged = judged._replace(allocations=sites, explanation=text)
+            _keep(item, plan, judged)
+        return judged
+
+    @staticmethod
+    def pytest_unconfigure() -> None:
+        """Ends the helper process."""
+        close_sampler()
+
+    def _budget_before(self, item: pytest.Item, plan: Plan) -> Budget:
+        try:
+            budget = budget_of(item, plan.budget, self.settings.default_bytes)
+        except ValueError as error:
+            pytest.fail(str(error), pytrace=False)
+        if (face := _face(item)) is not None:
+            face.budget = budget
+        return budget
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Sends the record along with the report, which is how it reaches pytest-xdist's controller."""
+        report = yield
+        if PLAN not in item.stash:
+            return report
+        if call.excinfo is not None:
+            tell_shortly(report, item, call.excinfo.value)
+        attach(report, item.stash.get(RECORD, None) if report.when == "call" else None)
+        return report
+
+
+def _recording() -> Generator[None, Any, Any]:
+    """Runs the test under memray, in the fresh interpreter that was started for that."""
+    from pytest_membudget.measurement.fresh.memray_run import recording
+    from pytest_membudget.plugin.fresh.child_session import ORDERS
+
+    with recording(ORDERS.memray_capture):
+        return (yield)
+
+
+def _leave_row(item: pytest.Item, judged: Judged) -> None:
+    """Leaves the row of a scale for the session that ordered it again."""
+    from pytest_membudget.plugin.scales.rows import leave_row, scale_of
+
+    scale = scale_of(item)
+    if scale is not None:
+        leave_row(item, scale, judged.measurement, judged.budget)
+
+
+def _budget_after(item: pytest.Item, budget: Budget) -> Budget:
+    """The budget that holds now: a test may set its own while it runs."""
+    face = _face(item)
+    return budget if face is None else face.budget
+
+
+def _face(item: pytest.Item) -> Membudget | None:
+    """The fixture that the test sees and sets its budget by, where it takes it."""
+    face = getattr(item, "funcargs", {}).get("membudget")
+    if face is None:
+        return None
+    from pytest_membudget.plugin.fixtures.membudget import Membudget
+
+    return face if isinstance(face, Membudget) else None
+
+
+def _keep(item: pytest.Item, plan: Plan, judged: Judged) -> None:
+    """Puts the record where the report finds it, and its figures among the JUnit properties."""
+    record = item.stash[RECORD] = record_of(item, plan, judged)
+    told = {"membudget_peak_bytes": record.peak_bytes, "membudget_verdict": record.verdict}
+    others = [each for each in item.user_properties if each[0] not in told]
+    item.user_properties[:] = [*others, *told.items()]

@@ -1,0 +1,91 @@
+"""What each collected test asks for, read from its markers before any test runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import pytest
+
+from pytest_membudget.plugin.budget_rules import check_rule
+from pytest_membudget.plugin.marker_names import is_marked
+from pytest_membudget.plugin.markers import (
+    READERS,
+    SPELLINGS,
+    BudgetMark,
+    GrowthMark,
+    ScalesMark,
+    closest_first,
+)
+
+_MOST_ERRORS = 20
+
+
+class Plan(NamedTuple):
+    """What one test asks for; a marker it does not have is `None`."""
+
+    budget: BudgetMark | None = None
+    growth: GrowthMark | None = None
+    scales: ScalesMark | None = None
+
+    @property
+    def isolate(self) -> bool:
+        """Whether it runs in a fresh interpreter."""
+        return self.budget is not None and self.budget.isolate
+
+
+PLAN = pytest.StashKey[Plan]()
+_EVERY_TEST = Plan()
+
+
+def is_isolated(item: pytest.Item) -> bool:
+    """Whether the test is to run in a fresh interpreter."""
+    plan = item.stash.get(PLAN, None)
+    return plan is not None and plan.isolate
+
+
+def make_plans(items: Iterable[pytest.Item], errors: list[str], *, measure_all: bool) -> int:
+    """Puts a `Plan` into the stash of each test that is to be measured, and says how many there are.
+
+    `errors` are those that were found while tests were collected.
+
+    Raises:
+        pytest.UsageError: a marker cannot be understood; names the tests and the arguments.
+    """
+    errors = [*errors]
+    planned = 0
+    for item in items:
+        marked = is_marked(item)
+        if marked or measure_all:
+            item.stash[PLAN] = _read_plan(item, errors) if marked else _EVERY_TEST
+            planned += 1
+    if errors:
+        more = len(errors) - _MOST_ERRORS
+        raise pytest.UsageError(
+            "\n".join([*errors[:_MOST_ERRORS], *([f"and {more} more"] if more > 0 else [])])
+        )
+    return planned
+
+
+def _read_plan(item: pytest.Item, errors: list[str]) -> Plan:
+    found: dict[str, Any] = {}
+    for name, read in READERS.items():
+        for mark in closest_first(item, name):
+            try:
+                value = read(mark)
+                _check_against_item(value, item)
+            except ValueError as error:
+                errors.append(f"{item.nodeid}: {name}: {error}; write for example {SPELLINGS[name]}")
+            else:
+                found.setdefault(name, value)
+    return Plan(found.get("memory_budget"), found.get("memory_growth"), found.get("memory_scales"))
+
+
+def _check_against_item(value: BudgetMark | GrowthMark | ScalesMark, item: pytest.Item) -> None:
+    if isinstance(value, BudgetMark):
+        for name in ("peak", "total", "retained"):
+            check_rule(getattr(value, name), name, item)
+    elif isinstance(value, ScalesMark) and "memory_scale" not in getattr(item, "fixturenames", ()):
+        raise ValueError(
+            "the test does not take the fixture memory_scale, so all scales would be the same run"
+        )

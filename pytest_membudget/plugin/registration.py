@@ -1,0 +1,106 @@
+"""Switches the plugin on: which parts this process needs, each registered once."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_membudget.errors import MembudgetError, MissingExtraError
+from pytest_membudget.plugin.fresh.request import Purpose
+from pytest_membudget.plugin.judge import Judge
+from pytest_membudget.plugin.measure import Measuring
+from pytest_membudget.plugin.options import Settings
+from pytest_membudget.plugin.plans import is_isolated, make_plans
+from pytest_membudget.plugin.report.collect import Reporting
+from pytest_membudget.plugin.roles import is_controller, is_fresh, is_worker
+from pytest_membudget.plugin.xdist import tell_controller
+
+if TYPE_CHECKING:
+    from pytest_membudget.plugin.baseline_gate import Gate
+
+_GATE = pytest.StashKey["Gate"]()
+
+
+def plan_tests(
+    config: pytest.Config, items: list[pytest.Item], settings: Settings, errors: list[str]
+) -> None:
+    """Reads the markers of the collected tests and starts measuring where any test asks for it.
+
+    Raises:
+        pytest.UsageError: a marker cannot be understood; a worker tells its controller instead, and runs nothing.
+    """
+    try:
+        if make_plans(items, errors, measure_all=settings.measure_all):
+            start_measuring(config, settings)
+            if any(map(is_isolated, items)):
+                _start_isolating(config)
+    except pytest.UsageError as error:
+        if not is_worker(config):
+            raise
+        tell_controller(config, str(error))
+        items.clear()
+
+
+def start_measuring(config: pytest.Config, settings: Settings) -> None:
+    """Registers what measures the tests of this process and, where it is the only one, what tells of them.
+
+    Raises:
+        pytest.UsageError: a report could not be written where it is to go, or the baseline cannot be read.
+    """
+    manager = config.pluginmanager
+    if manager.has_plugin("membudget-measuring") or is_controller(config):
+        return
+    if settings.memray and importlib.util.find_spec("memray") is None:
+        raise pytest.UsageError(str(MissingExtraError("--membudget-memray", "memray", "all")))
+    purpose = _purpose(config)
+    gate = _gate(config, settings) if purpose in {None, "isolate"} else None
+    manager.register(Measuring(settings, Judge(settings, gate), purpose), "membudget-measuring")
+    if purpose is None and not is_worker(config):
+        start_reporting(config, settings)
+
+
+def start_reporting(config: pytest.Config, settings: Settings) -> None:
+    """Registers what gathers the records and tells of them.
+
+    Raises:
+        pytest.UsageError: as above.
+    """
+    for path in settings.report_paths:
+        from pytest_membudget.report.writing import check_report_path
+
+        try:
+            check_report_path(path)
+        except (MembudgetError, OSError) as error:
+            raise pytest.UsageError(f"--membudget-report: {error}") from None
+    config.pluginmanager.register(Reporting(config, settings, _gate(config, settings)), "membudget-reporting")
+
+
+def _start_isolating(config: pytest.Config) -> None:
+    """Registers what starts fresh interpreters; not in one of those, nor where workers run the tests."""
+    if not is_controller(config) and not is_fresh(config):
+        from pytest_membudget.plugin.fresh.isolate import Isolation
+
+        config.pluginmanager.register(Isolation(), "membudget-isolation")
+
+
+def _purpose(config: pytest.Config) -> Purpose | None:
+    if not is_fresh(config):
+        return None
+    from pytest_membudget.plugin.fresh.child_session import ORDERS
+
+    return ORDERS.purpose
+
+
+def _gate(config: pytest.Config, settings: Settings) -> Gate | None:
+    if settings.baseline is None:
+        return None
+    if _GATE not in config.stash:
+        from pytest_membudget.plugin.baseline_gate import Gate
+        from pytest_membudget.plugin.collected import Collected
+
+        collected = Collected(config)
+        config.stash[_GATE] = Gate(settings, collected)
+        config.pluginmanager.register(collected, "membudget-collected")
+    return config.stash[_GATE]

@@ -1,0 +1,88 @@
+"""What the session says at its end: on the terminal, and to GitHub where it runs there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pytest_membudget.plugin.options import Settings
+from pytest_membudget.records.report import BaselineCheck, Report
+from pytest_membudget.report.headline import render_headline
+
+
+def show(terminal: Any, report: Report, settings: Settings, notes: Sequence[str]) -> None:
+    """Tables where asked for, then one line, then what was written."""
+    if settings.show_tables:
+        terminal.section("membudget")
+        # pytest itself has shown why a test failed.
+        terminal.write_line(_tables(terminal, report, failures=settings.warn))
+    else:
+        terminal.write_line(f"membudget: {render_headline(report)}")
+        _tell_of_other_tests(terminal, report.baseline)
+        for caveat in report.caveats:
+            terminal.write_line(f"membudget: {caveat}", yellow=True)
+    if settings.warn and not settings.show_tables:
+        for record in report.tests:
+            if record.message:
+                terminal.write_line(
+                    f"membudget: {record.nodeid}: {record.message.splitlines()[0]}", yellow=True
+                )
+    if settings.suggest:
+        from pytest_membudget.plugin.suggestions import suggestions
+
+        terminal.section("membudget: suggested markers")
+        for suggestion in suggestions(report.tests):
+            terminal.write_line(suggestion)
+    for note in notes:
+        terminal.write_line(f"membudget: {note}")
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        from pytest_membudget.report.github import render_annotations
+
+        terminal.write(render_annotations(report, folder=_folder_in_workspace(terminal.config.rootpath)))
+
+
+def _tell_of_other_tests(terminal: Any, check: BaselineCheck | None) -> None:
+    """That the baseline and the suite are not of the same tests, which no failure shows."""
+    if check is None:
+        return
+    groups = {"new": check.new, "gone": check.gone, "renamed": check.renamed}
+    counts = [f"{len(names):,} {title}" for title, names in groups.items() if names]
+    if counts:
+        terminal.write_line(
+            f"membudget: of the tests since {check.path}: {', '.join(counts)}; --membudget-report names them, "
+            "--membudget-update-baseline takes them over"
+        )
+
+
+def _tables(terminal: Any, report: Report, *, failures: bool) -> str:
+    from pytest_membudget.report.terminal import render_terminal
+
+    writer = terminal._tw  # noqa: SLF001 - the one place that knows colours, width and encoding
+    encoding = getattr(writer._file, "encoding", None) or "ascii"  # noqa: SLF001 - likewise
+    return render_terminal(
+        report,
+        width=writer.fullwidth,
+        verbose=terminal.config.get_verbosity() > 0,
+        color=writer.hasmarkup,
+        ascii_only=not encoding.lower().startswith("utf"),
+        failures=failures,
+    ).rstrip("\n")
+
+
+def _folder_in_workspace(root: Path) -> str:
+    """GitHub wants paths as they are in the repository, which pytest's root may lie below."""
+    folder = os.path.relpath(root, os.environ.get("GITHUB_WORKSPACE", root))
+    return "" if folder == os.curdir or folder.startswith(os.pardir) else folder
+
+
+def write_step_summary(report: Report) -> None:
+    """Adds the Markdown tables to GitHub's summary of the step; nothing elsewhere."""
+    target = os.environ.get("GITHUB_STEP_SUMMARY")
+    if not target:
+        return
+    from pytest_membudget.report.github import render_step_summary
+
+    with Path(target).open("a", encoding="utf-8") as stream:
+        stream.write(render_step_summary(report))

@@ -1,0 +1,1 @@
+"""Tests that run the same job at several sizes."""

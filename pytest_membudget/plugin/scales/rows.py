@@ -1,0 +1,162 @@
+"""The rows of scales: what each scale of a test took, and the tables that they make.
+
+They are kept in the folder that all processes of the session share, so that whichever of them runs the last scale
+sees them all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from pytest_membudget.calibration.growth_law import fit_law
+from pytest_membudget.calibration.scales import scale_row
+from pytest_membudget.measurement.system.limit import memory_limit
+from pytest_membudget.plugin.fixtures.executor import Account, NotingExecutor
+from pytest_membudget.plugin.shared import shared_folder
+from pytest_membudget.records import journal
+from pytest_membudget.records.judgement import Budget
+from pytest_membudget.records.measurement import Measurement
+from pytest_membudget.records.scale import Scale, ScaleRow, ScaleTable
+from pytest_membudget.records.storage import write_atomically
+
+FIXTURE = "memory_scale"
+_FOLDER = "scales"
+_AGAIN = "run again in a fresh interpreter, where the second run counts"
+_RUN_HERE = pytest.StashKey[set[str]]()
+
+
+class KeptRow(msgspec.Struct, frozen=True):
+    """One row as it is kept until the session's end.
+
+    `first`: of its test in its process, so that its peak holds whatever is loaded and kept once. `again`: measured in a
+    fresh interpreter, where that run was the second and pays for nothing of the kind.
+    """
+
+    title: str
+    row: ScaleRow
+    first: bool = False
+    again: bool = False
+
+    @property
+    def name(self) -> str:
+        """That of its scale."""
+        return self.row.scale.name
+
+
+def scale_of(item: pytest.Item) -> Scale | None:
+    """The scale that the test ran at."""
+    scale = getattr(item, "funcargs", {}).get(FIXTURE)
+    return scale if isinstance(scale, Scale) else None
+
+
+def add_row(item: pytest.Item, scale: Scale, measurement: Measurement, budget: Budget) -> bool:
+    """Keeps the row of this scale; says whether it was the one that completes the table of its test."""
+    title = _title(item)
+    run_here = item.config.stash.setdefault(_RUN_HERE, set())
+    kept = KeptRow(title, _row(item, scale, measurement, budget), first=title not in run_here)
+    run_here.add(title)
+    journal.append(_file(item), [kept])
+    lines = list(
+        journal.read(_file(item), KeptRow)
+    )  # of other processes too: the one whose row is the last judges, and it alone
+    return lines[-1].name == scale.name and len({line.name for line in lines}) >= len(siblings(item))
+
+
+def leave_row(item: pytest.Item, scale: Scale, measurement: Measurement, budget: Budget) -> None:
+    """In a fresh interpreter: leaves the row for the session that ordered it; of several runs, that of the last."""
+    write_atomically(_left(item, scale.name), msgspec.json.encode(_row(item, scale, measurement, budget)))
+
+
+def take_row(item: pytest.Item, name: str) -> None:
+    """Puts the row that a fresh interpreter left in the place of the scale's own, and says so beside it.
+
+    Raises:
+        FileNotFoundError: it left none.
+    """
+    row = msgspec.json.decode(_left(item, name).read_bytes(), type=ScaleRow)
+    row = msgspec.structs.replace(row, caveats=(*row.caveats, _AGAIN))
+    journal.append(_file(item), [KeptRow(_title(item), row, again=True)])
+
+
+def kept_rows(item: pytest.Item) -> list[KeptRow]:
+    """The latest of each scale of the test, the smallest first."""
+    return _latest(_file(item))
+
+
+def siblings(item: pytest.Item) -> dict[str, pytest.Item]:
+    """The runs of the same test that were collected, by the names of their scales."""
+    title = _title(item)
+    return {
+        _parameters(other)[FIXTURE].name: other
+        for other in item.session.items
+        if isinstance(_parameters(other).get(FIXTURE), Scale) and _title(other) == title
+    }
+
+
+def tables(folder: Path) -> tuple[ScaleTable, ...]:
+    """One table for each test that ran at several scales, from the session's shared folder."""
+    files = sorted((folder / _FOLDER).glob("*.jsonl"), key=lambda file: file.stat().st_mtime_ns)
+    made = []
+    for file in files:
+        kept = _latest(file)
+        rows = tuple(each.row for each in kept)
+        made.append(ScaleTable(title=kept[0].title, rows=rows, law=fit_law(rows)))
+    return tuple(made)
+
+
+def _row(item: pytest.Item, scale: Scale, measurement: Measurement, budget: Budget) -> ScaleRow:
+    account = _account(item)
+    return scale_row(
+        scale,
+        measurement,
+        limit_bytes=memory_limit().bytes,
+        budget=budget.peak_bytes,
+        smaller=[kept.row for kept in kept_rows(item) if kept.row.scale.size_bytes < scale.size_bytes],
+        breakdown=account and account.breakdown,
+        tasks=account and account.tasks,
+    )
+
+
+def _account(item: pytest.Item) -> Account | None:
+    """That of the one batch which the test ran with the fixture; several in a row are no plan of workers to go by."""
+    executor = getattr(item, "funcargs", {}).get("fallback_executor")
+    if not isinstance(executor, NotingExecutor) or len(executor.accounts) != 1:
+        return None
+    return executor.accounts[0]
+
+
+def _title(item: pytest.Item) -> str:
+    """The test without its scale, its other parameters included."""
+    others = {name: value for name, value in _parameters(item).items() if name != FIXTURE}
+    base = item.nodeid.partition("[")[0]
+    return f"{base}[{', '.join(f'{name}={value!r}' for name, value in others.items())}]" if others else base
+
+
+def _parameters(item: pytest.Item) -> Mapping[str, Any]:
+    callspec = getattr(item, "callspec", None)
+    return callspec.params if callspec is not None else {}
+
+
+def _file(item: pytest.Item) -> Path:
+    folder = shared_folder(item.config) / _FOLDER
+    folder.mkdir(exist_ok=True)
+    return folder / f"{_short(_title(item))}.jsonl"
+
+
+def _left(item: pytest.Item, name: str) -> Path:
+    return _file(item).with_suffix(f".{_short(name)}.json")
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _latest(file: Path) -> list[KeptRow]:
+    latest = {kept.name: kept for kept in journal.read(file, KeptRow)}
+    return sorted(latest.values(), key=lambda kept: kept.row.scale.size_bytes)

@@ -1,0 +1,71 @@
+"""The watchdog over a test: who is watched, what its bite means for the test, and what is saved when all else fails."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from pytest_membudget.errors import WatchdogStop
+from pytest_membudget.measurement.system.limit import memory_limit
+from pytest_membudget.measurement.watchdog.kill_record import Bite
+from pytest_membudget.measurement.watchdog.watchdog import GuardedProbe, Watchdog
+from pytest_membudget.plugin import emergency_report as last_words
+from pytest_membudget.plugin.options import Settings
+from pytest_membudget.plugin.place import file_and_line
+from pytest_membudget.plugin.plans import Plan
+from pytest_membudget.plugin.shared import shared_folder
+from pytest_membudget.records.judgement import Budget, Judgement
+
+
+def guard(item: pytest.Item, plan: Plan, budget: Budget, settings: Settings) -> GuardedProbe:
+    """The probe of a watched test."""
+    hard = plan.budget is not None and plan.budget.hard and not settings.warn
+    folder = shared_folder(item.config)
+    teller = item.config.pluginmanager.get_plugin("membudget-reporting")
+    if teller is not None:
+        teller.write_journal()
+    stop_bytes = None if settings.stop_at is None else int(settings.stop_at * memory_limit().bytes)
+
+    def save(bite: Bite) -> None:
+        message = f"killed: {bite}; it did not stop, so its process was ended"
+        file, line = file_and_line(item)
+        last_words.save(
+            folder,
+            last_words.killed_record(
+                item.nodeid, file, line, bite.peak_bytes, message, budget_bytes=budget.peak_bytes
+            ),
+        )
+
+    dog = Watchdog(
+        stop_total_bytes=stop_bytes,
+        last_words=[sys.executable, "-m", last_words.__name__, str(folder), *_named(item)],
+        on_stuck=save,
+    )
+    return dog.guard(
+        item.nodeid,
+        limit_bytes=budget.peak_bytes if hard else None,
+        interval_s=settings.interval_s,
+        settle=True,
+    )
+
+
+def judge_bite(bite: Bite, own_error: BaseException | None, *, tells_next: bool) -> Judgement:
+    """The judgement that goes before all others; `tells_next` where none of those tells what to do."""
+    # pytest names the test above it, and cuts the line in its short summary.
+    lines = [
+        f"killed: {str(bite).removeprefix(bite.label).lstrip()}",
+        "  how       the watchdog read the process tree while the test ran",
+    ]
+    if own_error is not None and not isinstance(own_error, WatchdogStop):
+        lines.append(f"            the test then ended with {type(own_error).__name__}: {own_error}")
+    if tells_next:
+        lines.append("  next      see who allocated it: run this test with --membudget-memray")
+    lines += ["", bite.stack.rstrip()]
+    return Judgement(verdict="killed", failed=True, message="\n".join(lines).rstrip())
+
+
+def _named(item: pytest.Item) -> tuple[str, str, str]:
+    """The test, its file and its line, as arguments of a command."""
+    file, line = file_and_line(item)
+    return item.nodeid, file, "" if line is None else str(line)

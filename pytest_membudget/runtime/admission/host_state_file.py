@@ -1,0 +1,215 @@
+"""The shared file, read and replaced under a lock that dies with its holder."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import random
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from pytest_membudget.errors import UnreadableFileError
+from pytest_membudget.records.storage import private_directory
+from pytest_membudget.runtime.admission.host_state import HostState
+from pytest_membudget.runtime.admission.process_identity import boot_id, process_namespace
+
+LOCK_PATIENCE_S = 30.0
+"""A holder needs well under a millisecond; one that takes longer than this has been stopped."""
+
+_END = b"\n"
+"""Ends the file and is nowhere else in it."""
+
+_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
+_held: set[int] = set()
+"""Descriptors of locks that this process holds now."""
+
+
+class HostStore:
+    """The file of one name. Whoever has it open in a `transaction` is alone with it.
+
+    It is replaced as a whole: a program killed at any instant leaves the old state or the new one, and `peek` needs
+    no lock.
+    """
+
+    def __init__(self, name: str, directory: Path | None = None) -> None:
+        folder = private_directory(directory or host_directory())
+        stem = f"{_file_name(name)}-{process_namespace()}" if process_namespace() else _file_name(name)
+        self.path = folder / f"{stem}.json"
+        self._lock_path = folder / f"{stem}.lock"
+        self._new_path = folder / f"{stem}.new"
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[HostState]:
+        """The state, for changing it in place; written back unless the block raises.
+
+        Raises:
+            TimeoutError: somebody has held the lock for half a minute.
+            UnreadableFileError: the file is not of the expected shape.
+        """
+        with _locked(self._lock_path):
+            before = self._read()
+            state = self._decode(before)
+            yield state
+            after = msgspec.json.encode(state) + _END
+            if after != before:
+                self._replace(after)
+
+    def peek(self) -> HostState:
+        """The state as it was last written, for a look only."""
+        if sys.platform == "win32":  # a file that somebody reads cannot be removed there
+            with _locked(self._lock_path):
+                return self._decode(self._read())
+        return self._decode(self._read())
+
+    def signature(self) -> tuple[int, int, int]:
+        """Differs, nearly always, once the file has been replaced; cheap."""
+        try:
+            found = self.path.stat()
+        except FileNotFoundError:
+            return (0, 0, 0)
+        return (found.st_ino, found.st_mtime_ns, found.st_size)
+
+    def _read(self) -> bytes:
+        """What was written last. Between unlink and rename that is in the new file, if it ends as it should."""
+        for path in (self.path, self._new_path, self.path):
+            content = _content(path)
+            if content.endswith(_END) or (content and path == self.path):
+                return content
+        return b""
+
+    def _decode(self, content: bytes) -> HostState:
+        boot = boot_id()
+        if not content.strip(b"\0"):  # new, or cut short when the machine went down
+            return HostState(boot_id=boot)
+        try:
+            state = msgspec.json.decode(content, type=HostState)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise UnreadableFileError(
+                f"{self.path} is not a host ledger of this version: {error}; "
+                "remove it when no program that shares this budget runs"
+            ) from None
+        return state if state.boot_id == boot else HostState(boot_id=boot)
+
+    def _replace(self, content: bytes) -> None:
+        # Not forced to disk: after a reboot nothing of it is true any more.
+        descriptor = os.open(self._new_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _NOFOLLOW, 0o600)
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+        # Some file systems write a file out to disk when it replaces another: milliseconds for each decision.
+        self.path.unlink(missing_ok=True)
+        self._new_path.rename(self.path)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | _NOFOLLOW)
+    except FileNotFoundError:
+        return b""
+    with os.fdopen(descriptor, "rb") as stream:
+        return stream.read()
+
+
+def host_directory() -> Path:
+    """Where a user's programs meet: below XDG_RUNTIME_DIR, else below the directory for temporary files.
+
+    MEMBUDGET_HOST_DIRECTORY names another place, for programs that see different ones.
+    """
+    named = os.environ.get("MEMBUDGET_HOST_DIRECTORY")
+    if named:
+        return Path(named)
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    if runtime and os.access(runtime, os.W_OK):  # a changed user may have kept another user's
+        return Path(runtime) / "pytest-membudget"
+    user = f"-{os.getuid()}" if hasattr(os, "getuid") else ""
+    return Path(tempfile.gettempdir()) / f"pytest-membudget{user}"
+
+
+def _file_name(name: str) -> str:
+    """`name` where it is a plain word, else its plain characters and a digest that tells it from its like."""
+    plain = re.sub(r"[^A-Za-z0-9_-]+", "-", name)[:40]
+    if plain == name:
+        return name
+    return f"{plain}.{hashlib.sha256(name.encode(errors='surrogatepass')).hexdigest()[:16]}"
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    deadline_s = time.monotonic() + LOCK_PATIENCE_S
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _NOFOLLOW, 0o600)
+        _held.add(descriptor)
+        try:
+            _wait_for_lock(descriptor, path, deadline_s)
+            if _is_still(path, descriptor):
+                yield
+                return
+        finally:
+            # Unlocked by name, not only by closing: a child forked meanwhile has the descriptor as well.
+            _unlock(descriptor)
+            _held.discard(descriptor)
+            os.close(descriptor)
+
+
+def _wait_for_lock(descriptor: int, path: Path, deadline_s: float) -> None:
+    while not _try_lock(descriptor):
+        if time.monotonic() > deadline_s:
+            raise TimeoutError(
+                f"{path} has been locked for {LOCK_PATIENCE_S:g} s; a program that shares this budget seems to be "
+                "stopped: continue it or end it"
+            )
+        time.sleep(random.uniform(0.0002, 0.002))
+
+
+def _is_still(path: Path, descriptor: int) -> bool:
+    """Whether the locked file is the one that others will find; a cleaner may have removed it."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _try_lock(descriptor: int) -> bool:
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+
+    def _unlock(descriptor: int) -> None:
+        with contextlib.suppress(OSError):
+            msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
+
+else:
+    import fcntl
+
+    def _try_lock(descriptor: int) -> bool:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _unlock(descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
+def _close_in_child() -> None:
+    """A forked child must not keep the lock of a parent that is killed while it holds it."""
+    for descriptor in _held:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_in_child)

@@ -1,0 +1,251 @@
+"""Who may start now: bytes granted against a budget, and the line of those who wait.
+
+Think of the cash book of a careful bank: it writes down what was promised, not what was drawn, and promises nothing
+that it could not pay out in full at once. It is only the book: it has no clock, no lock and no threads, measures
+nothing and wakes nobody. `MemorySemaphore` puts a lock around it, the host ledger a file, the executor its own
+bookkeeping.
+
+Bytes are whole numbers throughout: counted in floats, small errors add up until nothing fits.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pytest_membudget.errors import OversizeError
+from pytest_membudget.records.run import SemaphoreStatistics
+from pytest_membudget.runtime.admission.fit_queue import WaitingLine
+from pytest_membudget.units import format_size
+
+
+class Ticket:
+    """One request: waiting, granted, or done (released or cancelled).
+
+    `bytes` is what was asked for and `charge_bytes` what is charged once granted: that, or what is really resident
+    where it is more. `token` is the caller's own and is not looked at.
+    """
+
+    __slots__ = ("bytes", "charge_bytes", "exclusive", "overtaken", "place", "sequence", "state", "token")
+
+    def __init__(self, size_bytes: int, *, exclusive: bool, token: Any, sequence: int) -> None:
+        self.bytes = size_bytes
+        self.charge_bytes = 0
+        self.exclusive = exclusive
+        self.token = token
+        self.sequence = sequence
+        self.overtaken = 0
+        self.place = -1
+        self.state: Literal["waiting", "granted", "done"] = "waiting"
+
+    def __repr__(self) -> str:
+        alone = " alone" if self.exclusive else ""
+        return f"<Ticket {self.sequence}: {format_size(self.bytes)}{alone}, {self.state}>"
+
+
+class Ledger:
+    """Grants requests in order of arrival, letting a stated number go by a head that does not fit yet.
+
+    - What is charged never exceeds the budget at the moment of a grant, unless it is one exclusive lease alone.
+    - The *head* is the first waiter that the budget could hold. While it does not fit, later ones that do may go
+      first, at most `max_overtakes` times; then nobody is let by until it has started.
+    - A waiter that the budget could not hold even when all leases were back (the budget shrank) keeps its place and
+      holds nobody up; draining would not help it.
+    - An exclusive request starts when no lease is out, and nothing starts beside it.
+
+    `ceiling_bytes` is the largest request that may wait, where the budget moves; by default the budget itself.
+    """
+
+    def __init__(self, budget_bytes: int, *, max_overtakes: int, ceiling_bytes: int | None = None) -> None:
+        if max_overtakes < 0:
+            raise ValueError(f"max_overtakes is {max_overtakes}; give 0 (strictly in order) or more")
+        self.max_overtakes = max_overtakes
+        self._budget_bytes = _whole(budget_bytes, "budget_bytes")
+        self._ceiling_bytes = ceiling_bytes
+        self._reserved_bytes = 0
+        self._line: WaitingLine[Ticket] = WaitingLine()
+        self._waiting_alone: dict[int, Ticket] = {}
+        self._granted: set[Ticket] = set()
+        self._alone: Ticket | None = None
+        self._submitted = 0
+
+    @property
+    def budget_bytes(self) -> int:
+        """What may be granted together."""
+        return self._budget_bytes
+
+    @property
+    def ceiling_bytes(self) -> int:
+        """The largest single request that is taken without being exclusive."""
+        return self._budget_bytes if self._ceiling_bytes is None else self._ceiling_bytes
+
+    @property
+    def reserved_bytes(self) -> int:
+        """What is charged to all leases together."""
+        return self._reserved_bytes
+
+    @property
+    def free_bytes(self) -> int:
+        """What is left to grant; negative after an overrun, or when the budget shrank below what is out."""
+        return self._budget_bytes - self._reserved_bytes
+
+    def submit(self, size_bytes: int, *, exclusive: bool = False, token: Any = None) -> Ticket:
+        """Puts a request at the end of the line; `grant` says when it may start.
+
+        Raises:
+            OversizeError: larger than could ever be granted, and not `exclusive`.
+        """
+        if _whole(size_bytes, "size_bytes") > self.ceiling_bytes and not exclusive:
+            raise oversize(size_bytes, self.ceiling_bytes)
+        ticket = Ticket(size_bytes, exclusive=exclusive, token=token, sequence=self._submitted)
+        self._submitted += 1
+        if exclusive:
+            self._waiting_alone[ticket.sequence] = ticket
+        else:
+            self._line.append(ticket)
+        return ticket
+
+    @property
+    def head(self) -> Ticket | None:
+        """Who is next: the first waiter that the whole budget could hold, or that runs alone."""
+        return self._head()
+
+    def grant(self, at_most: int | None = None) -> list[Ticket]:
+        """Starts everything that may start now (`at_most` so many), in that order; empty where nothing may."""
+        started: list[Ticket] = []
+        while (at_most is None or len(started) < at_most) and (ticket := self._next()) is not None:
+            self._start(ticket)
+            started.append(ticket)
+        return started
+
+    def adopt(self, size_bytes: int, *, exclusive: bool = False, token: Any = None) -> Ticket:
+        """Books a lease that is out already, whether it fits or not: it holds its memory anyhow."""
+        ticket = Ticket(
+            _whole(size_bytes, "size_bytes"), exclusive=exclusive, token=token, sequence=self._submitted
+        )
+        self._submitted += 1
+        self._book(ticket)
+        return ticket
+
+    def would_grant(self, size_bytes: int) -> bool:
+        """Whether a request that came now would start at once (after `grant` has let in whom it could)."""
+        if self._alone is not None or size_bytes > self.free_bytes:
+            return False
+        head = self._head()
+        return head is None or head.overtaken < self.max_overtakes
+
+    def release(self, ticket: Ticket) -> None:
+        """Takes back what was granted. Again: nothing happens.
+
+        Raises:
+            ValueError: the ticket still waits; cancel it instead.
+        """
+        if ticket.state == "waiting":
+            raise ValueError(f"{ticket!r} has not been granted; cancel it instead")
+        if ticket in self._granted:
+            self._granted.remove(ticket)
+            self._reserved_bytes -= ticket.charge_bytes
+            ticket.charge_bytes = 0
+            ticket.state = "done"
+            if self._alone is ticket:
+                self._alone = None
+
+    def cancel(self, ticket: Ticket) -> None:
+        """Gives a waiting ticket up, or releases it where it has been granted meanwhile."""
+        if ticket.state != "waiting":
+            self.release(ticket)
+            return
+        self._leave_line(ticket)
+        ticket.state = "done"
+
+    def charge(self, ticket: Ticket, resident_bytes: int) -> None:
+        """Charges what a granted ticket really holds, never less than what it was granted.
+
+        Where that exceeds the budget nothing starts until it fits again. Nothing is revoked. Without effect on a
+        ticket that is done: its last report may come late.
+
+        Raises:
+            ValueError: the ticket still waits, or the size is negative.
+        """
+        _whole(resident_bytes, "resident_bytes")
+        if ticket.state == "waiting":
+            raise ValueError(f"{ticket!r} has not been granted; it holds nothing to charge")
+        if ticket in self._granted:
+            charge_bytes = max(ticket.bytes, resident_bytes)
+            self._reserved_bytes += charge_bytes - ticket.charge_bytes
+            ticket.charge_bytes = charge_bytes
+
+    def set_budget(self, budget_bytes: int) -> None:
+        """From now on so much may be granted together; what is out stays out."""
+        self._budget_bytes = _whole(budget_bytes, "budget_bytes")
+
+    def statistics(self) -> SemaphoreStatistics:
+        """The book at this instant, as a frozen record."""
+        head = self._head()
+        return SemaphoreStatistics(
+            budget_bytes=self._budget_bytes,
+            reserved_bytes=self._reserved_bytes,
+            leases=len(self._granted),
+            waiting=len(self._line) + len(self._waiting_alone),
+            overtaken=0 if head is None else head.overtaken,
+            exclusive=self._alone is not None,
+            paused=self._alone is None and self.free_bytes < 0,
+        )
+
+    def _head(self) -> Ticket | None:
+        """The first waiter that the whole budget could hold, or that runs alone."""
+        in_line = self._line.first(self._budget_bytes)
+        alone = next(iter(self._waiting_alone.values()), None)
+        if in_line is None or alone is None:
+            return in_line or alone
+        return min(in_line, alone, key=_by_arrival)
+
+    def _next(self) -> Ticket | None:
+        """Who may start now: the head where it fits, else the first behind it that does while the head allows it."""
+        head = self._head()
+        if head is None or self._alone is not None:
+            return None
+        if (not self._granted) if head.exclusive else (head.bytes <= self.free_bytes):
+            return head
+        if head.overtaken >= self.max_overtakes:
+            return None
+        # Nobody in the line before an exclusive head fits the budget, so its first that fits stands behind the head.
+        follower = self._line.first(self.free_bytes, behind=None if head.exclusive else head)
+        if follower is not None:
+            head.overtaken += 1
+        return follower
+
+    def _start(self, ticket: Ticket) -> None:
+        self._leave_line(ticket)
+        self._book(ticket)
+
+    def _book(self, ticket: Ticket) -> None:
+        ticket.state = "granted"
+        ticket.charge_bytes = ticket.bytes
+        self._reserved_bytes += ticket.bytes
+        self._granted.add(ticket)
+        if ticket.exclusive:
+            self._alone = ticket
+
+    def _leave_line(self, ticket: Ticket) -> None:
+        if ticket.exclusive:
+            del self._waiting_alone[ticket.sequence]
+        else:
+            self._line.remove(ticket)
+
+
+def oversize(size_bytes: int, budget_bytes: int) -> OversizeError:
+    """The error for a request that is larger than its whole budget."""
+    return OversizeError(
+        f"{format_size(size_bytes)} can never be granted from a budget of {format_size(budget_bytes)}; "
+        "raise the budget, ask for less, or let it run alone (exclusive=True)"
+    )
+
+
+def _by_arrival(ticket: Ticket) -> int:
+    return ticket.sequence
+
+
+def _whole(size_bytes: int, name: str) -> int:
+    if isinstance(size_bytes, bool) or not isinstance(size_bytes, int) or size_bytes < 0:
+        raise ValueError(f"{name} is {size_bytes!r}; give whole bytes, 0 or more")
+    return size_bytes

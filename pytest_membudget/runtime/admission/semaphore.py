@@ -1,0 +1,239 @@
+"""A semaphore weighted by bytes: a task reserves what it will take, waits until that is free, and gives it back."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from pytest_membudget.errors import OversizeError, UsageError
+from pytest_membudget.records.run import SemaphoreStatistics
+from pytest_membudget.runtime.admission.available_budget import (
+    RESERVE_SHARE,
+    AvailableBudget,
+    ReadMemory,
+    read_memory,
+)
+from pytest_membudget.runtime.admission.process_scope import ProcessBook, Wait
+from pytest_membudget.runtime.admission.scope import Book, Claim
+from pytest_membudget.runtime.closing import Closing
+from pytest_membudget.runtime.parameters import count_of, share_of, size_of, timeout_of
+from pytest_membudget.units import Size, format_duration, format_size
+
+MAX_OVERTAKES = 32
+"""How often a request that does not fit yet lets later, smaller ones go first."""
+
+
+class Lease:
+    """Bytes that were granted; given back by `release` or at the end of its `with` block, once."""
+
+    __slots__ = ("_book", "_claim", "_released")
+
+    def __init__(self, book: Book[Any], claim: Claim) -> None:
+        self._book = book
+        self._claim = claim
+        self._released = False
+
+    @property
+    def bytes(self) -> int:
+        """What was granted."""
+        return self._claim.bytes
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether nothing else runs beside it."""
+        return self._claim.exclusive
+
+    def release(self) -> None:
+        """Gives the bytes back; again, and in a forked child, without effect."""
+        self._released = True
+        self._book.leave(self._claim)
+
+    def charge(self, resident_bytes: Size) -> None:
+        """Charges what is really resident, where that is more than was granted.
+
+        An overrun pauses admission until everything fits the budget again. Nothing is taken from anybody.
+        """
+        self._book.charge(self._claim, size_of("resident_bytes", resident_bytes))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def __repr__(self) -> str:
+        return f"<Lease of {format_size(self.bytes)}, {'released' if self._released else 'held'}>"
+
+
+class MemorySemaphore(Closing):
+    """Think of a car park with a counter at its gate: each car says how long it is, and waits until that much is free.
+
+    It is not a watchman. Nothing stops a task that takes more than it reserved; `Lease.charge` makes the others wait
+    for it. A request that does not fit yet lets at most `max_overtakes` smaller ones go first, then everybody waits
+    for it.
+
+    Args:
+        budget: what may be reserved together, used whole. Without one it is what is really available: the limit less
+            `reserve`, less what others use, read again at every step.
+        scope: "process" for the threads of this process; "host" for all programs of this user that give the same
+            `name`. Of different budgets the smallest counts.
+        name: which budget of the host is shared.
+        oversize: what becomes of a request larger than the whole budget: "refuse" raises `OversizeError`, "alone"
+            lets it run when nothing else does.
+        max_overtakes: how often the first in line may be overtaken.
+        reserve: share of the limit that is kept back where the budget is measured.
+        reading, own_bytes, clock, wait: replaced by tests.
+    """
+
+    def __init__(
+        self,
+        budget: Size | None = None,
+        *,
+        scope: Literal["process", "host"] = "process",
+        name: str | None = None,
+        oversize: Literal["refuse", "alone"] = "refuse",
+        max_overtakes: int = MAX_OVERTAKES,
+        reserve: float | str = RESERVE_SHARE,
+        reading: ReadMemory = read_memory,
+        own_bytes: Callable[[], int] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        wait: Wait = threading.Event.wait,
+    ) -> None:
+        if scope not in {"process", "host"}:
+            raise UsageError(f'scope is {scope!r}; choose "process" or "host"')
+        if oversize not in {"refuse", "alone"}:
+            raise UsageError(f'oversize is {oversize!r}; choose "refuse" or "alone"')
+        if scope == "process" and name is not None:
+            raise UsageError(
+                f'name is {name!r}, but a semaphore of one process is not shared; add scope="host"'
+            )
+        budget_bytes = None if budget is None else size_of("budget", budget)
+        share = 0.0 if reserve == 0 else share_of("reserve", reserve)
+        count_of("max_overtakes", max_overtakes, least=0)
+        self.scope: Literal["process", "host"] = scope
+        self.oversize: Literal["refuse", "alone"] = oversize
+        self._made_again = functools.partial(
+            MemorySemaphore,
+            budget,
+            scope=scope,
+            name=name,
+            oversize=oversize,
+            max_overtakes=max_overtakes,
+            reserve=reserve,
+        )
+        self._book: Book[Any]
+        if scope == "host":
+            from pytest_membudget.runtime.admission.host_scope import HostBook
+
+            self._book = HostBook(
+                budget_bytes,
+                name=_name(name),
+                reserve=share,
+                max_overtakes=max_overtakes,
+                reading=reading,
+                clock=clock,
+                wait=wait,
+            )
+        else:
+            self._book = ProcessBook(
+                budget_bytes,
+                max_overtakes=max_overtakes,
+                available=AvailableBudget(reading, reserve=share, own_bytes=own_bytes),
+                clock=clock,
+                wait=wait,
+            )
+
+    def reserve(self, size: Size, timeout_s: float | None = None, *, exclusive: bool = False) -> Lease:
+        """Waits until `size` is free and takes it; `exclusive` until nothing else runs.
+
+        Raises:
+            TimeoutError: it did not come free within `timeout_s` seconds.
+            OversizeError: it is larger than the whole budget, and may not run alone.
+        """
+        size_bytes, limit_s = size_of("size", size), timeout_of("timeout_s", timeout_s)
+        claim = self._enter(size_bytes, exclusive=exclusive)
+        if not self._book.wait(claim, limit_s):
+            raise TimeoutError(self._too_late(size_bytes, limit_s or 0.0))
+        return Lease(self._book, claim)
+
+    def acquire_nowait(self, size: Size, *, exclusive: bool = False) -> Lease | None:
+        """A lease where one can be had at once, else `None`.
+
+        Raises:
+            OversizeError: it is larger than the whole budget, and may not run alone: trying again would never help.
+        """
+        claim = self._enter(size_of("size", size), exclusive=exclusive)
+        return Lease(self._book, claim) if self._book.wait(claim, 0.0) else None
+
+    def can_allocate(self, size: Size) -> bool:
+        """Whether `size` could be reserved at once. Somebody else may be quicker; `acquire_nowait` settles it."""
+        return self._book.would_grant(size_of("size", size))
+
+    def wait_for_memory(self, size: Size, timeout_s: float | None = None) -> bool:
+        """Whether `size` came free in time. It waits its turn like `reserve`, and keeps nothing.
+
+        False at once where it is larger than the whole budget.
+        """
+        limit_s = timeout_of("timeout_s", timeout_s)
+        try:
+            claim = self._book.enter(size_of("size", size), exclusive=False)
+        except OversizeError:
+            return False
+        came_free = self._book.wait(claim, limit_s)
+        self._book.leave(claim)
+        return came_free
+
+    def statistics(self) -> SemaphoreStatistics:
+        """Budget, what is reserved, and who waits, at this instant."""
+        return self._book.statistics()
+
+    def close(self) -> None:
+        """Leaves a shared budget: it no longer counts this program's limit. Leases stay out until released."""
+        self._book.close()
+
+    def __repr__(self) -> str:
+        with contextlib.suppress(UsageError):
+            now = self.statistics()
+            return (
+                f"<MemorySemaphore of this {self.scope}: {format_size(now.reserved_bytes)} of "
+                f"{format_size(now.budget_bytes)} reserved by {now.leases}, {now.waiting} waiting>"
+            )
+        return "<MemorySemaphore of another process>"
+
+    def __reduce__(self) -> tuple[Callable[..., MemorySemaphore], tuple[Any, ...]]:
+        """One of the whole host may be sent to another process, which then takes part itself."""
+        if self.scope == "process":
+            raise TypeError(
+                'a MemorySemaphore of one process cannot be sent to another; make it with scope="host" and a name'
+            )
+        return self._made_again, ()
+
+    def _enter(self, size_bytes: int, *, exclusive: bool) -> Claim:
+        alone = exclusive or (self.oversize == "alone" and size_bytes > self._book.ceiling_bytes())
+        claim: Claim = self._book.enter(size_bytes, exclusive=alone)
+        return claim
+
+    def _too_late(self, size_bytes: int, timeout_s: float) -> str:
+        now = self.statistics()
+        return (
+            f"{format_size(size_bytes)} did not come free within {format_duration(timeout_s)}: "
+            f"{format_size(now.reserved_bytes)} of {format_size(now.budget_bytes)} are reserved by {now.leases} leases, "
+            f"{now.waiting} more wait; release leases sooner, wait longer, or raise the budget"
+        )
+
+
+def _name(name: str | None) -> str:
+    if name is None:
+        return "default"
+    if not isinstance(name, str) or not name:
+        raise UsageError(
+            f'name is {name!r}; give the word under which programs share a budget, such as "nightly"'
+        )
+    return name

@@ -1,0 +1,163 @@
+"""The conversation with one Dask scheduler: connect, hear who comes and goes, hand tasks to chosen workers, leave.
+
+This is the only file that knows Dask. Everything but the constructor runs in the loop of the one who uses it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pytest_membudget.errors import MissingExtraError, UsageError
+from pytest_membudget.runtime.cluster.worker_side import UnknownExecutorError
+
+CONNECT_S = 10.0
+"""How long the scheduler may take to answer."""
+
+CLOSE_S = 5.0
+"""How long it may take to be told that we leave."""
+
+
+_CLOSE_BROKEN_S = 0.5  # nobody hears us
+
+
+class Offer(NamedTuple):
+    """What the scheduler knows of a worker."""
+
+    memory_bytes: int  # of its resource `MEMORY`; 0 where it offers none
+    has_nanny: bool
+
+
+class DaskLink:
+    """A client of the cluster that the caller named: an address, a scheduler file, or a client whose cluster it is."""
+
+    def __init__(self, cluster: Any) -> None:
+        try:
+            import distributed  # noqa: F401 - whether it is there
+        except ImportError as error:
+            raise MissingExtraError("the level 'dask'", "distributed", "dask") from error
+        self._target = _target(cluster)
+        self._client: Any = None
+        self._numbers = itertools.count()
+        self.token = uuid.uuid4().hex
+
+    def __str__(self) -> str:
+        return str(self._target.get("scheduler_file") or self._target.get("address"))
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has arrived and not left."""
+        return self._client is not None
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether the connection was lost."""
+        return self._client is not None and self._client.status != "running"
+
+    async def arrive(self, hear: Callable[[str, str], None]) -> None:
+        """Connects; `hear` is told of each worker that comes or goes, by the scheduler's word for it and address.
+
+        Raises:
+            Exception: whatever the network, the scheduler, or a version of Dask that does not understand ours raised.
+        """
+        from distributed import Client
+
+        async def note(event: tuple[float, Any]) -> None:
+            _, message = event
+            if isinstance(message, dict) and str(message.get("action")).endswith("worker"):
+                hear(str(message["action"]), str(message.get("worker")))
+
+        self._client = await Client(  # type: ignore[no-untyped-call]
+            **self._target, asynchronous=True, timeout=CONNECT_S, set_as_default=False, name="membudget"
+        )
+        self._client.subscribe_topic("all", note)
+
+    async def leave(self) -> None:
+        """Closes the connection; the scheduler may be gone already."""
+        client, self._client = self._client, None
+        if client is None:
+            return
+        patience_s = CLOSE_S if client.status == "running" else _CLOSE_BROKEN_S
+        with contextlib.suppress(Exception):
+            client.unsubscribe_topic("all")
+            await asyncio.wait_for(client.close(timeout=patience_s), patience_s)
+
+    async def workers(self) -> dict[str, Offer] | None:
+        """Who is there now, by address; `None` where the scheduler does not say in time."""
+        try:
+            identity = await asyncio.wait_for(self._client.scheduler.identity(), CONNECT_S)
+        except (TimeoutError, OSError):
+            return None  # a slow link: the connection's own limit decides whether it is gone
+        return {
+            address: Offer(int((facts.get("resources") or {}).get("MEMORY", 0)), bool(facts.get("nanny")))
+            for address, facts in identity["workers"].items()
+        }
+
+    async def hand(self, address: str, memory_bytes: int, function: Callable[..., Any], *args: Any) -> Any:
+        """Runs a task on that worker and no other, holding so much of its `MEMORY`; what it returned.
+
+        Raises:
+            concurrent.futures.CancelledError: the worker left, or the connection broke.
+            Exception: whatever the task raised, or kept it from running.
+        """
+        future = self._client.submit(
+            function,
+            *args,
+            workers=[address],
+            allow_other_workers=False,
+            resources={"MEMORY": memory_bytes},
+            pure=False,
+            retries=0,
+            key=f"membudget-{self.token}-{next(self._numbers)}",
+        )
+        try:
+            return await future
+        finally:
+            future.release()
+
+    async def ask(
+        self, addresses: Sequence[str], timeout_s: float, function: Callable[..., Any], *args: Any
+    ) -> dict[str, Any]:
+        """What `function` answers on each of those workers, beside their tasks; those that are gone are left out.
+
+        Raises:
+            Exception: no answer in time, or the connection broke.
+        """
+        asked = self._client.run(function, *args, workers=list(addresses), on_error="ignore")
+        answers: dict[str, Any] = await asyncio.wait_for(asked, timeout_s)
+        return answers
+
+    async def restart(self, address: str) -> None:
+        """Has a worker's nanny end it, who waits some seconds before it kills, and start another.
+
+        Raises:
+            Exception: it cannot be reached; it may have ended by itself.
+        """
+        await self._client.restart_workers([address], timeout=CONNECT_S, raise_for_error=False)
+
+
+def tells_of_a_loss(error: Exception) -> bool:
+    """Whether a task failed because its worker ended or began anew, not by itself."""
+    from distributed import KilledWorker
+
+    return isinstance(error, KilledWorker | UnknownExecutorError)
+
+
+def _target(cluster: Any) -> dict[str, Any]:
+    """How to reach the cluster that the caller named."""
+    scheduler = getattr(cluster, "scheduler", None)
+    if scheduler is not None and getattr(scheduler, "address", None):  # a Client
+        return {"address": scheduler.address, "security": getattr(cluster, "security", None)}
+    if isinstance(cluster, os.PathLike) or (isinstance(cluster, str) and Path(cluster).is_file()):
+        return {"scheduler_file": os.fspath(cluster)}
+    if isinstance(cluster, str) and cluster:
+        return {"address": cluster}
+    raise UsageError(
+        f"dask is {cluster!r}; give the scheduler's address, a scheduler file or a distributed.Client"
+    )

@@ -1,0 +1,123 @@
+"""Calls that want a host to themselves, on a cluster: one at a time on each of its hosts.
+
+Where the executor fills every worker, this leaves the others of a host idle, so that a call may start processes of its
+own and measure them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import queue
+from collections import deque
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from pytest_membudget.runtime.cluster.launcher import DaskLauncher
+from pytest_membudget.runtime.cluster.remote_worker import LentWorker
+from pytest_membudget.runtime.workers.protocol import Call, Died, NoWorkerYetError, Reply
+
+_ATTEMPTS = 2
+_LOOK_EVERY_S = 0.2
+_STOP_S = 10.0
+
+
+class Answered(NamedTuple):
+    """What came of one item, and on which host."""
+
+    item: Any
+    host: str
+    reply: Reply
+
+
+class _Sent(NamedTuple):
+    item: Any
+    worker: LentWorker
+    attempt: int
+
+
+class LentHosts:
+    """The hosts of a Dask cluster, for as long as the `with` block lasts.
+
+    Args:
+        cluster: the scheduler's address, a scheduler file or a `distributed.Client`.
+        tell: gets each reason why a worker is not used, and what happens instead.
+    """
+
+    def __init__(self, cluster: Any, tell: Callable[[str, str], None]) -> None:
+        self._launcher = DaskLauncher(cluster, tell=tell)
+        self._workers: list[LentWorker] = []
+        self._sent: dict[int, _Sent] = {}
+        self._replies: queue.SimpleQueue[tuple[int, Reply]] = queue.SimpleQueue()
+        self._numbers = itertools.count(1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._launcher.close()
+
+    def spread(self, fn: Callable[[Any], Any], items: Iterator[Any]) -> Iterator[Answered]:
+        """Calls `fn(item)` on whichever host is free, and yields what comes of each as soon as it is known.
+
+        Items are drawn when a host is free for them. One whose worker is lost is sent once more.
+
+        Raises:
+            CannotStartError: the cluster cannot be used, or not any more.
+        """
+        waiting: deque[tuple[Any, int]] = deque()  # drawn or given back: an item and how often it was tried
+
+        def draw() -> bool:
+            if not waiting:
+                waiting.extend((item, 0) for item in itertools.islice(items, 1))
+            return bool(waiting)
+
+        while True:
+            self._meet()
+            for worker in self._idle():
+                if draw():
+                    item, attempts = waiting.popleft()
+                    self._send(fn, _Sent(item, worker, attempts + 1))
+            if not self._sent and not draw():
+                return
+            for sent, reply in self._heard():
+                if isinstance(reply, Died) and sent.attempt < _ATTEMPTS:
+                    waiting.append((sent.item, sent.attempt))
+                else:
+                    yield Answered(sent.item, sent.worker.host, reply)
+
+    def call_off(self, stop: Callable[[str], object], token: str) -> None:
+        """Calls `stop(token)` beside what runs on each worker, and waits a while for its end."""
+        with contextlib.suppress(Exception):  # who cannot be reached any more cannot be stopped either
+            self._launcher.ask([sent.worker for sent in self._sent.values()], stop, token)
+        for _ in range(round(_STOP_S / _LOOK_EVERY_S)):
+            if not self._sent:
+                return
+            list(self._heard())
+
+    def _meet(self) -> None:
+        with contextlib.suppress(NoWorkerYetError):
+            while True:
+                self._workers.append(self._launcher.start())
+        self._workers = [worker for worker in self._workers if not worker.is_gone]
+
+    def _idle(self) -> list[LentWorker]:
+        """The largest worker of each host where nothing of ours runs."""
+        busy = {sent.worker.host for sent in self._sent.values()}
+        by_size = sorted(self._workers, key=lambda worker: worker.capacity_bytes)
+        return list({worker.host: worker for worker in by_size if worker.host not in busy}.values())
+
+    def _send(self, fn: Callable[[Any], Any], sent: _Sent) -> None:
+        number = next(self._numbers)
+        self._sent[number] = sent
+        call = Call(number, fn, (sent.item,), {}, charged_bytes=sent.worker.capacity_bytes)
+        sent.worker.send(call, lambda reply: self._replies.put((number, reply)))
+
+    def _heard(self) -> Iterator[tuple[_Sent, Reply]]:
+        """The next reply, where one comes soon."""
+        with contextlib.suppress(queue.Empty):
+            number, reply = self._replies.get(timeout=_LOOK_EVERY_S)
+            yield self._sent.pop(number), reply

@@ -1,0 +1,1 @@
+"""Watch a long job, clean up, advise."""

@@ -1,0 +1,1 @@
+"""Bytes expected of an input."""

@@ -1,0 +1,185 @@
+"""What will this file take? A line through the file's size, corrected by what finished tasks really took."""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Literal
+
+from pytest_membudget.errors import UsageError
+from pytest_membudget.measurement.system.limit import memory_limit
+from pytest_membudget.runtime.parameters import count_of, factor_of, share_of, size_of
+from pytest_membudget.runtime.prediction.worst_moment import fit_workers
+from pytest_membudget.units import Size, format_count
+
+if TYPE_CHECKING:
+    from pytest_membudget.stats.learning import Learner
+
+PRESETS: dict[str, tuple[float, Size]] = {
+    # Starting points from two real pipelines; measured ones (see calibration) replace them.
+    "document": (12.0, "500 MB"),  # nested markup into an object tree, then a language model over it
+    "dataframe": (3.0, "50 MB"),  # text tables into columns
+}
+
+_EVIDENCE_TASKS = 8
+"""Finished tasks before an estimate may go below the formula."""
+
+_NEAR = 1.25
+"""Up to this multiple of the largest size seen, what was seen tells of other sizes too."""
+
+
+class MemoryEstimator:
+    """Predicts the memory that a task adds to its worker: `gamma` times the file's size, plus `overhead`.
+
+    It learns from finished tasks. A peak above its estimate raises the estimate at once, for files of that size and
+    above. Below the formula it goes only with evidence: after 8 tasks, and for sizes near those that were seen.
+
+    Args:
+        gamma: bytes of memory per byte of file.
+        overhead: what any task takes, however small its file.
+        base: what is held before any task begins. It is in no file's estimate. A batch counts it once, as the
+            formula does, or with `processes=True` once a worker, as an executor and `membudget workers` do.
+        learner: answers instead of the formula, from the first file on; what a calibration gives.
+    """
+
+    def __init__(
+        self,
+        gamma: float = 3.0,
+        overhead: Size = "50 MB",
+        base: Size | None = None,
+        *,
+        learner: Learner | None = None,
+    ) -> None:
+        self.gamma = factor_of("gamma", gamma)
+        self.overhead_bytes = size_of("overhead", overhead)
+        self.base_bytes = 0 if base is None else size_of("base", base)
+        self._observed = _LargestPeaks()
+        self._learner = learner
+        self._begins_with_learner = learner is not None
+        self._largest_size_bytes = 0
+        self._learned = 0
+        self._news: list[tuple[int, int, float | None]] = []
+
+    @classmethod
+    def preset(cls, name: Literal["document", "dataframe"] | str) -> MemoryEstimator:  # noqa: PYI051 - names the choices
+        """A starting point by name: "document" (γ 12, 500 MB) or "dataframe" (γ 3, 50 MB).
+
+        Raises:
+            UsageError: there is no such preset.
+        """
+        if name not in PRESETS:
+            raise UsageError(f"preset {name!r} is unknown; choose one of {', '.join(sorted(PRESETS))}")
+        gamma, overhead = PRESETS[name]
+        return cls(gamma, overhead)
+
+    def __repr__(self) -> str:
+        return (
+            f"MemoryEstimator(gamma={self.gamma:g}, overhead={self.overhead_bytes}, base={self.base_bytes}; "
+            f"{format_count(self._learned + len(self._news), 'task')} seen)"
+        )
+
+    def estimate_file_memory(self, size: Size) -> int:
+        """Bytes that the task for a file of `size` adds: γ·size + overhead, corrected by what was seen."""
+        size_bytes = size_of("size", size)
+        if self._begins_with_learner and self._learner is not None:
+            return self._learner.allocate(size_bytes)
+        by_formula = math.ceil(self.gamma * size_bytes) + self.overhead_bytes
+        seen = self._observed.up_to(size_bytes)
+        if self._learner is None or self._learned < _EVIDENCE_TASKS:
+            return max(by_formula, seen)
+        learned = max(self._learner.allocate(size_bytes), seen)
+        return learned if size_bytes <= _NEAR * self._largest_size_bytes else max(by_formula, learned)
+
+    def estimate_batch_memory(self, sizes: Iterable[Size], workers: int, *, processes: bool = False) -> int:
+        """Bytes at the worst moment, the `workers` largest files together: `M_base + Σ(γ·size(r_i) + M_overhead)`.
+
+        The base counts once, as for threads of one process. With `processes` each worker has one of its own:
+        `Σ(M_base + γ·size(r_i) + M_overhead)`, which is what an executor charges.
+        """
+        count_of("workers", workers)
+        shared_bytes, worker_bytes = self._bases(processes)
+        tasks = self._largest_first(sizes)[:workers]
+        return shared_bytes + worker_bytes * len(tasks) + sum(tasks)
+
+    def optimal_workers(
+        self, sizes: Iterable[Size], limit: Size | None = None, eta: float = 0.75, *, processes: bool = False
+    ) -> int:
+        """The most workers whose worst moment stays within `eta` of `limit`: `P_opt = max p : M(p) ≤ η·M_RAM`.
+
+        At least 1, also where even one does not fit; at most one a file. Without a `limit` the real one counts.
+        `processes` as in `estimate_batch_memory`.
+        """
+        share = share_of("eta", eta)
+        limit_bytes = memory_limit().bytes if limit is None else size_of("limit", limit)
+        shared_bytes, worker_bytes = self._bases(processes)
+        fit = fit_workers(
+            self._largest_first(sizes),
+            share * limit_bytes,
+            shared_bytes=shared_bytes,
+            worker_bytes=worker_bytes,
+        )
+        return max(1, fit.workers)
+
+    def observe(self, size_bytes: Size, peak_bytes: Size, duration_s: float | None = None) -> None:
+        """Learns from a finished task."""
+        size, peak = size_of("size_bytes", size_bytes), size_of("peak_bytes", peak_bytes)
+        if self._begins_with_learner and self._learner is not None:
+            self._learner.observe(size, peak, duration_s)
+            self._learned += 1
+            return
+        too_low = peak > self.estimate_file_memory(size)
+        self._observed.add(size, peak)
+        self._news.append((size, peak, duration_s))
+        # A learner weighs all that it knows anew, so good news is handed over in batches.
+        if too_low or len(self._news) > self._learned // 8:
+            self._learn()
+
+    def retry_bytes(self, size: Size, failed_bytes: Size) -> int:
+        """What to allocate after an attempt with `failed_bytes` ran out: always more, and at least the estimate."""
+        size_now, failed = size_of("size", size), size_of("failed_bytes", failed_bytes)
+        if self._learner is not None and (self._begins_with_learner or self._learned >= _EVIDENCE_TASKS):
+            chosen = self._learner.retry(size_now, failed)
+        else:
+            chosen = 2 * failed
+        return max(chosen, failed + 1, self.estimate_file_memory(size_now))
+
+    def _learn(self) -> None:
+        if self._learner is None:
+            from pytest_membudget.stats.learning import AllocationLearner
+
+            self._learner = AllocationLearner(aim="safe")
+        for size, peak, duration_s in self._news:
+            self._learner.observe(size, peak, duration_s)
+            self._largest_size_bytes = max(self._largest_size_bytes, size)
+        self._learned += len(self._news)
+        self._news.clear()
+
+    def _bases(self, processes: bool) -> tuple[int, int]:
+        """What is held once, and what each worker holds, in bytes."""
+        return (0, self.base_bytes) if processes else (self.base_bytes, 0)
+
+    def _largest_first(self, sizes: Iterable[Size]) -> list[int]:
+        return sorted((self.estimate_file_memory(size) for size in sizes), reverse=True)
+
+
+class _LargestPeaks:
+    """The largest peak seen at a size or any smaller one: stairs that only go up."""
+
+    def __init__(self) -> None:
+        self._sizes: list[int] = []
+        self._peaks: list[int] = []
+
+    def up_to(self, size_bytes: int) -> int:
+        place = bisect.bisect_right(self._sizes, size_bytes)
+        return self._peaks[place - 1] if place else 0
+
+    def add(self, size_bytes: int, peak_bytes: int) -> None:
+        if peak_bytes <= self.up_to(size_bytes):
+            return
+        place = bisect.bisect_left(self._sizes, size_bytes)
+        last = place
+        while last < len(self._sizes) and self._peaks[last] <= peak_bytes:
+            last += 1
+        self._sizes[place:last] = [size_bytes]
+        self._peaks[place:last] = [peak_bytes]

@@ -1,0 +1,205 @@
+"""The protocol of a level: a launcher starts workers, a worker runs one call after the other and replies.
+
+A level is one file that offers a `Launcher`. The dispatcher knows these names and no more, so that a further level
+(another machine, say) is one more file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple, Protocol
+
+from pytest_membudget.records.run import HostUse, Level
+from pytest_membudget.runtime.workers.heap_readings import HeapReading
+
+
+class CannotStartError(Exception):
+    """No worker can be had at this level; the message says why. Never caused by the user's function."""
+
+
+class NoWorkerYetError(Exception):
+    """All workers that a cluster has now are taken. More may join, so the level goes on."""
+
+
+class Call(NamedTuple):
+    """One attempt at a task. `sequence` is unique in the executor.
+
+    `is_file` tells that the only argument is the path of a file that was there when the task was made, `exact`
+    that the call's own peak is wanted and not a bound of it.
+    """
+
+    sequence: int
+    fn: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    charged_bytes: int = 0
+    is_file: bool = False
+    exact: bool = False
+
+
+Stage = Literal["start", "initializer", "import"]
+"""What keeps a worker from calling a function: its own start, the caller's initializer, or the function's module."""
+
+
+class Delay(NamedTuple):
+    """A worker has not come to the function of the call that is next: what it is at, and since when.
+
+    `since_s` is on `time.monotonic`'s clock.
+    """
+
+    stage: Stage
+    since_s: float
+
+
+class Figures(NamedTuple):
+    """What one attempt took. `None` where this level cannot tell; `kept_bytes` is what the worker did not give back.
+
+    `heap` is what the worker held before it, where that was read.
+    """
+
+    duration_s: float = 0.0
+    peak_bytes: int | None = None
+    kept_bytes: int = 0
+    result_bytes: int = 0
+    coordinator_peak_bytes: int = 0  # where it ran in the coordinator: the most that was resident there
+    heap: HeapReading | None = None
+
+
+class Returned(NamedTuple):
+    """The function returned."""
+
+    value: Any
+    figures: Figures = Figures()
+
+
+class Raised(NamedTuple):
+    """The function raised; the exception is the user's."""
+
+    error: BaseException
+    figures: Figures = Figures()
+
+
+class RanOut(NamedTuple):
+    """The function raised MemoryError."""
+
+    error: MemoryError
+    figures: Figures = Figures()
+
+
+class Unpicklable(NamedTuple):
+    """The arguments, the result or the exception cannot travel between processes."""
+
+    error: Exception
+    figures: Figures = Figures()
+
+
+class Died(NamedTuple):
+    """The worker ended. `attempted` tells whether it had begun this call.
+
+    `crashed`: it was an exit or a fault of its own rather than a lack of memory.
+    `failed_to_start`: it ended by itself before it was ready. One that was killed then might have come up.
+    """
+
+    detail: str
+    attempted: bool
+    failed_to_start: bool = False
+    figures: Figures = Figures()
+    crashed: bool = False
+
+
+class InitializerFailed(NamedTuple):
+    """The caller's initializer raised; nothing can run here."""
+
+    error: BaseException
+    figures: Figures = Figures()
+
+
+Reply = Returned | Raised | RanOut | Unpicklable | Died | InitializerFailed
+Done = Callable[[Reply], None]
+
+
+class Worker(Protocol):
+    """Runs one call after the other. Only the dispatcher's thread calls it."""
+
+    @property
+    def pid(self) -> int | None:
+        """The process that runs the calls; `None` for the coordinator's own."""
+
+    def send(self, call: Call, done: Done) -> None:
+        """Hands a call over; `done` gets the reply, once, from any thread. A worker that has ended replies `Died`."""
+
+    def started_at(self, sequence: int) -> float | None:
+        """When it called that call's function, on `time.monotonic`'s clock; `None` where it has not."""
+
+    def delay(self, sequence: int) -> Delay | None:
+        """What keeps it from that call, which is the next it has; `None` where that is not known or it has begun."""
+
+    def added_bytes(self) -> int:
+        """Resident memory above that of the worker when it was ready; 0 where it has none of its own."""
+
+    def kill(self) -> bool:
+        """Ends it at once, with whatever it runs; False where that is impossible."""
+
+    def retire(self) -> None:
+        """Takes no more calls and ends after those it has. Does not wait."""
+
+    def join(self) -> None:
+        """Waits until a retired or killed worker is gone."""
+
+    def has_ended(self) -> bool:
+        """Whether `join` would return at once."""
+
+
+class Launcher(Protocol):
+    """Starts the workers of one level."""
+
+    @property
+    def level(self) -> Level:
+        """Which level this is."""
+
+    @property
+    def own_memory(self) -> bool:
+        """Whether tasks run outside the coordinator: a kill costs one task, and a peak is the task's own."""
+
+    def start(self) -> Worker:
+        """A new worker; it may still be on its way up.
+
+        Raises:
+            CannotStartError: none can be had.
+        """
+
+
+class ClusterWorker(Worker, Protocol):
+    """A worker on some machine of a cluster, lent to us: one budget of its own, one call at a time."""
+
+    @property
+    def host(self) -> str:
+        """The name of its machine."""
+
+    @property
+    def capacity_bytes(self) -> int:
+        """The most that one call may add there."""
+
+    def send_together(self, calls: Sequence[tuple[Call, Done]]) -> None:
+        """Hands several short calls over in one message; they run one after the other."""
+
+    def renew(self) -> bool:
+        """Has the idle process begin anew, because it keeps memory; False where nobody would start it again."""
+
+
+class ClusterLauncher(Launcher, Protocol):
+    """Lends the workers of a cluster."""
+
+    def start(self) -> ClusterWorker:
+        """A worker that is not taken yet.
+
+        Raises:
+            NoWorkerYetError: all that there are now are taken.
+            CannotStartError: the cluster cannot be used, or not any more.
+        """
+
+    def close(self) -> None:
+        """Leaves the cluster."""
+
+    def hosts(self) -> tuple[HostUse, ...]:
+        """What was used of each machine so far."""

@@ -1,0 +1,192 @@
+"""What ran before must not change a figure, or the figure says by how much it may have."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from pytest_membudget.measurement.process import settle as settling
+from pytest_membudget.measurement.process import small_blocks
+from pytest_membudget.measurement.process.settle import Kept, kept_small_blocks_bytes
+
+pytestmark = [pytest.mark.kernel, pytest.mark.processes]
+MIB = 1024 * 1024
+# Each bytes(200) lies in a slot of 240 bytes, behind a pointer of 8.
+BLOCK_BYTES = 100_000 * (240 + 8) + 20_000_000
+
+SCRIPT = """
+import sys
+from pytest_membudget.measurement.probe import Probe
+
+def large_blocks():
+    return [bytes(100_000) + b"x" for _ in range(5_000)]
+
+def small_blocks():
+    return [str(number) * 3 for number in range(1_500_000)]
+
+def survivors():
+    return small_blocks()[::400]
+
+def block():
+    # The list has its full length at once: how one grows by realloc depends on what malloc did before.
+    held = [None] * 100_000
+    for index in range(len(held)):
+        held[index] = bytes(200)
+    return held, b"z" * 20_000_000
+
+kept = []
+def run(before):
+    result = globals()[before]() if before != "nothing" else None
+    if before == "survivors":
+        kept.append(result)
+    del result
+    probe = Probe(settle=True)
+    probe.begin()
+    block()
+    probe.finish()
+    print(probe.measurement.peak_bytes, *probe.measurement.caveats)
+
+for before in sys.argv[1:]:
+    run(before)
+"""
+
+
+def peaks(*before):
+    shown = subprocess.check_output([sys.executable, "-c", SCRIPT, *before], text=True)
+    lines = [line.partition(" ") for line in shown.splitlines()]
+    return [(int(peak), caveats) for peak, _, caveats in lines]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="freed memory is given back exactly with glibc")
+def test_the_same_block_takes_the_same_first_last_and_after_others():
+    (alone, caveats), *_ = peaks("nothing")
+    assert caveats == ""
+    assert alone == pytest.approx(BLOCK_BYTES, abs=2 * MIB)
+    for peak, caveats in peaks("large_blocks", "nothing", "small_blocks", "nothing"):
+        assert peak == pytest.approx(alone, abs=2 * MIB), caveats
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Python's arenas are counted through a Linux memory file")
+def test_memory_that_survivors_hold_is_a_caveat_with_its_size():
+    (alone, _), *_ = peaks("nothing")
+    ((peak, caveats),) = peaks("survivors")
+    assert alone - peak > 2 * MIB
+    assert "of freed memory that Python kept before the start" in caveats
+
+
+@pytest.fixture(params=["in C's stderr", "in place of descriptor 2"])
+def statistics(request, monkeypatch):
+    if request.param == "in place of descriptor 2":
+        monkeypatch.setattr(small_blocks, "_stream_on", lambda _: None)
+
+
+@pytest.mark.usefixtures("statistics")
+def test_what_another_thread_prints_meanwhile_is_not_lost(capfd, monkeypatch):
+    print_statistics = sys._debugmallocstats
+
+    def with_another_thread():
+        print_statistics()
+        os.write(2, b"from another thread\n")
+
+    monkeypatch.setattr(sys, "_debugmallocstats", with_another_thread)
+    kept_small_blocks_bytes()
+    assert capfd.readouterr().err == "from another thread\n"
+
+
+@pytest.mark.usefixtures("statistics")
+def test_free_small_blocks_are_counted():
+    held = [str(number) * 5 for number in range(200_000)]
+    before = kept_small_blocks_bytes()
+    survivors = held[::200]
+    del held
+    assert kept_small_blocks_bytes() - before > 5 * MIB
+    del survivors
+
+
+@pytest.mark.usefixtures("statistics")
+def test_counting_leaves_standard_error_alone(capfd):
+    kept_small_blocks_bytes()
+    print("still here", file=sys.stderr)
+    assert capfd.readouterr().err == "still here\n"
+
+
+CLOSED = """
+import os
+from pytest_membudget.measurement.process.small_blocks import SmallBlockReader
+
+os.close(2)
+reader = SmallBlockReader()
+print(reader.read().used_bytes > 0, os.dup(1))
+reader.close()
+"""
+
+
+def test_a_standard_error_that_the_program_closed_stays_closed():
+    assert subprocess.check_output([sys.executable, "-c", CLOSED]) == b"True 2\n"
+
+
+def test_an_allocator_that_cannot_trim_is_a_caveat(monkeypatch):
+    import psutil
+
+    monkeypatch.delattr(psutil, "heap_trim", raising=False)
+    assert not settling.settle().trimmed
+    assert "could not be given back" in Kept(trimmed=False).caveats()[0]
+
+
+def test_a_little_is_not_worth_saying():
+    assert Kept(settling.WORTH_SAYING_BYTES).caveats() == []
+
+
+HOLE = """
+from pytest_membudget import measuring
+
+def hole():
+    # Blocks too small for mmap, freed under a survivor: malloc's heap has room that is not at its end.
+    blocks = [bytearray(100_000) for _ in range(900)]
+    survivor = bytearray(100_000)
+    del blocks
+    return survivor
+
+survivor = hole()
+with measuring() as probe:
+    bytearray(b"x") * 60_000_000
+print(probe.measurement.peak_bytes, probe.measurement.retained_bytes)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="freed memory is given back exactly with glibc")
+def test_what_malloc_keeps_of_a_freed_block_is_not_retained():
+    shown = subprocess.check_output([sys.executable, "-c", HOLE], text=True)
+    peak_bytes, retained_bytes = map(int, shown.split())
+    assert peak_bytes == pytest.approx(60_000_000, abs=2 * MIB)
+    assert abs(retained_bytes) < 2 * MIB
+
+
+ARROW_SCRIPT = """
+import ctypes
+import pyarrow
+from pytest_membudget.measurement.probe import Probe
+
+def block():
+    for buffer in [pyarrow.allocate_buffer(300_000) for _ in range(200)]:
+        ctypes.memset(buffer.address, 1, buffer.size)
+
+for _ in range(2):
+    probe = Probe(settle=True)
+    probe.begin()
+    block()
+    probe.finish()
+    print(probe.measurement.peak_bytes, probe.measurement.retained_bytes)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of one block is exact on Linux")
+def test_what_arrow_keeps_of_freed_buffers_is_given_back():
+    pytest.importorskip("pyarrow")
+    shown = subprocess.check_output([sys.executable, "-c", ARROW_SCRIPT], text=True)
+    (first, first_left), (again, left) = (map(int, line.split()) for line in shown.splitlines())
+    assert first > 55 * MIB
+    assert again > 50 * MIB
+    assert first_left < 10 * MIB
+    assert abs(left) < 5 * MIB

@@ -1,0 +1,27 @@
+"""Starting the helper process, with real programs in the interpreter's place."""
+
+import os
+import sys
+
+import pytest
+
+from pytest_membudget.measurement.process.descendants import children_of
+from pytest_membudget.measurement.tree.client import SamplerLostError, TreeSampler
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="the helper watches Linux processes"),
+    pytest.mark.kernel,
+    pytest.mark.processes,
+]
+
+
+@pytest.mark.parametrize(
+    ("program", "reason"), [("/bin/false", "ended by itself"), ("/nowhere/python", "could not be started")]
+)
+def test_a_helper_that_cannot_start_leaves_no_process_and_no_descriptor(monkeypatch, program, reason):
+    descriptors, children = os.listdir("/proc/self/fd"), children_of(os.getpid())
+    monkeypatch.setattr(sys, "executable", program)
+    with pytest.raises(SamplerLostError, match=reason):
+        TreeSampler()
+    assert os.listdir("/proc/self/fd") == descriptors
+    assert children_of(os.getpid()) == children

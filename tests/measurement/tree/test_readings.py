@@ -1,0 +1,71 @@
+"""What the helper reads of one process, where the kernel's files are about to go away."""
+
+import mmap
+import os
+import sys
+
+import pytest
+from tree_programs import MIB, share
+
+pytestmark = [
+    pytest.mark.kernel,
+    pytest.mark.skipif(sys.platform != "linux", reason="the helper reads Linux's /proc"),
+]
+
+
+def test_a_process_that_ends_while_it_is_read_has_no_mark(monkeypatch):
+    from pytest_membudget.measurement.tree.helper import proc_reader as readings
+
+    # Its memory goes before the rest of it: the status then has no VmHWM any more.
+    monkeypatch.setattr(readings, "_status_value", lambda *_: 0)
+    process = readings.Process(os.getpid())
+    process.read()
+    with mmap.mmap(-1, 64 * MIB) as block:
+        block[:: mmap.PAGESIZE] = b"x" * (len(block) // mmap.PAGESIZE)
+    reading = process.read()
+    process.close()
+    assert reading.mark is None
+
+
+@pytest.mark.parametrize(("later", "faults"), [(500, 500), (0, 0)])
+def test_a_process_that_ended_since_its_faults_were_read_has_all_of_them_in_one_round(
+    later, faults, monkeypatch
+):
+    """500 when its memory was gone; none any more when its parent is about to have them on its account."""
+    from pytest_membudget.measurement.tree.helper import proc_reader as readings
+    from pytest_membudget.measurement.tree.helper import pss_sampling as looks
+
+    process = readings.Process(os.getpid())
+    gone = os.memfd_create("statm")
+    os.write(gone, b"0 0 0 0 0 0 0")
+    os.dup2(gone, process._fds[1])
+    os.close(gone)
+    first = process._stat()
+    counted = iter([100, later])
+
+    def stat():
+        return [*first[:7], b"%d" % next(counted), *first[8:9], b"0", *first[10:]]
+
+    monkeypatch.setattr(process, "_stat", stat)
+    reading = process.read()
+    process.close()
+    assert (reading.resident, reading.faults, reading.late_faults) == (0, faults, 0)
+    assert looks.look([reading], {reading.pid: process}).forking  # others may still share what it clears
+
+
+def test_other_shared_memory_of_the_same_size_is_noticed():
+    from pytest_membudget.measurement.tree.helper import proc_reader as readings
+
+    process = readings.Process(os.getpid())
+    first = share(8 * MIB)
+    known = process.mappings(process.read())
+    assert process.mappings(process.read()) is known
+    first.close()
+    second = share(8 * MIB)
+    reading = process.read()
+    assert process.mapped_since(reading)[1] >= 8 * MIB
+    assert process.mappings(reading) is not known
+    assert reading.swapped >= 8 * MIB
+    assert process.mapped_since(reading)[1] == 0
+    second.close()
+    process.close()

@@ -1,0 +1,58 @@
+import subprocess
+import sys
+
+import pytest
+
+from pytest_membudget.measurement.process import descendants
+from pytest_membudget.measurement.process.high_water import resident_bytes
+from pytest_membudget.runtime.admission import available_budget as pressure
+
+MB = 1_000_000
+GRANDPARENT = """
+import subprocess, sys
+subprocess.run([sys.executable, "-c", "block = bytearray(b'1') * 60_000_000; print('ready', flush=True); input()"])
+"""
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("without_proc", [False, True])
+def test_our_own_memory_is_that_of_all_processes_below_us(monkeypatch, without_proc):
+    if without_proc:
+        monkeypatch.setattr(descendants, "_LINUX", False)
+    child = subprocess.Popen(
+        [sys.executable, "-c", GRANDPARENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        assert child.stdout.readline() == b"ready\n"
+        assert pressure.own_tree_bytes() >= resident_bytes() / 2 + 60 * MB
+    finally:
+        child.communicate(b"\n")
+
+
+def test_the_reserve_is_a_share_of_the_limit_and_never_makes_the_budget_negative(memory):
+    available = pressure.AvailableBudget(memory.reading, own_bytes=memory.own)
+    assert available.read(0) == 8_192 * MB - 3_276_800_000
+    assert available.reserve_bytes == 3_276_800_000
+    memory.available_bytes = 1
+    assert available.read(0) == 0
+
+
+@pytest.mark.parametrize(
+    ("granted", "grown", "used", "resident"),
+    [
+        (100, 500, 500, 100),
+        (500, 100, 500, 100),
+        (500, 500, 100, 100),
+        (500, -50, 500, 0),
+        (500, 500, -50, 0),
+    ],
+)
+def test_the_least_that_leases_can_fill_is_added_back(memory, granted, grown, used, resident):
+    available = pressure.AvailableBudget(memory.reading, own_bytes=memory.own)
+    memory.own_bytes = 70 * MB
+    empty_bytes = available.read(0)
+    memory.own_bytes += grown * MB
+    memory.available_bytes -= used * MB
+    assert available.read(granted * MB) == empty_bytes + (resident - used) * MB
+    assert available.read(0) == empty_bytes - used * MB  # with no lease out all of it is others' use
+    assert available.read(granted * MB) == empty_bytes - used * MB  # and nothing has grown since

@@ -1,0 +1,45 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_membudget.runtime.admission.fit_queue import WaitingLine
+
+
+class Waiter:
+    def __init__(self, size_bytes):
+        self.bytes = size_bytes
+        self.place = -1
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.integers(0, 9).map(lambda size: ("join", size)), st.tuples(st.just("leave"), st.integers(0))
+        )
+    )
+)
+def test_finds_whom_a_walk_along_the_line_finds(steps):
+    line, plain = WaitingLine(), []
+    for step, number in steps:
+        if step == "join":
+            plain.append(Waiter(number))
+            line.append(plain[-1])
+        elif plain:
+            line.remove(plain.pop(number % len(plain)))
+        assert line.in_order() == plain
+        assert len(line) == len(plain)
+        for most in range(-1, 10):
+            fitting = [waiter for waiter in plain if waiter.bytes <= most]
+            assert line.first(most) is (fitting[0] if fitting else None)
+            for place, waiter in enumerate(plain):
+                later = [other for other in plain[place + 1 :] if other.bytes <= most]
+                assert line.first(most, behind=waiter) is (later[0] if later else None)
+
+
+def test_an_old_place_is_left_behind_when_the_line_moves_up():
+    line = WaitingLine()
+    for _ in range(1000):
+        waiter = Waiter(1)
+        line.append(waiter)
+        line.remove(waiter)
+    assert len(line) == 0
+    assert line.first(10) is None
