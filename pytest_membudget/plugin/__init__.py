@@ -7,7 +7,8 @@
 5. `reporting` gathers the records, writes the reports, and shows what was found.
 
 This module only declares and hands over. The rest is imported when a marker, a fixture or an option needs it, so
-that a session that uses none of them pays next to nothing.
+that a session that uses none of them pays next to nothing. Those imports give full names: as attributes of this
+package, modules would outlive what pytester makes Python forget, and two copies of a class would meet.
 """
 
 from __future__ import annotations
@@ -55,9 +56,9 @@ def pytest_load_initial_conftests(args: list[str]) -> None:
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> Generator[None, int, int]:
     """`-n auto`: no more workers than fit into memory."""
     cores = yield
-    from pytest_membudget.plugin import xdist
+    from pytest_membudget.plugin.xdist import fitting_workers
 
-    return xdist.fitting_workers(cores, options.read_settings(config))
+    return fitting_workers(cores, options.read_settings(config))
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -67,23 +68,23 @@ def pytest_configure(config: pytest.Config) -> None:
     settings = config.stash[_SETTINGS] = options.read_settings(config)
     config.stash[_ERRORS] = []
     if roles.is_controller(config):
-        from pytest_membudget.plugin import registration as session
-        from pytest_membudget.plugin import xdist
+        from pytest_membudget.plugin.registration import start_reporting
+        from pytest_membudget.plugin.xdist import Controller
 
-        session.start_reporting(config, settings)
-        config.pluginmanager.register(xdist.Controller(config), "membudget-controller")
+        start_reporting(config, settings)
+        config.pluginmanager.register(Controller(config), "membudget-controller")
     elif settings.measure_all:
-        from pytest_membudget.plugin import registration as session
+        from pytest_membudget.plugin.registration import start_measuring
 
-        session.start_measuring(config, settings)
+        start_measuring(config, settings)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Runs a test that takes `memory_scale` once for each scale."""
     if "memory_scale" in metafunc.fixturenames:
-        from pytest_membudget.plugin.scales import parametrize as scales
+        from pytest_membudget.plugin.scales.parametrize import parametrize
 
-        error = scales.parametrize(metafunc, metafunc.config.stash[_SETTINGS])
+        error = parametrize(metafunc, metafunc.config.stash[_SETTINGS])
         metafunc.config.stash[_ERRORS] += [error] if error else []
 
 
@@ -92,13 +93,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Reads the markers of what is going to run, and starts measuring where there are any."""
     settings, errors = config.stash[_SETTINGS], config.stash[_ERRORS]
     if settings.scales and not errors:
-        from pytest_membudget.plugin.scales import parametrize as scales
+        from pytest_membudget.plugin.scales.parametrize import unknown
 
-        errors += scales.unknown(settings, config)
+        errors += unknown(settings, config)
     if settings.measure_all or errors or any(map(marked.is_marked, items)):
-        from pytest_membudget.plugin import registration as session
+        from pytest_membudget.plugin.registration import plan_tests
 
-        session.plan_tests(config, items, settings, errors)
+        plan_tests(config, items, settings, errors)
 
 
 @pytest.fixture
@@ -170,7 +171,6 @@ def fallback_executor(
     request: pytest.FixtureRequest, memory_estimator: MemoryEstimator
 ) -> Iterator[FallbackExecutor]:
     """A `FallbackExecutor` in real processes, shut down after the test."""
-    # By their full names: as attributes of this package, modules outlive what pytester makes Python forget.
     from pytest_membudget.plugin.fixtures.executor import keep
     from pytest_membudget.plugin.fixtures.runtime import make_executor
 
