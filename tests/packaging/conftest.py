@@ -1,0 +1,70 @@
+"""A wheel built from the sdist of this checkout, installed into an empty environment outside of it."""
+
+import os
+import subprocess
+import sys
+import tarfile
+import venv
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+class Installed(NamedTuple):
+    """An environment that holds the wheel and what it requires, and nothing of the checkout."""
+
+    python: Path
+    folder: Path
+
+    def run(self, *command, cwd, check=True):
+        """Runs `command` without any variable by which the checkout or this test run could be found."""
+        outside = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("PYTEST_", "PYTHON", "COV_", "VIRTUAL_ENV"))
+        }
+        return subprocess.run(
+            command, check=check, cwd=cwd, env=outside, capture_output=True, text=True, timeout=100
+        )
+
+
+@pytest.fixture(scope="session")
+def distributions(tmp_path_factory):
+    """The sdist, and the wheel that is built from it: what the sdist lacks, the wheel lacks too."""
+    folder = tmp_path_factory.mktemp("dist")
+    _build("sdist", ROOT, folder)
+    (sdist,) = folder.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(folder / "unpacked", filter="data")
+    (source,) = (folder / "unpacked").iterdir()
+    _build("wheel", source, folder)
+    (wheel,) = folder.glob("*.whl")
+    return sdist, wheel
+
+
+@pytest.fixture(scope="session")
+def installed(distributions, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("installed")
+    venv.create(folder / "env", with_pip=False)
+    python = folder / "env" / ("Scripts" if os.name == "nt" else "bin") / "python"
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check"]
+    done = subprocess.run(
+        [*pip, "install", "--quiet", distributions[1]], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"the wheel could not be installed:\n{done.stderr}"
+    return Installed(python, folder)
+
+
+def _build(target, source, folder):
+    """Builds with the backend of this environment; its own needs no network, and writes nothing into `source`."""
+    done = subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "--target", target, "--directory", folder],
+        cwd=source,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,76 @@
+"""The wheel as a stranger gets it: nothing is missing that the checkout would have supplied."""
+
+import json
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "pytest_membudget"
+
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(200)]
+
+TEST = """
+import pytest
+
+@pytest.mark.memory_budget("30 MiB")
+def test_fits():
+    assert len(bytearray(b"x") * 8_000_000)
+
+@pytest.mark.memory_budget("2 MiB")
+def test_does_not_fit():
+    assert len(bytearray(b"x") * 30_000_000)
+"""
+
+
+def files_of_the_package():
+    return {
+        path.relative_to(ROOT).as_posix()
+        for path in PACKAGE.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
+def test_the_wheel_has_every_file_of_the_package(distributions):
+    _, wheel = distributions
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if name.startswith("pytest_membudget/")}
+    assert names == files_of_the_package()
+    assert "pytest_membudget/py.typed" in names
+
+
+def test_the_sdist_has_what_a_packager_needs(distributions):
+    sdist, _ = distributions
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    needed = "LICENSE README.md CHANGELOG.md pyproject.toml Makefile tests/conftest.py examples/demo.py docs/index.md"
+    assert set(needed.split()) <= names
+    assert not [name for name in names if name.startswith((".venv", ".git/"))]
+
+
+def test_it_is_imported_from_where_it_was_installed(installed, tmp_path):
+    code = "import pytest_membudget as p; print(p.__file__, p.__version__, p.measure(len, 'ab').value)"
+    path, version, value = installed.run(installed.python, "-c", code, cwd=tmp_path).stdout.split()
+    assert Path(path).is_relative_to(installed.folder)
+    assert (version, value) == ("0.1.0", "2")
+
+
+def test_the_command_works(installed, tmp_path):
+    said = installed.run(installed.python.with_name("membudget"), "doctor", cwd=tmp_path).stdout
+    assert "limit" in said
+
+
+def test_a_marked_test_is_judged(installed, tmp_path):
+    (tmp_path / "test_marked.py").write_text(TEST)
+    command = (installed.python, "-m", "pytest", "-q", "-p", "no:cacheprovider")
+    done = installed.run(
+        *command, "--membudget-report=report.json", "test_marked.py", cwd=tmp_path, check=False
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    tests = json.loads((tmp_path / "report.json").read_text())["tests"]
+    assert {test["nodeid"].rpartition("::")[2]: test["verdict"] for test in tests} == {
+        "test_fits": "within",
+        "test_does_not_fit": "over",
+    }
