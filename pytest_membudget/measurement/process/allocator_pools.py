@@ -23,14 +23,14 @@ AT_ONCE = "dirty_decay_ms:0,muzzy_decay_ms:0"
 
 
 class Pool(NamedTuple):
-    """A library and the most that its pool may hold, in bytes."""
+    """A library that owns a pool, and the most that its pool may hold, in bytes."""
 
-    library: str
+    owner: str
     most_bytes: int
 
     def __str__(self) -> str:
         return (
-            f"{self.library} keeps freed memory for about a second: of up to {format_size(self.most_bytes)} that it held at "
+            f"{self.owner} keeps freed memory for about a second: of up to {format_size(self.most_bytes)} that it held at "
             "the start, in use or free, what was free could be reused and is not in the peak; run it isolated, or set "
             f"{SETTING}={AT_ONCE}"
         )
