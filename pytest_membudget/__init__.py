@@ -53,7 +53,7 @@ _PUBLIC = {
     "runtime.admission.semaphore": "MemorySemaphore",
     "runtime.executor.executor": "FallbackExecutor",
     "runtime.executor.policy": "ExecutorPolicy",
-    "runtime.monitoring.chunks": "optimize_processing_order recommend_chunk_rows",
+    "runtime.monitoring.advice": "optimize_processing_order recommend_chunk_rows",
     "runtime.monitoring.monitor": "MemoryMonitor",
     "runtime.prediction.estimator": "MemoryEstimator",
     "runtime.prediction.files": "FileClasses classify_file get_file_estimate preview_batch",

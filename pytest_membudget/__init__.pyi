@@ -58,8 +58,8 @@ from pytest_membudget.runtime.admission.dynamic_semaphore import DynamicSemaphor
 from pytest_membudget.runtime.admission.semaphore import MemorySemaphore as MemorySemaphore
 from pytest_membudget.runtime.executor.executor import FallbackExecutor as FallbackExecutor
 from pytest_membudget.runtime.executor.policy import ExecutorPolicy as ExecutorPolicy
-from pytest_membudget.runtime.monitoring.chunks import optimize_processing_order as optimize_processing_order
-from pytest_membudget.runtime.monitoring.chunks import recommend_chunk_rows as recommend_chunk_rows
+from pytest_membudget.runtime.monitoring.advice import optimize_processing_order as optimize_processing_order
+from pytest_membudget.runtime.monitoring.advice import recommend_chunk_rows as recommend_chunk_rows
 from pytest_membudget.runtime.monitoring.monitor import MemoryMonitor as MemoryMonitor
 from pytest_membudget.runtime.prediction.estimator import MemoryEstimator as MemoryEstimator
 from pytest_membudget.runtime.prediction.files import FileClasses as FileClasses

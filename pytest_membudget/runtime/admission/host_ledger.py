@@ -3,16 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Container
+from typing import Literal
 
 import msgspec
 
 from pytest_membudget.records.measurement import MemoryReading
 from pytest_membudget.records.run import SemaphoreStatistics
 from pytest_membudget.runtime.admission.available_budget import unreserved_bytes
-from pytest_membudget.runtime.admission.host_state import HostClaim, HostClient, HostState
 from pytest_membudget.runtime.admission.ledger import Ledger, Ticket, oversize
-from pytest_membudget.runtime.admission.process_identity import Owner
 from pytest_membudget.units import LARGEST_BYTES
+
+
+class Owner(msgspec.Struct, frozen=True, array_like=True):
+    """One process of this boot: its id and when it started (clock ticks since boot on Linux, else seconds)."""
+
+    pid: int
+    started: float
+
+
+class HostClient(msgspec.Struct, frozen=True, kw_only=True):
+    """One semaphore of one program: the budget it was given, or the most that its measured budget can be.
+
+    `reserve` is the share of the limit to keep back where the budget is measured, else `None`.
+    """
+
+    id: str
+    owner: Owner
+    budget_bytes: int
+    max_overtakes: int
+    reserve: float | None = None
+
+
+class HostClaim(msgspec.Struct, kw_only=True):
+    """One request: waiting until `granted`, then charged its `bytes` or what is resident, whichever is more."""
+
+    id: str
+    owner: Owner
+    bytes: int
+    client: str = ""
+    exclusive: bool = False
+    granted: bool = False
+    resident_bytes: int = 0
+    overtaken: int = 0
+
+
+class HostState(msgspec.Struct, kw_only=True):
+    """The shared file. `available_when_empty_bytes` is what was available when no lease was out last."""
+
+    format: Literal["membudget-host-ledger"] = "membudget-host-ledger"
+    version: Literal[1] = 1
+    boot_id: str = ""
+    available_when_empty_bytes: int = 0
+    clients: list[HostClient] = []
+    claims: list[HostClaim] = []
 
 
 class HostLedger:

@@ -16,10 +16,8 @@ from pathlib import Path
 from pytest_membudget.errors import UsageError
 from pytest_membudget.records.run import SemaphoreStatistics
 from pytest_membudget.runtime.admission.available_budget import ReadMemory, reserved_share_bytes
-from pytest_membudget.runtime.admission.host_ledger import HostLedger
-from pytest_membudget.runtime.admission.host_state import HostClaim, HostClient
-from pytest_membudget.runtime.admission.host_state_file import HostStore
-from pytest_membudget.runtime.admission.process_identity import Owner, is_alive, this_process
+from pytest_membudget.runtime.admission.host_ledger import HostClaim, HostClient, HostLedger, Owner
+from pytest_membudget.runtime.admission.host_state_file import HostStore, is_alive, this_process
 from pytest_membudget.runtime.admission.process_scope import Clock, Wait
 
 LOOK_S = 0.004

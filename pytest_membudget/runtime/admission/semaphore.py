@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Protocol, Self, TypeVar
 
 from pytest_membudget.errors import OversizeError, UsageError
 from pytest_membudget.records.run import SemaphoreStatistics
@@ -19,10 +19,57 @@ from pytest_membudget.runtime.admission.available_budget import (
     read_memory,
 )
 from pytest_membudget.runtime.admission.process_scope import ProcessBook, Wait
-from pytest_membudget.runtime.admission.scope import Book, Claim
 from pytest_membudget.runtime.closing import Closing
 from pytest_membudget.runtime.parameters import count_of, share_of, size_of, timeout_of
 from pytest_membudget.units import Size, format_duration, format_size
+
+
+class Claim(Protocol):
+    """One request in a book, waiting or granted."""
+
+    @property
+    def bytes(self) -> int:
+        """What was asked for."""
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether it runs alone."""
+
+
+C = TypeVar("C", bound=Claim)
+
+
+class Book(Protocol[C]):
+    """Takes requests in, says when they may start, and takes back what was granted. Safe to use from any thread."""
+
+    def ceiling_bytes(self) -> int:
+        """The largest request that can be granted without running alone."""
+
+    def enter(self, size_bytes: int, *, exclusive: bool) -> C:
+        """Puts a request at the end of the line; it may be granted before this returns.
+
+        Raises:
+            OversizeError: it could never be granted.
+        """
+
+    def wait(self, claim: C, timeout_s: float | None) -> bool:
+        """Whether `claim` was granted in time. One that was not has left the line when this returns or raises."""
+
+    def leave(self, claim: C) -> None:
+        """Gives back what was granted, or the place in the line; nothing where that has happened."""
+
+    def charge(self, claim: C, resident_bytes: int) -> None:
+        """Charges what is really resident for a granted claim, never less than was granted."""
+
+    def would_grant(self, size_bytes: int) -> bool:
+        """Whether a request of that size would start at once."""
+
+    def statistics(self) -> SemaphoreStatistics:
+        """The book at this instant."""
+
+    def close(self) -> None:
+        """Takes no more part; what is out stays out until it is released."""
+
 
 MAX_OVERTAKES = 32
 """How often a request that does not fit yet lets later, smaller ones go first."""

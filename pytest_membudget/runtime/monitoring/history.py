@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 from pytest_membudget.measurement.process.process_memory import ProcessMemory
 from pytest_membudget.records.monitor import ChunkRecord, CollectionEvent, MemorySnapshot
-from pytest_membudget.runtime.monitoring.collections_log import CollectionsLog
 
 
 class Sightings:
@@ -60,3 +62,30 @@ class Sightings:
         if self._mark is not None:
             self.peak_bytes = max(self.peak_bytes, self._memory.close_mark(self._mark))
             self._mark = None
+
+
+_FULL = 2
+
+
+class CollectionsLog:
+    """The latest full collections. Young generations are collected too often to be worth a line each."""
+
+    def __init__(self, clock: Callable[[], float], most: int) -> None:
+        events: deque[CollectionEvent] = deque(maxlen=most)
+
+        def note(phase: str, info: dict[str, Any]) -> None:
+            if phase == "stop" and info["generation"] == _FULL:
+                events.append(CollectionEvent(clock(), _FULL, info["collected"]))
+
+        gc.callbacks.append(note)
+        self.events = events
+        self._stop = weakref.finalize(self, _remove, note)
+
+    def close(self) -> None:
+        """Stops listening; the events stay. A log that nobody holds any more stops by itself."""
+        self._stop()
+
+
+def _remove(note: Callable[[str, dict[str, Any]], None]) -> None:
+    if note in gc.callbacks:
+        gc.callbacks.remove(note)

@@ -20,12 +20,16 @@ from pytest_membudget.records.monitor import (
     Recommendation,
 )
 from pytest_membudget.runtime.closing import Closing
-from pytest_membudget.runtime.monitoring.advice import TARGET_SHARE, Setting, growth_rate, recommend
-from pytest_membudget.runtime.monitoring.alerts import Alerts
-from pytest_membudget.runtime.monitoring.chunks import adapted_rows, recommend_chunk_rows
-from pytest_membudget.runtime.monitoring.cleanup import Cleaner
+from pytest_membudget.runtime.monitoring.advice import (
+    TARGET_SHARE,
+    Setting,
+    adapted_rows,
+    growth_rate,
+    recommend,
+    recommend_chunk_rows,
+)
+from pytest_membudget.runtime.monitoring.cleanup import Alerts, Cleaner, Thresholds
 from pytest_membudget.runtime.monitoring.history import Sightings
-from pytest_membudget.runtime.monitoring.thresholds import Thresholds
 from pytest_membudget.runtime.parameters import count_of, factor_of, share_of, size_of
 from pytest_membudget.units import Size
 

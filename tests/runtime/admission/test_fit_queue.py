@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_membudget.runtime.admission.fit_queue import WaitingLine
+from pytest_membudget.runtime.admission.ledger import WaitingLine
 
 
 class Waiter:

@@ -1,9 +1,8 @@
 import pytest
 
 from pytest_membudget import OversizeError
-from pytest_membudget.runtime.admission.host_ledger import HostLedger
-from pytest_membudget.runtime.admission.host_state import HostClaim, HostClient, HostState
-from pytest_membudget.runtime.admission.process_identity import Owner
+from pytest_membudget.runtime.admission.host_ledger import HostClaim, HostClient, HostLedger, HostState
+from pytest_membudget.runtime.admission.host_state_file import Owner
 
 MB = 1_000_000
 ANNE, BERT = Owner(1, 10.0), Owner(2, 20.0)

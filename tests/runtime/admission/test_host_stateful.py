@@ -8,9 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from pytest_membudget import OversizeError
-from pytest_membudget.runtime.admission.host_ledger import HostLedger
-from pytest_membudget.runtime.admission.host_state import HostClaim, HostClient, HostState
-from pytest_membudget.runtime.admission.process_identity import Owner
+from pytest_membudget.runtime.admission.host_ledger import HostClaim, HostClient, HostLedger, HostState
+from pytest_membudget.runtime.admission.host_state_file import Owner
 
 PROGRAMS = st.integers(0, 3)
 

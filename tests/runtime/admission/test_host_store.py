@@ -6,10 +6,14 @@ import pytest
 
 from pytest_membudget.errors import UnreadableFileError
 from pytest_membudget.runtime.admission import host_state_file as store
-from pytest_membudget.runtime.admission import process_identity as owners
-from pytest_membudget.runtime.admission.host_state import HostClient
-from pytest_membudget.runtime.admission.host_state_file import HostStore, host_directory
-from pytest_membudget.runtime.admission.process_identity import Owner, is_alive, this_process
+from pytest_membudget.runtime.admission import host_state_file as owners
+from pytest_membudget.runtime.admission.host_ledger import HostClient, Owner
+from pytest_membudget.runtime.admission.host_state_file import (
+    HostStore,
+    host_directory,
+    is_alive,
+    this_process,
+)
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="modes and links are POSIX's")
 

@@ -2,8 +2,7 @@
 
 import pytest
 
-from pytest_membudget.runtime.monitoring.alerts import Alerts
-from pytest_membudget.runtime.monitoring.thresholds import Reason, Thresholds
+from pytest_membudget.runtime.monitoring.cleanup import Alerts, Reason, Thresholds
 from pytest_membudget.stats.slopes import Slope
 
 MB = 1_000_000
