@@ -69,9 +69,9 @@ class HostLedger:
     ) -> None:
         self.state = state
         self._reading = reading
-        self.reap(alive)
+        self.remove_dead(alive)
 
-    def reap(self, alive: Callable[[Owner], bool]) -> None:
+    def remove_dead(self, alive: Callable[[Owner], bool]) -> None:
         """Takes out whatever belongs to a process that is no more: its leases, its place in the line, its limit."""
         owners = {client.owner for client in self.state.clients} | {
             claim.owner for claim in self.state.claims
@@ -81,16 +81,16 @@ class HostLedger:
             self.state.clients = [client for client in self.state.clients if client.owner not in dead]
             self.state.claims = [claim for claim in self.state.claims if claim.owner not in dead]
 
-    def join(self, client: HostClient) -> None:
+    def add_client(self, client: HostClient) -> None:
         """Lets a client's limit count; again: nothing happens."""
         if client not in self.state.clients:
             self.state.clients.append(client)
 
-    def part(self, clients: Container[str]) -> None:
+    def remove_clients(self, clients: Container[str]) -> None:
         """Lets the limits of those clients count no longer."""
         self.state.clients = [client for client in self.state.clients if client.id not in clients]
 
-    def enter(self, claim: HostClaim) -> None:
+    def submit(self, claim: HostClaim) -> None:
         """Puts a claim at the end of the line; one that is there already keeps its place.
 
         Raises:
@@ -101,7 +101,7 @@ class HostLedger:
                 raise oversize(claim.bytes, self.ceiling_bytes())
             self.state.claims.append(msgspec.structs.replace(claim))
 
-    def agree(self, client_id: str, claims: Collection[HostClaim]) -> None:
+    def reconcile(self, client_id: str, claims: Collection[HostClaim]) -> None:
         """Makes the file say of a client what it knows itself.
 
         A claim that the file lost is put back as it is, granted or waiting. One that the client gave up is taken out,
@@ -114,7 +114,7 @@ class HostLedger:
         found = {claim.id for claim in self.state.claims}
         self.state.claims += [msgspec.structs.replace(claim) for claim in claims if claim.id not in found]
 
-    def leave(self, claim_id: str) -> None:
+    def remove(self, claim_id: str) -> None:
         """Takes a claim out, granted or waiting."""
         self.state.claims = [claim for claim in self.state.claims if claim.id != claim_id]
 
@@ -128,7 +128,7 @@ class HostLedger:
         """The claim, where it is known."""
         return next((claim for claim in self.state.claims if claim.id == claim_id), None)
 
-    def settle(self) -> None:
+    def grant(self) -> None:
         """Grants whatever may start now."""
         ledger, tickets = self._ledger()
         for ticket in ledger.grant():

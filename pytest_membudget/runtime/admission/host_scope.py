@@ -17,10 +17,10 @@ from pytest_membudget.errors import UsageError
 from pytest_membudget.records.run import SemaphoreStatistics
 from pytest_membudget.runtime.admission.available_budget import ReadMemory, reserved_share_bytes
 from pytest_membudget.runtime.admission.host_ledger import HostClaim, HostClient, HostLedger, Owner
-from pytest_membudget.runtime.admission.host_state_file import HostStore, is_alive, this_process
+from pytest_membudget.runtime.admission.host_state_file import HostStateFile, is_alive, this_process
 from pytest_membudget.runtime.admission.process_scope import Clock, Wait
 
-LOOK_S = 0.004
+POLL_S = 0.004
 """Seconds, on average, between two looks at whether the file was replaced: whoever releases grants for all."""
 
 REAP_S = 0.1
@@ -31,7 +31,7 @@ _forgotten: collections.deque[tuple[Path, int, str]] = collections.deque()
 by the collector, which may run in the middle of a transaction and so must not begin one."""
 
 
-class HostBook:
+class HostScope:
     """Takes part in the budget of one name. After a fork the child takes part on its own account."""
 
     def __init__(
@@ -46,7 +46,7 @@ class HostBook:
         wait: Wait = threading.Event.wait,
         directory: Path | None = None,
     ) -> None:
-        self._store = HostStore(name, directory)
+        self._file = HostStateFile(name, directory)
         self._budget_bytes = budget_bytes
         self._reserve = reserve
         self._max_overtakes = max_overtakes
@@ -55,7 +55,7 @@ class HostBook:
         self._wait = wait
         self._never = threading.Event()
         self._closed = False
-        self._take_part()
+        self._register()
         with self._ledger():
             pass
 
@@ -64,24 +64,24 @@ class HostBook:
         with self._ledger() as ledger:
             return ledger.ceiling_bytes()
 
-    def enter(self, size_bytes: int, *, exclusive: bool) -> HostClaim:
+    def submit(self, size_bytes: int, *, exclusive: bool) -> HostClaim:
         """A request at the end of the host's line, or granted already."""
         if self._closed:
             raise UsageError("this semaphore was closed and takes no more requests; make a new one")
         claim = HostClaim(
             id=secrets.token_hex(8),
-            owner=self._here(),
+            owner=self._this_process(),
             client=self._client.id,
             bytes=size_bytes,
             exclusive=exclusive,
         )
         try:
             with self._ledger() as ledger:
-                ledger.enter(claim)
+                ledger.submit(claim)
                 self._mine[claim.id] = claim
         except BaseException:
             if claim.id in self._mine:
-                self.leave(claim)
+                self.release(claim)
             raise
         return claim
 
@@ -89,20 +89,20 @@ class HostBook:
         """Looks again and again until somebody's release, or our own reaping, has granted the request."""
         deadline_s = None if timeout_s is None else self._clock() + timeout_s
         try:
-            self._look_until_granted(claim, deadline_s)
+            self._poll_until_granted(claim, deadline_s)
             if not claim.granted:
-                self._give_up(claim)
+                self._withdraw(claim)
         except BaseException:
-            self.leave(claim)
+            self.release(claim)
             raise
         return claim.granted
 
-    def leave(self, claim: HostClaim) -> None:
+    def release(self, claim: HostClaim) -> None:
         """Gives the bytes or the place in the line back; in a forked child they are the parent's."""
         if claim.owner.pid != os.getpid() or self._mine.pop(claim.id, None) is None:
             return
         with self._ledger() as ledger:
-            ledger.leave(claim.id)
+            ledger.remove(claim.id)
 
     def charge(self, claim: HostClaim, resident_bytes: int) -> None:
         """Charges a granted request what it really holds."""
@@ -113,13 +113,13 @@ class HostBook:
     def would_grant(self, size_bytes: int) -> bool:
         """Whether a request that came now would start at once."""
         with self._ledger() as ledger:
-            ledger.settle()
+            ledger.grant()
             return ledger.would_grant(size_bytes)
 
     def statistics(self) -> SemaphoreStatistics:
         """The host's book at this instant."""
         with self._ledger() as ledger:
-            ledger.settle()
+            ledger.grant()
             return ledger.statistics()
 
     def close(self) -> None:
@@ -133,27 +133,27 @@ class HostBook:
     @contextlib.contextmanager
     def _ledger(self) -> Iterator[HostLedger]:
         """The host's ledger, ours alone while the block runs, settled at its end."""
-        self._here()
-        with self._store.transaction() as state:
+        self._this_process()
+        with self._file.transaction() as state:
             ledger = HostLedger(state, alive=is_alive, reading=self._reading)
-            ledger.part(_take_forgotten(self._store.path))
+            ledger.remove_clients(_take_forgotten(self._file.path))
             if not self._closed:
-                ledger.join(self._client)
-            ledger.agree(self._client.id, list(self._mine.values()))
+                ledger.add_client(self._client)
+            ledger.reconcile(self._client.id, list(self._mine.values()))
             yield ledger
-            ledger.settle()
+            ledger.grant()
             for claim in ledger.state.claims:
                 mine = self._mine.get(claim.id)
                 if mine is not None:
                     mine.granted = claim.granted
 
-    def _here(self) -> Owner:
+    def _this_process(self) -> Owner:
         """The calling process, which takes part anew if it was forked from the one that did."""
         if os.getpid() != self._owner.pid:
-            self._take_part()
+            self._register()
         return self._owner
 
-    def _take_part(self) -> None:
+    def _register(self) -> None:
         self._owner = this_process()
         self._mine: dict[str, HostClaim] = {}
         most_bytes = self._budget_bytes
@@ -168,11 +168,11 @@ class HostBook:
             reserve=self._reserve if self._budget_bytes is None else None,
         )
         self._forget = weakref.finalize(
-            self, _forgotten.append, (self._store.path, self._owner.pid, self._client.id)
+            self, _forgotten.append, (self._file.path, self._owner.pid, self._client.id)
         )
         self._forget.atexit = False  # whoever reads the file next sees that the process has ended
 
-    def _look_until_granted(self, claim: HostClaim, deadline_s: float | None) -> None:
+    def _poll_until_granted(self, claim: HostClaim, deadline_s: float | None) -> None:
         seen = (0, 0, 0)
         reap_at_s = self._clock() + REAP_S
         while not claim.granted:
@@ -180,24 +180,24 @@ class HostBook:
             left_s = REAP_S if deadline_s is None else deadline_s - now_s
             if left_s <= 0:
                 return
-            self._wait(self._never, min(left_s, LOOK_S * random.uniform(0.5, 1.5)))
+            self._wait(self._never, min(left_s, POLL_S * random.uniform(0.5, 1.5)))
             if now_s >= reap_at_s:
                 reap_at_s = now_s + REAP_S * random.uniform(0.5, 1.5)
                 with self._ledger():
                     pass
-            elif (signature := self._store.signature()) != seen:
+            elif (signature := self._file.signature()) != seen:
                 seen = signature
                 claim.granted = any(
-                    other.granted for other in self._store.peek().claims if other.id == claim.id
+                    other.granted for other in self._file.peek().claims if other.id == claim.id
                 )
 
-    def _give_up(self, claim: HostClaim) -> None:
+    def _withdraw(self, claim: HostClaim) -> None:
         """Leaves the line, unless the request is granted in this very moment."""
         with self._ledger() as ledger:
-            ledger.settle()
+            ledger.grant()
             found = ledger.find(claim.id)
             if found is None or not found.granted:
-                ledger.leave(claim.id)
+                ledger.remove(claim.id)
                 self._mine.pop(claim.id, None)
 
 

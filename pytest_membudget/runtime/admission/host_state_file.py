@@ -30,7 +30,7 @@ _held: set[int] = set()
 """Descriptors of locks that this process holds now."""
 
 
-class HostStore:
+class HostStateFile:
     """The file of one name. Whoever has it open in a `transaction` is alone with it.
 
     It is replaced as a whole: a program killed at any instant leaves the old state or the new one, and `peek` needs

@@ -25,10 +25,10 @@ class _Waiter(Protocol):
 W = TypeVar("W", bound=_Waiter)
 
 _SMALLEST_CAPACITY = 16
-_NOBODY = 2**64  # more than any machine has: an empty place fits nowhere
+_EMPTY = 2**64  # more than any machine has: an empty place fits nowhere
 
 
-class WaitingLine(Generic[W]):
+class FitQueue(Generic[W]):
     """Waiters in order of arrival over a tree of minima, so that each question takes O(log n) steps.
 
     The places are the leaves of a complete binary tree in one list: node i has the children 2i and 2i+1, and each
@@ -52,13 +52,13 @@ class WaitingLine(Generic[W]):
         self._occupants[waiter.place] = waiter
         self._next += 1
         self._length += 1
-        self._note(waiter.place, waiter.bytes)
+        self._update(waiter.place, waiter.bytes)
 
     def remove(self, waiter: W) -> None:
         """Takes `waiter` out of the line; everybody else keeps their order."""
         self._occupants[waiter.place] = None
         self._length -= 1
-        self._note(waiter.place, _NOBODY)
+        self._update(waiter.place, _EMPTY)
 
     def first(self, at_most_bytes: int, *, behind: W | None = None) -> W | None:
         """The first, or the first behind one of them, who asks for at most so many bytes."""
@@ -92,15 +92,13 @@ class WaitingLine(Generic[W]):
         self._next = len(occupants)
         empty = self._capacity - self._next
         self._occupants = [*occupants, *[None] * empty]
-        self._smallest = (
-            [_NOBODY] * self._capacity + [waiter.bytes for waiter in occupants] + [_NOBODY] * empty
-        )
+        self._smallest = [_EMPTY] * self._capacity + [waiter.bytes for waiter in occupants] + [_EMPTY] * empty
         for place, waiter in enumerate(occupants):
             waiter.place = place
         for node in range(self._capacity - 1, 0, -1):
             self._smallest[node] = min(self._smallest[2 * node], self._smallest[2 * node + 1])
 
-    def _note(self, place: int, size_bytes: int) -> None:
+    def _update(self, place: int, size_bytes: int) -> None:
         smallest, node = self._smallest, self._capacity + place
         smallest[node] = size_bytes
         while node > 1:
@@ -155,7 +153,7 @@ class Ledger:
         self._budget_bytes = _whole(budget_bytes, "budget_bytes")
         self._ceiling_bytes = ceiling_bytes
         self._reserved_bytes = 0
-        self._line: WaitingLine[Ticket] = WaitingLine()
+        self._queue: FitQueue[Ticket] = FitQueue()
         self._waiting_alone: dict[int, Ticket] = {}
         self._granted: set[Ticket] = set()
         self._alone: Ticket | None = None
@@ -194,7 +192,7 @@ class Ledger:
         if exclusive:
             self._waiting_alone[ticket.sequence] = ticket
         else:
-            self._line.append(ticket)
+            self._queue.append(ticket)
         return ticket
 
     @property
@@ -216,7 +214,7 @@ class Ledger:
             _whole(size_bytes, "size_bytes"), exclusive=exclusive, token=token, sequence=self._submitted
         )
         self._submitted += 1
-        self._book(ticket)
+        self._hold(ticket)
         return ticket
 
     def would_grant(self, size_bytes: int) -> bool:
@@ -247,7 +245,7 @@ class Ledger:
         if ticket.state != "waiting":
             self.release(ticket)
             return
-        self._leave_line(ticket)
+        self._dequeue(ticket)
         ticket.state = "done"
 
     def charge(self, ticket: Ticket, resident_bytes: int) -> None:
@@ -278,7 +276,7 @@ class Ledger:
             budget_bytes=self._budget_bytes,
             reserved_bytes=self._reserved_bytes,
             leases=len(self._granted),
-            waiting=len(self._line) + len(self._waiting_alone),
+            waiting=len(self._queue) + len(self._waiting_alone),
             overtaken=0 if head is None else head.overtaken,
             exclusive=self._alone is not None,
             paused=self._alone is None and self.free_bytes < 0,
@@ -286,7 +284,7 @@ class Ledger:
 
     def _head(self) -> Ticket | None:
         """The first waiter that the whole budget could hold, or that runs alone."""
-        in_line = self._line.first(self._budget_bytes)
+        in_line = self._queue.first(self._budget_bytes)
         alone = next(iter(self._waiting_alone.values()), None)
         if in_line is None or alone is None:
             return in_line or alone
@@ -302,16 +300,16 @@ class Ledger:
         if head.overtaken >= self.max_overtakes:
             return None
         # Nobody in the line before an exclusive head fits the budget, so its first that fits stands behind the head.
-        follower = self._line.first(self.free_bytes, behind=None if head.exclusive else head)
+        follower = self._queue.first(self.free_bytes, behind=None if head.exclusive else head)
         if follower is not None:
             head.overtaken += 1
         return follower
 
     def _start(self, ticket: Ticket) -> None:
-        self._leave_line(ticket)
-        self._book(ticket)
+        self._dequeue(ticket)
+        self._hold(ticket)
 
-    def _book(self, ticket: Ticket) -> None:
+    def _hold(self, ticket: Ticket) -> None:
         ticket.state = "granted"
         ticket.charge_bytes = ticket.bytes
         self._reserved_bytes += ticket.bytes
@@ -319,11 +317,11 @@ class Ledger:
         if ticket.exclusive:
             self._alone = ticket
 
-    def _leave_line(self, ticket: Ticket) -> None:
+    def _dequeue(self, ticket: Ticket) -> None:
         if ticket.exclusive:
             del self._waiting_alone[ticket.sequence]
         else:
-            self._line.remove(ticket)
+            self._queue.remove(ticket)
 
 
 def oversize(size_bytes: int, budget_bytes: int) -> OversizeError:

@@ -16,7 +16,7 @@ Clock = Callable[[], float]
 Wait = Callable[[threading.Event, float | None], bool]
 
 
-class ProcessBook:
+class ProcessScope:
     """Serves the threads of the process that made it, and no other: a forked child would have a second budget.
 
     `available` measures the budget where none was given. `clock` and `wait` are replaced by tests.
@@ -47,7 +47,7 @@ class ProcessBook:
         """The budget, or where it is measured the limit less the reserve."""
         return self._ledger.ceiling_bytes
 
-    def enter(self, size_bytes: int, *, exclusive: bool) -> Ticket:
+    def submit(self, size_bytes: int, *, exclusive: bool) -> Ticket:
         """A request at the end of the line, or granted already."""
         self._refuse_children()
         with self._lock:
@@ -67,17 +67,17 @@ class ProcessBook:
                 if patience_s is not None and patience_s <= 0:
                     break
                 self._wait(claim.token, patience_s)
-                self._look_again()
+                self._reread_budget()
             with self._lock:
                 if claim.state == "waiting":
                     self._ledger.cancel(claim)
                     self._grant()  # it may have held others up
         except BaseException:
-            self.leave(claim)
+            self.release(claim)
             raise
         return claim.state == "granted"
 
-    def leave(self, claim: Ticket) -> None:
+    def release(self, claim: Ticket) -> None:
         """Gives the bytes or the place in the line back; a forked child has neither."""
         if os.getpid() != self._pid:
             return  # it unwinds its copy of the parent's block; the bytes stay the parent's
@@ -112,7 +112,7 @@ class ProcessBook:
     def close(self) -> None:
         """Nothing is kept outside this process."""
 
-    def _look_again(self) -> None:
+    def _reread_budget(self) -> None:
         """Where the budget is measured, memory may have come free without anybody telling us."""
         if self._available is not None:
             with self._lock:

@@ -18,7 +18,7 @@ from pytest_membudget.runtime.admission.available_budget import (
     ReadMemory,
     read_memory,
 )
-from pytest_membudget.runtime.admission.process_scope import ProcessBook, Wait
+from pytest_membudget.runtime.admission.process_scope import ProcessScope, Wait
 from pytest_membudget.runtime.closing import Closing
 from pytest_membudget.runtime.parameters import count_of, share_of, size_of, timeout_of
 from pytest_membudget.units import Size, format_duration, format_size
@@ -39,13 +39,13 @@ class Claim(Protocol):
 C = TypeVar("C", bound=Claim)
 
 
-class Book(Protocol[C]):
+class Scope(Protocol[C]):
     """Takes requests in, says when they may start, and takes back what was granted. Safe to use from any thread."""
 
     def ceiling_bytes(self) -> int:
         """The largest request that can be granted without running alone."""
 
-    def enter(self, size_bytes: int, *, exclusive: bool) -> C:
+    def submit(self, size_bytes: int, *, exclusive: bool) -> C:
         """Puts a request at the end of the line; it may be granted before this returns.
 
         Raises:
@@ -55,7 +55,7 @@ class Book(Protocol[C]):
     def wait(self, claim: C, timeout_s: float | None) -> bool:
         """Whether `claim` was granted in time. One that was not has left the line when this returns or raises."""
 
-    def leave(self, claim: C) -> None:
+    def release(self, claim: C) -> None:
         """Gives back what was granted, or the place in the line; nothing where that has happened."""
 
     def charge(self, claim: C, resident_bytes: int) -> None:
@@ -78,10 +78,10 @@ MAX_OVERTAKES = 32
 class Lease:
     """Bytes that were granted; given back by `release` or at the end of its `with` block, once."""
 
-    __slots__ = ("_book", "_claim", "_released")
+    __slots__ = ("_scope", "_claim", "_released")
 
-    def __init__(self, book: Book[Any], claim: Claim) -> None:
-        self._book = book
+    def __init__(self, scope: Scope[Any], claim: Claim) -> None:
+        self._scope = scope
         self._claim = claim
         self._released = False
 
@@ -98,14 +98,14 @@ class Lease:
     def release(self) -> None:
         """Gives the bytes back; again, and in a forked child, without effect."""
         self._released = True
-        self._book.leave(self._claim)
+        self._scope.release(self._claim)
 
     def charge(self, resident_bytes: Size) -> None:
         """Charges what is really resident, where that is more than was granted.
 
         An overrun pauses admission until everything fits the budget again. Nothing is taken from anybody.
         """
-        self._book.charge(self._claim, size_of("resident_bytes", resident_bytes))
+        self._scope.charge(self._claim, size_of("resident_bytes", resident_bytes))
 
     def __enter__(self) -> Self:
         return self
@@ -175,11 +175,11 @@ class MemorySemaphore(Closing):
             max_overtakes=max_overtakes,
             reserve=reserve,
         )
-        self._book: Book[Any]
+        self._scope: Scope[Any]
         if scope == "host":
-            from pytest_membudget.runtime.admission.host_scope import HostBook
+            from pytest_membudget.runtime.admission.host_scope import HostScope
 
-            self._book = HostBook(
+            self._scope = HostScope(
                 budget_bytes,
                 name=_name(name),
                 reserve=share,
@@ -189,7 +189,7 @@ class MemorySemaphore(Closing):
                 wait=wait,
             )
         else:
-            self._book = ProcessBook(
+            self._scope = ProcessScope(
                 budget_bytes,
                 max_overtakes=max_overtakes,
                 available=AvailableBudget(reading, reserve=share, own_bytes=own_bytes),
@@ -206,9 +206,9 @@ class MemorySemaphore(Closing):
         """
         size_bytes, limit_s = size_of("size", size), timeout_of("timeout_s", timeout_s)
         claim = self._enter(size_bytes, exclusive=exclusive)
-        if not self._book.wait(claim, limit_s):
+        if not self._scope.wait(claim, limit_s):
             raise TimeoutError(self._too_late(size_bytes, limit_s or 0.0))
-        return Lease(self._book, claim)
+        return Lease(self._scope, claim)
 
     def acquire_nowait(self, size: Size, *, exclusive: bool = False) -> Lease | None:
         """A lease where one can be had at once, else `None`.
@@ -217,11 +217,11 @@ class MemorySemaphore(Closing):
             OversizeError: it is larger than the whole budget, and may not run alone: trying again would never help.
         """
         claim = self._enter(size_of("size", size), exclusive=exclusive)
-        return Lease(self._book, claim) if self._book.wait(claim, 0.0) else None
+        return Lease(self._scope, claim) if self._scope.wait(claim, 0.0) else None
 
     def can_allocate(self, size: Size) -> bool:
         """Whether `size` could be reserved at once. Somebody else may be quicker; `acquire_nowait` settles it."""
-        return self._book.would_grant(size_of("size", size))
+        return self._scope.would_grant(size_of("size", size))
 
     def wait_for_memory(self, size: Size, timeout_s: float | None = None) -> bool:
         """Whether `size` came free in time. It waits its turn like `reserve`, and keeps nothing.
@@ -230,20 +230,20 @@ class MemorySemaphore(Closing):
         """
         limit_s = timeout_of("timeout_s", timeout_s)
         try:
-            claim = self._book.enter(size_of("size", size), exclusive=False)
+            claim = self._scope.submit(size_of("size", size), exclusive=False)
         except OversizeError:
             return False
-        came_free = self._book.wait(claim, limit_s)
-        self._book.leave(claim)
+        came_free = self._scope.wait(claim, limit_s)
+        self._scope.release(claim)
         return came_free
 
     def statistics(self) -> SemaphoreStatistics:
         """Budget, what is reserved, and who waits, at this instant."""
-        return self._book.statistics()
+        return self._scope.statistics()
 
     def close(self) -> None:
         """Leaves a shared budget: it no longer counts this program's limit. Leases stay out until released."""
-        self._book.close()
+        self._scope.close()
 
     def __repr__(self) -> str:
         with contextlib.suppress(UsageError):
@@ -263,8 +263,8 @@ class MemorySemaphore(Closing):
         return self._made_again, ()
 
     def _enter(self, size_bytes: int, *, exclusive: bool) -> Claim:
-        alone = exclusive or (self.oversize == "alone" and size_bytes > self._book.ceiling_bytes())
-        claim: Claim = self._book.enter(size_bytes, exclusive=alone)
+        alone = exclusive or (self.oversize == "alone" and size_bytes > self._scope.ceiling_bytes())
+        claim: Claim = self._scope.submit(size_bytes, exclusive=alone)
         return claim
 
     def _too_late(self, size_bytes: int, timeout_s: float) -> str:

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_membudget.runtime.admission.ledger import WaitingLine
+from pytest_membudget.runtime.admission.ledger import FitQueue
 
 
 class Waiter:
@@ -18,7 +18,7 @@ class Waiter:
     )
 )
 def test_finds_whom_a_walk_along_the_line_finds(steps):
-    line, plain = WaitingLine(), []
+    line, plain = FitQueue(), []
     for step, number in steps:
         if step == "join":
             plain.append(Waiter(number))
@@ -36,7 +36,7 @@ def test_finds_whom_a_walk_along_the_line_finds(steps):
 
 
 def test_an_old_place_is_left_behind_when_the_line_moves_up():
-    line = WaitingLine()
+    line = FitQueue()
     for _ in range(1000):
         waiter = Waiter(1)
         line.append(waiter)

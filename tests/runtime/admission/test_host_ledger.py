@@ -29,76 +29,76 @@ def claim(owner, size_bytes, name="claim", **more):
 @pytest.fixture
 def ledger():
     host = HostLedger(HostState(), alive=everybody, reading=never)
-    host.join(client(ANNE, 100))
-    host.join(client(BERT, 150))
+    host.add_client(client(ANNE, 100))
+    host.add_client(client(BERT, 150))
     return host
 
 
 def granted(host):
-    host.settle()
+    host.grant()
     return [claim.id for claim in host.state.claims if claim.granted]
 
 
 def test_the_smallest_limit_among_the_clients_wins(ledger):
     assert ledger.budget_bytes() == 100
     with pytest.raises(OversizeError):
-        ledger.enter(claim(BERT, 120))
-    ledger.part({"client 1"})
-    ledger.enter(claim(BERT, 120))
+        ledger.submit(claim(BERT, 120))
+    ledger.remove_clients({"client 1"})
+    ledger.submit(claim(BERT, 120))
     assert granted(ledger) == ["claim"]
 
 
 def test_unrelated_programs_share_one_line(ledger):
-    ledger.enter(claim(ANNE, 70, "first"))
-    ledger.enter(claim(BERT, 70, "second"))
-    ledger.enter(claim(ANNE, 30, "third"))
+    ledger.submit(claim(ANNE, 70, "first"))
+    ledger.submit(claim(BERT, 70, "second"))
+    ledger.submit(claim(ANNE, 30, "third"))
     assert granted(ledger) == ["first", "third"]
-    ledger.leave("first")
+    ledger.remove("first")
     assert granted(ledger) == ["second", "third"]
 
 
 def test_the_dead_give_back_their_leases_their_places_and_their_limit(ledger):
-    ledger.enter(claim(ANNE, 90, "anne runs"))
-    ledger.enter(claim(ANNE, 90, "anne waits"))
-    ledger.enter(claim(BERT, 90, "bert"))
+    ledger.submit(claim(ANNE, 90, "anne runs"))
+    ledger.submit(claim(ANNE, 90, "anne waits"))
+    ledger.submit(claim(BERT, 90, "bert"))
     assert granted(ledger) == ["anne runs"]
-    ledger.reap(lambda owner: owner != ANNE)
+    ledger.remove_dead(lambda owner: owner != ANNE)
     assert granted(ledger) == ["bert"]
     assert ledger.budget_bytes() == 150
 
 
 def test_an_overrun_pauses_everybody(ledger):
-    ledger.enter(claim(ANNE, 10, "overrun"))
-    ledger.settle()
+    ledger.submit(claim(ANNE, 10, "overrun"))
+    ledger.grant()
     ledger.charge("overrun", 130)
-    ledger.enter(claim(BERT, 10, "waits"))
+    ledger.submit(claim(BERT, 10, "waits"))
     assert granted(ledger) == ["overrun"]
     assert ledger.statistics().paused
 
 
 def test_overtakes_are_counted_across_programs():
     host = HostLedger(HostState(), alive=everybody, reading=never)
-    host.join(HostClient(id="one", owner=ANNE, budget_bytes=100, max_overtakes=1))
-    host.enter(claim(ANNE, 50, "runs"))
-    host.enter(claim(ANNE, 90, "head"))
-    host.enter(claim(BERT, 10, "overtakes"))
-    host.settle()
-    host.enter(claim(BERT, 10, "too late"))
+    host.add_client(HostClient(id="one", owner=ANNE, budget_bytes=100, max_overtakes=1))
+    host.submit(claim(ANNE, 50, "runs"))
+    host.submit(claim(ANNE, 90, "head"))
+    host.submit(claim(BERT, 10, "overtakes"))
+    host.grant()
+    host.submit(claim(BERT, 10, "too late"))
     assert granted(host) == ["runs", "overtakes"]
 
 
 def test_an_exclusive_claim_runs_alone_on_the_host(ledger):
-    ledger.enter(claim(ANNE, 500, "alone", exclusive=True))
-    ledger.enter(claim(BERT, 1, "other"))
+    ledger.submit(claim(ANNE, 500, "alone", exclusive=True))
+    ledger.submit(claim(BERT, 1, "other"))
     assert granted(ledger) == ["alone"]
 
 
 def test_a_measured_budget_counts_what_others_use_and_its_own_leases_once(memory):
     host = HostLedger(HostState(), alive=everybody, reading=memory.reading)
-    host.join(client(ANNE, 13_107 * MB, reserve=0.2))
+    host.add_client(client(ANNE, 13_107 * MB, reserve=0.2))
     assert host.budget_bytes() == 8_192 * MB - 3_276_800_000
-    host.enter(claim(ANNE, 4_000 * MB))
-    host.settle()
+    host.submit(claim(ANNE, 4_000 * MB))
+    host.grant()
     memory.available_bytes -= 4_000 * MB
     assert host.statistics().free_bytes == 4_915_200_000 - 4_000 * MB
     memory.available_bytes -= 500 * MB
@@ -106,19 +106,19 @@ def test_a_measured_budget_counts_what_others_use_and_its_own_leases_once(memory
 
 
 def test_entering_twice_keeps_the_place(ledger):
-    ledger.enter(claim(ANNE, 60, "a"))
-    ledger.enter(claim(ANNE, 60, "a"))
+    ledger.submit(claim(ANNE, 60, "a"))
+    ledger.submit(claim(ANNE, 60, "a"))
     assert len(ledger.state.claims) == 1
 
 
 def test_a_measured_budget_adds_back_no_more_than_use_grew_since_no_lease_was_out(memory):
     host = HostLedger(HostState(), alive=everybody, reading=memory.reading)
-    host.join(client(ANNE, 13_107 * MB, reserve=0.2))
-    host.join(client(BERT, 13_107 * MB, reserve=0.3))  # the larger reserve counts
+    host.add_client(client(ANNE, 13_107 * MB, reserve=0.2))
+    host.add_client(client(BERT, 13_107 * MB, reserve=0.3))  # the larger reserve counts
     empty_bytes = host.budget_bytes()
     assert empty_bytes == 8_192 * MB - 4_915_200_000
-    host.enter(claim(ANNE, 3_000 * MB))
-    host.settle()
+    host.submit(claim(ANNE, 3_000 * MB))
+    host.grant()
     memory.available_bytes -= 1_000 * MB
     assert host.budget_bytes() == empty_bytes
     memory.available_bytes -= 2_500 * MB
@@ -127,17 +127,17 @@ def test_a_measured_budget_adds_back_no_more_than_use_grew_since_no_lease_was_ou
 
 def test_a_measured_budget_is_never_above_a_limit_that_somebody_named(memory):
     host = HostLedger(HostState(), alive=everybody, reading=memory.reading)
-    host.join(client(ANNE, 13_107 * MB, reserve=0.2))
-    host.join(client(BERT, 2_000 * MB))
+    host.add_client(client(ANNE, 13_107 * MB, reserve=0.2))
+    host.add_client(client(BERT, 2_000 * MB))
     assert host.budget_bytes() == 2_000 * MB
 
 
 def test_the_fewest_overtakes_that_any_program_allows_count():
     host = HostLedger(HostState(), alive=everybody, reading=never)
-    host.join(HostClient(id="one", owner=ANNE, budget_bytes=100, max_overtakes=1))
-    host.join(HostClient(id="two", owner=BERT, budget_bytes=100, max_overtakes=9))
+    host.add_client(HostClient(id="one", owner=ANNE, budget_bytes=100, max_overtakes=1))
+    host.add_client(HostClient(id="two", owner=BERT, budget_bytes=100, max_overtakes=9))
     for size_bytes, name in ((50, "runs"), (90, "head"), (10, "overtakes"), (10, "too late")):
-        host.enter(claim(ANNE, size_bytes, name))
+        host.submit(claim(ANNE, size_bytes, name))
     assert granted(host) == ["runs", "overtakes"]
 
 
@@ -145,6 +145,6 @@ def test_the_file_comes_to_say_what_a_client_knows_itself(ledger):
     kept, given_up, lost = (claim(ANNE, 10, name, client="client 1") for name in ("kept", "given up", "lost"))
     others = claim(BERT, 10, "another's", client="client 2")
     for each in (kept, given_up, others):
-        ledger.enter(each)
-    ledger.agree("client 1", [kept, lost])
+        ledger.submit(each)
+    ledger.reconcile("client 1", [kept, lost])
     assert [each.id for each in ledger.state.claims] == ["kept", "another's", "lost"]

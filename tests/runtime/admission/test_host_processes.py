@@ -53,8 +53,8 @@ time.sleep(600)
 
 LOCKED = """
 import os, sys, time
-from pytest_membudget.runtime.admission.host_state_file import HostStore
-with HostStore("shared").transaction():
+from pytest_membudget.runtime.admission.host_state_file import HostStateFile
+with HostStateFile("shared").transaction():
     child = os.fork()
     if child:
         print(child, flush=True)

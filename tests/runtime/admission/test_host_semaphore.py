@@ -5,7 +5,7 @@ import pickle
 import pytest
 
 from pytest_membudget import MemorySemaphore, OversizeError
-from pytest_membudget.runtime.admission.host_state_file import HostStore
+from pytest_membudget.runtime.admission.host_state_file import HostStateFile
 
 MB = 1_000_000
 
@@ -112,7 +112,7 @@ def test_ctrl_c_in_a_release_gives_the_bytes_back_at_the_next_step(shared, monke
     one = shared()
     lease = one.reserve("700 MB")
     with monkeypatch.context() as patched:
-        patched.setattr(HostStore, "transaction", interrupt)
+        patched.setattr(HostStateFile, "transaction", interrupt)
         with pytest.raises(KeyboardInterrupt):
             lease.release()
     assert one.can_allocate("1 GB")

@@ -52,25 +52,25 @@ class HostMachine(RuleBasedStateMachine):
         exclusive=st.booleans(),
         killed=st.sampled_from(["", "before", "after"]),
     )
-    def enter(self, program, size, exclusive, killed):
+    def submit(self, program, size, exclusive, killed):
         if program not in self.alive:
             return
         self.names += 1
         claim = HostClaim(id=str(self.names), owner=self.alive[program], bytes=size, exclusive=exclusive)
         if killed != "before":
             try:
-                self.transaction(program, lambda ledger: ledger.enter(claim))
+                self.transaction(program, lambda ledger: ledger.submit(claim))
             except OversizeError:
                 assert size > min(self.budgets[each] for each in self.alive)
         if killed:
             self.kill(program)
 
     @rule(program=PROGRAMS, pick=st.integers(0))
-    def leave(self, program, pick):
+    def remove(self, program, pick):
         claims = [claim for claim in self.state().claims if claim.owner == self.alive.get(program)]
         if claims:
             chosen = claims[pick % len(claims)].id
-            self.transaction(program, lambda ledger: ledger.leave(chosen))
+            self.transaction(program, lambda ledger: ledger.remove(chosen))
 
     @rule(program=PROGRAMS)
     def kill(self, program):
@@ -89,7 +89,7 @@ class HostMachine(RuleBasedStateMachine):
         state = self.state()
         before = {claim.id for claim in state.claims if claim.granted}
         ledger = HostLedger(state, alive=set(self.alive.values()).__contains__, reading=nobody_measures)
-        ledger.join(
+        ledger.add_client(
             HostClient(
                 id=f"client {program}",
                 owner=self.alive[program],
@@ -98,7 +98,7 @@ class HostMachine(RuleBasedStateMachine):
             )
         )
         change(ledger)
-        ledger.settle()
+        ledger.grant()
         self.file = msgspec.json.encode(state)
         self.check(state, before)
 

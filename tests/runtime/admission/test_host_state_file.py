@@ -9,7 +9,7 @@ from pytest_membudget.runtime.admission import host_state_file as store
 from pytest_membudget.runtime.admission import host_state_file as owners
 from pytest_membudget.runtime.admission.host_ledger import HostClient, Owner
 from pytest_membudget.runtime.admission.host_state_file import (
-    HostStore,
+    HostStateFile,
     host_directory,
     is_alive,
     this_process,
@@ -23,15 +23,15 @@ def client():
 
 
 def test_what_one_transaction_writes_the_next_one_reads(tmp_path):
-    shared = HostStore("nightly", tmp_path / "host")
+    shared = HostStateFile("nightly", tmp_path / "host")
     with shared.transaction() as state:
         state.clients.append(client())
-    assert HostStore("nightly", tmp_path / "host").peek().clients == [client()]
-    assert HostStore("other", tmp_path / "host").peek().clients == []
+    assert HostStateFile("nightly", tmp_path / "host").peek().clients == [client()]
+    assert HostStateFile("other", tmp_path / "host").peek().clients == []
 
 
 def test_a_transaction_that_raises_writes_nothing_and_frees_the_lock(tmp_path):
-    shared = HostStore("nightly", tmp_path / "host")
+    shared = HostStateFile("nightly", tmp_path / "host")
     with pytest.raises(KeyboardInterrupt), shared.transaction() as state:
         state.clients.append(client())
         raise KeyboardInterrupt
@@ -40,16 +40,16 @@ def test_a_transaction_that_raises_writes_nothing_and_frees_the_lock(tmp_path):
 
 
 def test_the_directory_is_the_users_alone(tmp_path):
-    HostStore("nightly", tmp_path / "host")
+    HostStateFile("nightly", tmp_path / "host")
     assert (tmp_path / "host").stat().st_mode & 0o777 == 0o700
     (tmp_path / "open").mkdir(mode=0o755)
     with pytest.raises(UnreadableFileError, match="open to others"):
-        HostStore("nightly", tmp_path / "open")
+        HostStateFile("nightly", tmp_path / "open")
 
 
 @pytest.mark.parametrize("ending", ["json", "lock", "new"])
 def test_no_link_is_followed(tmp_path, ending):
-    shared = HostStore("nightly", tmp_path / "host")
+    shared = HostStateFile("nightly", tmp_path / "host")
     target = tmp_path / "precious"
     target.write_text("precious")
     shared.path.with_suffix(f".{ending}").symlink_to(target)
@@ -58,21 +58,21 @@ def test_no_link_is_followed(tmp_path, ending):
     assert target.read_text() == "precious"
     (tmp_path / "link").symlink_to(tmp_path / "host")
     with pytest.raises(UnreadableFileError, match="not a plain directory"):
-        HostStore("nightly", tmp_path / "link")
+        HostStateFile("nightly", tmp_path / "link")
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "a/b", "", ".", "nightly\0", "ä" * 300])
 def test_a_name_stays_inside_the_directory_and_apart_from_its_like(tmp_path, name):
-    shared = HostStore(name, tmp_path / "host")
+    shared = HostStateFile(name, tmp_path / "host")
     with shared.transaction() as state:
         state.clients.append(client())
     assert shared.path.parent == tmp_path / "host"
     assert shared.path.exists()
-    assert shared.path != HostStore(f"{name}!", tmp_path / "host").path
+    assert shared.path != HostStateFile(f"{name}!", tmp_path / "host").path
 
 
 def test_a_foreign_file_is_refused_with_its_path(tmp_path):
-    shared = HostStore("nightly", tmp_path / "host")
+    shared = HostStateFile("nightly", tmp_path / "host")
     shared.path.write_text('{"format": "something else"}')
     with (
         pytest.raises(UnreadableFileError, match=r"nightly.*remove it when no program"),
@@ -82,7 +82,7 @@ def test_a_foreign_file_is_refused_with_its_path(tmp_path):
 
 
 def test_a_file_of_another_boot_or_cut_short_by_a_crash_begins_anew(tmp_path, monkeypatch):
-    shared = HostStore("nightly", tmp_path / "host")
+    shared = HostStateFile("nightly", tmp_path / "host")
     with shared.transaction() as state:
         state.clients.append(client())
     monkeypatch.setattr(store, "boot_id", lambda: "another boot")
@@ -97,7 +97,7 @@ def test_a_file_of_another_boot_or_cut_short_by_a_crash_begins_anew(tmp_path, mo
 def test_a_program_killed_while_it_writes_leaves_the_old_state_or_the_new_one(
     tmp_path, monkeypatch, killed_at
 ):
-    shared = HostStore("nightly", tmp_path / "host")
+    shared = HostStateFile("nightly", tmp_path / "host")
     with shared.transaction() as state:
         state.available_when_empty_bytes = 1
 
@@ -117,14 +117,14 @@ def test_a_program_killed_while_it_writes_leaves_the_old_state_or_the_new_one(
 
 
 def test_the_very_first_write_may_be_cut_short(tmp_path):
-    shared = HostStore("nightly", tmp_path / "host")
+    shared = HostStateFile("nightly", tmp_path / "host")
     shared.path.with_suffix(".new").write_text('{"format":"membudget-host-l')
     with shared.transaction() as state:
         assert state.clients == []
 
 
 def test_a_lock_file_that_was_removed_does_not_let_two_in(tmp_path):
-    shared = HostStore("nightly", tmp_path / "host")
+    shared = HostStateFile("nightly", tmp_path / "host")
     lock = shared.path.with_suffix(".lock")
     with shared.transaction() as state:
         state.clients.append(client())
@@ -135,7 +135,7 @@ def test_a_lock_file_that_was_removed_does_not_let_two_in(tmp_path):
 
 
 def test_a_lock_that_never_comes_free_says_which(tmp_path, monkeypatch):
-    shared = HostStore("nightly", tmp_path / "host")
+    shared = HostStateFile("nightly", tmp_path / "host")
     monkeypatch.setattr(store, "LOCK_PATIENCE_S", 0.0)
     with (
         shared.transaction(),
