@@ -78,7 +78,7 @@ MAX_OVERTAKES = 32
 class Lease:
     """Bytes that were granted; given back by `release` or at the end of its `with` block, once."""
 
-    __slots__ = ("_scope", "_claim", "_released")
+    __slots__ = ("_claim", "_released", "_scope")
 
     def __init__(self, scope: Scope[Any], claim: Claim) -> None:
         self._scope = scope

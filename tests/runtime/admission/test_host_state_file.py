@@ -6,7 +6,6 @@ import pytest
 
 from pytest_membudget.errors import UnreadableFileError
 from pytest_membudget.runtime.admission import host_state_file as store
-from pytest_membudget.runtime.admission import host_state_file as owners
 from pytest_membudget.runtime.admission.host_ledger import HostClient, Owner
 from pytest_membudget.runtime.admission.host_state_file import (
     HostStateFile,
@@ -161,13 +160,13 @@ def test_a_process_is_known_by_its_number_and_its_start():
     assert is_alive(here)
     assert not is_alive(Owner(here.pid, here.started + 1))
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    owner = Owner(child.pid, owners._started(child.pid))
+    owner = Owner(child.pid, store._started(child.pid))
     assert is_alive(owner)
-    assert owners._started_by_psutil(child.pid) is not None
+    assert store._started_by_psutil(child.pid) is not None
     child.kill()
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
     assert not is_alive(owner), "killed, though nobody has waited for it"
-    assert owners._started_by_psutil(child.pid) is None
+    assert store._started_by_psutil(child.pid) is None
     child.communicate()
     assert not is_alive(owner)
-    assert owners._started_by_psutil(child.pid) is None
+    assert store._started_by_psutil(child.pid) is None
