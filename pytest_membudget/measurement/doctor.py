@@ -136,7 +136,10 @@ def _attribution() -> Finding:
         version = importlib.metadata.version("memray")
     except importlib.metadata.PackageNotFoundError:
         return Finding(
-            subject, "missing", "memray is not installed", "--membudget-memray cannot name the sites"
+            subject,
+            "missing",
+            "memray is not installed",
+            "--membudget-memray cannot name who allocated; run: pip install 'pytest-membudget[memray]'",
         )
     return Finding(subject, "note", f"memray {version}", "heap, not resident memory: the two differ")
 

@@ -53,7 +53,7 @@ def start_measuring(config: pytest.Config, settings: Settings) -> None:
     if manager.has_plugin("membudget-measuring") or is_controller(config):
         return
     if settings.memray and importlib.util.find_spec("memray") is None:
-        raise pytest.UsageError(str(MissingExtraError("--membudget-memray", "memray", "all")))
+        raise pytest.UsageError(str(MissingExtraError("--membudget-memray", "memray", "memray")))
     purpose = _purpose(config)
     gate = _gate(config, settings) if purpose in {None, "isolate"} else None
     manager.register(Measuring(settings, Judge(settings, gate), purpose), "membudget-measuring")

@@ -9,7 +9,6 @@ import re
 from importlib import resources
 from typing import Any
 
-from pytest_membudget.errors import MissingExtraError
 from pytest_membudget.records.report import Report
 from pytest_membudget.report import batch_tables, html_view, job_tables, monitor_tables, test_tables
 from pytest_membudget.report.comparison_bars import changes
@@ -25,14 +24,9 @@ def render_html(report: Report) -> str:
 
     Text from outside passes through autoescaping, and through JSON in which `<`, `>`, `&` and line separators
     are escapes; the page's policy lets no script run but its own, named by its hash.
-
-    Raises:
-        MissingExtraError: jinja2 or matplotlib is not installed.
     """
-    try:
-        from jinja2 import Environment
-    except ImportError:
-        raise MissingExtraError("an HTML report", "jinja2", "html") from None
+    from jinja2 import Environment
+
     script = _file("page.js")
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["breakable"] = _breakable

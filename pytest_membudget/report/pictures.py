@@ -1,54 +1,27 @@
-"""The larger pictures of the page, drawn by matplotlib as SVG that takes its colours from the page's style."""
+"""The larger pictures of the page: which lines, points and limits each of them shows, and in which unit."""
 
 from __future__ import annotations
 
-import io
 import itertools
-import re
-import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
-from pytest_membudget.errors import MissingExtraError
 from pytest_membudget.records.report import CalibrationPicture
 from pytest_membudget.records.scale import CurvePoint, ScaleTable
+from pytest_membudget.report.charts import Band, Chart, Dots, Limit, Line, render_chart
+from pytest_membudget.units import format_size
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-# Stand-ins that the page's style replaces, so that one picture suits light and dark alike.
-_INK, _FAINT, _LINE, _BOUND, _POINT, _LIMIT = "#010101", "#020202", "#030303", "#040404", "#050505", "#060606"
-_SERIES = ("#070707", "#080808", "#090909", "#0a0a0a", "#0b0b0b", "#0c0c0c")
-_NAMES = {
-    _INK: "ink",
-    _FAINT: "faint",
-    _LINE: "series-1",
-    _BOUND: "series-1",
-    _POINT: "series-2",
-    _LIMIT: "bad",
-    **{color: f"series-{number}" for number, color in enumerate(_SERIES, start=1)},
-}
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "membudget",
-    "text.parse_math": False,
-    "font.family": "sans-serif",
-    "font.size": 9,
-    "axes.edgecolor": _FAINT,
-    "axes.labelcolor": _INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "text.color": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-    "legend.frameon": False,
-}
+_SERIES = tuple(f"series-{number}" for number in range(1, 7))
+_LIMIT_IN_SIGHT = 1.6
+"""A limit further above the highest figure than this would press everything else to the ground."""
 
 
 class _Unit(NamedTuple):
     name: str
     size_bytes: int
+
+    def of(self, size_bytes: float) -> float:
+        return size_bytes / self.size_bytes
 
 
 _UNITS = (
@@ -65,34 +38,35 @@ def draw_scale_curve(table: ScaleTable) -> str:
     law = table.law
     if law is None or not law.curve:
         return ""
-    across = _unit_of(
-        [*(row.scale.size_bytes for row in table.rows), *(point.size_bytes for point in law.curve)]
+    rows = table.rows
+    across = _unit_of([*(row.scale.size_bytes for row in rows), *(point.size_bytes for point in law.curve)])
+    highest_bytes = max([*(row.peak_bytes for row in rows), *(point.bound_bytes for point in law.curve)])
+    up = _unit_of([highest_bytes])
+    limit_bytes = rows[-1].limit_bytes
+    limits = (
+        [Limit("limit", "bad", up.of(limit_bytes))]
+        if 0 < limit_bytes < _LIMIT_IN_SIGHT * highest_bytes
+        else []
     )
-    up = _unit_of([*(row.peak_bytes for row in table.rows), *(point.bound_bytes for point in law.curve)])
-
-    def draw(axes: Axes) -> None:
-        _curve(axes, law.curve, across, up)
-        points = [
-            (row.scale.size_bytes / across.size_bytes, row.peak_bytes / up.size_bytes) for row in table.rows
-        ]
-        axes.plot(*zip(*points, strict=True), "o", color=_POINT, label="measured")
-        for row, point in zip(table.rows, points, strict=True):
-            # Below the rising curve, and away from the axes at both ends.
-            is_last = row is table.rows[-1]
-            axes.annotate(
-                row.scale.name.upper(),
-                point,
-                textcoords="offset points",
-                xytext=(-6, -11) if is_last else (7, -5),
-                ha="right" if is_last else "left",
-                va="center",
-            )
-        limit = table.rows[-1].limit_bytes / up.size_bytes
-        if 0 < limit < 1.6 * axes.get_ylim()[1]:
-            axes.axhline(limit, color=_LIMIT, linestyle="--", linewidth=1, label="limit")
-        _finish(axes, f"input, {across.name}", f"peak, {up.name}")
-
-    return _picture(draw)
+    chart = Chart(
+        across=f"input, {across.name}",
+        up=f"peak, {up.name}",
+        spoken="; ".join(
+            f"{row.scale.name.upper()}: {format_size(row.scale.size_bytes)} of input, peak {format_size(row.peak_bytes)}"
+            for row in rows
+        ),
+        marks=(
+            *_curve(law.curve, across, up),
+            Dots(
+                "measured",
+                "series-2",
+                tuple((across.of(row.scale.size_bytes), up.of(row.peak_bytes)) for row in rows),
+                tuple(row.scale.name.upper() for row in rows),
+            ),
+            *limits,
+        ),
+    )
+    return render_chart(chart)
 
 
 def draw_scale_timelines(table: ScaleTable) -> str:
@@ -101,15 +75,20 @@ def draw_scale_timelines(table: ScaleTable) -> str:
     if not rows:
         return ""
     up = _unit_of([point.tree_bytes for row in rows for point in row.timeline])
-
-    def draw(axes: Axes) -> None:
-        for color, row in zip(itertools.cycle(_SERIES), rows, strict=False):
-            seconds = [point.at_s for point in row.timeline]
-            sizes = [point.tree_bytes / up.size_bytes for point in row.timeline]
-            axes.plot(seconds, sizes, color=color, linewidth=1.6, label=row.scale.name.upper())
-        _finish(axes, "seconds", f"memory, {up.name}")
-
-    return _picture(draw)
+    lines = tuple(
+        Line(
+            row.scale.name.upper(),
+            color,
+            tuple((max(0.0, point.at_s), up.of(point.tree_bytes)) for point in row.timeline),
+        )
+        for color, row in zip(itertools.cycle(_SERIES), rows, strict=False)
+    )
+    highest = [max(point.tree_bytes for point in row.timeline) for row in rows]
+    spoken = "; ".join(
+        f"{row.scale.name.upper()}: up to {format_size(most)}"
+        for row, most in zip(rows, highest, strict=True)
+    )
+    return render_chart(Chart("seconds", f"memory, {up.name}", spoken, lines))
 
 
 def draw_calibration(fit: CalibrationPicture) -> str:
@@ -118,16 +97,20 @@ def draw_calibration(fit: CalibrationPicture) -> str:
         return ""
     across = _unit_of([point.size_bytes for point in fit.curve])
     up = _unit_of([*(peak for _, peak in fit.points), *(point.bound_bytes for point in fit.curve)])
-
-    def draw(axes: Axes) -> None:
-        _curve(axes, fit.curve, across, up)
-        sizes = [size / across.size_bytes for size, _ in fit.points]
-        axes.plot(
-            sizes, [peak / up.size_bytes for _, peak in fit.points], "o", color=_POINT, label="measured"
-        )
-        _finish(axes, f"file, {across.name}", f"peak above a warm worker, {up.name}")
-
-    return _picture(draw)
+    last = fit.curve[-1]
+    chart = Chart(
+        across=f"file, {across.name}",
+        up=f"peak above an idle worker, {up.name}",
+        spoken=(
+            f"{len(fit.points)} measured; fitted {format_size(last.expected_bytes)} and at most "
+            f"{format_size(last.bound_bytes)} for a file of {format_size(last.size_bytes)}"
+        ),
+        marks=(
+            *_curve(fit.curve, across, up),
+            Dots("measured", "series-2", tuple((across.of(size), up.of(peak)) for size, peak in fit.points)),
+        ),
+    )
+    return render_chart(chart)
 
 
 def _unit_of(sizes_bytes: Sequence[int]) -> _Unit:
@@ -136,47 +119,7 @@ def _unit_of(sizes_bytes: Sequence[int]) -> _Unit:
     return next((unit for unit in _UNITS if largest >= unit.size_bytes), _UNITS[-1])
 
 
-def _curve(axes: Axes, curve: Sequence[CurvePoint], across: _Unit, up: _Unit) -> None:
-    sizes = [point.size_bytes / across.size_bytes for point in curve]
-    expected = [point.expected_bytes / up.size_bytes for point in curve]
-    bound = [point.bound_bytes / up.size_bytes for point in curve]
-    axes.fill_between(sizes, expected, bound, color=_BOUND, alpha=0.18, linewidth=0, label="up to the bound")
-    axes.plot(sizes, expected, color=_LINE, linewidth=1.6, label="fitted")
-
-
-def _finish(axes: Axes, across: str, up: str) -> None:
-    axes.set_xlabel(across)
-    axes.set_ylabel(up)
-    axes.set_ylim(bottom=0)
-    axes.margins(x=0.02)
-    axes.grid(visible=True, axis="y", color=_FAINT, alpha=0.35, linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.legend(loc="best", fontsize=8)
-
-
-def _picture(draw: Any) -> str:
-    try:
-        import matplotlib as mpl
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingExtraError("the pictures of an HTML report", "matplotlib", "html") from None
-    with mpl.rc_context(_STYLE), warnings.catch_warnings():
-        # A scale's name may hold signs that the measuring font lacks; the browser's has them.
-        warnings.filterwarnings("ignore", message="Glyph")
-        figure = Figure(figsize=(5.4, 3.0), layout="constrained")
-        draw(figure.add_subplot())
-        return _as_svg(figure)
-
-
-def _as_svg(figure: Figure) -> str:
-    """The figure as an svg element alone: no prolog, no metadata, no ids but those referred to, page colours."""
-    stream = io.StringIO()
-    figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    text = stream.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text, flags=re.DOTALL)
-    text = re.sub(r'<g id="[^"]*">', "<g>", text)
-    text = re.sub(
-        r'(<svg[^>]*?) width="[^"]*pt"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*pt"', r"\1", text)
-    )
-    return re.sub(r"#0[0-9a-c]0[0-9a-c]0[0-9a-c]", lambda match: f"var(--{_NAMES[match[0]]})", text)
+def _curve(curve: Sequence[CurvePoint], across: _Unit, up: _Unit) -> tuple[Band, Line]:
+    expected = tuple((across.of(point.size_bytes), up.of(max(0, point.expected_bytes))) for point in curve)
+    bound = tuple((across.of(point.size_bytes), up.of(max(0, point.bound_bytes))) for point in curve)
+    return Band("up to the upper bound", "series-1", expected, bound), Line("fitted", "series-1", expected)

@@ -9,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "pytest_membudget"
+MOST_BYTES = 10_000_000
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(200)]
 
@@ -62,15 +63,34 @@ def test_the_command_works(installed, tmp_path):
     assert "limit" in said
 
 
-def test_a_marked_test_is_judged(installed, tmp_path):
+def test_a_marked_test_is_judged_and_shown_on_a_page(installed, tmp_path):
     (tmp_path / "test_marked.py").write_text(TEST)
     command = (installed.python, "-m", "pytest", "-q", "-p", "no:cacheprovider")
-    done = installed.run(
-        *command, "--membudget-report=report.json", "test_marked.py", cwd=tmp_path, check=False
-    )
+    reports = ("--membudget-report=report.html", "--membudget-report=report.json")
+    done = installed.run(*command, *reports, "test_marked.py", cwd=tmp_path, check=False)
     assert done.returncode == 1, done.stdout + done.stderr
     tests = json.loads((tmp_path / "report.json").read_text())["tests"]
     assert {test["nodeid"].rpartition("::")[2]: test["verdict"] for test in tests} == {
         "test_fits": "within",
         "test_does_not_fit": "over",
     }
+    page = (tmp_path / "report.html").read_text()
+    for name in ("page.css", "page.js"):
+        style_or_script = (PACKAGE / "report" / "page_files" / name).read_text()
+        assert style_or_script.strip()[:200] in page, name
+
+
+def test_the_default_install_is_small(installed, tmp_path):
+    """What comes beside pytest and what pytest itself needs, compiled bytecode included."""
+    code = """
+import importlib.metadata as metadata
+pytests = {"pytest", "iniconfig", "packaging", "pluggy", "pygments", "colorama"}
+sizes = {
+    each.name: sum(file.locate().stat().st_size for file in each.files if file.locate().is_file())
+    for each in metadata.distributions()
+    if each.name.lower() not in pytests
+}
+print(sum(sizes.values()), sizes)
+"""
+    total, sizes = installed.run(installed.python, "-c", code, cwd=tmp_path).stdout.split(maxsplit=1)
+    assert int(total) <= MOST_BYTES, sizes

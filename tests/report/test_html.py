@@ -5,17 +5,14 @@ import pytest
 from bs4 import BeautifulSoup
 from sample_report import full_report
 
-from pytest_membudget.errors import MissingExtraError
 from pytest_membudget.records.measurement import TimelinePoint
 from pytest_membudget.records.report import Report
 from pytest_membudget.report.html import render_html
 from pytest_membudget.report.timelines import MOST_POINTS, thin, timelines_of
-from pytest_membudget.report.writing import write_report
 
 
 @pytest.fixture(scope="module")
 def full_page():
-    """Drawn once: importing matplotlib takes a second."""
     return render_html(full_report())
 
 
@@ -92,9 +89,9 @@ def test_only_the_page_s_own_script_may_run(full_page):
 
 def test_pictures_follow_the_page_s_colours(full_page):
     svg = full_page
-    assert "var(--series-1)" in svg
-    assert not re.findall(r"#0[0-9a-c]0[0-9a-c]0[0-9a-c]", svg)
-    assert "<metadata" not in svg
+    drawn = re.findall(r'<svg class="chart".*?</svg>', svg, flags=re.DOTALL)
+    assert len(drawn) == 3
+    assert all("var(--series-1)" in each and "#" not in each for each in drawn)
 
 
 def test_a_report_is_the_same_bytes_each_time(full_page):
@@ -118,12 +115,3 @@ def test_timelines_stay_within_their_picture(report):
     for timeline in timelines_of(report.tests):
         coordinates = [tuple(map(float, pair.split(","))) for pair in timeline.area.split()]
         assert all(0 <= x <= 320 and 0 <= y <= 84 for x, y in coordinates)
-
-
-@pytest.mark.parametrize("library", ["jinja2", "matplotlib"])
-def test_a_missing_library_is_one_sentence(report, tmp_path, monkeypatch, library):
-    for module in (library, f"{library}.figure"):
-        monkeypatch.setitem(__import__("sys").modules, module, None)
-    with pytest.raises(MissingExtraError, match=rf"needs {library}.* pip install 'pytest-membudget\[html\]'"):
-        write_report(report, tmp_path / "report.html")
-    assert list(tmp_path.iterdir()) == []

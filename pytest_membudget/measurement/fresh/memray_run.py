@@ -51,7 +51,7 @@ def recording(capture: str | os.PathLike[str]) -> Iterator[str]:
     try:
         import memray
     except ImportError as error:
-        raise MissingExtraError("saying who allocated the peak", "memray", "all") from error
+        raise MissingExtraError("saying who allocated the peak", "memray", "memray") from error
     destination = memray.FileDestination(os.fspath(capture), overwrite=True)
     tracker = memray.Tracker(
         destination=destination, follow_fork=True, file_format=memray.FileFormat.AGGREGATED_ALLOCATIONS
