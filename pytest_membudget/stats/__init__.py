@@ -4,5 +4,5 @@
 2. A figure that may grow with calls: `growth` decides, over the slope of `slopes`; `task_growth` does so for workers.
 3. Peaks by size: `fitting` chooses a line or a bend (`least_squares` solves it), `bounds` says how sure that is, and
    `laws` reads growth with the scale of a job from it.
-4. Peaks of tasks as they finish: `learning` chooses what to allocate for the next one.
+4. Peaks of tasks as they finish: `learning` chooses what to allocate for the next one, and never forgets a large one.
 """

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import bisect
 import math
+import threading
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
 
@@ -11,6 +11,7 @@ from pytest_membudget.errors import UsageError
 from pytest_membudget.measurement.system.limit import memory_limit
 from pytest_membudget.runtime.parameters import count_of, factor_of, share_of, size_of
 from pytest_membudget.runtime.prediction.worst_moment import fit_workers
+from pytest_membudget.stats.learning.largest_peaks import PeakStairs
 from pytest_membudget.units import Size, format_count
 
 if TYPE_CHECKING:
@@ -25,6 +26,10 @@ PRESETS: dict[str, tuple[float, Size]] = {
 _EVIDENCE_TASKS = 8
 """Finished tasks before an estimate may go below the formula."""
 
+_DOUBT_SHARE = 0.10
+_DOUBT_BYTES = 1024 * 1024
+"""A peak is known when its upper figure lies at most 10% and 1 MiB above what is proven."""
+
 _NEAR = 1.25
 """Up to this multiple of the largest size seen, what was seen tells of other sizes too."""
 
@@ -33,7 +38,8 @@ class MemoryEstimator:
     """Predicts the memory that a task adds to its worker: `gamma` times the file's size, plus `overhead`.
 
     It learns from finished tasks. A peak above its estimate raises the estimate at once, for files of that size and
-    above. Below the formula it goes only with evidence: after 8 tasks, and for sizes near those that were seen.
+    above. Below the formula it goes only with evidence: after 8 tasks, and for sizes near those that were seen. It
+    never goes below the largest peak seen near a size, unless its learner has the aim "cheap". Threads may share one.
 
     Args:
         gamma: bytes of memory per byte of file.
@@ -54,12 +60,13 @@ class MemoryEstimator:
         self.gamma = factor_of("gamma", gamma)
         self.overhead_bytes = size_of("overhead", overhead)
         self.base_bytes = 0 if base is None else size_of("base", base)
-        self._observed = _LargestPeaks()
+        self._observed = PeakStairs()
         self._learner = learner
         self._begins_with_learner = learner is not None
         self._largest_size_bytes = 0
         self._learned = 0
         self._news: list[tuple[int, int, float | None]] = []
+        self._lock = threading.RLock()
 
     @classmethod
     def preset(cls, name: Literal["document", "dataframe"] | str) -> MemoryEstimator:  # noqa: PYI051 - names the choices
@@ -82,6 +89,10 @@ class MemoryEstimator:
     def estimate_file_memory(self, size: Size) -> int:
         """Bytes that the task for a file of `size` adds: γ·size + overhead, corrected by what was seen."""
         size_bytes = size_of("size", size)
+        with self._lock:
+            return self._estimated(size_bytes)
+
+    def _estimated(self, size_bytes: int) -> int:
         if self._begins_with_learner and self._learner is not None:
             return self._learner.allocate(size_bytes)
         by_formula = math.ceil(self.gamma * size_bytes) + self.overhead_bytes
@@ -121,28 +132,61 @@ class MemoryEstimator:
         )
         return max(1, fit.workers)
 
-    def observe(self, size_bytes: Size, peak_bytes: Size, duration_s: float | None = None) -> None:
-        """Learns from a finished task."""
-        size, peak = size_of("size_bytes", size_bytes), size_of("peak_bytes", peak_bytes)
-        if self._begins_with_learner and self._learner is not None:
-            self._learner.observe(size, peak, duration_s)
-            self._learned += 1
+    def observe(
+        self,
+        size_bytes: Size,
+        peak_bytes: Size,
+        duration_s: float | None = None,
+        *,
+        peak_upper_bytes: Size | None = None,
+    ) -> None:
+        """Learns from a finished task.
+
+        Args:
+            size_bytes: of its input.
+            peak_bytes: what it took, proven. 0 without an upper figure means that its memory was not seen: nothing
+                is learned from that.
+            duration_s: how long it ran.
+            peak_upper_bytes: the most that it may have taken. More than 10% and 1 MiB above `peak_bytes` the peak is
+                not known: the estimate is raised where it is below `peak_bytes`, and nothing else is learned.
+        """
+        size, proven = size_of("size_bytes", size_bytes), size_of("peak_bytes", peak_bytes)
+        upper = proven if peak_upper_bytes is None else size_of("peak_upper_bytes", peak_upper_bytes)
+        if peak_upper_bytes is None and proven == 0:
             return
-        too_low = peak > self.estimate_file_memory(size)
-        self._observed.add(size, peak)
-        self._news.append((size, peak, duration_s))
-        # A learner weighs all that it knows anew, so good news is handed over in batches.
-        if too_low or len(self._news) > self._learned // 8:
-            self._learn()
+        with self._lock:
+            if upper > proven * (1 + _DOUBT_SHARE) + _DOUBT_BYTES:
+                self._observe_at_least(size, proven)
+            else:
+                self._observe(size, max(proven, upper), duration_s)
 
     def retry_bytes(self, size: Size, failed_bytes: Size) -> int:
         """What to allocate after an attempt with `failed_bytes` ran out: always more, and at least the estimate."""
         size_now, failed = size_of("size", size), size_of("failed_bytes", failed_bytes)
-        if self._learner is not None and (self._begins_with_learner or self._learned >= _EVIDENCE_TASKS):
-            chosen = self._learner.retry(size_now, failed)
+        with self._lock:
+            if self._learner is not None and (self._begins_with_learner or self._learned >= _EVIDENCE_TASKS):
+                chosen = self._learner.retry(size_now, failed)
+            else:
+                chosen = 2 * failed
+            return max(chosen, failed + 1, self._estimated(size_now))
+
+    def _observe(self, size: int, peak: int, duration_s: float | None) -> None:
+        if self._begins_with_learner and self._learner is not None:
+            self._learner.observe(size, peak, duration_s)
+            self._learned += 1
+            return
+        too_low = peak > self._estimated(size)
+        self._observed.add(size, peak)
+        self._news.append((size, peak, duration_s))
+        # A learner refits all that it remembers, so tasks that fit are handed over in batches.
+        if too_low or len(self._news) > self._learned // 8:
+            self._learn()
+
+    def _observe_at_least(self, size: int, peak: int) -> None:
+        if self._begins_with_learner and self._learner is not None:
+            self._learner.observe_at_least(size, peak)
         else:
-            chosen = 2 * failed
-        return max(chosen, failed + 1, self.estimate_file_memory(size_now))
+            self._observed.add(size, peak)
 
     def _learn(self) -> None:
         if self._learner is None:
@@ -161,25 +205,3 @@ class MemoryEstimator:
 
     def _largest_first(self, sizes: Iterable[Size]) -> list[int]:
         return sorted((self.estimate_file_memory(size) for size in sizes), reverse=True)
-
-
-class _LargestPeaks:
-    """The largest peak seen at a size or any smaller one: stairs that only go up."""
-
-    def __init__(self) -> None:
-        self._sizes: list[int] = []
-        self._peaks: list[int] = []
-
-    def up_to(self, size_bytes: int) -> int:
-        place = bisect.bisect_right(self._sizes, size_bytes)
-        return self._peaks[place - 1] if place else 0
-
-    def add(self, size_bytes: int, peak_bytes: int) -> None:
-        if peak_bytes <= self.up_to(size_bytes):
-            return
-        place = bisect.bisect_left(self._sizes, size_bytes)
-        last = place
-        while last < len(self._sizes) and self._peaks[last] <= peak_bytes:
-            last += 1
-        self._sizes[place:last] = [size_bytes]
-        self._peaks[place:last] = [peak_bytes]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Literal, NamedTuple, Protocol, get_args
 
 from pytest_membudget.stats.fitting import LEAST_BYTES, PeakFit, fit_peaks
 from pytest_membudget.stats.learning.ladder import Ladder, Price, build_ladder
+from pytest_membudget.stats.learning.largest_peaks import PeaksNearby
 from pytest_membudget.stats.learning.models import Model, fit_models, fit_neighbours
 
 Aim = Literal["safe", "cheap"]
@@ -23,6 +25,9 @@ class Learner(Protocol):
 
     def observe(self, size_bytes: float, peak_bytes: float, duration_s: float | None = None) -> None:
         """Learns from a finished task."""
+
+    def observe_at_least(self, size_bytes: float, peak_bytes: float) -> None:
+        """Learns that a task took at least so much, and no more than that."""
 
     def retry(self, size_bytes: float, failed_bytes: float) -> int:
         """What to allocate after an attempt with `failed_bytes` ran out: always more."""
@@ -79,6 +84,9 @@ class AllocationLearner:
 
     Waste is weighted by how long tasks run: by their durations where all are known, else by their sizes, which
     durations follow closely in file processing. At least one task has to be known before anything is asked.
+
+    "safe" never allocates less than the largest peak seen near a size, also after it has forgotten the tasks: no
+    sequence of small peaks talks it out of a large one.
     """
 
     def __init__(
@@ -96,6 +104,7 @@ class AllocationLearner:
         self._voters: list[_Voter] | None = None
         self._line: PeakFit | None = None
         self._news = 0
+        self._largest = PeaksNearby()
         for size_bytes, peak_bytes in points:
             self.observe(size_bytes, peak_bytes)
 
@@ -106,11 +115,16 @@ class AllocationLearner:
     def observe(self, size_bytes: float, peak_bytes: float, duration_s: float | None = None) -> None:
         """Remembers a finished task; forgets the oldest, and all older ones when the workload has changed."""
         self._tasks.append((float(size_bytes), float(peak_bytes), duration_s))
+        self._largest.add(size_bytes, peak_bytes)
         self._news += 1
         if len(self._tasks) >= 2 * _WINDOW:
             del self._tasks[:-_WINDOW]
         if self._news > len(self._tasks) // _NEWS or self._was_short(size_bytes, peak_bytes):
             self._voters = None
+
+    def observe_at_least(self, size_bytes: float, peak_bytes: float) -> None:
+        """Raises what "safe" allocates near that size; the models learn nothing from half a figure."""
+        self._largest.add(size_bytes, peak_bytes)
 
     def expect(self, size_bytes: float) -> float:
         """The central estimate: the vote of the models, each with its median offset."""
@@ -122,6 +136,10 @@ class AllocationLearner:
 
     def allocate(self, size_bytes: float) -> int:
         """What to allocate for a first attempt."""
+        least = self._largest.near(size_bytes) if self.aim == "safe" else 0.0
+        return max(math.ceil(least), self._voted(size_bytes))
+
+    def _voted(self, size_bytes: float) -> int:
         voters = self._fitted()
         if not voters:
             return round(self._from_few(size_bytes) * self._temper.step)
