@@ -13,6 +13,6 @@ its workers, each a `lent_worker`, and `cluster_side` is what runs inside them; 
 which call goes to whom.
 """
 
-from pytest_membudget.runtime.workers.forgotten import drop_forgotten_modules
+from pytest_membudget.runtime.workers.stale_modules import drop_forgotten_modules
 
 drop_forgotten_modules()  # before any of the modules below imports multiprocessing

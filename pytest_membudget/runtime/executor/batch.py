@@ -23,7 +23,7 @@ from pytest_membudget.runtime.executor.ordering import best_order
 from pytest_membudget.runtime.executor.placement import TOGETHER
 from pytest_membudget.runtime.executor.progress import progress
 from pytest_membudget.runtime.executor.task import Charge, Task
-from pytest_membudget.runtime.workers.heap_readings import HeapReading
+from pytest_membudget.runtime.workers.protocol import HeapReading
 from pytest_membudget.runtime.workers.serialization import name_of
 from pytest_membudget.runtime.workers.worker_growth import growth_in_workers
 

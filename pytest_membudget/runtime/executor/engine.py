@@ -30,12 +30,11 @@ from pytest_membudget.runtime.executor.replies import Rules
 from pytest_membudget.runtime.executor.task import Task
 from pytest_membudget.runtime.prediction.estimator import MemoryEstimator
 from pytest_membudget.runtime.workers.fork_server import end_loading
+from pytest_membudget.runtime.workers.in_process import SequentialLauncher, ThreadLauncher
 from pytest_membudget.runtime.workers.pool import Crew
-from pytest_membudget.runtime.workers.process_level import ProcessLauncher
+from pytest_membudget.runtime.workers.process import ProcessLauncher
 from pytest_membudget.runtime.workers.protocol import ClusterLauncher, Launcher
-from pytest_membudget.runtime.workers.sequential_level import SequentialLauncher
 from pytest_membudget.runtime.workers.slot import Replied
-from pytest_membudget.runtime.workers.thread_level import ThreadLauncher
 
 Initializer = Callable[..., object]
 

@@ -17,9 +17,9 @@ from pytest_membudget.runtime.executor.line import Line
 from pytest_membudget.runtime.executor.prefetch import Prefetch
 from pytest_membudget.runtime.executor.replies import conclude
 from pytest_membudget.runtime.executor.task import Task
-from pytest_membudget.runtime.workers.heap_readings import HeapLog
 from pytest_membudget.runtime.workers.protocol import CannotStartError, RanOut
 from pytest_membudget.runtime.workers.slot import Post
+from pytest_membudget.runtime.workers.worker_growth import HeapLog
 
 
 class Floor:

@@ -8,8 +8,8 @@ from pytest_membudget.runtime.executor.admission import Admission
 from pytest_membudget.runtime.executor.causes import Again, not_run
 from pytest_membudget.runtime.executor.replies import Rules, broken_by, conclude, learn, verdict
 from pytest_membudget.runtime.executor.task import Task
+from pytest_membudget.runtime.workers.in_process import SequentialLauncher
 from pytest_membudget.runtime.workers.protocol import Call, InitializerFailed, Reply, Worker
-from pytest_membudget.runtime.workers.sequential_level import SequentialLauncher
 
 
 class Inline:

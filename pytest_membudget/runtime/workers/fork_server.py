@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import importlib.util
 import json
 import multiprocessing
 import os
@@ -179,3 +180,36 @@ def _groups(pid: int | str) -> bytes:
         return Path(f"/proc/{pid}/cgroup").read_bytes()
     except OSError:
         return b""
+
+
+_one_at_a_time = threading.Lock()
+
+
+def is_found() -> bool:
+    """Whether a worker has the functions of the main module under their names."""
+    main = sys.modules.get("__main__")
+    spec = getattr(main, "__spec__", None)
+    if spec is not None:
+        name = str(spec.name)
+        return name != "__main__" and not name.endswith(".__main__")
+    return getattr(main, "__file__", None) is not None and not _came_through_a_pipe()
+
+
+@contextlib.contextmanager
+def left_alone_where_it_is_no_file() -> Iterator[None]:
+    """While this lasts, workers that start are not told to import `<stdin>`, which would end them."""
+    if not _came_through_a_pipe() or importlib.util.find_spec("cloudpickle") is None:
+        yield
+        return
+    main = vars(sys.modules["__main__"])
+    with _one_at_a_time:
+        name = main.pop("__file__", None)
+        try:
+            yield
+        finally:
+            main["__file__"] = name
+
+
+def _came_through_a_pipe() -> bool:
+    name = getattr(sys.modules.get("__main__"), "__file__", None)
+    return isinstance(name, str) and name.startswith("<")

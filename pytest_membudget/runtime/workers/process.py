@@ -18,13 +18,28 @@ import time
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
 from multiprocessing.context import BaseContext
+from pathlib import Path
 from typing import Any
 
 from pytest_membudget.measurement.process.high_water import resident_bytes
 from pytest_membudget.origins import Arriving, install, off_path
+from pytest_membudget.records.run import Level
 from pytest_membudget.runtime.workers import worker_main as worker
-from pytest_membudget.runtime.workers.environment import Surroundings
-from pytest_membudget.runtime.workers.protocol import Call, Delay, Died, Done, Stage, Unpicklable
+from pytest_membudget.runtime.workers.fork_server import (
+    answering_within,
+    default_context,
+    left_alone_where_it_is_no_file,
+    let_server_end,
+)
+from pytest_membudget.runtime.workers.protocol import (
+    Call,
+    CannotStartError,
+    Delay,
+    Died,
+    Done,
+    Stage,
+    Unpicklable,
+)
 from pytest_membudget.runtime.workers.serialization import (
     IN_WORKER_PROCESS,
     name_of,
@@ -32,7 +47,8 @@ from pytest_membudget.runtime.workers.serialization import (
     unpacked,
     unpicklable,
 )
-from pytest_membudget.runtime.workers.worker_main import Slot
+from pytest_membudget.runtime.workers.stale_modules import drop_forgotten_modules
+from pytest_membudget.runtime.workers.worker_main import Slot, Surroundings
 
 _logger = logging.getLogger("pytest_membudget.runtime")
 
@@ -223,3 +239,84 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
+
+
+_SERVERS_THAT_MAY_BE_KILLED = 2
+
+
+class ProcessLauncher:
+    """Starts worker processes."""
+
+    level: Level = "process"
+    own_memory = True
+
+    def __init__(
+        self,
+        context: BaseContext | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        start_timeout_s: float | None = None,
+    ) -> None:
+        self._start_timeout_s = start_timeout_s
+        self._context = context
+        self._initializer = initializer
+        self._initargs = initargs
+
+    def start(self) -> ProcessWorker:
+        """A new worker process, on its way up.
+
+        Raises:
+            CannotStartError: no memory, threads, processes or semaphores for one, or it cannot be told what it needs.
+        """
+        try:
+            check_threads()
+            check_directory()
+            drop_forgotten_modules()
+            for _ in range(_SERVERS_THAT_MAY_BE_KILLED):
+                try:
+                    return self._started()
+                except (EOFError, ConnectionError):
+                    let_server_end()  # somebody has killed it just then; there will be another
+            return self._started()
+        except Exception as error:
+            # The system's, the standard library's or a pickle's: no function has run yet.
+            raise CannotStartError(f"{type(error).__name__}: {error}") from error
+
+    def _started(self) -> ProcessWorker:
+        context = self._context or default_context()
+        with answering_within(self._start_timeout_s), left_alone_where_it_is_no_file():
+            return ProcessWorker(context, self._initializer, self._initargs, self._start_timeout_s)
+
+
+_THREADS_PER_WORKER = 2  # the pool's manager and its queue's feeder
+
+
+def check_threads() -> None:
+    """Makes sure that the pool's threads can start; it would wait for ever for one that could not.
+
+    Raises:
+        RuntimeError: one of them cannot.
+    """
+    release = threading.Event()
+    threads = []
+    try:
+        for _ in range(_THREADS_PER_WORKER):
+            thread = threading.Thread(target=release.wait, name="membudget-probe", daemon=True)
+            thread.start()
+            threads.append(thread)
+    finally:
+        release.set()
+        for thread in threads:
+            thread.join()
+
+
+def check_directory() -> None:
+    """Makes sure that the worker can be told where it is to work.
+
+    Raises:
+        OSError: the working directory is gone.
+    """
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise OSError(error.errno, f"the working directory is gone ({error.strerror})") from error

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
 from pytest_membudget.records.run import HostUse, Level
-from pytest_membudget.runtime.workers.heap_readings import HeapReading
 
 
 class CannotStartError(Exception):
@@ -49,6 +48,13 @@ class Delay(NamedTuple):
 
     stage: Stage
     since_s: float
+
+
+class HeapReading(NamedTuple):
+    """Bytes of heap that a worker held after so many tasks."""
+
+    tasks: int
+    heap_bytes: int
 
 
 class Figures(NamedTuple):

@@ -15,11 +15,11 @@ from typing import Any
 
 from pytest_membudget.errors import UnpicklableError, text_of
 from pytest_membudget.origins import off_path
-from pytest_membudget.runtime.workers import main_module
 from pytest_membudget.runtime.workers import worker_main as worker
-from pytest_membudget.runtime.workers.heap_readings import HeapReading
+from pytest_membudget.runtime.workers.fork_server import is_found
 from pytest_membudget.runtime.workers.protocol import (
     Figures,
+    HeapReading,
     InitializerFailed,
     Raised,
     RanOut,
@@ -44,7 +44,7 @@ def packed_for_here(
     call = fn, args, kwargs
     try:
         packed = worker.by_name(call)
-        if b"__main__" not in packed or main_module.is_found():
+        if b"__main__" not in packed or is_found():
             return worker.Packed(packed)
         with contextlib.suppress(ImportError):
             return worker.Packed(worker.by_value(call), is_by_value=True)

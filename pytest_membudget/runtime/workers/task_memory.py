@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+from pytest_membudget.measurement.growth.task_heap import TaskHeap
 from pytest_membudget.measurement.process import high_water
 from pytest_membudget.measurement.process.heap import trim_heap
 
@@ -100,3 +101,34 @@ class Gauge:
             high_water.close_mark(self._mark)
             self._mark = high_water.open_mark()
         self._start_bytes = high_water.resident_bytes() if self._mark is None else self._mark.start_bytes
+
+
+_FARTHEST_TASKS = 8
+_EARLY_TASKS = 64
+_EARLY_COST_S = 0.002
+_READING_SHARE_OF_TIME = 0.01
+
+
+class HeapReader:
+    """Reads in the worker, where it is due and has not taken too much of the time already."""
+
+    def __init__(self) -> None:
+        self._heap = TaskHeap()
+        self._tasks = 0
+        self._next_tasks = 0
+        self._not_before_s = 0.0
+
+    def before_task(self, packed_bytes: int) -> tuple[int, int] | None:
+        """Counts a task; the reading before it, less the `packed_bytes` that the waiting call takes."""
+        tasks = self._tasks
+        self._tasks += 1
+        if tasks < self._next_tasks or time.monotonic() < self._not_before_s:
+            return None
+        began_s = time.thread_time()
+        gc.collect()
+        held_bytes = self._heap.read() - packed_bytes
+        cost_s = time.thread_time() - began_s
+        self._next_tasks = tasks + max(1, min(tasks // 8, _FARTHEST_TASKS))
+        if tasks >= _EARLY_TASKS or cost_s > _EARLY_COST_S:
+            self._not_before_s = time.monotonic() + cost_s / _READING_SHARE_OF_TIME
+        return tasks, held_bytes  # a plain tuple: it travels with the task's report

@@ -11,18 +11,16 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures.process import _ExceptionWithTraceback
 from enum import IntEnum
 from multiprocessing import connection, parent_process
 from multiprocessing.reduction import ForkingPickler
 from types import TracebackType
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Self, cast
 
 from pytest_membudget.errors import text_of
-from pytest_membudget.runtime.workers.environment import Surroundings
-from pytest_membudget.runtime.workers.heap_readings import HeapReader
-from pytest_membudget.runtime.workers.task_memory import Gauge
+from pytest_membudget.runtime.workers.task_memory import Gauge, HeapReader
 
 _logger = logging.getLogger("concurrent.futures")
 
@@ -231,3 +229,41 @@ def _end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, name="membudget-parent", daemon=True).start()
+
+
+_LIMITS = ("RLIMIT_AS", "RLIMIT_DATA", "RLIMIT_CPU", "RLIMIT_FSIZE", "RLIMIT_NOFILE", "RLIMIT_CORE")
+
+
+class Surroundings(NamedTuple):
+    """The environment, and resource limits by their number in `resource`: soft and hard, each in its own unit."""
+
+    environment: Mapping[str, str]
+    limits: Mapping[int, tuple[int, int]]
+
+    @classmethod
+    def of_now(cls) -> Self:
+        """This process's."""
+        return cls(dict(os.environ), _limits())
+
+    def take_over(self) -> None:
+        """Makes them this process's own."""
+        if dict(os.environ) != dict(self.environment):
+            os.environ.clear()
+            os.environ.update(self.environment)
+        if not self.limits:
+            return
+        import resource
+
+        for which, limits in self.limits.items():
+            if resource.getrlimit(which) != limits:
+                with contextlib.suppress(ValueError, OSError):  # raising one may need a privilege
+                    resource.setrlimit(which, limits)
+
+
+def _limits() -> dict[int, tuple[int, int]]:
+    if sys.platform == "win32":
+        return {}
+    import resource
+
+    which = [getattr(resource, name) for name in _LIMITS if hasattr(resource, name)]
+    return {each: resource.getrlimit(each) for each in which}

@@ -16,8 +16,8 @@ import psutil
 import pytest
 
 from pytest_membudget import ExecutorPolicy, FallbackExecutor, MemoryEstimator, WorkerKilledError
+from pytest_membudget.runtime.workers import in_process
 from pytest_membudget.runtime.workers import process as process_worker
-from pytest_membudget.runtime.workers import process_level, thread_level
 from pytest_membudget.runtime.workers.protocol import CannotStartError
 
 pytestmark = pytest.mark.processes
@@ -112,8 +112,8 @@ def test_where_processes_cannot_start_threads_take_over(monkeypatch, caplog, err
 
 
 def test_where_threads_cannot_start_either_it_goes_on_one_by_one(monkeypatch):
-    monkeypatch.setattr(process_level.ProcessLauncher, "start", refusing("no process"))
-    monkeypatch.setattr(thread_level.ThreadLauncher, "start", refusing("no thread"))
+    monkeypatch.setattr(process_worker.ProcessLauncher, "start", refusing("no process"))
+    monkeypatch.setattr(in_process.ThreadLauncher, "start", refusing("no thread"))
     with FallbackExecutor(2, budget="1 GB") as executor:
         batch = executor.run(jobs.square, range(20))
         assert executor.submit(jobs.square, 5).result() == 25
@@ -133,14 +133,14 @@ def test_without_any_thread_the_caller_does_it(monkeypatch):
 
 
 def test_without_a_lower_level_it_is_said(monkeypatch):
-    monkeypatch.setattr(process_level.ProcessLauncher, "start", refusing("no process"))
+    monkeypatch.setattr(process_worker.ProcessLauncher, "start", refusing("no process"))
     with FallbackExecutor(2, budget="1 GB", levels=("process",)) as executor:
         error = executor.submit(jobs.square, 2).exception()
     assert "no process worker can be started: no process" in str(error)
 
 
 def test_one_worker_is_enough_where_a_second_cannot_start(monkeypatch):
-    real = process_level.ProcessLauncher.start
+    real = process_worker.ProcessLauncher.start
     started = []
 
     def once(self):
@@ -149,7 +149,7 @@ def test_one_worker_is_enough_where_a_second_cannot_start(monkeypatch):
         started.append(real(self))
         return started[0]
 
-    monkeypatch.setattr(process_level.ProcessLauncher, "start", once)
+    monkeypatch.setattr(process_worker.ProcessLauncher, "start", once)
     policy = ExecutorPolicy(max_tasks_per_child=None)
     with FallbackExecutor(4, budget="1 GB", policy=policy) as executor:
         batch = executor.run(jobs.square, range(20))
@@ -389,7 +389,7 @@ if __name__ == "__main__":
     ("error", "level"), [(EOFError, "process"), (ConnectionResetError, "process"), (OSError, "thread")]
 )
 def test_a_fork_server_that_ends_while_it_is_asked_is_asked_once_more(monkeypatch, error, level):
-    start, asked = process_level.ProcessWorker, []
+    start, asked = process_worker.ProcessWorker, []
 
     def ends_at_first(*arguments):
         asked.append(arguments)
@@ -397,7 +397,7 @@ def test_a_fork_server_that_ends_while_it_is_asked_is_asked_once_more(monkeypatc
             raise error("unexpected end")
         return start(*arguments)
 
-    monkeypatch.setattr(process_level, "ProcessWorker", ends_at_first)
+    monkeypatch.setattr(process_worker, "ProcessWorker", ends_at_first)
     with FallbackExecutor(1, budget="1 GB") as executor:
         assert executor.run(jobs.square, range(5)).values == [0, 1, 4, 9, 16]
         assert executor.level == level

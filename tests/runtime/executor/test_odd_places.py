@@ -16,7 +16,6 @@ from pytest_membudget.runtime.executor import aftermath, line
 from pytest_membudget.runtime.executor.learning import FileCharge
 from pytest_membudget.runtime.executor.task import Task
 from pytest_membudget.runtime.workers import process as process_worker
-from pytest_membudget.runtime.workers import process_level
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(90)]
 
@@ -221,7 +220,7 @@ def test_a_defect_is_told_to_everybody_and_nobody_waits(monkeypatch, where):
     def defect(*args, **kwargs):
         raise ZeroDivisionError("ours")
 
-    owner = {"start": process_level.ProcessLauncher, "learn": aftermath, "line_up": line.Line}[where]
+    owner = {"start": process_worker.ProcessLauncher, "learn": aftermath, "line_up": line.Line}[where]
     monkeypatch.setattr(owner, where, defect)
     with FallbackExecutor(1, budget="1 GB") as executor:
         assert str(executor.submit(jobs.square, 3).exception()) == "ours"

@@ -4,8 +4,13 @@ import executor_jobs as jobs
 import pytest
 
 from pytest_membudget import FallbackExecutor
-from pytest_membudget.runtime.workers.heap_readings import MOST_POINTS, MOST_WORKERS, HeapLog, HeapReading
-from pytest_membudget.runtime.workers.worker_growth import growth_in_workers
+from pytest_membudget.runtime.workers.protocol import HeapReading
+from pytest_membudget.runtime.workers.worker_growth import (
+    MOST_POINTS,
+    MOST_WORKERS,
+    HeapLog,
+    growth_in_workers,
+)
 
 TASKS = 40
 
