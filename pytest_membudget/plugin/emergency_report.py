@@ -26,7 +26,7 @@ def open_journal(folder: Path, report_paths: Sequence[Path]) -> None:
     (folder / _PATHS).write_text(json.dumps([str(path) for path in report_paths]), encoding="utf-8")
 
 
-def note(folder: Path, records: Iterable[TestRecord]) -> None:
+def add_to_journal(folder: Path, records: Iterable[TestRecord]) -> None:
     """Adds finished tests to the journal."""
     journal.append(folder / _JOURNAL, records)
 
@@ -38,14 +38,15 @@ def save(folder: Path, record: TestRecord) -> None:
     journal.append(folder / _KILLED, [record])
     if not (folder / _PATHS).exists():
         return
-    tests = {each.nodeid: each for each in (*journal.read(folder / _JOURNAL, TestRecord), *killed(folder))}
+    finished = journal.read(folder / _JOURNAL, TestRecord).records
+    tests = {each.nodeid: each for each in (*finished, *killed(folder).records)}
     for path in json.loads((folder / _PATHS).read_text(encoding="utf-8")):
         write_report(Report(tests=tuple(tests.values())), path)
 
 
-def killed(folder: Path) -> tuple[TestRecord, ...]:
+def killed(folder: Path) -> journal.Lines[TestRecord]:
     """The tests whose process had to end."""
-    return tuple(journal.read(folder / _KILLED, TestRecord))
+    return journal.read(folder / _KILLED, TestRecord)
 
 
 def killed_record(
@@ -79,7 +80,7 @@ def main(arguments: Sequence[str]) -> None:
     """
     folder, nodeid, file, line = arguments
     facts = json.load(sys.stdin)
-    if any(record.nodeid == nodeid for record in killed(Path(folder))):
+    if any(record.nodeid == nodeid for record in killed(Path(folder)).records):
         return  # the process found the time to say so itself
     message = (
         f"killed: it took {format_size(facts['peak_bytes'])} while it ran (the whole tree holds "

@@ -9,7 +9,7 @@ import msgspec
 
 from pytest_membudget.errors import UnreadableFileError
 from pytest_membudget.records.report import Report
-from pytest_membudget.records.storage import decode_json, read_bounded
+from pytest_membudget.records.storage import decode_json, encodable, escape_controls, read_bounded
 
 FORMAT = "membudget-report"
 VERSION = 1
@@ -24,7 +24,11 @@ def read_report(path: str | os.PathLike[str], *, what: str = "a membudget report
     """
     data = read_bounded(path, what=what)
     parts = decode_json(data, dict[str, msgspec.Raw], name=str(path), what=what)
-    header = {key: msgspec.json.decode(parts[key]) for key in ("format", "version", "kind") if key in parts}
+    header: dict[str, Any] = {
+        key: decode_json(bytes(parts[key]), Any, name=f'the "{key}" of {path}', what="a number or text")
+        for key in ("format", "version", "kind")
+        if key in parts
+    }
     if header.get("format") != FORMAT:
         raise UnreadableFileError(
             f'{path} is not {what}: its "format" is {_shown(header.get("format"))}, not "{FORMAT}"; is it the right file?'
@@ -88,21 +92,10 @@ def _value(value: Any) -> str:
 
 def _text(value: Any) -> str:
     try:
-        return msgspec.json.encode(value).decode()
+        data = msgspec.json.encode(value)
     except UnicodeEncodeError:
-        # File names that are not UTF-8 reach node ids as lone surrogates, which JSON cannot carry.
-        return msgspec.json.encode(encodable(msgspec.to_builtins(value))).decode()
-
-
-def encodable(value: Any) -> Any:
-    """`value` with each lone surrogate as its escape, so that it can be written as UTF-8."""
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode()
-    if isinstance(value, dict):
-        return {encodable(key): encodable(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [encodable(item) for item in value]
-    return value
+        data = msgspec.json.encode(encodable(msgspec.to_builtins(value)))
+    return escape_controls(data).decode()
 
 
 def _first_twin(names: list[str]) -> str | None:

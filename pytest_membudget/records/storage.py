@@ -10,9 +10,10 @@ import re
 import secrets
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import msgspec
 
@@ -24,7 +25,10 @@ T = TypeVar("T")
 LARGEST_FILE_BYTES = 256 * 1024 * 1024
 """Larger files are refused unread: a report of 10,000 tests takes a few megabytes."""
 
-_CONFLICT = b"\n<<<<<<< "
+_CONFLICT = re.compile(rb"^<<<<<<< ", re.MULTILINE)
+_C1 = re.compile(rb"\xc2([\x80-\x9f])")
+_MOST_CONTAINERS = 5_000_000
+_ABANDONED_S = 3600.0
 _BYTE = re.compile(r"\s*\(byte (\d+)\)")
 
 
@@ -32,16 +36,16 @@ def check_writable(path: str | os.PathLike[str], *, such_as: str) -> None:
     """Fails now where `write_atomically` would fail later; `such_as` is a file name to show.
 
     Raises:
-        UsageError: a directory, or a folder that is missing or cannot be written to.
+        UsageError: a directory, a pipe or a device, or a folder that is missing or cannot be written to.
     """
-    target = Path(os.path.realpath(path))
-    if target.is_dir():
-        raise UsageError(f"{path} is a directory; name a file in it, such as {target / such_as}")
-    if not target.parent.is_dir():
-        raise UsageError(
-            f"the folder of {path} does not exist: {target.parent}; make it first or name another place"
-        )
+    if Path(path).is_dir():
+        raise UsageError(f"{path} is a directory; name a file in it, such as {Path(path) / such_as}")
     try:
+        target = _target(path)
+        if not target.parent.is_dir():
+            raise UsageError(
+                f"the folder of {path} does not exist: {target.parent}; make it first or name another place"
+            )
         with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", suffix=".part"):
             pass
     except OSError as error:
@@ -67,13 +71,16 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     Raises:
         OSError: the folder is missing, not writable or full, or `path` is something else than a plain file.
     """
-    target = Path(os.path.realpath(path))
-    if target.exists() and not target.is_file():
-        raise OSError(errno.EINVAL, "is not a plain file and cannot be replaced", str(path))
+    target = _target(path)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
     try:
-        with temporary.open("xb") as stream:
+        unnamed = _unnamed_file(target.parent)
+        with temporary.open("xb") if unnamed is None else os.fdopen(unnamed, "wb") as stream:
             yield stream
+            stream.flush()
+            if unnamed is not None:
+                # With a folder's descriptor Python calls linkat(2), which follows the link that /proc is.
+                os.link(f"/proc/self/fd/{unnamed}", temporary, src_dir_fd=unnamed, follow_symlinks=True)
         with contextlib.suppress(FileNotFoundError):
             temporary.chmod(stat.S_IMODE(target.stat().st_mode))
         temporary.replace(target)
@@ -83,6 +90,52 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         if isinstance(error, OSError) and error.filename is None:  # a full disk names no file
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
+    _remove_abandoned(target)
+
+
+def _target(path: str | os.PathLike[str]) -> Path:
+    """The plain file that `path` stands for, which need not exist yet.
+
+    Raises:
+        OSError: a loop of links, a pipe, a device, or a link that another user left in a folder open to all. Linux
+            itself follows no such link (`fs.protected_symlinks`), but it does not see what is resolved beforehand.
+    """
+    place = Path(path)
+    if place.is_symlink():
+        link, folder = place.lstat(), place.parent.stat()
+        is_open_to_all = bool(folder.st_mode & stat.S_ISVTX and folder.st_mode & stat.S_IWOTH)
+        if is_open_to_all and link.st_uid not in {os.geteuid(), folder.st_uid}:
+            raise OSError(errno.EACCES, "is another user's link in a folder that all may write to", str(path))
+    target = Path(os.path.realpath(path))
+    try:
+        found = target.stat()
+    except FileNotFoundError:
+        return target
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "is not a plain file and cannot be replaced", str(path))
+    return target
+
+
+def _unnamed_file(folder: Path) -> int | None:
+    """A descriptor of a file without a name, which vanishes with its process; `None` where there is no such thing."""
+    flag = getattr(os, "O_TMPFILE", None)
+    if flag is None or not Path("/proc/self/fd").is_dir():
+        return None
+    try:
+        return os.open(folder, flag | os.O_WRONLY, 0o666)
+    except OSError:
+        return None  # a file system without them; a real obstacle shows when the file is made by name
+
+
+def _remove_abandoned(target: Path) -> None:
+    """Removes what writers of `target` left that were killed: parts that nothing was written to for an hour."""
+    part = re.compile(re.escape(f".{target.name}.") + r"[0-9a-f]{16}\.part")
+    with contextlib.suppress(OSError):
+        for name in os.listdir(target.parent):
+            if part.fullmatch(name):
+                with contextlib.suppress(OSError):
+                    if time.time() - (target.parent / name).stat().st_mtime > _ABANDONED_S:
+                        (target.parent / name).unlink()
 
 
 def private_directory(path: str | os.PathLike[str]) -> Path:
@@ -111,7 +164,7 @@ def private_directory(path: str | os.PathLike[str]) -> Path:
 
 def encode_json(value: object, *, indent: int = 2) -> bytes:
     """Readable, diff-friendly JSON with a newline at its end."""
-    return msgspec.json.format(msgspec.json.encode(value), indent=indent) + b"\n"
+    return escape_controls(msgspec.json.format(msgspec.json.encode(value), indent=indent)) + b"\n"
 
 
 def read_json(path: str | os.PathLike[str], shape: type[T], *, what: str) -> T:
@@ -133,7 +186,7 @@ def read_bounded(path: str | os.PathLike[str], *, what: str) -> bytes:
     """
     source = Path(path)
     found = source.stat()
-    if not stat.S_ISREG(found.st_mode):
+    if not is_plain_file(source):
         raise UnreadableFileError(f"{source} is not a plain file and cannot be {what}; name another")
     with source.open("rb") as stream:
         data = b"" if found.st_size > LARGEST_FILE_BYTES else stream.read(LARGEST_FILE_BYTES + 1)
@@ -145,24 +198,85 @@ def read_bounded(path: str | os.PathLike[str], *, what: str) -> bytes:
     return data
 
 
+def is_plain_file(path: str | os.PathLike[str]) -> bool:
+    """Whether `path` is a file with content of its own, so that opening it waits for nothing.
+
+    Files of `/proc` and `/sys` call themselves plain too; reading or writing some of them waits for ever.
+
+    Raises:
+        OSError: it cannot be found.
+    """
+    return stat.S_ISREG(Path(path).stat().st_mode) and not os.path.realpath(path).startswith(
+        ("/proc/", "/sys/")
+    )
+
+
 def decode_json(data: bytes, shape: type[T], *, name: str, what: str) -> T:
     """`data` as a `shape`; `name` says in messages where it came from.
 
     Raises:
         UnreadableFileError: it is not JSON, not of that shape, or names a key twice in one object.
     """
+    refusal = _refusal(data)
+    if refusal is not None:
+        raise UnreadableFileError(f"{name} is not {what}: {refusal}")
     try:
         value = msgspec.json.decode(data, type=shape)
         json.loads(data, object_pairs_hook=_refuse_twins, parse_int=_unread, parse_float=_unread)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        if _CONFLICT in data:
-            line = data[: data.index(_CONFLICT)].count(b"\n") + 2
-            raise UnreadableFileError(
-                f"{name} is not {what}: line {line} begins a merge that nobody has resolved; keep one side of each "
-                "conflict and no test twice"
-            ) from None
+    except RecursionError:
+        raise UnreadableFileError(
+            f"{name} is not {what}: its lists or objects lie too deep in one another"
+        ) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
         raise UnreadableFileError(f"{name} is not {what}: {_one_line(_place(str(error), data))}") from None
     return value
+
+
+def _refusal(data: bytes) -> str | None:
+    """What keeps `data` from being read at all, in words."""
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")) or data[1:2] == b"\0" or data[:1] == b"\0":
+        return "it is text in UTF-16 (line 1, column 1); save it as UTF-8"
+    if data.startswith(b"\xef\xbb\xbf"):
+        return "it begins with a byte order mark (line 1, column 1); save it as UTF-8 without one"
+    conflict = _CONFLICT.search(data)
+    if conflict is not None:
+        line = data[: conflict.start()].count(b"\n") + 1
+        return f"line {line} begins a merge that is not resolved; keep one side of each conflict and no test twice"
+    containers = data.count(b"[") + data.count(b"{")
+    if (
+        containers > _MOST_CONTAINERS
+    ):  # 60 bytes each and more once they are read: a list of empty lists takes 25 times its size
+        return f"it has {containers:,} lists and objects, more than the {_MOST_CONTAINERS:,} that are read"
+    return None
+
+
+def encode_line(record: msgspec.Struct) -> bytes:
+    """`record` as one line of JSON, whatever its text holds.
+
+    Names of files that are not UTF-8 reach us as lone surrogates, which UTF-8 cannot carry: they are written as their
+    escapes. So are the control characters U+0080 to U+009F, which JSON allows and terminals obey.
+    """
+    try:
+        data = msgspec.json.encode(record)
+    except UnicodeEncodeError:
+        data = msgspec.json.encode(encodable(msgspec.to_builtins(record)))
+    return escape_controls(data) + b"\n"
+
+
+def encodable(value: Any) -> Any:
+    """`value` with each lone surrogate as its escape, so that it can be written as UTF-8."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {encodable(key): encodable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [encodable(item) for item in value]
+    return value
+
+
+def escape_controls(json_text: bytes) -> bytes:
+    """JSON whose control characters U+0080 to U+009F are escapes; they can only stand in strings."""
+    return _C1.sub(lambda found: b"\\u00%02x" % found[1][0], json_text)
 
 
 def _unread(number: str) -> None:

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from pytest_membudget.records.comparison import ReportComparison, Summary, TestChange
-from pytest_membudget.records.report_file import encodable
-from pytest_membudget.records.storage import encode_json
+from pytest_membudget.records.storage import encodable, encode_json
 from pytest_membudget.report.markdown import markdown_table, plain
 from pytest_membudget.report.plain_text import Paint, clean_table, wrap
 from pytest_membudget.report.tables import Column, Row, Table, name, number

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from pytest_membudget.records.report import Report, TestRecord
-from pytest_membudget.records.report_file import encodable
-from pytest_membudget.records.storage import encode_json
+from pytest_membudget.records.storage import encodable, encode_json
 from pytest_membudget.report.markdown import block, code, markdown_table, plain
 from pytest_membudget.report.page import make_page
 from pytest_membudget.report.plain_text import clean_page, clean_text

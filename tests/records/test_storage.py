@@ -1,12 +1,22 @@
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from pytest_membudget.errors import UnreadableFileError
 from pytest_membudget.records.report import Report, TestRecord
-from pytest_membudget.records.storage import encode_json, private_directory, read_json, write_atomically
+from pytest_membudget.records.report_file import encode_report, read_report
+from pytest_membudget.records.storage import (
+    encode_json,
+    encode_line,
+    private_directory,
+    read_json,
+    write_atomically,
+)
 
 
 def test_a_report_reads_back_as_it_was_written(tmp_path):
@@ -85,6 +95,84 @@ def test_an_unresolved_merge_is_named(tmp_path):
     file = tmp_path / "memory.json"
     file.write_text('{\n  "tests": [\n<<<<<<< HEAD\n    {}\n=======\n    {}\n>>>>>>> other\n  ]\n}\n')
     with pytest.raises(
-        UnreadableFileError, match="line 3 begins a merge that nobody has resolved; keep one side"
+        UnreadableFileError, match="line 3 begins a merge that is not resolved; keep one side"
     ):
         read_json(file, Report, what="a membudget baseline")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"\xef\xbb\xbf{}", "byte order mark"),
+        ("{}".encode("utf-16"), "UTF-16"),
+        ("{}".encode("utf-16-be"), "UTF-16"),
+        (b"<<<<<<< HEAD\n{}\n", "line 1 begins a merge"),
+        (b'{"version": ' + b"9" * 5000 + b"}", "out of range|is not"),
+        (b'{"x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "too deep"),
+        (b'{"x": [' + b"[]," * 5_000_001 + b"[]]}", "5,000,00. lists and objects, more than"),
+    ],
+    ids=["mark", "utf-16", "utf-16-be", "conflict", "digits", "depth", "lists"],
+)
+def test_what_no_reader_could_bear_is_named_with_its_file(tmp_path, content, words):
+    path = tmp_path / "memory.json"
+    path.write_bytes(content)
+    with pytest.raises(UnreadableFileError, match=words) as caught:
+        read_report(path)
+    assert "memory.json" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(not Path("/proc/kmsg").exists(), reason="only Linux has such a file")
+def test_a_file_of_the_kernels_is_refused_unread():
+    with pytest.raises(UnreadableFileError, match="/proc/kmsg is not a plain file"):
+        read_report("/proc/kmsg")
+
+
+def test_control_characters_that_terminals_obey_are_escapes_in_json(tmp_path):
+    record = TestRecord(nodeid="a\x9b31m", outcome="passed", message="\udcff")
+    line = encode_line(record)
+    assert b"\xc2\x9b" not in line
+    assert msgspec.json.decode(line, type=TestRecord).nodeid == record.nodeid
+    assert b"\xc2\x9b" not in encode_report(Report(tests=(record,)))
+
+
+@pytest.mark.processes
+@pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="files without a name are Linux's")
+def test_a_writer_that_is_killed_leaves_nothing(tmp_path):
+    code = (
+        "import os, signal, sys\n"
+        "from pytest_membudget.records.storage import replacing\n"
+        "with replacing(sys.argv[1]) as stream:\n"
+        "    stream.write(b'x' * 100_000)\n"
+        "    stream.flush()\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "big.csv")], check=False)
+    assert os.listdir(tmp_path) == []
+
+
+def test_parts_that_killed_writers_left_long_ago_are_removed(tmp_path):
+    old, young, other = (
+        tmp_path / name for name in (f".a.json.{'0' * 16}.part", f".a.json.{'1' * 16}.part", ".b.json.part")
+    )
+    for each in (old, young, other):
+        each.write_text("part")
+    os.utime(old, (1, 1))
+    write_atomically(tmp_path / "a.json", "whole")
+    assert sorted(os.listdir(tmp_path)) == sorted([young.name, other.name, "a.json"])
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can make another user's link"
+)
+def test_another_users_link_in_a_folder_open_to_all_is_not_followed(tmp_path):
+    folder, target = tmp_path / "open", tmp_path / "kept.json"
+    folder.mkdir()
+    folder.chmod(0o1777)
+    target.write_text("old")
+    link = folder / "report.json"
+    link.symlink_to(target)
+    os.lchown(link, 65534, 65534)
+    with pytest.raises(OSError, match="another user's link"):
+        write_atomically(link, "new")
+    assert target.read_text() == "old"

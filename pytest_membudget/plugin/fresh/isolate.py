@@ -95,7 +95,7 @@ def _tear_down(item: pytest.Item) -> None:
 
 def _crash_record(item: pytest.Item, crash: IsolatedCrash) -> TestRecord:
     """Of a test that the watchdog killed, what its interpreter left; of any other, how it ended."""
-    for record in last_words.killed(shared_folder(item.config)):
+    for record in last_words.killed(shared_folder(item.config)).records:
         if record.nodeid == item.nodeid:
             return record
     file, line = file_and_line(item)

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from pytest_membudget.records.report import TestRecord
+from pytest_membudget.records.storage import encode_line
 
 _ATTRIBUTE = "membudget_record"
 
@@ -24,7 +25,7 @@ class _Latest:
 
 def attach(report: Any, record: TestRecord | None) -> None:
     """Marks the report of a planned test; `record` is there after its call."""
-    text = "" if record is None else msgspec.json.encode(record).decode()
+    text = "" if record is None else encode_line(record).decode()
     _Latest.text, _Latest.record = text, record
     setattr(report, _ATTRIBUTE, text)
 

@@ -1,6 +1,8 @@
-"""Gathers the records of the session, writes the reports at its end and shows what was found.
+"""The end of a session: everything that was measured is collected once, written, and shown.
 
-Lives in the process that the user sees: pytest itself, or pytest-xdist's controller.
+Lives in the process that the user sees: pytest itself, or pytest-xdist's controller. Whatever tests have done to that
+process (no descriptor left, a low limit of address space, torn files), pytest's own summary has to appear and so has
+ours: what cannot be collected is one line.
 """
 
 from __future__ import annotations
@@ -9,21 +11,24 @@ import contextlib
 import datetime
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 import pytest
 
+from pytest_membudget.errors import text_of
 from pytest_membudget.measurement.system.fingerprint import environment
-from pytest_membudget.plugin import emergency_report as last_words
+from pytest_membudget.plugin import emergency_report
 from pytest_membudget.plugin.options import Settings
-from pytest_membudget.plugin.report import terminal as summary
+from pytest_membudget.plugin.report import terminal
+from pytest_membudget.plugin.report.endurance import StartingConditions
+from pytest_membudget.plugin.report.tally import Tally
 from pytest_membudget.plugin.shared import shared_folder, shared_folder_if_made
-from pytest_membudget.plugin.tally import Tally
+from pytest_membudget.records import journal
 from pytest_membudget.records.batch import BatchSummary
 from pytest_membudget.records.monitor import MonitorReport
 from pytest_membudget.records.places import from_here
-from pytest_membudget.records.report import Report, TestRecord
+from pytest_membudget.records.report import BaselineCheck, Report, TestRecord
 from pytest_membudget.records.scale import ScaleTable
 from pytest_membudget.stats.task_growth import rank_retained
 
@@ -33,108 +38,154 @@ if TYPE_CHECKING:
 LEAST_LEFT_BYTES = 1024 * 1024
 """Less than this is noise of the allocator, not worth a line in the table of what tests left behind."""
 
+Record = TypeVar("Record", bound=msgspec.Struct)
+
 
 class Reporting:
-    """The hooks of the process that tells the user."""
+    """The hooks of the process that reports to the user."""
 
     def __init__(self, config: pytest.Config, settings: Settings, gate: Gate | None) -> None:
         self.config = config
         self.settings = settings
         self.gate = gate
-        self.tally = Tally()
+        self.tally = Tally(measures_all=settings.measure_all)
         self.report = Report()
         self.notes: list[str] = []
         self._in_journal = 0
+        self._start = StartingConditions()
+        self._environment = environment()
+        if settings.report_paths or settings.show_tables:
+            terminal.load_renderers(settings.report_paths)
 
     def pytest_report_header(self) -> str | None:
         """Says beforehand why taking a baseline takes long."""
         return self.gate.announcement if self.gate is not None else None
 
     def pytest_runtest_logreport(self, report: Any) -> None:
-        """Takes each report in, from whichever process it came."""
-        record = self.tally.add(report)
+        """Counts each report in, from whichever process it came."""
+        try:
+            record = self.tally.add(report)
+        except Exception as error:  # the session and its other records go on
+            self.notes.append(f"the record of {report.nodeid} could not be read: {text_of(error)}")
+            return
         if record is not None and record.peak_bytes is not None:
             self.config.hook.pytest_membudget_measured(config=self.config, record=record)
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Writes what was measured, however the session ended."""
-        folder = shared_folder_if_made(self.config)
-        for record in last_words.killed(folder) if folder is not None else ():
-            self.tally.replace(record)
+        if not self._start.is_same_process():
+            return  # a test forked and its child ran on to here: the session is the parent's to report
+        self._start.restore()
+        folder: Path | None = None
+        with self._noting("what the processes of the session share"):
+            folder = shared_folder_if_made(self.config)
+        if folder is not None:
+            with self._noting("the tests whose process had to end"):
+                for record in self._lines(emergency_report.killed(folder), "killed tests"):
+                    self.tally.replace(record)
         if not self.tally:
             return
-        self.report = self._gather()
-        with _failing_the_session(session, self.notes, self.settings.baseline):
-            self._write_baseline()
+        self._collect(session, folder)
+        with self._failing(session, "baseline", self.settings.baseline):
+            if self.gate is not None and self.settings.update_baseline:
+                self.notes.append(self.gate.update(self.report))
         for path in self.settings.report_paths:
-            from pytest_membudget.report.writing import write_report
+            with self._failing(session, "report", path):
+                from pytest_membudget.report.writing import write_report
 
-            with _failing_the_session(session, self.notes, path):
                 write_report(self.report, path)
                 self.notes.append(f"report: {from_here(path)}")
-        with _failing_the_session(session, self.notes, "GitHub's step summary"):
-            summary.write_step_summary(self.report)
+        with self._failing(session, "GitHub's step summary", None):
+            terminal.write_step_summary(self.report)
 
     def write_journal(self) -> None:
         """Brings the journal up to date, in case the next test ends this process."""
         folder = shared_folder(self.config)
         if not self._in_journal:
-            last_words.open_journal(folder, self.settings.report_paths)
+            emergency_report.open_journal(folder, self.settings.report_paths)
         records = self.tally.records
-        last_words.note(folder, records[self._in_journal :])
+        emergency_report.add_to_journal(folder, records[self._in_journal :])
         self._in_journal = len(records)
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Shows the tables where they were asked for, else one line."""
-        if self.tally:
-            summary.show(terminalreporter, self.report, self.settings, self.notes)
-        elif self.settings.report_paths and not self.config.option.collectonly:
-            kept = ", ".join(map(from_here, self.settings.report_paths))
-            terminalreporter.write_line(f"membudget: no test was measured, so {kept} was left as it was")
+        if not self._start.is_same_process():
+            return
+        try:
+            if self.tally:
+                terminal.show(terminalreporter, self.report, self.settings, self.notes)
+            elif self.settings.report_paths and not self.config.option.collectonly:
+                kept = ", ".join(map(from_here, self.settings.report_paths))
+                terminalreporter.write_line(f"membudget: no test was measured, so {kept} was left as it was")
+        except Exception as error:  # pytest's own summary is still to come
+            terminalreporter.write_line(f"membudget: the summary could not be shown: {text_of(error)}")
 
-    def _gather(self) -> Report:
-        batches = self._batches()
+    def _collect(self, session: pytest.Session, folder: Path | None) -> None:
+        """Makes the one record of the session that everything after this shows."""
+        scales: tuple[ScaleTable, ...] = ()
+        batches: tuple[BatchSummary, ...] = ()
+        monitors: tuple[MonitorReport, ...] = ()
+        if folder is not None:
+            with self._noting("the tables of scales"):
+                from pytest_membudget.plugin.scales import rows
+
+                tables, unreadable = rows.tables(folder)
+                scales = tuple(self._lines(journal.Lines(tables, unreadable), "scales"))
+            with self._noting("the batches"):
+                from pytest_membudget.plugin.fixtures import executor
+
+                kept = self._lines(journal.read(folder / executor.FILE, BatchSummary), "batches")
+                batches = tuple({each.title: each for each in kept}.values())  # of a test run again, the last
+            with self._noting("the monitors"):
+                from pytest_membudget.plugin.fixtures import monitor
+
+                seen = self._lines(journal.read(folder / monitor.FILE, MonitorReport), "monitors")
+                monitors = tuple({each.label: each for each in seen}.values())
         report = Report(
-            environment=environment(),
+            environment=self._environment,
             tests=self.tally.records,
-            scales=self._scale_tables(),
+            scales=scales,
             batches=batches,
-            monitors=self._monitors(),
+            monitors=monitors,
             left_behind=rank_retained(_staying(self.tally.records, batches), least_bytes=LEAST_LEFT_BYTES),
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         )
-        if self.gate is None or self.settings.update_baseline:
-            return report
-        check = self.gate.check(report)
-        return msgspec.structs.replace(report, baseline=check, caveats=self.gate.caveats)
+        self.report = report
+        if self.gate is not None and not self.settings.update_baseline:
+            check: BaselineCheck | None = None
+            with self._failing(session, "comparison with the baseline", self.settings.baseline):
+                check = self.gate.check(report)
+            self.report = msgspec.structs.replace(report, baseline=check, caveats=self.gate.caveats)
 
-    def _scale_tables(self) -> tuple[ScaleTable, ...]:
-        folder = shared_folder_if_made(self.config)
-        if folder is None:
-            return ()
-        from pytest_membudget.plugin.scales.rows import tables
+    def _lines(self, lines: journal.Lines[Record], title: str) -> list[Record]:
+        """The records of a file of the session's; a note where some of its lines cannot be read."""
+        if lines.unreadable:
+            self.notes.append(
+                f"{title}: {lines.unreadable} of {len(lines.records) + lines.unreadable} records could not be read, "
+                "as a process was killed while it wrote or the disk was full; they are missing here"
+            )
+        return lines.records
 
-        return tables(folder)
+    @contextlib.contextmanager
+    def _noting(self, part: str) -> Iterator[None]:
+        """Notes a part of the report that could not be collected."""
+        try:
+            yield
+        except Exception as error:  # a part less is better than no report
+            self.notes.append(f"{part} could not be collected: {text_of(error)}")
 
-    def _batches(self) -> tuple[BatchSummary, ...]:
-        folder = shared_folder_if_made(self.config)
-        if folder is None:
-            return ()
-        from pytest_membudget.plugin.fixtures.executor import kept
-
-        return kept(folder)
-
-    def _monitors(self) -> tuple[MonitorReport, ...]:
-        folder = shared_folder_if_made(self.config)
-        if folder is None:
-            return ()
-        from pytest_membudget.plugin.fixtures.monitor import kept
-
-        return kept(folder)
-
-    def _write_baseline(self) -> None:
-        if self.gate is not None and self.settings.update_baseline:
-            self.notes.append(self.gate.update(self.report))
+    @contextlib.contextmanager
+    def _failing(self, session: pytest.Session, part: str, file: Path | str | None) -> Iterator[None]:
+        """Notes what could not be done, and gives a session that passed a failing exit code for it."""
+        try:
+            yield
+        except Exception as error:  # whatever it is, pytest's own summary is still to come
+            why = (error.strerror if isinstance(error, OSError) else None) or text_of(error)
+            shown = part if file is None else from_here(file)
+            done = "written" if isinstance(error, OSError) else f"made ({part})"
+            self.notes.append(f"{shown} could not be {done}: {why}")
+            if session.exitstatus == pytest.ExitCode.OK:
+                session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
 
 
 def _staying(tests: Iterable[TestRecord], batches: Iterable[BatchSummary]) -> list[TestRecord]:
@@ -144,17 +195,3 @@ def _staying(tests: Iterable[TestRecord], batches: Iterable[BatchSummary]) -> li
     """
     with_workers = {batch.title for batch in batches}
     return [test for test in tests if not test.isolated and test.nodeid not in with_workers]
-
-
-@contextlib.contextmanager
-def _failing_the_session(
-    session: pytest.Session, notes: list[str], file: Path | str | None
-) -> Iterator[None]:
-    """Notes a `file` that could not be written, and gives a session that passed a failing exit code for it."""
-    try:
-        yield
-    except OSError as error:
-        shown = from_here(file) if file is not None else "a file"
-        notes.append(f"{shown} could not be written: {error.strerror or error}")
-        if session.exitstatus == pytest.ExitCode.OK:
-            session.exitstatus = pytest.ExitCode.INTERNAL_ERROR

@@ -6,22 +6,15 @@ The file is in the folder that all processes of the session share, so that the o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import msgspec
 import pytest
 
 from pytest_membudget.plugin.shared import shared_folder
 from pytest_membudget.records import journal
-from pytest_membudget.records.journal import Record
 
 
 def keep(config: pytest.Config, file_name: str, records: Sequence[msgspec.Struct]) -> None:
     """Adds `records` to those of the session in that file, where there is to be a report."""
     if records and config.pluginmanager.has_plugin("membudget-measuring"):
         journal.append(shared_folder(config) / file_name, records)
-
-
-def kept(folder: Path, file_name: str, kind: type[Record]) -> list[Record]:
-    """All records of the session in that file, in the order in which their tests ended."""
-    return journal.read(folder / file_name, kind)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,16 @@ from typing import Any
 
 from pytest_membudget.plugin.options import Settings
 from pytest_membudget.records.report import BaselineCheck, Report
+from pytest_membudget.records.storage import is_plain_file
 from pytest_membudget.report.headline import render_headline
+
+
+def load_renderers(report_paths: Sequence[Path]) -> None:
+    """Imports what the session's end will need, while there are descriptors and address space to import with."""
+    import pytest_membudget.report.terminal
+
+    if report_paths:
+        import pytest_membudget.report.writing  # noqa: F401
 
 
 def show(terminal: Any, report: Report, settings: Settings, notes: Sequence[str]) -> None:
@@ -82,6 +92,8 @@ def write_step_summary(report: Report) -> None:
     target = os.environ.get("GITHUB_STEP_SUMMARY")
     if not target:
         return
+    if Path(target).exists() and not is_plain_file(target):
+        raise OSError(errno.EINVAL, "is not a plain file", target)
     from pytest_membudget.report.github import render_step_summary
 
     with Path(target).open("a", encoding="utf-8") as stream:

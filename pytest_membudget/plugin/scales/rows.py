@@ -62,9 +62,8 @@ def add_row(item: pytest.Item, scale: Scale, measurement: Measurement, budget: B
     kept = KeptRow(title, _row(item, scale, measurement, budget), first=title not in run_here)
     run_here.add(title)
     journal.append(_file(item), [kept])
-    lines = list(
-        journal.read(_file(item), KeptRow)
-    )  # of other processes too: the one whose row is the last judges, and it alone
+    # Of other processes too: the one whose row is the last judges, and it alone.
+    lines = journal.read(_file(item), KeptRow).records
     return lines[-1].name == scale.name and len({line.name for line in lines}) >= len(siblings(item))
 
 
@@ -99,15 +98,17 @@ def siblings(item: pytest.Item) -> dict[str, pytest.Item]:
     }
 
 
-def tables(folder: Path) -> tuple[ScaleTable, ...]:
-    """One table for each test that ran at several scales, from the session's shared folder."""
+def tables(folder: Path) -> tuple[list[ScaleTable], int]:
+    """One table for each test that ran at several scales, from the session's shared folder; and unreadable lines."""
     files = sorted((folder / _FOLDER).glob("*.jsonl"), key=lambda file: file.stat().st_mtime_ns)
-    made = []
+    made, unreadable = [], 0
     for file in files:
         kept = _latest(file)
-        rows = tuple(each.row for each in kept)
-        made.append(ScaleTable(title=kept[0].title, rows=rows, law=fit_law(rows)))
-    return tuple(made)
+        unreadable += journal.read(file, KeptRow).unreadable
+        if kept:
+            rows = tuple(each.row for each in kept)
+            made.append(ScaleTable(title=kept[0].title, rows=rows, law=fit_law(rows)))
+    return made, unreadable
 
 
 def _row(item: pytest.Item, scale: Scale, measurement: Measurement, budget: Budget) -> ScaleRow:
@@ -158,5 +159,5 @@ def _short(text: str) -> str:
 
 
 def _latest(file: Path) -> list[KeptRow]:
-    latest = {kept.name: kept for kept in journal.read(file, KeptRow)}
+    latest = {kept.name: kept for kept in journal.read(file, KeptRow).records}
     return sorted(latest.values(), key=lambda kept: kept.row.scale.size_bytes)

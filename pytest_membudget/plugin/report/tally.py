@@ -1,4 +1,4 @@
-"""Puts together what the reports of a test say: one record each, with the final outcome."""
+"""What the reports of a test say together: one record each, with the final outcome."""
 
 from __future__ import annotations
 
@@ -9,11 +9,20 @@ import msgspec
 from pytest_membudget.plugin.report.attach import attached, is_planned
 from pytest_membudget.records.report import Outcome, TestRecord
 
+NOT_ENDED = "it did not end: the session was stopped while it ran, so nothing is known of its peak"
+_CRASHED = "crashed: the process that ran it ended before the test did, so nothing is known of its peak"
+_CRASH_PHASE = "???"
+"""The phase that pytest-xdist gives to the one report of a test whose worker ended."""
+
 
 class Tally:
-    """The records of the session, in the order in which their tests began."""
+    """The records of the session, in the order in which their tests began.
 
-    def __init__(self) -> None:
+    `measures_all`: every test of the session is to be measured, so one of which a worker's end is all that is known too.
+    """
+
+    def __init__(self, *, measures_all: bool = False) -> None:
+        self._measures_all = measures_all
         self._records: dict[str, TestRecord] = {}
         self._failed_in_part: set[str] = set()
 
@@ -30,21 +39,29 @@ class Tally:
         self._records[record.nodeid] = record
 
     def add(self, report: Any) -> TestRecord | None:
-        """Takes a report in; gives the record back when its test is over."""
+        """Counts a report in; gives the record back when its test is over."""
         nodeid = report.nodeid
         if getattr(report, "context", None) is not None:
             # A sub-test: pytest may call the test that holds it passed all the same.
             self._failed_in_part.update({nodeid} if report.outcome == "failed" else ())
             return None
+        if report.when == _CRASH_PHASE and (self._measures_all or nodeid in self._records):
+            self._records[nodeid] = TestRecord(
+                nodeid=nodeid, outcome="failed", verdict="crashed", file=report.location[0], message=_CRASHED
+            )
+            return self._records[nodeid]
         if not is_planned(report):
             return None
         outcome = outcome_of(report)
         if report.when == "setup":
-            # A test that is run again starts anew.
+            # A test that is run again starts from nothing. Its setup passed, but until its call has ended it has not.
             self._failed_in_part.discard(nodeid)
-            self._records[nodeid] = TestRecord(nodeid=nodeid, outcome=outcome)
+            ended = outcome != "passed"
+            self._records[nodeid] = TestRecord(
+                nodeid=nodeid, outcome=outcome if ended else "error", message="" if ended else NOT_ENDED
+            )
         elif report.when == "call":
-            record = attached(report) or self._records[nodeid]
+            record = attached(report) or TestRecord(nodeid=nodeid, outcome=outcome)
             outcome = "failed" if nodeid in self._failed_in_part else outcome
             same = record.outcome == outcome
             self._records[nodeid] = record if same else msgspec.structs.replace(record, outcome=outcome)
