@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 import pytest
+from _pytest.terminal import TerminalReporter  # public, as pytest.TerminalReporter, from 8.4 on
 
 from pytest_membudget.plugin.roles import is_fresh, is_worker
 
@@ -34,15 +35,15 @@ def telling(config: pytest.Config, text: str) -> Iterator[None]:
         _write(config, terminal, back + " " * len(shown) + back)
 
 
-def _terminal(config: pytest.Config) -> pytest.TerminalReporter | None:
+def _terminal(config: pytest.Config) -> TerminalReporter | None:
     terminal = config.pluginmanager.get_plugin("terminalreporter")
-    if is_worker(config) or is_fresh(config) or type(terminal) is not pytest.TerminalReporter:
+    if is_worker(config) or is_fresh(config) or type(terminal) is not TerminalReporter:
         return None
     wanted = terminal.isatty and config.get_verbosity() >= 0 and config.getoption("capture", "no") != "no"
     return terminal if wanted else None
 
 
-def _write(config: pytest.Config, terminal: pytest.TerminalReporter, text: str) -> None:
+def _write(config: pytest.Config, terminal: TerminalReporter, text: str) -> None:
     """Past the count of columns that pytest keeps of its line, and past the capture of the test's output."""
     capture = config.pluginmanager.get_plugin("capturemanager")
     with capture.global_and_fixture_disabled() if capture is not None else contextlib.nullcontext():

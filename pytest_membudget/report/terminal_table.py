@@ -78,7 +78,6 @@ def _side_by_side(columns: Sequence[Column], rows: Sequence[Row], gap: int, pain
         tablefmt=_format(gap),
         colalign=["right" if column.numeric else "left" for column in columns],
         disable_numparse=True,
-        preserve_whitespace=True,
     )
     return [line.rstrip() for line in text.split("\n")]
 

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import tarfile
+import tomllib
 import venv
 from pathlib import Path
 from typing import NamedTuple
@@ -45,16 +46,37 @@ def distributions(tmp_path_factory):
     return sdist, wheel
 
 
+@pytest.fixture(scope="session", params=["newest", "lowest"])
+def installed(request, distributions, tmp_path_factory):
+    """With the newest versions of what it requires, and with the lowest that `pyproject.toml` declares."""
+    if request.param == "newest":
+        return _install([distributions[1]], tmp_path_factory.mktemp("newest"))
+    if sys.version_info >= (3, 13):
+        pytest.skip("the lowest versions have no wheels for this Python; 3.11 and 3.12 test them")
+    folder = tmp_path_factory.mktemp("lowest")
+    lowest = subprocess.check_output([sys.executable, ROOT / "ci" / "lowest.py"], text=True)
+    (folder / "constraints.txt").write_text(lowest)
+    return _install([distributions[1], "--constraint", folder / "constraints.txt"], folder)
+
+
 @pytest.fixture(scope="session")
-def installed(distributions, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("installed")
-    venv.create(folder / "env", with_pip=False)
-    python = folder / "env" / ("Scripts" if os.name == "nt" else "bin") / "python"
-    pip = [sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check"]
-    done = subprocess.run(
-        [*pip, "install", "--quiet", distributions[1]], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, f"the wheel could not be installed:\n{done.stderr}"
+def installed_without_pytest(distributions, tmp_path_factory):
+    """As a program in production has it that was packaged without its test tools."""
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    others = [requirement for requirement in declared if not requirement.startswith("pytest")]
+    folder = tmp_path_factory.mktemp("without_pytest")
+    _install(others, folder)
+    return _install(["--no-deps", distributions[1]], folder)
+
+
+def _install(what, folder):
+    environment = folder / "env"
+    if not environment.exists():
+        venv.create(environment, with_pip=False)
+    python = environment / ("Scripts" if os.name == "nt" else "bin") / "python"
+    pip = [sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check"]
+    done = subprocess.run([*pip, "install", "--quiet", *what], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{what} could not be installed:\n{done.stderr}"
     return Installed(python, folder)
 
 

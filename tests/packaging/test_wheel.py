@@ -26,6 +26,27 @@ def test_does_not_fit():
 """
 
 
+PROGRAM = """
+from pytest_membudget import FallbackExecutor, measure_isolated, synthesize
+
+def count(path):
+    with open(path, "rb") as file:
+        return len(file.read())
+
+if __name__ == "__main__":
+    try:
+        import pytest
+    except ModuleNotFoundError as error:
+        print(type(error).__name__)
+    paths = [synthesize(f"{number}.csv", "1 kB").path for number in range(2)]
+    with FallbackExecutor(budget="1 GB") as executor:
+        batch = executor.run(count, paths)
+    print(*(outcome.cause for outcome in batch.outcomes))
+    measured = measure_isolated(count, paths[0])
+    print(measured.value, measured.peak_bytes >= 0)
+"""
+
+
 def files_of_the_package():
     return {
         path.relative_to(ROOT).as_posix()
@@ -63,11 +84,13 @@ def test_the_command_works(installed, tmp_path):
     assert "limit" in said
 
 
-def test_a_marked_test_is_judged_and_shown_on_a_page(installed, tmp_path):
+def test_a_marked_test_is_judged_compared_and_shown_on_a_page(installed, tmp_path):
     (tmp_path / "test_marked.py").write_text(TEST)
     command = (installed.python, "-m", "pytest", "-q", "-p", "no:cacheprovider")
     reports = ("--membudget-report=report.html", "--membudget-report=report.json")
-    done = installed.run(*command, *reports, "test_marked.py", cwd=tmp_path, check=False)
+    compare = "--membudget-baseline=baseline.json"
+    installed.run(*command, compare, "--membudget-update-baseline", "test_marked.py::test_fits", cwd=tmp_path)
+    done = installed.run(*command, *reports, compare, "test_marked.py", cwd=tmp_path, check=False)
     assert done.returncode == 1, done.stdout + done.stderr
     tests = json.loads((tmp_path / "report.json").read_text())["tests"]
     assert {test["nodeid"].rpartition("::")[2]: test["verdict"] for test in tests} == {
@@ -78,6 +101,16 @@ def test_a_marked_test_is_judged_and_shown_on_a_page(installed, tmp_path):
     for name in ("page.css", "page.js"):
         style_or_script = (PACKAGE / "report" / "page_files" / name).read_text()
         assert style_or_script.strip()[:200] in page, name
+
+
+def test_a_program_runs_where_pytest_is_not_installed(installed_without_pytest, tmp_path):
+    (tmp_path / "nightly.py").write_text(PROGRAM)
+    run = installed_without_pytest.run
+    done = run(installed_without_pytest.python, "nightly.py", cwd=tmp_path)
+    assert done.stdout.split() == ["ModuleNotFoundError", "ok", "ok", "1000", "True"], done.stderr
+    calibrate = ("calibrate", "nightly:count", "--sizes", "10kB,20kB,40kB", "--repeats", "1")
+    done = run(installed_without_pytest.python.with_name("membudget"), *calibrate, cwd=tmp_path)
+    assert "nightly:count" in done.stdout
 
 
 def test_the_default_install_is_small(installed, tmp_path):
