@@ -1,0 +1,100 @@
+"""A file of lines that several programs add to, at the same time, and that a crash must not spoil.
+
+A program takes the file's lock for as long as it writes. A kill in that moment leaves half a line at the end: the next
+program ends it with a newline, so that it stays a line of its own and spoils no other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from pytest_membudget.records.storage import write_atomically
+
+if sys.platform != "win32":  # there one program at a time is safe, as a line is one write; several are not
+    import fcntl
+
+
+def add_line(path: str | os.PathLike[str], line: bytes) -> None:
+    """Adds `line`, which holds no newline, at the end of the file; makes the file, for this user alone, where it is missing.
+
+    Raises:
+        OSError: the line cannot be written; nothing of it is in the file then.
+    """
+    with _locked(path) as descriptor:
+        end = os.lseek(descriptor, 0, os.SEEK_END)
+        is_torn = end > 0 and os.pread(descriptor, 1, end - 1) != b"\n"
+        data = (b"\n" if is_torn else b"") + line + b"\n"
+        written = 0
+        try:
+            while written < len(data):
+                written += os.write(descriptor, data[written:])
+        except BaseException:
+            if written:
+                os.ftruncate(descriptor, end)
+            raise
+
+
+def read_lines(path: str | os.PathLike[str], *, most_bytes: int) -> Iterator[bytes]:
+    """The lines of the file without their newlines; one that is longer than `most_bytes` is cut to one byte more.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with Path(path).open("rb") as stream:
+        while line := stream.readline(most_bytes + 1):
+            rest = line
+            while not rest.endswith(b"\n") and (rest := stream.readline(most_bytes + 1)):
+                pass
+            yield line.removesuffix(b"\n")
+
+
+def rewrite(path: str | os.PathLike[str], change: Callable[[Sequence[bytes]], Sequence[bytes]]) -> None:
+    """Replaces the file's lines by what `change` makes of them, while no other program adds one.
+
+    Raises:
+        OSError: the file cannot be written; it is as it was then.
+    """
+    with _locked(path) as descriptor:
+        lines = _whole(descriptor).removesuffix(b"\n").split(b"\n")
+        changed = change([line for line in lines if line])
+        write_atomically(path, b"".join(line + b"\n" for line in changed))
+
+
+@contextlib.contextmanager
+def _locked(path: str | os.PathLike[str]) -> Iterator[int]:
+    """A descriptor of the file, locked against other programs.
+
+    A lock belongs to a file and not to its name: where another program has replaced the file while this one waited for
+    the lock, the wait begins again with the new one.
+    """
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_NONBLOCK", 0), 0o600)
+        try:
+            if sys.platform == "win32":
+                yield descriptor
+                return
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if _is_still_at(path, descriptor):
+                yield descriptor
+                return
+        finally:
+            os.close(descriptor)
+
+
+def _is_still_at(path: str | os.PathLike[str], descriptor: int) -> bool:
+    try:
+        return os.path.samestat(Path(path).stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _whole(descriptor: int) -> bytes:
+    parts, at = [], 0
+    while part := os.pread(descriptor, 1 << 20, at):
+        parts.append(part)
+        at += len(part)
+    return b"".join(parts)
