@@ -63,6 +63,7 @@ OPTIONS = (
         "write what was measured to the baseline",
         in_ini=False,
     ),
+    Option("membudget-history", "path", "add this run to the history in this file", "PATH"),
     Option(
         "membudget-tolerance",
         "tolerance",
@@ -102,6 +103,7 @@ class Settings(NamedTuple):
     strict: bool
     baseline: Path | None
     update_baseline: bool
+    history: Path | None
     tolerance: Tolerance | None
     samples: int
     scales: tuple[str, ...]
@@ -140,6 +142,7 @@ def read_settings(config: pytest.Config) -> Settings:
             or reports is not None
             or value["membudget_default"] is not None
             or value["membudget_baseline"] is not None
+            or value["membudget_history"] is not None
             or value["membudget_suggest"]
             or value["membudget_stop_at"] is not None
         ),
@@ -150,6 +153,7 @@ def read_settings(config: pytest.Config) -> Settings:
         strict=bool(value["membudget_strict"]),
         baseline=value["membudget_baseline"],
         update_baseline=update,
+        history=value["membudget_history"],
         tolerance=value["membudget_tolerance"],
         samples=5 if value["membudget_samples"] is None else value["membudget_samples"],
         scales=value["membudget_scales"] or (),

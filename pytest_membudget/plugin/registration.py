@@ -74,6 +74,10 @@ def start_reporting(config: pytest.Config, settings: Settings) -> None:
             check_report_path(path)
         except (MembudgetError, OSError) as error:
             raise pytest.UsageError(f"--membudget-report: {error}") from None
+    if settings.history is not None:
+        from pytest_membudget.plugin.report.history import check_history
+
+        check_history(settings.history)
     config.pluginmanager.register(Reporting(config, settings, _gate(config, settings)), "membudget-reporting")
 
 

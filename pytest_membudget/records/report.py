@@ -146,7 +146,10 @@ class BaselineCheck(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything a renderer shows, and what is kept as JSON. A baseline is a report of its own kind."""
+    """Everything a renderer shows, and what is kept as JSON. A baseline is a report of its own kind.
+
+    `revision` is the commit that was measured, empty where it is not known.
+    """
 
     format: Literal["membudget-report"] = "membudget-report"
     version: Literal[1] = 1
@@ -161,4 +164,5 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     baseline: BaselineCheck | None = None
     left_behind: tuple[RetainedByTest, ...] = ()
     created: str = ""
+    revision: str = ""
     caveats: tuple[str, ...] = ()

@@ -54,6 +54,12 @@ class Reporting:
         self._in_journal = 0
         self._start = StartingConditions()
         self._environment = environment()
+        self._revision = ""
+        if settings.history is not None or settings.report_paths:
+            # Asking git takes some milliseconds, which a session that keeps nothing need not pay.
+            from pytest_membudget.gate.revisions.git import current_revision
+
+            self._revision = current_revision(config.rootpath)
         if settings.report_paths or settings.show_tables:
             terminal.load_renderers(settings.report_paths)
 
@@ -95,6 +101,11 @@ class Reporting:
 
                 write_report(self.report, path)
                 self.notes.append(f"report: {from_here(path)}")
+        if self.settings.history is not None:
+            with self._failing(session, "history", self.settings.history):
+                from pytest_membudget.plugin.report.history import keep_run
+
+                self.notes.append(keep_run(self.report, self.settings.history))
         with self._failing(session, "GitHub's step summary", None):
             terminal.write_step_summary(self.report)
 
@@ -148,7 +159,8 @@ class Reporting:
             batches=batches,
             monitors=monitors,
             left_behind=rank_retained(_staying(self.tally.records, batches), least_bytes=LEAST_LEFT_BYTES),
-            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
+            revision=self._revision,
         )
         self.report = report
         if self.gate is not None and not self.settings.update_baseline:

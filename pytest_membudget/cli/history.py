@@ -1,0 +1,109 @@
+"""`membudget history add | merge | show`: runs kept in one file, from many machines."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from pytest_membudget.cli.manner import manner_of_stdout
+from pytest_membudget.gate.history.store import open_history
+from pytest_membudget.report.history import render_history_json, render_runs, render_test_history
+from pytest_membudget.report.writing import load_report
+from pytest_membudget.units import format_count
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's options."""
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+
+    adding = actions.add_parser("add", help="keep reports in a history", description=_add.__doc__)
+    adding.add_argument(
+        "runs", nargs="+", metavar="RUN.json[=REVISION]", help="a JSON report, in the order of the revisions"
+    )
+    adding.add_argument("--to", required=True, metavar="PATH", help="the history; made where it is missing")
+    adding.add_argument(
+        "--revision", default="", metavar="REVISION", help="of each report that has none of its own here"
+    )
+    adding.set_defaults(act=_add)
+
+    merging = actions.add_parser("merge", help="put histories together", description=_merge.__doc__)
+    merging.add_argument("histories", nargs="+", metavar="PATH", help="histories of other machines or shards")
+    merging.add_argument(
+        "--into", required=True, metavar="PATH", help="made where it is missing; may be one of them"
+    )
+    merging.set_defaults(act=_merge)
+
+    showing = actions.add_parser("show", help="the runs, or one test", description=_show.__doc__)
+    showing.add_argument("history", metavar="PATH")
+    showing.add_argument("test", nargs="?", metavar="TEST", help="a test's node id, or a part of it")
+    showing.add_argument("--json", action="store_true", help="every run and every point as JSON")
+    showing.set_defaults(act=_show)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Does what was asked for.
+
+    Raises:
+        UsageError: a path cannot be written, or no test has that name.
+        UnreadableFileError: a file is not a report or not a history.
+        OSError: a file is missing, or the disk is full; the history is as it was before then.
+    """
+    code: int = arguments.act(arguments)
+    return code
+
+
+def _add(arguments: argparse.Namespace) -> int:
+    """Keeps each report as a run of its revision. A run that is kept already is not kept twice."""
+    # All are read before one is written: a typing error in the third adds nothing.
+    reports = [(load_report(path), revision) for path, revision in map(_path_and_revision, arguments.runs)]
+    with open_history(arguments.to, create=True) as history:
+        kept = [history.add(report, revision or arguments.revision) for report, revision in reports]
+    known = len(kept) - sum(kept)
+    known_text = f", {known:,} known already" if known else ""
+    print(f"{arguments.to}: {format_count(sum(kept), 'run')} added{known_text}")
+    return 0
+
+
+def _merge(arguments: argparse.Namespace) -> int:
+    """Puts the runs of several histories into one, each once and in the order of the revisions."""
+    for path in arguments.histories:
+        if not Path(path).exists():
+            raise FileNotFoundError(2, "there is no history here", path)
+    with open_history(arguments.into, create=True) as history:
+        added = 0
+        for path in arguments.histories:
+            if not _is_same_file(path, arguments.into):
+                with open_history(path) as other:
+                    added += history.merge(other)
+        total = len(history.runs())
+    print(f"{arguments.into}: {format_count(added, 'run')} added, {total:,} in all")
+    return 0
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    """Shows the newest runs of a history, or every run of one test."""
+    with open_history(arguments.history) as history:
+        runs = history.runs()
+        if arguments.json:
+            names = [arguments.test] if arguments.test else history.nodeids()
+            tests = [history.test(name) for name in names]
+            sys.stdout.write(render_history_json(arguments.history, runs, tests).decode())
+        elif arguments.test:
+            print(render_test_history(history.test(arguments.test), **manner_of_stdout()._asdict()), end="")
+        else:
+            tests_count = len(history.nodeids())
+            print(render_runs(arguments.history, runs, tests_count, **manner_of_stdout()._asdict()), end="")
+    return 0
+
+
+def _path_and_revision(text: str) -> tuple[str, str]:
+    """Splits "run.json=abc123"; a file whose own name has the sign is taken by its whole name."""
+    if Path(text).exists() or "=" not in text:
+        return text, ""
+    path, _, revision = text.rpartition("=")
+    return path, revision
+
+
+def _is_same_file(one: str, other: str) -> bool:
+    return Path(one).resolve() == Path(other).resolve()

@@ -1,0 +1,249 @@
+"""The history as an object: runs in, runs and series out."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from pytest_membudget.errors import UnreadableFileError, UsageError
+from pytest_membudget.gate.history.order import interleaved
+from pytest_membudget.gate.history.schema import connected, writing
+from pytest_membudget.records.history import HistoryPoint, HistoryRun, TestHistory
+from pytest_membudget.records.report import Environment, Report, TestRecord
+from pytest_membudget.records.report_file import encodable
+
+#: A failing test often stops before its peak: what it used says nothing about one that passes.
+COUNTED = frozenset({"passed", "xfailed", "xpassed"})
+
+
+class RawRun(NamedTuple):
+    """A row of `runs`, as merging needs it."""
+
+    id: int
+    digest: str
+    revision: str
+    created: str
+    environment: str
+
+
+class RawSeries(NamedTuple):
+    """One test: for each run that measured it the run's index in `History.runs` and the peak in bytes."""
+
+    nodeid: str
+    runs: list[int]
+    peaks_bytes: list[int]
+
+
+class History:
+    """An open history. Each method that writes is one transaction."""
+
+    def __init__(self, connection: sqlite3.Connection, path: str) -> None:
+        self._connection = connection
+        self._path = path
+
+    def add(self, report: Report, revision: str = "") -> bool:
+        """Keeps the tests of `report` that passed; False where this very run is kept already.
+
+        `revision` beats the report's own.
+        """
+        revision = encodable(revision or report.revision)
+        rows = [
+            _row(test) for test in report.tests if test.peak_bytes is not None and test.outcome in COUNTED
+        ]
+        environment = _encode(report.environment)
+        # The revision belongs to it: one file given for two revisions is two runs.
+        digest = _digest(revision, report.created, environment, rows)
+        with writing(self._connection):
+            if self._has(digest):
+                return False
+            (last,) = self._one("SELECT coalesce(max(position), 0) FROM runs")
+            run = self._insert_run(last + 1, digest, revision, report.created, environment)
+            self._insert_results(run, rows)
+        return True
+
+    def merge(self, other: History) -> int:
+        """Takes over the runs of `other` that are missing here, each in its place; how many there were."""
+        with writing(self._connection):
+            mine, theirs = self._raw_runs(), other._raw_runs()
+            known = {run.digest for run in mine}
+            missing = {run.digest: run for run in theirs if run.digest not in known}
+            for run in missing.values():
+                own = self._insert_run(0, run.digest, run.revision, run.created, run.environment)
+                self._insert_results(own, list(other._rows_of(run.id)))
+            self._connection.executemany(
+                "UPDATE runs SET position = ? WHERE digest = ?",
+                [(number, run.digest) for number, run in enumerate(interleaved(mine, theirs), start=1)],
+            )
+        return len(missing)
+
+    def runs(self) -> tuple[HistoryRun, ...]:
+        """Every run, the oldest first."""
+        found = self._connection.execute(
+            "SELECT revision, created, json, coalesce(measured, 0) FROM runs "
+            "JOIN environments ON environments.id = environment_id "
+            "LEFT JOIN (SELECT run_id, count(*) AS measured FROM results GROUP BY run_id) ON run_id = runs.id "
+            "ORDER BY position, runs.id"
+        )
+        return tuple(
+            HistoryRun(
+                revision=revision, created=created, environment=self._environment(text), tests=measured
+            )
+            for revision, created, text, measured in found
+        )
+
+    def nodeids(self) -> tuple[str, ...]:
+        """Every test, in the order of the node ids."""
+        return tuple(
+            nodeid for (nodeid,) in self._connection.execute("SELECT nodeid FROM tests ORDER BY nodeid")
+        )
+
+    def test(self, nodeid: str) -> TestHistory:
+        """One test over all its runs; a part of its name is enough where only one test has it.
+
+        Raises:
+            UsageError: no test, or more than one, has that name.
+        """
+        name = self._full_name(nodeid)
+        found = self._connection.execute(
+            "SELECT revision, created, outcome, peak_bytes, peak_upper_bytes, samples FROM results "
+            "JOIN runs ON runs.id = run_id JOIN tests ON tests.id = test_id WHERE nodeid = ? ORDER BY position",
+            (name,),
+        )
+        return TestHistory(
+            nodeid=name,
+            points=tuple(
+                HistoryPoint(
+                    revision=revision,
+                    created=created,
+                    outcome=outcome,
+                    peak_bytes=peak_bytes,
+                    peak_upper_bytes=upper_bytes,
+                    samples_bytes=_decode_samples(samples),
+                )
+                for revision, created, outcome, peak_bytes, upper_bytes, samples in found
+            ),
+        )
+
+    def series(self) -> Iterator[RawSeries]:
+        """Each test with all its peaks, in the order of the node ids; one test at a time is held in memory."""
+        order = self._connection.execute("SELECT id FROM runs ORDER BY position, id")
+        index = {run: number for number, (run,) in enumerate(order)}
+        names: dict[int, str] = dict(self._connection.execute("SELECT id, nodeid FROM tests"))
+        for test in sorted(names, key=names.__getitem__):
+            found = self._connection.execute(
+                "SELECT run_id, peak_bytes FROM results WHERE test_id = ?", (test,)
+            ).fetchall()
+            points = sorted((index[run], peak_bytes) for run, peak_bytes in found)
+            yield RawSeries(names[test], [run for run, _ in points], [peak for _, peak in points])
+
+    def samples(self) -> Mapping[str, tuple[int, ...]]:
+        """The fresh samples of each test's newest run that has some."""
+        found = self._connection.execute(
+            "SELECT nodeid, samples FROM results JOIN runs ON runs.id = run_id JOIN tests ON tests.id = test_id "
+            "WHERE samples != '' ORDER BY position"
+        )
+        return {nodeid: _decode_samples(samples) for nodeid, samples in found}
+
+    def _has(self, digest: str) -> bool:
+        return self._one("SELECT count(*) FROM runs WHERE digest = ?", digest)[0] > 0
+
+    def _one(self, query: str, *values: object) -> tuple[int, ...]:
+        found: tuple[int, ...] = self._connection.execute(query, values).fetchone()
+        return found
+
+    def _insert_run(self, position: int, digest: str, revision: str, created: str, environment: str) -> int:
+        self._connection.execute("INSERT OR IGNORE INTO environments (json) VALUES (?)", (environment,))
+        (kept,) = self._one("SELECT id FROM environments WHERE json = ?", environment)
+        inserted = self._connection.execute(
+            "INSERT INTO runs (position, digest, revision, created, environment_id) VALUES (?, ?, ?, ?, ?)",
+            (position, digest, revision, created, kept),
+        )
+        assert inserted.lastrowid is not None
+        return inserted.lastrowid
+
+    def _insert_results(self, run: int, rows: Sequence[tuple[object, ...]]) -> None:
+        self._connection.executemany(
+            "INSERT OR IGNORE INTO tests (nodeid) VALUES (?)", [(row[0],) for row in rows]
+        )
+        self._connection.executemany(
+            "INSERT INTO results (test_id, run_id, outcome, peak_bytes, peak_upper_bytes, samples) "
+            "VALUES ((SELECT id FROM tests WHERE nodeid = ?), ?, ?, ?, ?, ?)",
+            [(nodeid, run, *figures) for nodeid, *figures in rows],
+        )
+
+    def _raw_runs(self) -> list[RawRun]:
+        found = self._connection.execute(
+            "SELECT runs.id, digest, revision, created, json FROM runs "
+            "JOIN environments ON environments.id = environment_id ORDER BY position, runs.id"
+        )
+        return [RawRun(*row) for row in found]
+
+    def _rows_of(self, run: int) -> sqlite3.Cursor:
+        return self._connection.execute(
+            "SELECT nodeid, outcome, peak_bytes, peak_upper_bytes, samples FROM results "
+            "JOIN tests ON tests.id = test_id WHERE run_id = ?",
+            (run,),
+        )
+
+    def _environment(self, text: str) -> Environment:
+        try:
+            return msgspec.json.decode(text, type=Environment)
+        except msgspec.DecodeError as error:
+            raise UnreadableFileError(
+                f"{self._path} is not a membudget history: it holds an environment that cannot be read ({error})"
+            ) from None
+
+    def _full_name(self, text: str) -> str:
+        names = self.nodeids()
+        if text in names:
+            return text
+        like = [name for name in names if text in name]
+        if len(like) == 1:
+            return like[0]
+        if not like:
+            raise UsageError(
+                f"{self._path} has no test {text!r}; membudget history show {self._path} lists all"
+            )
+        named = ", ".join(like[:3]) + (", …" if len(like) > 3 else "")
+        raise UsageError(
+            f"{len(like)} tests of {self._path} have {text!r} in their names: {named}; write more of it"
+        )
+
+
+@contextlib.contextmanager
+def open_history(path: str | os.PathLike[str], *, create: bool = False) -> Iterator[History]:
+    """The history at `path` while the block runs; `create` makes it where it is missing.
+
+    Raises:
+        FileNotFoundError: there is none.
+        UsageError: its folder is missing or cannot be written.
+        UnreadableFileError: it is not a history, damaged, or of a newer version.
+        OSError: the disk is full, or another writer held it for too long.
+    """
+    with connected(path, create=create) as connection:
+        yield History(connection, os.fspath(path))
+
+
+def _row(test: TestRecord) -> tuple[object, ...]:
+    samples = json.dumps(sorted(test.samples_bytes)) if test.samples_bytes else ""
+    return (encodable(test.nodeid), test.outcome, test.peak_bytes, test.peak_upper_bytes, samples)
+
+
+def _encode(environment: Environment) -> str:
+    return msgspec.json.encode(encodable(msgspec.to_builtins(environment)), order="deterministic").decode()
+
+
+def _digest(revision: str, created: str, environment: str, rows: Sequence[tuple[object, ...]]) -> str:
+    content = json.dumps([revision, created, environment, sorted(rows, key=str)])
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _decode_samples(text: str) -> tuple[int, ...]:
+    return tuple(json.loads(text)) if text else ()
