@@ -17,7 +17,7 @@ from pytest_membudget.gate.history.order import interleaved
 from pytest_membudget.gate.history.schema import connected, writing
 from pytest_membudget.records.history import HistoryPoint, HistoryRun, TestHistory
 from pytest_membudget.records.report import Environment, Report, TestRecord
-from pytest_membudget.records.report_file import encodable
+from pytest_membudget.records.storage import encodable
 
 #: A failing test often stops before its peak: what it used says nothing about one that passes.
 COUNTED = frozenset({"passed", "xfailed", "xpassed"})
