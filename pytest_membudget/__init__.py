@@ -23,8 +23,8 @@ from pytest_membudget.lazy import names_on_demand
 
 # Names by the module that defines them; `__init__.pyi` tells type checkers the same (a test compares the two).
 _PUBLIC = {
-    "calibration.campaign": "calibrate",
-    "calibration.figures": "fit_points load_calibration",
+    "calibration.run_loop": "calibrate",
+    "calibration.points": "fit_points load_calibration",
     "calibration.in_flight": "calibrate_in_flight",
     "calibration.model": "Calibration",
     "errors": """

@@ -16,7 +16,7 @@ from typing import IO
 
 import msgspec
 
-from pytest_membudget.calibration.reference import FunctionReference
+from pytest_membudget.calibration.function_reference import FunctionReference
 from pytest_membudget.calibration.worker import Answer, Order
 from pytest_membudget.measurement.process.high_water import tree_resident_bytes
 from pytest_membudget.measurement.system.limit import memory_reading

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from pytest_membudget.calibration.side_by_side import foretell_side_by_side
+from pytest_membudget.calibration.concurrent_tasks import foretell_side_by_side
 from pytest_membudget.errors import OverBudgetError, UsageError
 from pytest_membudget.records.scale import CurvePoint, LawFit, Scale, ScaleRow
 from pytest_membudget.stats.laws import CONFIDENCE, Law, allowed_rise, judge_law, steepest_rise

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pytest_membudget.calibration.checks import check_file, checked_share
-from pytest_membudget.calibration.quality import leave_one_size_out, proven_bound
+from pytest_membudget.calibration.cross_validation import leave_one_size_out, proven_bound
 from pytest_membudget.errors import UsageError
 from pytest_membudget.records.calibration import CalibrationFile, CalibrationPoint, CalibrationQuality
 from pytest_membudget.records.report import CalibrationPicture

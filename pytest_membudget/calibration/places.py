@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from pytest_membudget.calibration.fresh_run import run_fresh
-from pytest_membudget.calibration.inputs_plan import InputFolder, PlannedRun
-from pytest_membudget.calibration.reference import FunctionReference
+from pytest_membudget.calibration.function_reference import FunctionReference
+from pytest_membudget.calibration.plan import InputFolder, PlannedRun
 from pytest_membudget.calibration.worker import Answer
 from pytest_membudget.records.report import Environment
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import msgspec
 
 from pytest_membudget.calibration.fresh_run import bare_interpreter_bytes, run_fresh
-from pytest_membudget.calibration.inputs_plan import InputFolder, PlannedRun
+from pytest_membudget.calibration.function_reference import FunctionReference
 from pytest_membudget.calibration.places import Finished, Machine
-from pytest_membudget.calibration.reference import FunctionReference
+from pytest_membudget.calibration.plan import InputFolder, PlannedRun
 from pytest_membudget.calibration.worker import Answer
 from pytest_membudget.measurement.system.fingerprint import environment
 from pytest_membudget.units import format_size

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from pytest_membudget.calibration.concurrent_tasks import task_figures
 from pytest_membudget.calibration.growth_law import fit_law, predict_next
-from pytest_membudget.calibration.shapes import chosen_scales
-from pytest_membudget.calibration.side_by_side import task_figures
+from pytest_membudget.calibration.presets import chosen_scales
 from pytest_membudget.gate.status import TARGET_SHARE, status_of
 from pytest_membudget.records.measurement import Measurement
 from pytest_membudget.records.run import BatchResult, Breakdown

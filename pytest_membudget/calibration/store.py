@@ -12,9 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pytest_membudget.calibration.figures import load_calibration
+from pytest_membudget.calibration.function_reference import digest_source
 from pytest_membudget.calibration.model import Calibration
-from pytest_membudget.calibration.reference import digest_source
+from pytest_membudget.calibration.points import load_calibration
 from pytest_membudget.errors import UsageError
 from pytest_membudget.records.report import Environment
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from pytest_membudget.calibration.reference import FunctionReference, digest_source, find_function
+from pytest_membudget.calibration.function_reference import FunctionReference, digest_source, find_function
 from pytest_membudget.errors import text_of
 from pytest_membudget.measurement.probe import measuring
 from pytest_membudget.measurement.process.high_water import resident_bytes

@@ -6,12 +6,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from pytest_membudget.calibration.campaign import calibrate
+from pytest_membudget.calibration.function_reference import parse_reference
 from pytest_membudget.calibration.model import Calibration
-from pytest_membudget.calibration.reference import parse_reference
+from pytest_membudget.calibration.run_loop import calibrate
 from pytest_membudget.calibration.store import calibration_path, save_named
 from pytest_membudget.cli import EXIT_FAILED, EXIT_OK, EXIT_USAGE
-from pytest_membudget.cli.calibrated import print_calibration, print_in_flight, print_use
+from pytest_membudget.cli.calibrate_output import print_calibration, print_in_flight, print_use
 from pytest_membudget.errors import CalibrationError, UsageError
 from pytest_membudget.inputs import KINDS
 from pytest_membudget.units import parse_share

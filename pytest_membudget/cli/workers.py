@@ -7,9 +7,9 @@ import itertools
 import os
 from pathlib import Path
 
-from pytest_membudget.calibration.figures import load_calibration
 from pytest_membudget.calibration.fresh_run import bare_interpreter_bytes
 from pytest_membudget.calibration.model import Calibration
+from pytest_membudget.calibration.points import load_calibration
 from pytest_membudget.calibration.store import named_calibration
 from pytest_membudget.cli import EXIT_FAILED, EXIT_OK
 from pytest_membudget.errors import UsageError

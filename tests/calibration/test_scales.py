@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_membudget.calibration.growth_law import assert_law, check_law, fit_law, parse_slope, predict_next
+from pytest_membudget.calibration.presets import PRESETS, chosen_scales, configured_scales, default_scales
 from pytest_membudget.calibration.scales import run_scales, scale_row
-from pytest_membudget.calibration.shapes import PRESETS, chosen_scales, configured_scales, default_scales
 from pytest_membudget.errors import OverBudgetError, UsageError
 from pytest_membudget.records.measurement import Measurement
 

@@ -2,8 +2,8 @@ import msgspec
 import pytest
 
 from pytest_membudget import UsageError, fit_points
+from pytest_membudget.calibration.function_reference import digest_source
 from pytest_membudget.calibration.model import Calibration
-from pytest_membudget.calibration.reference import digest_source
 from pytest_membudget.calibration.store import check_fresh, named_calibration, save_named
 from pytest_membudget.records.report import Environment
 

@@ -2,15 +2,15 @@
 
 A scale that runs first in its process also pays for what is loaded once and kept: modules, caches. That can break a law
 that holds, and hide growth. So no law is called broken, and none is believed, because of such a row alone: see
-`calibration.cold_rows`.
+`calibration.warm_up_doubt`.
 """
 
 from __future__ import annotations
 
 import pytest
 
-from pytest_membudget.calibration.cold_rows import scales_in_doubt
 from pytest_membudget.calibration.growth_law import assert_law
+from pytest_membudget.calibration.warm_up_doubt import scales_in_doubt
 from pytest_membudget.errors import MembudgetError, OverBudgetError
 from pytest_membudget.plugin.fresh.run import leave_time_limit, run_fresh
 from pytest_membudget.plugin.markers import ScalesMark

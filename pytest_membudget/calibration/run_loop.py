@@ -11,13 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pytest_membudget.calibration.assignment import Assignment
+from pytest_membudget.calibration.checkpoint import KeptRuns
 from pytest_membudget.calibration.checks import checked_share
-from pytest_membudget.calibration.inputs_plan import PlannedRun, plan_own_files, plan_synthetic
-from pytest_membudget.calibration.kept_runs import KeptRuns
+from pytest_membudget.calibration.function_reference import FunctionReference, refer_to, stop_if_loading
+from pytest_membudget.calibration.job import Assignment
 from pytest_membudget.calibration.model import Calibration
 from pytest_membudget.calibration.places import Finished
-from pytest_membudget.calibration.reference import FunctionReference, refer_to, stop_if_loading
+from pytest_membudget.calibration.plan import PlannedRun, plan_own_files, plan_synthetic
 from pytest_membudget.errors import CalibrationError
 from pytest_membudget.units import Size, format_size
 

@@ -8,9 +8,9 @@ from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 from pytest_membudget.calibration import remote_run
-from pytest_membudget.calibration.inputs_plan import PlannedRun
+from pytest_membudget.calibration.function_reference import FunctionReference
 from pytest_membudget.calibration.places import Finished, LeftS
-from pytest_membudget.calibration.reference import FunctionReference
+from pytest_membudget.calibration.plan import PlannedRun
 from pytest_membudget.calibration.worker import Answer
 from pytest_membudget.errors import CalibrationError
 from pytest_membudget.runtime.cluster.host_pool import LentHosts

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from pytest_membudget.calibration.function_reference import FunctionReference
 from pytest_membudget.calibration.model import Calibration
-from pytest_membudget.calibration.reference import FunctionReference
 from pytest_membudget.records.scale import InFlightTable
 from pytest_membudget.units import format_as_written, format_count, format_duration, format_share, format_size
 

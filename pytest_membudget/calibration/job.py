@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from pytest_membudget.calibration.checkpoint import differing_hosts, environment_of
 from pytest_membudget.calibration.checks import LEAST_POINTS
-from pytest_membudget.calibration.figures import complete
 from pytest_membudget.calibration.fresh_run import bare_interpreter_bytes
-from pytest_membudget.calibration.inputs_plan import PlannedRun
-from pytest_membudget.calibration.kept_runs import differing_hosts, environment_of
+from pytest_membudget.calibration.function_reference import FunctionReference
 from pytest_membudget.calibration.model import Calibration
 from pytest_membudget.calibration.places import Here, Place
-from pytest_membudget.calibration.reference import FunctionReference
+from pytest_membudget.calibration.plan import PlannedRun
+from pytest_membudget.calibration.points import complete
 from pytest_membudget.errors import CalibrationError
 from pytest_membudget.records.calibration import CalibrationFile, CalibrationPoint, CalibrationRun
 from pytest_membudget.units import format_duration, format_size
@@ -83,7 +83,7 @@ class Assignment(NamedTuple):
         """Where the runs are done."""
         if self.cluster is None:
             return Here(self.function, self.plan, self.kind, self.seed, folder)
-        from pytest_membudget.calibration.on_cluster import OnCluster
+        from pytest_membudget.calibration.cluster import OnCluster
 
         return OnCluster(self.cluster, self.function, self.plan, self.kind, self.seed)
 

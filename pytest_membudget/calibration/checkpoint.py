@@ -8,8 +8,8 @@ from pathlib import Path
 
 import msgspec
 
-from pytest_membudget.calibration.inputs_plan import PlannedRun
 from pytest_membudget.calibration.places import Finished, Machine
+from pytest_membudget.calibration.plan import PlannedRun
 from pytest_membudget.calibration.store import differences
 from pytest_membudget.errors import UsageError
 from pytest_membudget.records.calibration import CalibrationRun, CalibrationState
