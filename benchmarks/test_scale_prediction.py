@@ -9,8 +9,7 @@ import pytest
 
 from pytest_membudget import ExecutorPolicy, FallbackExecutor, Scale, synthesize
 from pytest_membudget.calibration.growth_law import predict_next
-from pytest_membudget.calibration.presets import default_scales
-from pytest_membudget.calibration.scales import run_scales
+from pytest_membudget.calibration.scales import default_scales, run_scales
 
 MB = 1_000_000
 ALL_ALIKE = ExecutorPolicy(small_batch=1)

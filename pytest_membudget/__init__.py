@@ -24,7 +24,7 @@ from pytest_membudget.lazy import names_on_demand
 # Names by the module that defines them; `__init__.pyi` tells type checkers the same (a test compares the two).
 _PUBLIC = {
     "calibration.run_loop": "calibrate",
-    "calibration.points": "fit_points load_calibration",
+    "calibration.store": "fit_points load_calibration",
     "calibration.in_flight": "calibrate_in_flight",
     "calibration.model": "Calibration",
     "errors": """

@@ -1,9 +1,9 @@
 from pytest_membudget._version import __version__ as __version__
 from pytest_membudget.calibration.in_flight import calibrate_in_flight as calibrate_in_flight
 from pytest_membudget.calibration.model import Calibration as Calibration
-from pytest_membudget.calibration.points import fit_points as fit_points
-from pytest_membudget.calibration.points import load_calibration as load_calibration
 from pytest_membudget.calibration.run_loop import calibrate as calibrate
+from pytest_membudget.calibration.store import fit_points as fit_points
+from pytest_membudget.calibration.store import load_calibration as load_calibration
 from pytest_membudget.errors import CalibrationError as CalibrationError
 from pytest_membudget.errors import IsolatedCrashError as IsolatedCrashError
 from pytest_membudget.errors import MeasurementError as MeasurementError

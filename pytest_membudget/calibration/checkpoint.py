@@ -8,8 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from pytest_membudget.calibration.places import Finished, Machine
-from pytest_membudget.calibration.plan import PlannedRun
+from pytest_membudget.calibration.plan import Finished, Machine, PlannedRun
 from pytest_membudget.calibration.store import differences
 from pytest_membudget.errors import UsageError
 from pytest_membudget.records.calibration import CalibrationRun, CalibrationState
@@ -17,7 +16,7 @@ from pytest_membudget.records.report import Environment
 from pytest_membudget.records.storage import encode_json, read_json, write_atomically
 
 
-class KeptRuns:
+class Checkpoint:
     """The finished runs, in a file as well where one was named."""
 
     def __init__(self, path: str | os.PathLike[str] | None, plan: str) -> None:

@@ -1,4 +1,4 @@
-"""The peak of a larger scale, foretold from what the tasks of the smaller ones took and how many run side by side.
+"""The peak of a larger scale, predicted from what the tasks of the smaller ones took and how many run side by side.
 
 The sum is that of a batch, ``M = M_coordinator(size) + P·(base of a worker + peak of a task) + rest``. Each part comes from
 what the rows tell of themselves: a task's peak follows the size of its file, the coordinator's memory follows the size of
@@ -59,7 +59,7 @@ def _peak_bytes(outcome: Outcome) -> int:
     return outcome.peak_bytes or 0
 
 
-def foretell_side_by_side(rows: Sequence[ScaleRow], scale: Scale) -> CurvePoint | None:
+def predict_concurrent(rows: Sequence[ScaleRow], scale: Scale) -> CurvePoint | None:
     """What `scale` would take: at most, with all workers at their highest at once; and as near to that as a row came.
 
     `None` where fewer than two rows have an account of their tasks, or those are not cut as their scales say.

@@ -1,13 +1,24 @@
-"""The law that joins the scales: fitted, used to foretell the next one, and held against the law it should be."""
+"""The law that joins the scales: fitted, used to predict the next one, and held against the law it should be.
+
+A job's first run in a process also pays for what it loads once and keeps: modules, caches, pools. The peak of such a
+first ("cold") run is only an upper bound for its scale, which by itself takes anything from nothing to that. So
+`scales_in_doubt` names the scales that have to run again:
+
+- A law that does not hold is reported only when every scale has run a second time in its process.
+- A law that holds is believed where it would hold whatever the cold rows took by themselves, from nothing to their peak.
+  Where it would not, those scales run again first.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from itertools import product
 
 import msgspec
+from msgspec.structs import replace
 
-from pytest_membudget.calibration.concurrent_tasks import foretell_side_by_side
+from pytest_membudget.calibration.concurrent_tasks import predict_concurrent
 from pytest_membudget.errors import OverBudgetError, UsageError
 from pytest_membudget.records.scale import CurvePoint, LawFit, Scale, ScaleRow
 from pytest_membudget.stats.laws import CONFIDENCE, Law, allowed_rise, judge_law, steepest_rise
@@ -24,20 +35,20 @@ def predict_next(rows: Sequence[ScaleRow], scale: Scale) -> CurvePoint | None:
     the law of their totals, with a bound for one run: 90% confidence from three sizes on, and with two the most that
     the doubt about each allows.
     """
-    together = foretell_side_by_side(rows, scale)
+    together = predict_concurrent(rows, scale)
     if together is not None:
         return together
     points = _points(rows)
     if len({size for size, _ in points}) < 2:
         return None
-    foretold = _curve_point(judge_law(points), scale.size_bytes)
+    predicted = _curve_point(judge_law(points), scale.size_bytes)
     if len(rows) > 2:
-        return foretold
+        return predicted
     first, second = (
         (row.scale.size_bytes, row.peak_bytes, max(row.peak_bytes, row.peak_upper_bytes or 0)) for row in rows
     )
-    at_most = max(foretold.bound_bytes, round(steepest_rise(first, second, scale.size_bytes)))
-    return msgspec.structs.replace(foretold, bound_bytes=at_most)
+    at_most = max(predicted.bound_bytes, round(steepest_rise(first, second, scale.size_bytes)))
+    return msgspec.structs.replace(predicted, bound_bytes=at_most)
 
 
 def fit_law(rows: Sequence[ScaleRow]) -> LawFit | None:
@@ -139,3 +150,45 @@ def _curve_point(law: Law, size_bytes: float) -> CurvePoint:
     expected = law.fit.expect(size_bytes)
     bound = law.fit.prediction_bound(size_bytes, confidence=CONFIDENCE)
     return CurvePoint(round(size_bytes), round(expected), round(max(bound, expected)))
+
+
+_MOST_TRIED = 8
+"""First rows whose every combination is tried; with more of them, all are in doubt."""
+
+
+def scales_in_doubt(
+    rows: Sequence[ScaleRow],
+    law: str | None,
+    at_most: str | None = None,
+    *,
+    first: Collection[str],
+    again: Collection[str],
+) -> tuple[str, ...]:
+    """The names of the scales to run again, the smallest first; none when the law can be told.
+
+    `first` ran first in their processes; `again` were measured again, by a second run in a process of their own.
+
+    Raises:
+        UsageError: see `assert_law`.
+    """
+    ordered = sorted(rows, key=lambda row: row.scale.size_bytes)
+    names = [row.scale.name for row in ordered]
+    if not _holds(ordered, law, at_most):
+        return tuple(name for name in names if name not in again)
+    doubtful = tuple(name for name in names if name in first and name not in again)
+    if len(doubtful) > _MOST_TRIED:
+        return doubtful
+    for kept in product((True, False), repeat=len(doubtful)):
+        nothing = {name for name, keeps in zip(doubtful, kept, strict=True) if not keeps}
+        supposed = [replace(row, peak_bytes=0) if row.scale.name in nothing else row for row in ordered]
+        if not _holds(supposed, law, at_most):
+            return doubtful
+    return ()
+
+
+def _holds(rows: Sequence[ScaleRow], law: str | None, at_most: str | None) -> bool:
+    try:
+        assert_law(rows, law, at_most)
+    except OverBudgetError:
+        return False
+    return True

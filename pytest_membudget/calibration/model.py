@@ -7,18 +7,18 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from pytest_membudget.calibration.checks import check_file, checked_share
-from pytest_membudget.calibration.cross_validation import leave_one_size_out, proven_bound
 from pytest_membudget.errors import UsageError
 from pytest_membudget.records.calibration import CalibrationFile, CalibrationPoint, CalibrationQuality
 from pytest_membudget.records.report import CalibrationPicture
 from pytest_membudget.records.scale import CurvePoint
-from pytest_membudget.stats.fitting import fit_peaks
-from pytest_membudget.units import Size, format_count, parse_size
+from pytest_membudget.stats.bounds import rate_interval
+from pytest_membudget.stats.fitting import PeakFit, fit_peaks
+from pytest_membudget.units import Size, format_count, parse_share, parse_size
 
 if TYPE_CHECKING:
     from pytest_membudget.runtime.prediction.estimator import MemoryEstimator
     from pytest_membudget.stats.learning import Aim
+
 
 EXTRAPOLATION = 1.25
 """A size beyond this multiple of the largest calibrated size is extrapolated."""
@@ -174,3 +174,79 @@ class Calibration:
             f"<Calibration of {self.file.function or 'given points'}: γ={self.gamma:.3g}, "
             f"overhead_bytes={self.overhead_bytes}, {format_count(len(self.points), 'point')}>"
         )
+
+
+def proven_bound(
+    fit: PeakFit, points: Sequence[CalibrationPoint], size_bytes: int, *, content: float, confidence: float
+) -> int:
+    """The tolerance bound of the fit, but never below a peak that was seen at that size or a smaller one."""
+    seen = max((point.peak_bytes for point in points if point.size_bytes <= size_bytes), default=0)
+    return max(seen, round(fit.bound(size_bytes, content=content, confidence=confidence)))
+
+
+def leave_one_size_out(
+    points: Sequence[CalibrationPoint], content: float, confidence: float
+) -> CalibrationQuality | None:
+    """How the others predict each size; `None` with fewer than three sizes."""
+    sizes = sorted({point.size_bytes for point in points})
+    if len(sizes) < LEAST_POINTS:
+        return None
+    errors: list[float] = []
+    bounds = peaks = under = 0
+    for left_out in sizes:
+        rest = [point for point in points if point.size_bytes != left_out]
+        if len(rest) < LEAST_POINTS:
+            continue
+        fit = fit_peaks(rest)
+        bound = proven_bound(fit, rest, left_out, content=content, confidence=confidence)
+        for peak in (point.peak_bytes for point in points if point.size_bytes == left_out):
+            errors.append(abs(fit.expect(left_out) - peak) / max(1, peak))
+            under += peak > bound
+            bounds, peaks = bounds + bound, peaks + peak
+    if not errors:
+        return None
+    low, high = rate_interval(under, len(errors))
+    return CalibrationQuality(
+        error=sum(errors) / len(errors),
+        judged=len(errors),
+        under_predicted=under,
+        under_low=low,
+        under_high=high,
+        over_allocation=bounds / max(1, peaks) - 1,
+    )
+
+
+LEAST_POINTS = 3
+
+
+def checked_share(name: str, share: float | str) -> float:
+    """A share that leaves room for doubt.
+
+    Raises:
+        ValueError: not a share, or all of it.
+    """
+    try:
+        fraction = parse_share(share)
+    except ValueError as error:
+        raise UsageError(f"{name}: {error}") from None
+    if fraction >= 1:
+        raise UsageError(f"{name}={share!r} promises too much; write a share below 100%, such as 0.95")
+    return fraction
+
+
+def check_file(file: CalibrationFile) -> None:
+    """Looks at all that a fit relies on.
+
+    Raises:
+        ValueError: what is wrong with it.
+    """
+    if len(file.points) < LEAST_POINTS:
+        raise UsageError(
+            f"{format_count(len(file.points), 'point')} cannot tell how much peaks scatter; measure at least {LEAST_POINTS} tasks"
+        )
+    for name, share in (("content", file.content), ("confidence", file.confidence)):
+        checked_share(name, share)
+    for point in file.points:
+        parse_size(point.size_bytes), parse_size(point.peak_bytes)
+    if file.durations_s and len(file.durations_s) != len(file.points):
+        raise UsageError(f"{len(file.durations_s)} durations do not belong to {len(file.points)} points")

@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
+import hashlib
 import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from statistics import median
+from typing import Any, NamedTuple
 
-from pytest_membudget.calibration.checkpoint import KeptRuns
-from pytest_membudget.calibration.checks import checked_share
+import msgspec
+
+from pytest_membudget.calibration.checkpoint import Checkpoint, differing_hosts, environment_of
+from pytest_membudget.calibration.fresh_run import bare_interpreter_bytes
 from pytest_membudget.calibration.function_reference import FunctionReference, refer_to, stop_if_loading
-from pytest_membudget.calibration.job import Assignment
-from pytest_membudget.calibration.model import Calibration
-from pytest_membudget.calibration.places import Finished
-from pytest_membudget.calibration.plan import PlannedRun, plan_own_files, plan_synthetic
+from pytest_membudget.calibration.model import LEAST_POINTS, Calibration, checked_share
+from pytest_membudget.calibration.plan import (
+    Finished,
+    LocalRunExecutor,
+    PlannedRun,
+    RunExecutor,
+    plan_own_files,
+    plan_synthetic,
+)
+from pytest_membudget.calibration.store import complete
 from pytest_membudget.errors import CalibrationError
-from pytest_membudget.units import Size, format_size
+from pytest_membudget.records.calibration import CalibrationFile, CalibrationPoint, CalibrationRun
+from pytest_membudget.units import Size, format_duration, format_size
 
 
 def calibrate(  # noqa: PLR0917 - published in this order
@@ -65,7 +77,7 @@ def calibrate(  # noqa: PLR0917 - published in this order
     stop_if_loading()
     function = fn if isinstance(fn, FunctionReference) else refer_to(fn)
     plan = plan_own_files(files, repeats, seed) if files else plan_synthetic(sizes, repeats, kind, seed)
-    assignment = Assignment(
+    job = CalibrationJob(
         function=function,
         kind="own files" if files else kind,
         seed=seed,
@@ -75,34 +87,34 @@ def calibrate(  # noqa: PLR0917 - published in this order
         budget_seconds=budget_seconds,
         cluster=dask,
     )
-    kept = KeptRuns(state, assignment.digest())
+    checkpoint = Checkpoint(state, job.digest())
     try:
-        failures = _run_all(assignment, kept, progress)
+        failures = _run_all(job, checkpoint, progress)
     except CalibrationError as error:
-        error.partial = assignment.fit(kept.runs)
+        error.partial = job.fit(checkpoint.runs)
         raise
-    fitted = assignment.judge(kept.runs, failures, assignment.fit(kept.runs))
-    if len(kept.runs) == len(plan):
-        kept.remove()
+    fitted = job.judge(checkpoint.runs, failures, job.fit(checkpoint.runs))
+    if len(checkpoint.runs) == len(plan):
+        checkpoint.remove()
     return fitted
 
 
-def _run_all(assignment: Assignment, kept: KeptRuns, progress: bool | None) -> list[str]:
+def _run_all(job: CalibrationJob, checkpoint: Checkpoint, progress: bool | None) -> list[str]:
     """Does the runs that are still to be done; what failed, in words."""
     failures: list[str] = []
     started_s = time.monotonic()
-    todo = [run for run in assignment.plan if not kept.has(run)]
+    todo = [run for run in job.plan if not checkpoint.has(run)]
     with tempfile.TemporaryDirectory(prefix="membudget-calibrate-") as name, _bar(todo, progress) as bar:
-        place = assignment.place(Path(name))
-        left_s = partial(_left_s, assignment.budget_seconds, started_s)
-        with contextlib.closing(place.finished(todo, left_s)) as runs:
+        executor = job.executor(Path(name))
+        left_s = partial(_left_s, job.budget_seconds, started_s)
+        with contextlib.closing(executor.finished(todo, left_s)) as runs:
             for finished in runs:
                 bar.set_postfix_str(format_size(finished.run.size_bytes))
                 bar.update(1)
                 answer = finished.answer
-                _stop_if_hopeless(assignment.function, finished)
+                _stop_if_hopeless(job.function, finished)
                 if not answer.failed_at:
-                    kept.add(finished)
+                    checkpoint.add(finished)
                 elif left_s() == 0:
                     break
                 else:
@@ -149,3 +161,103 @@ def _bar(plan: Sequence[PlannedRun], progress: bool | None) -> Iterator[Any]:
     disable = None if progress is None else not progress
     with tqdm(total=len(plan), desc="calibrating", unit="run", disable=disable, leave=False) as bar:
         yield bar
+
+
+_UNREAD_BYTES = 4096
+_UNTOUCHED_BYTES = 256 * 1024
+"""Fewer bytes read by system calls, and less memory taken (as for a mapped file), mean that an input was not read."""
+
+
+class CalibrationJob(NamedTuple):
+    """A function, the runs that are planned of it, and what its bound is to promise."""
+
+    function: FunctionReference
+    kind: str
+    seed: int
+    plan: list[PlannedRun]
+    content: float
+    confidence: float
+    budget_seconds: float | None
+    cluster: Any
+
+    def __str__(self) -> str:
+        return f"{self.function} on {self.kind}"
+
+    def digest(self) -> str:
+        """The same text for the same plan."""
+        where = [] if self.cluster is None else ["on a cluster"]
+        text = msgspec.json.encode(
+            [str(self.function), self.function.script, self.kind, self.seed, self.plan, *where]
+        )
+        return hashlib.sha256(text).hexdigest()
+
+    def fit(self, runs: Sequence[CalibrationRun]) -> Calibration | None:
+        """The calibration of these runs, `None` where they are too few."""
+        if len(runs) < LEAST_POINTS:
+            return None
+        here_bytes = bare_interpreter_bytes()
+        base_bytes = round(median(run.warm_bytes - (run.bare_bytes or here_bytes) for run in runs))
+        return complete(
+            CalibrationFile(
+                points=tuple(CalibrationPoint(run.size_bytes, run.peak_bytes) for run in runs),
+                durations_s=tuple(run.duration_s for run in runs),
+                content=self.content,
+                confidence=self.confidence,
+                function=str(self.function),
+                source_digest=runs[-1].source_digest,
+                kind=self.kind,
+                base_bytes=max(0, base_bytes),
+                environment=environment_of(runs),
+                created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+                caveats=self._caveats(runs),
+            )
+        )
+
+    def _caveats(self, runs: Sequence[CalibrationRun]) -> tuple[str, ...]:
+        told = dict.fromkeys(caveat for run in runs for caveat in run.caveats)
+        if len(runs) < len(self.plan):
+            told[f"only {len(runs)} of {len(self.plan)} planned runs were measured"] = None
+        return (*told, *differing_hosts(runs))
+
+    def executor(self, folder: Path) -> RunExecutor:
+        """Where the runs are done."""
+        if self.cluster is None:
+            return LocalRunExecutor(self.function, self.plan, self.kind, self.seed, folder)
+        from pytest_membudget.calibration.cluster import DaskRunExecutor
+
+        return DaskRunExecutor(self.cluster, self.function, self.plan, self.kind, self.seed)
+
+    def judge(
+        self, runs: Sequence[CalibrationRun], failures: Sequence[str], fitted: Calibration | None
+    ) -> Calibration:
+        """The calibration, if nothing stands in the way of one of the whole plan.
+
+        Raises:
+            CalibrationError: something does.
+        """
+        measured = f"{len(runs)} of {len(self.plan)} runs were measured"
+        if failures:
+            others = f", and {len(failures) - 1} more" if len(failures) > 1 else ""
+            raise CalibrationError(f"{self} fails {failures[0]}{others}; {measured}", fitted)
+        if fitted is None:
+            raise CalibrationError(
+                f"{self}: {measured} in {format_duration(self.budget_seconds or 0.0)}, and a fit needs "
+                f"{LEAST_POINTS}; give it more time or smaller sizes"
+            )
+        if all(_left_unread(run) for run in runs):
+            most = max(runs, key=lambda run: run.size_bytes)
+            raise CalibrationError(
+                f"{self} does not read its input: {format_size(most.read_bytes or 0)} of "
+                f"{format_size(most.size_bytes)} were read and {format_size(most.peak_bytes)} taken; "
+                "give a function that takes the path and does the whole work",
+                fitted,
+            )
+        return fitted
+
+
+def _left_unread(run: CalibrationRun) -> bool:
+    return (
+        run.read_bytes is not None
+        and run.read_bytes < min(_UNREAD_BYTES, run.size_bytes)
+        and run.peak_bytes < _UNTOUCHED_BYTES
+    )

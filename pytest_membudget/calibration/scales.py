@@ -1,13 +1,13 @@
-"""The same job at several scales: one table, its law of growth, and each larger scale foretold before it runs."""
+"""The same job at several scales: one table, its law of growth, and each larger scale predicted before it runs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from pytest_membudget.calibration.concurrent_tasks import task_figures
 from pytest_membudget.calibration.growth_law import fit_law, predict_next
-from pytest_membudget.calibration.presets import chosen_scales
+from pytest_membudget.errors import UsageError
 from pytest_membudget.gate.status import TARGET_SHARE, status_of
 from pytest_membudget.records.measurement import Measurement
 from pytest_membudget.records.run import BatchResult, Breakdown
@@ -33,7 +33,7 @@ def scale_row(
     its batch's own account, where it has one: see `task_figures`.
     """
     budget_bytes = None if budget is None else parse_size(budget)
-    foretold = predict_next(smaller, scale)
+    predicted = predict_next(smaller, scale)
     return ScaleRow(
         scale=scale,
         peak_bytes=measurement.peak_bytes,
@@ -43,8 +43,8 @@ def scale_row(
         duration_s=measurement.duration_s,
         status=status_of(measurement.peak_bytes, limit_bytes, budget_bytes, parse_share(target)),
         processed_rows=processed_rows,
-        predicted_bytes=foretold.expected_bytes if foretold else None,
-        predicted_bound_bytes=foretold.bound_bytes if foretold else None,
+        predicted_bytes=predicted.expected_bytes if predicted else None,
+        predicted_bound_bytes=predicted.bound_bytes if predicted else None,
         timeline=measurement.timeline,
         breakdown=breakdown,
         tasks=tasks,
@@ -102,3 +102,81 @@ def _ordered(scales: Iterable[Scale | str]) -> list[Scale]:
     named = chosen_scales(scale for scale in given if isinstance(scale, str))
     own = [scale for scale in given if isinstance(scale, Scale)]
     return sorted((*named, *own), key=lambda scale: scale.size_bytes)
+
+
+_COUNTS = ("rows", "batches", "workers", "in_flight")
+
+PRESETS: dict[str, Scale] = {
+    "reference_micro": Scale(
+        name="reference_micro", rows=50_000, size_bytes=5_000_000, batches=1, workers=4, in_flight=1
+    ),
+    "reference_small": Scale(
+        name="reference_small", rows=150_000, size_bytes=15_000_000, batches=3, workers=6, in_flight=3
+    ),
+    "reference_medium": Scale(
+        name="reference_medium", rows=500_000, size_bytes=50_000_000, batches=10, workers=8, in_flight=10
+    ),
+}
+"""The shapes of the reference documents: 50,000 rows a batch, taken here as 100 bytes a row."""
+
+
+def default_scales() -> dict[str, Scale]:
+    """micro, small, medium and large: together they run within a minute on two cores and 4 GB."""
+    return {
+        scale.name: scale
+        for scale in (
+            Scale(name="micro", rows=5_000, size_bytes=500_000, batches=1, workers=2, in_flight=1),
+            Scale(name="small", rows=20_000, size_bytes=2_000_000, batches=2, workers=2, in_flight=2),
+            Scale(name="medium", rows=80_000, size_bytes=8_000_000, batches=4, workers=2, in_flight=4),
+            Scale(name="large", rows=320_000, size_bytes=32_000_000, batches=8, workers=2, in_flight=8),
+        )
+    }
+
+
+def configured_scales(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Scale]:
+    """The default scales and the presets, changed and extended by `settings`.
+
+    Each entry may give rows, size ("2 MB"), batches, workers and in_flight; what a new scale leaves out is that
+    of "small", and of an existing one stays as it is.
+
+    Raises:
+        UsageError: an unknown field, or a figure that is not a positive whole number or a size.
+    """
+    scales = {**default_scales(), **PRESETS}
+    for name, fields in settings.items():
+        scales[name] = _changed(scales.get(name, scales["small"]), name, fields)
+    return scales
+
+
+def chosen_scales(names: Iterable[str], scales: Mapping[str, Scale] | None = None) -> tuple[Scale, ...]:
+    """The scales of these names, smallest first.
+
+    Raises:
+        UsageError: an unknown name; the message lists the known ones.
+    """
+    known = {**default_scales(), **PRESETS} if scales is None else scales
+    wanted = tuple(dict.fromkeys(names))
+    for name in wanted:
+        if name not in known:
+            raise UsageError(f"there is no scale {name!r}; there are: {', '.join(known)}")
+    return tuple(sorted((known[name] for name in wanted), key=lambda scale: scale.size_bytes))
+
+
+def _changed(scale: Scale, name: str, fields: Mapping[str, Any]) -> Scale:
+    unknown = sorted(set(fields) - {*_COUNTS, "size"})
+    if unknown:
+        raise UsageError(
+            f"scale {name!r} has the unknown field {unknown[0]!r}; there are: size, {', '.join(_COUNTS)}"
+        )
+    for field in _COUNTS:
+        value = fields.get(field, 1)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise UsageError(f"scale {name!r} has {field}={value!r}; write a whole number above 0")
+    counts = {field: fields.get(field, getattr(scale, field)) for field in _COUNTS}
+    try:
+        size_bytes = parse_size(fields["size"]) if "size" in fields else scale.size_bytes
+    except ValueError as error:
+        raise UsageError(f"scale {name!r} has size={fields['size']!r}: {error}") from None
+    if size_bytes == 0:
+        raise UsageError(f"scale {name!r} has size={fields['size']!r}; a scale needs at least 1 B")
+    return Scale(name=name, size_bytes=size_bytes, **counts)

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from pytest_membudget.calibration.fresh_run import bare_interpreter_bytes
 from pytest_membudget.calibration.model import Calibration
-from pytest_membudget.calibration.points import load_calibration
-from pytest_membudget.calibration.store import named_calibration
+from pytest_membudget.calibration.store import load_calibration, named_calibration
 from pytest_membudget.cli import EXIT_FAILED, EXIT_OK
 from pytest_membudget.errors import UsageError
 from pytest_membudget.measurement.system.cores import usable_cores

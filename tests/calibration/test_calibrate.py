@@ -9,7 +9,7 @@ import pytest
 
 from dask_cluster import is_alive, wait_until
 from pytest_membudget import CalibrationError, UsageError, calibrate, synthesize
-from pytest_membudget.calibration import fresh_run
+from pytest_membudget.calibration import fresh_run, plan
 from pytest_membudget.calibration.function_reference import find_function, parse_reference, refer_to
 from pytest_membudget.records.measurement import MemoryLimit, MemoryReading
 
@@ -138,9 +138,7 @@ def test_a_calibration_that_was_stopped_goes_on(tmp_path, monkeypatch):
         done.append(1)
         return run_fresh(*arguments, **options)
 
-    from pytest_membudget.calibration import places
-
-    monkeypatch.setattr(places, "run_fresh", interrupted)
+    monkeypatch.setattr(plan, "run_fresh", interrupted)
     with pytest.raises(KeyboardInterrupt):
         short(functions.tenfold, state=state)
     done.clear()

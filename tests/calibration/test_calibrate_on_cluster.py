@@ -10,7 +10,6 @@ import pytest
 from dask_cluster import HOST, DaskCluster, wait_until
 from pytest_membudget import CalibrationError, calibrate, load_calibration, synthesize
 from pytest_membudget.calibration import cluster as on_cluster
-from pytest_membudget.calibration import remote_run
 from pytest_membudget.calibration.checkpoint import differing_hosts, environment_of
 from pytest_membudget.calibration.function_reference import FunctionReference
 from pytest_membudget.calibration.plan import PlannedRun
@@ -70,8 +69,8 @@ def test_small_files_of_ones_own_travel(cluster, tmp_path):
 
 
 def test_a_large_file_that_is_missing_there_is_told_with_the_host(cluster, tmp_path, monkeypatch):
-    monkeypatch.setattr(remote_run, "SENT_UP_TO_BYTES", 0)
-    order_for = remote_run.order_for
+    monkeypatch.setattr(on_cluster, "SENT_UP_TO_BYTES", 0)
+    order_for = on_cluster.order_for
 
     def order_and_remove(*arguments, **options):
         order = order_for(*arguments, **options)
@@ -79,7 +78,7 @@ def test_a_large_file_that_is_missing_there_is_told_with_the_host(cluster, tmp_p
             Path(file.path).unlink(missing_ok=True)
         return order
 
-    monkeypatch.setattr(remote_run, "order_for", order_and_remove)
+    monkeypatch.setattr(on_cluster, "order_for", order_and_remove)
     files = [synthesize(tmp_path / f"{size}.csv", size).path for size in (50_000, 100_000, 150_000)]
     with pytest.raises(CalibrationError, match=rf"50000\.csv \(48\.8 KiB .*is not found on host {HOST}"):
         short(cluster, functions.tenfold, files=files)
@@ -133,9 +132,9 @@ def test_a_script_that_is_missing_there_travels(cluster, tmp_path):
     script.write_text("def read(path):\n    return open(path).read()\n")
     reference = FunctionReference(module="__main__", name="read", script=str(script))
     run = PlannedRun(size_bytes=50_000, repeat=0)
-    order = remote_run.order_for("token", reference, run, "", kind="csv", seed=0, timeout_s=None)
+    order = on_cluster.order_for("token", reference, run, "", kind="csv", seed=0, timeout_s=None)
     script.unlink()
-    assert remote_run.carry_out(order).answer.failed_at == ""
+    assert on_cluster.carry_out(order).answer.failed_at == ""
 
 
 def test_the_command_says_where_it_measured(cluster, tmp_path, monkeypatch, capsys):

@@ -57,8 +57,8 @@ def row(ran, overlap=1.0, task_mb_per_mb=9, coordinator_mb=40, loose_mb=0):
     )
 
 
-def mb(foretold):
-    return foretold.expected_bytes / MB, foretold.bound_bytes / MB
+def mb(predicted):
+    return predicted.expected_bytes / MB, predicted.bound_bytes / MB
 
 
 def test_chance_meetings_are_not_taken_for_growth():
@@ -144,9 +144,9 @@ def test_the_bound_is_never_below_the_estimate(shapes, batches):
         row(scale(count, round(size, 1), workers), overlap, loose_mb=loose)
         for count, size, workers, overlap, loose in shapes
     ]
-    foretold = predict_next(rows, scale(batches))
-    if foretold is not None:
-        assert 0 <= foretold.expected_bytes <= foretold.bound_bytes
+    predicted = predict_next(rows, scale(batches))
+    if predicted is not None:
+        assert 0 <= predicted.expected_bytes <= predicted.bound_bytes
 
 
 def batch(*outcomes):

@@ -5,8 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_membudget import CalibrationError, UsageError, calibrate_in_flight
-from pytest_membudget.calibration.in_flight import _run_long_enough
-from pytest_membudget.calibration.in_flight_table import fill_table
+from pytest_membudget.calibration.in_flight import _run_long_enough, fill_table
 from pytest_membudget.records.run import BatchResult, Breakdown, LevelEvent, Outcome
 
 LIMIT = 1_000

@@ -6,8 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_membudget.calibration.growth_law import assert_law, check_law, fit_law, parse_slope, predict_next
-from pytest_membudget.calibration.presets import PRESETS, chosen_scales, configured_scales, default_scales
-from pytest_membudget.calibration.scales import run_scales, scale_row
+from pytest_membudget.calibration.scales import (
+    PRESETS,
+    chosen_scales,
+    configured_scales,
+    default_scales,
+    run_scales,
+    scale_row,
+)
 from pytest_membudget.errors import OverBudgetError, UsageError
 from pytest_membudget.records.measurement import Measurement
 
@@ -141,11 +147,11 @@ def test_any_rows_give_a_law_and_a_prediction_in_order(figures, size):
         )
         for number, (size_bytes, peak_bytes, open_bytes) in enumerate(figures)
     ]
-    foretold = predict_next(found, msgspec.structs.replace(plain.scale, size_bytes=size))
+    predicted = predict_next(found, msgspec.structs.replace(plain.scale, size_bytes=size))
     law = fit_law(found)
-    assert (foretold is None) == (law is None) == (len({one[0] for one in figures}) < 2)
-    if foretold and law:
-        assert 0 <= foretold.expected_bytes <= foretold.bound_bytes
+    assert (predicted is None) == (law is None) == (len({one[0] for one in figures}) < 2)
+    if predicted and law:
+        assert 0 <= predicted.expected_bytes <= predicted.bound_bytes
         assert law.slope <= law.slope_bound < math.inf
         assert all(point.expected_bytes <= point.bound_bytes for point in law.curve)
 

@@ -3,8 +3,8 @@
 import pytest
 from msgspec.structs import replace
 
-from pytest_membudget.calibration.presets import default_scales
-from pytest_membudget.calibration.warm_up_doubt import scales_in_doubt
+from pytest_membudget.calibration.growth_law import scales_in_doubt
+from pytest_membudget.calibration.scales import default_scales
 from pytest_membudget.errors import UsageError
 from pytest_membudget.records.scale import ScaleRow
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_membudget.calibration.growth_law import assert_law
-from pytest_membudget.calibration.warm_up_doubt import scales_in_doubt
+from pytest_membudget.calibration.growth_law import assert_law, scales_in_doubt
 from pytest_membudget.errors import MembudgetError, OverBudgetError
 from pytest_membudget.plugin.fresh.run import leave_time_limit, run_fresh
 from pytest_membudget.plugin.markers import ScalesMark

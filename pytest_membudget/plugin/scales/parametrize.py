@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pytest_membudget.calibration.presets import chosen_scales, configured_scales
+from pytest_membudget.calibration.scales import chosen_scales, configured_scales
 from pytest_membudget.errors import MembudgetError
 from pytest_membudget.plugin.markers import read_scales
 from pytest_membudget.plugin.options import Settings
