@@ -1,0 +1,116 @@
+"""Do tasks stall for want of memory? The kernel's pressure stall information (PSI), Linux 4.20 and later.
+
+`some` in such a file is the share of time in which at least one task waited for memory: for reclaim, for swap, or for
+pages that had just been thrown out. Where the process is in a control group of version 2 that has a file of its own,
+that one counts: it holds every stall of the group's tasks, whatever limit caused it, and nobody else's. Elsewhere it is
+the whole machine's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import select
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from pytest_membudget.measurement.system import cgroups
+
+WINDOW_S = 2.0
+"""A process without privileges may ask for windows of a multiple of 2 s only."""
+
+STALLED_SHARE = 0.10
+"""From this share of a window on, tasks stall. A healthy machine that reclaims page cache stays far below."""
+
+_MACHINE = Path("proc/pressure/memory")
+
+
+def open_trigger(path: Path) -> Callable[[], bool] | None:
+    """Has the kernel watch `path`; what it returns says whether a window with stalls ended since it was last asked.
+
+    `None` where the kernel takes no trigger from this process.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        os.write(descriptor, f"some {int(STALLED_SHARE * WINDOW_S * 1e6)} {int(WINDOW_S * 1e6)}\0".encode())
+    except OSError:
+        os.close(descriptor)
+        return None
+    poll = select.poll()
+    poll.register(descriptor, select.POLLPRI)
+    return lambda: any(event & select.POLLPRI for _, event in poll.poll(0))
+
+
+class MemoryPressure:
+    """Whether tasks stalled for more than `STALLED_SHARE` of a window that ended within the last `WINDOW_S` seconds.
+
+    The kernel watches the windows (a trigger); asking it costs under 1 µs. Where it takes no trigger from this process
+    the average over 10 s is read, 13 µs. Without pressure files nothing is ever stalled, and `source` is empty.
+
+    Args:
+        root: where `proc` and the control groups are found; a recorded tree in tests.
+        clock: seconds that only go up.
+        trigger: opens the kernel's trigger on a file; scripted in tests.
+    """
+
+    def __init__(
+        self,
+        root: Path = Path("/"),
+        clock: Callable[[], float] = time.monotonic,
+        trigger: Callable[[Path], Callable[[], bool] | None] = open_trigger,
+    ) -> None:
+        self._clock = clock
+        self._path = _pressure_file(root)
+        self._trigger = trigger
+        self._has_event: Callable[[], bool] | None = None
+        self._pid = 0
+        self._asked_at_s = self._event_at_s = float("-inf")
+
+    @property
+    def source(self) -> str:
+        """The file that is read; empty where the kernel has none."""
+        return "" if self._path is None else str(self._path)
+
+    def is_stalled(self) -> bool:
+        """Whether tasks stall for memory now."""
+        if self._path is None:
+            return False
+        if self._pid != os.getpid():  # a parent's events are not a forked child's
+            self._pid = os.getpid()
+            self._has_event = self._trigger(self._path)
+        if self._has_event is None:
+            return _average_share(self._path) >= STALLED_SHARE
+        now_s = self._clock()
+        # The kernel keeps an event until it is asked for: after a long pause it may be long past.
+        is_recent = now_s - self._asked_at_s <= WINDOW_S
+        self._asked_at_s = now_s
+        if self._has_event() and (is_recent or _average_share(self._path) >= STALLED_SHARE):
+            self._event_at_s = now_s
+        return now_s - self._event_at_s < WINDOW_S
+
+
+@functools.cache
+def memory_pressure() -> MemoryPressure:
+    """This process's own, with one trigger for all who ask."""
+    return MemoryPressure()
+
+
+def _pressure_file(root: Path) -> Path | None:
+    own = (group.directory / "memory.pressure" for group in cgroups.groups(root) if group.version == 2)
+    for path in (next(own, None), root / _MACHINE):
+        if path is not None and _average_share(path) >= 0.0:
+            return path
+    return None
+
+
+def _average_share(path: Path) -> float:
+    """`some avg10` as a fraction; below 0 where the file cannot be read."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        some = path.read_bytes().split(b"\n", 1)[0].split()
+        return float(some[1].removeprefix(b"avg10=")) / 100
+    return -1.0
