@@ -1,14 +1,32 @@
-"""How much may be granted where nobody named a budget: what is really available now, read again and again."""
+"""How much may be granted where nobody named a budget: what is really available now, read again and again.
+
+Let L be the limit, A what is available under it now, r the share of L in reserve, and R the part of the granted bytes
+that is resident already. The budget is
+
+    A + R - r·L
+
+since R has lowered A, and would be counted twice otherwise. R cannot be told apart from other memory. It is at most what
+was granted, at most what the processes that hold the leases grew by since they held none, and at most what A fell by
+since no lease was out. The least of the three is used, so that a wrong guess makes the budget smaller.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 
 from pytest_membudget.measurement.process.descendants import descendants
 from pytest_membudget.measurement.process.high_water import tree_resident_bytes
 from pytest_membudget.measurement.system.limit import memory_reading
+from pytest_membudget.measurement.system.pressure import (
+    STALLED_SHARE,
+    WINDOW_S,
+    MemoryPressure,
+    memory_pressure,
+)
 from pytest_membudget.records.measurement import MemoryReading
+from pytest_membudget.units import format_share
 
 ReadMemory = Callable[[], MemoryReading]
 
@@ -16,7 +34,9 @@ RESERVE_SHARE = 0.20
 """Share of the limit that is never granted: for the system, and for growth outside the leases."""
 
 REREAD_S = 0.05
-"""Seconds between two looks at the memory while somebody waits for it: nobody tells us when others give some back."""
+"""Seconds between two readings while a request waits: memory that others give back is not announced."""
+
+_logger = logging.getLogger("pytest_membudget")
 
 
 def read_memory() -> MemoryReading:
@@ -30,18 +50,29 @@ def reserved_share_bytes(limit_bytes: int, reserve: float) -> int:
 
 
 def unreserved_bytes(reading: MemoryReading, reserve: float, resident_bytes: int) -> int:
-    """The budget under a reading: what is available, and what of it our own leases fill already, less the reserve."""
+    """A + R - r·L, at least 0; `resident_bytes` is R."""
     kept_back_bytes = reserved_share_bytes(reading.limit.bytes, reserve)
     return max(0, reading.available_bytes + resident_bytes - kept_back_bytes)
 
 
-class AvailableBudget:
-    """The limit less a reserve, less what others use, as it changes.
+def resident_part_bytes(granted_bytes: int, holders_grew_bytes: int, use_grew_bytes: int) -> int:
+    """R: the least of the three figures that bound it; growth below 0 counts as none."""
+    return max(0, min(granted_bytes, holders_grew_bytes, use_grew_bytes))
 
-    A lease's memory is promised first and becomes resident later; from then on it lowers what is available as well.
-    So that it is not counted twice, the resident part of the leases is added back. Nobody can tell it apart from
-    other memory, but it cannot be more than was granted, nor than this process and its children grew since no lease
-    was out, nor than use grew altogether since then. The least of the three is added.
+
+def tree_bytes(pid: int | None = None) -> int:
+    """Resident memory of `pid` (this process by default) and of all below it, in bytes; shared pages count in each."""
+    root = os.getpid() if pid is None else pid
+    return sum(tree_resident_bytes([root, *descendants(root)]).values())
+
+
+class AvailableBudget:
+    """The limit less a reserve, less what others use, as it changes; for the leases of one process.
+
+    Args:
+        reading: the limit and what is available.
+        reserve: share of the limit that is kept back.
+        own_bytes: what this process and all below it hold.
     """
 
     def __init__(
@@ -53,7 +84,7 @@ class AvailableBudget:
     ) -> None:
         self._reading = reading
         self._reserve = reserve
-        self._own_bytes = own_bytes or own_tree_bytes
+        self._own_bytes = own_bytes or tree_bytes
         self._available_when_empty_bytes = 0
         self._own_when_empty_bytes = 0
         self.limit_bytes = 0
@@ -71,14 +102,47 @@ class AvailableBudget:
         if granted_bytes == 0:
             self._available_when_empty_bytes = reading.available_bytes
             self._own_when_empty_bytes = own_bytes
-        resident_bytes = min(
+        resident_bytes = resident_part_bytes(
             granted_bytes,
-            max(0, own_bytes - self._own_when_empty_bytes),
-            max(0, self._available_when_empty_bytes - reading.available_bytes),
+            own_bytes - self._own_when_empty_bytes,
+            self._available_when_empty_bytes - reading.available_bytes,
         )
         return unreserved_bytes(reading, self._reserve, resident_bytes)
 
 
-def own_tree_bytes() -> int:
-    """Resident memory of this process and of all below it, in bytes."""
-    return sum(tree_resident_bytes([os.getpid(), *descendants()]).values())
+class PressureGate:
+    """Closes admission while tasks of this machine, or of this control group, stall for want of memory.
+
+    Each closing is logged once.
+    """
+
+    def __init__(self, pressure: MemoryPressure | None = None) -> None:
+        self._pressure = pressure or memory_pressure()
+        self._was_closed = False
+
+    @property
+    def source(self) -> str:
+        """The pressure file; empty where the kernel has none."""
+        return self._pressure.source
+
+    def is_closed(self) -> bool:
+        """Whether nothing is to start now beside what runs."""
+        is_closed = self._pressure.is_stalled()
+        if is_closed and not self._was_closed:
+            _logger.warning(
+                "memory pressure: tasks stalled for want of memory for %s or more of the last %g s (%s); nothing new "
+                "starts beside what runs until that has passed",
+                format_share(STALLED_SHARE),
+                WINDOW_S,
+                self._pressure.source,
+            )
+        self._was_closed = is_closed
+        return is_closed
+
+
+def budget_while_closed(budget_bytes: int, granted_bytes: int) -> int:
+    """The budget while the gate is closed: what is out already; all of it where nothing is, so that something runs.
+
+    The caller grants one request at a time then, and asks again before the next.
+    """
+    return min(budget_bytes, granted_bytes) if granted_bytes else budget_bytes

@@ -1,37 +1,46 @@
-"""The rules of the host's budget, applied to the shared state: pure, so that tests can kill anybody at any step."""
+"""The rules of the host's budget, applied to the shared state: pure, so that tests can kill any program at any step."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Container
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 from pytest_membudget.records.measurement import MemoryReading
 from pytest_membudget.records.run import SemaphoreStatistics
-from pytest_membudget.runtime.admission.available_budget import unreserved_bytes
+from pytest_membudget.runtime.admission.available_budget import (
+    budget_while_closed,
+    resident_part_bytes,
+    unreserved_bytes,
+)
 from pytest_membudget.runtime.admission.ledger import Ledger, Ticket, oversize
 from pytest_membudget.units import LARGEST_BYTES
+
+Whole = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Owner(msgspec.Struct, frozen=True, array_like=True):
     """One process of this boot: its id and when it started (clock ticks since boot on Linux, else seconds)."""
 
-    pid: int
+    pid: Whole
     started: float
 
 
 class HostClient(msgspec.Struct, frozen=True, kw_only=True):
-    """One semaphore of one program: the budget it was given, or the most that its measured budget can be.
-
-    `reserve` is the share of the limit to keep back where the budget is measured, else `None`.
-    """
+    """One semaphore of one program."""
 
     id: str
     owner: Owner
-    budget_bytes: int
-    max_overtakes: int
+    #: the budget it was given, or the most that its measured budget can be
+    budget_bytes: Whole
+    max_overtakes: Whole
+    #: share of the limit to keep back where the budget is measured, else `None`
     reserve: float | None = None
+    #: how `membudget host` shows it
+    label: str = ""
+    #: what the owner's process tree held when this client held no lease last; 0 where it is not known
+    idle_bytes: Whole = 0
 
 
 class HostClaim(msgspec.Struct, kw_only=True):
@@ -39,40 +48,56 @@ class HostClaim(msgspec.Struct, kw_only=True):
 
     id: str
     owner: Owner
-    bytes: int
+    bytes: Whole
     client: str = ""
     exclusive: bool = False
     granted: bool = False
-    resident_bytes: int = 0
-    overtaken: int = 0
+    resident_bytes: Whole = 0
+    overtaken: Whole = 0
+    #: when it was asked for, on the monotonic clock of this boot
+    asked_at_s: float = 0.0
 
 
 class HostState(msgspec.Struct, kw_only=True):
-    """The shared file. `available_when_empty_bytes` is what was available when no lease was out last."""
+    """The shared file: who takes part, and the claims in order of arrival."""
 
     format: Literal["membudget-host-ledger"] = "membudget-host-ledger"
     version: Literal[1] = 1
     boot_id: str = ""
-    available_when_empty_bytes: int = 0
+    #: what was available when no lease was out last
+    available_when_empty_bytes: Whole = 0
     clients: list[HostClient] = []
     claims: list[HostClaim] = []
 
 
 class HostLedger:
-    """A state without its dead, and what may be done to it. Every change grants whatever it makes room for.
+    """The state without what belongs to dead processes, and what may be done to it.
 
-    `reading` is called where a client's budget is measured.
+    Args:
+        state: changed in place.
+        alive: whether a process still runs.
+        reading: the machine's memory; called where a client's budget is measured.
+        tree_bytes: what a process and all below it hold; called where a client's budget is measured.
+        is_closed: whether memory pressure lets nothing start beside what runs.
     """
 
     def __init__(
-        self, state: HostState, *, alive: Callable[[Owner], bool], reading: Callable[[], MemoryReading]
+        self,
+        state: HostState,
+        *,
+        alive: Callable[[Owner], bool],
+        reading: Callable[[], MemoryReading],
+        tree_bytes: Callable[[int], int] = lambda _pid: LARGEST_BYTES,
+        is_closed: bool = False,
     ) -> None:
         self.state = state
         self._reading = reading
+        self._tree_bytes = tree_bytes
+        self._is_closed = is_closed
         self.remove_dead(alive)
 
     def remove_dead(self, alive: Callable[[Owner], bool]) -> None:
-        """Takes out whatever belongs to a process that is no more: its leases, its place in the line, its limit."""
+        """Takes out what belongs to processes that have ended: leases, waiting requests, and limits."""
         owners = {client.owner for client in self.state.clients} | {
             claim.owner for claim in self.state.claims
         }
@@ -82,8 +107,9 @@ class HostLedger:
             self.state.claims = [claim for claim in self.state.claims if claim.owner not in dead]
 
     def add_client(self, client: HostClient) -> None:
-        """Lets a client's limit count; again: nothing happens."""
+        """Lets a client's limit count, or replaces what was known of it."""
         if client not in self.state.clients:
+            self.remove_clients({client.id})
             self.state.clients.append(client)
 
     def remove_clients(self, clients: Container[str]) -> None:
@@ -91,7 +117,7 @@ class HostLedger:
         self.state.clients = [client for client in self.state.clients if client.id not in clients]
 
     def submit(self, claim: HostClaim) -> None:
-        """Puts a claim at the end of the line; one that is there already keeps its place.
+        """Puts a claim at the end of the queue; one that is there already keeps its place.
 
         Raises:
             OversizeError: larger than the smallest limit, and not exclusive.
@@ -102,7 +128,7 @@ class HostLedger:
             self.state.claims.append(msgspec.structs.replace(claim))
 
     def reconcile(self, client_id: str, claims: Collection[HostClaim]) -> None:
-        """Makes the file say of a client what it knows itself.
+        """Makes the file agree with what a client knows itself.
 
         A claim that the file lost is put back as it is, granted or waiting. One that the client gave up is taken out,
         though the client was interrupted before it could say so.
@@ -118,8 +144,14 @@ class HostLedger:
         """Takes a claim out, granted or waiting."""
         self.state.claims = [claim for claim in self.state.claims if claim.id != claim_id]
 
+    def resize(self, claim_id: str, size_bytes: int) -> None:
+        """Gives a part of a granted claim back; never makes one larger."""
+        claim = self.find(claim_id)
+        if claim is not None and claim.granted:
+            claim.bytes = min(claim.bytes, size_bytes)
+
     def charge(self, claim_id: str, resident_bytes: int) -> None:
-        """Notes what a granted claim really holds."""
+        """Charges a granted claim what it really holds."""
         claim = self.find(claim_id)
         if claim is not None and claim.granted:
             claim.resident_bytes = resident_bytes
@@ -129,9 +161,9 @@ class HostLedger:
         return next((claim for claim in self.state.claims if claim.id == claim_id), None)
 
     def grant(self) -> None:
-        """Grants whatever may start now."""
+        """Grants every claim that may start now."""
         ledger, tickets = self._ledger()
-        for ticket in ledger.grant():
+        for ticket in ledger.grant(1 if self._is_closed else None):
             ticket.token.granted = True
         for ticket in tickets:
             ticket.token.overtaken = ticket.overtaken
@@ -140,28 +172,50 @@ class HostLedger:
         """Whether a request that came now would start at once."""
         return self._ledger()[0].would_grant(size_bytes)
 
+    def largest_grantable(self, unit_bytes: int, most: int) -> int:
+        """How many of `most` requests of `unit_bytes` each one request may ask for and start at once."""
+        ledger = self._ledger()[0]
+        fitting = min(most, max(0, ledger.free_bytes) // max(1, unit_bytes))
+        return fitting if ledger.would_grant(fitting * unit_bytes) else 0
+
     def statistics(self) -> SemaphoreStatistics:
-        """The host's book at this instant."""
+        """Budget, leases and waiting requests of the host at this instant."""
         return msgspec.structs.replace(self._ledger()[0].statistics(), scope="host")
 
     def ceiling_bytes(self) -> int:
         """The smallest limit among the clients."""
         return min((client.budget_bytes for client in self.state.clients), default=0)
 
+    def granted_bytes(self) -> int:
+        """What is charged to all leases together."""
+        return sum(max(claim.bytes, claim.resident_bytes) for claim in self.state.claims if claim.granted)
+
     def budget_bytes(self) -> int:
         """The smallest limit among the clients and, where one measures its budget, what is available now."""
+        granted_bytes = self.granted_bytes()
+        budget_bytes = min(self.ceiling_bytes(), self._measured_bytes(granted_bytes))
+        return budget_while_closed(budget_bytes, granted_bytes) if self._is_closed else budget_bytes
+
+    def _measured_bytes(self, granted_bytes: int) -> int:
         reserves = [client.reserve for client in self.state.clients if client.reserve is not None]
         if not reserves:
-            return self.ceiling_bytes()
+            return LARGEST_BYTES
         reading = self._reading()
-        granted_bytes = sum(
-            max(claim.bytes, claim.resident_bytes) for claim in self.state.claims if claim.granted
-        )
         if granted_bytes == 0:
             self.state.available_when_empty_bytes = reading.available_bytes
-        grown_bytes = max(0, self.state.available_when_empty_bytes - reading.available_bytes)
-        resident_bytes = min(granted_bytes, grown_bytes)
-        return min(self.ceiling_bytes(), unreserved_bytes(reading, max(reserves), resident_bytes))
+        use_grew_bytes = self.state.available_when_empty_bytes - reading.available_bytes
+        # The trees of the holders are read only where that can change the result.
+        holders_grew_bytes = self._holders_grew_bytes() if granted_bytes > 0 and use_grew_bytes > 0 else 0
+        resident_bytes = resident_part_bytes(granted_bytes, holders_grew_bytes, use_grew_bytes)
+        return unreserved_bytes(reading, max(reserves), resident_bytes)
+
+    def _holders_grew_bytes(self) -> int:
+        """What the process trees of all lease holders grew by since they held none."""
+        idle_bytes: dict[Owner, int] = {}
+        for client in self.state.clients:
+            idle_bytes[client.owner] = min(client.idle_bytes, idle_bytes.get(client.owner, client.idle_bytes))
+        holders = {claim.owner for claim in self.state.claims if claim.granted}
+        return sum(max(0, self._tree_bytes(owner.pid) - idle_bytes.get(owner, 0)) for owner in holders)
 
     def _ledger(self) -> tuple[Ledger, list[Ticket]]:
         overtakes = min((client.max_overtakes for client in self.state.clients), default=0)

@@ -1,30 +1,48 @@
-"""A semaphore's book where the budget belongs to the whole host: the state is a file, and waiting is looking again."""
+"""A semaphore of the whole host: the budget is a file that all programs of a user share, and waiting is polling it."""
 
 from __future__ import annotations
 
+import asyncio
 import collections
 import contextlib
+import errno
 import os
 import random
 import secrets
+import sys
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+import msgspec
 
 from pytest_membudget.errors import UsageError
 from pytest_membudget.records.run import SemaphoreStatistics
-from pytest_membudget.runtime.admission.available_budget import ReadMemory, reserved_share_bytes
+from pytest_membudget.runtime.admission.available_budget import (
+    PressureGate,
+    ReadMemory,
+    reserved_share_bytes,
+    tree_bytes,
+)
 from pytest_membudget.runtime.admission.host_ledger import HostClaim, HostClient, HostLedger, Owner
 from pytest_membudget.runtime.admission.host_state_file import HostStateFile, is_alive, this_process
 from pytest_membudget.runtime.admission.process_scope import Clock, Wait
 
 POLL_S = 0.004
-"""Seconds, on average, between two looks at whether the file was replaced: whoever releases grants for all."""
+"""Seconds, on average, between two checks whether the file was replaced: the program that releases grants for all."""
 
 REAP_S = 0.1
-"""Seconds, on average, between two looks for dead owners and memory that came free: nobody announces those."""
+"""Seconds, on average, between two searches for dead owners and memory that came free: neither is announced."""
+
+RETRY_S = 0.25
+"""Seconds between two attempts to write a release down that could not be written, as on a full disk."""
+
+LEASES_VARIABLE = "MEMBUDGET_HOST_LEASES"
+"""Environment variable with the leases that a program was started in: lines of "claim id, bytes, state file"."""
+
+LONGEST_LABEL = 120
 
 _forgotten: collections.deque[tuple[Path, int, str]] = collections.deque()
 """Clients to take out at the next transaction: file, process and id. A semaphore that is merely dropped ends up here
@@ -32,7 +50,11 @@ by the collector, which may run in the middle of a transaction and so must not b
 
 
 class HostScope:
-    """Takes part in the budget of one name. After a fork the child takes part on its own account."""
+    """Takes part in the budget of one name. After a fork the child takes part on its own account.
+
+    A program that was started inside a lease of that budget (`environment`) shares the lease's bytes with the other
+    programs in it, and not the whole budget: it would wait for its own ancestor otherwise.
+    """
 
     def __init__(
         self,
@@ -42,19 +64,26 @@ class HostScope:
         reserve: float,
         max_overtakes: int,
         reading: ReadMemory,
+        label: str | None = None,
+        gate: PressureGate | None = None,
         clock: Clock = time.monotonic,
         wait: Wait = threading.Event.wait,
         directory: Path | None = None,
     ) -> None:
-        self._file = HostStateFile(name, directory)
+        self._file, leased_bytes = _innermost(HostStateFile(name, directory))
+        if leased_bytes is not None:
+            budget_bytes = leased_bytes if budget_bytes is None else min(budget_bytes, leased_bytes)
         self._budget_bytes = budget_bytes
         self._reserve = reserve
         self._max_overtakes = max_overtakes
         self._reading = reading
+        self._label = (_command_line() if label is None else label)[:LONGEST_LABEL]
+        self._gate = gate or PressureGate()
         self._clock = clock
         self._wait = wait
         self._never = threading.Event()
         self._closed = False
+        self._client: HostClient
         self._register()
         with self._ledger():
             pass
@@ -65,16 +94,8 @@ class HostScope:
             return ledger.ceiling_bytes()
 
     def submit(self, size_bytes: int, *, exclusive: bool) -> HostClaim:
-        """A request at the end of the host's line, or granted already."""
-        if self._closed:
-            raise UsageError("this semaphore was closed and takes no more requests; make a new one")
-        claim = HostClaim(
-            id=secrets.token_hex(8),
-            owner=self._this_process(),
-            client=self._client.id,
-            bytes=size_bytes,
-            exclusive=exclusive,
-        )
+        """A request at the end of the host's queue, or granted already."""
+        claim = self._new_claim(size_bytes, exclusive=exclusive)
         try:
             with self._ledger() as ledger:
                 ledger.submit(claim)
@@ -85,24 +106,49 @@ class HostScope:
             raise
         return claim
 
+    def submit_multiple(self, unit_bytes: int, most: int) -> HostClaim:
+        """One request for as many units, 1 to `most`, as could start at once; for one unit where none could."""
+        claim = self._new_claim(unit_bytes, exclusive=False)
+        with self._ledger() as ledger:
+            claim.bytes *= max(1, ledger.largest_grantable(unit_bytes, most))
+            ledger.submit(claim)
+            self._mine[claim.id] = claim
+        return claim
+
     def wait(self, claim: HostClaim, timeout_s: float | None) -> bool:
-        """Looks again and again until somebody's release, or our own reaping, has granted the request."""
-        deadline_s = None if timeout_s is None else self._clock() + timeout_s
+        """Polls until another program's release, or our own removal of a dead one, has granted the request."""
         try:
-            self._poll_until_granted(claim, deadline_s)
-            if not claim.granted:
-                self._withdraw(claim)
+            for pause_s in self._poll(claim, timeout_s):
+                self._wait(self._never, pause_s)
+            return self._end_wait(claim)
         except BaseException:
             self.release(claim)
             raise
-        return claim.granted
+
+    async def wait_async(self, claim: HostClaim, timeout_s: float | None) -> bool:
+        """Likewise without blocking the event loop; a cancelled wait gives its place in the queue back."""
+        try:
+            for pause_s in self._poll(claim, timeout_s):
+                await asyncio.sleep(pause_s)
+            return self._end_wait(claim)
+        except BaseException:
+            self.release(claim)
+            raise
 
     def release(self, claim: HostClaim) -> None:
-        """Gives the bytes or the place in the line back; in a forked child they are the parent's."""
+        """Gives the bytes or the place in the queue back; in a forked child they are the parent's.
+
+        Where that cannot be written down now, as on a full disk, it is tried again until it is, or this process ends.
+        """
         if claim.owner.pid != os.getpid() or self._mine.pop(claim.id, None) is None:
             return
-        with self._ledger() as ledger:
-            ledger.remove(claim.id)
+        try:
+            with self._ledger() as ledger:
+                ledger.remove(claim.id)
+        except OSError:
+            self._retry_in_background()
+            return
+        self._file.remove_lease_files(claim.id)
 
     def charge(self, claim: HostClaim, resident_bytes: int) -> None:
         """Charges a granted request what it really holds."""
@@ -117,25 +163,40 @@ class HostScope:
             return ledger.would_grant(size_bytes)
 
     def statistics(self) -> SemaphoreStatistics:
-        """The host's book at this instant."""
+        """The host's budget, leases and waiting requests at this instant."""
         with self._ledger() as ledger:
             ledger.grant()
             return ledger.statistics()
+
+    def environment(self, claim: HostClaim) -> Mapping[str, str]:
+        """The variable by which a program that is started inside the lease draws on it."""
+        outer = os.environ.get(LEASES_VARIABLE, "")
+        line = f"{claim.id} {claim.bytes} {self._file.path}"
+        return {LEASES_VARIABLE: f"{outer}\n{line}" if outer else line}
 
     def close(self) -> None:
         """Our limit counts no longer. Leases stay out until they are released or this process ends."""
         if not self._closed:
             self._closed = True
             self._forget()
-            with self._ledger():
+            with contextlib.suppress(OSError), self._ledger():  # or in any later transaction of this process
                 pass
 
     @contextlib.contextmanager
     def _ledger(self) -> Iterator[HostLedger]:
-        """The host's ledger, ours alone while the block runs, settled at its end."""
+        """The host's ledger, ours alone while the block runs; every request that fits is granted at its end."""
         self._this_process()
         with self._file.transaction() as state:
-            ledger = HostLedger(state, alive=is_alive, reading=self._reading)
+            before = {claim.id for claim in state.claims}
+            ledger = HostLedger(
+                state,
+                alive=is_alive,
+                reading=self._reading,
+                tree_bytes=tree_bytes,
+                is_closed=self._gate.is_closed(),
+            )
+            for dead in before.difference(claim.id for claim in state.claims):
+                self._file.remove_lease_files(dead)
             ledger.remove_clients(_take_forgotten(self._file.path))
             if not self._closed:
                 ledger.add_client(self._client)
@@ -147,8 +208,23 @@ class HostScope:
                 if mine is not None:
                     mine.granted = claim.granted
 
+    def _new_claim(self, size_bytes: int, *, exclusive: bool) -> HostClaim:
+        if self._closed:
+            raise UsageError("this semaphore was closed and takes no more requests; make a new one")
+        owner = self._this_process()
+        if self._client.reserve is not None and not self._mine:
+            self._client = msgspec.structs.replace(self._client, idle_bytes=tree_bytes())
+        return HostClaim(
+            id=secrets.token_hex(8),
+            owner=owner,
+            client=self._client.id,
+            bytes=size_bytes,
+            exclusive=exclusive,
+            asked_at_s=time.monotonic(),
+        )
+
     def _this_process(self) -> Owner:
-        """The calling process, which takes part anew if it was forked from the one that did."""
+        """The calling process, which takes part by itself if it was forked from the one that did."""
         if os.getpid() != self._owner.pid:
             self._register()
         return self._owner
@@ -166,13 +242,16 @@ class HostScope:
             budget_bytes=most_bytes,
             max_overtakes=self._max_overtakes,
             reserve=self._reserve if self._budget_bytes is None else None,
+            label=self._label,
         )
         self._forget = weakref.finalize(
             self, _forgotten.append, (self._file.path, self._owner.pid, self._client.id)
         )
-        self._forget.atexit = False  # whoever reads the file next sees that the process has ended
+        self._forget.atexit = False  # the next program that reads the file sees that the process has ended
 
-    def _poll_until_granted(self, claim: HostClaim, deadline_s: float | None) -> None:
+    def _poll(self, claim: HostClaim, timeout_s: float | None) -> Iterator[float]:
+        """Seconds to pause before the next poll, until the request is granted or its time is over."""
+        deadline_s = None if timeout_s is None else self._clock() + timeout_s
         seen = (0, 0, 0)
         reap_at_s = self._clock() + REAP_S
         while not claim.granted:
@@ -180,10 +259,10 @@ class HostScope:
             left_s = REAP_S if deadline_s is None else deadline_s - now_s
             if left_s <= 0:
                 return
-            self._wait(self._never, min(left_s, POLL_S * random.uniform(0.5, 1.5)))
+            yield min(left_s, POLL_S * random.uniform(0.5, 1.5))
             if now_s >= reap_at_s:
                 reap_at_s = now_s + REAP_S * random.uniform(0.5, 1.5)
-                with self._ledger():
+                with _full_disk_ignored(), self._ledger():
                     pass
             elif (signature := self._file.signature()) != seen:
                 seen = signature
@@ -191,14 +270,55 @@ class HostScope:
                     other.granted for other in self._file.peek().claims if other.id == claim.id
                 )
 
-    def _withdraw(self, claim: HostClaim) -> None:
-        """Leaves the line, unless the request is granted in this very moment."""
-        with self._ledger() as ledger:
-            ledger.grant()
-            found = ledger.find(claim.id)
-            if found is None or not found.granted:
-                ledger.remove(claim.id)
-                self._mine.pop(claim.id, None)
+    def _end_wait(self, claim: HostClaim) -> bool:
+        """Leaves the queue, unless the request was granted in time or is granted in this very moment."""
+        if not claim.granted:
+            with self._ledger() as ledger:
+                ledger.grant()
+                found = ledger.find(claim.id)
+                if found is None or not found.granted:
+                    ledger.remove(claim.id)
+                    self._mine.pop(claim.id, None)
+        return claim.granted
+
+    def _retry_in_background(self) -> None:
+        """Any later transaction of this process takes the claim out; this one comes if no other does."""
+
+        def retry() -> None:
+            while True:
+                time.sleep(RETRY_S)
+                with contextlib.suppress(OSError), self._ledger():
+                    return
+
+        threading.Thread(target=retry, name="membudget-release", daemon=True).start()
+
+
+@contextlib.contextmanager
+def _full_disk_ignored() -> Iterator[None]:
+    """A request that waits already goes on waiting while the state cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+
+
+def _innermost(file: HostStateFile) -> tuple[HostStateFile, int | None]:
+    """The budget that this program draws on: that of the innermost lease that it was started in, and its bytes."""
+    leased_bytes = None
+    for line in os.environ.get(LEASES_VARIABLE, "").splitlines():
+        lease_id, _, rest = line.partition(" ")
+        size, _, path = rest.partition(" ")
+        if path != str(file.path) or not size.isdigit():
+            continue
+        # A program that outlives the lease it was started in takes part like any other.
+        if any(claim.id == lease_id and claim.granted for claim in file.peek().claims):
+            file, leased_bytes = file.within(lease_id), int(size)
+    return file, leased_bytes
+
+
+def _command_line() -> str:
+    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]) if sys.argv and sys.argv[0] else "python"
 
 
 def _take_forgotten(path: Path) -> set[str]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import random
 import re
+import stat
 import sys
 import tempfile
 import time
@@ -26,31 +28,46 @@ _END = b"\n"
 """Ends the file and is nowhere else in it."""
 
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
+_NONBLOCK = getattr(os, "O_NONBLOCK", 0)
 _held: set[int] = set()
 """Descriptors of locks that this process holds now."""
 
 
 class HostStateFile:
-    """The file of one name. Whoever has it open in a `transaction` is alone with it.
+    """The file of one name, or of one lease inside it; a `transaction` is alone with it.
 
     It is replaced as a whole: a program killed at any instant leaves the old state or the new one, and `peek` needs
     no lock.
     """
 
-    def __init__(self, name: str, directory: Path | None = None) -> None:
+    def __init__(self, name: str, directory: Path | None = None, *, lease_ids: tuple[str, ...] = ()) -> None:
         folder = private_directory(directory or host_directory())
-        stem = f"{_file_name(name)}-{process_namespace()}" if process_namespace() else _file_name(name)
+        space = process_namespace()
+        stem = ".".join([f"{_file_name(name)}-{space}" if space else _file_name(name), *lease_ids])
+        self._name = name
+        self._lease_ids = lease_ids
         self.path = folder / f"{stem}.json"
         self._lock_path = folder / f"{stem}.lock"
         self._new_path = folder / f"{stem}.new"
+
+    def within(self, lease_id: str) -> HostStateFile:
+        """The file of the budget that one lease of this budget is: for the programs that were started inside it."""
+        return HostStateFile(self._name, self.path.parent, lease_ids=(*self._lease_ids, _file_name(lease_id)))
+
+    def remove_lease_files(self, lease_id: str) -> None:
+        """Removes the budgets inside a lease that is no more, and those inside them."""
+        for path in self.path.parent.glob(f"{self.path.stem}.{_file_name(lease_id)}.*"):
+            with contextlib.suppress(OSError):
+                path.unlink()
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[HostState]:
         """The state, for changing it in place; written back unless the block raises.
 
         Raises:
-            TimeoutError: somebody has held the lock for half a minute.
-            UnreadableFileError: the file is not of the expected shape.
+            TimeoutError: another program has held the lock for half a minute.
+            UnreadableFileError: the file is not of the expected shape, or something else has its place.
+            OSError: it cannot be written, as on a full disk; the old state is kept.
         """
         with _locked(self._lock_path):
             before = self._read()
@@ -61,8 +78,8 @@ class HostStateFile:
                 self._replace(after)
 
     def peek(self) -> HostState:
-        """The state as it was last written, for a look only."""
-        if sys.platform == "win32":  # a file that somebody reads cannot be removed there
+        """The state as it was last written, to be read only."""
+        if sys.platform == "win32":  # a file that is being read cannot be removed there
             with _locked(self._lock_path):
                 return self._decode(self._read())
         return self._decode(self._read())
@@ -89,26 +106,52 @@ class HostStateFile:
             return HostState(boot_id=boot)
         try:
             state = msgspec.json.decode(content, type=HostState)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            found = "nested too deep" if isinstance(error, RecursionError) else str(error)
             raise UnreadableFileError(
-                f"{self.path} is not a host ledger of this version: {error}; "
+                f"{self.path} is not a host ledger of this version: {found}; "
                 "remove it when no program that shares this budget runs"
             ) from None
         return state if state.boot_id == boot else HostState(boot_id=boot)
 
     def _replace(self, content: bytes) -> None:
-        # Not forced to disk: after a reboot nothing of it is true any more.
-        descriptor = os.open(self._new_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
+        # Not forced to disk: after a reboot it holds for no process.
+        descriptor = _open_plain(self._new_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        try:
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.write(content)
+        except OSError as error:  # a write does not know the name of its file
+            raise OSError(error.errno, error.strerror, str(self._new_path)) from None
         # Some file systems write a file out to disk when it replaces another: milliseconds for each decision.
         self.path.unlink(missing_ok=True)
         self._new_path.rename(self.path)
 
 
+def _open_plain(path: Path, flags: int) -> int:
+    """A descriptor of a plain file; anything else that has its place is refused, and waits for no other end of a pipe."""
+    try:
+        descriptor = os.open(path, flags | _NOFOLLOW | _NONBLOCK, 0o600)
+    except (IsADirectoryError, PermissionError) as error:
+        # Also Windows' answer to a directory.
+        raise _in_the_way(path) if path.is_dir() else error from None
+    except OSError as error:
+        raise _in_the_way(path) if error.errno == errno.ENXIO else error from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise _in_the_way(path)
+    return descriptor
+
+
+def _in_the_way(path: Path) -> UnreadableFileError:
+    return UnreadableFileError(
+        f"{path} is not a plain file, but the host's budget is kept there; remove it, or name another folder in "
+        "MEMBUDGET_HOST_DIRECTORY"
+    )
+
+
 def _content(path: Path) -> bytes:
     try:
-        descriptor = os.open(path, os.O_RDONLY | _NOFOLLOW)
+        descriptor = _open_plain(path, os.O_RDONLY)
     except FileNotFoundError:
         return b""
     with os.fdopen(descriptor, "rb") as stream:
@@ -142,7 +185,7 @@ def _file_name(name: str) -> str:
 def _locked(path: Path) -> Iterator[None]:
     deadline_s = time.monotonic() + LOCK_PATIENCE_S
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _NOFOLLOW, 0o600)
+        descriptor = _open_plain(path, os.O_RDWR | os.O_CREAT)
         _held.add(descriptor)
         try:
             _wait_for_lock(descriptor, path, deadline_s)

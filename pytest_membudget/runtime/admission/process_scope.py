@@ -1,15 +1,22 @@
-"""The book of one process: a ledger behind a lock, and an event for each thread that waits."""
+"""A semaphore within one process: a ledger behind a lock, and an event for each thread or coroutine that waits."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from pytest_membudget.errors import UsageError
 from pytest_membudget.records.run import SemaphoreStatistics
-from pytest_membudget.runtime.admission.available_budget import REREAD_S, AvailableBudget
+from pytest_membudget.runtime.admission.available_budget import (
+    REREAD_S,
+    AvailableBudget,
+    PressureGate,
+    budget_while_closed,
+)
 from pytest_membudget.runtime.admission.ledger import Ledger, Ticket
 
 Clock = Callable[[], float]
@@ -19,7 +26,8 @@ Wait = Callable[[threading.Event, float | None], bool]
 class ProcessScope:
     """Serves the threads of the process that made it, and no other: a forked child would have a second budget.
 
-    `available` measures the budget where none was given. `clock` and `wait` are replaced by tests.
+    Where no budget was given, `available` measures it, and `gate` closes it under memory pressure. `clock` and `wait` are
+    replaced by tests.
     """
 
     def __init__(
@@ -28,6 +36,7 @@ class ProcessScope:
         *,
         max_overtakes: int,
         available: AvailableBudget,
+        gate: PressureGate | None = None,
         clock: Clock = time.monotonic,
         wait: Wait = threading.Event.wait,
     ) -> None:
@@ -35,8 +44,11 @@ class ProcessScope:
         self._lock = threading.Lock()
         self._clock = clock
         self._wait = wait
-        self._available = available if budget_bytes is None else None
+        self._available: AvailableBudget | None = None
+        self._gate: PressureGate | None = None
+        self._is_closed = False
         if budget_bytes is None:
+            self._available, self._gate = available, gate or PressureGate()
             measured_bytes = available.read(0)
             ceiling_bytes = available.limit_bytes - available.reserve_bytes
             self._ledger = Ledger(measured_bytes, max_overtakes=max_overtakes, ceiling_bytes=ceiling_bytes)
@@ -48,7 +60,7 @@ class ProcessScope:
         return self._ledger.ceiling_bytes
 
     def submit(self, size_bytes: int, *, exclusive: bool) -> Ticket:
-        """A request at the end of the line, or granted already."""
+        """A request at the end of the queue, or granted already."""
         self._refuse_children()
         with self._lock:
             self._read_budget()
@@ -68,17 +80,31 @@ class ProcessScope:
                     break
                 self._wait(claim.token, patience_s)
                 self._reread_budget()
-            with self._lock:
-                if claim.state == "waiting":
-                    self._ledger.cancel(claim)
-                    self._grant()  # it may have held others up
+            return self._end_wait(claim)
         except BaseException:
             self.release(claim)
             raise
-        return claim.state == "granted"
+
+    async def wait_async(self, claim: Ticket, timeout_s: float | None) -> bool:
+        """Likewise without blocking the event loop; a cancelled wait gives its place in the queue back."""
+        deadline_s = None if timeout_s is None else self._clock() + timeout_s
+        try:
+            while claim.state == "waiting":
+                patience_s = self._patience_s(deadline_s)
+                if patience_s is not None and patience_s <= 0:
+                    break
+                wake_up = _WakeUp()
+                if not self._wake_when_granted(claim, wake_up):
+                    break
+                await asyncio.wait([wake_up.future], timeout=patience_s)
+                self._reread_budget()
+            return self._end_wait(claim)
+        except BaseException:
+            self.release(claim)
+            raise
 
     def release(self, claim: Ticket) -> None:
-        """Gives the bytes or the place in the line back; a forked child has neither."""
+        """Gives the bytes or the place in the queue back; a forked child has neither."""
         if os.getpid() != self._pid:
             return  # it unwinds its copy of the parent's block; the bytes stay the parent's
         with self._lock:
@@ -109,27 +135,49 @@ class ProcessScope:
             self._grant()
             return self._ledger.statistics()
 
+    def environment(self, claim: Ticket) -> Mapping[str, str]:
+        """Nothing: a lease of one process is not handed to the programs that it starts."""
+        return {}
+
     def close(self) -> None:
         """Nothing is kept outside this process."""
 
+    def _wake_when_granted(self, claim: Ticket, wake_up: _WakeUp) -> bool:
+        """False where the request was granted meanwhile."""
+        with self._lock:
+            claim.token = wake_up
+            return claim.state == "waiting"
+
+    def _end_wait(self, claim: Ticket) -> bool:
+        with self._lock:
+            if claim.state == "waiting":
+                self._ledger.cancel(claim)
+                self._grant()  # it may have held others up
+        return claim.state == "granted"
+
     def _reread_budget(self) -> None:
-        """Where the budget is measured, memory may have come free without anybody telling us."""
+        """Where the budget is measured, memory may have come free without a release of ours."""
         if self._available is not None:
             with self._lock:
                 self._read_budget()
                 self._grant()
 
     def _read_budget(self) -> None:
-        if self._available is not None:
-            self._ledger.set_budget(self._available.read(self._ledger.reserved_bytes))
+        if self._available is not None and self._gate is not None:
+            granted_bytes = self._ledger.reserved_bytes
+            budget_bytes = self._available.read(granted_bytes)
+            self._is_closed = self._gate.is_closed()
+            if self._is_closed:
+                budget_bytes = budget_while_closed(budget_bytes, granted_bytes)
+            self._ledger.set_budget(budget_bytes)
 
     def _grant(self) -> None:
-        for ticket in self._ledger.grant():
+        for ticket in self._ledger.grant(1 if self._is_closed else None):
             if ticket.token is not None:
                 ticket.token.set()
 
     def _patience_s(self, deadline_s: float | None) -> float | None:
-        """Seconds to sleep before the next look; `None` where only a release can change anything."""
+        """Seconds to sleep before the budget is read again; `None` where only a release can change anything."""
         left_s = None if deadline_s is None else min(deadline_s - self._clock(), threading.TIMEOUT_MAX)
         if self._available is None:
             return left_s
@@ -141,3 +189,20 @@ class ProcessScope:
                 f"this semaphore belongs to process {self._pid} and would be a second budget in its child {os.getpid()}; "
                 'make it with scope="host" to share one, or reserve before the work is handed to the child'
             )
+
+
+class _WakeUp:
+    """Ends a coroutine's wait from any thread; like `threading.Event`, as far as a grant uses it."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[None] = self._loop.create_future()
+
+    def set(self) -> None:
+        """Wakes the coroutine; without effect where its event loop is closed."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._set)
+
+    def _set(self) -> None:
+        if not self.future.done():
+            self.future.set_result(None)

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self, TypeVar
 
@@ -15,6 +15,7 @@ from pytest_membudget.records.run import SemaphoreStatistics
 from pytest_membudget.runtime.admission.available_budget import (
     RESERVE_SHARE,
     AvailableBudget,
+    PressureGate,
     ReadMemory,
     read_memory,
 )
@@ -23,9 +24,12 @@ from pytest_membudget.runtime.closing import Closing
 from pytest_membudget.runtime.parameters import count_of, share_of, size_of, timeout_of
 from pytest_membudget.units import Size, format_duration, format_size
 
+MAX_OVERTAKES = 32
+"""How often a request that does not fit yet lets later, smaller ones go first."""
+
 
 class Claim(Protocol):
-    """One request in a book, waiting or granted."""
+    """One request, waiting or granted."""
 
     @property
     def bytes(self) -> int:
@@ -46,17 +50,20 @@ class Scope(Protocol[C]):
         """The largest request that can be granted without running alone."""
 
     def submit(self, size_bytes: int, *, exclusive: bool) -> C:
-        """Puts a request at the end of the line; it may be granted before this returns.
+        """Puts a request at the end of the queue; it may be granted before this returns.
 
         Raises:
             OversizeError: it could never be granted.
         """
 
     def wait(self, claim: C, timeout_s: float | None) -> bool:
-        """Whether `claim` was granted in time. One that was not has left the line when this returns or raises."""
+        """Whether `claim` was granted in time. One that was not has left the queue when this returns or raises."""
+
+    async def wait_async(self, claim: C, timeout_s: float | None) -> bool:
+        """Likewise without blocking the event loop; one whose wait is cancelled has left the queue too."""
 
     def release(self, claim: C) -> None:
-        """Gives back what was granted, or the place in the line; nothing where that has happened."""
+        """Gives back what was granted, or the place in the queue; nothing where that has happened."""
 
     def charge(self, claim: C, resident_bytes: int) -> None:
         """Charges what is really resident for a granted claim, never less than was granted."""
@@ -65,14 +72,13 @@ class Scope(Protocol[C]):
         """Whether a request of that size would start at once."""
 
     def statistics(self) -> SemaphoreStatistics:
-        """The book at this instant."""
+        """Budget, leases and waiting requests at this instant."""
+
+    def environment(self, claim: C) -> Mapping[str, str]:
+        """Environment variables by which programs that are started inside the lease draw on it."""
 
     def close(self) -> None:
         """Takes no more part; what is out stays out until it is released."""
-
-
-MAX_OVERTAKES = 32
-"""How often a request that does not fit yet lets later, smaller ones go first."""
 
 
 class Lease:
@@ -103,9 +109,17 @@ class Lease:
     def charge(self, resident_bytes: Size) -> None:
         """Charges what is really resident, where that is more than was granted.
 
-        An overrun pauses admission until everything fits the budget again. Nothing is taken from anybody.
+        An overrun pauses admission until everything fits the budget again. No lease is revoked.
         """
         self._scope.charge(self._claim, size_of("resident_bytes", resident_bytes))
+
+    def environment(self) -> Mapping[str, str]:
+        """Variables for a program that is started inside this lease.
+
+        What that program reserves from the same budget of the host comes out of the lease, which it would wait for
+        otherwise. Empty for a lease of one process.
+        """
+        return self._scope.environment(self._claim)
 
     def __enter__(self) -> Self:
         return self
@@ -122,13 +136,12 @@ class Lease:
 class MemorySemaphore(Closing):
     """Think of a car park with a counter at its gate: each car says how long it is, and waits until that much is free.
 
-    It is not a watchman. Nothing stops a task that takes more than it reserved; `Lease.charge` makes the others wait
-    for it. A request that does not fit yet lets at most `max_overtakes` smaller ones go first, then everybody waits
-    for it.
+    It is no guard: nothing stops a task that takes more than it reserved; `Lease.charge` makes the others wait for it.
+    A request that does not fit yet lets at most `max_overtakes` smaller ones go first, then all others wait for it.
 
     Args:
         budget: what may be reserved together, used whole. Without one it is what is really available: the limit less
-            `reserve`, less what others use, read again at every step.
+            `reserve`, less what others use, read again at every step, and closed while the machine stalls for memory.
         scope: "process" for the threads of this process; "host" for all programs of this user that give the same
             `name`. Of different budgets the smallest counts.
         name: which budget of the host is shared.
@@ -136,7 +149,8 @@ class MemorySemaphore(Closing):
             lets it run when nothing else does.
         max_overtakes: how often the first in line may be overtaken.
         reserve: share of the limit that is kept back where the budget is measured.
-        reading, own_bytes, clock, wait: replaced by tests.
+        label: how `membudget host` shows this program; its command line where none is given.
+        reading, own_bytes, gate, clock, wait: replaced by tests.
     """
 
     def __init__(
@@ -145,11 +159,13 @@ class MemorySemaphore(Closing):
         *,
         scope: Literal["process", "host"] = "process",
         name: str | None = None,
+        label: str | None = None,
         oversize: Literal["refuse", "alone"] = "refuse",
         max_overtakes: int = MAX_OVERTAKES,
         reserve: float | str = RESERVE_SHARE,
         reading: ReadMemory = read_memory,
         own_bytes: Callable[[], int] | None = None,
+        gate: PressureGate | None = None,
         clock: Callable[[], float] = time.monotonic,
         wait: Wait = threading.Event.wait,
     ) -> None:
@@ -171,6 +187,7 @@ class MemorySemaphore(Closing):
             budget,
             scope=scope,
             name=name,
+            label=label,
             oversize=oversize,
             max_overtakes=max_overtakes,
             reserve=reserve,
@@ -182,9 +199,11 @@ class MemorySemaphore(Closing):
             self._scope = HostScope(
                 budget_bytes,
                 name=_name(name),
+                label=label,
                 reserve=share,
                 max_overtakes=max_overtakes,
                 reading=reading,
+                gate=gate,
                 clock=clock,
                 wait=wait,
             )
@@ -193,6 +212,7 @@ class MemorySemaphore(Closing):
                 budget_bytes,
                 max_overtakes=max_overtakes,
                 available=AvailableBudget(reading, reserve=share, own_bytes=own_bytes),
+                gate=gate,
                 clock=clock,
                 wait=wait,
             )
@@ -205,10 +225,29 @@ class MemorySemaphore(Closing):
             OversizeError: it is larger than the whole budget, and may not run alone.
         """
         size_bytes, limit_s = size_of("size", size), timeout_of("timeout_s", timeout_s)
-        claim = self._enter(size_bytes, exclusive=exclusive)
+        claim = self._submit(size_bytes, exclusive=exclusive)
         if not self._scope.wait(claim, limit_s):
             raise TimeoutError(self._too_late(size_bytes, limit_s or 0.0))
         return Lease(self._scope, claim)
+
+    @contextlib.asynccontextmanager
+    async def reserve_async(
+        self, size: Size, timeout_s: float | None = None, *, exclusive: bool = False
+    ) -> AsyncIterator[Lease]:
+        """`async with semaphore.reserve_async("300 MB") as lease:` waits without blocking the event loop.
+
+        A task that is cancelled while it waits, or inside the block, holds nothing afterwards. For asyncio.
+
+        Raises:
+            TimeoutError: it did not come free within `timeout_s` seconds.
+            OversizeError: it is larger than the whole budget, and may not run alone.
+        """
+        size_bytes, limit_s = size_of("size", size), timeout_of("timeout_s", timeout_s)
+        claim = self._submit(size_bytes, exclusive=exclusive)
+        if not await self._scope.wait_async(claim, limit_s):
+            raise TimeoutError(self._too_late(size_bytes, limit_s or 0.0))
+        with Lease(self._scope, claim) as lease:
+            yield lease
 
     def acquire_nowait(self, size: Size, *, exclusive: bool = False) -> Lease | None:
         """A lease where one can be had at once, else `None`.
@@ -216,11 +255,11 @@ class MemorySemaphore(Closing):
         Raises:
             OversizeError: it is larger than the whole budget, and may not run alone: trying again would never help.
         """
-        claim = self._enter(size_of("size", size), exclusive=exclusive)
+        claim = self._submit(size_of("size", size), exclusive=exclusive)
         return Lease(self._scope, claim) if self._scope.wait(claim, 0.0) else None
 
     def can_allocate(self, size: Size) -> bool:
-        """Whether `size` could be reserved at once. Somebody else may be quicker; `acquire_nowait` settles it."""
+        """Whether `size` could be reserved at once. Another thread may be quicker; `acquire_nowait` takes it for sure."""
         return self._scope.would_grant(size_of("size", size))
 
     def wait_for_memory(self, size: Size, timeout_s: float | None = None) -> bool:
@@ -262,7 +301,7 @@ class MemorySemaphore(Closing):
             )
         return self._made_again, ()
 
-    def _enter(self, size_bytes: int, *, exclusive: bool) -> Claim:
+    def _submit(self, size_bytes: int, *, exclusive: bool) -> Claim:
         alone = exclusive or (self.oversize == "alone" and size_bytes > self._scope.ceiling_bytes())
         claim: Claim = self._scope.submit(size_bytes, exclusive=alone)
         return claim

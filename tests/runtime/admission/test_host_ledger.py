@@ -148,3 +148,49 @@ def test_the_file_comes_to_say_what_a_client_knows_itself(ledger):
         ledger.submit(each)
     ledger.reconcile("client 1", [kept, lost])
     assert [each.id for each in ledger.state.claims] == ["kept", "another's", "lost"]
+
+
+def test_memory_that_others_took_is_not_taken_for_that_of_the_leases(memory):
+    grew = {1: 0}
+    host = HostLedger(HostState(), alive=everybody, reading=memory.reading, tree_bytes=lambda pid: grew[pid])
+    host.add_client(client(ANNE, 13_107 * MB, reserve=0.2, idle_bytes=0))
+    empty_bytes = host.budget_bytes()
+    host.submit(claim(ANNE, 3_000 * MB))
+    host.grant()
+    memory.available_bytes -= 2_000 * MB
+    assert host.budget_bytes() == empty_bytes - 2_000 * MB, "its holder has touched nothing of it yet"
+    grew[1] = 2_000 * MB
+    assert host.budget_bytes() == empty_bytes
+
+
+def test_what_a_holder_held_before_its_lease_is_no_part_of_it(memory):
+    host = HostLedger(HostState(), alive=everybody, reading=memory.reading, tree_bytes=lambda _: 1_500 * MB)
+    host.add_client(client(ANNE, 13_107 * MB, reserve=0.2, idle_bytes=1_000 * MB))
+    empty_bytes = host.budget_bytes()
+    host.submit(claim(ANNE, 3_000 * MB))
+    host.grant()
+    memory.available_bytes -= 2_000 * MB
+    assert host.budget_bytes() == empty_bytes - 1_500 * MB
+
+
+def test_one_request_may_ask_for_as_many_units_as_could_start_at_once(ledger):
+    assert ledger.largest_grantable(30, 8) == 3
+    assert ledger.largest_grantable(30, 2) == 2
+    ledger.submit(claim(ANNE, 60))
+    ledger.grant()
+    assert ledger.largest_grantable(30, 8) == 1
+    assert ledger.largest_grantable(50, 8) == 0
+    ledger.submit(claim(ANNE, 50, "head", overtaken=4))
+    ledger.grant()
+    assert ledger.largest_grantable(30, 8) == 0, "a head that was overtaken as often as allowed goes first"
+
+
+def test_a_part_of_a_granted_claim_can_be_given_back_but_none_grows(ledger):
+    ledger.submit(claim(ANNE, 90, "large"))
+    ledger.submit(claim(BERT, 50, "waits"))
+    ledger.resize("waits", 10)
+    assert granted(ledger) == ["large"]
+    ledger.resize("large", 50)
+    ledger.resize("large", 80)
+    assert granted(ledger) == ["large", "waits"]
+    assert ledger.statistics().reserved_bytes == 100

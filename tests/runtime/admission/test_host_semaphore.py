@@ -1,10 +1,13 @@
+import errno
 import gc
 import os
 import pickle
+import time
 
 import pytest
 
 from pytest_membudget import MemorySemaphore, OversizeError
+from pytest_membudget.runtime.admission import host_scope
 from pytest_membudget.runtime.admission.host_state_file import HostStateFile
 
 MB = 1_000_000
@@ -169,3 +172,85 @@ def test_a_forked_child_takes_part_itself_and_cannot_release_its_parents_lease()
         os._exit(7 if refused and kept else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
     assert semaphore.statistics().reserved_bytes == 700 * MB, "what the child kept came back with its end"
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """A switch: while it is on the state cannot be written."""
+    monkeypatch.setattr(host_scope, "RETRY_S", 0.01)
+    replace, full = HostStateFile._replace, []
+
+    def refuse(self, content):
+        if full:
+            raise OSError(errno.ENOSPC, "No space left on device", str(self.path))
+        replace(self, content)
+
+    monkeypatch.setattr(HostStateFile, "_replace", refuse)
+    return full
+
+
+@pytest.mark.processes
+def test_a_release_on_a_full_disk_does_not_raise_and_is_written_down_later(full_disk):
+    one = MemorySemaphore("1 GB", scope="host", name="nightly")
+    other = MemorySemaphore("1 GB", scope="host", name="nightly")
+    with one.reserve("700 MB"):
+        full_disk.append(True)
+    assert not other.can_allocate("400 MB")
+    full_disk.clear()
+    patience_s = time.monotonic() + 30
+    while other.statistics().reserved_bytes and time.monotonic() < patience_s:
+        time.sleep(0.01)
+    assert other.statistics().reserved_bytes == 0
+
+
+def test_a_request_that_waits_goes_on_waiting_while_the_disk_is_full(shared, clock, full_disk):
+    one, other = shared(), shared()
+    lease = one.reserve("700 MB")
+    clock.at(1, lambda: full_disk.append(True))
+    clock.at(3, full_disk.clear)
+    clock.at(5, lease.release)
+    assert other.reserve("400 MB", timeout_s=60).bytes == 400 * MB
+    assert 5 <= clock.now_s < 5.2
+
+
+def test_a_request_on_a_full_disk_says_so_and_leaves_nothing(shared, full_disk):
+    one = shared()
+    full_disk.append(True)
+    with pytest.raises(OSError, match="No space left"):
+        one.reserve("700 MB")
+    full_disk.clear()
+    assert one.can_allocate("1 GB")
+
+
+def test_what_is_started_inside_a_lease_shares_its_bytes_and_not_the_budget(shared, monkeypatch):
+    outer = shared()
+    with outer.reserve("600 MB") as lease:
+        with monkeypatch.context() as inside:
+            inside.setenv(*next(iter(lease.environment().items())))
+            inner = shared()
+            assert inner.statistics().budget_bytes == 600 * MB
+            with inner.reserve("500 MB") as inner_lease:
+                assert not inner.can_allocate("200 MB")
+                inside.setenv(*next(iter(inner_lease.environment().items())))
+                assert shared().statistics().budget_bytes == 500 * MB
+            with pytest.raises(OversizeError, match="572 MiB"):
+                inner.reserve("700 MB")
+            assert shared("100 MB").statistics().budget_bytes == 100 * MB
+            assert MemorySemaphore("1 GB", scope="host", name="daily").can_allocate("1 GB")
+        assert outer.statistics().reserved_bytes == 600 * MB
+
+
+def test_what_outlives_the_lease_it_was_started_in_takes_part_like_any_other(
+    shared, monkeypatch, host_directory
+):
+    outer = shared()
+    with outer.reserve("600 MB") as lease:
+        monkeypatch.setenv(*next(iter(lease.environment().items())))
+        shared().close()
+    assert shared().statistics().budget_bytes == 1000 * MB
+    assert len(list(host_directory.glob("*.json"))) == 1, "the budget inside the lease went with it"
+
+
+def test_a_lease_of_one_process_is_handed_to_no_program():
+    with MemorySemaphore("1 GB").reserve("1 MB") as lease:
+        assert lease.environment() == {}

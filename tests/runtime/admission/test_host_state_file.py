@@ -60,6 +60,34 @@ def test_no_link_is_followed(tmp_path, ending):
         HostStateFile("nightly", tmp_path / "link")
 
 
+@pytest.mark.parametrize("ending", ["json", "lock", "new"])
+@pytest.mark.parametrize("make", ["mkfifo", "mkdir"])
+def test_what_is_no_plain_file_is_refused_with_its_path_and_waited_for_by_no_one(tmp_path, ending, make):
+    shared = HostStateFile("nightly", tmp_path / "host")
+    getattr(os, make)(shared.path.with_suffix(f".{ending}"))
+    with (
+        pytest.raises(UnreadableFileError, match=rf"nightly.*\.{ending} is not a plain file"),
+        shared.transaction() as state,
+    ):
+        state.clients.append(client())
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ('{"x":' + "[" * 100_000, "nested too deep"),
+        ('{"available_when_empty_bytes": -1}', r"`int` >= 0"),
+        ('{"claims": [{"id": "a", "owner": [1, 1.0], "bytes": -5}]}', r"`int` >= 0"),
+        ("\ufeff{}", "malformed"),
+    ],
+)
+def test_nonsense_in_the_file_is_one_sentence_with_its_path(tmp_path, content, found):
+    shared = HostStateFile("nightly", tmp_path / "host")
+    shared.path.write_text(content + "\n")
+    with pytest.raises(UnreadableFileError, match=rf"nightly.*{found}.*remove it"), shared.transaction():
+        pass
+
+
 @pytest.mark.parametrize("name", ["../../etc/passwd", "a/b", "", ".", "nightly\0", "ä" * 300])
 def test_a_name_stays_inside_the_directory_and_apart_from_its_like(tmp_path, name):
     shared = HostStateFile(name, tmp_path / "host")
