@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
-import sys
 from pathlib import Path
 from typing import Literal
 
@@ -40,29 +38,13 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     caveats: tuple[str, ...] = ()
 
 
-def main(order_path: str, lifeline: str = "") -> int:
-    """Carries out the order and writes the answer. Ends at once when the other end of the `lifeline` closes."""
-    if lifeline:
-        _hold_on_to(int(lifeline))
+def main(order_path: str) -> int:
+    """Carries out the order and writes the answer."""
     order = msgspec.json.decode(Path(order_path).read_bytes(), type=Order)
-    Path(order.answer).write_bytes(msgspec.json.encode(_carry_out(order)))
+    partial = Path(f"{order.answer}.part")
+    partial.write_bytes(msgspec.json.encode(_carry_out(order)))
+    partial.rename(order.answer)  # the starter reads it as soon as it exists
     return 0
-
-
-def _hold_on_to(lifeline: int) -> None:
-    """Has the kernel send SIGIO, which ends a process that does not expect it, when the one that started us is gone.
-
-    No thread is needed for that, which would show in what is measured.
-    """
-    if sys.platform == "win32":
-        return
-    import fcntl
-    import select
-
-    fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
-    fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
-    if select.select([lifeline], [], [], 0)[0]:  # it had closed before
-        sys.exit("the process that started this one is gone")
 
 
 def _carry_out(order: Order) -> Answer:

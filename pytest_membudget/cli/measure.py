@@ -9,16 +9,15 @@ import argparse
 import statistics
 import sys
 
-from pytest_membudget.errors import MembudgetError
+from pytest_membudget.errors import MembudgetError, UsageError
 from pytest_membudget.measurement.fresh.command import measure_command
 from pytest_membudget.records.measurement import CommandMeasurement
 from pytest_membudget.records.storage import encode_json
 from pytest_membudget.units import format_count, format_duration, format_size, parse_size
 
 EXIT_OVER = 1
+EXIT_USAGE = 2
 EXIT_OWN_FAILURE = 125
-EXIT_NOT_FOUND = 127
-EXIT_NOT_RUNNABLE = 126
 EXIT_INTERRUPTED = 130
 
 
@@ -26,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's options."""
     parser.usage = "membudget measure [--budget SIZE] [--runs N] [--json] -- COMMAND [ARGUMENT …]"
     parser.epilog = (
-        "Exit codes: the command's own; 1 when it gave 0 and was over its budget; 125 when the measuring itself "
+        "Exit codes: the command's own; 1 when it gave 0 and was over its budget; 2 where there is no command or a wrong option; 125 when the measuring itself "
         "failed, 126 when the command may not be run, 127 when it was not found, 128 and the signal's number when a "
         "signal ended it."
     )
@@ -42,9 +41,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command, shows what it took, and passes its exit code on."""
     words = arguments.words[1:] if arguments.words[:1] == ["--"] else arguments.words
-    if not words:
-        print('membudget measure: there is no command; write it after "--"', file=sys.stderr)
-        return EXIT_OWN_FAILURE
     measured: list[CommandMeasurement] = []
     try:
         for _ in range(arguments.runs):
@@ -54,13 +50,16 @@ def run(arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("membudget measure: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
+    except UsageError as error:
+        print(f"membudget measure: {error}", file=sys.stderr)
+        return EXIT_USAGE
     except (MembudgetError, OSError) as error:
         print(f"membudget measure: {error}", file=sys.stderr)
         return EXIT_OWN_FAILURE
     last = measured[-1]
-    if last.exit_code in {EXIT_NOT_FOUND, EXIT_NOT_RUNNABLE} and not last.shares:
-        problem = "was not found" if last.exit_code == EXIT_NOT_FOUND else "may not be run"
-        print(f"membudget measure: {words[0]!r} {problem}", file=sys.stderr)
+    ending = last.ending
+    if ending is not None and ending.how in {"not-found", "not-runnable"}:
+        print(f"membudget measure: {words[0]!r} {ending}", file=sys.stderr)
         return last.exit_code
     over = arguments.budget is not None and max(each.peak_bytes for each in measured) > arguments.budget
     if arguments.json:
@@ -81,8 +80,8 @@ def _show(measured: list[CommandMeasurement], budget_bytes: int | None) -> None:
         lines.extend(
             f"  {share.name} ({share.pid}): {format_size(share.peak_bytes)}" for share in largest.shares[:5]
         )
-    if largest.timed_out:
-        lines.append(f"  it was ended after {format_duration(largest.duration_s)}")
+    if largest.ending is not None and largest.ending.ended_by_us:
+        lines.append(f"  it {largest.ending}")
     if budget_bytes is not None:
         lines.append(_verdict(largest, budget_bytes))
     print("\n".join(lines), file=sys.stderr)

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from pytest_membudget.records.ending import Ending
 from pytest_membudget.records.quantities import Bytes, Count, Seconds, SignedBytes
 
 Source = Literal["kernel", "sampled"]
@@ -94,6 +95,7 @@ class CommandMeasurement(msgspec.Struct, frozen=True, kw_only=True):
     source: Source
     interval_s: float | None = None
     timed_out: bool = False
+    ending: Ending | None = None
     shares: tuple[ProcessShare, ...] = ()
     timeline: tuple[TimelinePoint, ...] = ()
     caveats: tuple[str, ...] = ()

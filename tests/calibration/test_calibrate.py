@@ -98,12 +98,12 @@ def test_a_run_that_needs_more_than_there_is_is_ended(monkeypatch):
     little = MemoryReading(limit=MemoryLimit(400_000_000, "test"), available_bytes=400_000_000)
     monkeypatch.setattr(fresh_run, "memory_reading", lambda: little)
     with pytest.raises(
-        CalibrationError, match=r"it held .* and was ended, since only 381 MiB were available"
+        CalibrationError, match=r"its process held .* and was ended at .*: only 381 MiB were available"
     ):
         short(functions.takes_everything)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGIO")
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no guard")
 def test_a_run_ends_with_the_process_that_started_it_however_that_ends(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(

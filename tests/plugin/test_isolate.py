@@ -127,8 +127,8 @@ def test_teardown(leaves_badly):
 @pytest.mark.parametrize(
     ("ending", "said"),
     [
-        ("os.kill(os.getpid(), signal.SIGKILL)", "*was killed by signal 9 (SIGKILL), in its call*"),
-        ("os.abort()", "*was killed by signal 6 (SIGABRT), in its call*"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "*was ended by SIGKILL (signal 9)*, in its call*"),
+        ("os.abort()", "*was ended by SIGABRT (signal 6), in its call*"),
         ("os._exit(3)", "*ended with exit code 3, in its call*"),
     ],
 )
@@ -171,7 +171,7 @@ def test_hangs():
 """,
     )
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*its fresh interpreter was ended after 5 s, in its call*"])
+    result.stdout.fnmatch_lines(["*its fresh interpreter was ended at its time limit of 5 s, in its call*"])
     assert not is_alive(int((pytester.path / "pid").read_text()))
 
 

@@ -7,7 +7,6 @@ import multiprocessing.spawn
 import os
 import pickle
 import select
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,7 +15,9 @@ from typing import Any
 import msgspec
 
 from pytest_membudget.errors import IsolatedCrashError, MeasurementError, UsageError
+from pytest_membudget.measurement.fresh.launcher import Launched, launch
 from pytest_membudget.origins import off_path
+from pytest_membudget.records.ending import Ending
 from pytest_membudget.records.measurement import Measurement
 
 POLL_S = 0.05
@@ -52,27 +53,22 @@ def measure_isolated(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Measu
     their_orders, ours = os.pipe()
     answers, theirs = os.pipe()
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001 - as multiprocessing
-    try:
-        child = subprocess.Popen(
-            [sys.executable, *flags, "-c", LAUNCH, str(their_orders), str(theirs)],
-            pass_fds=(their_orders, theirs),
-            process_group=0,
-        )
-    except OSError as error:
-        os.close(ours)
-        os.close(answers)
-        raise MeasurementError(f"no fresh interpreter could be started for {name}: {error}") from error
-    finally:
-        os.close(their_orders)
-        os.close(theirs)
-    try:
+    command = [sys.executable, *flags, "-c", LAUNCH, str(their_orders), str(theirs)]
+    with contextlib.ExitStack() as cleanup:
+        cleanup.callback(os.close, answers)
+        try:
+            launched = cleanup.enter_context(launch(command, pass_fds=(their_orders, theirs)))
+        except BaseException:
+            os.close(ours)
+            raise
+        finally:
+            os.close(their_orders)
+            os.close(theirs)
         _send(ours, orders)
-        answer = _receive(answers, child)
-        is_over = not answer or _ends_by_itself(child)
-    finally:
-        os.close(answers)
-        _end(child)
-    found = _judge(name, answer, child.returncode)
+        answer = _receive(answers, launched)
+        ending = launched.poll(ENDING_S)
+        is_over = ending is not None
+        found = _judge(name, answer, ending or launched.cancel())
     return found if is_over else msgspec.structs.replace(found, caveats=(*found.caveats, KEPT_RUNNING))
 
 
@@ -98,13 +94,13 @@ def _send(descriptor: int, orders: bytes) -> None:
         pass  # it died before it read everything: how is told by its exit
 
 
-def _receive(descriptor: int, child: subprocess.Popen[bytes]) -> bytearray:
+def _receive(descriptor: int, launched: Launched) -> bytearray:
     """The answer; empty when the interpreter died before all of it came. A grandchild may hold the pipe's other end open."""
-    length = _receive_exactly(LENGTH_BYTES, descriptor, child)
-    return _receive_exactly(int.from_bytes(length), descriptor, child)
+    length = _receive_exactly(LENGTH_BYTES, descriptor, launched)
+    return _receive_exactly(int.from_bytes(length), descriptor, launched)
 
 
-def _receive_exactly(size: int, descriptor: int, child: subprocess.Popen[bytes]) -> bytearray:
+def _receive_exactly(size: int, descriptor: int, launched: Launched) -> bytearray:
     """So many bytes, or none. They grow in place: adding to `bytes` would copy all that came before with each part."""
     poll = select.poll()  # unlike select, at home with any number of descriptors
     poll.register(descriptor, select.POLLIN)
@@ -116,7 +112,7 @@ def _receive_exactly(size: int, descriptor: int, child: subprocess.Popen[bytes])
             if not part:
                 return bytearray()
             received += part
-        elif child.poll() is not None:
+        elif launched.poll() is not None:
             # What it wrote last may still be on its way for one more look.
             if ended:
                 return bytearray()
@@ -124,40 +120,12 @@ def _receive_exactly(size: int, descriptor: int, child: subprocess.Popen[bytes])
     return received
 
 
-def _ends_by_itself(child: subprocess.Popen[bytes]) -> bool:
-    try:
-        child.wait(ENDING_S)
-    except subprocess.TimeoutExpired:
-        return False
-    return True
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    """Nothing that the interpreter started and left stays behind, however this ended."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(child.pid, signal.SIGKILL)
-    child.wait()
-
-
-def _judge(name: str, answer: bytes | bytearray, returncode: int) -> Measurement:
+def _judge(name: str, answer: bytes | bytearray, ending: Ending) -> Measurement:
     if not answer:
-        raise IsolatedCrashError(f"the fresh interpreter that ran {name} {describe_exit(returncode)}")
+        raise IsolatedCrashError(f"the fresh interpreter that ran {name} {ending} before it gave a result")
     measurement, error, remote_traceback = pickle.loads(answer)  # noqa: S301 - our own child's, over our own pipe
     if error is not None:
         error.add_note(f"raised in the fresh interpreter of measure_isolated:\n{remote_traceback}")
         raise error
     assert isinstance(measurement, Measurement)
     return msgspec.structs.replace(measurement, label=measurement.label or name)
-
-
-def describe_exit(returncode: int) -> str:
-    """How a process ended, for the end of a sentence: "was ended by SIGKILL (signal 9); …"."""
-    if returncode >= 0:
-        return f"left with exit code {returncode} before it gave a result"
-    number = -returncode
-    try:
-        name = signal.Signals(number).name
-    except ValueError:
-        name = "a real-time signal"
-    hint = "; the system may have run out of memory" if number == signal.SIGKILL else ""
-    return f"was ended by {name} (signal {number}){hint}"

@@ -14,6 +14,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from pytest_membudget.errors import (
     MissingExtraError,
     UnreadableFileError,
 )
+from pytest_membudget.measurement.fresh.launcher import run
 from pytest_membudget.records.report import AllocationSite, Attribution
 from pytest_membudget.units import format_size
 
@@ -172,11 +174,10 @@ def sites_of(capture: str | os.PathLike[str]) -> Attribution:
 def _read(capture: Path) -> Attribution:
     code = "import sys; from pytest_membudget.measurement.fresh.memray_run import tell; tell(sys.argv[1])"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    done = _interpreter(["-c", code, os.fspath(capture)], environment)
-    if done.returncode:
-        reason = done.stderr.strip().rpartition("\n")[2]
-        raise MeasurementError(f"memray cannot read {capture}: {reason}")
-    return msgspec.json.decode(done.stdout, type=Attribution)
+    written, problem = _interpreter(["-c", code, os.fspath(capture)], environment)
+    if problem:
+        raise MeasurementError(f"memray cannot read {capture}: {problem}")
+    return msgspec.json.decode(written, type=Attribution)
 
 
 def tell(capture: str) -> None:
@@ -193,34 +194,34 @@ def _recorded(capture: str, fn: Callable[..., Any], args: tuple[Any, ...], kwarg
 
 def _run_command(words: list[str], capture: Path) -> Iterator[str]:
     options = ["run", "--aggregate", "--follow-fork", "--quiet", "--force", "--output", os.fspath(capture)]
-    try:
-        done = subprocess.run([sys.executable, "-m", "memray", *options, *words], check=False)
-    except OSError as error:
-        raise MeasurementError(f"the second run could not be started: {error}") from error
-    if done.returncode:
-        yield f"the second run ended with exit code {done.returncode}"
+    ending = run([sys.executable, "-m", "memray", *options, *words], own_session=False)
+    if ending.exit_code:
+        yield f"the second run {ending}"
 
 
 def _draw(capture: str, flame_graph: str, caveats: list[str]) -> str:
     words = ["-m", "memray", "flamegraph", "--force", "--output", flame_graph]
     # Older releases know no --no-web and draw a page that loads its scripts from the network.
     for options in (["--no-web"], []):
-        done = _interpreter([*words, *options, capture], None)
-        if not done.returncode:
+        _, problem = _interpreter([*words, *options, capture], None)
+        if not problem:
             return flame_graph
-    caveats.append(f"the flame graph could not be drawn: {done.stderr.strip().rpartition(chr(10))[2]}")
+    caveats.append(f"the flame graph could not be drawn: {problem}")
     return ""
 
 
-def _interpreter(words: list[str], environment: dict[str, str] | None) -> subprocess.CompletedProcess[str]:
-    try:
-        return subprocess.run(
+def _interpreter(words: list[str], environment: dict[str, str] | None) -> tuple[bytes, str]:
+    """What a fresh interpreter writes, and why it failed: the last line that it wrote about that, or how it ended."""
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        ending = run(
             [sys.executable, *words],
-            capture_output=True,
-            text=True,
-            timeout=READ_S,
-            check=False,
             env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=errors,
+            timeout_s=READ_S,
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return subprocess.CompletedProcess(words, 1, "", str(error))
+        output.seek(0)
+        errors.seek(0)
+        told = errors.read().decode(errors="replace").strip().rpartition("\n")[2]
+        return output.read(), (told or f"its interpreter {ending}") if ending.exit_code else ""

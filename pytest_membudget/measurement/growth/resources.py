@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import psutil
 
-from pytest_membudget.measurement.process.descendants import children_of
+from pytest_membudget.measurement.process.children import children_of
 from pytest_membudget.records.growth import ResourceGrowth
 from pytest_membudget.stats.growth import Trend
 

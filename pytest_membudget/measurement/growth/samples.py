@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import psutil
 
-from pytest_membudget.measurement.process.descendants import children_of
+from pytest_membudget.measurement.process.children import children_of
 from pytest_membudget.measurement.process.heap import heap_is_known, read_heap
 from pytest_membudget.measurement.process.small_blocks import SmallBlockReader
 

@@ -20,7 +20,6 @@ import contextlib
 import os
 import sys
 import threading
-from collections.abc import Iterable
 
 from pytest_membudget.measurement.process.kept_open import KeptOpen
 
@@ -146,12 +145,6 @@ def resident_and_shared_bytes() -> tuple[int, int]:
         return int(fields[1]) * PAGE_BYTES, int(fields[2]) * PAGE_BYTES
     except (OSError, IndexError):
         return _psutil_resident_bytes(None), 0
-
-
-def tree_resident_bytes(pids: Iterable[int]) -> dict[int, int]:
-    """Resident bytes of each of `pids` that still lives. Shared pages count in each that maps them."""
-    found = {pid: resident_bytes(pid) for pid in pids}
-    return {pid: size for pid, size in found.items() if size}
 
 
 def _reset() -> bool:

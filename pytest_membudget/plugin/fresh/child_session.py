@@ -7,9 +7,6 @@ whole session, starts workers or repeats tests is switched off: that stays with 
 from __future__ import annotations
 
 import json
-import os
-import signal
-import sys
 from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
@@ -45,21 +42,7 @@ _SWITCHED_OFF: Mapping[str, Any] = {
     "cacheclear": False,
 }
 _LEFT_TO_STARTER = ("rerunfailures", "pytest_rerunfailures", "_cov")
-_PR_SET_PDEATHSIG = 1
 _TERMINAL = "terminalreporter"
-
-
-def end_with_starter() -> None:
-    """Has Linux end this interpreter when its starter is killed: a test that never ends would stay for ever."""
-    if sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != ORDERS.starter:
-            os._exit(1)
-
-
-end_with_starter()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -15,7 +15,7 @@ Purpose = Literal["isolate", "sample", "memray", "scale"]
 
 
 class Orders(NamedTuple):
-    """Run `nodeid`, which is found at `target`, and write one JSON line a report to `results`, for the process `starter`.
+    """Run `nodeid`, which is found at `target`, and write one JSON line a report to `results`.
 
     With `rehearse` the test runs once before, untold, so that what it loads and keeps the first time is there.
     `options` replace those that the arguments give; the session's log goes to `log_file`.
@@ -27,7 +27,6 @@ class Orders(NamedTuple):
     basetemp: str
     shared: str
     purpose: Purpose
-    starter: int
     rehearse: bool = False
     memray_capture: str = ""
     log_file: str = os.devnull

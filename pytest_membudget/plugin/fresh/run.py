@@ -6,28 +6,28 @@ the reports that it owed are missing.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
+from pytest_membudget.measurement.fresh.launcher import run
 from pytest_membudget.measurement.system.limit import memory_limit
 from pytest_membudget.plugin import joining
 from pytest_membudget.plugin.fresh.request import VARIABLE, Orders, Purpose
 from pytest_membudget.plugin.roles import CHILD_PLUGIN, is_worker
 from pytest_membudget.plugin.shared import shared_folder, temporary_folders
+from pytest_membudget.records.ending import Ending
 from pytest_membudget.units import format_size
 
 _LAST_WORDS = 2000
-_KILLED = "was killed by signal 9 "
+_SIGKILL = 9
 
 
 class FreshRun(NamedTuple):
@@ -65,7 +65,6 @@ def run_fresh(
             basetemp=str(temporary_folders(item.config).mktemp("fresh")),
             shared=str(shared_folder(item.config)),
             purpose=purpose,
-            starter=os.getpid(),
             rehearse=rehearse,
             memray_capture=memray_capture,
             options=joining.decided_options(item.config),
@@ -93,8 +92,8 @@ def invocation(config: pytest.Config) -> tuple[Path, list[str]]:
     return config.invocation_params.dir, [str(each) for each in config.invocation_params.args]
 
 
-def _run(config: pytest.Config, orders: Orders, output: Path, timeout_s: float | None) -> str:
-    """Starts the interpreter and waits; says how it ended."""
+def _run(config: pytest.Config, orders: Orders, output: Path, timeout_s: float | None) -> Ending:
+    """Starts the interpreter and waits; it ends with all that it started, also when Ctrl-C ends the wait."""
     folder, arguments = invocation(config)
     # Where the starter does not look for modules in its working directory, neither does the fresh interpreter.
     finds_here = "" in sys.path or str(folder) in sys.path
@@ -113,47 +112,19 @@ def _run(config: pytest.Config, orders: Orders, output: Path, timeout_s: float |
     variables = {**os.environ, VARIABLE: orders.as_text()}
     if orders.purpose == "isolate":
         variables |= joining.coverage_variables(config)
-    with (
-        output.open("wb") as stream,
-        _started(command, folder, variables, None if shown else stream) as process,
-    ):
-        try:
-            code = process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            return f"was ended after {timeout_s:g} s"
-    if code >= 0:
-        return f"ended with exit code {code}"
-    with contextlib.suppress(ValueError):
-        return f"was killed by signal {-code} ({signal.Signals(-code).name})"
-    return f"was killed by signal {-code}"
+    with output.open("wb") as stream:
+        return run(
+            command,
+            cwd=folder,
+            env=variables,
+            stdin=subprocess.DEVNULL,
+            stdout=None if shown else stream,
+            stderr=None if shown else subprocess.STDOUT,
+            timeout_s=timeout_s,
+        )
 
 
-@contextlib.contextmanager
-def _started(
-    command: Sequence[str], folder: Path, variables: Mapping[str, str], stdout: Any
-) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(
-        command,
-        cwd=folder,
-        env=variables,
-        stdin=subprocess.DEVNULL,
-        stdout=stdout,
-        stderr=subprocess.STDOUT if stdout else None,
-        start_new_session=True,
-    )
-    try:
-        yield process
-    finally:
-        # Also when Ctrl-C or another plugin's timeout ends the wait.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            if sys.platform == "win32":
-                process.kill()
-            else:
-                os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def _gather(item: pytest.Item, lines: Sequence[Mapping[str, Any]], ending: str, output: Path) -> FreshRun:
+def _gather(item: pytest.Item, lines: Sequence[Mapping[str, Any]], ending: Ending, output: Path) -> FreshRun:
     reports: dict[str, Any] = {}
     sub_reports = []
     exit_message = None
@@ -173,7 +144,7 @@ def _gather(item: pytest.Item, lines: Sequence[Mapping[str, Any]], ending: str, 
         return FreshRun(reports, sub_reports)
     last_words = trouble or output.read_bytes()[-_LAST_WORDS:].decode(errors="replace").strip()
     death = f"its fresh interpreter {ending}, {_phase(reports)}"
-    if ending.startswith(_KILLED):
+    if ending.how == "signalled" and ending.signal == _SIGKILL:
         limit = memory_limit()
         death += f"\n  next      so the kernel ends who needs too much: the limit is {format_size(limit.bytes)} ({limit.source})"
     return FreshRun(reports, sub_reports, f"{death}\n{last_words}".rstrip(), exit_message)

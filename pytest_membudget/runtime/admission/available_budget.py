@@ -13,11 +13,9 @@ since no lease was out. The least of the three is used, so that a wrong guess ma
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
 
-from pytest_membudget.measurement.process.descendants import descendants
-from pytest_membudget.measurement.process.high_water import tree_resident_bytes
+from pytest_membudget.measurement.process.children import tree_resident_bytes
 from pytest_membudget.measurement.system.limit import memory_reading
 from pytest_membudget.measurement.system.pressure import (
     STALLED_SHARE,
@@ -62,8 +60,7 @@ def resident_part_bytes(granted_bytes: int, holders_grew_bytes: int, use_grew_by
 
 def tree_bytes(pid: int | None = None) -> int:
     """Resident memory of `pid` (this process by default) and of all below it, in bytes; shared pages count in each."""
-    root = os.getpid() if pid is None else pid
-    return sum(tree_resident_bytes([root, *descendants(root)]).values())
+    return tree_resident_bytes(pid)
 
 
 class AvailableBudget:

@@ -9,7 +9,7 @@ from typing import Self
 import msgspec
 
 from pytest_membudget.measurement.probe import Probe
-from pytest_membudget.measurement.process.descendants import descendants
+from pytest_membudget.measurement.process.children import descendants
 from pytest_membudget.measurement.process.pss import SharedPages
 from pytest_membudget.measurement.tree.sampler import sampler
 from pytest_membudget.records.measurement import Measurement

@@ -11,7 +11,7 @@ from tree_programs import HOLD, MIB
 from pytest_membudget import measure_command
 from pytest_membudget.cli import main
 from pytest_membudget.errors import MeasurementError, UsageError
-from pytest_membudget.measurement.fresh import command
+from pytest_membudget.measurement.fresh import launcher
 
 pytestmark = [
     pytest.mark.kernel,
@@ -67,7 +67,7 @@ def test_a_launcher_that_cannot_start_leaves_no_descriptor_behind(monkeypatch):
     def refuse(*words, **options):
         raise OSError(11, "no more processes")
 
-    monkeypatch.setattr(command.subprocess, "Popen", refuse)
+    monkeypatch.setattr(launcher.subprocess, "Popen", refuse)
     before = os.listdir("/proc/self/fd")
     with pytest.raises(MeasurementError, match="no more processes"):
         measure_command(["true"])
@@ -79,6 +79,12 @@ def test_nothing_to_measure_is_a_usage_error():
         measure_command([])
 
 
+@pytest.mark.parametrize("timeout_s", [0, -5, float("nan"), float("inf"), 1e300])
+def test_a_time_limit_that_is_none_is_a_usage_error(timeout_s):
+    with pytest.raises(UsageError, match="time limit"):
+        measure_command(["true"], timeout_s=timeout_s)
+
+
 @pytest.mark.parametrize(
     ("words", "code"),
     [
@@ -87,7 +93,11 @@ def test_nothing_to_measure_is_a_usage_error():
         (["--", "sh", "-c", "kill -TERM $$"], 128 + signal.SIGTERM),
         (["--", "no-such-command-here"], 127),
         (["--", "/dev/null"], 126),
-        ([], 125),
+        ([], 2),
+        (["--", ""], 2),
+        (["--timeout", "inf", "--", "true"], 2),
+        (["--timeout", "-5", "--", "true"], 2),
+        (["--timeout", "nan", "--", "true"], 2),
         (["--budget", "20MB", "--", *python(TAKE, 40_000_000)], 1),
         (["--budget", "20MB", "--", *python(TAKE + "; raise SystemExit(5)", 40_000_000)], 5),
         (["--budget", "90MB", "--", *python(TAKE, 40_000_000)], 0),

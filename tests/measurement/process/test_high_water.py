@@ -107,13 +107,6 @@ def test_what_was_held_before_exec_is_not_taken_for_the_mark():
     subprocess.run([sys.executable, "-c", UNDER_A_LARGE_PARENT, IN_THE_CHILD], check=True)
 
 
-def test_processes_that_are_gone_are_left_out():
-    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    assert high_water.tree_resident_bytes([os.getpid(), child.pid]).keys() == {os.getpid(), child.pid}
-    child.communicate(b"\n")
-    assert high_water.tree_resident_bytes([os.getpid(), child.pid]).keys() == {os.getpid()}
-
-
 def test_without_clear_refs_there_is_no_mark(monkeypatch):
     def refused(path, *flags):
         raise PermissionError(path)

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from pytest_membudget.measurement.process.descendants import children_of
+from pytest_membudget.measurement.process.children import children_of
 from pytest_membudget.measurement.tree.client import SamplerLostError, TreeSampler
 
 pytestmark = [

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from pytest_membudget.measurement.process import descendants
+from pytest_membudget.measurement.process import children
 from pytest_membudget.measurement.process.high_water import resident_bytes
 from pytest_membudget.runtime.admission import available_budget as pressure
 
@@ -18,7 +18,7 @@ subprocess.run([sys.executable, "-c", "block = bytearray(b'1') * 60_000_000; pri
 @pytest.mark.parametrize("without_proc", [False, True])
 def test_our_own_memory_is_that_of_all_processes_below_us(monkeypatch, without_proc):
     if without_proc:
-        monkeypatch.setattr(descendants, "_LINUX", False)
+        monkeypatch.setattr(children, "_LINUX", False)
     child = subprocess.Popen(
         [sys.executable, "-c", GRANDPARENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )

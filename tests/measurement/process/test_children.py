@@ -4,8 +4,9 @@ import sys
 
 import pytest
 
-from pytest_membudget.measurement.process import descendants as room
-from pytest_membudget.measurement.process.descendants import children_of, descendants
+from pytest_membudget.measurement.process import children as room
+from pytest_membudget.measurement.process.children import children_of, descendants, tree_resident_bytes
+from pytest_membudget.measurement.process.high_water import resident_bytes
 
 FAMILY = """
 import subprocess, sys
@@ -44,3 +45,10 @@ def test_a_thread_that_ends_meanwhile_hides_no_child_of_another(family, monkeypa
 
 def test_a_process_that_is_gone_has_none():
     assert children_of(4194999) == descendants(4194999) == []
+    assert tree_resident_bytes(4194999) == 0
+
+
+@pytest.mark.processes
+def test_what_a_tree_holds_includes_what_is_below_its_root(family):
+    parent, grandchild = family
+    assert tree_resident_bytes(parent) >= resident_bytes(parent) + resident_bytes(grandchild) > 2 * 1024**2
