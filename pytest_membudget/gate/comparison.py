@@ -16,8 +16,7 @@ from pytest_membudget.gate.decision import (
 )
 from pytest_membudget.records.judgement import Judgement
 from pytest_membudget.records.report import Comparison, TestRecord
-from pytest_membudget.stats.rank_test import samples_needed
-from pytest_membudget.stats.summary import median
+from pytest_membudget.stats.samples import median, samples_needed
 from pytest_membudget.units import Tolerance, format_count, format_size
 
 _MANY_SAMPLES = 20

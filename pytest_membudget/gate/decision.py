@@ -21,8 +21,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from pytest_membudget.records.report import TestRecord
-from pytest_membudget.stats.rank_test import mann_whitney_p, smallest_p
-from pytest_membudget.stats.summary import median
+from pytest_membudget.stats.samples import mann_whitney_p, median, smallest_p
 from pytest_membudget.units import Tolerance
 
 Change = Literal["regressed", "improved"]

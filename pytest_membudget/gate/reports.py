@@ -9,8 +9,15 @@ from pytest_membudget.gate.environment import environment_differences
 from pytest_membudget.gate.matching import match_baseline
 from pytest_membudget.records.comparison import ReportComparison, Summary, TestChange
 from pytest_membudget.records.report import Report, TestRecord
-from pytest_membudget.stats.rank_test import mann_whitney_p, samples_needed, smallest_p
-from pytest_membudget.stats.summary import geometric_mean, median, median_interval, samples_for_interval
+from pytest_membudget.stats.samples import (
+    geometric_mean,
+    mann_whitney_p,
+    median,
+    median_interval,
+    samples_for_interval,
+    samples_needed,
+    smallest_p,
+)
 from pytest_membudget.units import Tolerance
 
 CONFIDENCE = 0.95

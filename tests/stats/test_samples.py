@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_membudget.stats.summary import geometric_mean, median, median_interval, samples_for_interval
+from pytest_membudget.stats.samples import geometric_mean, median, median_interval, samples_for_interval
 
 
 def test_the_median_is_the_middle():

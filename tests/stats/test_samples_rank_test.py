@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_membudget.stats.rank_test import mann_whitney_p, samples_needed, smallest_p
+from pytest_membudget.stats.samples import mann_whitney_p, samples_needed, smallest_p
 
 SAMPLES = st.lists(st.integers(0, 6), min_size=1, max_size=5)
 
