@@ -84,8 +84,8 @@ class CalibrationError(MembudgetError, RuntimeError):
 
 
 def text_of(theirs: object, text: Callable[[object], str] = str) -> str:
-    """The text of somebody else's object, `repr` where that is asked for; where theirs raises, a stand-in that says so."""
+    """The text of an object that is not ours, `repr` where that is asked for; where theirs raises, a stand-in that says so."""
     try:
         return text(theirs)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # SystemExit too: a text must not end the program
         return f"<{type(theirs).__qualname__}, whose text raises {type(error).__qualname__}>"

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from pytest_membudget.cli import EXIT_FAILED, EXIT_OK
 from pytest_membudget.errors import UsageError, text_of
-from pytest_membudget.records.run import BatchResult
-from pytest_membudget.runtime.executor import dead_letters as letters_file
+from pytest_membudget.records.run import Outcome
+from pytest_membudget.report.plain_text import clean_text
+from pytest_membudget.runtime.executor import dead_letters
+from pytest_membudget.runtime.executor.dead_letters import DeadLetter
 from pytest_membudget.runtime.executor.executor import FallbackExecutor
 from pytest_membudget.runtime.executor.policy import ExecutorPolicy
+
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the function that failed; found from the current directory",
     )
     parser.add_argument(
+        "--initializer", metavar="MODULE:FUNCTION", help="what each worker calls first, as the executor's did"
+    )
+    parser.add_argument(
         "--workers", type=int, default=None, help="tasks at once; as many as fit when not given"
     )
     parser.add_argument("--budget", default=None, help='what all may take together, such as "4 GB"')
@@ -35,35 +43,66 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs each input again; those that succeed leave the file. 0 when all did, 1 when some failed again."""
-    name = arguments.function
+    """Runs each input again; those that succeed leave the file. 0 when all did, 1 when some are left."""
+    function = _imported(arguments.function)
+    initializer = _imported(arguments.initializer) if arguments.initializer else None
+    path = arguments.dead_letters
+    found = dead_letters.read_all(path)
+    foreign = sorted({letter.function for letter in found.letters} - {arguments.function})
+    if foreign:
+        raise UsageError(
+            f"{path} holds inputs of {', '.join(foreign)}, not of {arguments.function}; name that function, "
+            "or keep one file for each"
+        )
+    refusals = {id(letter): dead_letters.refusal(letter) for letter in found.letters}
+    runnable = [letter for letter in found.letters if refusals[id(letter)] is None]
+    # Worker processes however few there are: what killed its worker once would end this program in a thread.
+    policy = ExecutorPolicy(timeout_s=arguments.timeout, small_batch=0)
+    outcomes: list[Outcome] = []
+    failed: list[DeadLetter] = []
+    with FallbackExecutor(
+        arguments.workers, budget=arguments.budget, policy=policy, initializer=initializer
+    ) as executor:
+        for bound, letters in _by_arguments(runnable):
+            called = functools.partial(function, *bound[0], **bound[1]) if any(bound) else function
+            batch = executor.run(called, [dead_letters.item_of(letter) for letter in letters])
+            outcomes += batch.outcomes
+            failed += [
+                dead_letters.letter_of(called, outcome, name=arguments.function)
+                for outcome in batch.outcomes
+                if not outcome.ok
+            ]
+    dead_letters.replace(path, runnable, failed)
+    print(f"{sum(outcome.ok for outcome in outcomes)} of {len(outcomes)} inputs succeeded")
+    for outcome in outcomes:
+        if not outcome.ok:
+            print(clean_text(f"  {text_of(outcome.item, repr)}: {outcome.cause}: {text_of(outcome.error)}"))
+    for refusal in filter(None, refusals.values()):
+        print(clean_text(f"  not run: {refusal}"))
+    if found.torn:
+        print(
+            f"  not run: line {', '.join(map(str, found.torn))} is torn: a program was killed while it wrote"
+        )
+    is_left = len(outcomes) < len(found.letters) or failed or found.torn
+    if is_left:
+        print(f"the others stay in {path}")
+    return EXIT_FAILED if is_left else EXIT_OK
+
+
+def _by_arguments(letters: Sequence[DeadLetter]) -> Iterator[tuple[Arguments, list[DeadLetter]]]:
+    """Letters whose function had the same arguments beside the item, which run as one batch."""
+    groups: dict[str, list[DeadLetter]] = {}
+    for letter in letters:
+        groups.setdefault(repr(letter.bound), []).append(letter)
+    for group in groups.values():
+        yield dead_letters.arguments_of(group[0]), group
+
+
+def _imported(name: str) -> Callable[..., Any]:
+    """The function that the shell named; the current directory comes first, as with `python -m`."""
     module_name, colon, path = name.partition(":")
     if not (module_name and colon and path):
         raise UsageError(f"{name!r} is not MODULE:FUNCTION; write it as in package.module:function")
-    letters = letters_file.read(arguments.dead_letters)
-    foreign = sorted({letter.function for letter in letters} - {name})
-    if foreign:
-        raise UsageError(
-            f"{arguments.dead_letters} holds inputs of {', '.join(foreign)}, not of {name}; name that function, "
-            "or keep one file for each"
-        )
-    function = _imported(module_name, path)
-    items = [letters_file.item_of(letter) for letter in letters]
-    # Worker processes however few there are: what killed its worker once would end this program in a thread.
-    policy = ExecutorPolicy(timeout_s=arguments.timeout, small_batch=0)
-    with FallbackExecutor(arguments.workers, budget=arguments.budget, policy=policy) as executor:
-        batch = executor.run(function, items)
-    failed = [
-        letters_file.letter_of(function, outcome, name=name) for outcome in batch.outcomes if not outcome.ok
-    ]
-    letters_file.replace(arguments.dead_letters, letters, failed)
-    _tell(batch, arguments.dead_letters)
-    return EXIT_FAILED if failed else EXIT_OK
-
-
-def _imported(module_name: str, path: str) -> Callable[[Any], Any]:
-    """The function that the shell named; the current directory comes first, as with `python -m`."""
-    name = f"{module_name}:{path}"
     if "" not in sys.path:
         sys.path.insert(0, "")
     try:
@@ -74,14 +113,5 @@ def _imported(module_name: str, path: str) -> Callable[[Any], Any]:
         raise UsageError(f"{name} cannot be imported: {error}") from error
     if not callable(found):
         raise UsageError(f"{name} is a {type(found).__name__}, not a function")
-    function: Callable[[Any], Any] = found
+    function: Callable[..., Any] = found
     return function
-
-
-def _tell(batch: BatchResult, path: Path) -> None:
-    again = sum(outcome.ok for outcome in batch.outcomes)
-    print(f"{again} of {len(batch.outcomes)} inputs succeeded")
-    for outcome in batch.dead_letters:
-        print(f"  {outcome.item!r}: {outcome.cause}: {text_of(outcome.error)}")
-    if batch.dead_letters:
-        print(f"the others stay in {path}")

@@ -282,3 +282,17 @@ def load_once(path):
         _MODULES.append(bytearray(100_000_000))
     time.sleep(0.02)
     return os.getpid()
+
+
+DOOR = []
+
+
+def open_the_door():
+    DOOR.append("open")
+
+
+def size_of_opened(item, suffix):
+    """Needs the initializer above, and the argument that a partial gives."""
+    assert DOOR
+    name = item if isinstance(item, str) else item[0]
+    return len(Path(name + suffix).read_bytes())

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pytest_membudget.records.files import FileCategory
 from pytest_membudget.records.run import BatchResult, Outcome
 from pytest_membudget.runtime.executor.breakdown import Recorder
+from pytest_membudget.runtime.executor.dead_letters import DeadLetterFile
 from pytest_membudget.runtime.executor.dispatcher import PATIENCE_S
 from pytest_membudget.runtime.executor.engine import Engine
 from pytest_membudget.runtime.executor.learning import CallCharge, FileCharge
-from pytest_membudget.runtime.executor.letter_box import LetterBox
 from pytest_membudget.runtime.executor.ordering import best_order
 from pytest_membudget.runtime.executor.placement import TOGETHER
 from pytest_membudget.runtime.executor.progress import progress
@@ -58,7 +58,7 @@ class Batch:
         self._fn = fn
         self._durations_s = durations_s
         self._monitor = monitor
-        self._letters = LetterBox(self._policy.dead_letters_path, fn)
+        self._letters = DeadLetterFile(self._policy.dead_letters_path, fn)
         self._is_sized = isinstance(items, Sized)
         self._items, self._total, self._is_small = self._looked_at(items)
         self._ended: queue.SimpleQueue[tuple[_Item, Task]] = queue.SimpleQueue()
@@ -179,7 +179,7 @@ class Batch:
         self._recorder.take_in(task)
         outcome = _outcome(item, task)
         self._outcomes[item.place] = outcome
-        self._letters.put(outcome)
+        self._letters.add(outcome)
         if self._monitor is not None:
             self._monitor.chunk_done(1, peak_bytes=outcome.peak_bytes or 0, duration_s=outcome.duration_s)
         advance()

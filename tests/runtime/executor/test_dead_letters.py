@@ -1,9 +1,12 @@
 """Failed inputs on disk: written as they fail, read with suspicion, run again from the shell."""
 
+import enum
+import functools
 import os
 from pathlib import Path
 
 import executor_jobs as jobs
+import msgspec
 import pytest
 
 from pytest_membudget import ExecutorPolicy, FallbackExecutor, UnreadableFileError, UsageError
@@ -31,6 +34,9 @@ def letter(item):
         None,
         True,
         {"rows": [1, 2]},
+        ("a.csv", ";"),
+        [("a.csv", {"sep": ";", 1: (2, [])}), float("-inf"), b"\x00"],
+        {("a", 1): Path("b"), "tuple": [1]},
         "line\nbreak\u2028",
     ],
 )
@@ -191,3 +197,113 @@ def test_retry_names_what_cannot_be_called(tmp_path, capsys, name, words):
 def test_a_missing_file_is_a_usage_error(tmp_path, capsys):
     assert main(["retry", str(tmp_path / "none.jsonl"), "executor_jobs:square"]) == 2
     assert "none.jsonl" in capsys.readouterr().err
+
+
+class Text(str):
+    """As numpy, lxml and bs4 have them."""
+
+    __slots__ = ()
+
+    def __str__(self):
+        raise ValueError("mine")
+
+
+class Colour(enum.IntEnum):
+    RED = 1
+
+
+class Refuses:
+    def __eq__(self, other):
+        raise ValueError("mine")
+
+    __hash__ = None
+
+    def __fspath__(self):
+        raise SystemExit(5)
+
+    def __repr__(self):
+        raise SystemExit(5)
+
+
+def test_a_kind_of_text_comes_back_as_its_text(tmp_path):
+    path = tmp_path / "letters.jsonl"
+    dead_letters.append(path, letter(Text("a.csv")))
+    (read,) = dead_letters.read(path)
+    assert (dead_letters.item_of(read), type(dead_letters.item_of(read))) == ("a.csv", str)
+    assert read.item_type.endswith("Text")
+
+
+@pytest.mark.parametrize("item", [Colour.RED, (1, Colour.RED), Refuses(), {"a": Refuses()}])
+def test_what_no_file_can_give_back_is_kept_for_the_reader(tmp_path, item):
+    path = tmp_path / "letters.jsonl"
+    dead_letters.append(path, letter(item))
+    (read,) = dead_letters.read(path)
+    assert "cannot be run again" in dead_letters.refusal(read)
+
+
+def test_the_exceptions_own_type_text_and_traceback_are_kept(tmp_path):
+    try:
+        jobs.file_size("missing.csv")
+    except OSError as error:
+        failed = Outcome(item="missing.csv", error=error, cause="error")
+    read = dead_letters.letter_of(jobs.file_size, failed)
+    assert (read.error_type, "missing.csv" in read.error) == ("FileNotFoundError", True)
+    assert "executor_jobs.py" in read.traceback
+
+
+def test_an_item_too_large_for_a_line_is_told_and_spoils_no_other(tmp_path):
+    path = tmp_path / "letters.jsonl"
+    for item in ("x" * (dead_letters.LARGEST_LINE_BYTES + 1), "small"):
+        dead_letters.append(path, letter(item))
+    large, small = dead_letters.read(path)
+    assert "more than the 16.0 MiB of a line" in dead_letters.refusal(large)
+    assert dead_letters.item_of(small) == "small"
+
+
+def test_a_torn_line_is_counted_and_the_others_are_read(tmp_path):
+    path = tmp_path / "letters.jsonl"
+    dead_letters.append(path, letter("first"))
+    with path.open("ab") as stream:
+        stream.write(dead_letters.encode_line(letter("torn"))[:60])
+    dead_letters.append(path, letter("third"))
+    found = dead_letters.read_all(path)
+    assert ([each.item for each in found.letters], found.torn) == (["first", "third"], (2,))
+
+
+def test_what_is_added_while_others_are_run_again_stays(tmp_path):
+    path = tmp_path / "letters.jsonl"
+    dead_letters.append(path, letter("old"))
+    old = dead_letters.read(path)
+    dead_letters.append(path, letter("new"))
+    dead_letters.replace(path, old, [])
+    assert [each.item for each in dead_letters.read(path)] == ["new"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with a name are POSIX's")
+def test_a_pipe_is_refused_before_anything_runs(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UsageError, match="is a pipe"):
+        dead_letters.check_writable(tmp_path / "pipe")
+    with pytest.raises(UnreadableFileError, match="not a plain file"):
+        dead_letters.read(tmp_path / "pipe")
+
+
+@pytest.mark.processes
+def test_retry_runs_what_it_can_and_names_what_it_cannot(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    path = Path("letters.jsonl")
+    failed = Outcome(item=("here.txt", "rb"), error=ValueError(), cause="error")
+    fn = functools.partial(jobs.size_of_opened, suffix="")
+    for item in (("here.txt", "rb"), object(), "here.txt"):
+        dead_letters.append(path, dead_letters.letter_of(fn, msgspec.structs.replace(failed, item=item)))
+    with path.open("ab") as stream:
+        stream.write(b'{"format":"membudget-dead-letter","ver\x1b[31m')
+    Path("here.txt").write_text("four")
+    command = ["retry", "letters.jsonl", "executor_jobs:size_of_opened"]
+    assert main([*command, "--initializer", "executor_jobs:open_the_door"]) == 1
+    said = capsys.readouterr().out
+    assert "2 of 2 inputs succeeded" in said
+    assert "not run: the item '<object object" in said
+    assert "line 4 is torn" in said
+    assert "\x1b" not in said
+    assert [each.kind for each in dead_letters.read(path)] == ["opaque"]
