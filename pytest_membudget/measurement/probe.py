@@ -26,6 +26,7 @@ from pytest_membudget.measurement.tree import combine, sampler
 from pytest_membudget.measurement.tree.client import SamplerLostError, TreeSampler
 from pytest_membudget.measurement.tree.fallback_sampler import InsideSampler
 from pytest_membudget.measurement.tree.helper.shared_note import Start
+from pytest_membudget.records.caveats import Caveat
 from pytest_membudget.records.measurement import Measurement
 
 ASK_AFTER_S = 0.02
@@ -66,7 +67,7 @@ class Probe:
         self._mark: high_water.Mark | None = None
         self._helper: TreeSampler | None = None
         self._inside: InsideSampler | None = None
-        self._caveats: list[str] = []
+        self._caveats: list[Caveat] = []
         self._kept = settling.Kept()
         self._alone = False
         self._start_bytes = self._shared_bytes = self._life_mark_bytes = 0
@@ -130,7 +131,7 @@ class Probe:
         """Opens this process's mark; where it may have children, the helper reads the tree's start just before."""
         watch = {"interval_s": self.interval_s, **(self._watch if self._watched else {})}
         if self._helper is None:
-            self._caveats.extend(filter(None, [sampler.why_not()]))
+            self._caveats.append(Caveat("no-helper", detail=sampler.why_not()))
             self._inside = InsideSampler(self.interval_s)
             self._inside.start()
         elif not self._alone:
@@ -219,10 +220,7 @@ class Probe:
 
     def _lose(self, error: SamplerLostError) -> None:
         if self._helper is not None:
-            reason = sampler.report_loss(self._helper, error)
-            self._caveats.append(
-                f"{reason}; children of this block were not seen, its peak is at least this much"
-            )
+            self._caveats.append(sampler.report_loss(self._helper, error))
         self._helper, self.key = None, None
 
 

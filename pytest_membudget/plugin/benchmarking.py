@@ -8,9 +8,8 @@ from typing import Any
 import msgspec
 
 from pytest_membudget.measurement.probe import Probe
+from pytest_membudget.records.caveats import Caveat
 from pytest_membudget.records.measurement import Measurement
-
-NOT_CALLED = "the test takes the fixture benchmark and did not call it, so that there was nothing to measure"
 
 
 def is_benchmark(fixture: object) -> bool:
@@ -79,7 +78,9 @@ class BenchmarkProbe:
         """What the further run took; its duration is the mean of the timed rounds, where there were any."""
         if self._measurement is None:
             self._further_run.begin()
-            return msgspec.structs.replace(self._further_run.finish(), caveats=(NOT_CALLED,))
+            return msgspec.structs.replace(
+                self._further_run.finish(), caveat_records=(Caveat("benchmark-not-called"),)
+            )
         stats = getattr(self.benchmark, "stats", None)
         mean_s = stats.stats.mean if stats is not None and stats.stats.data else self._measurement.duration_s
         return msgspec.structs.replace(self._measurement, duration_s=mean_s)

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from pytest_membudget.records.caveats import Caveat
 from pytest_membudget.records.ending import Ending
 from pytest_membudget.records.quantities import Bytes, Count, Seconds, SignedBytes
 
@@ -46,8 +47,13 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     label: str = ""
     shares: tuple[ProcessShare, ...] = ()
     timeline: tuple[TimelinePoint, ...] = ()
-    caveats: tuple[str, ...] = ()
+    caveat_records: tuple[Caveat, ...] = ()
     value: Any = None
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """The doubts about the figures, as plain sentences."""
+        return tuple(map(str, self.caveat_records))
 
     @property
     def retained_bytes(self) -> int:

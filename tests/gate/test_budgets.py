@@ -1,6 +1,7 @@
 import pytest
 
 from pytest_membudget.gate.budgets import judge
+from pytest_membudget.records.caveats import Caveat
 from pytest_membudget.records.judgement import Budget
 from pytest_membudget.records.measurement import Measurement, ProcessShare
 
@@ -88,7 +89,12 @@ def test_the_doubt_is_a_caveat_with_all_three_numbers():
 def test_the_message_explains_itself():
     shares = (ProcessShare(7, "pytest", 40 * MIB), ProcessShare(9, "worker", 272 * MIB))
     measurement = measured(
-        312, 315, source="sampled", interval_s=0.01, shares=shares, caveats=("children come and go",)
+        312,
+        315,
+        source="sampled",
+        interval_s=0.01,
+        shares=shares,
+        caveat_records=(Caveat("process-missed", MIB),),
     )
     judgement = judge(measurement, Budget(peak_bytes=200 * MIB))
     assert judgement.message.splitlines() == [
@@ -98,7 +104,7 @@ def test_the_message_explains_itself():
         "            2 processes in 1.5 s; start 50.0 MiB, total peak 362 MiB, end 50.0 MiB",
         "  held most worker (pid 9): 272 MiB",
         "            pytest (pid 7): 40.0 MiB",
-        "  caveat    children come and go",
+        "  caveat    a process ended before it could be read: its memory, at most 1.00 MiB, is in the upper figure only",
         "  next      see who allocated it: run this test with --membudget-memray",
         '            or, if it may take that much: @pytest.mark.memory_budget("346 MiB")',
     ]

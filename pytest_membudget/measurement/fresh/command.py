@@ -17,13 +17,12 @@ from pytest_membudget.errors import MeasurementError
 from pytest_membudget.measurement.fresh.launcher import Launched, checked_command, launch
 from pytest_membudget.measurement.tree.client import SamplerLostError, TreeSampler
 from pytest_membudget.measurement.tree.combine import MOST_SHARES
+from pytest_membudget.records.caveats import Caveat
 from pytest_membudget.records.ending import Ending
 from pytest_membudget.records.measurement import CommandMeasurement, ProcessShare, TimelinePoint
 
 PATIENCE_S = 3.0
 """How long a command may go on after Ctrl-C, which the terminal has sent to it as well."""
-
-WITHOUT_HELPER = "the tree could not be watched ({}): the figure is the largest single process, by the kernel"
 
 
 def measure_command(
@@ -103,7 +102,7 @@ def _combine(
     largest_bytes = launched.largest_bytes
     kernel = largest_bytes if largest_bytes > launched.floor_bytes else 0
     low, high, processes = kernel, largest_bytes, 1
-    caveats = [WITHOUT_HELPER.format(lost)] if lost else []
+    caveats = [Caveat("command-not-watched", detail=lost)] if lost else []
     shares: dict[int, int] = {}
     names: dict[str, str] = {}
     if summary is not None:
@@ -133,5 +132,5 @@ def _combine(
             for pid, size in sorted(shares.items(), key=lambda item: -item[1])[:MOST_SHARES]
         ),
         timeline=tuple(TimelinePoint(*point) for point in summary["timeline"]) if summary else (),
-        caveats=tuple(caveats),
+        caveats=tuple(map(str, caveats)),
     )

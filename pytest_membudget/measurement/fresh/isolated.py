@@ -17,6 +17,7 @@ import msgspec
 from pytest_membudget.errors import IsolatedCrashError, MeasurementError, UsageError
 from pytest_membudget.measurement.fresh.launcher import Launched, launch
 from pytest_membudget.origins import off_path
+from pytest_membudget.records.caveats import Caveat
 from pytest_membudget.records.ending import Ending
 from pytest_membudget.records.measurement import Measurement
 
@@ -26,8 +27,6 @@ ENDING_S = 10.0
 
 LENGTH_BYTES = 8
 MOST_AT_ONCE = 1 << 20
-
-KEPT_RUNNING = f"its interpreter was ended {ENDING_S:g} s after the answer: a thread that the function left running kept it from ending"
 
 # The path comes first: the package may be importable by it alone. The pipe is this program's own.
 LAUNCH = (
@@ -69,7 +68,10 @@ def measure_isolated(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Measu
         ending = launched.poll(ENDING_S)
         is_over = ending is not None
         found = _judge(name, answer, ending or launched.cancel())
-    return found if is_over else msgspec.structs.replace(found, caveats=(*found.caveats, KEPT_RUNNING))
+    if is_over:
+        return found
+    kept_running = Caveat("thread-left-running", detail=f"{ENDING_S:g} s")
+    return msgspec.structs.replace(found, caveat_records=(*found.caveat_records, kept_running))
 
 
 def _orders(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:

@@ -10,10 +10,11 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from pytest_membudget.errors import MeasurementError
+from pytest_membudget.errors import MeasurementError, text_of
 from pytest_membudget.measurement.probe import Probe
 from pytest_membudget.measurement.tree.sampler import close_sampler
 from pytest_membudget.origins import install
+from pytest_membudget.records.caveats import Caveat
 from pytest_membudget.records.measurement import Measurement
 
 
@@ -58,7 +59,7 @@ def _encode(measurement: Measurement | None, error: BaseException | None) -> byt
                 f"an exception that cannot travel between processes was raised: {error!r}"
             )
             return pickle.dumps((None, stand_in, told))
-        caveat = f"the result cannot travel between processes and was left behind ({failure})"
-        bare = msgspec.structs.replace(measurement, value=None, caveats=(*measurement.caveats, caveat))
+        caveats = (*measurement.caveat_records, Caveat("result-not-sent", detail=text_of(failure)))
+        bare = msgspec.structs.replace(measurement, value=None, caveat_records=caveats)
         return pickle.dumps((bare, None, told))
     return answer

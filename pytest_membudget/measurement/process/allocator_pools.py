@@ -12,7 +12,6 @@ import sys
 from typing import NamedTuple
 
 from pytest_membudget.measurement.process import heap, high_water
-from pytest_membudget.units import format_size
 
 WORTH_SAYING_BYTES = 16 * 1024 * 1024
 """Stacks of threads and the like lie below."""
@@ -27,13 +26,6 @@ class Pool(NamedTuple):
 
     owner: str
     most_bytes: int
-
-    def __str__(self) -> str:
-        return (
-            f"{self.owner} keeps freed memory for about a second: of up to {format_size(self.most_bytes)} that it held at "
-            "the start, in use or free, what was free could be reused and is not in the peak; run it isolated, or set "
-            f"{SETTING}={AT_ONCE}"
-        )
 
 
 def read_pool(arena_bytes: int) -> Pool | None:

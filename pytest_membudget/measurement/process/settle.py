@@ -15,7 +15,7 @@ from typing import NamedTuple
 from pytest_membudget.measurement.process import allocator_pools as own_pools
 from pytest_membudget.measurement.process import heap
 from pytest_membudget.measurement.process.small_blocks import SmallBlockReader, SmallBlocks
-from pytest_membudget.units import format_size
+from pytest_membudget.records.caveats import Caveat
 
 WORTH_SAYING_BYTES = 2 * 1024 * 1024
 
@@ -30,21 +30,15 @@ class Kept(NamedTuple):
     trimmed: bool = True
     pool: own_pools.Pool | None = None
 
-    def caveats(self) -> list[str]:
+    def caveats(self) -> list[Caveat]:
         """What a reader of the figure must know."""
         found = []
         if self.small_blocks_bytes > WORTH_SAYING_BYTES:
-            found.append(
-                f"up to {format_size(self.small_blocks_bytes)} of freed memory that Python kept before the start "
-                "could be reused and is not in the peak; run it first or isolated to see that too"
-            )
+            found.append(Caveat("kept-small-blocks", self.small_blocks_bytes))
         if not self.trimmed:
-            found.append(
-                "memory that was freed before the start could not be given back to the system (psutil.heap_trim "
-                "is missing here), so the block may have reused it unseen"
-            )
+            found.append(Caveat("not-trimmed"))
         if self.pool is not None:
-            found.append(str(self.pool))
+            found.append(Caveat("library-pool", self.pool.most_bytes, self.pool.owner))
         return found
 
 

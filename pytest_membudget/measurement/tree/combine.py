@@ -5,19 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from pytest_membudget.records.caveats import Caveat
 from pytest_membudget.records.measurement import Measurement, ProcessShare, TimelinePoint
-from pytest_membudget.units import format_size
 
 MOST_SHARES = 16
-
-WITHOUT_RESET = (
-    "this process's high-water mark cannot be reset here: a peak below the highest that it ever had lies between the "
-    "two figures; measure_isolated sees it"
-)
-WITHOUT_READING = (
-    "this process's memory could not be read (is /proc hidden, or is every descriptor in use?): the lower figure is what "
-    "is proven all the same, the upper one comes from the highest that it ever had; children are in neither"
-)
 
 
 class Own(NamedTuple):
@@ -39,11 +30,11 @@ class Own(NamedTuple):
         return self.high_bytes is None and self.readable
 
     @property
-    def caveats(self) -> list[str]:
+    def caveats(self) -> list[Caveat]:
         """What a reader of the figures must know."""
         if not self.readable:
-            return [WITHOUT_READING]
-        return [] if self.exact else [WITHOUT_RESET]
+            return [Caveat("memory-not-readable")]
+        return [] if self.exact else [Caveat("mark-not-reset")]
 
 
 def own_without_reset(start: tuple[int, int], end: tuple[int, int]) -> Own:
@@ -83,7 +74,7 @@ class Tree(NamedTuple):
     hidden_bytes: int = 0  # what a fork that nobody saw may have had beside what this process had
     interval_s: float | None = None  # between two readings
     living: int = 1  # processes at the end
-    caveats: tuple[str, ...] = ()
+    caveats: tuple[Caveat, ...] = ()
 
 
 def tree_of(summary: Mapping[str, Any]) -> Tree:
@@ -114,7 +105,7 @@ def combine(
     pid: int,
     label: str = "",
     duration_s: float = 0.0,
-    caveats: Sequence[str] = (),
+    caveats: Sequence[Caveat] = (),
     child_mark_bytes: int = 0,
     value: Any = None,
 ) -> Measurement:
@@ -149,7 +140,7 @@ def combine(
             end_bytes=own.end_bytes,
             processes=1 + bool(child_mark_bytes),
             source="kernel" if own.exact or low > own_low else "sampled",
-            caveats=tuple(said),
+            caveat_records=tuple(said),
             **common,
         )
     among = tree.others_floor is not None
@@ -162,10 +153,7 @@ def combine(
     high = max(low, tree.peak_high, own_high)
     start_bytes = tree.start_bytes if among else own.start_bytes
     if tree.missed_bytes:
-        said.append(
-            "a process ended before it could be read: its memory, "
-            f"at most {format_size(tree.missed_bytes)}, is in the upper figure only"
-        )
+        said.append(Caveat("process-missed", tree.missed_bytes))
     said.extend(tree.caveats)
     processes = len({*tree.seen, pid}) + bool(tree.missed_bytes)
     # A reading of this process alone may be above its mark by what the kernel's counters had not yet summed up.
@@ -182,7 +170,7 @@ def combine(
         interval_s=None if of_kernel else tree.interval_s,
         shares=_shares(own, tree, pid),
         timeline=tuple(TimelinePoint(at_s, size) for at_s, size in tree.timeline),
-        caveats=tuple(said),
+        caveat_records=tuple(said),
         **common,
     )
 

@@ -14,10 +14,9 @@ import time
 
 from pytest_membudget.measurement.process import high_water
 from pytest_membudget.measurement.tree.combine import Tree
+from pytest_membudget.records.caveats import Caveat
 
 INTERVAL_S = 0.05  # between two samples, by default
-
-BETWEEN_SAMPLES = "children were sampled from inside: what they held between two samples is in neither figure"
 
 
 class InsideSampler:
@@ -64,7 +63,7 @@ class InsideSampler:
             others_floor=self._others_floor,
             interval_s=self._interval_s,
             living=2,
-            caveats=(BETWEEN_SAMPLES,),
+            caveats=(Caveat("sampled-from-inside"),),
         )
 
     def _run(self) -> None:

@@ -10,6 +10,7 @@ import threading
 
 from pytest_membudget.measurement.process import high_water
 from pytest_membudget.measurement.tree.client import SamplerLostError, TreeSampler
+from pytest_membudget.records.caveats import Caveat
 
 _logger = logging.getLogger("pytest_membudget")
 
@@ -44,12 +45,12 @@ def sampler() -> TreeSampler | None:
         return _keeper.sampler
 
 
-def report_loss(lost: TreeSampler, error: SamplerLostError) -> str:
-    """Notes that `lost` is gone; the next measurement starts another one, once. Returns the reason as a sentence."""
+def report_loss(lost: TreeSampler, error: SamplerLostError) -> Caveat:
+    """Notes that `lost` is gone; the next measurement starts another one, once. Returns the doubt about this one."""
     with _keeper.lock:
         if _keeper.sampler is lost:
             _forget(error)
-    return f"the helper process that watches children was lost: {error}"
+    return Caveat("helper-lost", detail=str(error))
 
 
 def why_not() -> str:

@@ -28,7 +28,9 @@ def _holding(monkeypatch):
 @pytest.mark.usefixtures("_holding")
 def test_what_is_neither_mallocs_nor_pythons_is_the_pools():
     assert read_pool(arena_bytes=30 * MIB) == Pool("polars", 140 * MIB)
-    assert "up to 140 MiB that it held at the start" in settling.Kept(pool=read_pool(30 * MIB)).caveats()[0]
+    assert "up to 140 MiB that it held at the start" in str(
+        settling.Kept(pool=read_pool(30 * MIB)).caveats()[0]
+    )
 
 
 @pytest.mark.usefixtures("_holding")

@@ -131,7 +131,7 @@ def test_an_allocator_that_cannot_trim_is_a_caveat(monkeypatch):
 
     monkeypatch.delattr(psutil, "heap_trim", raising=False)
     assert not settling.settle().trimmed
-    assert "could not be given back" in Kept(trimmed=False).caveats()[0]
+    assert "could not be given back" in str(Kept(trimmed=False).caveats()[0])
 
 
 def test_a_little_is_not_worth_saying():

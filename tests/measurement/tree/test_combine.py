@@ -6,14 +6,13 @@ from hypothesis import strategies as st
 
 from pytest_membudget.measurement.tree.combine import (
     MOST_SHARES,
-    WITHOUT_READING,
-    WITHOUT_RESET,
     Own,
     Tree,
     combine,
     own_without_end,
     own_without_reset,
 )
+from pytest_membudget.records.caveats import Caveat
 
 PID = 10
 CHILD = 11
@@ -36,12 +35,23 @@ def interval(found):
     return found.peak_bytes, found.peak_upper_bytes
 
 
+def kinds(found):
+    return [caveat.kind for caveat in found.caveat_records]
+
+
 def test_a_process_alone_has_the_kernels_own_figure():
-    found = combine(OWN, None, pid=PID, label="load", duration_s=0.5, caveats=["kept"], value="result")
+    found = combine(
+        OWN, None, pid=PID, label="load", duration_s=0.5, caveats=[Caveat("not-trimmed")], value="result"
+    )
     assert interval(found) == (50, 50)
     assert (found.start_bytes, found.end_bytes, found.total_peak_bytes) == (100, 120, 150)
     assert (found.source, found.processes, found.interval_s) == ("kernel", 1, None)
-    assert (found.label, found.duration_s, found.caveats, found.value) == ("load", 0.5, ("kept",), "result")
+    assert (found.label, found.duration_s, kinds(found), found.value) == (
+        "load",
+        0.5,
+        ["not-trimmed"],
+        "result",
+    )
 
 
 def test_a_process_alone_that_was_read_a_little_above_its_mark_has_the_kernels_figure_too():
@@ -59,17 +69,17 @@ def test_without_a_reset_a_mark_that_rose_is_the_blocks_peak():
 @pytest.mark.parametrize("mark_after", [140, 130])  # 130: somebody else has reset it meanwhile
 def test_without_a_reset_a_mark_that_did_not_rise_is_what_cannot_have_been_exceeded(mark_after):
     found = combine(own_without_reset((100, 140), (120, mark_after)), None, pid=PID)
-    assert (interval(found), found.source, found.caveats) == ((20, 40), "sampled", (WITHOUT_RESET,))
+    assert (interval(found), found.source, kinds(found)) == ((20, 40), "sampled", ["mark-not-reset"])
 
 
 def test_where_memory_cannot_be_read_growth_beyond_the_largest_ever_is_proven():
     found = combine(own_without_reset((0, 140), (0, 180)), None, pid=PID)
-    assert (interval(found), found.source, found.caveats) == ((40, 180), "sampled", (WITHOUT_READING,))
+    assert (interval(found), found.source, kinds(found)) == ((40, 180), "sampled", ["memory-not-readable"])
 
 
 def test_where_the_end_cannot_be_read_what_was_known_before_is_proven():
     found = combine(own_without_end(100, 130, 170), None, pid=PID)
-    assert (interval(found), found.end_bytes, found.caveats) == ((30, 70), 100, (WITHOUT_READING,))
+    assert (interval(found), found.end_bytes, kinds(found)) == ((30, 70), 100, ["memory-not-readable"])
 
 
 def test_the_tree_proves_more_than_this_process_alone():

@@ -1,0 +1,85 @@
+"""What makes a measured figure doubtful: a kind with its figures, and the one wording of each kind.
+
+A caveat travels as data; its sentence is made by `str`, where it is shown. To ask about one, ask for its `kind`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from pytest_membudget.units import format_size
+
+Kind = Literal[
+    "mark-not-reset",
+    "memory-not-readable",
+    "process-missed",
+    "sampled-from-inside",
+    "helper-lost",
+    "no-helper",
+    "kept-small-blocks",
+    "not-trimmed",
+    "library-pool",
+    "thread-left-running",
+    "result-not-sent",
+    "command-not-watched",
+    "benchmark-not-called",
+]
+
+
+class Caveat(msgspec.Struct, frozen=True):
+    """One doubt about a figure."""
+
+    kind: Kind
+    size_bytes: int = 0
+    """The size that the kind speaks of; 0 where it speaks of none."""
+    detail: str = ""
+    """What else the sentence needs: a reason, or the name of a library."""
+
+    def __str__(self) -> str:
+        return _WORDING[self.kind].format(size=format_size(self.size_bytes), detail=self.detail)
+
+
+_WORDING: dict[Kind, str] = {
+    "mark-not-reset": (
+        "this process's high-water mark cannot be reset here: a peak below the highest that it ever had lies between "
+        "the two figures; measure_isolated sees it"
+    ),
+    "memory-not-readable": (
+        "this process's memory could not be read (is /proc hidden, or is every descriptor in use?): the lower figure is "
+        "what is proven all the same, the upper one comes from the highest that it ever had; children are in neither"
+    ),
+    "process-missed": (
+        "a process ended before it could be read: its memory, at most {size}, is in the upper figure only"
+    ),
+    "sampled-from-inside": (
+        "children were sampled from inside: what they held between two samples is in neither figure"
+    ),
+    "helper-lost": (
+        "the helper process that watches children was lost: {detail}; children of this block were not seen, its peak is "
+        "at least this much"
+    ),
+    "no-helper": "{detail}",
+    "kept-small-blocks": (
+        "up to {size} of freed memory that Python kept before the start could be reused and is not in the peak; run it "
+        "first or isolated to see that too"
+    ),
+    "not-trimmed": (
+        "memory that was freed before the start could not be given back to the system (psutil.heap_trim is missing "
+        "here), so the block may have reused it unseen"
+    ),
+    "library-pool": (
+        "{detail} keeps freed memory for about a second: of up to {size} that it held at the start, in use or free, what "
+        "was free could be reused and is not in the peak; run it isolated, or set "
+        "_RJEM_MALLOC_CONF=dirty_decay_ms:0,muzzy_decay_ms:0"
+    ),
+    "thread-left-running": (
+        "its interpreter was ended {detail} after the answer: a thread that the function left running kept it from ending"
+    ),
+    "result-not-sent": "the result cannot travel between processes and was left behind ({detail})",
+    "command-not-watched": (
+        "the tree could not be watched ({detail}): the figure is the largest single process, by the kernel"
+    ),
+    "benchmark-not-called": "the test takes the fixture benchmark and did not call it, so that there was nothing to measure",
+}
