@@ -61,16 +61,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return command.run(arguments)
     except (MembudgetError, ValueError) as error:
-        print(f"membudget {arguments.command}: {error}", file=sys.stderr)
+        _complain(arguments.command, str(error))
         return EXIT_USAGE
     except OSError as error:
         what = error.strerror or str(error)
         where = f"{error.filename}: " if error.filename is not None else ""
-        print(f"membudget {arguments.command}: {where}{what}", file=sys.stderr)
+        _complain(arguments.command, where + what)
         return EXIT_USAGE
     except KeyboardInterrupt:
-        print(f"membudget {arguments.command}: interrupted", file=sys.stderr)
+        _complain(arguments.command, "interrupted")
         return EXIT_INTERRUPTED
+
+
+def _complain(command: str, text: str) -> None:
+    """Says on standard error what went wrong; names of files and functions in it may hold anything."""
+    from pytest_membudget.report.plain_text import clean_text
+
+    for line in f"membudget {command}: {text}".split("\n"):
+        print(clean_text(line), file=sys.stderr)
 
 
 def _load(name: str) -> Command:

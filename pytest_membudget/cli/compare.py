@@ -12,6 +12,7 @@ from pytest_membudget.report.comparison import (
     render_comparison_markdown,
     render_comparison_terminal,
 )
+from pytest_membudget.report.plain_text import without_commands
 from pytest_membudget.report.writing import load_report
 from pytest_membudget.units import parse_tolerance
 
@@ -57,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.format == "json":
         print(render_comparison_json(comparison).decode(), end="")
     elif arguments.format == "markdown":
-        print(render_comparison_markdown(comparison), end="")
+        print(without_commands(render_comparison_markdown(comparison)), end="")
     else:
         print(render_comparison_terminal(comparison, **manner_of_stdout()._asdict()), end="")
     return 1 if comparison.count("regressed") else 0

@@ -9,6 +9,7 @@ from pytest_membudget.records.report import Report
 from pytest_membudget.report.github import render_annotations, render_benchmark_json, render_step_summary
 from pytest_membudget.report.json_report import render_json
 from pytest_membudget.report.markdown import render_markdown
+from pytest_membudget.report.plain_text import without_commands
 from pytest_membudget.report.terminal import render_terminal
 from pytest_membudget.report.writing import check_report_path, load_report, write_report
 
@@ -55,7 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
         write_report(report, path)
         print(f"wrote {path}")
     if arguments.format or not arguments.output:
-        print(_printed(report, arguments.format or "text", arguments.verbose), end="")
+        printed = _printed(report, arguments.format or "text", arguments.verbose)
+        print(printed if arguments.format == "annotations" else without_commands(printed), end="")
     return 0
 
 

@@ -9,7 +9,7 @@ import msgspec
 from pytest_membudget.records.comparison import ReportComparison, Summary, TestChange
 from pytest_membudget.records.storage import encodable, encode_json
 from pytest_membudget.report.markdown import markdown_table, plain
-from pytest_membudget.report.plain_text import Paint, clean_table, wrap
+from pytest_membudget.report.plain_text import Paint, clean_table, without_commands, wrap
 from pytest_membudget.report.tables import Column, Row, Table, name, number
 from pytest_membudget.report.wording import NONE, signed_share
 from pytest_membudget.units import format_size
@@ -26,7 +26,8 @@ def render_comparison_terminal(
     paint = Paint(color)
     table = clean_table(_table(comparison), ascii_only=ascii_only)
     shade = "red" if comparison.count("regressed") else "green"
-    return f"{lay_out(table, width, paint)}\n\n{paint(wrap(_headline(comparison), width), shade)}\n"
+    text = f"{lay_out(table, width, paint)}\n\n{paint(wrap(_headline(comparison), width), shade)}\n"
+    return without_commands(text)
 
 
 def render_comparison_markdown(comparison: ReportComparison) -> str:

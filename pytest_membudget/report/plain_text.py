@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from typing import Any
 
@@ -24,6 +25,7 @@ _ASCII = str.maketrans(
     }
 )
 _INDENT = 12
+_COMMAND = re.compile(r"^(\s*)::")
 
 
 class Paint:
@@ -78,6 +80,15 @@ def wrap(text: str, width: int, *, indent: int = _INDENT) -> str:
         )
         lines += wrapped or [""]
     return "\n".join(lines)
+
+
+def without_commands(text: str) -> str:
+    """`text` of which a CI service obeys no line.
+
+    GitHub's runner takes a line that begins with `::`, and `##[` anywhere in one, for a command; a test's name or message
+    from a report of others could hide secrets, set variables or close a group.
+    """
+    return "\n".join(_COMMAND.sub(r"\1\\x3a:", line.replace("##[", r"\x23#[")) for line in text.split("\n"))
 
 
 def clean_text(text: str, *, ascii_only: bool = False) -> str:

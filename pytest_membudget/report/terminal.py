@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pytest_membudget.records.report import Report
 from pytest_membudget.report.page import Failure, make_page
-from pytest_membudget.report.plain_text import Paint, clean_page, wrap
+from pytest_membudget.report.plain_text import Paint, clean_page, without_commands, wrap
 
 _MOST_TESTS = 20
 
@@ -37,7 +37,7 @@ def render_terminal(
             blocks.append("\n".join(wrap(f"{title:<11} {text}", width) for title, text in page.environment))
     blocks += [paint(wrap(f"caveat: {caveat}", width, indent=8), "yellow") for caveat in page.caveats]
     blocks.append(paint(wrap(f"membudget: {page.headline}", width), "red" if page.failures else "green"))
-    return "\n\n".join(blocks) + "\n"
+    return without_commands("\n\n".join(blocks) + "\n")
 
 
 def _failure(failure: Failure, width: int, paint: Paint) -> str:

@@ -66,7 +66,7 @@ def _threads() -> dict[int, str]:
         for number in map(int, os.listdir("/proc/self/task")):
             with contextlib.suppress(OSError):
                 own_name = Path(f"/proc/self/task/{number}/comm").read_text(errors="replace").strip()
-                named.setdefault(number, f"native thread {own_name}")
+                named.setdefault(number, f"native thread {own_name!r}")
     return named
 
 

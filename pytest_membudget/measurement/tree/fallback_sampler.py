@@ -14,6 +14,7 @@ import time
 
 from pytest_membudget.measurement.process import high_water
 from pytest_membudget.measurement.tree.combine import Tree
+from pytest_membudget.measurement.tree.helper.proc_reader import printable
 from pytest_membudget.records.caveats import Caveat
 
 INTERVAL_S = 0.05  # between two samples, by default
@@ -94,7 +95,7 @@ class InsideSampler:
                         low += _own_share(child)
                         high += resident
                         self._seen[child.pid] = max(self._seen.get(child.pid, 0), resident)
-                        self._names.setdefault(child.pid, child.name())
+                        self._names.setdefault(child.pid, printable(child.name()))
         return low, high
 
 

@@ -12,6 +12,7 @@ from pytest_membudget.plugin.options import Settings
 from pytest_membudget.records.report import BaselineCheck, Report
 from pytest_membudget.records.storage import is_plain_file
 from pytest_membudget.report.headline import render_headline
+from pytest_membudget.report.plain_text import clean_text
 
 
 def load_renderers(report_paths: Sequence[Path]) -> None:
@@ -36,17 +37,16 @@ def show(terminal: Any, report: Report, settings: Settings, notes: Sequence[str]
     if settings.warn and not settings.show_tables:
         for record in report.tests:
             if record.message:
-                terminal.write_line(
-                    f"membudget: {record.nodeid}: {record.message.splitlines()[0]}", yellow=True
-                )
+                line = f"membudget: {record.nodeid}: {record.message.splitlines()[0]}"
+                terminal.write_line(clean_text(line), yellow=True)
     if settings.suggest:
         from pytest_membudget.plugin.suggestions import suggestions
 
         terminal.section("membudget: suggested markers")
         for suggestion in suggestions(report.tests):
-            terminal.write_line(suggestion)
+            terminal.write_line(clean_text(suggestion))
     for note in notes:
-        terminal.write_line(f"membudget: {note}")
+        terminal.write_line(f"membudget: {clean_text(note)}")
     if os.environ.get("GITHUB_ACTIONS") == "true":
         from pytest_membudget.report.github import render_annotations
 

@@ -226,7 +226,19 @@ def _status_value(status: bytes, field: bytes) -> int:
 
 
 def _name(pid: int) -> str:
-    """The program, and for an interpreter the script or module it runs; arguments may hold secrets and stay out."""
+    """The program, and for an interpreter the script or module it runs; arguments may hold secrets and stay out.
+
+    A process names itself, so the name is made fit to be shown.
+    """
+    return printable(_own_name(pid))
+
+
+def printable(name: str) -> str:
+    """`name` with the signs that a terminal obeys as their escapes."""
+    return name if name.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
+
+
+def _own_name(pid: int) -> str:
     with open(f"/proc/{pid}/comm", "rb", buffering=0) as stream:  # noqa: PTH123 - likewise
         name = stream.read(64).strip().decode(errors="replace")
     with open(f"/proc/{pid}/cmdline", "rb", buffering=0) as stream:  # noqa: PTH123 - likewise
