@@ -23,10 +23,16 @@ BYTES_PER_UNIT = {
 }
 LARGEST_BYTES = 2**63 - 1
 
-_FACTORS = {unit.lower(): factor for unit, factor in BYTES_PER_UNIT.items()}
+# "200M", "4G" and "512Mi" as well, as Kubernetes writes them; Docker's 4g is 4GiB here.
+_FACTORS = {
+    spelling: factor
+    for unit, factor in BYTES_PER_UNIT.items()
+    for spelling in (unit.lower(), unit.lower().removesuffix("b"))
+    if spelling
+}
 _NUMBER_AND_UNIT = re.compile(r"\s*([0-9]{1,30}(?:\.[0-9]{0,30})?|\.[0-9]{1,30})\s*([A-Za-z]*)\s*", re.ASCII)
 _SHARE = re.compile(r"\s*([0-9]{1,9}(?:\.[0-9]{0,9})?)\s*%\s*", re.ASCII)
-_SPELLING = 'write a number and a unit, such as "200 MiB" or "1.5 GB" (B, kB, MB, GB, TB, KiB, MiB, GiB, TiB)'
+_SPELLING = 'write a number and a unit, such as "200 MiB" or "1.5 GB" (B, kB, MB, GB, TB, KiB, MiB, GiB, TiB; the final B may be left out)'
 
 
 class Tolerance(NamedTuple):

@@ -56,9 +56,12 @@ def pytest_load_initial_conftests(args: list[str]) -> None:
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> Generator[None, int, int]:
     """`-n auto`: no more workers than fit into memory."""
     cores = yield
+    settings = options.read_settings(config)
+    if settings.off:
+        return cores
     from pytest_membudget.plugin.xdist import fitting_workers
 
-    return fitting_workers(cores, options.read_settings(config))
+    return fitting_workers(cores, settings)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -67,6 +70,8 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", description)
     settings = config.stash[_SETTINGS] = options.read_settings(config)
     config.stash[_ERRORS] = []
+    if settings.off:
+        return
     if roles.is_controller(config):
         from pytest_membudget.plugin.registration import start_reporting
         from pytest_membudget.plugin.xdist import Controller
@@ -92,6 +97,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Reads the markers of what is going to run, and starts measuring where there are any."""
     settings, errors = config.stash[_SETTINGS], config.stash[_ERRORS]
+    if settings.off and not errors:
+        return
     if settings.scales and not errors:
         from pytest_membudget.plugin.scales.parametrize import unknown
 
@@ -108,7 +115,7 @@ def membudget(request: pytest.FixtureRequest) -> Membudget:
     from pytest_membudget.plugin.fixtures.membudget import Membudget
 
     settings = request.config.stash[_SETTINGS]
-    return Membudget(strict=settings.strict, interval_s=settings.interval_s)
+    return Membudget(strict=settings.strict, interval_s=settings.interval_s, fails=not settings.off)
 
 
 @pytest.fixture

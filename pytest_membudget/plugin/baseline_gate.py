@@ -24,14 +24,14 @@ from pytest_membudget.records.judgement import Judgement
 from pytest_membudget.records.places import from_here
 from pytest_membudget.records.report import BaselineCheck, Comparison, Report, TestRecord
 from pytest_membudget.records.storage import check_writable
-from pytest_membudget.units import format_count, format_size
+from pytest_membudget.units import Tolerance, format_count, format_size
 
 
 class Gate:
     """The baseline of this session, and what to do about a test that differs from it."""
 
-    def __init__(self, settings: Settings, collected: Collected) -> None:
-        """Reads the baseline.
+    def __init__(self, settings: Settings, collected: Collected, *, is_in_ini: bool = False) -> None:
+        """Reads the baseline. One that the ini file names need not exist yet, save under `--membudget-strict`.
 
         Raises:
             pytest.UsageError: there is none, it cannot be read or written, or it is foreign and `--membudget-strict`
@@ -39,6 +39,7 @@ class Gate:
         """
         assert settings.baseline is not None
         self.settings = settings
+        self.is_in_ini = is_in_ini
         self.collected = collected
         self.tolerance = settings.tolerance or DEFAULT_TOLERANCE
         self.path = settings.baseline
@@ -79,9 +80,17 @@ class Gate:
         )
 
     @property
+    def lack(self) -> str | None:
+        """What to say where the ini file names a baseline that does not exist yet."""
+        if self.baseline is not None or self.settings.update_baseline:
+            return None
+        return f"there is no baseline at {self.shown_path} yet, so nothing is compared; make it with {self.accept_command}"
+
+    @property
     def accept_command(self) -> str:
         """The command that makes the present figures the baseline."""
-        return f"pytest --membudget-baseline={self.shown_path} --membudget-update-baseline"
+        named = "" if self.is_in_ini else f" --membudget-baseline={self.shown_path}"
+        return f"pytest{named} --membudget-update-baseline"
 
     def samples_for_baseline(self, item: pytest.Item, peak_bytes: int | None) -> tuple[int, ...]:
         """Peaks of `item` in fresh processes, where a new baseline is to hold them.
@@ -97,8 +106,13 @@ class Gate:
                 taken.append(fresh_peak_bytes(item))
         return tuple(peak_bytes for peak_bytes in taken if peak_bytes is not None)
 
-    def compare(self, item: pytest.Item, record: TestRecord) -> tuple[Comparison, Judgement] | None:
-        """How `record` compares with its baseline; `None` where there is nothing to compare with."""
+    def compare(
+        self, item: pytest.Item, record: TestRecord, tolerance: Tolerance | None = None
+    ) -> tuple[Comparison, Judgement] | None:
+        """How `record` compares with its baseline; `None` where there is nothing to compare with.
+
+        `tolerance` is the test's own, where its marker names one.
+        """
         base = self._known.get(record.nodeid) or self._known.get(self._moved.get(record.nodeid, ""))
         if base is None or self.settings.update_baseline:
             return None
@@ -106,7 +120,7 @@ class Gate:
         assert peak_bytes is not None
         samples: list[int] = []
         is_decided = True
-        tolerance, wanted = self.tolerance, self.settings.samples
+        tolerance, wanted = tolerance or self.tolerance, self.settings.samples
         while next_step(base, peak_bytes, samples, tolerance=tolerance, wanted=wanted) == "rerun":
             with telling(item.config, f"beyond its baseline: fresh sample {len(samples) + 1} of {wanted}"):
                 sample = fresh_peak_bytes(item, warm=not base.samples_bytes)
@@ -170,7 +184,7 @@ class Gate:
         try:
             return load_baseline(self.path)
         except FileNotFoundError:
-            if self.settings.update_baseline:
+            if self.settings.update_baseline or (self.is_in_ini and not self.settings.strict):
                 return None
             raise pytest.UsageError(
                 f"--membudget-baseline: there is no baseline at {self.shown_path}; make one with {self.accept_command}"

@@ -104,7 +104,9 @@ class Judge:
 
             found, judgement = growth.grow(item, plan.growth, strict=self.settings.strict)
             judged = judged.with_judgement(judgement)._replace(growth=found)
-        return judged if judged.failed or self.gate is None else self._by_gate(item, plan, judged, self.gate)
+        # A failure that only warns leaves a test that passes, which has to stay comparable.
+        is_settled = judged.failed and not self.settings.warn
+        return judged if is_settled or self.gate is None else self._by_gate(item, plan, judged, self.gate)
 
     def _by_law(self, item: pytest.Item, plan: Plan, judged: Judged) -> Judgement | None:
         """Keeps the row of a scale; the last one of its test is judged by all."""
@@ -126,9 +128,11 @@ class Judge:
     @staticmethod
     def _by_gate(item: pytest.Item, plan: Plan, judged: Judged, gate: Gate) -> Judged:
         record = record_of(item, plan, judged)
-        compared = gate.compare(item, record)
+        tolerance = plan.budget.tolerance if plan.budget is not None else None
+        compared = gate.compare(item, record, tolerance)
         if compared is None:
-            return judged._replace(samples_bytes=gate.samples_for_baseline(item, record.peak_bytes))
+            samples_bytes = gate.samples_for_baseline(item, record.peak_bytes)
+            return judged._replace(samples_bytes=samples_bytes)
         comparison, judgement = compared
         return judged.with_judgement(judgement)._replace(
             comparison=comparison, samples_bytes=comparison.samples_bytes

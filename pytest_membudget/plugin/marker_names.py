@@ -6,9 +6,11 @@ import pytest
 
 DESCRIPTIONS = (
     (
-        "memory_budget(peak, total=None, retained=None, isolate=False, hard=False, timeout_s=None): fail the test when "
+        "memory_budget(peak, total=None, retained=None, tolerance=None, isolate=False, hard=False, timeout_s=None): "
+        "limit the memory of a test: fail it when "
         "its process tree rises by more than peak above its start; a size is text such as '200 MiB', bytes, a function, "
-        "or 'estimate'; isolate runs it in a fresh interpreter, hard ends it as soon as it is over"
+        "or 'estimate'; tolerance is how far it may rise above its baseline; isolate runs it in a fresh interpreter, hard ends it as "
+        "soon as it is over; memory_budget(False) leaves the test out"
     ),
     "memory_growth(per_call='0 B', timeout_s=10): repeat the test and fail it when memory grows by more per call",
     (

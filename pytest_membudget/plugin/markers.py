@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import pytest
 
-from pytest_membudget.units import parse_size
+from pytest_membudget.units import Tolerance, parse_size, parse_tolerance
 
 ESTIMATE = "estimate"
 """A budget that the estimator gives from the files a test works on."""
@@ -17,14 +17,16 @@ SizeRule: TypeAlias = int | str | Callable[..., Any] | None
 """Bytes, `ESTIMATE`, a function that gives a size, or nothing."""
 
 SPELLINGS = {
-    "memory_budget": '@pytest.mark.memory_budget("200 MiB", total="1 GB", retained="5 MB", isolate=True, hard=True)',
+    "memory_budget": (
+        '@pytest.mark.memory_budget("200 MiB", total="1 GB", retained="5 MB", tolerance="20%", isolate=True, hard=True)'
+    ),
     "memory_growth": '@pytest.mark.memory_growth(per_call="64 B", timeout_s=10)',
     "memory_scales": '@pytest.mark.memory_scales("micro", "small", law="linear", at_most="8 B/B")',
 }
 
 
 class BudgetMark(NamedTuple):
-    """A `memory_budget` marker."""
+    """A `memory_budget` marker. `off` is `memory_budget(False)`: the test is not measured."""
 
     peak: SizeRule = None
     total: SizeRule = None
@@ -32,6 +34,8 @@ class BudgetMark(NamedTuple):
     isolate: bool = False
     hard: bool = False
     timeout_s: float | None = None
+    tolerance: Tolerance | None = None
+    off: bool = False
 
 
 class GrowthMark(NamedTuple):
@@ -55,7 +59,9 @@ def read_budget(mark: pytest.Mark) -> BudgetMark:
     Raises:
         ValueError: one of them cannot be understood; names it.
     """
-    given = _bind(mark, ("peak",), ("total", "retained", "isolate", "hard", "timeout_s"))
+    given = _bind(mark, ("peak",), ("total", "retained", "tolerance", "isolate", "hard", "timeout_s"))
+    if given == {"peak": False} and given["peak"] is False:  # 0 is a size
+        return BudgetMark(off=True)
     budget = BudgetMark(
         peak=_size_rule(given, "peak"),
         total=_size_rule(given, "total"),
@@ -63,9 +69,13 @@ def read_budget(mark: pytest.Mark) -> BudgetMark:
         isolate=_switch(given, "isolate"),
         hard=_switch(given, "hard"),
         timeout_s=_seconds(given, "timeout_s", None),
+        tolerance=_tolerance(given, "tolerance"),
     )
-    if not budget.isolate and budget.peak is budget.total is budget.retained is None:
-        raise ValueError("it names no size: give peak, total or retained")
+    is_without_size = budget.peak is budget.total is budget.retained is None
+    if is_without_size and not budget.isolate and budget.tolerance is None:
+        raise ValueError(
+            "it names no size: give peak, total or retained, or False for a test that is not to be measured"
+        )
     if budget.hard and budget.peak is None:
         raise ValueError("argument 'hard' needs a peak to be held to")
     if budget.timeout_s is not None and not budget.isolate:
@@ -141,6 +151,18 @@ def _size_rule(given: Mapping[str, Any], name: str) -> SizeRule:
 def _size(value: Any, name: str) -> int:
     try:
         return parse_size(value)
+    except ValueError as error:
+        raise ValueError(f"argument {name!r}: {error}") from None
+
+
+def _tolerance(given: Mapping[str, Any], name: str) -> Tolerance | None:
+    value = given.get(name)
+    if value is None or isinstance(value, Tolerance):
+        return value
+    if not isinstance(value, str):
+        raise ValueError(f'argument {name!r} is {value!r}; write a percentage and a size: "10% + 1 MiB"')  # noqa: TRY004 - one error for all
+    try:
+        return parse_tolerance(value)
     except ValueError as error:
         raise ValueError(f"argument {name!r}: {error}") from None
 

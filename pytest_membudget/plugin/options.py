@@ -7,6 +7,8 @@ the folder of that file.
 
 from __future__ import annotations
 
+import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -43,6 +45,12 @@ class Option(NamedTuple):
 OPTIONS = (
     Option("membudget", "switch", "measure every test, marked or not"),
     Option(
+        "no-membudget",
+        "switch",
+        "measure, judge and report nothing, whatever markers, the ini file and other options ask for",
+        in_ini=False,
+    ),
+    Option(
         "membudget-report",
         "reports",
         "measure every test and show the tables; write PATH too when it ends in .md, .json or .html; "
@@ -56,7 +64,13 @@ OPTIONS = (
         "switch",
         "judge by the upper figure; inconclusive growth, foreign baselines and stale calibrations fail",
     ),
-    Option("membudget-baseline", "path", "compare every test with this baseline", "PATH"),
+    Option(
+        "membudget-baseline",
+        "path",
+        "compare every test with this baseline; {python} and {platform} in the path stand for those that run, "
+        "such as 3.12 and linux",
+        "PATH",
+    ),
     Option(
         "membudget-update-baseline",
         "switch",
@@ -112,6 +126,7 @@ class Settings(NamedTuple):
     suggest: bool
     stop_at: float | None
     interval_s: float | None
+    off: bool = False
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -129,6 +144,8 @@ def read_settings(config: pytest.Config) -> Settings:
     Raises:
         pytest.UsageError: a value cannot be read; names the option.
     """
+    if config.getoption("no_membudget"):
+        return _switched_off(config)
     value = {option.ini: _read(option, config) for option in OPTIONS}
     reports = value["membudget_report"]
     update = bool(value["membudget_update_baseline"])
@@ -165,6 +182,30 @@ def read_settings(config: pytest.Config) -> Settings:
     )
 
 
+def _switched_off(config: pytest.Config) -> Settings:
+    """Nothing but which scales to run, since that decides which tests there are."""
+    scales = next(_read(option, config) for option in OPTIONS if option.kind == "names")
+    return Settings(
+        measure_all=False,
+        show_tables=False,
+        report_paths=(),
+        default_bytes=None,
+        warn=False,
+        strict=False,
+        baseline=None,
+        update_baseline=False,
+        tolerance=None,
+        samples=0,
+        scales=scales or (),
+        memray=False,
+        memray_dir=None,
+        suggest=False,
+        stop_at=None,
+        interval_s=None,
+        off=True,
+    )
+
+
 def _flag_attributes(option: Option) -> dict[str, Any]:
     if option.kind == "switch":
         return {"action": "store_true", "default": None}
@@ -194,9 +235,25 @@ def _read(option: Option, config: pytest.Config) -> Any:
     try:
         if option.kind == "reports":
             return report_option.read_paths(given, folder)
-        return folder / given if option.kind == "path" else _read_text(option.kind, given)
+        return folder / fill_in(given) if option.kind == "path" else _read_text(option.kind, given)
     except ValueError as error:
         raise pytest.UsageError(f"{written}: {error}") from None
+
+
+def fill_in(path: str) -> str:
+    """`path` with `{python}` and `{platform}` replaced, so that each of them can have a baseline of its own.
+
+    Raises:
+        ValueError: another name in braces.
+    """
+    known = {"python": f"{sys.version_info.major}.{sys.version_info.minor}", "platform": sys.platform}
+    for name in re.findall(r"{(\w*)}", path):
+        if name not in known:
+            raise ValueError(
+                f"{path!r} holds the unknown placeholder {{{name}}}; there are {{python}} and {{platform}}"
+            )
+        path = path.replace(f"{{{name}}}", known[name])
+    return path
 
 
 def _ini_value(option: Option, config: pytest.Config) -> Any:

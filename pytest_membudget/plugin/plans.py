@@ -33,6 +33,11 @@ class Plan(NamedTuple):
         """Whether it runs in a fresh interpreter."""
         return self.budget is not None and self.budget.isolate
 
+    @property
+    def is_left_out(self) -> bool:
+        """Whether `memory_budget(False)` stands at the test and no other marker asks for a measurement."""
+        return self.budget is not None and self.budget.off and self.growth is None and self.scales is None
+
 
 PLAN = pytest.StashKey[Plan]()
 _EVERY_TEST = Plan()
@@ -56,8 +61,11 @@ def make_plans(items: Iterable[pytest.Item], errors: list[str], *, measure_all: 
     planned = 0
     for item in items:
         marked = is_marked(item)
-        if marked or measure_all:
-            item.stash[PLAN] = _read_plan(item, errors) if marked else _EVERY_TEST
+        if not marked and not measure_all:
+            continue
+        plan = _read_plan(item, errors) if marked else _EVERY_TEST
+        if not plan.is_left_out:
+            item.stash[PLAN] = plan
             planned += 1
     if errors:
         more = len(errors) - _MOST_ERRORS

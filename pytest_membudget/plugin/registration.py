@@ -105,6 +105,7 @@ def _gate(config: pytest.Config, settings: Settings) -> Gate | None:
         from pytest_membudget.plugin.collected import Collected
 
         collected = Collected(config)
-        config.stash[_GATE] = Gate(settings, collected)
+        is_in_ini = config.getoption("membudget_baseline") is None
+        config.stash[_GATE] = Gate(settings, collected, is_in_ini=is_in_ini)
         config.pluginmanager.register(collected, "membudget-collected")
     return config.stash[_GATE]

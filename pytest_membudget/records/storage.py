@@ -35,17 +35,16 @@ _BYTE = re.compile(r"\s*\(byte (\d+)\)")
 def check_writable(path: str | os.PathLike[str], *, such_as: str) -> None:
     """Fails now where `write_atomically` would fail later; `such_as` is a file name to show.
 
+    Makes the folder where it is missing.
+
     Raises:
-        UsageError: a directory, a pipe or a device, or a folder that is missing or cannot be written to.
+        UsageError: a directory, a pipe or a device, or a folder that cannot be made or written to.
     """
     if Path(path).is_dir():
         raise UsageError(f"{path} is a directory; name a file in it, such as {Path(path) / such_as}")
     try:
         target = _target(path)
-        if not target.parent.is_dir():
-            raise UsageError(
-                f"the folder of {path} does not exist: {target.parent}; make it first or name another place"
-            )
+        target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", suffix=".part"):
             pass
     except OSError as error:

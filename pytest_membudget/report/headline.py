@@ -18,7 +18,7 @@ def render_headline(report: Report) -> str:
     counts = [
         f"{len(found)} {words}{_expected(found)}"
         for verdict, words in FAILING.items()
-        if (found := [test for test in report.tests if test.verdict == verdict])
+        if (found := [test for test in report.tests if _has(test, verdict)])
     ]
     doubtful = sum(test.verdict in {"over_upper", "inconclusive"} for test in report.tests)
     parts = [f"{format_count(len(measured), 'test')} measured", *counts]
@@ -31,6 +31,12 @@ def render_headline(report: Report) -> str:
         largest = max(measured, key=lambda test: test.peak_bytes or 0)
         parts.append(f"largest peak {format_size(largest.peak_bytes or 0)}")
     return ", ".join(parts)
+
+
+def _has(test: TestRecord, verdict: str) -> bool:
+    """Whether that is the test's verdict; a regression counts beside a graver one, which hides it there."""
+    is_regressed = test.comparison is not None and test.comparison.finding == "regressed"
+    return test.verdict == verdict or (verdict == "regressed" and is_regressed)
 
 
 def _headline_of_batches(batches: Sequence[BatchSummary]) -> str:

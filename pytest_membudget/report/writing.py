@@ -16,13 +16,14 @@ ENDINGS = (".md", ".json", ".html")
 
 
 def write_report(report: Report, path: str | os.PathLike[str]) -> None:
-    """Writes `report` as Markdown, JSON or HTML, whole or not at all.
+    """Writes `report` as Markdown, JSON or HTML, whole or not at all; makes the folder where it is missing.
 
     Raises:
         UsageError: `path` has another ending.
-        OSError: the folder is missing, not writable or full.
+        OSError: the folder cannot be made, is not writable or full.
     """
     ending = _ending(path)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     if ending == ".html":
         # jinja2 takes 50 ms to import, which only a page need pay.
         from pytest_membudget.report.html import render_html
@@ -38,7 +39,7 @@ def check_report_path(path: str | os.PathLike[str]) -> None:
     """Fails now where `write_report` would fail after an hour of tests.
 
     Raises:
-        UsageError: another ending, or a folder that is missing or cannot be written to.
+        UsageError: another ending, or a folder that cannot be made or written to.
     """
     check_writable(path, such_as=f"report{_ending(path)}")
 

@@ -213,9 +213,9 @@ def test_a_foreign_baseline_is_a_caveat_and_refused_under_strict(pytester):
 
 def test_a_baseline_that_cannot_be_written_is_a_usage_error_before_anything_runs(pytester):
     pytester.makepyfile(test_it="def test_job(): open('ran', 'w')")
-    result = pytester.runpytest("--membudget-baseline=none/memory.json", "--membudget-update-baseline")
+    result = pytester.runpytest("--membudget-baseline=test_it.py/memory.json", "--membudget-update-baseline")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*--membudget-baseline: the folder of none/memory.json does not exist*"])
+    result.stderr.fnmatch_lines(["*--membudget-baseline: test_it.py/memory.json cannot be written*"])
     assert not (pytester.path / "ran").exists()
 
 

@@ -62,10 +62,11 @@ def test_a_session_without_markers_and_options_says_nothing(pytester):
 
 
 @pytest.mark.parametrize(
-    ("path", "said"), [("missing/a.json", "*missing*"), ("a.pdf", "*not found: *a.pdf*")]
+    ("path", "said"),
+    [("test_file.py/a.json", "*test_file.py/a.json cannot be written*"), ("a.pdf", "*not found: *a.pdf*")],
 )
 def test_a_report_that_cannot_be_written_fails_before_the_tests(pytester, path, said):
-    pytester.makepyfile("def test_free(): open('ran', 'w')")
+    pytester.makepyfile(test_file="def test_free(): open('ran', 'w')")
     result = pytester.runpytest("--membudget-report", path)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([said])

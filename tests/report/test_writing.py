@@ -1,7 +1,8 @@
 import pytest
 
 from pytest_membudget.errors import UsageError
-from pytest_membudget.report.writing import check_report_path, write_report
+from pytest_membudget.records.report import Report
+from pytest_membudget.report.writing import check_report_path, load_report, write_report
 
 
 def test_the_ending_picks_the_format(report, tmp_path):
@@ -25,9 +26,17 @@ def test_a_good_path_is_left_as_it_was(tmp_path):
     assert [(entry.name, entry.read_text()) for entry in tmp_path.iterdir()] == [("report.json", "old")]
 
 
-def test_a_missing_folder_fails_at_once(tmp_path):
-    with pytest.raises(UsageError, match=r"does not exist: .*/missing"):
-        check_report_path(tmp_path / "missing" / "report.json")
+def test_a_missing_folder_is_made(tmp_path):
+    check_report_path(tmp_path / "early" / "report.json")
+    assert (tmp_path / "early").is_dir()
+    write_report(Report(), tmp_path / "out" / "memory" / "report.json")
+    assert load_report(tmp_path / "out" / "memory" / "report.json").tests == ()
+
+
+def test_a_folder_below_a_file_fails_at_once(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="cannot be written"):
+        check_report_path(tmp_path / "file" / "report.json")
 
 
 def test_a_directory_is_no_report(tmp_path):

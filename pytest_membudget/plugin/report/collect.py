@@ -92,6 +92,8 @@ class Reporting:
         if not self.tally:
             return
         self._collect(session, folder)
+        if self.gate is not None and self.gate.lack is not None:
+            self.notes.append(self.gate.lack)
         with self._failing(session, "baseline", self.settings.baseline):
             if self.gate is not None and self.settings.update_baseline:
                 self.notes.append(self.gate.update(self.report))

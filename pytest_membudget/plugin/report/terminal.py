@@ -36,8 +36,9 @@ def show(terminal: Any, report: Report, settings: Settings, notes: Sequence[str]
             terminal.write_line(f"membudget: {caveat}", yellow=True)
     if settings.warn and not settings.show_tables:
         for record in report.tests:
-            if record.message:
-                line = f"membudget: {record.nodeid}: {record.message.splitlines()[0]}"
+            # One line for each judgement: over its budget, and beyond its baseline as well.
+            for judgement in filter(None, record.message.split("\n\n")):
+                line = f"membudget: {record.nodeid}: {judgement.splitlines()[0]}"
                 terminal.write_line(clean_text(line), yellow=True)
     if settings.suggest:
         from pytest_membudget.plugin.suggestions import suggestions
