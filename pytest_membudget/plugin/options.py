@@ -106,26 +106,29 @@ OPTIONS = (
 )
 
 
-class Settings(NamedTuple):
-    """What the options say, typed. Sizes are bytes, shares fractions, paths absolute."""
+_SAMPLES = 5
 
-    measure_all: bool
-    show_tables: bool
-    report_paths: tuple[Path, ...]
-    default_bytes: int | None
-    warn: bool
-    strict: bool
-    baseline: Path | None
-    update_baseline: bool
-    history: Path | None
-    tolerance: Tolerance | None
-    samples: int
-    scales: tuple[str, ...]
-    memray: bool
-    memray_dir: Path | None
-    suggest: bool
-    stop_at: float | None
-    interval_s: float | None
+
+class Settings(NamedTuple):
+    """What the options say, typed. Sizes are bytes, shares fractions, paths absolute. `off` is `--no-membudget`."""
+
+    measure_all: bool = False
+    show_tables: bool = False
+    report_paths: tuple[Path, ...] = ()
+    default_bytes: int | None = None
+    warn: bool = False
+    strict: bool = False
+    baseline: Path | None = None
+    update_baseline: bool = False
+    history: Path | None = None
+    tolerance: Tolerance | None = None
+    samples: int = _SAMPLES
+    scales: tuple[str, ...] = ()
+    memray: bool = False
+    memray_dir: Path | None = None
+    suggest: bool = False
+    stop_at: float | None = None
+    interval_s: float | None = None
     off: bool = False
 
 
@@ -172,7 +175,7 @@ def read_settings(config: pytest.Config) -> Settings:
         update_baseline=update,
         history=value["membudget_history"],
         tolerance=value["membudget_tolerance"],
-        samples=5 if value["membudget_samples"] is None else value["membudget_samples"],
+        samples=_SAMPLES if value["membudget_samples"] is None else value["membudget_samples"],
         scales=value["membudget_scales"] or (),
         memray=bool(value["membudget_memray"] or value["membudget_memray_dir"]),
         memray_dir=value["membudget_memray_dir"],
@@ -185,25 +188,7 @@ def read_settings(config: pytest.Config) -> Settings:
 def _switched_off(config: pytest.Config) -> Settings:
     """Nothing but which scales to run, since that decides which tests there are."""
     scales = next(_read(option, config) for option in OPTIONS if option.kind == "names")
-    return Settings(
-        measure_all=False,
-        show_tables=False,
-        report_paths=(),
-        default_bytes=None,
-        warn=False,
-        strict=False,
-        baseline=None,
-        update_baseline=False,
-        tolerance=None,
-        samples=0,
-        scales=scales or (),
-        memray=False,
-        memray_dir=None,
-        suggest=False,
-        stop_at=None,
-        interval_s=None,
-        off=True,
-    )
+    return Settings(scales=scales or (), off=True)
 
 
 def _flag_attributes(option: Option) -> dict[str, Any]:
