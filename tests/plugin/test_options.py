@@ -11,6 +11,7 @@ VALUES = {
     "membudget-warn": ("", "true"),
     "membudget-strict": ("", "true"),
     "membudget-baseline": ("=base.json", "base.json"),
+    "membudget-history": ("=history.db", "history.db"),
     "membudget-tolerance": ("=5% + 2 MB", "5% + 2 MB"),
     "membudget-samples": ("=3", "3"),
     "membudget-scales": ("=micro,small", "micro,small"),
