@@ -45,7 +45,7 @@ def check_writable(path: str | os.PathLike[str], *, such_as: str) -> None:
     try:
         target = _target(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", suffix=".part"):
+        with tempfile.TemporaryFile(dir=target.parent):  # without a name where the system has such files
             pass
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror or error}; name another place") from None
