@@ -77,12 +77,16 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         with temporary.open("xb") if unnamed is None else os.fdopen(unnamed, "wb") as stream:
             yield stream
             stream.flush()
+            with contextlib.suppress(FileNotFoundError):
+                mode = stat.S_IMODE(target.stat().st_mode)
+                os.chmod(temporary if unnamed is None else unnamed, mode)  # noqa: PTH101 - a file without a name
             if unnamed is not None:
-                # With a folder's descriptor Python calls linkat(2), which follows the link that /proc is.
+                # A name for the moment before it is `target`. With a descriptor of a folder Python calls linkat(2), which
+                # follows the link that /proc is.
                 os.link(f"/proc/self/fd/{unnamed}", temporary, src_dir_fd=unnamed, follow_symlinks=True)
-        with contextlib.suppress(FileNotFoundError):
-            temporary.chmod(stat.S_IMODE(target.stat().st_mode))
-        temporary.replace(target)
+                temporary.replace(target)
+        if unnamed is None:
+            temporary.replace(target)
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
