@@ -1,4 +1,4 @@
-"""`membudget history add | merge | show`: runs kept in one file, from many machines."""
+"""`membudget history add | merge | show | trend`: runs kept in one file, from many machines, and what they say."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from pathlib import Path
 
 from pytest_membudget.cli.manner import manner_of_stdout
 from pytest_membudget.gate.history.store import open_history
+from pytest_membudget.gate.history.trend import TREND_TOLERANCE, find_trends
 from pytest_membudget.report.history import render_history_json, render_runs, render_test_history
-from pytest_membudget.report.writing import load_report
-from pytest_membudget.units import format_count
+from pytest_membudget.report.trend import render_trend_json, render_trend_terminal, write_trend
+from pytest_membudget.report.writing import check_report_path, load_report
+from pytest_membudget.units import format_count, parse_tolerance
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +41,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     showing.add_argument("test", nargs="?", metavar="TEST", help="a test's node id, or a part of it")
     showing.add_argument("--json", action="store_true", help="every run and every point as JSON")
     showing.set_defaults(act=_show)
+
+    judging = actions.add_parser("trend", help="which tests got worse", description=_trend.__doc__)
+    judging.add_argument("history", metavar="PATH")
+    judging.add_argument(
+        "-o",
+        "--output",
+        metavar="PATH",
+        action="append",
+        default=[],
+        help="write it there; the ending (.html, .md, .json) picks the format; may be given more than once",
+    )
+    judging.add_argument("--fail", action="store_true", help="exit code 1 where a test jumped or crept")
+    judging.add_argument("--json", action="store_true", help="every test's verdict as JSON")
+    judging.add_argument(
+        "--since",
+        default="",
+        metavar="REVISION",
+        help="judge later changes only: a revision, or a day such as 2026-11-01",
+    )
+    judging.add_argument(
+        "--tolerance", metavar="TOLERANCE", help='the largest change that is none (default "2%% + 4 KiB")'
+    )
+    judging.set_defaults(act=_trend)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -95,6 +120,25 @@ def _show(arguments: argparse.Namespace) -> int:
             tests_count = len(history.nodeids())
             print(render_runs(arguments.history, runs, tests_count, **manner_of_stdout()._asdict()), end="")
     return 0
+
+
+def _trend(arguments: argparse.Namespace) -> int:
+    """Says of each test whether it is steady, jumped at a revision, or crept since one."""
+    for path in arguments.output:
+        check_report_path(path)
+    tolerance = TREND_TOLERANCE if arguments.tolerance is None else parse_tolerance(arguments.tolerance)
+    with open_history(arguments.history) as history:
+        report = find_trends(history, arguments.history, tolerance=tolerance, since=arguments.since)
+    for path in arguments.output:
+        write_trend(report, path)
+        if not arguments.json:
+            print(f"wrote {path}")
+    if arguments.json:
+        sys.stdout.write(render_trend_json(report).decode())
+    elif not arguments.output:
+        print(render_trend_terminal(report, **manner_of_stdout()._asdict()), end="")
+    worse = report.count("jumped") + report.count("crept")
+    return 1 if arguments.fail and worse else 0
 
 
 def _path_and_revision(text: str) -> tuple[str, str]:

@@ -111,7 +111,6 @@ class TestTrend(msgspec.Struct, frozen=True, kw_only=True):
     #: Index into the revisions of the report for each peak.
     positions: tuple[Count, ...] = ()
     peaks_bytes: tuple[Bytes, ...] = ()
-    message: str = ""
     caveats: tuple[str, ...] = ()
 
 
@@ -121,6 +120,8 @@ class TrendReport(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     tolerance: str
     since: str = ""
+    #: Index of the first revision of the last 30 days; of the last 30 revisions where times are not known.
+    month_index: Count = 0
     revisions: tuple[RevisionPoint, ...] = ()
     environments: tuple[Environment, ...] = ()
     tests: tuple[TestTrend, ...] = ()

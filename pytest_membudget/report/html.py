@@ -27,13 +27,13 @@ def render_html(report: Report) -> str:
     """
     from jinja2 import Environment
 
-    script = _file("page.js")
+    script = read_page_file("page.js")
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["breakable"] = _breakable
-    template = environment.from_string(_file("page.html"))
+    environment.filters["breakable"] = breakable
+    template = environment.from_string(read_page_file("page.html"))
     timelines = timelines_of(report.tests)
     page = template.render(
-        style=_file("page.css"),
+        style=read_page_file("page.css"),
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         data=_script_json(html_view.table_data(report.tests)),
@@ -76,7 +76,7 @@ def _scale_section(table: Any) -> dict[str, Any]:
     }
 
 
-def _breakable(text: str) -> str:
+def breakable(text: str) -> str:
     """A node id as markup that may be broken after its separators rather than within a word."""
     from markupsafe import Markup, escape
 
@@ -89,5 +89,6 @@ def _script_json(value: Any) -> str:
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
-def _file(name: str) -> str:
+def read_page_file(name: str) -> str:
+    """A template, style or script that ships with the package."""
     return resources.files(__package__).joinpath(_FOLDER, name).read_text(encoding="utf-8")

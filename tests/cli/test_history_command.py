@@ -71,3 +71,40 @@ def test_what_cannot_be_done_is_exit_2_in_one_sentence_and_writes_nothing(
     assert told in error
     assert error.count("\n") == 1
     assert not (tmp_path / "h").exists()
+
+
+@pytest.fixture
+def jumped(tmp_path, monkeypatch):
+    """A history in which test_a jumped at r10."""
+    monkeypatch.chdir(tmp_path)
+    words = []
+    for number in range(20):
+        tests = (
+            TestRecord(nodeid="t.py::test_a", outcome="passed", peak_bytes=(100 + 20 * (number >= 10)) * MIB),
+        )
+        write_report(Report(tests=tests, created=f"2026-11-{number + 1:02d}"), f"run{number}.json")
+        words.append(f"run{number}.json=r{number}")
+    main(["history", "add", *words, "--to", "h"])
+
+
+def test_trend_names_the_revision_and_fails_where_asked(jumped, capsys):
+    assert main(["history", "trend", "h", "--json"]) == 0
+    (test,) = json.loads(capsys.readouterr().out)["tests"]
+    assert (test["nodeid"], test["verdict"], test["revision"]) == ("t.py::test_a", "jumped", "r10")
+    assert main(["history", "trend", "h", "--fail"]) == 1
+    assert main(["history", "trend", "h", "--fail", "--since", "r12"]) == 0
+    assert main(["history", "trend", "h", "--fail", "--tolerance", "50%"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("ending", "told"), [("html", "<h1>Memory trend</h1>"), ("md", "# Memory trend"), ("json", '"r10"')]
+)
+def test_trend_writes_each_format(jumped, tmp_path, ending, told):
+    assert main(["history", "trend", "h", "--output", f"page.{ending}"]) == 0
+    assert told in (tmp_path / f"page.{ending}").read_text()
+
+
+def test_trend_refuses_what_it_cannot_write_or_find(jumped, capsys):
+    assert main(["history", "trend", "h", "--output", "page.pdf"]) == 2
+    assert main(["history", "trend", "h", "--since", "r99"]) == 2
+    assert "no revision 'r99'" in capsys.readouterr().err
