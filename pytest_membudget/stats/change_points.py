@@ -26,8 +26,7 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
-from pytest_membudget.stats.rank_test import tail_bound
-from pytest_membudget.stats.summary import median
+from pytest_membudget.stats.samples import median, tail_bound
 
 #: Probability that an unchanging series of any length is said to have changed, at one look.
 LEVEL = 0.005

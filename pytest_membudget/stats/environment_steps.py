@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from pytest_membudget.stats.change_points import Change, find_changes
-from pytest_membudget.stats.summary import median
+from pytest_membudget.stats.samples import median
 
 #: How many values on either side of a step its size is estimated from.
 _BESIDE = 5

@@ -32,7 +32,7 @@ from pytest_membudget.records.history import (
 from pytest_membudget.records.report import Environment
 from pytest_membudget.stats.change_points import Change
 from pytest_membudget.stats.environment_steps import Levelled, find_levelled_changes
-from pytest_membudget.stats.summary import median
+from pytest_membudget.stats.samples import median
 from pytest_membudget.units import Tolerance
 
 #: A smaller change is not worth a line, however certain: 2%, and one page of memory.
