@@ -45,7 +45,7 @@ def test_the_revision_is_the_commit_that_is_checked_out(pytester):
 
 
 @pytest.mark.parametrize(
-    ("path", "told"), [("test_a.py", "not a membudget history"), ("none/h.sqlite", "does not exist")]
+    ("path", "told"), [("test_a.py", "not a membudget history"), ("test_a.py/h.sqlite", "test_a.py")]
 )
 def test_a_file_that_cannot_keep_the_run_is_a_usage_error_before_any_test(pytester, path, told):
     pytester.makepyfile(test_a=TEST)
