@@ -17,6 +17,7 @@ COMMANDS: dict[str, str] = {
     "dask-worker": "start Dask workers that offer the memory of this host to tasks",
     "doctor": "say what this machine can measure, exactly or not, and why",
     "history": "keep the runs of CI in one file, and say which tests got worse",
+    "host": "show who holds and who waits for the memory that the programs of this host share",
     "measure": "run a command and tell the peak of its whole process tree",
     "report": "show a report, or write it as HTML, Markdown or JSON",
     "retry": "run inputs again that failed before, from their dead letters",

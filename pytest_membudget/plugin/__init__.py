@@ -13,6 +13,7 @@ package, modules would outlive what pytester makes Python forget, and two copies
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING
 
@@ -72,6 +73,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_ERRORS] = []
     if settings.off:
         return
+    if roles.is_worker(config):
+        os.environ.update(config.workerinput.get("membudget_environment", {}))  # type: ignore[attr-defined]
     if roles.is_controller(config):
         from pytest_membudget.plugin.registration import start_reporting
         from pytest_membudget.plugin.xdist import Controller

@@ -1,22 +1,16 @@
-"""Under pytest-xdist: what workers have to know, and how many of them the memory of this machine bears."""
+"""Under pytest-xdist: what workers have to know, and what they tell."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pytest_membudget.errors import MembudgetError
 from pytest_membudget.plugin.options import Settings
 from pytest_membudget.plugin.shared import shared_folder
-
-UNKNOWN_TEST_BYTES = 256 * 1024 * 1024
-"""What a test is taken to need while neither a baseline nor a default budget tells."""
-
 
 _USAGE_ERROR = "membudget_usage_error"
 
@@ -35,6 +29,7 @@ class Controller:
         node.workerinput["membudget_invocation"] = json.dumps(
             [str(parameters.dir), *map(str, parameters.args)]
         )
+        node.workerinput["membudget_environment"] = workers_environment()
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any, error: object) -> None:
@@ -50,7 +45,8 @@ class Controller:
             session.exitstatus = pytest.ExitCode.USAGE_ERROR
 
     def pytest_unconfigure(self) -> None:
-        """Removes what the workers shared."""
+        """Gives the workers' memory back, and removes what they shared."""
+        release_workers()
         shutil.rmtree(shared_folder(self.config), ignore_errors=True)
 
 
@@ -60,32 +56,20 @@ def tell_controller(config: pytest.Config, usage_error: str) -> None:
 
 
 def fitting_workers(cores: int, settings: Settings) -> int:
-    """How many of `cores` workers the memory of this machine bears now."""
-    from pytest_membudget.measurement.process.high_water import resident_bytes
-    from pytest_membudget.measurement.system.limit import memory_reading
+    """How many of `cores` workers there is memory for; reserved for this suite until `release_workers`."""
+    from pytest_membudget.plugin.suite_memory import suite_memory
 
-    reading = memory_reading()
-    test_bytes = max(settings.default_bytes or 0, _largest_known(settings.baseline)) or UNKNOWN_TEST_BYTES
-    return workers_that_fit(
-        cores, reading.available_bytes, reading.limit.bytes, resident_bytes() + test_bytes
-    )
+    return suite_memory.fitting_workers(cores, settings.default_bytes, settings.baseline)
 
 
-def workers_that_fit(cores: int, available_bytes: int, limit_bytes: int, worker_bytes: int) -> int:
-    """At most `cores`, at least one, and no more than fit into what is available less the reserve."""
-    from pytest_membudget.runtime.admission.available_budget import RESERVE_SHARE, reserved_share_bytes
-
-    usable_bytes = available_bytes - reserved_share_bytes(limit_bytes, RESERVE_SHARE)
-    return max(1, min(cores, usable_bytes // max(1, worker_bytes)))
+def workers_environment() -> dict[str, str]:
+    """Variables by which what tests reserve from the host's budget comes out of what was reserved for the suite."""
+    module = sys.modules.get("pytest_membudget.plugin.suite_memory")
+    return {} if module is None else dict(module.suite_memory.environment())
 
 
-def _largest_known(baseline: Path | None) -> int:
-    """The largest peak in the baseline; an unreadable one is told when the session is configured."""
-    if baseline is None:
-        return 0
-    from pytest_membudget.gate.baseline import load_baseline
-
-    try:
-        return max((record.peak_bytes or 0 for record in load_baseline(baseline).tests), default=0)
-    except (OSError, MembudgetError):
-        return 0
+def release_workers() -> None:
+    """Gives back what `fitting_workers` reserved, if it did."""
+    module = sys.modules.get("pytest_membudget.plugin.suite_memory")
+    if module is not None:
+        module.suite_memory.release()

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from pytest_membudget.plugin.xdist import workers_that_fit
+from pytest_membudget.plugin.suite_memory import workers_that_fit
 
 MIB = 1024**2
 GIB = 1024**3

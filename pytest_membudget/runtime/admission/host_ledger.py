@@ -144,8 +144,24 @@ class HostLedger:
         """Takes a claim out, granted or waiting."""
         self.state.claims = [claim for claim in self.state.claims if claim.id != claim_id]
 
-    def resize(self, claim_id: str, size_bytes: int) -> None:
-        """Gives a part of a granted claim back; never makes one larger."""
+    def grow(self, claim_id: str, unit_bytes: int, most: int) -> int:
+        """Adds as many units, at most `most`, to a granted claim as are free; none while a request waits for them."""
+        claim, ledger = self.find(claim_id), self._ledger()[0]
+        if claim is None or not claim.granted or ledger.head is not None or not ledger.would_grant(0):
+            return 0
+        units = min(most, max(0, ledger.free_bytes) // max(1, unit_bytes))
+        claim.bytes += units * unit_bytes
+        return units
+
+    def merge(self, claim_id: str, other_id: str) -> None:
+        """Makes two granted claims of one client one."""
+        claim, other = self.find(claim_id), self.find(other_id)
+        if claim is not None and other is not None and claim.granted and other.granted:
+            claim.bytes += other.bytes
+            self.remove(other_id)
+
+    def shrink(self, claim_id: str, size_bytes: int) -> None:
+        """Gives back what a granted claim has above `size_bytes`."""
         claim = self.find(claim_id)
         if claim is not None and claim.granted:
             claim.bytes = min(claim.bytes, size_bytes)
@@ -171,12 +187,6 @@ class HostLedger:
     def would_grant(self, size_bytes: int) -> bool:
         """Whether a request that came now would start at once."""
         return self._ledger()[0].would_grant(size_bytes)
-
-    def largest_grantable(self, unit_bytes: int, most: int) -> int:
-        """How many of `most` requests of `unit_bytes` each one request may ask for and start at once."""
-        ledger = self._ledger()[0]
-        fitting = min(most, max(0, ledger.free_bytes) // max(1, unit_bytes))
-        return fitting if ledger.would_grant(fitting * unit_bytes) else 0
 
     def statistics(self) -> SemaphoreStatistics:
         """Budget, leases and waiting requests of the host at this instant."""

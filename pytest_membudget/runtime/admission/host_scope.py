@@ -19,16 +19,23 @@ from pathlib import Path
 import msgspec
 
 from pytest_membudget.errors import UsageError
+from pytest_membudget.records.host import HostRequest, HostStatus
 from pytest_membudget.records.run import SemaphoreStatistics
 from pytest_membudget.runtime.admission.available_budget import (
+    RESERVE_SHARE,
     PressureGate,
     ReadMemory,
+    read_memory,
     reserved_share_bytes,
     tree_bytes,
+    unreserved_bytes,
 )
 from pytest_membudget.runtime.admission.host_ledger import HostClaim, HostClient, HostLedger, Owner
 from pytest_membudget.runtime.admission.host_state_file import HostStateFile, is_alive, this_process
 from pytest_membudget.runtime.admission.process_scope import Clock, Wait
+
+DEFAULT_NAME = "default"
+"""The budget of programs that name none."""
 
 POLL_S = 0.004
 """Seconds, on average, between two checks whether the file was replaced: the program that releases grants for all."""
@@ -106,14 +113,12 @@ class HostScope:
             raise
         return claim
 
-    def submit_multiple(self, unit_bytes: int, most: int) -> HostClaim:
-        """One request for as many units, 1 to `most`, as could start at once; for one unit where none could."""
-        claim = self._new_claim(unit_bytes, exclusive=False)
+    def grow(self, claim: HostClaim, unit_bytes: int, most: int) -> int:
+        """Adds as many units, at most `most`, to a granted claim as are free; none while a request waits for them."""
         with self._ledger() as ledger:
-            claim.bytes *= max(1, ledger.largest_grantable(unit_bytes, most))
-            ledger.submit(claim)
-            self._mine[claim.id] = claim
-        return claim
+            units = ledger.grow(claim.id, unit_bytes, most)
+            claim.bytes += units * unit_bytes
+        return units
 
     def wait(self, claim: HostClaim, timeout_s: float | None) -> bool:
         """Polls until another program's release, or our own removal of a dead one, has granted the request."""
@@ -318,7 +323,9 @@ def _innermost(file: HostStateFile) -> tuple[HostStateFile, int | None]:
 
 
 def _command_line() -> str:
-    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]) if sys.argv and sys.argv[0] else "python"
+    """As it was typed, but for the folder of the interpreter."""
+    program, *words = sys.orig_argv or ["python"]
+    return " ".join([Path(program).name, *words])
 
 
 def _take_forgotten(path: Path) -> set[str]:
@@ -334,3 +341,53 @@ def _take_forgotten(path: Path) -> set[str]:
                 here.add(entry[2])
     _forgotten.extend(elsewhere)
     return here
+
+
+def host_status(
+    name: str = DEFAULT_NAME,
+    *,
+    reading: ReadMemory = read_memory,
+    gate: PressureGate | None = None,
+    directory: Path | None = None,
+) -> HostStatus:
+    """Who holds and who waits; where no program takes part, the budget that the first one would find.
+
+    Raises:
+        UnreadableFileError: the state is not of the expected shape.
+        TimeoutError: its lock is held by a program that is stopped.
+    """
+    gate = gate or PressureGate()
+    is_stalled = gate.is_closed()
+    with HostStateFile(name, directory).transaction() as state:
+        ledger = HostLedger(
+            state, alive=is_alive, reading=reading, tree_bytes=tree_bytes, is_closed=is_stalled
+        )
+        ledger.grant()
+        clients = {client.id: client.label for client in state.clients}
+        budget_bytes, ceiling_bytes = ledger.budget_bytes(), ledger.ceiling_bytes()
+        if not clients:
+            now = reading()
+            ceiling_bytes = now.limit.bytes - reserved_share_bytes(now.limit.bytes, RESERVE_SHARE)
+            budget_bytes = min(ceiling_bytes, unreserved_bytes(now, RESERVE_SHARE, 0))
+        return HostStatus(
+            name=name,
+            budget_bytes=budget_bytes,
+            ceiling_bytes=ceiling_bytes,
+            reserved_bytes=ledger.granted_bytes(),
+            programs=len({client.owner for client in state.clients}),
+            is_stalled=is_stalled,
+            pressure_source=gate.source,
+            requests=tuple(_shown(claim, clients.get(claim.client, "")) for claim in state.claims),
+        )
+
+
+def _shown(claim: HostClaim, label: str) -> HostRequest:
+    return HostRequest(
+        pid=claim.owner.pid,
+        label=label,
+        bytes=claim.bytes,
+        resident_bytes=claim.resident_bytes,
+        granted=claim.granted,
+        exclusive=claim.exclusive,
+        age_s=max(0.0, time.monotonic() - claim.asked_at_s),
+    )

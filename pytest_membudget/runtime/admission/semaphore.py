@@ -194,11 +194,11 @@ class MemorySemaphore(Closing):
         )
         self._scope: Scope[Any]
         if scope == "host":
-            from pytest_membudget.runtime.admission.host_scope import HostScope
+            from pytest_membudget.runtime.admission.host_scope import DEFAULT_NAME, HostScope
 
             self._scope = HostScope(
                 budget_bytes,
-                name=_name(name),
+                name=DEFAULT_NAME if name is None else _checked_name(name),
                 label=label,
                 reserve=share,
                 max_overtakes=max_overtakes,
@@ -315,9 +315,7 @@ class MemorySemaphore(Closing):
         )
 
 
-def _name(name: str | None) -> str:
-    if name is None:
-        return "default"
+def _checked_name(name: str) -> str:
     if not isinstance(name, str) or not name:
         raise UsageError(
             f'name is {name!r}; give the word under which programs share a budget, such as "nightly"'

@@ -173,24 +173,37 @@ def test_what_a_holder_held_before_its_lease_is_no_part_of_it(memory):
     assert host.budget_bytes() == empty_bytes - 1_500 * MB
 
 
-def test_one_request_may_ask_for_as_many_units_as_could_start_at_once(ledger):
-    assert ledger.largest_grantable(30, 8) == 3
-    assert ledger.largest_grantable(30, 2) == 2
-    ledger.submit(claim(ANNE, 60))
+def test_a_lease_grows_by_as_many_units_as_are_free_while_no_request_waits(ledger):
+    ledger.submit(claim(ANNE, 30, "suite"))
+    assert ledger.grow("suite", 30, 8) == 0, "it is not granted yet"
     ledger.grant()
-    assert ledger.largest_grantable(30, 8) == 1
-    assert ledger.largest_grantable(50, 8) == 0
-    ledger.submit(claim(ANNE, 50, "head", overtaken=4))
+    assert ledger.grow("suite", 30, 1) == 1
+    assert ledger.grow("suite", 30, 8) == 1
+    assert ledger.statistics().reserved_bytes == 90
+    assert ledger.grow("suite", 5, 8) == 2
+    ledger.remove("suite")
+    ledger.submit(claim(ANNE, 10, "small"))
+    ledger.submit(claim(BERT, 95, "waits"))
+    assert granted(ledger) == ["small"]
+    assert ledger.grow("small", 10, 8) == 0
+
+
+def test_two_leases_of_one_client_become_one(ledger):
+    ledger.submit(claim(ANNE, 30, "a"))
+    ledger.submit(claim(ANNE, 20, "b"))
+    ledger.submit(claim(ANNE, 90, "waits"))
     ledger.grant()
-    assert ledger.largest_grantable(30, 8) == 0, "a head that was overtaken as often as allowed goes first"
+    ledger.merge("a", "waits")
+    ledger.merge("a", "b")
+    assert [(each.id, each.bytes) for each in ledger.state.claims] == [("a", 50), ("waits", 90)]
 
 
 def test_a_part_of_a_granted_claim_can_be_given_back_but_none_grows(ledger):
     ledger.submit(claim(ANNE, 90, "large"))
     ledger.submit(claim(BERT, 50, "waits"))
-    ledger.resize("waits", 10)
+    ledger.shrink("waits", 10)
     assert granted(ledger) == ["large"]
-    ledger.resize("large", 50)
-    ledger.resize("large", 80)
+    ledger.shrink("large", 50)
+    ledger.shrink("large", 80)
     assert granted(ledger) == ["large", "waits"]
     assert ledger.statistics().reserved_bytes == 100
