@@ -21,6 +21,7 @@ COMMANDS: dict[str, str] = {
     "measure": "run a command and tell the peak of its whole process tree",
     "report": "show a report, or write it as HTML, Markdown or JSON",
     "retry": "run inputs again that failed before, from their dead letters",
+    "run": "run a command inside the memory budget that the programs of this host share",
     "synthesize": "write a file of exactly the asked size and kind",
     "workers": "say how many workers fit beside each other, from a calibration",
 }

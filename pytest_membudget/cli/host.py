@@ -8,6 +8,7 @@ import sys
 from pytest_membudget.cli import EXIT_OK
 from pytest_membudget.records.host import HostRequest, HostStatus
 from pytest_membudget.records.storage import encode_json, escape_controls
+from pytest_membudget.report.plain_text import clean_text
 from pytest_membudget.runtime.admission.host_scope import DEFAULT_NAME, host_status
 from pytest_membudget.units import format_count, format_duration, format_size
 
@@ -31,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _lines(status: HostStatus) -> list[str]:
     free_bytes = max(0, status.budget_bytes - status.reserved_bytes)
     first = (
-        f"budget {_plain(status.name)}: {format_size(status.budget_bytes)}, {format_size(status.reserved_bytes)} reserved, "
+        f"budget {clean_text(status.name)}: {format_size(status.budget_bytes)}, {format_size(status.reserved_bytes)} reserved, "
         f"{format_size(free_bytes)} free, {format_count(status.programs, 'program')}"
     )
     lines = [first]
@@ -53,12 +54,5 @@ def _line(what: str, request: HostRequest) -> str:
     )
     return (
         f"  {what} {format_size(request.bytes):>9}{alone}{overrun}  for {format_duration(request.age_s)}  "
-        f"pid {request.pid}  {_plain(request.label)}"
-    )
-
-
-def _plain(text: str) -> str:
-    """Text of other programs without what a terminal would obey."""
-    return "".join(
-        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text
+        f"pid {request.pid}  {clean_text(request.label)}"
     )

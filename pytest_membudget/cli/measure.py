@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _show(measured: list[CommandMeasurement], budget_bytes: int | None) -> None:
     largest = max(measured, key=lambda each: each.peak_bytes)
-    lines = [_peak(largest), *(f"  note: {caveat}" for caveat in largest.caveats)]
+    lines = [peak_line(largest), *(f"  note: {caveat}" for caveat in largest.caveats)]
     if len(measured) > 1:
         peaks = [each.peak_bytes for each in measured]
         spread = f"{format_size(min(peaks))} to {format_size(max(peaks))}"
@@ -87,7 +87,8 @@ def _show(measured: list[CommandMeasurement], budget_bytes: int | None) -> None:
     print("\n".join(lines), file=sys.stderr)
 
 
-def _peak(found: CommandMeasurement) -> str:
+def peak_line(found: CommandMeasurement) -> str:
+    """The peak with its doubt, and how the command ended."""
     exact = found.peak_upper_bytes == found.peak_bytes
     figure = (
         f"{format_size(found.peak_bytes)} (exact, by the kernel)"

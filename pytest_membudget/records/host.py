@@ -1,9 +1,10 @@
-"""The budget that programs of one host share, as `membudget host` shows it."""
+"""The budget that programs of one host share, as `membudget host` and `membudget run` show it."""
 
 from __future__ import annotations
 
 import msgspec
 
+from pytest_membudget.records.measurement import CommandMeasurement
 from pytest_membudget.records.quantities import Bytes
 
 
@@ -48,3 +49,19 @@ class HostStatus(msgspec.Struct, frozen=True, kw_only=True):
     def waiters(self) -> tuple[HostRequest, ...]:
         """Those that wait, the first in the queue first."""
         return tuple(request for request in self.requests if not request.granted)
+
+
+class CommandRun(msgspec.Struct, frozen=True, kw_only=True):
+    """A command that ran inside a lease of the host's budget, as `membudget run --json` writes it."""
+
+    measurement: CommandMeasurement
+    reserved_bytes: Bytes
+    #: for its whole tree; `None` where there was none
+    limit_bytes: Bytes | None
+    #: until the memory came free
+    waited_s: float
+
+    @property
+    def exit_code(self) -> int:
+        """What a shell would say."""
+        return self.measurement.exit_code

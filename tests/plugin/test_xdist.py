@@ -1,11 +1,13 @@
 """Under pytest-xdist each worker measures its own tests, and the controller tells of all of them."""
 
 import json
+import subprocess
 import sys
 
 import pytest
 
-from pytest_membudget.plugin.suite_memory import workers_that_fit
+from pytest_membudget import MemorySemaphore
+from pytest_membudget.plugin.suite_memory import SuiteMemory, workers_that_fit
 
 MIB = 1024**2
 GIB = 1024**3
@@ -191,3 +193,79 @@ def test_auto_keeps_to_a_limit_of_the_kernel(pytester):
     result = pytester.run(sys.executable, "-c", limited, *words)
     result.stdout.fnmatch_lines(["*2/2 workers*"])
     result.assert_outcomes(passed=1)
+
+
+@pytest.fixture
+def host_directory(tmp_path, monkeypatch):
+    monkeypatch.setenv("MEMBUDGET_HOST_DIRECTORY", str(tmp_path / "host"))
+
+
+@pytest.fixture
+def suite(host_directory):
+    memory = SuiteMemory()
+    yield memory
+    memory.release()
+
+
+def test_auto_takes_its_workers_memory_from_the_hosts_budget(suite):
+    other = MemorySemaphore("4 GB", scope="host")
+    with other.reserve("1 GB"):
+        workers = suite.fitting_workers(64, 900_000_000, None)
+        assert workers == 3, "of 4 GB one is taken, and each worker takes more than its test"
+        assert other.statistics().reserved_bytes > 3_700_000_000
+    suite.release()
+    assert other.statistics().reserved_bytes == 0
+
+
+def test_one_worker_starts_on_a_machine_that_is_too_small_for_it(suite):
+    other = MemorySemaphore("100 MB", scope="host")
+    assert suite.fitting_workers(8, 900_000_000, None) == 1
+    assert other.statistics().reserved_bytes == 100_000_000
+
+
+def test_no_session_waits_for_itself(suite):
+    other = MemorySemaphore("2 GB", scope="host")
+    assert suite.fitting_workers(64, 900_000_000, None) == 2
+    assert suite.fitting_workers(64, 900_000_000, None) == 0
+    assert other.statistics().waiting == 0
+
+
+def test_where_the_hosts_state_cannot_be_read_what_is_available_now_counts(suite, tmp_path, capsys):
+    (tmp_path / "host").mkdir(mode=0o755)
+    assert suite.fitting_workers(2, 1, None) == 2
+    assert "open to others" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.processes
+def test_two_suites_that_start_together_never_count_on_the_same_bytes(pytester, host_directory):
+    pytester.makepyfile(
+        test_it="""
+        import time
+        from pathlib import Path
+        import pytest
+        from pytest_membudget import MemorySemaphore
+        from pytest_membudget.runtime.admission.host_scope import host_status
+
+        @pytest.mark.parametrize("turn", range(2))
+        def test_job(turn, worker_id):
+            time.sleep(0.2)
+            status = host_status()
+            assert 0 < status.reserved_bytes <= status.budget_bytes
+            inner = MemorySemaphore(scope="host").statistics()
+            assert inner.budget_bytes == status.holders[0].bytes, "it draws on what its suite reserved"
+        """
+    )
+    budget = MemorySemaphore("1.5 GB", scope="host")
+    options = ["-p", "xdist", "-n", "auto", "-q", "-p", "no:cacheprovider", "--membudget-default=1GB"]
+    command = [sys.executable, "-m", "pytest", *options]
+    suites = [
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=pytester.path
+        )
+        for _ in range(2)
+    ]
+    told = [suite.communicate(timeout=100) for suite in suites]
+    assert [suite.returncode for suite in suites] == [0, 0], told
+    assert sum("waiting for" in error for _, error in told) == 1
+    assert budget.statistics().reserved_bytes == 0

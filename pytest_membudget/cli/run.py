@@ -1,0 +1,230 @@
+"""`membudget run --reserve SIZE -- COMMAND`: run any command inside the memory budget that programs of this host share.
+
+1. It reserves `--reserve` of the host's budget and waits for it.
+2. It runs the command, with this process's streams, terminal and signals, and ends it at `--limit`.
+3. Meanwhile what the command holds above its reservation is charged too, so that nothing else starts on it.
+4. It tells the peak on standard error and passes the exit code on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from pytest_membudget.cli.measure import peak_line
+from pytest_membudget.errors import MembudgetError, OversizeError, UsageError
+from pytest_membudget.measurement.fresh.command import measure_command
+from pytest_membudget.measurement.fresh.guard import proven_bytes
+from pytest_membudget.measurement.fresh.launcher import checked_command, launch
+from pytest_membudget.measurement.process.children import children_of, descendants
+from pytest_membudget.records.host import CommandRun, HostStatus
+from pytest_membudget.records.measurement import CommandMeasurement
+from pytest_membudget.records.storage import check_writable, encode_json, escape_controls, write_atomically
+from pytest_membudget.report.plain_text import clean_text
+from pytest_membudget.runtime.admission.host_scope import DEFAULT_NAME, host_status
+from pytest_membudget.runtime.admission.semaphore import Lease, MemorySemaphore
+from pytest_membudget.runtime.parameters import size_of
+from pytest_membudget.units import format_duration, format_size
+
+EXIT_USAGE = 2
+EXIT_NO_MEMORY = 124
+"""The memory did not come free in time; `timeout` has this code for its own."""
+EXIT_OWN_FAILURE = 125
+EXIT_ENDED = 137
+"""128 and SIGKILL: ended at its limit or after its time."""
+
+CHARGE_S = 0.1
+"""Seconds between two readings of what the command holds."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's options."""
+    parser.usage = (
+        "membudget run --reserve SIZE [--limit SIZE] [--budget SIZE] [--name NAME] [--timeout SECONDS] [--json FILE] "
+        "-- COMMAND [ARGUMENT …]"
+    )
+    parser.epilog = (
+        "Exit codes: the command's own; 137 when it was ended at its limit or time limit, or by SIGKILL; 2 when more is "
+        "reserved than the budget has, or an option is wrong; 124 when the memory did not come free in time; 125 when "
+        "running it failed here, 126 when the command may not be run, 127 when it was not found."
+    )
+    parser.add_argument(
+        "--reserve", required=True, metavar="SIZE", help="what it will take, with all that it starts"
+    )
+    parser.add_argument("--limit", metavar="SIZE", help="end it when it and what it started hold more")
+    parser.add_argument(
+        "--budget",
+        metavar="SIZE",
+        help="what all programs may reserve together (this host's memory less a reserve)",
+    )
+    parser.add_argument("--name", default=DEFAULT_NAME, help="which budget of this host (%(default)s)")
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        metavar="SECONDS",
+        help="wait for memory, and then run, for so long each at most",
+    )
+    parser.add_argument("--json", metavar="FILE", help="write the record of the run there")
+    parser.add_argument("words", nargs=argparse.REMAINDER, metavar="COMMAND", help="after --, as in a shell")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Waits, runs, tells, and passes the exit code on."""
+    words = arguments.words[1:] if arguments.words[:1] == ["--"] else arguments.words
+    reserve_bytes = size_of("--reserve", arguments.reserve)
+    limit_bytes = None if arguments.limit is None else size_of("--limit", arguments.limit)
+    if limit_bytes is not None and limit_bytes < reserve_bytes:
+        raise UsageError(
+            f"--limit is {format_size(limit_bytes)}, less than the {format_size(reserve_bytes)} of --reserve; "
+            "reserve no more than it may take"
+        )
+    checked_command(words, limit_bytes=limit_bytes, timeout_s=arguments.timeout)
+    if arguments.json:
+        check_writable(arguments.json, such_as="run.json")
+    semaphore = MemorySemaphore(arguments.budget, scope="host", name=arguments.name, label=" ".join(words))
+    start_s = time.monotonic()
+    try:
+        lease = _reserve(semaphore, arguments.name, reserve_bytes, arguments.timeout)
+    except TimeoutError as error:
+        _say(str(error))
+        return EXIT_NO_MEMORY
+    waited_s = time.monotonic() - start_s
+    with lease:
+        try:
+            measured = _run_charged(lease, words, limit_bytes, arguments.timeout)
+        except MembudgetError as error:
+            _say(str(error))
+            return EXIT_OWN_FAILURE
+    found = CommandRun(
+        measurement=measured, reserved_bytes=reserve_bytes, limit_bytes=limit_bytes, waited_s=waited_s
+    )
+    _tell(found)
+    if arguments.json:
+        write_atomically(arguments.json, escape_controls(encode_json(found)))
+    return found.exit_code
+
+
+def _reserve(semaphore: MemorySemaphore, name: str, size_bytes: int, timeout_s: float | None) -> Lease:
+    try:
+        at_once = semaphore.acquire_nowait(size_bytes)
+    except OversizeError:
+        ceiling = format_size(host_status(name).ceiling_bytes)
+        raise UsageError(
+            f"--reserve is {format_size(size_bytes)}, more than the budget of {ceiling} that programs share here; reserve "
+            "less, or raise the smallest --budget among them"
+        ) from None
+    if at_once is not None:
+        return at_once
+    _say(_waiting_for(size_bytes, host_status(name)))
+    return semaphore.reserve(size_bytes, timeout_s)
+
+
+def _waiting_for(size_bytes: int, status: HostStatus) -> str:
+    holders = "; ".join(
+        f"{format_size(each.bytes)} by {each.label} (pid {each.pid})" for each in status.holders[:3]
+    )
+    more = len(status.holders) - 3
+    return (
+        f"waiting for {format_size(size_bytes)}: {format_size(status.reserved_bytes)} of "
+        f"{format_size(status.budget_bytes)} are reserved"
+        + (f", {holders}" if holders else "")
+        + (f" and {more} more" if more > 0 else "")
+    )
+
+
+def _run_charged(
+    lease: Lease, words: Sequence[str], limit_bytes: int | None, timeout_s: float | None
+) -> CommandMeasurement:
+    os.environ.update(lease.environment())
+    done = threading.Event()
+    charging = threading.Thread(target=_charge_until, args=(done, lease), daemon=True)
+    # A signal for the command goes to a thread that does not block it: to none but the main one.
+    before = _block_signals()
+    charging.start()
+    _restore_signals(before)
+    try:
+        return _measured(words, limit_bytes, timeout_s)
+    finally:
+        done.set()
+        charging.join()
+
+
+def _measured(words: Sequence[str], limit_bytes: int | None, timeout_s: float | None) -> CommandMeasurement:
+    if sys.platform != "linux":
+        return _measured_elsewhere(words, limit_bytes, timeout_s)
+    return measure_command(words, limit_bytes=limit_bytes, timeout_s=timeout_s, passthrough=True)
+
+
+def _measured_elsewhere(
+    words: Sequence[str], limit_bytes: int | None, timeout_s: float | None
+) -> CommandMeasurement:
+    """Where no process tree can be measured: the limit is kept all the same, the figure is the largest process."""
+    with launch(words, limit_bytes=limit_bytes, timeout_s=timeout_s, own_session=False) as job:
+        ending = job.wait(passthrough=True)
+        return CommandMeasurement(
+            command=tuple(words),
+            exit_code=ending.exit_code,
+            duration_s=ending.duration_s,
+            peak_bytes=job.largest_bytes,
+            peak_upper_bytes=job.largest_bytes,
+            processes=1,
+            source="sampled",
+            timed_out=ending.how == "timeout",
+            ending=ending,
+            caveats=("the figure is the largest single process: this system shows no process trees",),
+        )
+
+
+def _charge_until(done: threading.Event, lease: Lease) -> None:
+    """Charges what the command's tree holds above what was reserved, as long as it does."""
+    charged_bytes = lease.bytes
+    while not done.wait(CHARGE_S):
+        ours = {os.getpid(), *children_of(os.getpid())}  # the guard, and the helper that measures
+        command = [pid for pid in descendants() if pid not in ours]
+        held_bytes = max(lease.bytes, proven_bytes(command, lease.bytes))
+        if held_bytes != charged_bytes:
+            try:
+                lease.charge(held_bytes)
+            except (MembudgetError, OSError):
+                continue  # the next reading tries again; the command goes on in any case
+            charged_bytes = held_bytes
+
+
+def _block_signals() -> set[int]:
+    if not hasattr(signal, "pthread_sigmask"):
+        return set()
+    return set(signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals()))
+
+
+def _restore_signals(blocked: set[int]) -> None:
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+def _tell(found: CommandRun) -> None:
+    measured = found.measurement
+    if measured.ending is not None and measured.ending.how in {"not-found", "not-runnable"}:
+        _say(f"{measured.command[0]!r} {measured.ending}")
+        return
+    lines = [f"{peak_line(measured)}, {format_size(found.reserved_bytes)} reserved"]
+    if found.waited_s >= 1:
+        lines.append(f"it waited {format_duration(found.waited_s)} for its memory")
+    if measured.ending is not None and measured.ending.how not in {"exited", "signalled"}:
+        lines.append(f"{Path(measured.command[0]).name} {measured.ending}")
+    elif measured.peak_bytes > found.reserved_bytes:
+        lines.append(
+            f"it took {format_size(measured.peak_bytes - found.reserved_bytes)} more than was reserved; reserve "
+            f"{format_size(measured.peak_bytes)}, or have it ended with --limit"
+        )
+    for line in (*lines, *measured.caveats):
+        _say(line)
+
+
+def _say(sentence: str) -> None:
+    print(clean_text(f"membudget run: {sentence}"), file=sys.stderr, flush=True)
