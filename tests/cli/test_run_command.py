@@ -100,7 +100,7 @@ def test_its_time_limit_ends_it(capfd):
         (["--reserve", "1MB"], "there is no command"),
         (["--reserve", "1MB", "--timeout", "nan", "--", "true"], "time limit is nan"),
         (["--reserve", "1MB", "--name", "", "--", "true"], "name is ''"),
-        (["--reserve", "1MB", "--json", "/nowhere/run.json", "--", "true"], "does not exist"),
+        (["--reserve", "1MB", "--json", "/", "--", "true"], "is a directory"),
     ],
 )
 def test_what_cannot_be_run_is_one_sentence_and_code_2(words, said, capfd):
