@@ -37,7 +37,7 @@ def print_calibration(found: Calibration) -> None:
     )
     print(
         f"γ = {found.gamma:.2f} B/B{' (curved)' if found.curved else ''}, "
-        f"overhead {format_size(found.overhead_bytes)}, base of a worker {format_size(found.base_bytes)}"
+        f"overhead {format_size(found.overhead_bytes)}, idle worker {format_size(found.base_bytes)}"
         + (f", {format_duration(found.seconds_per_mb)} per MB" if found.seconds_per_mb else "")
     )
     _print_rows(rows)

@@ -81,7 +81,7 @@ def judge_comparison(
             first,
             *_evidence(comparison),
             f"  next      see who allocates it: run this test with --membudget-memray{_named(nodeid)}",
-            f"            or, if it may take that much: {accept_command}",
+            f"            or, if it may use that much: {accept_command}",
         ]
         return Judgement(
             verdict="regressed", failed=True, message="\n".join(lines), caveats=comparison.caveats
@@ -129,7 +129,7 @@ def _evidence(comparison: Comparison) -> list[str]:
             f"            rank test against the baseline's {len(comparison.base_samples_bytes)} samples: "
             f"p = {comparison.p:.4f}"
         )
-    return lines + [f"  caveat    {caveat}" for caveat in comparison.caveats]
+    return lines + [f"  note      {caveat}" for caveat in comparison.caveats]
 
 
 def _caveats(base: TestRecord, samples_bytes: Sequence[int], p: float | None) -> tuple[str, ...]:

@@ -51,7 +51,7 @@ def check_environment(
     differences = environment_differences(base, here)
     if differences and strict:
         raise UsageError(
-            f"the baseline {path} was taken elsewhere ({in_short(differences)}), which --membudget-strict refuses; "
+            f"the baseline {path} is from another environment ({in_short(differences)}), which --membudget-strict refuses; "
             "take one here with --membudget-update-baseline, or drop --membudget-strict"
         )
     return differences

@@ -20,10 +20,10 @@ def explain(measurement: Measurement, figures: Sequence[Figure], headlines: Sequ
     lines.append(_line("how", obtained(measurement)))
     lines.append(_line("", _course(measurement)))
     lines += [
-        _line("held most" if position == 0 else "", _holder(share))
+        _line("largest" if position == 0 else "", _holder(share))
         for position, share in enumerate(_largest(measurement.shares))
     ]
-    lines += [_line("caveat", caveat) for caveat in measurement.caveats]
+    lines += [_line("note", caveat) for caveat in measurement.caveats]
     lines += [_line("next" if position == 0 else "", step) for position, step in enumerate(_steps(figures))]
     return "\n".join(lines)
 
@@ -33,7 +33,7 @@ def obtained(measurement: Measurement) -> str:
     if measurement.source == "kernel":
         return "the kernel's own high-water mark" + ("" if measurement.exact else ", as an interval")
     pace = f" every {measurement.interval_s * 1000:.3g} ms" if measurement.interval_s else ""
-    return f"process tree sampled{pace}; the upper figure bounds what may have passed between samples"
+    return f"process tree sampled{pace}; the upper bound covers what may have passed between samples"
 
 
 def _interval(figure: Figure) -> str:
@@ -63,7 +63,7 @@ def _steps(figures: Sequence[Figure]) -> list[str]:
     )
     return [
         "see who allocated it: run this test with --membudget-memray",
-        f"or, if it may take that much: @pytest.mark.memory_budget({markers})",
+        f"or, if it may use that much: @pytest.mark.memory_budget({markers})",
     ]
 
 

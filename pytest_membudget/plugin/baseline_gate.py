@@ -66,7 +66,7 @@ class Gate:
         """What a foreign baseline is worth."""
         if not self.foreign:
             return ()
-        return (f"the baseline was taken elsewhere: {in_short(self.foreign)}",)
+        return (f"the baseline is from another environment: {in_short(self.foreign)}",)
 
     @property
     def announcement(self) -> str | None:
@@ -74,9 +74,9 @@ class Gate:
         if not self.settings.update_baseline:
             return None
         return (
-            f"membudget: takes {format_count(self.settings.samples, 'fresh sample')} of each test above "
-            f"{format_size(self.tolerance.absolute_bytes)} for {self.shown_path}; fewer with --membudget-samples, "
-            "side by side with -n"
+            f"membudget: runs each test above {format_size(self.tolerance.absolute_bytes)} "
+            f"{format_count(self.settings.samples, 'time')} more in a fresh process for {self.shown_path}; "
+            "fewer with --membudget-samples, side by side with -n"
         )
 
     @property
@@ -102,7 +102,7 @@ class Gate:
             return ()
         taken = []
         for number in range(1, self.settings.samples + 1):
-            with telling(item.config, f"fresh sample {number} of {self.settings.samples}"):
+            with telling(item.config, f"rerun {number} of {self.settings.samples}"):
                 taken.append(fresh_peak_bytes(item))
         return tuple(peak_bytes for peak_bytes in taken if peak_bytes is not None)
 
@@ -122,7 +122,7 @@ class Gate:
         is_decided = True
         tolerance, wanted = tolerance or self.tolerance, self.settings.samples
         while next_step(base, peak_bytes, samples, tolerance=tolerance, wanted=wanted) == "rerun":
-            with telling(item.config, f"beyond its baseline: fresh sample {len(samples) + 1} of {wanted}"):
+            with telling(item.config, f"beyond its baseline: rerun {len(samples) + 1} of {wanted}"):
                 sample = fresh_peak_bytes(item, warm=not base.samples_bytes)
             if sample is None:
                 is_decided = False
@@ -177,7 +177,7 @@ class Gate:
         differences = environment_differences(before, report.environment)
         kept = carried_over(made.tests, report)
         if differences and kept:
-            text += f"; {len(kept):,} of them keep figures that were taken elsewhere: {in_short(differences)}"
+            text += f"; {len(kept):,} of them keep figures from another environment: {in_short(differences)}"
         return text
 
     def _load(self) -> Report | None:

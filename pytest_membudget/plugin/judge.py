@@ -21,7 +21,7 @@ from pytest_membudget.records.report import AllocationSite, Comparison, TestReco
 if TYPE_CHECKING:
     from pytest_membudget.plugin.baseline_gate import Gate
 
-_WOULD_FIT = re.compile(r"or, if it may take that much: @pytest\.mark\..*")
+_WOULD_FIT = re.compile(r"or, if it may use that much: @pytest\.mark\..*")
 _ASKED = "run this test with --membudget-memray"
 _GRAVEST_FIRST: Sequence[Verdict] = (
     "killed",
@@ -66,7 +66,7 @@ class Judged(NamedTuple):
         told.sort(key=lambda each: _GRAVEST_FIRST.index(each.verdict))
         text = "\n\n".join([each.message for each in told])
         if self.verdict == "killed":
-            text = _WOULD_FIT.sub("what it would have taken is not known, since it was stopped", text)
+            text = _WOULD_FIT.sub("what it would have used is not known, since it was stopped", text)
         if not self.explanation:
             return text
         return f"{text.replace(_ASKED, 'it is told below')}\n{self.explanation}"

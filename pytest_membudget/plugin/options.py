@@ -62,7 +62,7 @@ OPTIONS = (
     Option(
         "membudget-strict",
         "switch",
-        "judge by the upper figure; inconclusive growth, foreign baselines and stale calibrations fail",
+        "judge by the upper bound; inconclusive growth, foreign baselines and stale calibrations fail",
     ),
     Option(
         "membudget-baseline",

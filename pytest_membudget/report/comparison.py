@@ -62,7 +62,7 @@ def _table(comparison: ReportComparison) -> Table:
         rows.append(("geomean", "", "", signed_share(comparison.geomean_ratio - 1), "", ""))
     notes = [
         f"tolerance {comparison.tolerance}; base {comparison.base_path}, new {comparison.new_path}",
-        *(f"taken elsewhere: {difference}" for difference in comparison.foreign),
+        *(f"another environment: {difference}" for difference in comparison.foreign),
         *(f"renamed: {row.renamed_from} is now {row.nodeid}" for row in comparison.rows if row.renamed_from),
         *_named("only in new", comparison.new),
         *_named("only in base", comparison.gone),

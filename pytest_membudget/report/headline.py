@@ -24,7 +24,7 @@ def render_headline(report: Report) -> str:
     parts = [f"{format_count(len(measured), 'test')} measured", *counts]
     if not counts:
         judged = sum(test.verdict not in {"none", "over_upper", "inconclusive"} for test in report.tests)
-        parts.append(f"{judged:,} judged, none failed" if judged else "none judged")
+        parts.append(f"{judged:,} checked, none failed" if judged else "none checked")
     if doubtful:
         parts.append(f"{doubtful:,} in doubt")
     if measured:

@@ -11,6 +11,7 @@ from pytest_membudget.report.tables import Column, Row, Table, name, number
 from pytest_membudget.report.wording import NONE, rate_text, size_or_none
 from pytest_membudget.units import format_share, format_size
 
+_SHAPES = {"flat": "constant", "linear": "linear", "worse": "superlinear"}
 _FIGURE = re.compile(r"\d[\d.,]*(?: [kKMGT]?i?B)?")
 
 
@@ -154,7 +155,7 @@ def _law_notes(law: LawFit | None) -> list[str]:
     if law is None:
         return []
     return [
-        f"law of growth: {law.shape}, {law.slope:.3g} bytes per byte of input (at most {law.slope_bound:.3g})",
+        f"scaling: {_SHAPES[law.shape]}, {law.slope:.3g} bytes per input byte (upper bound {law.slope_bound:.3g})",
         *law.caveats,
     ]
 

@@ -38,7 +38,7 @@ def tests_table(tests: Sequence[TestRecord], *, verbose: bool, most_tests: int |
     left_out = len(measured) - len(shown)
     notes = [f"{format_count(left_out, 'smaller test')} not shown"] if left_out else []
     if any(RANGE in peak_text(test) for test in shown):
-        notes.append("a range is: at least (proven) .. at most (bound), where the peak is not known exactly")
+        notes.append("a range is: lower bound .. upper bound, where the peak is not known exactly")
     if verbose:
         notes += _caveats(shown)
     columns = (name("test"), number("peak"), number("budget"), number("used"), Column("verdict"))
@@ -77,7 +77,7 @@ def comparison_table(tests: Sequence[TestRecord]) -> Table | None:
         number("now"),
         number("change"),
         number("allowed"),
-        number("runs again"),
+        number("reruns"),
         number("p"),
         Column("finding"),
     )
@@ -118,10 +118,10 @@ def left_behind_table(left: Sequence[RetainedByTest], *, most_tests: int | None 
         return None
     shown = left if most_tests is None else left[:most_tests]
     rows = tuple((each.nodeid, format_size(each.retained_bytes), format_share(each.share)) for each in shown)
-    columns = (name("test"), number("left behind"), number("of all"))
+    columns = (name("test"), number("retained"), number("% of total"))
     left_out = len(left) - len(shown)
     notes = (f"{format_count(left_out, 'smaller test')} not shown",) if left_out else ()
-    return Table("left-behind", "Memory that tests left behind", columns, rows, notes)
+    return Table("left-behind", "Memory that tests retained", columns, rows, notes)
 
 
 def _test_row(test: TestRecord, verbose: bool) -> Row:

@@ -53,7 +53,7 @@ def test_figures_for_a_dashboard(run_file, capsys):
     assert json.loads(capsys.readouterr().out)[0]["value"] == 2**21
 
 
-@pytest.mark.parametrize("path", ["r.pdf", "missing/r.md"])
+@pytest.mark.parametrize("path", ["r.pdf", "run.json/r.md"])
 def test_a_path_that_cannot_be_written_is_exit_2(run_file, capsys, path):
     assert main(["report", run_file, "-o", path]) == 2
     assert path in capsys.readouterr().err

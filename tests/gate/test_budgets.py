@@ -100,13 +100,13 @@ def test_the_message_explains_itself():
     assert judgement.message.splitlines() == [
         "peak 312 MiB > budget 200 MiB (+112 MiB, 56%)",
         "  measured  peak of the whole process tree above its start: at least 312 MiB, at most 315 MiB",
-        "  how       process tree sampled every 10 ms; the upper figure bounds what may have passed between samples",
+        "  how       process tree sampled every 10 ms; the upper bound covers what may have passed between samples",
         "            2 processes in 1.5 s; start 50.0 MiB, total peak 362 MiB, end 50.0 MiB",
-        "  held most worker (pid 9): 272 MiB",
+        "  largest   worker (pid 9): 272 MiB",
         "            pytest (pid 7): 40.0 MiB",
-        "  caveat    a process ended before it could be read: its memory, at most 1.00 MiB, is in the upper figure only",
+        "  note      a process ended before it could be read: its memory, at most 1.00 MiB, is in the upper figure only",
         "  next      see who allocated it: run this test with --membudget-memray",
-        '            or, if it may take that much: @pytest.mark.memory_budget("346 MiB")',
+        '            or, if it may use that much: @pytest.mark.memory_budget("346 MiB")',
     ]
 
 

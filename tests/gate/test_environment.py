@@ -48,7 +48,7 @@ def test_strict_refuses_a_foreign_baseline_and_says_what_to_do():
     there = changed(cores=64)
     assert check_environment(HERE, there, path="b.json") == ("cores 2 there, 64 here",)
     with pytest.raises(
-        UsageError, match=r"b\.json was taken elsewhere \(cores 2 there, 64 here\).*update-baseline"
+        UsageError, match=r"b\.json is from another environment \(cores 2 there, 64 here\).*update-baseline"
     ):
         check_environment(HERE, there, path="b.json", strict=True)
     assert check_environment(HERE, HERE, path="b.json", strict=True) == ()

@@ -54,7 +54,7 @@ def test_a_test_within_its_budget_passes(pytester):
     """,
     )
     result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["membudget: 1 test measured, 1 judged, none failed, largest peak * MiB"])
+    result.stdout.fnmatch_lines(["membudget: 1 test measured, 1 checked, none failed, largest peak * MiB"])
 
 
 def test_what_fixtures_take_is_not_the_tests(pytester):

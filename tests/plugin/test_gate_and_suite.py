@@ -98,7 +98,7 @@ def test_one_line_tells_that_the_suite_has_changed(suite):
     write(suite, "test_a", one=0, six=20)
     result = suite.runpytest(GATE)
     result.stdout.fnmatch_lines(
-        ["membudget: of the tests since memory.json: 1 new, 1 gone; --membudget-report names them, *"]
+        ["membudget: memory.json differs from this suite: 1 new, 1 gone; --membudget-report names them, *"]
     )
     suite.runpytest(GATE, "tests/test_b.py").stdout.no_fnmatch_line("*gone*")
 
@@ -110,7 +110,7 @@ def test_a_few_tests_taken_elsewhere_do_not_make_it_a_baseline_of_that_place(sui
     result = suite.runpytest(GATE, "--membudget-update-baseline", "--membudget-samples=1", "-k", "one")
     result.stdout.fnmatch_lines(
         [
-            "membudget: baseline: memory.json (4 tests); 3 of them keep figures that were taken elsewhere: kernel *"
+            "membudget: baseline: memory.json (4 tests); 3 of them keep figures from another environment: kernel *"
         ]
     )
     assert json.loads(file.read_text())["environment"]["kernel"] == kernel

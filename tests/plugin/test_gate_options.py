@@ -204,10 +204,14 @@ def test_a_foreign_baseline_is_a_caveat_and_refused_under_strict(pytester):
     result.stdout.fnmatch_lines(["*Python 3.0* there*"])
     assert str(result.stdout).count("there, ") == 1
     result = pytester.runpytest(GATE)
-    result.stdout.fnmatch_lines(["membudget: the baseline was taken elsewhere: Python 3.0 there, *here"])
+    result.stdout.fnmatch_lines(
+        ["membudget: the baseline is from another environment: Python 3.0 there, *here"]
+    )
     project(pytester, 80)
     result = pytester.runpytest(GATE, "--membudget-samples=1")
-    result.stdout.fnmatch_lines(["*caveat    the baseline was taken elsewhere: Python 3.0 there, *here"])
+    result.stdout.fnmatch_lines(
+        ["*note      the baseline is from another environment: Python 3.0 there, *here"]
+    )
     assert pytester.runpytest(GATE, "--membudget-strict").ret == pytest.ExitCode.USAGE_ERROR
 
 

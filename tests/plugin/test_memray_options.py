@@ -58,7 +58,7 @@ def test_over():
     result.stdout.fnmatch_lines(
         [
             "  who *no line held 1% of what was measured",
-            "*memray sees this process alone: where a child held most*",
+            "*memray sees this process alone: where a child used most*",
         ]
     )
     result.stdout.no_fnmatch_line("*_execute_child*")

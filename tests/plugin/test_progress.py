@@ -51,8 +51,8 @@ def as_seen(line):
 def test_a_terminal_shows_each_sample_and_keeps_its_line(project):
     written = on_a_terminal(project.path)
     (line,) = [line for line in written.splitlines() if line.startswith("test_it.py ")]
-    assert " fresh sample 1 of 2\b" in line
-    assert " fresh sample 2 of 2\b" in line
+    assert " rerun 1 of 2\b" in line
+    assert " rerun 2 of 2\b" in line
     seen = as_seen(line)
     assert seen.startswith("test_it.py .")
     assert seen.endswith("[100%]")
@@ -62,13 +62,16 @@ def test_a_terminal_shows_each_sample_and_keeps_its_line(project):
 @pytest.mark.processes
 @pytest.mark.parametrize("option", ["-q", "-s"])
 def test_it_says_nothing_where_the_line_is_not_its_own(project, option):
-    assert "fresh sample 1" not in on_a_terminal(project.path, option)
+    assert "rerun 1" not in on_a_terminal(project.path, option)
 
 
 @pytest.mark.processes
 def test_a_log_tells_it_once_beforehand(project):
     result = project.runpytest_subprocess(*TAKE)
     result.stdout.fnmatch_lines(
-        ["membudget: takes 2 fresh samples of each test above 1.00 MiB for memory.json; *", "test_it.py .*"]
+        [
+            "membudget: runs each test above 1.00 MiB 2 times more in a fresh process for memory.json; *",
+            "test_it.py .*",
+        ]
     )
     assert "\b" not in result.stdout.str()

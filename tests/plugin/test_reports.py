@@ -175,7 +175,7 @@ def test_the_tables_say_which_tests_left_memory_behind(pytester):
         """
     )
     result = pytester.runpytest("--membudget-report=a.json")
-    result.stdout.fnmatch_lines(["Memory that tests left behind", "test_it.py::test_keeps *5*MiB*"])
+    result.stdout.fnmatch_lines(["Memory that tests retained", "test_it.py::test_keeps *5*MiB*"])
     left = json.loads((pytester.path / "a.json").read_text())["left_behind"]
     assert [each["nodeid"] for each in left] == ["test_it.py::test_keeps"]
 

@@ -51,7 +51,7 @@ def test_after():
     result.stdout.fnmatch_lines(
         ["FAILED *::test_runs_away - killed: took *more than the 60.0 MiB it may take*"]
     )
-    result.stdout.fnmatch_lines(["*what it would have taken is not known, since it was stopped"])
+    result.stdout.fnmatch_lines(["*what it would have used is not known, since it was stopped"])
     result.stdout.fnmatch_lines(["*run_away*"])
     assert records(pytester)["test_runs_away"]["verdict"] == "killed"
     assert records(pytester)["test_runs_away"]["peak_bytes"] < 1_000_000_000

@@ -99,7 +99,7 @@ def test_a_report_is_the_same_bytes_each_time(full_page):
 
 
 def test_an_empty_report_is_a_page():
-    assert text_of(parsed(render_html(Report())).select(".lead")[0]) == "0 tests measured, none judged"
+    assert text_of(parsed(render_html(Report())).select(".lead")[0]) == "0 tests measured, none checked"
 
 
 def test_timelines_keep_their_highest_point():

@@ -167,4 +167,4 @@ def test_scales_share_a_doubt_that_differs_in_a_figure_alone(report):
 
 
 def test_an_empty_session_is_one_line():
-    assert render_terminal(Report()) == "membudget: 0 tests measured, none judged\n"
+    assert render_terminal(Report()) == "membudget: 0 tests measured, none checked\n"

@@ -64,12 +64,12 @@ def _lines(found: Attribution, peak_bytes: int, *, keep: bool) -> Iterator[str]:
         yield f"  who       run again under memray; {held}, held by"
     else:
         yield f"  who       run again under memray; {held}, and no line held 1% of what was measured"
-        yield "            memray sees this process alone: where a child held most, look at what was started"
+        yield "            memray sees this process alone: where a child used most, measure what was started"
     for site in told:
         yield f"            {format_size(site.heap_bytes):>8}  {' < '.join(_own_frames(site)[:_MOST_FRAMES_SHOWN])}"
     yield f"            {found.note}"
     for caveat in found.caveats:
-        yield f"  caveat    {caveat}"
+        yield f"  note      {caveat}"
     if keep:
         yield f"            capture: {found.capture}"
         yield f"            flame graph: {found.flame_graph}"

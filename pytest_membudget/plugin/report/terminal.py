@@ -62,8 +62,8 @@ def _tell_of_other_tests(terminal: Any, check: BaselineCheck | None) -> None:
     counts = [f"{len(names):,} {title}" for title, names in groups.items() if names]
     if counts:
         terminal.write_line(
-            f"membudget: of the tests since {check.path}: {', '.join(counts)}; --membudget-report names them, "
-            "--membudget-update-baseline takes them over"
+            f"membudget: {check.path} differs from this suite: {', '.join(counts)}; --membudget-report names them, "
+            "--membudget-update-baseline accepts them"
         )
 
 

@@ -72,7 +72,7 @@ def _verdict(kept: list[KeptRow], mark: ScalesMark, lacking: list[str], *, stric
         assert_law([each.row for each in kept], mark.law, mark.at_most)
     except OverBudgetError as error:
         if lacking:
-            text = "\n".join([str(error), *(f"  caveat    {caveat}" for caveat in caveats)])
+            text = "\n".join([str(error), *(f"  note      {caveat}" for caveat in caveats)])
             return Judgement(verdict="inconclusive", failed=strict, message=text, caveats=caveats)
         how = _HOW_AGAIN if all(each.again for each in kept) else _HOW_ISOLATED
         return Judgement(verdict="over", failed=True, message=f"{error}\n{how}")
