@@ -35,7 +35,8 @@ class Checkpoint:
     def has(self, run: PlannedRun) -> bool:
         """Whether that one is done."""
         return any(
-            (done.asked_bytes, done.repeat, done.path) == (run.size_bytes, run.repeat, run.path)
+            (done.asked_bytes, done.repeat, done.path, done.index)
+            == (run.size_bytes, run.repeat, run.path, run.index)
             for done in self.runs
         )
 
@@ -47,6 +48,8 @@ class Checkpoint:
                 asked_bytes=run.size_bytes,
                 repeat=run.repeat,
                 path=run.path,
+                index=run.index,
+                values=run.values,
                 size_bytes=size_bytes,
                 peak_bytes=answer.peak_bytes,
                 warm_bytes=answer.warm_bytes,

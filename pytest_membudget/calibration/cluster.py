@@ -15,7 +15,7 @@ import msgspec
 
 from pytest_membudget.calibration.fresh_run import bare_interpreter_bytes, run_fresh
 from pytest_membudget.calibration.function_reference import FunctionReference
-from pytest_membudget.calibration.plan import Finished, InputFolder, LeftS, Machine, PlannedRun
+from pytest_membudget.calibration.plan import Finished, InputFolder, LeftS, Machine, PlannedRun, smallest
 from pytest_membudget.calibration.worker import Answer
 from pytest_membudget.errors import CalibrationError
 from pytest_membudget.measurement.system.fingerprint import environment
@@ -34,7 +34,7 @@ class DaskRunExecutor:
     ) -> None:
         self._cluster = cluster
         self._function = function
-        self._warm_up = min(plan, key=lambda run: run.size_bytes).path
+        self._warm_up = smallest(plan)
         self._kind = kind
         self._seed = seed
         self._token = uuid.uuid4().hex
@@ -101,15 +101,16 @@ class OwnFile(msgspec.Struct, frozen=True):
 
 
 class RemoteOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """One run to do elsewhere. `own_files` are the one to warm up on and the one to measure, or none."""
+    """One run to do elsewhere. `own_files` are the one to warm up on and the one to measure; `None` for no file."""
 
     token: str
     function: FunctionReference
     script: bytes
+    warm_up: PlannedRun
     run: PlannedRun
     kind: str
     seed: int
-    own_files: tuple[OwnFile, ...]
+    own_files: tuple[OwnFile | None, OwnFile | None]
     timeout_s: float | None
 
 
@@ -124,7 +125,7 @@ def order_for(
     token: str,
     function: FunctionReference,
     run: PlannedRun,
-    warm_up: str,
+    warm_up: PlannedRun,
     *,
     kind: str,
     seed: int,
@@ -139,10 +140,11 @@ def order_for(
         token=token,
         function=function,
         script=Path(function.script).read_bytes() if function.script else b"",
+        warm_up=warm_up,
         run=run,
         kind=kind,
         seed=seed,
-        own_files=(_packed(warm_up), _packed(run.path)) if run.path else (),
+        own_files=(_packed(warm_up), _packed(run)),
         timeout_s=timeout_s,
     )
 
@@ -157,7 +159,8 @@ def carry_out(order: RemoteOrder) -> Finished:
     with tempfile.TemporaryDirectory(prefix="membudget-calibrate-") as name:
         folder = Path(name)
         try:
-            run, warm_up = _placed(order.run, order.own_files, folder)
+            warm_up = _placed(order.warm_up, order.own_files[0], folder / "warm-up")
+            run = _placed(order.run, order.own_files[1], folder / "input")
         except MissingThereError as error:
             return Finished(order.run, 0, Answer(failed_at="input", error=str(error)), this_machine())
         inputs = InputFolder(folder, [warm_up, run], order.kind, order.seed)
@@ -167,13 +170,13 @@ def carry_out(order: RemoteOrder) -> Finished:
                 run_fresh(
                     _function(order, folder),
                     inputs.warm_up,
-                    path,
+                    given,
                     folder,
                     timeout_s=order.timeout_s,
                     is_called_off=lambda: order.token in _called_off,
                 ),
             )
-            for _, path, size_bytes in inputs.files([run])
+            for _, given, size_bytes in inputs.inputs([run])
         ]
     return Finished(order.run, *done, this_machine())
 
@@ -184,21 +187,19 @@ def this_machine() -> Machine:
     return Machine(platform.node(), environment(), bare_interpreter_bytes())
 
 
-def _packed(path: str) -> OwnFile:
-    size_bytes = Path(path).stat().st_size
-    body = Path(path).read_bytes() if size_bytes <= SENT_UP_TO_BYTES else None
-    return OwnFile(path, size_bytes, body)
+def _packed(run: PlannedRun) -> OwnFile | None:
+    if not run.path or Path(run.path).is_dir():  # a folder has to be there under the same path
+        return None
+    size_bytes = Path(run.path).stat().st_size
+    body = Path(run.path).read_bytes() if size_bytes <= SENT_UP_TO_BYTES else None
+    return OwnFile(run.path, size_bytes, body)
 
 
-def _placed(run: PlannedRun, own_files: Sequence[OwnFile], folder: Path) -> tuple[PlannedRun, PlannedRun]:
-    """The run and its warm-up with the paths that hold here."""
-    if not own_files:
-        return run, run
-    warm_up, own = (
-        msgspec.structs.replace(run, path=_place(file, folder / what), size_bytes=file.size_bytes)
-        for file, what in zip(own_files, ("warm-up", "input"), strict=True)
-    )
-    return own, warm_up
+def _placed(run: PlannedRun, file: OwnFile | None, folder: Path) -> PlannedRun:
+    """The run with the path that holds here."""
+    if file is None:
+        return run
+    return msgspec.structs.replace(run, path=_place(file, folder), size_bytes=file.size_bytes)
 
 
 def _place(file: OwnFile, folder: Path) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from pytest_membudget.calibration.function_reference import FunctionReference
-from pytest_membudget.calibration.worker import Answer, Order
+from pytest_membudget.calibration.worker import Answer, Order, RunInput
 from pytest_membudget.measurement.fresh.launcher import Launched, launch
 from pytest_membudget.measurement.system.limit import memory_reading
 from pytest_membudget.records.ending import Ending
@@ -32,20 +32,22 @@ _LAST_WORDS_BYTES = 400
 
 def run_fresh(
     function: FunctionReference,
-    warm_up: Path,
-    input_file: Path,
+    warm_up: Path | RunInput,
+    input_file: Path | RunInput,
     folder: Path,
     *,
     timeout_s: float | None = None,
     is_called_off: Callable[[], bool] = lambda: False,
 ) -> Answer:
-    """Runs the function on `input_file` in a fresh interpreter, in an empty folder inside `folder`.
+    """Runs the function on `input_file` (a path, or another input) in a fresh interpreter, in an empty folder inside `folder`.
 
     Failures of the function are in the answer. Nothing of the run is left: neither process nor file.
     """
     with _run_folder(folder) as (place, workplace):
         order_path, answer_path = place / "order.json", place / "answer.json"
-        order = Order(function=function, warm_up=str(warm_up), input=str(input_file), answer=str(answer_path))
+        order = Order(
+            function=function, warm_up=_input(warm_up), input=_input(input_file), answer=str(answer_path)
+        )
         order_path.write_bytes(msgspec.json.encode(order))
         ending, last_words = _run(place, timeout_s, is_called_off)
         if ending.ended_by_us or not answer_path.exists():
@@ -56,6 +58,10 @@ def run_fresh(
             note = f"it writes into its working directory ({', '.join(written[:3])}); that was an empty one, now removed"
             answer = msgspec.structs.replace(answer, caveats=(*answer.caveats, note))
         return answer
+
+
+def _input(given: Path | RunInput) -> RunInput:
+    return given if isinstance(given, RunInput) else RunInput(path=str(given))
 
 
 def bare_interpreter_bytes() -> int:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import inspect
 import os
+import pickle
 import sys
 import types
 from collections.abc import Callable
@@ -14,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from pytest_membudget.errors import UsageError
+from pytest_membudget.errors import UsageError, text_of
 from pytest_membudget.origins import Origin, install, off_path
 
 _SCRIPT_MODULE = (
@@ -34,6 +36,8 @@ class FunctionReference(msgspec.Struct, frozen=True, kw_only=True):
     script: str = ""
     search_path: tuple[str, ...] = ()
     arguments: tuple[str, ...] = ()
+    #: A partial, a bound method or a callable object, pickled by this program for its own fresh interpreters.
+    pickled: bytes = b""
     origins: dict[str, Origin] = {}
 
     def __str__(self) -> str:
@@ -49,10 +53,14 @@ class _Loading:
 def refer_to(fn: Callable[..., Any]) -> FunctionReference:
     """The reference of `fn`.
 
+    A `functools.partial`, a method of an object and an object that can be called are sent with what they hold.
+
     Raises:
-        UsageError: a lambda, a nested function, a method of an instance, or a function of an interactive session.
+        UsageError: a lambda, a nested function, one that holds what cannot be pickled, or a function of an interactive
+            session.
     """
-    module, name = getattr(fn, "__module__", None), getattr(fn, "__qualname__", None)
+    named = _named_part(fn)
+    module, name = getattr(named, "__module__", None), getattr(named, "__qualname__", None)
     if not module or not name:
         raise UsageError(
             f"{fn!r} has no name that a fresh process could import; give a function of a module or of the script"
@@ -71,9 +79,10 @@ def refer_to(fn: Callable[..., Any]) -> FunctionReference:
         script=script,
         search_path=tuple(os.path.abspath(entry) for entry in sys.path),  # noqa: PTH100 - "" means here
         arguments=tuple(sys.argv),
+        pickled=b"" if named is fn else _pickled(fn),
         origins=dict(off_path()),
     )
-    if _attribute(sys.modules.get(fn.__module__), name) is not fn:
+    if _attribute(sys.modules.get(named.__module__), name) is not named:
         raise UsageError(f"{reference} is another object than the given function; give the one of that name")
     return reference
 
@@ -89,7 +98,7 @@ def find_function(reference: FunctionReference) -> Callable[..., Any]:
     sys.path[:] = [*missing, *sys.path]
     install(reference.origins)
     module = _run_script(reference) if reference.script else importlib.import_module(reference.module)
-    found = _attribute(module, reference.name)
+    found = pickle.loads(reference.pickled) if reference.pickled else _attribute(module, reference.name)  # noqa: S301 - from this program itself
     if not callable(found):
         where = reference.script or getattr(module, "__file__", None) or reference.module
         raise UsageError(f"{where} has no function {reference.name!r}")
@@ -115,7 +124,7 @@ def parse_reference(text: str) -> FunctionReference:
 def digest_source(fn: Callable[..., Any]) -> str:
     """The SHA-256 of the file that defines `fn`; empty where there is none, as for functions written in C."""
     try:
-        source = inspect.getsourcefile(inspect.unwrap(fn))
+        source = inspect.getsourcefile(inspect.unwrap(_named_part(fn)))
     except TypeError:
         return ""
     if source is None or not Path(source).is_file():
@@ -131,6 +140,25 @@ def stop_if_loading() -> None:
     """
     if _Loading.active:
         raise ScriptReached
+
+
+def _named_part(fn: Callable[..., Any]) -> Any:
+    """The function or class behind a partial, a method or an object that can be called."""
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    if inspect.ismethod(fn):
+        return fn.__func__
+    return fn if hasattr(fn, "__qualname__") or not callable(fn) else type(fn)
+
+
+def _pickled(fn: Callable[..., Any]) -> bytes:
+    try:
+        return pickle.dumps(fn)
+    except Exception as error:  # whatever the objects that it holds raise
+        raise UsageError(
+            f"{fn!r} holds what a fresh process cannot be given ({type(error).__name__}: {text_of(error)}); hold plain data, "
+            "or make it inside the function"
+        ) from error
 
 
 def _main_module() -> tuple[str, str]:

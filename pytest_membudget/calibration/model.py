@@ -3,39 +3,65 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from pytest_membudget.calibration.law import (
+    Law,
+    SizeLaw,
+    check_file,
+    checked_share,
+    fit_law,
+    leave_one_out,
+    proven_bound,
+    runs_of,
+    used_predictors,
+    with_terms,
+)
 from pytest_membudget.errors import UsageError
 from pytest_membudget.records.calibration import CalibrationFile, CalibrationPoint, CalibrationQuality
 from pytest_membudget.records.report import CalibrationPicture
 from pytest_membudget.records.scale import CurvePoint
-from pytest_membudget.stats.bounds import rate_interval
-from pytest_membudget.stats.fitting import PeakFit, fit_peaks
-from pytest_membudget.units import Size, format_count, parse_share, parse_size
+from pytest_membudget.stats.fitting import PeakFit
+from pytest_membudget.stats.surfaces import EXTRAPOLATION, Values
+from pytest_membudget.units import format_count
 
 if TYPE_CHECKING:
     from pytest_membudget.runtime.prediction.estimator import MemoryEstimator
+    from pytest_membudget.runtime.prediction.predictors import Predictor
     from pytest_membudget.stats.learning import Aim
-
-
-EXTRAPOLATION = 1.25
-"""A size beyond this multiple of the largest calibrated size is extrapolated."""
 
 _CURVE_POINTS = 24
 
 
 class Calibration:
-    """What one task adds to a warm worker, at any size: a central estimate and a tolerance bound.
+    """What one task adds to a warm worker, for any input: a central estimate and a tolerance bound.
 
-    All figures are bytes. `base_bytes`, the warm worker itself, is in none of the estimates.
+    All figures are bytes. `base_bytes`, the warm worker itself, is in none of the estimates. An input is given by its
+    size, as the item itself (a path, a folder, a tuple of paths, whatever the predictors take), or by a mapping of
+    predictors, such as ``{"pages": 12}``.
+
+    Args:
+        file: what was measured.
+        predictors: the functions of those that the file names. Without one only a mapping will do; the size in bytes
+            needs none.
     """
 
-    def __init__(self, file: CalibrationFile) -> None:
+    def __init__(
+        self, file: CalibrationFile, predictors: Mapping[str, Predictor | None] | None = None
+    ) -> None:
+        from pytest_membudget.runtime.prediction.predictors import BYTES, Predictors
+
         check_file(file)
-        self.file = file
-        self._fit = fit_peaks(file.points)
+        self.file = with_terms(file)
+        names = file.predictors or (BYTES,)
+        unknown = sorted(set(predictors or {}) - set(names))
+        if unknown:
+            raise UsageError(f"the calibration has no predictor {unknown[0]!r}; it has {', '.join(names)}")
+        self._predictors = Predictors({name: (predictors or {}).get(name) for name in names})
+        self._runs = runs_of(self.file)
+        self._law: Law = fit_law(self.file)
 
     @property
     def points(self) -> tuple[CalibrationPoint, ...]:
@@ -58,23 +84,41 @@ class Calibration:
         return self.file.base_bytes
 
     @property
+    def predictors(self) -> tuple[str, ...]:
+        """Names of what the peak follows: "bytes" alone by default; none where it is the same for every input."""
+        return used_predictors(self.file)
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Names of predictors that were given and do not help."""
+        return tuple(name for name in self.file.predictors if name not in self.predictors)
+
+    @property
     def overhead_bytes(self) -> int:
         """The fitted peak of an empty input, never below 0."""
-        return round(max(0.0, self._fit.intercept_bytes))
+        fit = self._line
+        nothing = (0.0,) * len(self.predictors)
+        return round(max(0.0, fit.intercept_bytes) if fit else self._law.expect(nothing))
 
     @property
     def gamma(self) -> float:
-        """Bytes of peak per byte of input; where the fit is curved, its mean slope over the calibrated sizes."""
+        """Bytes of peak per byte of input; where the fit is curved, its mean slope over the calibrated sizes.
+
+        0 where the peak follows something else than the size in bytes.
+        """
+        fit = self._line
+        if fit is None or self.predictors != ("bytes",):
+            return 0.0
         if not self.curved:
-            return max(0.0, self._fit.slope)
+            return max(0.0, fit.slope)
         smallest = min(point.size_bytes for point in self.points)
-        rise = self._fit.expect(self.max_size_bytes) - self._fit.expect(smallest)
+        rise = fit.expect(self.max_size_bytes) - fit.expect(smallest)
         return max(0.0, rise / (self.max_size_bytes - smallest))
 
     @property
     def curved(self) -> bool:
-        """Whether the peak grows faster than the size."""
-        return self._fit.curved
+        """Whether the peak grows faster than the size, or than the one predictor that it follows."""
+        return self._line is not None and self._line.curved
 
     @property
     def max_size_bytes(self) -> int:
@@ -91,60 +135,89 @@ class Calibration:
     def caveats(self) -> tuple[str, ...]:
         """Plain sentences of doubt, empty where there is none."""
         fitted = []
-        if len({point.size_bytes for point in self.points}) == 1:
-            fitted.append("all points have one size, so nothing is known of how the peak grows with size")
-        if self.curved:
-            fitted.append("the peak grows faster than the size: no single γ describes it, ask bound(size)")
-        if self._fit.flattens:
+        follows = " and ".join(self.predictors)
+        if self.left_out:
             fitted.append(
-                "the peak grows less the larger the size: expect(size) follows that, while γ and bound(size) keep to the "
-                "line, as nobody knows where it ends"
+                f"left out, since {'it does' if len(self.left_out) == 1 else 'they do'} not help to predict: "
+                f"{', '.join(self.left_out)}"
+            )
+        if len({run.values for run in self._runs}) == 1 and self.predictors:
+            fitted.append(
+                f"all points have one size, so nothing is known of how the peak grows with {_size(follows)}"
+            )
+        if self.curved:
+            fitted.append(
+                f"the peak grows faster than {_size(follows)}: no single γ describes it, ask bound(size)"
+            )
+        if self._line is not None and self._line.flattens:
+            fitted.append(
+                f"the peak grows less the larger {_size(follows)}: expect(size) follows that, while γ and bound(size) keep "
+                "to the line, as nothing says where it ends"
             )
         return (*self.file.caveats, *fitted)
 
-    def expect(self, size: Size) -> int:
-        """The central estimate for an input of `size`."""
-        return round(self._fit.expect(parse_size(size)))
+    def features(self, item: Any) -> int | dict[str, float]:
+        """What the law goes by of an item: its size in bytes, or the predictors by name. `expect` and `bound` take these.
 
-    def bound(self, size: Size, *, content: float | None = None) -> int:
-        """The tolerance bound for an input of `size`, never below a peak seen at that size or a smaller one."""
+        Raises:
+            UsageError: it has no size, or a predictor fails on it.
+        """
+        if self.predictors == ("bytes",):
+            return round(self._values(item)[0])
+        return self._predictors.values(item, self.predictors)
+
+    def expect(self, item: Any) -> int:
+        """The central estimate for a size, an item, or a mapping of predictors."""
+        return round(self._law.expect(self._values(item)))
+
+    def bound(self, item: Any, *, content: float | None = None) -> int:
+        """The tolerance bound likewise, never below a peak that was seen with no predictor larger."""
         return proven_bound(
-            self._fit,
-            self.points,
-            parse_size(size),
+            self._law,
+            self._runs,
+            self._values(item),
             content=self.content if content is None else checked_share("content", content),
             confidence=self.confidence,
         )
 
-    def is_extrapolated(self, size: Size) -> bool:
-        """Whether `size` is beyond 1.25 × the largest calibrated size."""
-        return parse_size(size) > EXTRAPOLATION * self.max_size_bytes
+    def is_extrapolated(self, item: Any) -> bool:
+        """Whether it is beyond 1.25 × the largest that was calibrated: its size, or a product of its predictors."""
+        return self._law.is_extrapolated(self._values(item))
 
     @cached_property
     def quality(self) -> CalibrationQuality | None:
-        """Each size predicted from the others alone; `None` with fewer than three sizes."""
-        return leave_one_size_out(self.points, self.content, self.confidence)
+        """Each size, or each distinct input, predicted from the others alone; `None` with fewer than three."""
+        return leave_one_out(self.file)
 
     def estimator(self, aim: Aim = "safe") -> MemoryEstimator:
-        """An estimator that starts from these points and learns from every task it is told of.
+        """An estimator that starts from these points and learns from every task it is given.
 
         "safe" allocates so that few tasks run out; "cheap" so that the expected waste, failed attempts
-        included, is least, which is for callers who can retry.
+        included, is least, which is for callers who can retry. With predictors it takes items or mappings.
         """
         from pytest_membudget.runtime.prediction.estimator import MemoryEstimator
         from pytest_membudget.stats.learning import AllocationLearner
 
         if aim not in ("safe", "cheap"):
             raise UsageError(f'aim={aim!r} is neither "safe" nor "cheap"')
+        by_size = self.predictors == ("bytes",)
         learner = AllocationLearner(aim=aim)
-        for point, duration_s in zip(self.points, self._durations(), strict=True):
-            learner.observe(*point, duration_s)
-        return MemoryEstimator(self.gamma, self.overhead_bytes, self.base_bytes, learner=learner)
+        for run, duration_s in zip(self._runs, self._durations(), strict=True):
+            size = run.values[0] if by_size else round(self._law.expect(run.values))
+            learner.observe(size, run.peak_bytes, duration_s)
+        return MemoryEstimator(
+            self.gamma,
+            self.overhead_bytes,
+            self.base_bytes,
+            learner=learner,
+            predictors=None if by_size else self,
+        )
 
     def picture(self, name: str = "") -> CalibrationPicture:
         """The calibration as a report shows it."""
         last = EXTRAPOLATION * self.max_size_bytes
-        sizes = [round(last * step / _CURVE_POINTS) for step in range(_CURVE_POINTS + 1)]
+        by_size = self.predictors == ("bytes",)  # else there is no curve over the size
+        sizes = [round(last * step / _CURVE_POINTS) for step in range(_CURVE_POINTS + 1)] if by_size else []
         return CalibrationPicture(
             name=name or self.file.function,
             gamma=self.gamma,
@@ -166,87 +239,28 @@ class Calibration:
 
         write_atomically(path, encode_json(self.file))
 
+    @property
+    def _line(self) -> PeakFit | None:
+        """The fit of a law of one predictor."""
+        return self._law.fit if isinstance(self._law, SizeLaw) else None
+
+    def _values(self, item: Any) -> Values:
+        from pytest_membudget.runtime.prediction.predictors import BYTES, size_of_item
+
+        if self.predictors == (BYTES,) and (not self.file.predictors or isinstance(item, int | str)):
+            return (float(size_of_item(item)),)
+        named = self._predictors.values(item, self.predictors)
+        return tuple(named[name] for name in self.predictors)
+
     def _durations(self) -> Sequence[float | None]:
         return self.file.durations_s or (None,) * len(self.points)
 
     def __repr__(self) -> str:
         return (
-            f"<Calibration of {self.file.function or 'given points'}: γ={self.gamma:.3g}, "
-            f"overhead_bytes={self.overhead_bytes}, {format_count(len(self.points), 'point')}>"
+            f"<Calibration of {self.file.function or 'given points'} by {' and '.join(self.predictors) or 'nothing'}: "
+            f"γ={self.gamma:.3g}, overhead_bytes={self.overhead_bytes}, {format_count(len(self.points), 'point')}>"
         )
 
 
-def proven_bound(
-    fit: PeakFit, points: Sequence[CalibrationPoint], size_bytes: int, *, content: float, confidence: float
-) -> int:
-    """The tolerance bound of the fit, but never below a peak that was seen at that size or a smaller one."""
-    seen = max((point.peak_bytes for point in points if point.size_bytes <= size_bytes), default=0)
-    return max(seen, round(fit.bound(size_bytes, content=content, confidence=confidence)))
-
-
-def leave_one_size_out(
-    points: Sequence[CalibrationPoint], content: float, confidence: float
-) -> CalibrationQuality | None:
-    """How the others predict each size; `None` with fewer than three sizes."""
-    sizes = sorted({point.size_bytes for point in points})
-    if len(sizes) < LEAST_POINTS:
-        return None
-    errors: list[float] = []
-    bounds = peaks = under = 0
-    for left_out in sizes:
-        rest = [point for point in points if point.size_bytes != left_out]
-        if len(rest) < LEAST_POINTS:
-            continue
-        fit = fit_peaks(rest)
-        bound = proven_bound(fit, rest, left_out, content=content, confidence=confidence)
-        for peak in (point.peak_bytes for point in points if point.size_bytes == left_out):
-            errors.append(abs(fit.expect(left_out) - peak) / max(1, peak))
-            under += peak > bound
-            bounds, peaks = bounds + bound, peaks + peak
-    if not errors:
-        return None
-    low, high = rate_interval(under, len(errors))
-    return CalibrationQuality(
-        error=sum(errors) / len(errors),
-        judged=len(errors),
-        under_predicted=under,
-        under_low=low,
-        under_high=high,
-        over_allocation=bounds / max(1, peaks) - 1,
-    )
-
-
-LEAST_POINTS = 3
-
-
-def checked_share(name: str, share: float | str) -> float:
-    """A share that leaves room for doubt.
-
-    Raises:
-        ValueError: not a share, or all of it.
-    """
-    try:
-        fraction = parse_share(share)
-    except ValueError as error:
-        raise UsageError(f"{name}: {error}") from None
-    if fraction >= 1:
-        raise UsageError(f"{name}={share!r} promises too much; write a share below 100%, such as 0.95")
-    return fraction
-
-
-def check_file(file: CalibrationFile) -> None:
-    """Looks at all that a fit relies on.
-
-    Raises:
-        ValueError: what is wrong with it.
-    """
-    if len(file.points) < LEAST_POINTS:
-        raise UsageError(
-            f"{format_count(len(file.points), 'point')} cannot tell how much peaks scatter; measure at least {LEAST_POINTS} tasks"
-        )
-    for name, share in (("content", file.content), ("confidence", file.confidence)):
-        checked_share(name, share)
-    for point in file.points:
-        parse_size(point.size_bytes), parse_size(point.peak_bytes)
-    if file.durations_s and len(file.durations_s) != len(file.points):
-        raise UsageError(f"{len(file.durations_s)} durations do not belong to {len(file.points)} points")
+def _size(follows: str) -> str:
+    return "the size" if follows == "bytes" else follows

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import os
+import pickle
 import random
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
 from pytest_membudget.calibration.fresh_run import run_fresh
 from pytest_membudget.calibration.function_reference import FunctionReference
-from pytest_membudget.calibration.worker import Answer
-from pytest_membudget.errors import UsageError
+from pytest_membudget.calibration.worker import Answer, RunInput
+from pytest_membudget.errors import UsageError, text_of
 from pytest_membudget.inputs import KINDS, synthesize
 from pytest_membudget.records.report import Environment
+from pytest_membudget.runtime.prediction.predictors import Predictors, item_size_bytes, size_of_item
 from pytest_membudget.units import Size, format_count, parse_size, parse_size_range
 
 WARM_UP_BYTES = 20_000
 _LEAST_SIZES = 2
+_LEAST_RUNS = 3
 _SUFFIXES = {"text": "txt"}
 
 
@@ -29,6 +32,20 @@ class PlannedRun(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int
     repeat: int
     path: str = ""
+    #: Whether the function gets it as a `Path`; else as text.
+    as_path: bool = False
+    #: Another item than a path, pickled.
+    item: bytes = b""
+    #: Which of the given inputs it is, and its predictors.
+    index: int = 0
+    values: tuple[float, ...] = ()
+
+    @property
+    def input(self) -> RunInput | None:
+        """What the function is called with; `None` where the file is still to be made."""
+        if not self.path and not self.item:
+            return None
+        return RunInput(path=self.path, as_path=self.as_path, pickled=self.item)
 
 
 def plan_synthetic(sizes: str | Sequence[Size], repeats: int, kind: str, seed: int) -> list[PlannedRun]:
@@ -49,7 +66,7 @@ def plan_synthetic(sizes: str | Sequence[Size], repeats: int, kind: str, seed: i
         raise UsageError(
             f'sizes={sizes!r} holds no two different sizes above 0; write "1MB..8MB" to tell growth from overhead'
         )
-    if repeats < 1 or repeats * len(distinct) < 3:
+    if repeats < 1 or repeats * len(distinct) < _LEAST_RUNS:
         raise UsageError(f"{len(distinct)} sizes × {repeats} repeats are fewer than 3 runs; raise repeats")
     source = random.Random(seed)
     return [
@@ -68,7 +85,7 @@ def plan_own_files(files: Sequence[str | os.PathLike[str]], repeats: int, seed: 
     """
     paths = [Path(file).resolve() for file in files]
     sizes = {path: path.stat().st_size for path in paths}
-    if len(set(sizes.values())) < _LEAST_SIZES or repeats < 1 or repeats * len(paths) < 3:
+    if len(set(sizes.values())) < _LEAST_SIZES or repeats < 1 or repeats * len(paths) < _LEAST_RUNS:
         raise UsageError(
             f"{format_count(len(paths), 'file')} of {format_count(len(set(sizes.values())), 'size')}, {repeats} times each, tell nothing of growth; "
             "give at least two sizes and three runs"
@@ -81,29 +98,97 @@ def plan_own_files(files: Sequence[str | os.PathLike[str]], repeats: int, seed: 
     ]
 
 
+def plan_inputs(
+    inputs: Sequence[Any], repeats: int, seed: int, predictors: Predictors | None
+) -> list[PlannedRun]:
+    """Every input `repeats` times, likewise. Relative paths are made absolute: each run has a folder of its own.
+
+    Raises:
+        UsageError: fewer than three runs, nothing that tells the inputs apart, or a predictor that fails.
+    """
+    given = [_absolute(item) for item in inputs]
+    values = [tuple(predictors.values(item).values()) if predictors else () for item in given]
+    sizes = [(item_size_bytes(item) or 0) if predictors else size_of_item(item) for item in given]
+    if repeats < 1 or repeats * len(given) < _LEAST_RUNS:
+        raise UsageError(
+            f"{format_count(len(given), 'input')}, {repeats} times each, are fewer than {_LEAST_RUNS} runs; give more"
+        )
+    if len(set(values if predictors else sizes)) < _LEAST_SIZES:
+        same = "the same predictors" if predictors else "one size"
+        raise UsageError(
+            f"{format_count(len(given), 'input')} of {same} tell nothing of growth; give inputs that differ"
+        )
+    inputs_by_index = [
+        PlannedRun(size_bytes=size, repeat=0, index=index, values=named, **_carried(item))
+        for index, (item, size, named) in enumerate(zip(given, sizes, values, strict=True))
+    ]
+    source = random.Random(seed)
+    return [
+        msgspec.structs.replace(run, repeat=repeat)
+        for repeat in range(repeats)
+        for run in source.sample(inputs_by_index, len(inputs_by_index))
+    ]
+
+
+def smallest(plan: Sequence[PlannedRun]) -> PlannedRun:
+    """The run of the smallest input, to warm up on."""
+    return min(plan, key=lambda run: (run.size_bytes, run.values))
+
+
+def _carried(item: Any) -> dict[str, Any]:
+    """How an input gets to a fresh process: as its path, or pickled."""
+    if isinstance(item, str | os.PathLike):
+        return {"path": os.fspath(item), "as_path": isinstance(item, os.PathLike)}
+    try:
+        return {"item": pickle.dumps(item)}
+    except Exception as error:  # whatever the user's own object raises
+        raise UsageError(
+            f"the input {item!r} cannot be given to a fresh process: {type(error).__name__}: {text_of(error)}"
+        ) from error
+
+
+def _absolute(item: Any) -> Any:
+    """The item with the paths in it made absolute, where there is something of that name."""
+    match item:
+        case str() if item and Path(item).exists():
+            return str(Path(item).resolve())
+        case os.PathLike():
+            return Path(item).resolve()
+        case tuple() if type(item) is tuple:
+            return tuple(map(_absolute, item))
+        case list():
+            return list(map(_absolute, item))
+        case dict():
+            return {key: _absolute(value) for key, value in item.items()}
+    return item
+
+
 class InputFolder:
     """Makes each planned file when its turn comes and removes it afterwards, so that one is on the disk at a time."""
 
     def __init__(self, folder: Path, plan: Sequence[PlannedRun], kind: str, seed: int) -> None:
         self._folder, self._kind, self._seed = folder, kind, seed
-        own = min(plan, key=lambda run: run.size_bytes)
-        self.warm_up = Path(own.path) if own.path else self._make("warm-up", WARM_UP_BYTES, seed)
+        self.warm_up = smallest(plan).input or _file(self._make("warm-up", WARM_UP_BYTES, seed))
 
-    def files(self, plan: Sequence[PlannedRun]) -> Iterator[tuple[PlannedRun, Path, int]]:
-        """Each run with its file and that file's exact size; each repeat has content of its own."""
+    def inputs(self, plan: Sequence[PlannedRun]) -> Iterator[tuple[PlannedRun, RunInput, int]]:
+        """Each run with its input and that one's exact size; each repeat of a synthetic file has content of its own."""
         for run in plan:
-            if run.path:
-                yield run, Path(run.path), run.size_bytes
+            if run.input is not None:
+                yield run, run.input, run.size_bytes
                 continue
             path = self._make("input", run.size_bytes, self._seed + 1 + run.repeat)
             try:
-                yield run, path, path.stat().st_size
+                yield run, _file(path), path.stat().st_size
             finally:
                 path.unlink(missing_ok=True)
 
     def _make(self, stem: str, size_bytes: int, seed: int) -> Path:
         path = self._folder / f"{stem}.{_SUFFIXES.get(self._kind, self._kind)}"
         return synthesize(path, size_bytes, self._kind, seed).path
+
+
+def _file(path: Path) -> RunInput:
+    return RunInput(path=str(path))
 
 
 LeftS = Callable[[], float | None]
@@ -146,9 +231,9 @@ class LocalRunExecutor:
 
     def finished(self, todo: Sequence[PlannedRun], left_s: LeftS) -> Generator[Finished, None, None]:
         """As the protocol says."""
-        for run, path, size_bytes in self._inputs.files(todo):
+        for run, given, size_bytes in self._inputs.inputs(todo):
             timeout_s = left_s()
             if timeout_s == 0:
                 return
-            answer = run_fresh(self._function, self._inputs.warm_up, path, self._folder, timeout_s=timeout_s)
+            answer = run_fresh(self._function, self._inputs.warm_up, given, self._folder, timeout_s=timeout_s)
             yield Finished(run, size_bytes, answer)

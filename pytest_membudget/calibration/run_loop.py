@@ -8,7 +8,7 @@ import hashlib
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -19,18 +19,21 @@ import msgspec
 from pytest_membudget.calibration.checkpoint import Checkpoint, differing_hosts, environment_of
 from pytest_membudget.calibration.fresh_run import bare_interpreter_bytes
 from pytest_membudget.calibration.function_reference import FunctionReference, refer_to, stop_if_loading
-from pytest_membudget.calibration.model import LEAST_POINTS, Calibration, checked_share
+from pytest_membudget.calibration.law import LEAST_POINTS, checked_share
+from pytest_membudget.calibration.model import Calibration
 from pytest_membudget.calibration.plan import (
     Finished,
     LocalRunExecutor,
     PlannedRun,
     RunExecutor,
+    plan_inputs,
     plan_own_files,
     plan_synthetic,
 )
 from pytest_membudget.calibration.store import complete
-from pytest_membudget.errors import CalibrationError
+from pytest_membudget.errors import CalibrationError, UsageError
 from pytest_membudget.records.calibration import CalibrationFile, CalibrationPoint, CalibrationRun
+from pytest_membudget.runtime.prediction.predictors import Predictor, Predictors
 from pytest_membudget.units import Size, format_duration, format_size
 
 
@@ -43,22 +46,30 @@ def calibrate(  # noqa: PLR0917 - published in this order
     confidence: float | str = 0.95,
     *,
     files: Sequence[str | os.PathLike[str]] = (),
+    inputs: Sequence[Any] = (),
+    predictors: Mapping[str, Predictor | None] | None = None,
     seed: int = 0,
     budget_seconds: float | None = None,
     state: str | os.PathLike[str] | None = None,
     progress: bool | None = None,
     dask: Any = None,
 ) -> Calibration:
-    """Calibrates `fn(path)`: what one task adds to a worker that is warm, as γ, overhead and a bound.
+    """Calibrates `fn(item)`: what one task adds to a worker that is warm, as γ, overhead and a bound.
 
     Args:
-        fn: a function of a module or of the script being run; it takes the path of its input.
+        fn: a function of a module or of the script being run, a partial of one, or a method; it takes the path of its
+            input, or whatever `inputs` are.
         kind: of the synthetic files; see `synthesize`.
         sizes: of the synthetic files: a sequence, or a range such as "1MB..16MB".
         repeats: runs of each size, with other content each time.
         content: the share of tasks that the bound is to cover.
         confidence: how sure that is to be.
-        files: the user's own files instead of synthetic ones.
+        files: the user's own files instead of synthetic ones; `fn` gets their paths as text.
+        inputs: any items instead: paths, folders, tuples with paths in them, numbers. `fn` gets them as they are, with
+            relative paths made absolute.
+        predictors: up to three named functions of the item that its memory may follow, such as
+            ``{"bytes": os.path.getsize, "pages": count_pages}``. They are called here, once for each input. Those that
+            do not help are left out, and named. By default the size in bytes alone; ``"bytes": None`` stands for it.
         seed: of the order of runs and of the files' content.
         budget_seconds: no run starts or goes on after this; what was measured by then is fitted.
         state: a file that keeps finished runs, so that a calibration that was stopped goes on from there. It is
@@ -76,10 +87,21 @@ def calibrate(  # noqa: PLR0917 - published in this order
     """
     stop_if_loading()
     function = fn if isinstance(fn, FunctionReference) else refer_to(fn)
-    plan = plan_own_files(files, repeats, seed) if files else plan_synthetic(sizes, repeats, kind, seed)
+    named = Predictors(predictors) if predictors else None
+    if inputs and files:
+        raise UsageError("give files or inputs, not both")
+    if named and not (inputs or files):
+        raise UsageError("predictors need inputs that differ in them; give some with inputs=[...]")
+    if files and not named:
+        plan = plan_own_files(files, repeats, seed)
+    elif inputs or files:
+        plan = plan_inputs(inputs or [os.fspath(file) for file in files], repeats, seed, named)
+    else:
+        plan = plan_synthetic(sizes, repeats, kind, seed)
     job = CalibrationJob(
         function=function,
-        kind="own files" if files else kind,
+        kind="own inputs" if inputs else "own files" if files else kind,
+        predictors=dict(predictors or {}),
         seed=seed,
         plan=plan,
         content=checked_share("content", content),
@@ -173,6 +195,7 @@ class CalibrationJob(NamedTuple):
 
     function: FunctionReference
     kind: str
+    predictors: dict[str, Predictor | None]
     seed: int
     plan: list[PlannedRun]
     content: float
@@ -187,7 +210,16 @@ class CalibrationJob(NamedTuple):
         """The same text for the same plan."""
         where = [] if self.cluster is None else ["on a cluster"]
         text = msgspec.json.encode(
-            [str(self.function), self.function.script, self.kind, self.seed, self.plan, *where]
+            [
+                str(self.function),
+                self.function.script,
+                self.function.pickled,
+                self.kind,
+                list(self.predictors),
+                self.seed,
+                self.plan,
+                *where,
+            ]
         )
         return hashlib.sha256(text).hexdigest()
 
@@ -199,6 +231,14 @@ class CalibrationJob(NamedTuple):
         base_bytes = round(median(run.warm_bytes - (run.bare_bytes or here_bytes) for run in runs))
         return complete(
             CalibrationFile(
+                version=2 if self.predictors else 1,
+                predictors=tuple(self.predictors),
+                values=tuple(run.values for run in runs) if self.predictors else (),
+                predictor_functions={
+                    name: f"{fn.__module__}:{getattr(fn, '__qualname__', '')}"
+                    for name, fn in self.predictors.items()
+                    if fn is not None
+                },
                 points=tuple(CalibrationPoint(run.size_bytes, run.peak_bytes) for run in runs),
                 durations_s=tuple(run.duration_s for run in runs),
                 content=self.content,
@@ -210,7 +250,8 @@ class CalibrationJob(NamedTuple):
                 environment=environment_of(runs),
                 created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
                 caveats=self._caveats(runs),
-            )
+            ),
+            self.predictors,
         )
 
     def _caveats(self, runs: Sequence[CalibrationRun]) -> tuple[str, ...]:

@@ -10,18 +10,20 @@ import importlib.util
 import math
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from pytest_membudget.calibration.function_reference import digest_source
-from pytest_membudget.calibration.model import Calibration, checked_share
+from pytest_membudget.calibration.law import checked_share
+from pytest_membudget.calibration.model import Calibration
 from pytest_membudget.errors import UnreadableFileError, UsageError
 from pytest_membudget.records.calibration import CalibrationFile, CalibrationPoint
 from pytest_membudget.records.report import Environment
 from pytest_membudget.records.storage import read_json
+from pytest_membudget.runtime.prediction.predictors import BYTES, Predictor, Predictors
 from pytest_membudget.units import Size, parse_size
 
 FOLDER = Path(".membudget") / "calibrations"
@@ -40,8 +42,10 @@ def calibration_path(name: str, root: Path | None = None) -> Path:
     return (root or Path()) / FOLDER / f"{name}.json"
 
 
-def named_calibration(name: str, root: Path | None = None) -> Calibration:
-    """The calibration kept as `name`.
+def named_calibration(
+    name: str, root: Path | None = None, predictors: Mapping[str, Predictor] | None = None
+) -> Calibration:
+    """The calibration kept as `name`; `predictors` as in `load_calibration`.
 
     Raises:
         UsageError: there is none; the message lists those there are.
@@ -49,7 +53,7 @@ def named_calibration(name: str, root: Path | None = None) -> Calibration:
     """
     path = calibration_path(name, root)
     try:
-        return load_calibration(path)
+        return load_calibration(path, predictors)
     except FileNotFoundError:
         kept = ", ".join(sorted(other.stem for other in path.parent.glob("*.json"))) or "none yet"
         raise UsageError(
@@ -121,46 +125,78 @@ def _minor(python: str) -> str:
 
 
 def fit_points(
-    points: Iterable[tuple[Size, Size]], content: float | str = 0.95, confidence: float | str = 0.95
+    points: Iterable[tuple[Size | Mapping[str, float], Size]],
+    content: float | str = 0.95,
+    confidence: float | str = 0.95,
 ) -> Calibration:
     """The calibration that follows from figures one has: (size, peak) of at least three tasks.
+
+    In place of a size there may be a mapping of up to three predictors, such as ``{"rows": 2000, "columns": 12}``; the
+    same names in every point.
 
     Raises:
         UsageError: fewer than three points, or content or confidence not between 0 and 1.
         ValueError: a size or a peak that cannot be read.
     """
-    pairs = tuple(CalibrationPoint(_whole(size), _whole(peak)) for size, peak in points)
+    given = list(points)
+    names = next((tuple(size) for size, _ in given if isinstance(size, Mapping)), ())
+    values = [_values_of(size, names) for size, _ in given] if names else []
     return complete(
         CalibrationFile(
-            points=pairs,
+            version=2 if names else 1,
+            points=tuple(CalibrationPoint(_size_in_bytes(size), _whole(peak)) for size, peak in given),
+            predictors=names,
+            values=tuple(tuple(named.values()) for named in values),
             content=checked_share("content", content),
             confidence=checked_share("confidence", confidence),
         )
     )
 
 
-def load_calibration(path: str | os.PathLike[str]) -> Calibration:
+def load_calibration(
+    path: str | os.PathLike[str], predictors: Mapping[str, Predictor] | None = None
+) -> Calibration:
     """The calibration saved at `path`.
+
+    Args:
+        path: of the file. Nothing that it names is imported.
+        predictors: the functions of its predictors, so that it can be asked about items; without them it takes
+            mappings. The size in bytes needs none.
 
     Raises:
         FileNotFoundError: there is none.
         UnreadableFileError: the file is not a calibration, or a newer version of one.
+        UsageError: it has no predictor of that name.
     """
     file = read_json(path, CalibrationFile, what="a calibration")
     try:
-        return Calibration(file)
+        found = Calibration(file)
     except ValueError as error:
         raise UnreadableFileError(f"{path} is not a calibration: {error}") from None
+    return Calibration(found.file, predictors) if predictors else found
 
 
-def complete(file: CalibrationFile) -> Calibration:
+def complete(file: CalibrationFile, predictors: Mapping[str, Predictor | None] | None = None) -> Calibration:
     """The calibration of `file`, its figures for readers filled in from the fit."""
-    fitted = Calibration(file)
+    fitted = Calibration(file, predictors)
     return Calibration(
         msgspec.structs.replace(
-            file, gamma=fitted.gamma, overhead_bytes=fitted.overhead_bytes, curved=fitted.curved
-        )
+            fitted.file, gamma=fitted.gamma, overhead_bytes=fitted.overhead_bytes, curved=fitted.curved
+        ),
+        predictors,
     )
+
+
+def _values_of(size: Any, names: tuple[str, ...]) -> dict[str, float]:
+    if not isinstance(size, Mapping) or set(size) != set(names):
+        raise UsageError(
+            f"a point has {size!r} where others have {', '.join(names)}; give the same predictors in each"
+        )
+    return Predictors(dict.fromkeys(names)).values(size)
+
+
+def _size_in_bytes(size: Any) -> int:
+    return _whole(size.get(BYTES, 0)) if isinstance(size, Mapping) else _whole(size)
 
 
 def _whole(size: Size | float) -> int:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gc
+import pickle
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -16,12 +17,26 @@ from pytest_membudget.measurement.process.high_water import resident_bytes
 _LONGEST_TEXT = 500
 
 
+class RunInput(msgspec.Struct, frozen=True, kw_only=True):
+    """What the function is called with: a path, as text or as a `Path`, or an item that this program pickled."""
+
+    path: str = ""
+    as_path: bool = False
+    pickled: bytes = b""
+
+    def value(self) -> Any:
+        """The argument itself."""
+        if self.pickled:
+            return pickle.loads(self.pickled)  # noqa: S301 - from the program that started this interpreter
+        return Path(self.path) if self.as_path else self.path
+
+
 class Order(msgspec.Struct, frozen=True, kw_only=True):
     """One run: the function, a tiny file to warm up on, the file to measure, and where to put the answer."""
 
     function: FunctionReference
-    warm_up: str
-    input: str
+    warm_up: RunInput
+    input: RunInput
     answer: str
 
 
@@ -52,13 +67,14 @@ def _carry_out(order: Order) -> Answer:
     try:
         fn = find_function(order.function)
         stage = "warm-up"
-        fn(order.warm_up)
+        fn(order.warm_up.value())
         gc.collect()
         warm_bytes = resident_bytes()
         stage = "run"
+        item = order.input.value()
         with measuring(settle=True) as probe:
             before = _read_bytes()
-            value = fn(order.input)
+            value = fn(item)
             after = _read_bytes()
         del value
     except (Exception, SystemExit) as error:  # whatever the user's function raises is named to its owner

@@ -18,11 +18,12 @@ class CalibrationPoint(NamedTuple):
 
 
 class CalibrationQuality(msgspec.Struct, frozen=True, kw_only=True):
-    """How well each size is predicted from the other sizes alone.
+    """How well each size (or each input, where predictors are given) is predicted from the others alone.
 
-    `error` is the mean of |estimate − peak| / peak; `under_predicted` of the `judged` points lay above their
-    bound, a rate that the interval from `under_low` to `under_high` holds with 95% confidence; `over_allocation`
-    is Σ bound / Σ peak − 1.
+    `error` is the mean of |estimate − peak| / peak; `under_predicted` of the `judged` points lay above
+    their bound, a rate that the interval from `under_low` to `under_high` holds with 95% confidence. Of these
+    `under_extrapolated` lay beyond 1.25 times the largest of the others, where a bound promises nothing.
+    `over_allocation` is Σ bound / Σ peak − 1.
     """
 
     error: float
@@ -31,20 +32,30 @@ class CalibrationQuality(msgspec.Struct, frozen=True, kw_only=True):
     under_low: float
     under_high: float
     over_allocation: float
+    under_extrapolated: int = 0
 
 
 class CalibrationFile(msgspec.Struct, frozen=True, kw_only=True):
     """A saved calibration: what was measured, how it is to be read, and where it was taken.
 
-    The fit follows from `points`, `content` and `confidence`; `gamma`, `overhead_bytes` and `curved` repeat it
-    for readers of the file. `source_digest` is the SHA-256 of the module that defines `function`.
+    The fit follows from `points`, `content` and `confidence`, and from `predictors`, `values` and `terms` where these
+    are given; `gamma`, `overhead_bytes` and `curved` repeat it for readers of the file. `source_digest` is the SHA-256
+    of the module that defines `function`. Version 2 has predictors, which a reader of version 1 would not see.
     """
 
     points: tuple[CalibrationPoint, ...]
     content: float
     confidence: float
     format: Literal["membudget-calibration"] = "membudget-calibration"
-    version: Literal[1] = 1
+    version: Literal[1, 2] = 1
+    #: Names of what the peak may follow, in order; none: the size in bytes alone.
+    predictors: tuple[str, ...] = ()
+    #: The predictors of each point.
+    values: tuple[tuple[float, ...], ...] = ()
+    #: The law: for each of its products the power of every predictor; all zeros are the constant.
+    terms: tuple[tuple[int, ...], ...] = ()
+    #: "module:name" of each predictor's function, for readers; nothing is imported by it.
+    predictor_functions: dict[str, str] = {}
     function: str = ""
     source_digest: str = ""
     kind: str = ""
@@ -72,6 +83,9 @@ class CalibrationRun(msgspec.Struct, frozen=True, kw_only=True):
     warm_bytes: int
     duration_s: float
     path: str = ""
+    #: Which of the given inputs, and its predictors; of synthetic files 0 and none.
+    index: int = 0
+    values: tuple[float, ...] = ()
     read_bytes: int | None = None
     source_digest: str = ""
     caveats: tuple[str, ...] = ()

@@ -110,6 +110,11 @@ class PeakFit(msgspec.Struct, frozen=True, kw_only=True):
         reach = t_quantile(confidence, self.freedom) * math.sqrt(1 + self._leverage(size_bytes))
         return center + reach * self.scatter * self._noise(size_bytes)
 
+    def deviation(self, size_bytes: float, peak_bytes: float) -> float:
+        """How far a peak that was not fitted lies from the estimate, over the noise of both: (y − ŷ) / (noise·√(1 + h))."""
+        reach = self._noise(size_bytes) * math.sqrt(1 + self._leverage(size_bytes))
+        return (peak_bytes - self.expect(size_bytes)) / reach
+
     def _noise(self, size_bytes: float) -> float:
         return max(self.expect(size_bytes), LEAST_BYTES)
 

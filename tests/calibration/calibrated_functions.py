@@ -54,10 +54,13 @@ def takes_everything(path):
 
 
 def tenfold_elsewhere(path):
-    """Refuses to run below the process that calibrates: its parent is the worker."""
-    command = Path(f"/proc/{os.getppid()}/cmdline").read_bytes()
-    if b"dask" not in command:
-        raise RuntimeError(f"runs under {command!r}")
+    """Refuses to run but below a Dask worker."""
+    pid, commands = os.getppid(), []
+    while pid > 1:
+        commands.append(Path(f"/proc/{pid}/cmdline").read_bytes())
+        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    if not any(b"dask" in command for command in commands):
+        raise RuntimeError(f"runs under {commands!r}")
     return tenfold(path)
 
 
@@ -74,3 +77,29 @@ def marks_and_hangs(path):
 
     Path(Path(path).read_text().splitlines()[0]).touch()
     time.sleep(600)
+
+
+def table(item):
+    """Takes a megabyte, and 2,000 bytes a cell."""
+    rows, columns = item
+    return bytearray(1_000_000), bytearray(2_000 * rows * columns)
+
+
+def read_all(item):
+    """Reads the paths in an item, or the files of a folder, ten times over."""
+    paths = item[0] if isinstance(item, tuple) else [path for path in Path(item).iterdir() if path.is_file()]
+    return [10 * Path(path).read_bytes() for path in paths]
+
+
+def repeated(path, times):
+    return times * Path(path).read_bytes()
+
+
+class Reader:
+    def __init__(self, times):
+        self.times = times
+
+    def read(self, path):
+        return self.times * Path(path).read_bytes()
+
+    __call__ = read

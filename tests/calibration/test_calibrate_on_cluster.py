@@ -132,7 +132,7 @@ def test_a_script_that_is_missing_there_travels(cluster, tmp_path):
     script.write_text("def read(path):\n    return open(path).read()\n")
     reference = FunctionReference(module="__main__", name="read", script=str(script))
     run = PlannedRun(size_bytes=50_000, repeat=0)
-    order = on_cluster.order_for("token", reference, run, "", kind="csv", seed=0, timeout_s=None)
+    order = on_cluster.order_for("token", reference, run, run, kind="csv", seed=0, timeout_s=None)
     script.unlink()
     assert on_cluster.carry_out(order).answer.failed_at == ""
 

@@ -5,17 +5,29 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pytest_membudget.errors import UsageError
 from pytest_membudget.measurement.system.limit import memory_limit
 from pytest_membudget.runtime.parameters import count_of, factor_of, share_of, size_of
+from pytest_membudget.runtime.prediction.predictors import size_of_item
 from pytest_membudget.runtime.prediction.worst_moment import fit_workers
 from pytest_membudget.stats.learning.largest_peaks import PeakStairs
 from pytest_membudget.units import Size, format_count
 
 if TYPE_CHECKING:
     from pytest_membudget.stats.learning import Learner
+
+
+class PredictorLaw(Protocol):
+    """What an item takes by several predictors; a calibration answers."""
+
+    def features(self, item: Any) -> int | dict[str, float]:
+        """Its predictors by name."""
+
+    def expect(self, item: Any) -> int:
+        """The central estimate in bytes, of an item or of its features."""
+
 
 PRESETS: dict[str, tuple[float, Size]] = {
     # Starting points from two real pipelines; measured ones (see calibration) replace them.
@@ -47,6 +59,10 @@ class MemoryEstimator:
         base: what is held before any task begins. It is in no file's estimate. A batch counts it once, as the
             formula does, or with `processes=True` once a worker, as an executor and `membudget workers` do.
         learner: answers instead of the formula, from the first file on; what a calibration gives.
+        predictors: reduces an item to one figure, its central estimate; the learner goes by that in place of a size.
+
+    Wherever a size is asked for, a path, a folder or a tuple of paths will do; with `predictors` the item itself or a
+    mapping of predictors, and no size.
     """
 
     def __init__(
@@ -56,11 +72,13 @@ class MemoryEstimator:
         base: Size | None = None,
         *,
         learner: Learner | None = None,
+        predictors: PredictorLaw | None = None,
     ) -> None:
         self.gamma = factor_of("gamma", gamma)
         self.overhead_bytes = size_of("overhead", overhead)
         self.base_bytes = 0 if base is None else size_of("base", base)
         self._observed = PeakStairs()
+        self._predictors = predictors
         self._learner = learner
         self._begins_with_learner = learner is not None
         self._largest_size_bytes = 0
@@ -86,9 +104,19 @@ class MemoryEstimator:
             f"{format_count(self._learned + len(self._news), 'task')} seen)"
         )
 
-    def estimate_file_memory(self, size: Size) -> int:
+    def features(self, item: Any) -> int | dict[str, float]:
+        """What this estimator goes by of an item: its size in bytes, or its predictors by name.
+
+        They are taken wherever an item is: keep them where the item itself, or its file, will be gone.
+
+        Raises:
+            UsageError: the item has no size, or a predictor fails on it.
+        """
+        return size_of_item(item) if self._predictors is None else self._predictors.features(item)
+
+    def estimate_file_memory(self, size: Size | Any) -> int:
         """Bytes that the task for a file of `size` adds: γ·size + overhead, corrected by what was seen."""
-        size_bytes = size_of("size", size)
+        size_bytes = self._reduced("size", size)
         with self._lock:
             return self._estimated(size_bytes)
 
@@ -102,7 +130,9 @@ class MemoryEstimator:
         learned = max(self._learner.allocate(size_bytes), seen)
         return learned if size_bytes <= _NEAR * self._largest_size_bytes else max(by_formula, learned)
 
-    def estimate_batch_memory(self, sizes: Iterable[Size], workers: int, *, processes: bool = False) -> int:
+    def estimate_batch_memory(
+        self, sizes: Iterable[Size | Any], workers: int, *, processes: bool = False
+    ) -> int:
         """Bytes at the worst moment, the `workers` largest files together: `M_base + Σ(γ·size(r_i) + M_overhead)`.
 
         The base counts once, as for threads of one process. With `processes` each worker has one of its own:
@@ -114,7 +144,12 @@ class MemoryEstimator:
         return shared_bytes + worker_bytes * len(tasks) + sum(tasks)
 
     def optimal_workers(
-        self, sizes: Iterable[Size], limit: Size | None = None, eta: float = 0.75, *, processes: bool = False
+        self,
+        sizes: Iterable[Size | Any],
+        limit: Size | None = None,
+        eta: float = 0.75,
+        *,
+        processes: bool = False,
     ) -> int:
         """The most workers whose worst moment stays within `eta` of `limit`: `P_opt = max p : M(p) ≤ η·M_RAM`.
 
@@ -134,7 +169,7 @@ class MemoryEstimator:
 
     def observe(
         self,
-        size_bytes: Size,
+        size_bytes: Size | Any,
         peak_bytes: Size,
         duration_s: float | None = None,
         *,
@@ -143,14 +178,14 @@ class MemoryEstimator:
         """Learns from a finished task.
 
         Args:
-            size_bytes: of its input.
+            size_bytes: of its input, or the item.
             peak_bytes: what it took, proven. 0 without an upper figure means that its memory was not seen: nothing
                 is learned from that.
             duration_s: how long it ran.
             peak_upper_bytes: the most that it may have taken. More than 10% and 1 MiB above `peak_bytes` the peak is
                 not known: the estimate is raised where it is below `peak_bytes`, and nothing else is learned.
         """
-        size, proven = size_of("size_bytes", size_bytes), size_of("peak_bytes", peak_bytes)
+        size, proven = self._reduced("size_bytes", size_bytes), size_of("peak_bytes", peak_bytes)
         upper = proven if peak_upper_bytes is None else size_of("peak_upper_bytes", peak_upper_bytes)
         if peak_upper_bytes is None and proven == 0:
             return
@@ -160,15 +195,24 @@ class MemoryEstimator:
             else:
                 self._observe(size, max(proven, upper), duration_s)
 
-    def retry_bytes(self, size: Size, failed_bytes: Size) -> int:
+    def retry_bytes(self, size: Size | Any, failed_bytes: Size) -> int:
         """What to allocate after an attempt with `failed_bytes` ran out: always more, and at least the estimate."""
-        size_now, failed = size_of("size", size), size_of("failed_bytes", failed_bytes)
+        size_now, failed = self._reduced("size", size), size_of("failed_bytes", failed_bytes)
         with self._lock:
             if self._learner is not None and (self._begins_with_learner or self._learned >= _EVIDENCE_TASKS):
                 chosen = self._learner.retry(size_now, failed)
             else:
                 chosen = 2 * failed
             return max(chosen, failed + 1, self._estimated(size_now))
+
+    def _reduced(self, name: str, size: Size | Any) -> int:
+        """The one figure that the learner goes by."""
+        if self._predictors is not None:
+            return self._predictors.expect(size)
+        try:
+            return size_of_item(size)
+        except UsageError as error:
+            raise UsageError(f"{name}: {error}") from None
 
     def _observe(self, size: int, peak: int, duration_s: float | None) -> None:
         if self._begins_with_learner and self._learner is not None:
@@ -203,5 +247,5 @@ class MemoryEstimator:
         """What is held once, and what each worker holds, in bytes."""
         return (0, self.base_bytes) if processes else (self.base_bytes, 0)
 
-    def _largest_first(self, sizes: Iterable[Size]) -> list[int]:
+    def _largest_first(self, sizes: Iterable[Size | Any]) -> list[int]:
         return sorted((self.estimate_file_memory(size) for size in sizes), reverse=True)

@@ -1,0 +1,242 @@
+"""The law behind a calibration: chosen and fitted, never below what was seen, and judged on inputs it has not seen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from pytest_membudget.errors import UsageError
+from pytest_membudget.records.calibration import CalibrationFile, CalibrationQuality
+from pytest_membudget.stats.bounds import rate_interval
+from pytest_membudget.stats.fitting import PeakFit, fit_peaks
+from pytest_membudget.stats.surfaces import EXTRAPOLATION, Term, Values, choose_terms, fit_surface
+from pytest_membudget.units import format_count, parse_share, parse_size
+
+LEAST_POINTS = 3
+_LEAST_SIZES = 3  # to predict one from the others and still tell growth from overhead
+
+
+class Run(NamedTuple):
+    """One measured run: what the law goes by, and the peak in bytes."""
+
+    values: Values
+    peak_bytes: int
+
+
+class Law(Protocol):
+    """What a fitted law answers, in bytes."""
+
+    def expect(self, values: Values) -> float:
+        """The central estimate."""
+
+    def bound(self, values: Values, *, content: float, confidence: float) -> float:
+        """The one-sided tolerance bound."""
+
+    def is_extrapolated(self, values: Values) -> bool:
+        """Whether nothing was measured near there."""
+
+
+class SizeLaw(NamedTuple):
+    """A law of one predictor, such as the size in bytes: a line, or a bend."""
+
+    fit: PeakFit
+    largest: float
+
+    def expect(self, values: Values) -> float:
+        """The central estimate."""
+        return self.fit.expect(values[0])
+
+    def bound(self, values: Values, *, content: float, confidence: float) -> float:
+        """The one-sided tolerance bound."""
+        return self.fit.bound(values[0], content=content, confidence=confidence)
+
+    def is_extrapolated(self, values: Values) -> bool:
+        """Whether the value is beyond 1.25 × the largest one that was run."""
+        return values[0] > EXTRAPOLATION * self.largest
+
+
+def used_predictors(file: CalibrationFile) -> tuple[str, ...]:
+    """Names of the predictors that the law goes by; none where the peak is constant."""
+    if not file.predictors:
+        return ("bytes",)
+    return tuple(
+        name for place, name in enumerate(file.predictors) if any(term[place] for term in file.terms)
+    )
+
+
+def runs_of(file: CalibrationFile) -> list[Run]:
+    """The points as the law sees them: with the values of the predictors that it goes by."""
+    if not file.predictors:
+        return [Run((float(point.size_bytes),), point.peak_bytes) for point in file.points]
+    used = used_predictors(file)
+    places = [place for place, name in enumerate(file.predictors) if name in used]
+    return [
+        Run(tuple(values[place] for place in places), point.peak_bytes)
+        for values, point in zip(file.values, file.points, strict=True)
+    ]
+
+
+def with_terms(file: CalibrationFile) -> CalibrationFile:
+    """The file with the law chosen that its predictors follow."""
+    if not file.predictors or file.terms:
+        return file
+    peaks = [point.peak_bytes for point in file.points]
+    return msgspec.structs.replace(file, terms=choose_terms(file.values, peaks))
+
+
+def fit_law(file: CalibrationFile) -> Law:
+    """The law of the file's points. Its scatter is that of sizes it has not seen, where that is larger."""
+    return _fit(runs_of(file), _terms_of_used(file))
+
+
+def proven_bound(law: Law, runs: Sequence[Run], values: Values, *, content: float, confidence: float) -> int:
+    """The tolerance bound of the law, but never below a peak that was seen with no predictor larger."""
+    seen = max((run.peak_bytes for run in runs if _is_no_larger(run.values, values)), default=0)
+    return max(seen, round(law.bound(values, content=content, confidence=confidence)))
+
+
+def leave_one_out(file: CalibrationFile) -> CalibrationQuality | None:
+    """How the others predict each size, or each distinct input; `None` with fewer than three."""
+    runs, terms = runs_of(file), _terms_of_used(file)
+    distinct = sorted({run.values for run in runs})
+    if len(distinct) < _LEAST_SIZES:
+        return None
+    errors: list[float] = []
+    bounds = peaks = under = extrapolated = 0
+    for left_out in distinct:
+        rest = [run for run in runs if run.values != left_out]
+        try:
+            law = _fit(rest, terms)
+        except ValueError:  # without this one the others cannot tell the terms apart
+            continue
+        bound = proven_bound(law, rest, left_out, content=file.content, confidence=file.confidence)
+        for peak in (run.peak_bytes for run in runs if run.values == left_out):
+            errors.append(abs(law.expect(left_out) - peak) / max(1, peak))
+            under += peak > bound
+            extrapolated += peak > bound and law.is_extrapolated(left_out)
+            bounds, peaks = bounds + bound, peaks + peak
+    if not errors:
+        return None
+    low, high = rate_interval(under, len(errors))
+    return CalibrationQuality(
+        error=sum(errors) / len(errors),
+        judged=len(errors),
+        under_predicted=under,
+        under_extrapolated=extrapolated,
+        under_low=low,
+        under_high=high,
+        over_allocation=bounds / max(1, peaks) - 1,
+    )
+
+
+def proven_content(runs: int, confidence: float) -> float:
+    """The share of tasks that the largest of so many runs covers, with `confidence`, however peaks scatter: α^(1/n)."""
+    return float((1 - confidence) ** (1 / runs))
+
+
+def checked_share(name: str, share: float | str) -> float:
+    """A share that leaves room for doubt.
+
+    Raises:
+        ValueError: not a share, or all of it.
+    """
+    try:
+        fraction = parse_share(share)
+    except ValueError as error:
+        raise UsageError(f"{name}: {error}") from None
+    if fraction >= 1:
+        raise UsageError(f"{name}={share!r} promises too much; write a share below 100%, such as 0.95")
+    return fraction
+
+
+def check_file(file: CalibrationFile) -> None:
+    """Checks all that a fit relies on.
+
+    Raises:
+        ValueError: what is wrong with it.
+    """
+    if len(file.points) < LEAST_POINTS:
+        raise UsageError(
+            f"{format_count(len(file.points), 'point')} cannot tell how much peaks scatter; measure at least {LEAST_POINTS} tasks"
+        )
+    for name, share in (("content", file.content), ("confidence", file.confidence)):
+        checked_share(name, share)
+    for point in file.points:
+        parse_size(point.size_bytes), parse_size(point.peak_bytes)
+    if file.durations_s and len(file.durations_s) != len(file.points):
+        raise UsageError(f"{len(file.durations_s)} durations do not belong to {len(file.points)} points")
+    _check_predictors(file)
+
+
+def _check_predictors(file: CalibrationFile) -> None:
+    width = len(file.predictors)
+    if (file.version == 2) != bool(width):
+        raise UsageError(
+            f"it is version {file.version}, which {'has predictors' if file.version == 2 else 'has none'}"
+        )
+    if not width:
+        if file.values or file.terms:
+            raise UsageError("it has values or terms of predictors, but names none")
+        return
+    if len(set(file.predictors)) != width:
+        raise UsageError(f"a predictor stands twice in {', '.join(file.predictors)}")
+    if len(file.values) != len(file.points) or any(len(values) != width for values in file.values):
+        raise UsageError(
+            f"not every one of the {len(file.points)} points has values for {', '.join(file.predictors)}"
+        )
+    if any(not 0 <= value < math.inf for values in file.values for value in values):
+        raise UsageError("a value of a predictor is no finite number of 0 or more")
+    if file.terms and (
+        (0,) * width not in file.terms
+        or any(len(term) != width or any(not 0 <= power <= 2 for power in term) for term in file.terms)
+    ):
+        raise UsageError(f"its terms are no powers of {', '.join(file.predictors)}")
+
+
+def _terms_of_used(file: CalibrationFile) -> tuple[Term, ...] | None:
+    """The terms without the predictors that are not used; `None` for a law of one."""
+    used = used_predictors(file)
+    if len(used) == 1:
+        return None
+    places = [place for place, name in enumerate(file.predictors) if name in used]
+    return tuple(tuple(term[place] for place in places) for term in file.terms)
+
+
+def _fit(runs: Sequence[Run], terms: tuple[Term, ...] | None) -> Law:
+    """The law of these runs.
+
+    Raises:
+        ValueError: they are too few, or too much alike.
+    """
+    if terms is not None:
+        return fit_surface([run.values for run in runs], [run.peak_bytes for run in runs], terms)
+    points = [(run.values[0], float(run.peak_bytes)) for run in runs]
+    fit = fit_peaks(points)
+    scatter = max(fit.scatter, _scatter_between_sizes(points, fit_peaks))
+    return SizeLaw(msgspec.structs.replace(fit, scatter=scatter), max(size for size, _ in points))
+
+
+def _scatter_between_sizes(
+    points: Sequence[tuple[float, float]], fit: Callable[[Sequence[tuple[float, float]]], PeakFit]
+) -> float:
+    """How far peaks scatter about the law of the other sizes, in units of one new peak's noise.
+
+    Repeats of one size hardly differ where a function is deterministic. What matters then is how far the law strays
+    between sizes, which its residuals show too little of when it has few sizes to go through.
+    """
+    sizes = sorted({size for size, _ in points})
+    squares: list[float] = []
+    for left_out in sizes if len(sizes) >= _LEAST_SIZES else []:
+        rest = [point for point in points if point[0] != left_out]
+        if len(rest) < LEAST_POINTS or left_out > EXTRAPOLATION * max(size for size, _ in rest):
+            continue
+        law = fit(rest)
+        squares += [law.deviation(left_out, peak) ** 2 for size, peak in points if size == left_out]
+    return math.sqrt(sum(squares) / len(squares)) if squares else 0.0
+
+
+def _is_no_larger(values: Values, others: Values) -> bool:
+    return all(value <= other for value, other in zip(values, others, strict=True))

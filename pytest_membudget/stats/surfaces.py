@@ -1,0 +1,224 @@
+"""Peak memory as a function of several predictors: which of them help, and the law that they follow together.
+
+A law is a constant and up to two terms (three where all predictors count by themselves), each a product of powers of the predictors: pages, pages², rows·columns,
+width·height. Coefficients are not negative, since more work does not take less memory; so the law rises with every
+predictor. Terms are chosen by cross-validation: every distinct input is predicted from the others alone, and of all
+laws that are as good as the best within the doubt about it, the simplest is taken. The scatter is weighted as in
+`fitting`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from pytest_membudget.stats.bounds import tolerance_factor
+from pytest_membudget.stats.fitting import LEAST_BYTES, dot, weighted_least_squares
+
+MOST_PREDICTORS = 3
+EXTRAPOLATION = 1.25
+"""A term beyond this multiple of the largest one that was fitted is extrapolated."""
+
+_MOST_TERMS = 3
+_ROUNDS = 3  # of re-weighting
+_SAME_ERROR = 0.005
+"""Errors of up to half a percent are as good as none: they are the kernel's pages and the allocator's arenas."""
+
+_LEAST_LEVERAGE = 1e-9
+
+Values = tuple[float, ...]
+Term = tuple[int, ...]
+"""The power of each predictor in one product; all zeros are the constant."""
+
+
+class SurfaceFit(msgspec.Struct, frozen=True, kw_only=True):
+    """Fitted peak in bytes: `coefficients` times `terms` of the predictors over `units`, and what its doubt needs."""
+
+    terms: tuple[Term, ...]
+    units: Values
+    coefficients: tuple[float, ...]
+    largest: tuple[float, ...]
+    scatter: float
+    freedom: int
+    inverse: tuple[tuple[float, ...], ...]
+
+    @property
+    def used(self) -> tuple[int, ...]:
+        """The places of the predictors that the law goes by."""
+        return _used(self.terms)
+
+    def expect(self, values: Values) -> float:
+        """The central estimate, never below 0."""
+        return max(0.0, dot(self.coefficients, _row(self.terms, values, self.units)))
+
+    def bound(self, values: Values, *, content: float, confidence: float) -> float:
+        """The one-sided tolerance bound: at least the share `content` of new peaks lies below, with `confidence`."""
+        center = self.expect(values)
+        noise = max(center, LEAST_BYTES)
+        row = _row(self.terms, values, self.units)
+        variance = sum(dot(line, row) * term for line, term in zip(self.inverse, row, strict=True))
+        leverage = max(variance / noise**2, _LEAST_LEVERAGE)
+        if self.scatter == 0:
+            return center
+        factor = tolerance_factor(leverage, self.freedom, content=content, confidence=confidence)
+        return center + factor * self.scatter * noise
+
+    def is_extrapolated(self, values: Values) -> bool:
+        """Whether a term is beyond 1.25 times the largest one that was fitted."""
+        row = _row(self.terms, values, self.units)
+        return any(term > EXTRAPOLATION * most for term, most in zip(row, self.largest, strict=True))
+
+
+class _Judged(NamedTuple):
+    """A law, and the squared relative error of each distinct input predicted without it."""
+
+    terms: tuple[Term, ...]
+    errors: list[float]
+
+    @property
+    def error(self) -> float:
+        return sum(self.errors) / len(self.errors)
+
+    @property
+    def simplicity(self) -> tuple[int, int, int, float]:
+        """Fewer predictors, then fewer terms, then lower powers, then the smaller error."""
+        return len(_used(self.terms)), len(self.terms), sum(map(sum, self.terms)), self.error
+
+
+def choose_terms(values: Sequence[Values], peaks: Sequence[float]) -> tuple[Term, ...]:
+    """The terms of the simplest law that predicts inputs it has not seen about as well as any.
+
+    Args:
+        values: the predictors of each run, all finite and not negative, as many in each.
+        peaks: what each run took, in bytes.
+
+    Raises:
+        ValueError: no runs.
+    """
+    if not values:
+        raise ValueError("no runs: there is nothing to choose a law for")
+    judged = [found for terms in _laws(len(values[0])) if (found := _judge(terms, values, peaks))]
+    if not judged:
+        return (_constant(len(values[0])),)
+    best = min(judged, key=lambda law: law.error)
+    enough = [law for law in judged if _is_as_good(law, best)]
+    return min(enough, key=lambda law: law.simplicity).terms
+
+
+def fit_surface(values: Sequence[Values], peaks: Sequence[float], terms: tuple[Term, ...]) -> SurfaceFit:
+    """The weighted law of these terms. Its scatter is that of inputs it has not seen, where that is larger.
+
+    Raises:
+        ValueError: the runs are too few or too much alike for these terms.
+    """
+    units = _units(values)
+    rows = [_row(terms, each, units) for each in values]
+    fitted = _solve(rows, peaks)
+    if fitted is None:
+        raise ValueError(
+            f"{len(values)} runs cannot tell {len(terms)} terms apart; measure more different inputs"
+        )
+    coefficients, inverse, noise = fitted
+    freedom = len(values) - len(terms)
+    residuals = [
+        (peak - dot(coefficients, row)) / scale for peak, row, scale in zip(peaks, rows, noise, strict=True)
+    ]
+    scatter = math.sqrt(sum(residual**2 for residual in residuals) / freedom) if freedom else 0.0
+    judged = _judge(terms, values, peaks)
+    return SurfaceFit(
+        terms=terms,
+        units=units,
+        coefficients=coefficients,
+        largest=tuple(max(row[place] for row in rows) for place in range(len(terms))),
+        scatter=max(scatter, math.sqrt(judged.error) if judged and freedom else 0.0),
+        freedom=freedom,
+        inverse=inverse,
+    )
+
+
+def _laws(width: int) -> Iterator[tuple[Term, ...]]:
+    """The constant with up to two terms: squares, products of two, and of all. And all three predictors by themselves."""
+    constant = _constant(width)
+    powers = itertools.product(range(3), repeat=width)
+    terms = [power for power in powers if 1 <= sum(power) <= 2 or power == (1,) * width]
+    yield (constant,)
+    for count in range(1, _MOST_TERMS):
+        for chosen in itertools.combinations(terms, count):
+            yield (constant, *chosen)
+    if width == _MOST_TERMS:
+        yield (constant, *(term for term in terms if sum(term) == 1))
+
+
+def _judge(terms: tuple[Term, ...], values: Sequence[Values], peaks: Sequence[float]) -> _Judged | None:
+    """The law without each distinct input in turn; `None` where it cannot be fitted, or falls with a predictor."""
+    units = _units(values)
+    rows = [_row(terms, each, units) for each in values]
+    fitted = _solve(rows, peaks)
+    if fitted is None or min(fitted[0][1:], default=0.0) < 0:
+        return None
+    noise = fitted[2]
+    errors = []
+    for left_out in dict.fromkeys(values):
+        kept = [place for place, each in enumerate(values) if each != left_out]
+        solved = (
+            weighted_least_squares(
+                [rows[place] for place in kept],
+                [peaks[place] for place in kept],
+                [noise[place] for place in kept],
+            )
+            if len(kept) >= len(terms)
+            else None
+        )
+        if solved is None:
+            return None
+        expected = max(0.0, dot(solved[0], _row(terms, left_out, units)))
+        theirs = [peak for each, peak in zip(values, peaks, strict=True) if each == left_out]
+        errors.append(sum(((peak - expected) / max(peak, LEAST_BYTES)) ** 2 for peak in theirs) / len(theirs))
+    return _Judged(terms, errors)
+
+
+def _is_as_good(law: _Judged, best: _Judged) -> bool:
+    """Whether its error is within one standard error of the best law's, or too small to matter."""
+    if law.error <= _SAME_ERROR**2:
+        return True
+    worse = [ours - theirs for ours, theirs in zip(law.errors, best.errors, strict=True)]
+    mean = sum(worse) / len(worse)
+    spread = math.sqrt(sum((each - mean) ** 2 for each in worse) / max(1, len(worse) - 1) / len(worse))
+    return mean <= spread and law.error <= 4 * best.error
+
+
+def _solve(
+    rows: Sequence[tuple[float, ...]], peaks: Sequence[float]
+) -> tuple[tuple[float, ...], tuple[tuple[float, ...], ...], list[float]] | None:
+    """Coefficients, (XᵀWX)⁻¹ and the noise of each run, by re-weighting with 1 / fitted²."""
+    if len(rows) < len(rows[0]):
+        return None
+    noise = [max(float(peak), LEAST_BYTES) for peak in peaks]
+    for _ in range(_ROUNDS - 1):
+        solved = weighted_least_squares(rows, peaks, noise)
+        if solved is None:
+            return None
+        noise = [max(dot(solved[0], row), LEAST_BYTES) for row in rows]
+    solved = weighted_least_squares(rows, peaks, noise)
+    return None if solved is None else (*solved, noise)
+
+
+def _units(values: Sequence[Values]) -> Values:
+    return tuple(max(column) or 1.0 for column in zip(*values, strict=True))
+
+
+def _row(terms: tuple[Term, ...], values: Values, units: Values) -> tuple[float, ...]:
+    scaled = [value / unit for value, unit in zip(values, units, strict=True)]
+    return tuple(math.prod(x**power for x, power in zip(scaled, term, strict=True)) for term in terms)
+
+
+def _constant(width: int) -> Term:
+    return (0,) * width
+
+
+def _used(terms: Sequence[Term]) -> tuple[int, ...]:
+    return tuple(place for place in range(len(terms[0])) if any(term[place] for term in terms))

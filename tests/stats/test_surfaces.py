@@ -1,0 +1,79 @@
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_membudget.stats.surfaces import choose_terms, fit_surface
+
+MB = 1_000_000
+CONSTANT, BYTES, ROWS, COLUMNS = (0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)
+
+
+def inputs(count, seed):
+    source = random.Random(seed)
+    return [
+        (source.uniform(1, 10) * MB, source.randint(100, 2000), source.randint(5, 100)) for _ in range(count)
+    ]
+
+
+def runs(law, seed=0, scatter=0.01, repeats=3):
+    source = random.Random(seed)
+    values = [each for each in inputs(8, seed) for _ in range(repeats)]
+    return values, [law(each) * source.gauss(1, scatter) for each in values]
+
+
+@pytest.mark.parametrize(
+    ("law", "terms"),
+    [
+        (lambda x: 20 * MB + 5 * x[0], {BYTES}),
+        (lambda x: 5 * MB + 90_000 * x[1], {ROWS}),
+        (lambda x: 5 * MB + 900 * x[1] * x[2], {(0, 1, 1)}),
+        (lambda x: 80 * x[1] * x[1], {(0, 2, 0)}),
+        (lambda x: 3 * x[0] + 90_000 * x[1], {BYTES, ROWS}),
+        (lambda _x: 30 * MB, set()),
+    ],
+)
+def test_the_law_behind_the_peaks_is_found(law, terms):
+    assert set(choose_terms(*runs(law, scatter=0.002))) == {CONSTANT, *terms}
+
+
+def test_bounds_cover_inputs_that_were_not_run_and_cost_little():
+    source, covered, bounds, peaks = random.Random(9), 0, 0.0, 0.0
+
+    def law(values):
+        size, rows, columns = values
+        return 10 * MB + 2 * size + 1500 * rows * columns
+
+    for seed in range(10):
+        measured = runs(law, seed=seed)
+        fit = fit_surface(*measured, choose_terms(*measured))
+        for each in inputs(30, seed + 100):
+            peak = law(each) * source.gauss(1, 0.01)
+            bound = fit.bound(each, content=0.95, confidence=0.95)
+            covered, bounds, peaks = covered + (bound >= peak), bounds + bound, peaks + peak
+    assert covered / 300 >= 0.95
+    assert bounds / peaks <= 1.15
+
+
+def test_a_product_beyond_those_seen_is_extrapolated_though_each_factor_is_not():
+    values = [(1.0, 10.0), (10.0, 1.0), (5.0, 2.0), (2.0, 5.0), (3.0, 3.0), (1.0, 1.0)]
+    fit = fit_surface(values, [MB * (5 + a * b) for a, b in values], ((0, 0), (1, 1)))
+    assert not fit.is_extrapolated((3.0, 3.0))
+    assert fit.is_extrapolated((10.0, 10.0))
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9), st.integers(0, 10**10)), min_size=3, max_size=15)
+)
+def test_any_runs_give_a_law_that_rises_with_every_predictor(found):
+    values, peaks = [(float(a), float(b)) for a, b, _ in found], [peak for _, _, peak in found]
+    fit = fit_surface(values, peaks, choose_terms(values, peaks))
+    assert 0 <= fit.expect((1.0, 2.0)) <= fit.expect((1.0, 3.0)) <= fit.expect((4.0, 3.0)) + 1
+
+
+def test_runs_that_are_too_much_alike_are_refused():
+    with pytest.raises(ValueError, match="3 runs cannot tell 2 terms apart"):
+        fit_surface([(1.0,), (1.0,), (1.0,)], [1, 2, 3], ((0,), (1,)))
+    with pytest.raises(ValueError, match="no runs"):
+        choose_terms([], [])
