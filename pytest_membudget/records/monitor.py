@@ -79,6 +79,8 @@ class ChunkRecord(msgspec.Struct, frozen=True, kw_only=True):
     peak_bytes: int
     retained_bytes: int
     duration_s: float
+    #: free memory that the heap kept when it began: it may have used that without a trace in its peak
+    kept_bytes: int = 0
 
     @property
     def bytes_per_row(self) -> float:

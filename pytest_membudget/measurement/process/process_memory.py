@@ -53,6 +53,10 @@ class ProcessMemory:
         """Malloc's heap, in use and kept."""
         return heap.read_heap()
 
+    def trim(self) -> None:
+        """Gives free memory back to the system, as far as malloc can."""
+        heap.trim_heap()
+
     def collect_and_trim(self) -> None:
         """Collects cyclic garbage and gives free memory back to the system."""
         gc.collect()

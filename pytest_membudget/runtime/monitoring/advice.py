@@ -1,17 +1,20 @@
-"""What the figures of a monitor say: the rate of growth, and recommendations in plain words."""
+"""What the figures of a monitor say: the rate of growth, recommendations in plain words, order and size of chunks."""
 
 from __future__ import annotations
 
+import logging
 import math
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple, Self
 
 from pytest_membudget.errors import UsageError
 from pytest_membudget.records.monitor import ChunkRecord, MemorySnapshot, MonitorReport, Recommendation
 from pytest_membudget.runtime.parameters import count_of, size_of
 from pytest_membudget.stats.slopes import Slope, robust_slope
 from pytest_membudget.units import Size, format_duration, format_share, format_size
+
+_logger = logging.getLogger("pytest_membudget")
 
 TARGET_SHARE = 0.7
 GROWTH_CONFIDENCE = 0.95
@@ -121,6 +124,8 @@ def _against_fragments(report: MonitorReport) -> Iterator[Recommendation]:
         )
 
 
+EXTRAPOLATED_BEYOND = 1.25
+_HIDDEN_SHARE = 0.5
 _GROWTH_FACTOR = 1.25
 _SHRINK_FACTOR = 0.5
 
@@ -138,6 +143,23 @@ def optimize_processing_order(sizes: Sequence[Size]) -> list[int]:
     return sorted(range(len(sizes_bytes)), key=lambda index: -sizes_bytes[index])
 
 
+class ChunkRows(int):
+    """A recommended number of rows; `largest_run` is the largest chunk that it was learned from."""
+
+    largest_run: int
+
+    def __new__(cls, rows: int, largest_run: int) -> Self:
+        """The number as any `int`, with what it was learned from."""
+        made = super().__new__(cls, rows)
+        made.largest_run = largest_run
+        return made
+
+    @property
+    def is_extrapolated(self) -> bool:
+        """Whether it is more than 1.25 times the largest chunk that ran."""
+        return self > EXTRAPOLATED_BEYOND * self.largest_run
+
+
 def recommend_chunk_rows(
     chunks: Iterable[ChunkRecord | tuple[int, int]],
     budget: Size,
@@ -145,27 +167,48 @@ def recommend_chunk_rows(
     workers: int = 1,
     least_rows: int = 1,
     most_rows: int | None = None,
-) -> int:
+) -> ChunkRows:
     """The most rows a chunk may have so that `workers` of them at once stay within `budget`.
 
-    `chunks` are chunks that ran: records, or (rows, peak bytes added). Where their sizes differ, a part that every
-    chunk takes is told from what each row takes; no chunk that ran lies above the line that is used. The result is
-    rounded down to two digits. Chunks that took no memory that could be measured may double.
+    `chunks` are chunks that ran: records, or (rows, peak bytes added). Of chunks of one size the largest peak counts.
+    Where the sizes differ, a part that every chunk takes is told from what each row takes; no chunk that ran lies above
+    the line that is used. The result is rounded down to two digits.
+
+    A chunk that used memory again which an earlier one had freed shows a smaller peak than it needs. Where that may be,
+    the result is at most twice the largest chunk that ran: run that, and ask again. It may be where chunks of one size
+    differ by more than half, where the heap kept more than half of a chunk's peak free when it began, and where none took
+    anything that could be measured.
+
+    Beyond 1.25 times the largest chunk that ran the result is extrapolated: `is_extrapolated` says so, and the log.
 
     Raises:
         UsageError: no chunk with rows, or an argument that makes no sense.
     """
     share_bytes = size_of("budget", budget) // count_of("workers", workers)
     count_of("least_rows", least_rows)
-    points = [point for chunk in chunks if (point := _point(chunk))[0] > 0]
+    points = [chunk for chunk in map(_record, chunks) if chunk.rows > 0]
     if not points:
         raise UsageError(
             "chunks holds no chunk with rows; run at least one and give it as (rows, peak bytes)"
         )
-    fixed_bytes, row_bytes = _line_above(points)
-    largest = max(rows for rows, _ in points)
-    fitting = _rounded_down((share_bytes - fixed_bytes) / row_bytes) if row_bytes > 0 else 2 * largest
-    return max(least_rows, fitting if most_rows is None else min(fitting, most_rows))
+    largest: dict[int, ChunkRecord] = {}
+    for point in sorted(points, key=lambda chunk: chunk.peak_bytes):
+        largest[point.rows] = point
+    fixed_bytes, row_bytes = _line_above([(rows, chunk.peak_bytes) for rows, chunk in largest.items()])
+    most_run = max(largest)
+    doubled = 2 * most_run
+    fitting = _rounded_down((share_bytes - fixed_bytes) / row_bytes) if row_bytes > 0 else doubled
+    if _may_be_hidden(points, largest):
+        fitting = min(fitting, doubled)
+    rows = ChunkRows(max(least_rows, fitting if most_rows is None else min(fitting, most_rows)), most_run)
+    if rows.is_extrapolated:
+        _logger.warning(
+            "%s rows are recommended from chunks of at most %s rows: that is extrapolated; measure a chunk of that size "
+            "before relying on it",
+            f"{rows:,}",
+            f"{most_run:,}",
+        )
+    return rows
 
 
 def adapted_rows(
@@ -181,8 +224,17 @@ def adapted_rows(
     return max(least_rows, wanted if most_rows is None else min(wanted, most_rows))
 
 
-def _point(chunk: ChunkRecord | tuple[int, int]) -> tuple[int, int]:
-    return (chunk.rows, chunk.peak_bytes) if isinstance(chunk, ChunkRecord) else (chunk[0], chunk[1])
+def _record(chunk: ChunkRecord | tuple[int, int]) -> ChunkRecord:
+    if isinstance(chunk, ChunkRecord):
+        return chunk
+    return ChunkRecord(rows=chunk[0], peak_bytes=chunk[1], retained_bytes=0, duration_s=0.0)
+
+
+def _may_be_hidden(points: Iterable[ChunkRecord], largest: Mapping[int, ChunkRecord]) -> bool:
+    """Whether peaks may be smaller than what the chunks needed, because they used freed memory again."""
+    return any(chunk.peak_bytes < _HIDDEN_SHARE * largest[chunk.rows].peak_bytes for chunk in points) or any(
+        chunk.kept_bytes > _HIDDEN_SHARE * chunk.peak_bytes for chunk in largest.values()
+    )
 
 
 def _line_above(points: Sequence[tuple[int, int]]) -> tuple[float, float]:

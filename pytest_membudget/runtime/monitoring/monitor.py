@@ -22,6 +22,7 @@ from pytest_membudget.records.monitor import (
 from pytest_membudget.runtime.closing import Closing
 from pytest_membudget.runtime.monitoring.advice import (
     TARGET_SHARE,
+    ChunkRows,
     Setting,
     adapted_rows,
     growth_rate,
@@ -146,9 +147,12 @@ class MemoryMonitor(Closing):
     def chunk(self, rows: int) -> Iterator[None]:
         """Measures one chunk of `rows`: the most it added while it ran, and what it left behind.
 
-        A chunk that raises is not counted. Chunks in several threads at once are measured as if each were alone.
+        Free memory is given back to the system first, as a chunk that uses it again would seem to need less; what the
+        heap keeps nevertheless is noted with the chunk. A chunk that raises is not counted. Chunks in several threads at once are measured as if each were alone.
         """
         count_of("rows", rows, least=0)
+        self._memory.trim()
+        kept_bytes = self._memory.heap().kept_bytes
         start_bytes, begun_s, mark = self._memory.resident_bytes(), self._clock(), self._memory.open_mark()
         try:
             yield
@@ -160,10 +164,17 @@ class MemoryMonitor(Closing):
             peak_bytes=max(0, max(peak_bytes, end_bytes) - start_bytes),
             retained_bytes=end_bytes - start_bytes,
             duration_s=self._clock() - begun_s,
+            kept_bytes=kept_bytes,
         )
 
     def chunk_done(
-        self, rows: int, *, peak_bytes: int, retained_bytes: int = 0, duration_s: float = 0.0
+        self,
+        rows: int,
+        *,
+        peak_bytes: int,
+        retained_bytes: int = 0,
+        duration_s: float = 0.0,
+        kept_bytes: int = 0,
     ) -> CleanupResult:
         """Notes a chunk that was measured elsewhere, in a worker for one, and cleans up where it is time."""
         with self._lock:
@@ -173,14 +184,17 @@ class MemoryMonitor(Closing):
                     peak_bytes=peak_bytes,
                     retained_bytes=retained_bytes,
                     duration_s=duration_s,
+                    kept_bytes=kept_bytes,
                 )
             )
             self._chunks_done += 1
             self._seen.take_snapshot()
             return self._check(_when_due(self._chunks_done, self.cleanup_every_chunks, "chunks"), again=False)
 
-    def recommend_chunk_rows(self, *, least_rows: int = 1, most_rows: int | None = None) -> int:
+    def recommend_chunk_rows(self, *, least_rows: int = 1, most_rows: int | None = None) -> ChunkRows:
         """The rows with which a chunk stays within 70% of the limit, beside what is resident without it.
+
+        Its `is_extrapolated` says whether no chunk of about that size ran.
 
         Raises:
             UsageError: no chunk with rows was noted yet.

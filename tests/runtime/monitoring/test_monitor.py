@@ -24,6 +24,7 @@ class ScriptedMemory:
         self.garbage_bytes = 0
         self.spike_bytes = 0
         self.kept_bytes = 0
+        self.fragments_bytes = 0
 
     def resident_bytes(self):
         return self.rss_bytes
@@ -44,6 +45,9 @@ class ScriptedMemory:
 
     def heap(self):
         return Heap(500 * MB, 0, 500 * MB + self.kept_bytes)
+
+    def trim(self):
+        self.kept_bytes = min(self.kept_bytes, self.fragments_bytes)
 
     def collect_and_trim(self):
         self.rss_bytes -= self.garbage_bytes
@@ -354,3 +358,28 @@ def test_on_the_real_kernel_a_chunk_shows_what_it_touched():
     assert 60 << 20 <= report.chunks[0].peak_bytes <= 80 << 20
     assert report.chunks[0].retained_bytes < 20 << 20
     assert report.peak_bytes >= report.snapshots[0].rss_bytes
+
+
+def test_a_chunk_begins_with_free_memory_given_back_and_notes_what_the_heap_kept(make, memory):
+    monitor = make()
+    memory.kept_bytes, memory.fragments_bytes = 300 * MB, 40 * MB
+    with monitor.chunk(1000):
+        memory.spike_bytes = 100 * MB
+    (chunk,) = monitor.report().chunks
+    assert (chunk.peak_bytes, chunk.kept_bytes) == (100 * MB, 40 * MB)
+
+
+@pytest.mark.kernel
+def test_on_the_real_kernel_chunks_that_reuse_memory_show_what_they_take():
+    def work():
+        return [
+            bytes(range(200)) * 500 for _ in range(300)
+        ]  # 30 MB in blocks that malloc keeps once they are freed
+
+    with MemoryMonitor("8 GB", cleanup_every_chunks=0) as monitor:
+        for _ in range(4):
+            with monitor.chunk(300):
+                work()
+        peaks = [chunk.peak_bytes for chunk in monitor.report().chunks]
+    assert min(peaks) > 20 * MB, peaks
+    assert monitor.recommend_chunk_rows() < 300 * 8000 * MB / (20 * MB)
