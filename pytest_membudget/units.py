@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import operator
 import re
 from decimal import Decimal
+from operator import index
 from typing import NamedTuple, SupportsIndex
 
 Size = SupportsIndex | str
@@ -183,7 +183,7 @@ def _whole_bytes(size: SupportsIndex) -> int:
     if isinstance(size, bool):
         raise ValueError(f"{size} is not a size; {_SPELLING}")  # noqa: TRY004 - every bad size is a ValueError
     try:
-        return _bounded(operator.index(size), size)
+        return _bounded(index(size), size)
     except TypeError:
         raise ValueError(f"{_shown(size)} is not a size; {_SPELLING}, or whole bytes as an int") from None
 

@@ -11,9 +11,6 @@ All sizes are bytes.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -26,6 +23,7 @@ from pytest_membudget.measurement.tree import combine, sampler
 from pytest_membudget.measurement.tree.client import SamplerLostError, TreeSampler
 from pytest_membudget.measurement.tree.fallback_sampler import InsideSampler
 from pytest_membudget.measurement.tree.helper.shared_note import Start
+from pytest_membudget.originals import contextlib, os, time
 from pytest_membudget.records.caveats import Caveat
 from pytest_membudget.records.measurement import Measurement
 

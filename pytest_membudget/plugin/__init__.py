@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_membudget import originals
 from pytest_membudget.plugin import marker_names as marked
 from pytest_membudget.plugin import options, report_option, roles
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from pytest_membudget.runtime.executor.executor import FallbackExecutor
     from pytest_membudget.runtime.monitoring.monitor import MemoryMonitor
     from pytest_membudget.runtime.prediction.estimator import MemoryEstimator
+
+originals.bind_all()
 
 _SETTINGS = pytest.StashKey[options.Settings]()
 _ERRORS = pytest.StashKey[list[str]]()

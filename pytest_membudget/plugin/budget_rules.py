@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 import pytest
 
 from pytest_membudget.errors import text_of
+from pytest_membudget.originals import inspect, os
 from pytest_membudget.plugin.markers import ESTIMATE, BudgetMark, SizeRule
 from pytest_membudget.records.judgement import Budget
 from pytest_membudget.units import parse_size

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +10,7 @@ from _pytest.logging import LogCaptureHandler
 
 from pytest_membudget.gate.growth import judge_growth
 from pytest_membudget.measurement.growth.check import check_growth
+from pytest_membudget.originals import logging, warnings
 from pytest_membudget.plugin.fresh.run import leave_time_limit
 from pytest_membudget.plugin.markers import GrowthMark
 from pytest_membudget.records.growth import Growth

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from pytest_membudget.gate.budgets import judge
+from pytest_membudget.originals import restored
 from pytest_membudget.plugin.markers import ScalesMark
 from pytest_membudget.plugin.options import Settings
 from pytest_membudget.plugin.place import file_and_line
@@ -115,7 +116,9 @@ class Judge:
         from pytest_membudget.plugin.scales import rows as scale_rows
 
         scale = scale_rows.scale_of(item)
-        if scale is None or not scale_rows.add_row(item, scale, judged.measurement, judged.budget):
+        with restored():
+            is_last = scale is not None and scale_rows.add_row(item, scale, judged.measurement, judged.budget)
+        if not is_last:
             return None
         mark = plan.scales or ScalesMark()
         if mark.law is None and mark.at_most is None:

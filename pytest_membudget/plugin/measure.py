@@ -12,15 +12,20 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pytest
 
 from pytest_membudget.errors import WatchdogStop
-from pytest_membudget.measurement.tree.sampler import close_sampler
+from pytest_membudget.measurement.process import heap
+from pytest_membudget.measurement.process.garbage import collector
+from pytest_membudget.measurement.process.life_peak import restore_getrusage
+from pytest_membudget.measurement.tree.sampler import close_sampler, sampler
 from pytest_membudget.measurement.watchdog.interrupt import forget_frames
+from pytest_membudget.originals import restored
 from pytest_membudget.plugin.budget_rules import budget_of
 from pytest_membudget.plugin.failures import OverBudget, fail_at_test, tell_shortly
 from pytest_membudget.plugin.fresh.request import Purpose
 from pytest_membudget.plugin.judge import Judge, Judged, record_of
 from pytest_membudget.plugin.options import Settings
+from pytest_membudget.plugin.parts import load_parts
 from pytest_membudget.plugin.plans import PLAN, Plan
-from pytest_membudget.plugin.probes import choose_probe
+from pytest_membudget.plugin.probes import SafeProbe, choose_probe
 from pytest_membudget.plugin.report.attach import attach
 from pytest_membudget.records.judgement import Budget
 from pytest_membudget.records.report import TestRecord
@@ -51,7 +56,7 @@ class Measuring:
         budget = self._budget_before(item, plan)
         if self.purpose == "memray":
             return (yield from _recording())
-        probe = choose_probe(item, plan, budget, self.settings)
+        probe = SafeProbe(lambda: choose_probe(item, plan, budget, self.settings))
         probe.begin()
         own_error: BaseException | None = None
         result = None
@@ -65,9 +70,8 @@ class Measuring:
         finally:
             measurement = probe.finish()
             judged = self.judge.by_budget(measurement, _budget_after(item, budget))
-            bite = getattr(probe, "bite", None)
-            if bite is not None:
-                self._fail_killed(item, plan, judged, bite, own_error)
+            if probe.bite is not None:
+                self._fail_killed(item, plan, judged, probe.bite, own_error)
             _keep(item, plan, judged)
         if self.purpose == "scale":
             _leave_row(item, judged)
@@ -108,15 +112,29 @@ class Measuring:
         if self.settings.memray and self.purpose in {None, "isolate"}:
             from pytest_membudget.plugin.fresh.memray import attribute
 
-            sites, text = attribute(item, self.settings.memray_dir, judged.measurement.peak_bytes)
+            with restored():
+                sites, text = attribute(item, self.settings.memray_dir, judged.measurement.peak_bytes)
             judged = judged._replace(allocations=sites, explanation=text)
             _keep(item, plan, judged)
         return judged
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> None:
+        """Starts the helper process, and imports what will be needed, before any test can stand in the way of that."""
+        if session.config.option.collectonly:
+            return
+        load_parts(session.items, self.settings)
+        if self.purpose != "memray":
+            sampler()
+            heap.trim_heap()
+
     @staticmethod
+    @pytest.hookimpl(tryfirst=True)
     def pytest_unconfigure() -> None:
-        """Ends the helper process."""
+        """Ends the helper process, and reports what finalizers of earlier tests raised while ours collected."""
         close_sampler()
+        restore_getrusage()
+        collector.report_deferred()
 
     def _budget_before(self, item: pytest.Item, plan: Plan) -> Budget:
         try:
@@ -156,7 +174,8 @@ def _leave_row(item: pytest.Item, judged: Judged) -> None:
 
     scale = scale_of(item)
     if scale is not None:
-        leave_row(item, scale, judged.measurement, judged.budget)
+        with restored():
+            leave_row(item, scale, judged.measurement, judged.budget)
 
 
 def _budget_after(item: pytest.Item, budget: Budget) -> Budget:

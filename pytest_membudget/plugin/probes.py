@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_membudget.errors import text_of
 from pytest_membudget.measurement.probe import Probe
+from pytest_membudget.measurement.system.limit import memory_limit
+from pytest_membudget.originals import restored
 from pytest_membudget.plugin.options import Settings
 from pytest_membudget.plugin.plans import Plan
+from pytest_membudget.records.caveats import Caveat
 from pytest_membudget.records.judgement import Budget
+from pytest_membudget.records.measurement import Measurement
 
 if TYPE_CHECKING:
+    from pytest_membudget.measurement.watchdog.kill_record import Bite
     from pytest_membudget.measurement.watchdog.watchdog import GuardedProbe
     from pytest_membudget.plugin.benchmarking import BenchmarkProbe
 
@@ -32,6 +39,58 @@ def choose_probe(
         return guard(item, plan, budget, settings)
     judged = budget != Budget() or settings.baseline is not None
     return Probe(item.nodeid, interval_s=settings.interval_s, settle=judged)
+
+
+class SafeProbe:
+    """A probe whose own trouble becomes a caveat: whatever a test has done to its process, it must not fail by being measured.
+
+    Args:
+        choose: makes the probe.
+    """
+
+    def __init__(self, choose: Callable[[], Probe | GuardedProbe | BenchmarkProbe]) -> None:
+        self._choose = choose
+        self._probe: Probe | GuardedProbe | BenchmarkProbe | None = None
+        self._trouble: Exception | None = None
+
+    @property
+    def bite(self) -> Bite | None:
+        """What the watchdog did, where there is one."""
+        return getattr(self._probe, "bite", None)
+
+    def begin(self) -> None:
+        """Begins the measurement, where that is possible."""
+        try:
+            probe = self._choose()
+            probe.begin()
+            self._probe = probe
+        except Exception as error:  # of any kind: see above
+            self._trouble = error
+
+    def finish(self) -> Measurement:
+        """What was found; from nothing to all the memory there is where nothing could be."""
+        if self._probe is not None:
+            try:
+                return self._probe.finish()
+            except Exception as error:  # likewise
+                self._trouble = error
+        return _nothing_known(self._trouble)
+
+
+def _nothing_known(trouble: Exception | None) -> Measurement:
+    with restored():
+        limit_bytes = memory_limit().bytes
+    return Measurement(
+        peak_bytes=0,
+        peak_upper_bytes=limit_bytes,
+        total_peak_bytes=0,
+        start_bytes=0,
+        end_bytes=0,
+        duration_s=0.0,
+        processes=1,
+        source="sampled",
+        doubts=(Caveat("not-measured", detail=f"{type(trouble).__name__}: {text_of(trouble)}"),),
+    )
 
 
 def _may_be_ended(plan: Plan, settings: Settings) -> bool:

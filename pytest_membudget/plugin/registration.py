@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_membudget.errors import MembudgetError, MissingExtraError
+from pytest_membudget.measurement.process.life_peak import keep_maxrss_rising
 from pytest_membudget.plugin.fresh.request import Purpose
 from pytest_membudget.plugin.judge import Judge
 from pytest_membudget.plugin.measure import Measuring
@@ -56,6 +57,7 @@ def start_measuring(config: pytest.Config, settings: Settings) -> None:
         raise pytest.UsageError(str(MissingExtraError("--membudget-memray", "memray", "memray")))
     purpose = _purpose(config)
     gate = _gate(config, settings) if purpose in {None, "isolate"} else None
+    keep_maxrss_rising()
     manager.register(Measuring(settings, Judge(settings, gate), purpose), "membudget-measuring")
     if purpose is None and not is_worker(config):
         start_reporting(config, settings)

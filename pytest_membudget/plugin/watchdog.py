@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 
 from pytest_membudget.errors import WatchdogStop
 from pytest_membudget.measurement.system.limit import memory_limit
 from pytest_membudget.measurement.watchdog.kill_record import Bite
 from pytest_membudget.measurement.watchdog.watchdog import GuardedProbe, Watchdog
+from pytest_membudget.originals import restored, sys
 from pytest_membudget.plugin import emergency_report as last_words
 from pytest_membudget.plugin.options import Settings
 from pytest_membudget.plugin.place import file_and_line
@@ -21,11 +20,13 @@ from pytest_membudget.records.judgement import Budget, Judgement
 def guard(item: pytest.Item, plan: Plan, budget: Budget, settings: Settings) -> GuardedProbe:
     """The probe of a watched test."""
     hard = plan.budget is not None and plan.budget.hard and not settings.warn
-    folder = shared_folder(item.config)
+    with restored():
+        folder = shared_folder(item.config)
     teller = item.config.pluginmanager.get_plugin("membudget-reporting")
-    if teller is not None:
-        teller.write_journal()
-    stop_bytes = None if settings.stop_at is None else int(settings.stop_at * memory_limit().bytes)
+    with restored():
+        if teller is not None:
+            teller.write_journal()
+        stop_bytes = None if settings.stop_at is None else int(settings.stop_at * memory_limit().bytes)
 
     def save(bite: Bite) -> None:
         message = f"killed: {bite}; it did not stop, so its process was ended"

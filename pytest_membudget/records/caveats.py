@@ -25,6 +25,8 @@ Kind = Literal[
     "result-not-sent",
     "command-not-watched",
     "benchmark-not-called",
+    "collected-inside",
+    "not-measured",
 ]
 
 
@@ -82,4 +84,11 @@ _WORDING: dict[Kind, str] = {
         "the tree could not be watched ({detail}): the figure is the largest single process, by the kernel"
     ),
     "benchmark-not-called": "the test takes the fixture benchmark and did not call it, so that there was nothing to measure",
+    "collected-inside": (
+        "Python collected garbage inside the block that may have been there before: the block may have reused its memory, "
+        "which is then not in the peak"
+    ),
+    "not-measured": (
+        "this test could not be measured ({detail}): its peak is only known to be below the memory limit"
+    ),
 }

@@ -15,10 +15,10 @@ The slope and its interval are those of `slopes.robust_slope`, over the floor of
 
 from __future__ import annotations
 
-import bisect
-import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from itertools import pairwise
+from math import inf, isfinite
 from typing import Literal, NamedTuple
 
 from pytest_membudget.stats.slopes import Slope, robust_slope
@@ -43,8 +43,8 @@ class Trend(NamedTuple):
 
     def bounds(self) -> tuple[float, float]:
         """The ends of the interval; as far as any number goes where there were too few samples for one."""
-        low = self.low if math.isfinite(self.low) else -_NO_BOUND
-        return low, self.high if math.isfinite(self.high) else _NO_BOUND
+        low = self.low if isfinite(self.low) else -_NO_BOUND
+        return low, self.high if isfinite(self.high) else _NO_BOUND
 
 
 class Effort(NamedTuple):
@@ -98,17 +98,17 @@ def trend(
     `allowed` is the growth per call that is fine, and `resolution` what cannot be told from it.
     """
     if len(calls) < FEWEST_SAMPLES or calls[-1] < FEWEST_SAMPLES:
-        return Trend("unclear", 0.0, -math.inf, math.inf, 0.0)
+        return Trend("unclear", 0.0, -inf, inf, 0.0)
     bound = allowed + resolution
     if held[-1] == min(held) == max(held):
         return Trend("flat", 0.0, 0.0, 0.0, 0.0)
-    begin = max(0, bisect.bisect_right(calls, calls[-1] // 8) - 1)
+    begin = max(0, bisect_right(calls, calls[-1] // 8) - 1)
     tail_calls, tail = list(calls[begin:]), list(held[begin:])
     fallback = _largest_drop(tail)
     floor = _floor(tail)
     if fallback > bound * tail_calls[-1] / 4:
         # The floor of the last samples is not known yet: too few came after them.
-        known = bisect.bisect_right(tail_calls, tail_calls[-1] / 2)
+        known = bisect_right(tail_calls, tail_calls[-1] / 2)
         tail_calls, floor = tail_calls[:known], floor[:known]
     slope, low, high = _slope(tail_calls, floor, tail_calls[-1] / 4)
     rates = _window_rates(tail_calls, floor)
@@ -164,7 +164,7 @@ def _floor(values: Sequence[float]) -> list[float]:
 
 def _at(calls: Sequence[int], floor: Sequence[float], wanted: float) -> float:
     """The floor at `wanted` calls, on the straight line between its neighbours."""
-    after = bisect.bisect_left(calls, wanted)
+    after = bisect_left(calls, wanted)
     if after == 0:
         return floor[0]
     if after == len(calls):
@@ -186,5 +186,5 @@ def _window_rates(calls: Sequence[int], floor: Sequence[float]) -> list[float]:
 
 def _slope(calls: Sequence[int], floor: Sequence[float], begin: float) -> Slope:
     """The slope of the floor from `begin` calls on."""
-    first = max(0, min(bisect.bisect_left(calls, begin), len(calls) - FEWEST_SAMPLES))
+    first = max(0, min(bisect_left(calls, begin), len(calls) - FEWEST_SAMPLES))
     return robust_slope(calls[first:], floor[first:], CONFIDENCE)

@@ -8,8 +8,8 @@ independent from point to point.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from math import floor, inf, sqrt
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -37,13 +37,11 @@ def robust_slope(x: Sequence[float], y: Sequence[float], confidence: float) -> S
         for before, earlier in points[index + 1 :]
     )
     if not slopes:
-        return Slope(0.0, -math.inf, math.inf)
+        return Slope(0.0, -inf, inf)
     middle = (slopes[(len(slopes) - 1) // 2] + slopes[len(slopes) // 2]) / 2
     count = len(points)
-    spread = NormalDist().inv_cdf((1 + confidence) / 2) * math.sqrt(
-        count * (count - 1) * (2 * count + 5) / 18
-    )
-    below = math.floor((len(slopes) - spread) / 2)
+    spread = NormalDist().inv_cdf((1 + confidence) / 2) * sqrt(count * (count - 1) * (2 * count + 5) / 18)
+    below = floor((len(slopes) - spread) / 2)
     if below < 0:
-        return Slope(middle, -math.inf, math.inf) if count < 4 else Slope(middle, slopes[0], slopes[-1])
+        return Slope(middle, -inf, inf) if count < 4 else Slope(middle, slopes[0], slopes[-1])
     return Slope(middle, slopes[below], slopes[len(slopes) - 1 - below])

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import os
 import sysconfig
-import tempfile
-import time
-import tracemalloc
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +14,7 @@ from msgspec.structs import replace
 
 from pytest_membudget.measurement.growth import repeat as rounds
 from pytest_membudget.measurement.growth.repeat import Rounds
+from pytest_membudget.originals import contextlib, os, tempfile, time, tracemalloc
 from pytest_membudget.records.growth import Culprit
 from pytest_membudget.records.places import from_here
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import signal
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from pytest_membudget.measurement.watchdog.interrupt import may_raise_in
+from pytest_membudget.originals import _thread, signal, threading, time
 
 _AGAIN_S = 0.5
 
@@ -51,7 +49,7 @@ def interrupted_after(limit_s: float, is_running: Callable[[], bool]) -> Iterato
 
 
 def _may_interrupt(limit_s: float) -> bool:
-    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+    if not hasattr(signal, "setitimer") or _thread.get_ident() != threading.main_thread().ident:
         return False
     if signal.getsignal(signal.SIGALRM) is None:  # set by C code, and could not be set back
         return False

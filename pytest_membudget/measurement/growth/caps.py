@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import NamedTuple
 
 from pytest_membudget.measurement.growth.samples import Figures
 from pytest_membudget.measurement.system.limit import memory_reading
+from pytest_membudget.originals import resource, restored, sys
 from pytest_membudget.units import format_size
 
 MOST_GROWN_BYTES = 512 << 20
@@ -28,7 +28,8 @@ class Caps(NamedTuple):
     @classmethod
     def for_this_machine(cls, first: Figures) -> Caps:
         """An eighth of the memory that is free and half of the descriptors that are, within fixed bounds."""
-        grown_bytes = min(MOST_GROWN_BYTES, memory_reading().available_bytes // 8)
+        with restored():
+            grown_bytes = min(MOST_GROWN_BYTES, memory_reading().available_bytes // 8)
         return cls(grown_bytes, grown_bytes, (_descriptor_limit() - first.descriptors) // 2)
 
     def reached(self, first: Figures, last: Figures, calls: int) -> str:
@@ -53,7 +54,5 @@ class Caps(NamedTuple):
 def _descriptor_limit() -> int:
     if sys.platform == "win32":
         return _UNLIMITED_DESCRIPTORS
-    import resource
-
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return min(limit, _UNLIMITED_DESCRIPTORS) if limit != resource.RLIM_INFINITY else _UNLIMITED_DESCRIPTORS

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from pytest_membudget.errors import UsageError
 from pytest_membudget.measurement.growth.call_timeout import CallTooLongError, interrupted_after
 from pytest_membudget.measurement.growth.caps import Caps
 from pytest_membudget.measurement.growth.culprits import find_culprits
+from pytest_membudget.measurement.growth.quiet import each_warning_once, old_objects_frozen
 from pytest_membudget.measurement.growth.repeat import CallsEnded, Rounds
 from pytest_membudget.measurement.growth.resources import Inventory
 from pytest_membudget.measurement.growth.samples import FigureReader
+from pytest_membudget.originals import contextlib
 from pytest_membudget.records.growth import Growth, GrowthVerdict
 from pytest_membudget.stats.growth import CONFIDENCE, FEWEST_SAMPLES, Effort, Patience, Trend, decide
 from pytest_membudget.units import Size, format_count, format_duration, format_size, parse_size
@@ -70,7 +69,7 @@ def check_growth(
         raise UsageError(f"per_call: {error}") from None
     call = _as_one_call(fn, setup, teardown)
     inventory = Inventory.take()
-    with _each_warning_once(), _quiet_collector(), contextlib.closing(FigureReader()) as reader:
+    with each_warning_once(), old_objects_frozen(), contextlib.closing(FigureReader()) as reader:
         rounds = Rounds(call, reader, timeout_s * _SHARE_FOR_THE_VERDICT)
         with interrupted_after(timeout_s, lambda: rounds.running) as can_interrupt:
             finding = _judge(rounds, allowed_bytes, timeout_s, can_interrupt=can_interrupt)
@@ -173,35 +172,3 @@ def _as_one_call(
                 teardown()
 
     return call
-
-
-@contextlib.contextmanager
-def _each_warning_once() -> Iterator[None]:
-    """A test runner keeps every warning that it is told: what it keeps of each call is not the call's own growth."""
-    tell = warnings.showwarning
-    told = set()
-
-    def tell_once(message: Any, category: Any, filename: str, lineno: int, *rest: Any, **named: Any) -> None:
-        if (category, filename, lineno) not in told:
-            told.add((category, filename, lineno))
-            tell(message, category, filename, lineno, *rest, **named)
-
-    warnings.showwarning = tell_once
-    try:
-        yield
-    finally:
-        warnings.showwarning = tell
-
-
-@contextlib.contextmanager
-def _quiet_collector() -> Iterator[None]:
-    """Takes what exists already out of every collection, so that collecting after each round is cheap."""
-    frozen_before = gc.get_freeze_count()
-    gc.collect()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
-        if frozen_before:
-            gc.freeze()

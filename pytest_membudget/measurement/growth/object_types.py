@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
-import sys
 from collections import Counter, deque
 from itertools import islice
 from typing import Any, NamedTuple
 
 from pytest_membudget.measurement.growth.repeat import Rounds
+from pytest_membudget.originals import contextlib, gc, sys
 from pytest_membudget.records.growth import Culprit
 from pytest_membudget.stats.growth import RESOLUTION_BYTES_PER_CALL
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import sys
-import time
 from array import array
 from collections.abc import Callable
 from itertools import repeat
 from typing import Any
 
 from pytest_membudget.measurement.growth.samples import FigureReader, Figures
+from pytest_membudget.originals import contextlib, os, time
 from pytest_membudget.stats.growth import RESOLUTION_BYTES_PER_CALL, Trend, next_step, trend
 
 RESOLUTION_COUNT_PER_CALL = 0.001
@@ -170,8 +168,9 @@ if hasattr(os, "register_at_fork"):
 
 def _end_forked_child() -> None:
     """Ends a copy of this process that came back from the function: it must not go on as if it were the check."""
-    sys.stderr.write(
-        "membudget: the checked function forked, and its child came back from it; the child ends here\n"
-    )
-    sys.stderr.flush()
-    os._exit(0)
+    with contextlib.suppress(OSError):
+        os.write(
+            2,
+            b"membudget: the checked function forked, and its child came back from it; the child ends here\n",
+        )
+    os._exit(0)  # noqa: SLF001 - no clean-up of the parent's may run here

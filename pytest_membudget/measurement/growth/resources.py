@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sys
-import threading
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +9,7 @@ from typing import NamedTuple
 import psutil
 
 from pytest_membudget.measurement.process.children import children_of
+from pytest_membudget.originals import contextlib, os, restored, sys, threading
 from pytest_membudget.records.growth import ResourceGrowth
 from pytest_membudget.stats.growth import Trend
 
@@ -30,7 +27,10 @@ class Inventory(NamedTuple):
     @classmethod
     def take(cls) -> Inventory:
         """Lists everything there is now."""
-        return cls(_descriptors(), _threads(), {pid: _process_name(pid) for pid in children_of(os.getpid())})
+        with restored():
+            return cls(
+                _descriptors(), _threads(), {pid: _process_name(pid) for pid in children_of(os.getpid())}
+            )
 
     def growth(self, trends: dict[str, Trend]) -> tuple[ResourceGrowth, ...]:
         """The kinds of which `trends` says that they grow, with what is there now and was not in this inventory."""

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import os
-import re
-import sys
-import threading
-import time
 from typing import Any, NamedTuple
 
 import psutil
@@ -15,6 +9,7 @@ import psutil
 from pytest_membudget.measurement.process.children import children_of
 from pytest_membudget.measurement.process.heap import heap_is_known, read_heap
 from pytest_membudget.measurement.process.small_blocks import SmallBlockReader
+from pytest_membudget.originals import builtins, gc, os, re, resource, sys, threading, time
 
 _SETTLE_S = 0.03
 _SETTLE_IN_ALL_S = 0.2
@@ -109,7 +104,7 @@ def _accessible_bytes() -> int:
     """All mappings but the main stack, which grows with the depth of calls, and what is only reserved."""
     if not _LINUX:
         return 0
-    with open("/proc/self/maps", "rb") as maps:  # noqa: PTH123 - read thousands of times
+    with builtins.open("/proc/self/maps", "rb") as maps:
         text = maps.read()
     sizes = sum(int(end, 16) - int(begin, 16) for begin, end in _ACCESSIBLE.findall(text))
     stack = _MAIN_STACK.search(text, max(0, len(text) - 1000))
@@ -120,7 +115,5 @@ def _thread_stack_bytes() -> int:
     """The size of a new thread's stack: glibc goes by the limit of the main one."""
     if not _LINUX:
         return 0
-    import resource
-
     limit, _ = resource.getrlimit(resource.RLIMIT_STACK)
     return threading.stack_size() or (2 << 20 if limit == resource.RLIM_INFINITY else limit)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
-
 from pytest_membudget.measurement.process.heap import heap_in_use_bytes
 from pytest_membudget.measurement.process.small_blocks import SmallBlockReader
+from pytest_membudget.originals import contextlib, sys
 
 
 class TaskHeap:

@@ -7,11 +7,10 @@ resident and anonymous, and neither malloc's nor in Python's arenas.
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import NamedTuple
 
 from pytest_membudget.measurement.process import heap, high_water
+from pytest_membudget.originals import os, sys
 
 WORTH_SAYING_BYTES = 16 * 1024 * 1024
 """Stacks of threads and the like lie below."""

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
-import sys
 from typing import NamedTuple
 
 from pytest_membudget.measurement.process.high_water import resident_bytes
-
-if sys.platform != "win32":
-    import resource
+from pytest_membudget.originals import builtins, contextlib, os, resource, signal, sys
 
 _LINUX = sys.platform.startswith("linux")
 
@@ -87,7 +81,7 @@ def children_of(pid: int) -> list[int]:
 
 
 def _children_of_thread(file: str) -> list[int]:
-    with open(file, "rb", buffering=0) as listing:  # noqa: PTH123 - read thousands of times
+    with builtins.open(file, "rb", buffering=0) as listing:  # read thousands of times
         return [int(number) for number in listing.read().split()]
 
 

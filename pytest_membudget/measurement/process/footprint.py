@@ -5,11 +5,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import functools
-import os
-import struct
 from typing import Any, NamedTuple
+
+from pytest_membudget.originals import ctypes, os, struct
 
 FLAVOR = 4
 IDENTITY_BYTES = 16

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import functools
-import sys
 from typing import Any, NamedTuple
+
+from pytest_membudget.originals import contextlib, ctypes, sys
 
 _LINUX = sys.platform.startswith("linux")
 

@@ -16,15 +16,8 @@ life of the process.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sys
-import threading
-
 from pytest_membudget.measurement.process.kept_open import KeptOpen
-
-if sys.platform != "win32":
-    import resource
+from pytest_membudget.originals import contextlib, os, resource, sys, threading
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
@@ -54,6 +47,11 @@ class _Account:
 
     def __init__(self) -> None:
         self._least_bytes = sys.maxsize
+        self.largest_kib = 0  # `ru_maxrss` before any reset
+
+    def before_reset(self) -> None:
+        """Keeps what a reset is about to lower (1 µs)."""
+        self.largest_kib = max(self.largest_kib, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
     def mark_bytes(self, resident_bytes: int) -> int:
         """The mark (1 µs); zero where the account may tell of the time before exec, or of nothing."""
@@ -95,6 +93,11 @@ def reset_high_water_mark() -> bool:
     """Sets the kernel's mark to what is resident now (2 µs); False where it cannot be reset."""
     with _lock:
         return _reset()
+
+
+def largest_maxrss_kib() -> int:
+    """The largest `ru_maxrss` before any reset, in KiB; 0 where there was none."""
+    return _account.largest_kib
 
 
 def high_water_bytes() -> int:
@@ -154,6 +157,7 @@ def _reset() -> bool:
         peak_bytes = high_water_bytes()
         for mark in _open:
             mark.peak_bytes = max(mark.peak_bytes, peak_bytes)
+    _account.before_reset()
     try:
         os.write(_clear_refs.descriptor(), b"5")
     except OSError:
@@ -219,6 +223,7 @@ def _forget_marks_in_child() -> None:
     global _lock  # noqa: PLW0603 - a lock copied while held would never be released
     _lock = threading.Lock()
     _open.clear()
+    _account.largest_kib = 0
     close_files()
 
 

@@ -6,7 +6,7 @@ as ours, let alone written to, so each use asks what the number means now (1 µs
 
 from __future__ import annotations
 
-import os
+from pytest_membudget.originals import os
 
 
 class KeptOpen:

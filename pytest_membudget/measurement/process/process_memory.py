@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 from typing import NamedTuple
 
 from pytest_membudget.measurement.process import heap, high_water
 from pytest_membudget.measurement.system.limit import memory_reading
+from pytest_membudget.originals import gc
 
 
 class ProcessFigures(NamedTuple):

@@ -6,13 +6,12 @@ it now and then and keeps the difference to the cheap figure, resident pages tha
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from pytest_membudget.measurement.process.high_water import PAGE_BYTES, resident_bytes
+from pytest_membudget.originals import sys, time
 
 _SHARE_OF_TIME = 0.06
 

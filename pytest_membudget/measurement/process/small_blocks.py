@@ -7,17 +7,12 @@ alone, so for that moment a stream of ours takes its place, or where that cannot
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import functools
-import os
-import re
-import sys
-import tempfile
 from collections.abc import Iterator
 from typing import IO, NamedTuple
 
 from pytest_membudget.measurement.system.fingerprint import libc_version
+from pytest_membudget.originals import contextlib, ctypes, fcntl, os, re, sys, tempfile
 
 SMALLEST_BLOCK_BYTES = 16
 STDERR = 2
@@ -132,8 +127,6 @@ class _Stream:
 
     def __init__(self, descriptor: int) -> None:
         self._library, self._stderr = _c_library()
-        import fcntl
-
         # No standard descriptor: the program may have closed those, and what is written to them is not for us.
         own = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, STDERR + 1)
         self._stream = self._library.fdopen(own, b"w")

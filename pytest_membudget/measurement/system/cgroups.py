@@ -6,11 +6,11 @@ the two need not agree, since a bind mount or a cgroup namespace shows only part
 
 from __future__ import annotations
 
-import contextlib
-import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
+
+from pytest_membudget.originals import contextlib, re
 
 UNLIMITED_BYTES = 2**62
 """Version 1 writes its "no limit" as the largest multiple of the page size below 2**63."""

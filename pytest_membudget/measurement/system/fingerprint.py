@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
-import os
 import platform
-import re
-import sys
 from pathlib import Path
 
 from pytest_membudget.measurement.process.high_water import PAGE_BYTES
 from pytest_membudget.measurement.system.cores import usable_cores
 from pytest_membudget.measurement.system.limit import memory_limit
+from pytest_membudget.originals import contextlib, os, re, sys
 from pytest_membudget.records.report import Environment
 
 # Libraries that hold most of a data program's memory: another version is another figure.

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import functools
-import logging
-import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from pytest_membudget.measurement.system import cgroups
 from pytest_membudget.measurement.system.cgroups import Constraint
+from pytest_membudget.originals import logging, os, resource, sys
 from pytest_membudget.records.measurement import MemoryLimit, MemoryReading
 
 ASSUMED_LIMIT_BYTES = 16_384_000_000
@@ -69,8 +67,6 @@ def address_space_limit() -> Constraint | None:
     """This process's RLIMIT_AS and how much of it is mapped; `None` where there is no such limit."""
     if sys.platform == "win32":
         return None
-    import resource
-
     limit_bytes = resource.getrlimit(resource.RLIMIT_AS)[0]
     if limit_bytes == resource.RLIM_INFINITY or limit_bytes >= cgroups.UNLIMITED_BYTES:
         return None

@@ -7,19 +7,12 @@ a note, in case it starts one.
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import select
-import subprocess
-import sys
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
 from pytest_membudget.measurement.process.kept_open import identity
 from pytest_membudget.measurement.tree.helper.shared_note import Note, NoteWriter, Start
+from pytest_membudget.originals import contextlib, json, os, select, subprocess, sys, threading, time
 
 ANSWER_S = 20.0
 """A helper that does not answer for so long is taken for dead (a machine under load may make it wait)."""

@@ -7,14 +7,10 @@ processes would else count several times.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import threading
-import time
-
 from pytest_membudget.measurement.process import high_water
 from pytest_membudget.measurement.tree.combine import Tree
 from pytest_membudget.measurement.tree.helper.proc_reader import printable
+from pytest_membudget.originals import contextlib, os, threading, time
 from pytest_membudget.records.caveats import Caveat
 
 INTERVAL_S = 0.05  # between two samples, by default

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import atexit
-import logging
-import os
-import sys
-import threading
 
 from pytest_membudget.measurement.process import high_water
 from pytest_membudget.measurement.tree.client import SamplerLostError, TreeSampler
+from pytest_membudget.originals import logging, os, restored, sys, threading
 from pytest_membudget.records.caveats import Caveat
 
 _logger = logging.getLogger("pytest_membudget")
@@ -39,7 +36,8 @@ def sampler() -> TreeSampler | None:
             _forget(SamplerLostError("it ended by itself or was killed"))
         if _keeper.sampler is None and _keeper.lost <= RESTARTS:
             try:
-                _keeper.sampler = TreeSampler()
+                with restored():
+                    _keeper.sampler = TreeSampler()
             except SamplerLostError as error:
                 _lost(error)
         return _keeper.sampler

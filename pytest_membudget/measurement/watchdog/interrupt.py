@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import logging
-import signal
-import threading
 from types import FrameType, TracebackType
 
 from pytest_membudget.errors import WatchdogStop
+from pytest_membudget.originals import _thread, contextlib, ctypes, logging, signal, threading
 
 
 def forget_frames(trace: TracebackType | None) -> None:
@@ -46,7 +42,7 @@ def prepare() -> None:
     """
     if _interruption.signal is not None or not hasattr(signal, "SIGRTMAX"):
         return
-    if threading.current_thread() is not threading.main_thread():
+    if _thread.get_ident() != threading.main_thread().ident:
         return
     number = signal.SIGRTMAX - 5
     if signal.getsignal(number) is signal.SIG_DFL:

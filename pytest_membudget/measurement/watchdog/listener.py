@@ -6,13 +6,6 @@ helper it looks at this process's memory itself.
 
 from __future__ import annotations
 
-import contextlib
-import json
-import logging
-import os
-import select
-import threading
-import time
 from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, Literal, NamedTuple
@@ -22,6 +15,7 @@ from pytest_membudget.measurement.tree.client import TreeSampler
 from pytest_membudget.measurement.watchdog import interrupt as interruption
 from pytest_membudget.measurement.watchdog.kill_record import Bite
 from pytest_membudget.measurement.watchdog.stacks import stacks
+from pytest_membudget.originals import _thread, contextlib, json, logging, os, select, time
 
 _logger = logging.getLogger("pytest_membudget")
 
@@ -62,7 +56,7 @@ class Rules(NamedTuple):
         return self.limit_bytes is not None and held.peak_bytes > self.limit_bytes
 
 
-class Listener(threading.Thread):
+class Listener:
     """Watches over the thread that makes it, from `start()` to `stop()`.
 
     Args:
@@ -82,28 +76,41 @@ class Listener(threading.Thread):
         told_by: tuple[TreeSampler, int] | None,
         led_here: Sequence[FrameType],
     ) -> None:
-        super().__init__(name="membudget-watchdog", daemon=True)
         self._label = label
         self._rules = rules
         self._look = look
         self._helper = told_by[0] if told_by else None
         self._key = told_by[1] if told_by else None
         self._led_here = led_here
-        self._target = threading.get_ident()
-        self._done = threading.Event()
-        self._lock = threading.Lock()
+        self._target = _thread.get_ident()
+        self._pid = os.getpid()
+        self._done = False
+        self._lock = _thread.allocate_lock()
+        self._running = _thread.allocate_lock()
         self._raised_s: float | None = None
         self._bite: Bite | None = None
         self._buffer = b""
         self._wake = os.pipe()
 
+    def start(self) -> None:
+        """Begins to watch, in a thread of the system's: gevent makes its own of those of `threading`, and they would block."""
+        self._running.acquire()
+        _thread.start_new_thread(self._run, ())
+
+    def _run(self) -> None:
+        try:
+            self.run()
+        finally:
+            self._running.release()
+
     def stop(self) -> None:
         """Ends the watch; no exception is raised after this returns."""
         with self._lock:
-            self._done.set()
+            self._done = True
             interruption.take_back(self._target)
         os.write(self._wake[1], b"w")
-        self.join()
+        if os.getpid() == self._pid:  # a forked child of the block has no such thread
+            self._running.acquire()
 
     def heard(self) -> Bite | None:
         """What was done, after everything that the helper has said of it; the last call."""
@@ -115,13 +122,13 @@ class Listener(threading.Thread):
 
     def run(self) -> None:
         """Until the block ends."""
-        while not self._done.is_set():
+        while not self._done:
             if self._helper is not None:
                 self._hear(POLL_S)
             else:
                 self._see()
             with self._lock:
-                if not self._done.is_set():
+                if not self._done:
                     interruption.remind(self._target)
             if self._raised_s is not None and time.monotonic() - self._raised_s > self._rules.grace_s:
                 self._end_process()
@@ -151,7 +158,7 @@ class Listener(threading.Thread):
         return True
 
     def _see(self) -> None:
-        self._done.wait(INSIDE_POLL_S)
+        time.sleep(INSIDE_POLL_S)
         held = self._look()
         if self._raised_s is None and self._rules.is_over(held):
             facts = {"event": "over", "peak": held.peak_bytes, "total": held.total_bytes, "pid": os.getpid()}
@@ -174,7 +181,7 @@ class Listener(threading.Thread):
             source=source,
         )
         with self._lock:
-            if self._done.is_set() and not is_child:
+            if self._done and not is_child:
                 return  # too late to stop anything
             if self._bite is None or not is_child:
                 self._bite = bite
@@ -185,7 +192,7 @@ class Listener(threading.Thread):
 
     def _end_process(self) -> None:
         with self._lock:
-            if self._done.is_set() or self._bite is None:
+            if self._done or self._bite is None:
                 return
         message = f"{self._bite}; it did not stop within {self._rules.grace_s:.0f} s, so the process ends now"
         _logger.critical("%s", message)
@@ -196,4 +203,4 @@ class Listener(threading.Thread):
         with contextlib.suppress(OSError):
             os.write(2, f"\n{message}\n{self._bite.stack}".encode(errors="replace"))
         sampler.close_sampler()
-        os._exit(EXIT_STUCK)
+        os._exit(EXIT_STUCK)  # noqa: SLF001 - an ordinary exit would wait for the thread that does not stop

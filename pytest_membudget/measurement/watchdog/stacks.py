@@ -10,20 +10,16 @@ package. Threads without a frame of the user's are counted and not shown.
 
 from __future__ import annotations
 
-import itertools
-import os
-import sys
 import sysconfig
-import threading
-import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
+from pytest_membudget.originals import itertools, os, sys, threading, traceback
 from pytest_membudget.units import format_count
 
 _LIBRARIES = tuple(
-    os.path.join(folder, "")  # noqa: PTH118 - with a separator at its end
+    os.path.join(folder, "")
     for folder in (
         *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
         str(Path(__file__).parents[2]),

@@ -28,8 +28,6 @@ neither interrupt nor end a C call that holds the lock, and `Bite.source` says s
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -39,6 +37,7 @@ from pytest_membudget.measurement.watchdog import interrupt as interruption
 from pytest_membudget.measurement.watchdog.kill_record import Bite
 from pytest_membudget.measurement.watchdog.listener import Held, Listener, Rules
 from pytest_membudget.measurement.watchdog.stacks import frames_of
+from pytest_membudget.originals import os, sys
 from pytest_membudget.records.measurement import Measurement
 
 HELPER_WAITS_S = 2.0
@@ -71,7 +70,7 @@ class Watchdog:
         """What the helper has to know to act in this process's place; it waits a little longer."""
         orders: dict[str, Any] = {"grace_s": self.grace_s + HELPER_WAITS_S}
         if self.last_words is not None:
-            directory = os.getcwd()  # noqa: PTH109 - text for a command
+            directory = os.getcwd()
             orders |= {"last_words": self.last_words, "directory": directory, "environment": dict(os.environ)}
         return orders
 

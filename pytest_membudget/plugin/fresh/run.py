@@ -19,6 +19,7 @@ import pytest
 
 from pytest_membudget.measurement.fresh.launcher import run
 from pytest_membudget.measurement.system.limit import memory_limit
+from pytest_membudget.originals import restored
 from pytest_membudget.plugin import joining
 from pytest_membudget.plugin.fresh.request import VARIABLE, Orders, Purpose
 from pytest_membudget.plugin.roles import CHILD_PLUGIN, is_worker
@@ -53,7 +54,8 @@ def run_fresh(
     """
     if purpose != "isolate":
         leave_time_limit(item)
-    with tempfile.TemporaryDirectory(prefix="fresh-", dir=shared_folder(item.config)) as folder:
+    # A sample is taken in the test's call phase, when its doubles still stand.
+    with restored(), tempfile.TemporaryDirectory(prefix="fresh-", dir=shared_folder(item.config)) as folder:
         results, output, log = (Path(folder, name) for name in ("results.jsonl", "output.txt", "log.txt"))
         results.touch()
         tells_log = purpose == "isolate" and joining.has_log_file(item.config)

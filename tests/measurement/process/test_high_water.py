@@ -112,6 +112,6 @@ def test_without_clear_refs_there_is_no_mark(monkeypatch):
         raise PermissionError(path)
 
     high_water.close_files()
-    monkeypatch.setattr(os, "open", refused)
+    monkeypatch.setattr(high_water.os, "open", refused)
     assert high_water.open_mark() is None
     assert not high_water.reset_high_water_mark()

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from pytest_membudget import originals
 from pytest_membudget.measurement.process import settle as settling
 from pytest_membudget.measurement.process import small_blocks
 from pytest_membudget.measurement.process.settle import Kept, kept_small_blocks_bytes
@@ -89,7 +90,7 @@ def test_what_another_thread_prints_meanwhile_is_not_lost(capfd, monkeypatch):
         print_statistics()
         os.write(2, b"from another thread\n")
 
-    monkeypatch.setattr(sys, "_debugmallocstats", with_another_thread)
+    monkeypatch.setattr(originals.sys, "_debugmallocstats", with_another_thread)
     kept_small_blocks_bytes()
     assert capfd.readouterr().err == "from another thread\n"
 

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from pytest_membudget import originals
 from pytest_membudget.measurement.process.children import children_of
 from pytest_membudget.measurement.tree.client import SamplerLostError, TreeSampler
 
@@ -20,7 +21,7 @@ pytestmark = [
 )
 def test_a_helper_that_cannot_start_leaves_no_process_and_no_descriptor(monkeypatch, program, reason):
     descriptors, children = os.listdir("/proc/self/fd"), children_of(os.getpid())
-    monkeypatch.setattr(sys, "executable", program)
+    monkeypatch.setattr(originals.sys, "executable", program)
     with pytest.raises(SamplerLostError, match=reason):
         TreeSampler()
     assert os.listdir("/proc/self/fd") == descriptors

@@ -9,7 +9,7 @@ import time
 import pytest
 from tree_programs import MIB, Holder
 
-from pytest_membudget import measuring
+from pytest_membudget import measuring, originals
 from pytest_membudget.measurement.tree import sampler
 from pytest_membudget.measurement.tree.helper.shared_note import Note, Notepad, NoteWriter, Start
 
@@ -121,7 +121,7 @@ def test_a_sandbox_without_memory_files_is_measured_all_the_same(monkeypatch):
         raise PermissionError(name)
 
     sampler.close_sampler()
-    monkeypatch.setattr(os, "memfd_create", refuse)
+    monkeypatch.setattr(originals.os, "memfd_create", refuse)
     with measuring() as probe:
         subprocess.run([sys.executable, "-S", "-c", "b'x'"], check=True)
     sampler.close_sampler()

@@ -11,6 +11,7 @@ import time
 import pytest
 from tree_programs import HOLD, MIB, Holder, hold
 
+from pytest_membudget import originals
 from pytest_membudget.errors import WatchdogStop
 from pytest_membudget.measurement.process import high_water
 from pytest_membudget.measurement.tree import sampler
@@ -92,7 +93,7 @@ def test_a_signal_that_is_lost_just_before_a_sleep_is_sent_again(monkeypatch):
         if len(sent) > 1:
             send(thread, number)
 
-    monkeypatch.setattr(signal, "pthread_kill", lose_the_first)
+    monkeypatch.setattr(originals.signal, "pthread_kill", lose_the_first)
     assert guarded(hoard_and_sleep)[1] is not None
 
 
