@@ -89,7 +89,7 @@ def _nothing_known(trouble: Exception | None) -> Measurement:
         duration_s=0.0,
         processes=1,
         source="sampled",
-        doubts=(Caveat("not-measured", detail=f"{type(trouble).__name__}: {text_of(trouble)}"),),
+        caveat_records=(Caveat("not-measured", detail=f"{type(trouble).__name__}: {text_of(trouble)}"),),
     )
 
 
