@@ -75,7 +75,8 @@ def test_mixed_sizes_on_three_unequal_workers(cluster, tmp_path, figure):
     with FallbackExecutor(levels=("dask",), dask=str(cluster.file), estimator=estimator) as executor:
         executor.submit(int).result(60)
         batch = executor.run(take_as_much_as_the_file, paths)
-        lent: list[Any] = [post.lent for post in executor._engine.crew.posts]  # noqa: SLF001 - each worker's own figures
+        connections = executor._engine.driver._effects.connections.values()  # noqa: SLF001 - each worker's own figures
+        lent: list[Any] = [connection.worker for connection in connections]
     assert [outcome.error for outcome in batch.outcomes] == [None] * len(paths)
     tasks = [(outcome.estimate_bytes or 0, outcome.duration_s) for outcome in batch.outcomes]
     bound_s = lower_bound_s(tasks, sorted(worker.capacity_bytes for worker in lent))

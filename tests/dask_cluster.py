@@ -85,7 +85,8 @@ def on(cluster, levels=("dask",), **options):
 def all_workers(executor, count=2):
     """Has that many workers taken; each one's capacity and itself."""
     wait_until(lambda: executor.submit(int).result(60) == 0 and executor.max_workers == count)
-    return {post.worker.capacity_bytes: post.worker for post in executor._engine.crew.posts}
+    connections = executor._engine.driver._effects.connections.values()
+    return {connection.worker.capacity_bytes: connection.worker for connection in connections}
 
 
 def is_alive(process):

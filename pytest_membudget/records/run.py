@@ -96,10 +96,13 @@ class Breakdown(msgspec.Struct, frozen=True, kw_only=True):
     caveats: tuple[str, ...] = ()
 
 
+EventKind = Literal["fallback", "recovery", "worker-killed", "retry", "alone", "timeout", "overrun", "host"]
+
+
 class LevelEvent(msgspec.Struct, frozen=True, kw_only=True):
     """One change of level or repeat of a task: what failed, why, and what comes next."""
 
-    kind: Literal["fallback", "recovery", "worker-killed", "retry", "alone", "timeout", "overrun", "host"]
+    kind: EventKind
     level: Level
     cause: str
     next_step: str

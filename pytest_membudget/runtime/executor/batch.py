@@ -8,21 +8,22 @@ import os
 import queue
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from pytest_membudget.records.files import FileCategory
 from pytest_membudget.records.run import BatchResult, Outcome
 from pytest_membudget.runtime.executor.breakdown import Recorder
+from pytest_membudget.runtime.executor.charges import CallCharge, FileCharge
+from pytest_membudget.runtime.executor.cluster_placement import TOGETHER
 from pytest_membudget.runtime.executor.dead_letters import DeadLetterFile
-from pytest_membudget.runtime.executor.dispatcher import PATIENCE_S
+from pytest_membudget.runtime.executor.driver import PATIENCE_S, TaskFuture
 from pytest_membudget.runtime.executor.engine import Engine
-from pytest_membudget.runtime.executor.learning import CallCharge, FileCharge
 from pytest_membudget.runtime.executor.ordering import best_order
-from pytest_membudget.runtime.executor.placement import TOGETHER
 from pytest_membudget.runtime.executor.progress import progress
-from pytest_membudget.runtime.executor.task import Charge, Task
+from pytest_membudget.runtime.executor.state import Charge, Task
 from pytest_membudget.runtime.workers.protocol import HeapReading
 from pytest_membudget.runtime.workers.serialization import name_of
 from pytest_membudget.runtime.workers.worker_growth import growth_in_workers
@@ -61,11 +62,11 @@ class Batch:
         self._letters = DeadLetterFile(self._policy.dead_letters_path, fn)
         self._is_sized = isinstance(items, Sized)
         self._items, self._total, self._is_small = self._looked_at(items)
-        self._ended: queue.SimpleQueue[tuple[_Item, Task]] = queue.SimpleQueue()
+        self._ended: queue.SimpleQueue[tuple[_Item, Future[Any]]] = queue.SimpleQueue()
         self._outcomes: dict[int, Outcome] = {}
         self._unread = 0
         self._recorder = Recorder(engine)
-        self._heap_log = engine.dispatcher.floor.heap_log
+        self._heap_log = engine.driver.heap_log
         self._held_before: dict[int, HeapReading] = {}
 
     def run(self) -> BatchResult:
@@ -96,7 +97,7 @@ class Batch:
             max_in_flight=self._engine.settings.max_in_flight or recorder.workers,
             breakdown=recorder.breakdown,
             events=recorder.events,
-            hosts=self._engine.crew.hosts(),
+            hosts=self._engine.driver.hosts(),
             dead_letters=tuple(outcome for outcome in outcomes if not outcome.ok),
             dead_letters_path=self._letters.path,
             growth=growth.together,
@@ -133,26 +134,20 @@ class Batch:
         """A list may be looked at in advance. What is drawn lazily is drawn when a worker is about to need it."""
         if self._is_sized:
             return max(_WINDOW, TOGETHER * self._engine.most_workers)
-        floor = self._engine.dispatcher.floor
-        return self._engine.settings.max_in_flight or floor.concurrency.most * floor.handover.pace.drawn_ahead
+        most = self._engine.scheduler.pool.concurrency.most
+        return self._engine.settings.max_in_flight or most * self._engine.drawn_ahead
 
     def _submit(self, item: _Item) -> None:
         large = item.size_bytes is not None and self._category(item.size_bytes) is FileCategory.LARGE
-        task = Task(
-            self._fn,
-            (item.value,),
-            {},
-            self._charge(item),
-            timeout_s=self._timeout_s(item),
-            in_thread=self._is_small and not large,
-            fresh_worker=large,
-            is_file=item.size_bytes is not None,
-            exact=True,
-        )
-        task.estimate_bytes = task.charge.first_bytes()
+        charge = self._charge(item)
+        task = self._engine.task(self._fn, (item.value,), {}, charge, timeout_s=self._timeout_s(item))
+        task.prefers_thread = self._is_small and not large
+        task.fresh_worker = large
+        task.is_file = item.size_bytes is not None
+        task.exact = True
+        task.estimate_bytes = charge.first_bytes()
         self._unread += 1
-        task.future.add_done_callback(partial(_announce, self._ended, item, task))
-        self._engine.submit(task)
+        self._engine.submit(task, partial(_announce, self._ended, item))
 
     def _charge(self, item: _Item) -> Charge:
         if item.size_bytes is None:
@@ -167,17 +162,18 @@ class Batch:
             return self._policy.timeout_s
         return self._policy.classes.timeout_s(self._category(item.size_bytes))
 
-    def _next_ended(self) -> tuple[_Item, Task]:
+    def _next_ended(self) -> tuple[_Item, Future[Any]]:
         """Waits in pieces: a Ctrl-C that comes just before a wait is noticed only when that wait ends."""
         while True:
             with contextlib.suppress(queue.Empty):
                 return self._ended.get(timeout=PATIENCE_S)
 
     def _take_one(self, advance: Callable[[], object]) -> None:
-        item, task = self._next_ended()
+        item, future = self._next_ended()
         self._unread -= 1
+        task = cast("Task", cast("TaskFuture", future).task)
         self._recorder.take_in(task)
-        outcome = _outcome(item, task)
+        outcome = _outcome(item, task, future)
         self._outcomes[item.place] = outcome
         self._letters.add(outcome)
         if self._monitor is not None:
@@ -185,16 +181,16 @@ class Batch:
         advance()
 
 
-def _announce(ended: queue.SimpleQueue[tuple[_Item, Task]], item: _Item, task: Task, future: object) -> None:
-    ended.put((item, task))
+def _announce(ended: queue.SimpleQueue[tuple[_Item, Future[Any]]], item: _Item, future: Future[Any]) -> None:
+    ended.put((item, future))
 
 
-def _outcome(item: _Item, task: Task) -> Outcome:
-    cancelled = task.future.cancelled()
-    error = None if cancelled else task.future.exception()
+def _outcome(item: _Item, task: Task, future: Future[Any]) -> Outcome:
+    cancelled = future.cancelled()
+    error = None if cancelled else future.exception()
     return Outcome(
         item=item.value,
-        value=None if cancelled or error is not None else task.future.result(),
+        value=None if cancelled or error is not None else future.result(),
         error=error,
         cause="cancelled" if cancelled else task.cause,
         attempts=task.attempts,

@@ -14,9 +14,9 @@ from pytest_membudget.measurement.process.pss import SharedPages
 from pytest_membudget.measurement.tree.sampler import sampler
 from pytest_membudget.records.measurement import Measurement
 from pytest_membudget.records.run import Breakdown, LevelEvent
-from pytest_membudget.runtime.executor.dispatcher import WATCHED_TICK_S
+from pytest_membudget.runtime.executor.driver import WATCHED_TICK_S
 from pytest_membudget.runtime.executor.engine import Engine
-from pytest_membudget.runtime.executor.task import Task
+from pytest_membudget.runtime.executor.state import Task
 from pytest_membudget.units import format_size
 
 _WORTH_TELLING = 0.03
@@ -61,8 +61,8 @@ class Recorder:
         self._helper_pid = None if helper is None else helper.pid
         self._start_bytes = self._pages.holdings([os.getpid()]).get(os.getpid(), 0)
         self.look()
-        self._engine.dispatcher.observers.append(self.look)
-        self._engine.dispatcher.wake()
+        self._engine.driver.observers.append(self.look)
+        self._engine.driver.wake()
         return self
 
     def __exit__(
@@ -71,7 +71,7 @@ class Recorder:
         exc_val: BaseException | None,
         exc_tb: TracebackType | None,
     ) -> None:
-        self._engine.dispatcher.observers.remove(self.look)
+        self._engine.driver.observers.remove(self.look)
         self._complete(self._probe.finish())
 
     @property
@@ -88,9 +88,8 @@ class Recorder:
 
     def look(self) -> None:
         """Takes one reading, and a closer one where it is the highest so far."""
-        posts = list(self._engine.crew.posts)
-        self.workers = max(self.workers, sum(1 for post in posts if post.in_flight))
-        workers = {post.worker.pid: bool(post.in_flight) for post in posts if post.worker.pid is not None}
+        self.workers = max(self.workers, self._engine.driver.busy())
+        workers = dict(self._engine.driver.workers())
         if self._looks % _WALK_EVERY == 0:
             ours = {*workers, self._helper_pid}
             self._others = [pid for pid in descendants() if pid not in ours]
@@ -111,7 +110,7 @@ class Recorder:
         in_workers_bytes = sum(held.get(pid, 0) for pid in workers)
         base_bytes = sum(min(held.get(pid, 0), self._base_bytes.get(pid, 0)) for pid in workers)
         waiting_bytes = min(self._waiting_bytes, max(0, own_bytes - self._start_bytes))
-        elsewhere = bool(workers) or self._engine.crew.in_cluster
+        elsewhere = bool(workers) or self._engine.scheduler.backend.is_cluster
         here_bytes = 0 if elsewhere else max(0, own_bytes - self._start_bytes - waiting_bytes)
         self.breakdown = Breakdown(
             peak_bytes=peak_bytes,

@@ -8,33 +8,26 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from concurrent.futures import Future
 from multiprocessing.context import BaseContext
 from typing import Any, NamedTuple
 
 from pytest_membudget.measurement.system.limit import memory_reading
 from pytest_membudget.records.measurement import MemoryReading
 from pytest_membudget.records.run import Level
-from pytest_membudget.runtime.executor.admission import Admission, Budget
-from pytest_membudget.runtime.executor.concurrency import Concurrency
-from pytest_membudget.runtime.executor.dispatcher import Dispatcher, Ending
-from pytest_membudget.runtime.executor.floor import Floor
-from pytest_membudget.runtime.executor.handover import Handover
-from pytest_membudget.runtime.executor.inline import Inline
-from pytest_membudget.runtime.executor.journal import Journal
-from pytest_membudget.runtime.executor.learning import FileEstimators, FunctionPeaks
-from pytest_membudget.runtime.executor.levels import Levels
-from pytest_membudget.runtime.executor.line import Line
-from pytest_membudget.runtime.executor.placement import Placement
+from pytest_membudget.runtime.executor.budget import Budget
+from pytest_membudget.runtime.executor.charges import FileEstimators, FunctionPeaks
+from pytest_membudget.runtime.executor.cluster_placement import ClusterPlacement
+from pytest_membudget.runtime.executor.driver import CallerDriver, Driver, Ending, Journal, TaskFuture
+from pytest_membudget.runtime.executor.local_placement import CallerPlacement, LocalPlacement
 from pytest_membudget.runtime.executor.policy import ExecutorPolicy
-from pytest_membudget.runtime.executor.replies import Rules
-from pytest_membudget.runtime.executor.task import Task
+from pytest_membudget.runtime.executor.scheduler import Scheduler
+from pytest_membudget.runtime.executor.state import Backend, Charge, Submission, Task
 from pytest_membudget.runtime.prediction.estimator import MemoryEstimator
 from pytest_membudget.runtime.workers.fork_server import end_loading
 from pytest_membudget.runtime.workers.in_process import SequentialLauncher, ThreadLauncher
-from pytest_membudget.runtime.workers.pool import Crew
 from pytest_membudget.runtime.workers.process import ProcessLauncher
 from pytest_membudget.runtime.workers.protocol import ClusterLauncher, Launcher
-from pytest_membudget.runtime.workers.slot import Replied
 
 Initializer = Callable[..., object]
 
@@ -66,27 +59,16 @@ class Engine:
         self.peaks = FunctionPeaks()
         self.estimators = FileEstimators(settings.estimator, by_kind=settings.learns_by_kind)
         policy = settings.policy
-        self.budget = Budget(settings.budget_bytes, policy, settings.reading, time.monotonic)
-        self.admission = Admission(self.budget, policy)
-        self._rules = Rules(
-            retries=policy.retries,
-            start_timeout_s=policy.start_timeout_s,
-            largest_bytes=self._largest_bytes,
-            note=self.journal.note,
-            clock=self.journal.elapsed_s,
+        self.budget = Budget(settings.budget_bytes, policy.target_memory, settings.reading, time.monotonic)
+        launchers = {level: _launcher(level, settings, self.journal) for level in settings.levels}
+        self.scheduler = Scheduler(
+            _backends(settings, self.budget.largest_bytes),
+            policy,
+            max_workers=settings.max_workers,
+            max_in_flight=settings.max_in_flight,
         )
-        cluster = _cluster(settings, self.journal) if "dask" in settings.levels else None
-        local = [_launcher(level, settings) for level in settings.levels if level != "dask"]
-        self._launchers: list[Launcher] = [*([] if cluster is None else [cluster]), *local]
-        self.crew = Crew(
-            Levels(self._launchers, self.journal.note, self.journal.elapsed_s),
-            policy.max_tasks_per_child,
-            settings.estimator.base_bytes,
-            cluster,
-        )
-        self.placement = Placement(self.crew, policy, time.monotonic)
-        self.dispatcher = Dispatcher(self._floor, self._rules)
-        self._inline: Inline | None = None
+        self.driver = Driver(self.scheduler, launchers, self.budget, self.journal)
+        self._caller: CallerDriver | None = None
         self._is_started = False
         self._is_shut = False
         self._owner_pid = os.getpid()
@@ -99,21 +81,47 @@ class Engine:
         return self._is_shut
 
     @property
+    def level(self) -> Level:
+        """Where tasks run now."""
+        return self.scheduler.backend.level if self._caller is None else "sequential"
+
+    @property
     def most_workers(self) -> int:
         """How many tasks may run at once where they run now."""
-        if not self.crew.in_cluster:
+        if not self.scheduler.backend.is_cluster:
             return self.settings.max_workers
-        lent = max(1, len(self.crew.posts))
-        return lent if self.settings.most_in_cluster is None else min(lent, self.settings.most_in_cluster)
+        workers = max(1, len(self.scheduler.pool.slots))
+        most = self.settings.most_in_cluster
+        return workers if most is None else min(workers, most)
+
+    @property
+    def drawn_ahead(self) -> int:
+        """How many lazily drawn inputs there may be for each worker, unread results included."""
+        return self.scheduler.pool.throughput.drawn_ahead
 
     def budget_now_bytes(self) -> int:
         """What tasks may take together now: in a cluster, what its workers offer."""
-        if self.crew.in_cluster:
-            return sum(post.lent.capacity_bytes for post in list(self.crew.posts) if post.lent is not None)
-        return self.budget.now_bytes(self.dispatcher.floor.own_bytes)
+        if self.scheduler.backend.is_cluster:
+            return sum(slot.capacity_bytes for slot in list(self.scheduler.pool.slots))
+        return self.budget.now_bytes(self.driver.added_bytes)
 
-    def submit(self, task: Task) -> None:
-        """Takes a task; runs it here where the level is sequential.
+    def task(
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        charge: Charge,
+        *,
+        timeout_s: float | None,
+    ) -> Task:
+        """A task with its future, not submitted yet."""
+        future = TaskFuture(self.driver.cancelled)
+        task = Task(Submission(fn, args, kwargs, future), charge, timeout_s=timeout_s)
+        future.task = task
+        return task
+
+    def submit(self, task: Task, when_done: Callable[[Future[Any]], object] | None = None) -> Future[Any]:
+        """Queues a task; runs it here where the level is sequential. `when_done` is a callback of its future.
 
         Raises:
             RuntimeError: it was shut down, or belongs to the process that this one was forked from.
@@ -125,61 +133,79 @@ class Engine:
                 f"this FallbackExecutor belongs to process {self._owner_pid}, which {os.getpid()} was forked from: "
                 "its workers and threads are there; make one in each process, after the fork"
             )
+        if task.submission is None:
+            raise ValueError("this task is done already")
+        future = task.submission.future
+        if when_done is not None:
+            future.add_done_callback(when_done)
         with self._lock:
             if self._is_shut:
                 raise RuntimeError("cannot schedule new futures after shutdown")
-            broken = self.dispatcher.floor.line.broken or (self._inline and self._inline.broken)
+            broken = self.scheduler.broken or (self._caller and self._caller.scheduler.broken)
             if broken:
                 raise broken
-            inline = self._ready()
-            if inline is None:
-                self.dispatcher.submit(task)
-        if inline is not None:
-            inline.run(task)
+            caller = self._ready()
+            if caller is None:
+                self.driver.submit(task)
+        if caller is not None:
+            caller.submit(task)
+        return future
 
     def close(self, *, wait: bool, cancel: bool = False, kill: bool = False) -> None:
         """Takes no more tasks and ends, as the standard library's executors do; `kill` does not let tasks finish."""
         with self._lock:
             self._is_shut = True
             if self._is_started:
-                self.dispatcher.close(Ending(cancel, kill))
+                self.driver.close(Ending(cancel, kill))
                 if kill:
-                    end_loading()  # the dispatcher may be waiting for it
+                    end_loading()  # the driver may be waiting for it
         if wait and self._is_started:
-            self.dispatcher.join()
+            self.driver.join()
 
-    def _ready(self) -> Inline | None:
-        """Starts the dispatcher's thread, once; the inline level where there is none or that is where we are."""
-        if self._inline is None and self.crew.level != "sequential" and not self._is_started:
+    def _ready(self) -> CallerDriver | None:
+        """Starts the driver's thread, once; the caller's driver where there is none or that is where we are."""
+        if self._caller is None and self.level != "sequential" and not self._is_started:
             try:
-                self.dispatcher.start()
+                self.driver.start()
                 self._is_started = True
             except RuntimeError as error:
-                sequential = next((each for each in self._launchers if each.level == "sequential"), None)
-                if sequential is None:
+                if "sequential" not in self.settings.levels:
                     raise
-                self.crew.levels.fall_to(sequential, str(error))
-        if self._inline is None and self.crew.level == "sequential":
-            launcher = SequentialLauncher(self.settings.initializer, self.settings.initargs)
-            self._inline = Inline(launcher, self.admission, self._rules)
-        return self._inline
+                cause = f"no {self.level} worker can be started: {error}"
+                next_step = "continues with level 'sequential'"
+                self.journal.record("fallback", self.level, cause, next_step, is_logged=True)
+                self._caller = self._caller_driver()
+        if self._caller is None and self.level == "sequential":
+            self._caller = self._caller_driver()
+        return self._caller
 
-    def _largest_bytes(self) -> int:
-        """The most that one task can be charged."""
-        return self.placement.largest_bytes if self.crew.in_cluster else self.budget.largest_bytes
-
-    def _floor(self, report: Callable[[Replied], None]) -> Floor:
-        return Floor(
-            Line(self.admission, self.placement, self.crew),
-            Handover(self.crew, self.settings.max_in_flight, report),
-            Concurrency(self.settings.max_workers, self.settings.policy.recover_after),
-            most_in_cluster=self.settings.most_in_cluster,
-            degraded_threads=self.settings.policy.degraded_threads,
+    def _caller_driver(self) -> CallerDriver:
+        settings = self.settings
+        backend = Backend("sequential", CallerPlacement(self.budget.largest_bytes), own_memory=False)
+        scheduler = Scheduler([backend], settings.policy, max_workers=1)
+        return CallerDriver(
+            scheduler, SequentialLauncher(settings.initializer, settings.initargs), self.journal
         )
 
 
-def _launcher(level: Level, settings: Settings) -> Launcher:
+def _backends(settings: Settings, budget_bytes: int) -> list[Backend]:
+    """The levels, each with what the scheduler has to know about it: the one place that does."""
+    policy, base_bytes = settings.policy, settings.estimator.base_bytes
+    here = LocalPlacement(budget_bytes, max_overtakes=policy.max_overtakes, base_bytes=base_bytes)
+    cluster = ClusterPlacement(most=settings.most_in_cluster, base_bytes=base_bytes)
+    made = {
+        "dask": Backend("dask", cluster, own_memory=True),
+        "process": Backend("process", here, own_memory=True, is_local_pool=True),
+        "thread": Backend("thread", here, own_memory=False, most_after_fallback=policy.degraded_threads),
+        "sequential": Backend("sequential", here, own_memory=False, most_after_fallback=1),
+    }
+    return [made[level] for level in settings.levels]
+
+
+def _launcher(level: Level, settings: Settings, journal: Journal) -> Launcher:
     match level:
+        case "dask":
+            return _cluster(settings, journal)
         case "process":
             return ProcessLauncher(
                 settings.context,
@@ -189,7 +215,7 @@ def _launcher(level: Level, settings: Settings) -> Launcher:
             )
         case "thread":
             return ThreadLauncher(settings.initializer, settings.initargs)
-        case _:
+        case "sequential":
             return SequentialLauncher(settings.initializer, settings.initargs)
 
 
@@ -198,7 +224,7 @@ def _cluster(settings: Settings, journal: Journal) -> ClusterLauncher:
 
     return DaskLauncher(
         settings.dask,
-        tell=journal.tell_of_host,
+        tell=journal.record_host,
         budget_bytes=settings.budget_bytes,
         sent_bytes=settings.policy.sent_bytes,
         start_timeout_s=settings.policy.start_timeout_s,

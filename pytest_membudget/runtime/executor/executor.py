@@ -16,11 +16,10 @@ from pytest_membudget.errors import UsageError
 from pytest_membudget.measurement.system.cores import usable_cores
 from pytest_membudget.records.growth import Growth
 from pytest_membudget.records.run import BatchResult, Level, LevelEvent
+from pytest_membudget.runtime.executor.charges import CallCharge
 from pytest_membudget.runtime.executor.engine import Engine, Settings
-from pytest_membudget.runtime.executor.learning import CallCharge
 from pytest_membudget.runtime.executor.policy import ExecutorPolicy
 from pytest_membudget.runtime.executor.streams import ResultStream, flattened, run_chunk
-from pytest_membudget.runtime.executor.task import Task
 from pytest_membudget.runtime.parameters import count_of, size_of
 from pytest_membudget.runtime.prediction.estimator import MemoryEstimator
 from pytest_membudget.runtime.workers.fork_server import refuse_in_unguarded_main
@@ -100,7 +99,7 @@ class FallbackExecutor(concurrent.futures.Executor):
     @property
     def level(self) -> Level:
         """Where tasks run now."""
-        return self._engine.crew.level
+        return self._engine.level
 
     @property
     def max_workers(self) -> int:
@@ -112,14 +111,13 @@ class FallbackExecutor(concurrent.futures.Executor):
         """Whether the latest worker processes held more after each of all their tasks; `None` where there were none."""
         from pytest_membudget.runtime.workers.worker_growth import growth_in_workers
 
-        return growth_in_workers(self._engine.dispatcher.floor.heap_log.since({})).together
+        return growth_in_workers(self._engine.driver.heap_log.since({})).together
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[Any]:
         """Queues `fn(*args, **kwargs)`; never waits, except that the sequential level runs it here."""
         charge = CallCharge(fn, self._engine.peaks, self._settings.estimator)
-        task = Task(fn, args, kwargs, charge, timeout_s=self._settings.policy.timeout_s)
-        self._engine.submit(task)
-        return task.future
+        task = self._engine.task(fn, args, kwargs, charge, timeout_s=self._settings.policy.timeout_s)
+        return self._engine.submit(task)
 
     def map(
         self,
@@ -210,7 +208,7 @@ class _Source:
         """Results waited for or not read yet."""
         if self._settings.max_in_flight is not None:
             return self._settings.max_in_flight
-        return self._engine.most_workers * self._engine.dispatcher.floor.handover.pace.drawn_ahead
+        return self._engine.most_workers * self._engine.drawn_ahead
 
     def _submit(
         self, learned_by: Callable[..., Any], fn: Callable[..., Any], arguments: tuple[Any, ...]
@@ -219,9 +217,8 @@ class _Source:
             self._engine = _engine_of(self, self._settings)
         self._has_begun = True
         charge = CallCharge(learned_by, self._engine.peaks, self._settings.estimator)
-        task = Task(fn, arguments, {}, charge, timeout_s=self._settings.policy.timeout_s)
-        self._engine.submit(task)
-        return task.future
+        task = self._engine.task(fn, arguments, {}, charge, timeout_s=self._settings.policy.timeout_s)
+        return self._engine.submit(task)
 
 
 def _engine_of(owner: object, settings: Settings) -> Engine:

@@ -16,7 +16,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from pytest_membudget.runtime.executor.admission import Admission
+from pytest_membudget.runtime.executor.local_placement import WINDOW
 
 MOST_PLAYED = 1000
 """Longer lists go by cost at once: playing them through would take longer than it saves."""
@@ -102,7 +102,7 @@ def _balanced(by_cost: list[_Known], machine: _Machine) -> list[_Known]:
     left, order = list(by_cost), []
     roots = [math.sqrt(task.duration_s) for task in sorted(by_cost)]
     while left:
-        fitting = machine.fitting(left[: Admission.WINDOW])
+        fitting = machine.fitting(left[:WINDOW])
         if not fitting:
             machine.go_on()
             continue
@@ -120,7 +120,7 @@ def _makespan_s(order: list[_Known], machine: _Machine, max_overtakes: int) -> f
     """When the last task ends where the ledger grants them: in order, past the head at most that often."""
     left, overtakes = list(order), 0
     while left:
-        fitting = machine.fitting(left[: Admission.WINDOW if overtakes < max_overtakes else 1])
+        fitting = machine.fitting(left[: WINDOW if overtakes < max_overtakes else 1])
         if not fitting:
             machine.go_on()
             continue

@@ -186,6 +186,10 @@ class ClusterWorker(Worker, Protocol):
     def capacity_bytes(self) -> int:
         """The most that one call may add there."""
 
+    @property
+    def has_nanny(self) -> bool:
+        """Whether a nanny starts its process again when that ends."""
+
     def send_together(self, calls: Sequence[tuple[Call, Done]]) -> None:
         """Hands several short calls over in one message; they run one after the other."""
 

@@ -153,9 +153,9 @@ def test_a_file_that_is_missing_there_is_told_with_the_host(cluster, tmp_path):
 
 
 def removing(path, submit):
-    def remove_and_submit(task):
+    def remove_and_submit(task, *when_done):
         path.unlink()
-        submit(task)
+        return submit(task, *when_done)
 
     return remove_and_submit
 

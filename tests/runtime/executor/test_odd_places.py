@@ -12,9 +12,8 @@ import executor_jobs as jobs
 import pytest
 
 from pytest_membudget import FallbackExecutor, MemoryEstimator, UnpicklableError
-from pytest_membudget.runtime.executor import aftermath, line
-from pytest_membudget.runtime.executor.learning import FileCharge
-from pytest_membudget.runtime.executor.task import Task
+from pytest_membudget.runtime.executor.charges import FileCharge
+from pytest_membudget.runtime.executor.scheduler import Scheduler
 from pytest_membudget.runtime.workers import process as process_worker
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(90)]
@@ -196,7 +195,7 @@ def test_a_thread_that_a_task_left_running_does_not_keep_the_program(monkeypatch
     monkeypatch.setattr(process_worker, "ENDING_S", 0.5)
     with FallbackExecutor(2, budget="1 GB") as executor:
         assert executor.run(jobs.leave_a_thread, range(6)).values == list(range(6))
-        pids = {post.worker.pid for post in executor._engine.crew.posts}
+        pids = {worker.pid for worker in executor._engine.driver.workers()}
     assert {record.args[0] for record in caplog.records} == pids
     assert "had not ended 0.5 s after its last call" in caplog.text
 
@@ -208,19 +207,19 @@ class Unpredictable(FileCharge):
 
 @pytest.mark.parametrize("level", ["process", "thread", "sequential"])
 def test_an_estimator_that_fails_to_predict_is_that_tasks_error(level):
-    task = Task(jobs.square, (3,), {}, Unpredictable(1, MemoryEstimator()))
     with FallbackExecutor(1, budget="1 GB", levels=(level,)) as executor:
-        executor._engine.submit(task)
-        assert isinstance(task.future.exception(60), ZeroDivisionError)
+        charge = Unpredictable(1, MemoryEstimator())
+        future = executor._engine.submit(executor._engine.task(jobs.square, (3,), {}, charge, timeout_s=None))
+        assert isinstance(future.exception(60), ZeroDivisionError)
         assert executor.submit(jobs.square, 3).result() == 9
 
 
-@pytest.mark.parametrize("where", ["start", "learn", "line_up"])
+@pytest.mark.parametrize("where", ["start", "_learn", "_enqueue"])
 def test_a_defect_is_told_to_everybody_and_nobody_waits(monkeypatch, where):
     def defect(*args, **kwargs):
         raise ZeroDivisionError("ours")
 
-    owner = {"start": process_worker.ProcessLauncher, "learn": aftermath, "line_up": line.Line}[where]
+    owner = process_worker.ProcessLauncher if where == "start" else Scheduler
     monkeypatch.setattr(owner, where, defect)
     with FallbackExecutor(1, budget="1 GB") as executor:
         assert str(executor.submit(jobs.square, 3).exception()) == "ours"

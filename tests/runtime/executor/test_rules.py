@@ -1,53 +1,54 @@
 """The executor's decisions, on scripted figures."""
 
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_membudget import MemoryEstimator, OversizeError, TaskMemoryError, WorkerKilledError
+from pytest_membudget import MemoryEstimator, TaskMemoryError, WorkerKilledError
 from pytest_membudget.records.measurement import MemoryLimit, MemoryReading
 from pytest_membudget.runtime.admission.ledger import Ledger
-from pytest_membudget.runtime.executor.admission import Admission, Budget
-from pytest_membudget.runtime.executor.causes import Again, Failed, after_failure
-from pytest_membudget.runtime.executor.concurrency import Concurrency
-from pytest_membudget.runtime.executor.learning import (
+from pytest_membudget.runtime.executor.budget import Budget
+from pytest_membudget.runtime.executor.charges import (
     CallCharge,
     FileCharge,
     FileEstimators,
     FunctionPeaks,
     function_key,
 )
+from pytest_membudget.runtime.executor.flow_control import ConcurrencyLimit
 from pytest_membudget.runtime.executor.ordering import best_order
-from pytest_membudget.runtime.executor.policy import ExecutorPolicy
-from pytest_membudget.runtime.executor.task import Task
+from pytest_membudget.runtime.executor.retry_policy import Failure, Retry, after_failure
+from pytest_membudget.runtime.executor.state import Submission, Task
 from pytest_membudget.runtime.workers.protocol import Died, RanOut
 
 KILLED = Died("worker process 7 was killed by SIGKILL", attempted=True)
 
 
 def task(attempts, charged_bytes=100):
-    made = Task(print, ("a.csv",), {}, FileCharge(10, MemoryEstimator(gamma=0, overhead=100)))
+    call = Submission(print, ("a.csv",), {}, Future())
+    made = Task(call, FileCharge(10, MemoryEstimator(gamma=0, overhead=100)))
     made.attempts, made.charged_bytes = attempts, charged_bytes
     return made
 
 
 @pytest.mark.parametrize(
     ("attempts", "expected"),
-    [(1, Again(200, alone=False)), (2, Again(200, alone=True))],
+    [(1, Retry(200, alone=False)), (2, Retry(200, alone=True))],
 )
 def test_a_killed_task_is_repeated_with_more_then_alone(attempts, expected):
-    assert after_failure(task(attempts), KILLED, retries=2, budget_bytes=1000, in_own_memory=True) == expected
+    assert after_failure(task(attempts), KILLED, retries=2, largest_bytes=1000, own_memory=True) == expected
 
 
 def test_the_charge_of_a_repeat_ends_at_the_budget():
-    again = after_failure(task(1, 90), KILLED, retries=2, budget_bytes=150, in_own_memory=True)
-    assert again == Again(150, alone=True)
+    again = after_failure(task(1, 90), KILLED, retries=2, largest_bytes=150, own_memory=True)
+    assert again == Retry(150, alone=True)
 
 
 def test_after_the_last_repeat_the_task_is_reported():
-    what = after_failure(task(3), KILLED, retries=2, budget_bytes=1000, in_own_memory=True)
+    what = after_failure(task(3), KILLED, retries=2, largest_bytes=1000, own_memory=True)
     assert isinstance(what.error, WorkerKilledError)
     assert "tried 3 times" in str(what.error)
     assert "SIGKILL" in str(what.error)
@@ -55,7 +56,7 @@ def test_after_the_last_repeat_the_task_is_reported():
 
 def test_a_crash_is_not_told_as_a_lack_of_memory():
     crash = Died("worker process 7 was killed by SIGSEGV", attempted=True, crashed=True)
-    what = after_failure(task(3), crash, retries=2, budget_bytes=1000, in_own_memory=True)
+    what = after_failure(task(3), crash, retries=2, largest_bytes=1000, own_memory=True)
     assert what.cause == "killed"
     assert "a crash rather than a lack of memory" in str(what.error)
     assert "larger budget" not in str(what.error)
@@ -64,14 +65,14 @@ def test_a_crash_is_not_told_as_a_lack_of_memory():
 def test_what_ran_out_of_memory_is_never_repeated_in_the_coordinator():
     tried = task(1)
     tried.ran_out = True
-    what = after_failure(tried, RanOut(MemoryError()), retries=2, budget_bytes=1000, in_own_memory=False)
-    assert isinstance(what, Failed)
+    what = after_failure(tried, RanOut(MemoryError()), retries=2, largest_bytes=1000, own_memory=False)
+    assert isinstance(what, Failure)
     assert isinstance(what.error, TaskMemoryError)
     assert what.cause == "out-of-memory"
 
 
 def test_concurrency_halves_and_comes_back_step_by_step():
-    concurrency = Concurrency(8, recover_after=2)
+    concurrency = ConcurrencyLimit(8, recover_after=2)
     concurrency.lost()
     concurrency.lost()
     assert concurrency.now == 2
@@ -82,7 +83,7 @@ def test_concurrency_halves_and_comes_back_step_by_step():
 
 @given(st.integers(1, 64), st.lists(st.booleans(), max_size=200))
 def test_concurrency_stays_between_one_and_all(most, clean):
-    concurrency = Concurrency(most, recover_after=3)
+    concurrency = ConcurrencyLimit(most, recover_after=3)
     for each in clean:
         if each:
             concurrency.clean()
@@ -182,21 +183,6 @@ def test_a_method_has_the_same_name_for_every_instance():
     assert function_key(print) != function_key(len)
 
 
-def test_what_was_taken_in_as_fitting_is_not_refused_after_learning():
-    class Cautious(FileCharge):
-        def first_bytes(self):
-            return 5000
-
-    budget = Budget(1000, ExecutorPolicy(), readings(), clock=lambda: 0.0)
-    admission = Admission(budget, ExecutorPolicy())
-    learned = Task(print, (), {}, Cautious(10, MemoryEstimator()))
-    learned.estimate_bytes = 900
-    admission.line_up(learned)
-    assert admission.next(0, lambda: 0) is learned
-    with pytest.raises(OversizeError):
-        admission.line_up(Task(print, (), {}, Cautious(10, MemoryEstimator())))
-
-
 def readings(*available_bytes):
     left = list(available_bytes)
     return lambda: MemoryReading(limit=MemoryLimit(1000, "a test"), available_bytes=left.pop(0))
@@ -204,15 +190,14 @@ def readings(*available_bytes):
 
 @pytest.mark.parametrize(("target", "expected"), [(0.70, 700 - 100), (0.90, 800 - 100)])
 def test_without_a_budget_it_is_what_is_really_available(target, expected):
-    policy = ExecutorPolicy(target_memory=target)
-    budget = Budget(None, policy, readings(880, 880), clock=lambda: 0.0)
+    budget = Budget(None, target, readings(880, 880), clock=lambda: 0.0)
     # 120 in use, of which our own workers hold 20.
     assert budget.now_bytes(lambda: 20) == expected
 
 
 def test_it_follows_the_machine_but_asks_rarely():
     seconds = [0.0]
-    budget = Budget(None, ExecutorPolicy(), readings(1000, 500), clock=lambda: seconds[0])
+    budget = Budget(None, 0.70, readings(1000, 500), clock=lambda: seconds[0])
     seen = []
     for seconds[0] in (0.0, 0.1, 0.3, 0.4):
         seen.append(budget.now_bytes(lambda: 0))
@@ -220,5 +205,5 @@ def test_it_follows_the_machine_but_asks_rarely():
 
 
 def test_a_given_budget_is_used_whole():
-    budget = Budget(1234, ExecutorPolicy(), readings(), clock=lambda: 0.0)
+    budget = Budget(1234, 0.70, readings(), clock=lambda: 0.0)
     assert budget.now_bytes(lambda: 1000) == budget.largest_bytes == 1234

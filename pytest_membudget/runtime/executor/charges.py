@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pytest_membudget.runtime.executor.task import Charge
+from pytest_membudget.runtime.executor.state import Charge
 from pytest_membudget.runtime.prediction.estimator import MemoryEstimator
 from pytest_membudget.runtime.workers.task_memory import RESOLUTION_BYTES
 

@@ -1,0 +1,541 @@
+"""Brings events to a scheduler and carries its effects out. Nothing is decided here.
+
+`Driver` is one thread that owns the scheduler; callers and workers only put events into its queue. That is a `SimpleQueue`, which
+never blocks and may be used from a future's callback, and no lock is held while anything happens: a callback that
+runs inline, because its future is done already, finds nothing to wait for. `CallerDriver` does the same in the thread that
+submits: the sequential level.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, InvalidStateError
+from functools import partial
+from typing import Any, NamedTuple, cast
+
+from pytest_membudget.errors import WorkerKilledError
+from pytest_membudget.records.run import EventKind, HostUse, Level, LevelEvent
+from pytest_membudget.runtime.executor.budget import Budget
+from pytest_membudget.runtime.executor.scheduler import Scheduler
+from pytest_membudget.runtime.executor.state import (
+    Backend,
+    Effect,
+    Finish,
+    Forget,
+    Kill,
+    Reading,
+    Record,
+    Replied,
+    Send,
+    Slot,
+    Start,
+    Stop,
+    Submission,
+    Task,
+)
+from pytest_membudget.runtime.workers.protocol import (
+    Call,
+    CannotStartError,
+    ClusterLauncher,
+    ClusterWorker,
+    Done,
+    Launcher,
+    NoWorkerYetError,
+    Reply,
+    Returned,
+    Worker,
+)
+from pytest_membudget.runtime.workers.worker_growth import HeapLog
+
+_logger = logging.getLogger("pytest_membudget.runtime")
+
+MOST_EVENTS = 10_000
+
+TICK_S = 0.1
+"""Seconds between two readings of the running workers."""
+
+WATCHED_TICK_S = 0.01
+"""The same while a batch records where memory goes, or while replies may have come that the thread was not woken for."""
+
+PATIENCE_S = 0.5
+"""Seconds that a caller waits in one piece: a Ctrl-C that comes just before a wait counts only when that wait ends."""
+
+
+class TaskFuture(Future[Any]):
+    """The future of a task. Tells the driver when it is cancelled, without a callback that would refer to the task."""
+
+    def __init__(self, notify: Callable[[TaskFuture], None] | None = None) -> None:
+        super().__init__()
+        self._notify = notify
+        self._has_begun: bool | None = None
+        self.task: Task | None = None
+
+    def cancel(self) -> bool:
+        """As in `concurrent.futures`."""
+        is_cancelled = super().cancel()
+        if is_cancelled and self._notify is not None:
+            self._notify(self)
+        return is_cancelled
+
+    def begin(self) -> bool:
+        """Marks it as running, once; False where it was cancelled. Only the driver calls this."""
+        if self._has_begun is None:
+            self._has_begun = self.set_running_or_notify_cancel()
+        return self._has_begun
+
+
+class Journal:
+    """The latest events, oldest first, and the clock they go by."""
+
+    def __init__(self) -> None:
+        self._events: deque[LevelEvent] = deque(maxlen=MOST_EVENTS)
+        self._began_s = time.monotonic()
+
+    def record(self, kind: EventKind, level: Level, cause: str, next_step: str, *, is_logged: bool) -> None:
+        """Keeps an event, and logs it where `is_logged`."""
+        at_s = time.monotonic() - self._began_s
+        event = LevelEvent(kind=kind, level=level, cause=cause, next_step=next_step, at_s=at_s)
+        self._events.append(event)
+        if is_logged:
+            _logger.warning("%s", event)
+
+    def record_host(self, cause: str, next_step: str) -> None:
+        """What happened to a machine of a cluster."""
+        self.record("host", "dask", cause, next_step, is_logged=True)
+
+    @property
+    def events(self) -> tuple[LevelEvent, ...]:
+        """All that is kept."""
+        return tuple(self._events)
+
+
+class WorkerUse(NamedTuple):
+    """A worker process as a batch's recorder sees it."""
+
+    pid: int
+    is_busy: bool
+
+
+class Ending(NamedTuple):
+    """How to end: after all that was submitted, or without what has not started, or at once."""
+
+    cancel: bool = False
+    kill: bool = False
+
+
+class _Connection:
+    """A worker, and how many calls it was sent (by the driver) and has answered (in a thread of its own)."""
+
+    __slots__ = ("answered", "sent", "worker")
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+        self.sent = 0
+        self.answered = 0
+
+    def send(self, calls: Sequence[tuple[Call, Done]]) -> None:
+        for call, done in calls:
+            self.worker.send(call, done)
+
+
+class _ClusterConnection(_Connection):
+    """The same on a cluster, where calls share a message."""
+
+    __slots__ = ()
+    worker: ClusterWorker
+
+    def send(self, calls: Sequence[tuple[Call, Done]]) -> None:
+        self.worker.send_together(calls)
+
+
+class _Effects:
+    """Carries effects out, in order. A defect of ours in one of them reaches the caller; those after it stay."""
+
+    def __init__(self, scheduler: Scheduler, launchers: Mapping[Level, Launcher], journal: Journal) -> None:
+        self.scheduler = scheduler
+        self.connections: dict[Slot, _Connection] = {}
+        self._launchers = launchers
+        self._journal = journal
+        self._queue: deque[Effect] = deque()
+        self._leaving: list[Worker] = []
+
+    def carry_out(self, reply_to: Callable[[Slot, int], Done]) -> None:
+        """Has the scheduler decide, and does so; `reply_to` makes what a worker calls with its reply."""
+        self._queue.extend(self.scheduler.decide())
+        while self._queue:
+            self._carry_out(self._queue.popleft(), reply_to)
+            if not self._queue:
+                self._queue.extend(self.scheduler.decide())
+
+    def _carry_out(self, effect: Effect, reply_to: Callable[[Slot, int], Done]) -> None:
+        match effect:
+            case Finish(submission=submission, value=value, error=error):
+                _resolve(submission, value, error)
+            case Send():
+                self._send(effect, reply_to)
+            case Start(slot=slot):
+                self._start(slot)
+            case Kill(slot=slot):
+                if (connection := self.connections.get(slot)) is not None:
+                    connection.worker.kill()
+            case Stop(slot=slot) | Forget(slot=slot):
+                self._let_go(effect)
+            case Record(kind=kind, level=level, cause=cause, next_step=next_step, is_logged=is_logged):
+                self._journal.record(kind, level, cause, next_step, is_logged=is_logged)
+
+    def _start(self, slot: Slot) -> None:
+        if slot.is_gone:
+            return
+        try:
+            worker = self._launchers[slot.backend.level].start()
+        except CannotStartError as error:
+            self.scheduler.start_failed(slot, str(error))
+        else:
+            self.connections[slot] = _Connection(worker)
+            self.scheduler.started(slot)
+
+    def _send(self, effect: Send, reply_to: Callable[[Slot, int], Done]) -> None:
+        connection = self.connections.get(effect.slot)
+        if connection is None:
+            return  # it could not be started; the scheduler has been told, and sends the tasks elsewhere
+        calls = []
+        for task, sequence in effect.calls:
+            submission = task.submission
+            if submission is None or task.sequence != sequence:
+                continue
+            if not cast("TaskFuture", submission.future).begin():
+                self.scheduler.cancelled(task)
+                continue
+            connection.sent += 1
+            calls.append((_call_of(task, submission), reply_to(effect.slot, sequence)))
+        if calls:
+            connection.send(calls)
+
+    def _let_go(self, effect: Stop | Forget) -> None:
+        connection = self.connections.pop(effect.slot, None)
+        if connection is None:
+            return
+        if isinstance(effect, Stop):
+            connection.worker.retire()
+        elif effect.renew:
+            cast("ClusterWorker", connection.worker).renew()
+        self._leaving = [each for each in self._leaving if not each.has_ended()]
+        self._leaving.append(connection.worker)
+
+    def close(self, *, kill: bool) -> None:
+        """Ends every worker and waits for that."""
+        workers = [connection.worker for connection in self.connections.values()]
+        for worker in workers:
+            if kill:
+                worker.kill()
+            worker.retire()
+        for worker in (*self._leaving, *workers):
+            worker.join()
+        self.connections.clear()
+        self._leaving.clear()
+        if (cluster := self._launchers.get("dask")) is not None:
+            cast("ClusterLauncher", cluster).close()
+
+
+class Driver:
+    """The thread that owns a scheduler, until it is closed."""
+
+    def __init__(
+        self, scheduler: Scheduler, launchers: Mapping[Level, Launcher], budget: Budget, journal: Journal
+    ) -> None:
+        self.scheduler = scheduler
+        self.heap_log = HeapLog()
+        #: called about a hundred times a second while there are any, in the driver's thread
+        self.observers: list[Callable[[], None]] = []
+        self._launchers = launchers
+        self._budget = budget
+        self._effects = _Effects(scheduler, launchers, journal)
+        self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._arrivals: deque[Task] = deque()
+        self._replies: deque[Replied] = deque()
+        self._is_hungry = True
+        self._has_stopped = False
+        self._ending: Ending | None = None
+        self._observe_at_s = 0.0
+        self._read_at_s = 0.0
+        self._thread = threading.Thread(target=self._run, name="membudget-driver", daemon=True)
+
+    def start(self) -> None:
+        """Starts the thread.
+
+        Raises:
+            RuntimeError: no thread can be started.
+        """
+        self._thread.start()
+
+    def submit(self, task: Task) -> None:
+        """Brings a task. The thread is not woken while it could not start it anyway."""
+        self._arrivals.append(task)
+        if self._is_hungry:
+            self._events.put(None)
+        if self._has_stopped:
+            self._refuse_arrivals()
+
+    def cancelled(self, future: TaskFuture) -> None:
+        """A future was cancelled, in any thread."""
+        self._events.put(future)
+
+    def close(self, ending: Ending) -> None:
+        """Ends as `ending` says; does not wait."""
+        self._events.put(ending)
+
+    def wake(self) -> None:
+        """Has the thread read its workers now, and not at its next tick."""
+        self._events.put(None)
+
+    def join(self) -> None:
+        """Waits for the thread, unless this is it."""
+        while self._thread.is_alive() and threading.current_thread() is not self._thread:
+            self._thread.join(PATIENCE_S)
+
+    def workers(self) -> list[WorkerUse]:
+        """The worker processes that there are."""
+        found = []
+        for slot, connection in list(self._effects.connections.items()):
+            if (pid := connection.worker.pid) is not None:
+                found.append(WorkerUse(pid, bool(slot.running)))
+        return found
+
+    def busy(self) -> int:
+        """Workers that have something to do."""
+        return sum(1 for slot in list(self.scheduler.pool.slots) if slot.running)
+
+    def added_bytes(self) -> int:
+        """What the workers hold above what they held when they were ready."""
+        return sum(connection.worker.added_bytes() for connection in list(self._effects.connections.values()))
+
+    def hosts(self) -> tuple[HostUse, ...]:
+        """What was used of each machine of a cluster."""
+        cluster = self._launchers.get("dask")
+        return () if cluster is None else cast("ClusterLauncher", cluster).hosts()
+
+    def _reply_to(self, slot: Slot, sequence: int) -> Done:
+        return partial(self._receive, slot, self._effects.connections[slot], sequence)
+
+    def _receive(self, slot: Slot, connection: _Connection, sequence: int, reply: Reply) -> None:
+        """From a worker's thread. The driver is not woken while that worker has enough to do, if all is well."""
+        connection.answered += 1
+        self._replies.append((slot, sequence, reply))
+        refill_at = self.scheduler.pool.throughput.refill_at
+        if connection.sent - connection.answered <= refill_at or not isinstance(reply, Returned):
+            self._events.put(None)
+
+    # What follows runs in the thread.
+
+    def _run(self) -> None:
+        kill = True
+        try:
+            while not self._is_over():
+                self._handle_events()
+                self._step()  # a worker that is free should not wait for a reading of the others
+                self._read_when_due()
+            kill = self._ending is not None and self._ending.kill
+        except BaseException as error:  # a defect of ours: no future may be left waiting for ever
+            _logger.exception("the executor stopped")
+            self._stop_with(error)
+        finally:
+            self._has_stopped = True
+            self._refuse_arrivals()
+            self._effects.close(kill=kill)
+
+    def _step(self) -> None:
+        while self._replies:
+            self._handle_reply(*self._replies.popleft())
+        while self._arrivals:
+            self.scheduler.submitted(self._arrivals.popleft())
+        self._update_cluster()
+        if not self._budget.is_fixed and self.scheduler.has_waiting:
+            now_bytes = self._budget.now_bytes(self.added_bytes)
+            self.scheduler.budget_changed(now_bytes, self._budget.largest_bytes)
+        self._effects.carry_out(self._reply_to)
+        self._is_hungry = self.scheduler.can_accept
+
+    def _handle_reply(self, slot: Slot, sequence: int, reply: Reply) -> None:
+        connection = self._effects.connections.get(slot)
+        if reply.figures.heap is not None and connection is not None and connection.worker.pid is not None:
+            self.heap_log.note(connection.worker.pid, reply.figures.heap)
+        self.scheduler.replied(slot, sequence, reply)
+
+    def _update_cluster(self) -> None:
+        backend = self.scheduler.backend
+        if not backend.is_cluster:
+            return
+        launcher = cast("ClusterLauncher", self._launchers[backend.level])
+        joined = []
+        try:
+            while True:
+                slot = self._slot_of(backend, launcher.start())
+                joined.append(slot)
+        except NoWorkerYetError:
+            pass
+        except CannotStartError as error:
+            self.scheduler.cluster_lost(backend, str(error))
+            return
+        capacities = {
+            slot: connection.worker.capacity_bytes
+            for slot, connection in self._effects.connections.items()
+            if isinstance(connection, _ClusterConnection)
+        }
+        self.scheduler.workers_changed(backend, joined, capacities)
+
+    def _slot_of(self, backend: Backend, worker: ClusterWorker) -> Slot:
+        slot = Slot(backend, host=worker.host, is_renewable=worker.has_nanny, is_started=True)
+        self._effects.connections[slot] = _ClusterConnection(worker)
+        return slot
+
+    def _read_when_due(self) -> None:
+        if (now_s := time.monotonic()) < self._observe_at_s:
+            return
+        if now_s >= self._read_at_s or self.observers:
+            self.scheduler.time_passed(now_s, self._readings())
+            self._effects.carry_out(self._reply_to)
+            deadline_s = self.scheduler.deadline_s
+            self._read_at_s = now_s + TICK_S if deadline_s is None else min(deadline_s, now_s + TICK_S)
+        for observer in self.observers:
+            observer()
+        often = self.observers or self.scheduler.pool.throughput.refill_at > 1
+        self._observe_at_s = min(self._read_at_s, now_s + (WATCHED_TICK_S if often else TICK_S))
+
+    def _readings(self) -> dict[Slot, Reading]:
+        readings = {}
+        for slot, connection in self._effects.connections.items():
+            if slot.running:
+                sequence, worker = slot.running[0].sequence, connection.worker
+                readings[slot] = Reading(
+                    worker.started_at(sequence), worker.delay(sequence), worker.added_bytes()
+                )
+        return readings
+
+    def _is_over(self) -> bool:
+        if self._ending is None or self.scheduler.open_tasks:
+            return False
+        return self._events.empty() and not self._arrivals and not self._replies
+
+    def _handle_events(self) -> None:
+        try:
+            self._handle(self._events.get(timeout=self._wait_s()))
+            while True:
+                self._handle(self._events.get_nowait())
+        except queue.Empty:
+            return
+
+    def _wait_s(self) -> float | None:
+        """How long nothing needs a reading; `None` for as long as nothing happens."""
+        if self._arrivals and self._is_hungry:
+            return 0.0  # came after the last step, and before the flag that has arrivals announced
+        if not self.scheduler.open_tasks and not self.observers:
+            return None
+        return max(0.0, self._observe_at_s - time.monotonic())
+
+    def _handle(self, event: TaskFuture | Ending | None) -> None:
+        if isinstance(event, TaskFuture):
+            event.begin()  # those who wait for it are told that it is cancelled
+            if event.task is not None:
+                self.scheduler.cancelled(event.task)
+        elif isinstance(event, Ending):
+            self._end(event)
+
+    def _end(self, ending: Ending) -> None:
+        self._step()  # what was submitted before the end has its chance to start
+        self._ending = ending
+        if ending.cancel:
+            for task in self.scheduler.queued():
+                if task.submission is not None:
+                    task.submission.future.cancel()
+        if ending.kill:
+            self.scheduler.shut_down(WorkerKilledError("the executor was ended while this task ran"))
+
+    def _stop_with(self, error: BaseException) -> None:
+        """Every task gets `error`; effects that are left, and fail as well, are logged."""
+        self.scheduler.shut_down(error)
+        while True:
+            try:
+                self._effects.carry_out(self._reply_to)
+            except BaseException:  # the defect again
+                _logger.exception("the executor could not end in order")
+            else:
+                return
+
+    def _refuse_arrivals(self) -> None:
+        error = self.scheduler.broken or RuntimeError("the executor has ended")
+        while self._arrivals:
+            with contextlib.suppress(
+                IndexError
+            ):  # a caller that submits and the thread that ends may both be here
+                task = self._arrivals.popleft()
+                submission, task.submission = task.submission, None
+                if submission is not None:
+                    _resolve(submission, None, error)
+
+
+class CallerDriver:
+    """Runs each task inside `submit`, in the thread that brings it; a task may bring another one."""
+
+    def __init__(self, scheduler: Scheduler, launcher: Launcher, journal: Journal) -> None:
+        self.scheduler = scheduler
+        self._effects = _Effects(scheduler, {launcher.level: _OneWorker(launcher)}, journal)
+        self._lock = threading.RLock()
+
+    def submit(self, task: Task) -> None:
+        """Runs `task`; its future is done when this returns.
+
+        Raises:
+            KeyboardInterrupt: the user pressed Ctrl-C meanwhile.
+        """
+        with self._lock:
+            self.scheduler.submitted(task)
+            self._effects.carry_out(self._reply_to)
+
+    def _reply_to(self, slot: Slot, sequence: int) -> Done:
+        return partial(self._receive, slot, sequence)
+
+    def _receive(self, slot: Slot, sequence: int, reply: Reply) -> None:
+        self.scheduler.replied(slot, sequence, reply)
+        self._effects.carry_out(self._reply_to)
+
+
+class _OneWorker:
+    """A launcher whose worker is started once, however deep tasks bring tasks: its initializer runs once."""
+
+    def __init__(self, launcher: Launcher) -> None:
+        self.level = launcher.level
+        self.own_memory = launcher.own_memory
+        self._launcher = launcher
+        self._worker: Worker | None = None
+
+    def start(self) -> Worker:
+        if self._worker is None:
+            self._worker = self._launcher.start()
+        return self._worker
+
+
+def _call_of(task: Task, submission: Submission) -> Call:
+    fn, args, kwargs, _ = submission
+    return Call(task.sequence, fn, args, kwargs, task.charged_bytes or 0, task.is_file, task.exact)
+
+
+def _resolve(submission: Submission, value: Any, error: BaseException | None) -> None:
+    """Gives the caller the result or the exception."""
+    future = cast("TaskFuture", submission.future)
+    if not future.begin():
+        return
+    try:
+        if error is None:
+            future.set_result(value)
+        else:
+            future.set_exception(error)
+    except InvalidStateError:
+        _logger.debug("a future was resolved by its holder")
+    except BaseException:  # a callback of the user's; it must not end the thread that serves everybody
+        _logger.exception("a callback of a future raised")

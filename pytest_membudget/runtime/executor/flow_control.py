@@ -1,0 +1,116 @@
+"""How many tasks run at once, how many wait in a worker, and when estimates are made again: pure policy, no clock."""
+
+from __future__ import annotations
+
+SHORT_S = 0.02
+"""Tasks below this are prefetched: one waits in its worker, which need not wait for it then."""
+
+TINY_S = 0.005
+"""Tasks below this are prefetched seven at a time."""
+
+WORTH_A_START_S = 0.1
+"""A call this long counts in full towards its worker's replacement, a shorter one in part. Fifty of these keep a worker
+for five seconds, of which its start may have taken a twentieth."""
+
+_DRAWN_AHEAD = 2
+_DRAWN_AHEAD_OF_SHORT = 16
+_DEPTH_OF_SHORT = 2
+_DEPTH_OF_TINY = 8
+_FEW_TASKS = 8
+
+
+class Throughput:
+    """Running mean of how long tasks take, and what follows from it for queues ahead of workers."""
+
+    def __init__(self) -> None:
+        self.mean_s = 1.0
+
+    def record(self, duration_s: float) -> None:
+        """A task has ended."""
+        self.mean_s += (duration_s - self.mean_s) / 8
+
+    @property
+    def is_fast(self) -> bool:
+        """Whether tasks end faster than a worker gets its next one."""
+        return self.mean_s <= SHORT_S
+
+    @property
+    def depth(self) -> int:
+        """How many calls a worker may have at a time."""
+        if not self.is_fast:
+            return 1
+        return _DEPTH_OF_TINY if self.mean_s <= TINY_S else _DEPTH_OF_SHORT
+
+    @property
+    def drawn_ahead(self) -> int:
+        """How many lazily drawn inputs there may be for each worker, unread results included."""
+        return _DRAWN_AHEAD_OF_SHORT if self.is_fast else _DRAWN_AHEAD
+
+    @property
+    def refill_at(self) -> int:
+        """A worker with more calls than this left needs no more yet."""
+        return self.depth // 2
+
+    @property
+    def weight(self) -> float:
+        """How much of a call the present ones count towards their worker's replacement.
+
+        Calls shorter than it takes to start a worker and to import its function count by their time.
+        """
+        return min(1.0, self.mean_s / WORTH_A_START_S)
+
+
+class ConcurrencyLimit:
+    """Additive increase, multiplicative decrease: halves after each loss, and gets one back per run of clean tasks."""
+
+    def __init__(self, most: int, recover_after: int) -> None:
+        self.most = most
+        self.now = most
+        self._recover_after = recover_after
+        self._clean = 0
+
+    def lower_to(self, most: int) -> None:
+        """Never more than `most` from now on, and 1 at least."""
+        self.most = max(1, min(self.most, most))
+        self.now = min(self.now, self.most)
+
+    def lost(self) -> None:
+        """A worker was killed or a task ran out of memory."""
+        self._clean = 0
+        self.now = max(1, self.now // 2)
+
+    def clean(self) -> bool:
+        """A task ended as it should; True when that brought concurrency back to where it was."""
+        if self.now >= self.most:
+            return False
+        self._clean += 1
+        if self._clean < self._recover_after:
+            return False
+        self._clean = 0
+        self.now += 1
+        return self.now == self.most
+
+
+class Reestimation:
+    """When tasks that wait are charged again: to estimate a whole queue takes milliseconds, and most tasks teach little.
+
+    After the first task that took more than it was charged at once, then every `max(8, n/8)` tasks while more of them do.
+    Otherwise after 8 tasks, 16, 32 and so on.
+    """
+
+    def __init__(self) -> None:
+        self._finished = 0
+        self._exceeded = False
+        self._next_if_exceeded = 1
+        self._next = _FEW_TASKS
+
+    def is_due(self, *, exceeded: bool) -> bool:
+        """Counts one more finished task; `exceeded`: it took more than it was charged."""
+        self._finished += 1
+        self._exceeded = self._exceeded or exceeded
+        if self._finished < (self._next_if_exceeded if self._exceeded else self._next):
+            return False
+        self._exceeded = False
+        self._next_if_exceeded = self._finished + max(_FEW_TASKS, self._finished // 8)
+        self._next = max(_FEW_TASKS, 2 * self._finished)
+        return True

@@ -1,0 +1,267 @@
+"""One machine with one budget: a task starts when its memory fits, in an idle worker or a new one.
+
+At most `WINDOW` tasks wait in the ledger at a time; the others wait in the scheduler's queue. So each task is charged by what
+is known when its turn is near, not by what was known when it came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pytest_membudget.errors import OversizeError
+from pytest_membudget.runtime.admission.ledger import Ledger, Ticket
+from pytest_membudget.runtime.executor.retained_memory import RetainedMemory
+from pytest_membudget.runtime.executor.state import Assignment, Pool, Slot, Task
+from pytest_membudget.units import format_size
+
+WINDOW = 128
+
+_MORE_THAN_ANY_BUDGET = 2**63
+"""A budget that moves may have room tomorrow for what does not fit today: the ledger is to refuse nothing."""
+
+
+class LocalPlacement:
+    """The tasks that wait for memory, in order of arrival.
+
+    Args:
+        budget_bytes: what all tasks may take together, until `set_budget` says otherwise.
+        max_overtakes: how often a task that waits may be overtaken by smaller ones.
+        base_bytes: what each worker holds before any task, where a calibration knows.
+    """
+
+    def __init__(self, budget_bytes: int, *, max_overtakes: int, base_bytes: int = 0) -> None:
+        self.retained = RetainedMemory(base_bytes)
+        self.largest_bytes = budget_bytes
+        self._budget_bytes = budget_bytes
+        self._max_overtakes = max_overtakes
+        self._ledger = Ledger(budget_bytes, max_overtakes=max_overtakes, ceiling_bytes=_MORE_THAN_ANY_BUDGET)
+        self._tickets: dict[Task, Ticket] = {}  # in order of arrival
+        self._skipped = 0
+
+    def set_budget(self, budget_bytes: int, largest_bytes: int) -> None:
+        """What tasks and workers may hold together now, and the most that this could ever be."""
+        self._budget_bytes = budget_bytes
+        self.largest_bytes = largest_bytes
+
+    @property
+    def is_full(self) -> bool:
+        """Whether enough tasks wait in the ledger already."""
+        return len(self._tickets) >= WINDOW
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no task waits in the ledger."""
+        return not self._tickets
+
+    @property
+    def leases(self) -> int:
+        """How many leases are out."""
+        return self._ledger.statistics().leases
+
+    def waiting(self) -> list[Task]:
+        """The tasks that wait, in order."""
+        return list(self._tickets)
+
+    def add(self, task: Task) -> None:
+        """Puts `task` at its place: a repeat comes before all that arrived after it."""
+        last = next(reversed(self._tickets), None)
+        self._submit(task)
+        if last is not None and task.order < last.order:
+            self.recharge()
+
+    def remove(self, task: Task) -> None:
+        """Forgets a task that waits."""
+        ticket = self._tickets.pop(task, None)
+        if ticket is not None:
+            self._ledger.cancel(ticket)
+
+    def recharge(self) -> None:
+        """Requests again what each task is charged now, in order of arrival. Overtakes are kept."""
+        tickets = sorted(self._tickets.items(), key=lambda item: item[0].order)
+        for _, ticket in tickets:
+            self._ledger.cancel(ticket)
+        self._tickets.clear()
+        for task, ticket in tickets:
+            self._submit(task).overtaken = ticket.overtaken
+
+    def oversize(self, task: Task) -> OversizeError:
+        """With both numbers."""
+        return _oversize(task, self.largest_bytes)
+
+    def workers_changed(self, slots: list[Slot]) -> None:
+        """Never asked: workers here are ours."""
+
+    def stranded(self, pool: Pool) -> list[tuple[Task, Exception]]:
+        """None: whatever waits can start when nothing else runs."""
+        return []
+
+    def assignments(self, pool: Pool) -> Iterator[Assignment]:
+        """Tasks whose memory was granted, and between them idle workers whose memory the next task needs."""
+        while self._tickets and not pool.is_saturated:
+            ticket = self._grant(pool)
+            if ticket is not None:
+                task: Task = ticket.token
+                stop = self.retained.surplus(pool, leave_one=not task.attempts) if ticket.exclusive else []
+                yield Assignment((task,), lease=ticket, stop=tuple(stop))
+            elif surplus := self._surplus_for_next(pool):
+                yield Assignment(stop=(surplus[0],))
+            else:
+                return
+
+    def take_within(self, lease: Ticket) -> Task | None:
+        """Takes the head out where `lease` is enough for it as well: it will run there after the call before it."""
+        head = self._ledger.head
+        if head is None or head.exclusive or head.bytes > lease.bytes:
+            return None
+        task: Task = head.token
+        if task.fresh_worker or task.prefers_thread:
+            return None
+        self.remove(task)
+        return task
+
+    def release(self, lease: Ticket) -> None:
+        """Takes back what was granted."""
+        self._ledger.release(lease)
+
+    def charge(self, slot: Slot, held_bytes: int) -> int:
+        """Charges what the tasks of `slot` hold where that is more than was granted; nothing starts until it fits."""
+        held_by_tasks_bytes = held_bytes - self.retained.own_bytes(slot)
+        if slot.lease is not None and held_by_tasks_bytes > slot.lease.charge_bytes:
+            self._ledger.charge(slot.lease, held_by_tasks_bytes)
+        return held_by_tasks_bytes
+
+    def record_retained(self, slot: Slot, retained_bytes: int, *, is_first: bool) -> None:
+        """A worker has ended a task and retains so much."""
+        self.retained.record(slot, is_first=is_first)
+
+    def _submit(self, task: Task) -> Ticket:
+        """A request for what the task is charged; for the whole machine where that is more than any budget."""
+        charged_bytes = task.charged_bytes or 0
+        alone = task.alone or charged_bytes > self.largest_bytes
+        ticket = self._ledger.submit(charged_bytes, exclusive=alone, token=task)
+        self._tickets[task] = ticket
+        return ticket
+
+    def _grant(self, pool: Pool) -> Ticket | None:
+        """The next request that may start; what workers hold beside their tasks is not there to be granted."""
+        aside_bytes = sum(map(self.retained.charged_bytes, pool.slots)) + self.retained.start_bytes(pool)
+        self._ledger.set_budget(max(0, self._budget_bytes - aside_bytes))
+        granted = self._ledger.grant(at_most=1)
+        if not granted and self._ledger.reserved_bytes == 0 and self.leases == 0:
+            # Nothing runs and nothing fits: others use the machine. Waiting for them could last for ever.
+            self._ledger.set_budget(min(ticket.bytes for ticket in self._tickets.values()))
+            granted = self._ledger.grant(at_most=1)
+        if not granted:
+            return None
+        self._count_skipped(granted[0])
+        del self._tickets[granted[0].token]
+        return granted[0]
+
+    def _count_skipped(self, granted: Ticket) -> None:
+        """A first task that a shrunken budget cannot hold is skipped `max_overtakes` times, and then runs alone.
+
+        The ledger lets others pass it for ever, as draining would not help it. Here it would starve.
+        """
+        first = next(iter(self._tickets.values()))
+        if first is granted or first.exclusive or first.bytes <= self._ledger.budget_bytes:
+            self._skipped = 0
+            return
+        self._skipped += 1
+        if self._skipped > self._max_overtakes:
+            self._skipped = 0
+            self._ledger.cancel(first)
+            self._tickets[first.token] = self._ledger.submit(first.bytes, exclusive=True, token=first.token)
+
+    def _surplus_for_next(self, pool: Pool) -> list[Slot]:
+        """Idle workers to stop for the next task, the largest first.
+
+        None where all of them together retain too little: its memory has to come from those that are busy.
+        """
+        surplus = self.retained.surplus(pool)
+        retained_bytes = sum(map(self.retained.charged_bytes, surplus))
+        return [] if pool.busy and retained_bytes < self._lacking_bytes() else surplus
+
+    def _lacking_bytes(self) -> int:
+        head = self._ledger.head
+        head_bytes = min(each.bytes for each in self._tickets.values()) if head is None else head.bytes
+        return head_bytes - self._ledger.free_bytes
+
+
+class CallerPlacement:
+    """The thread that submits is the only worker: each task starts at once, also one that another task brings.
+
+    Nothing waits for memory here, as the task that holds it may be the one that waits for this one.
+
+    Args:
+        largest_bytes: tasks expected to take more are refused or run, as the policy says.
+    """
+
+    is_full = False
+
+    def __init__(self, largest_bytes: int) -> None:
+        self.largest_bytes = largest_bytes
+        self._tasks: dict[Task, None] = {}
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no task waits: always, between two decisions."""
+        return not self._tasks
+
+    def set_budget(self, budget_bytes: int, largest_bytes: int) -> None:
+        """Another largest size."""
+        self.largest_bytes = largest_bytes
+
+    def waiting(self) -> list[Task]:
+        """The tasks that were added, in order."""
+        return list(self._tasks)
+
+    def add(self, task: Task) -> None:
+        """The task starts at the next decision."""
+        self._tasks[task] = None
+
+    def remove(self, task: Task) -> None:
+        """Forgets a task."""
+        self._tasks.pop(task, None)
+
+    def recharge(self) -> None:
+        """Nothing: no memory is granted here."""
+
+    def oversize(self, task: Task) -> OversizeError:
+        """With both numbers."""
+        return _oversize(task, self.largest_bytes)
+
+    def workers_changed(self, slots: list[Slot]) -> None:
+        """Never asked: there is one worker."""
+
+    def stranded(self, pool: Pool) -> list[tuple[Task, Exception]]:
+        """None."""
+        return []
+
+    def assignments(self, pool: Pool) -> Iterator[Assignment]:
+        """Everything."""
+        while self._tasks:
+            task = next(iter(self._tasks))
+            del self._tasks[task]
+            yield Assignment((task,))
+
+    def take_within(self, lease: Ticket) -> Task | None:
+        """None: calls here run under no lease."""
+        return None
+
+    def release(self, lease: Ticket) -> None:
+        """Never asked: calls here run under no lease."""
+
+    def charge(self, slot: Slot, held_bytes: int) -> int:
+        """Nothing: the caller's memory is not told apart."""
+        return 0
+
+    def record_retained(self, slot: Slot, retained_bytes: int, *, is_first: bool) -> None:
+        """Nothing: the caller is no worker of ours."""
+
+
+def _oversize(task: Task, largest_bytes: int) -> OversizeError:
+    return OversizeError(
+        f"this task is expected to take {format_size(task.charged_bytes or 0)}, more than the whole budget of "
+        f"{format_size(largest_bytes)}; raise the budget, split the input, or run such tasks alone with "
+        'ExecutorPolicy(oversize="alone")'
+    )

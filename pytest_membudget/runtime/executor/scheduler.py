@@ -1,0 +1,806 @@
+"""What becomes of a task is decided here, and nowhere else. Events in, effects out.
+
+                    ┌────── retry, or its worker was lost before it began ──────┐
+                    ▼                                                           │
+    submitted ─► queued ─► running ─► done (returned, raised, given up, timed out)
+                    │
+                    └─► done (cancelled, too large, no worker can be started)
+
+No thread, lock, clock, process or /proc is known here: a driver (`driver`) brings the events, then asks for `decide`, and carries
+out its effects in order. Every field of a `Task` and a `Slot` is written in this file. Which task starts next and where is
+asked of the placement of the present level: `local_placement` for this machine, `cluster_placement` for hosts of a cluster.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import BrokenExecutor
+from typing import Any
+
+from pytest_membudget.records.run import EventKind, Level
+from pytest_membudget.runtime.admission.ledger import Ticket
+from pytest_membudget.runtime.executor.flow_control import ConcurrencyLimit, Reestimation, Throughput
+from pytest_membudget.runtime.executor.policy import USUAL_TASKS_PER_CHILD, ExecutorPolicy
+from pytest_membudget.runtime.executor.retained_memory import FREE_BYTES
+from pytest_membudget.runtime.executor.retry_policy import (
+    Failure,
+    Retry,
+    after_failure,
+    broken_by,
+    given_up,
+    never_began,
+    not_begun,
+    not_run,
+    task_name,
+    timed_out,
+)
+from pytest_membudget.runtime.executor.state import (
+    Assignment,
+    Backend,
+    Effect,
+    Finish,
+    Forget,
+    Kill,
+    Placement,
+    Pool,
+    Reading,
+    Record,
+    Send,
+    Slot,
+    Start,
+    State,
+    Stop,
+    Task,
+)
+from pytest_membudget.runtime.workers.protocol import (
+    Died,
+    Figures,
+    InitializerFailed,
+    Raised,
+    RanOut,
+    Reply,
+    Returned,
+    Stage,
+    Unpicklable,
+)
+from pytest_membudget.runtime.workers.task_memory import RESOLUTION_BYTES
+from pytest_membudget.units import format_duration, format_size
+
+_logger = logging.getLogger("pytest_membudget.runtime")
+
+TRANSITIONS: frozenset[tuple[State, State]] = frozenset(
+    {
+        ("new", "queued"),
+        ("new", "done"),  # the executor is broken already
+        ("queued", "running"),
+        ("queued", "done"),
+        ("running", "queued"),
+        ("running", "done"),
+    }
+)
+
+STARTS_THAT_MAY_FAIL = 3
+"""When so many workers in a row ended before they were ready, their level counts as one that cannot start."""
+
+LOST_TOO_OFTEN = 10
+"""A task whose worker ended just before it began has not been attempted. After so many times it counts as the cause."""
+
+LOADING_SHARE = 0.1
+"""A worker that is replaced as usual has spent at most so much of its time on loading what its tasks need."""
+
+NOT_BEGUN_POLL_S = 0.05
+"""When to ask again for a task with a time limit that its worker has not begun."""
+
+RETAINED_CHANGE_BYTES = 1024 * 1024
+"""A smaller change of what a worker retains is no news."""
+
+
+class Scheduler:
+    """Decides. Not thread-safe: one driver owns it.
+
+    Args:
+        backends: the levels, best first; it goes down when no worker can be had, never up.
+        policy: the executor's rules.
+        max_workers: tasks that run at once.
+        max_in_flight: calls that may be with workers at a time.
+    """
+
+    def __init__(
+        self,
+        backends: Sequence[Backend],
+        policy: ExecutorPolicy,
+        *,
+        max_workers: int,
+        max_in_flight: int | None = None,
+    ) -> None:
+        self.pool = Pool(
+            backends[0], ConcurrencyLimit(max_workers, policy.recover_after), Throughput(), max_in_flight
+        )
+        self.broken: BaseException | None = None
+        #: when a running task reaches its next time limit, on the driver's clock; None for never
+        self.deadline_s: float | None = None
+        self._backends = list(backends)
+        self._policy = policy
+        self._pending: deque[Task] = deque()
+        self._open: set[Task] = set()
+        #: gone, but with calls whose replies are still to come, or a lease that a thread still holds
+        self._gone: dict[Slot, None] = {}
+        self._reestimation = Reestimation()
+        self._arrived = 0
+        self._sent = 0
+        self._effects: list[Effect] = []
+
+    # What a driver reads ---------------------------------------------------------------------------------------------
+
+    @property
+    def backend(self) -> Backend:
+        """The level that tasks run at now."""
+        return self.pool.backend
+
+    @property
+    def placement(self) -> Placement:
+        """That of the present level."""
+        return self.pool.backend.placement
+
+    @property
+    def has_fallen(self) -> bool:
+        """Whether this is not the first level any more."""
+        return self.pool.backend is not self._backends[0]
+
+    @property
+    def open_tasks(self) -> int:
+        """How many tasks wait or run."""
+        return len(self._open)
+
+    @property
+    def has_waiting(self) -> bool:
+        """Whether any task waits to start."""
+        return len(self._open) > sum(len(slot.running) for slot in (*self.pool.slots, *self._gone))
+
+    @property
+    def can_accept(self) -> bool:
+        """Whether one more task might start now, so that a driver should be woken for it."""
+        if self.backend.is_cluster:
+            return not (self._pending and self.placement.is_full)
+        if self.pool.is_full_in_flight:
+            return False
+        refill_at = self.pool.throughput.refill_at
+        return not self.pool.is_saturated or any(len(slot.running) <= refill_at for slot in self.pool.slots)
+
+    def queued(self) -> list[Task]:
+        """The tasks that wait, in order."""
+        return [task for task in (*self.placement.waiting(), *self._pending) if task.state == "queued"]
+
+    # Events ----------------------------------------------------------------------------------------------------------
+
+    def submitted(self, task: Task) -> None:
+        """A task came."""
+        self._open.add(task)
+        if self.broken is not None:
+            self._fail(task, not_run(self.broken))
+            return
+        self._move(task, "queued")
+        task.order = self._arrived
+        self._arrived += 1
+        self._pending.append(task)
+
+    def cancelled(self, task: Task) -> None:
+        """The caller cancelled its future, so it has not begun. Again, or for a task that is done: nothing happens."""
+        if task.state == "queued":
+            self.placement.remove(task)  # one that is still pending is skipped there
+        elif (
+            task.state == "running"
+        ):  # it was decided on, and its driver found it cancelled before it was sent
+            slot = next(each for each in (*self.pool.slots, *self._gone) if task in each.running)
+            slot.running.remove(task)
+            self._release_if_idle(slot)
+        else:
+            return
+        task.cause = "cancelled"
+        self._close(task)
+
+    def replied(self, slot: Slot, sequence: int, reply: Reply) -> None:
+        """A worker's answer to one call."""
+        task = next((each for each in slot.running if each.sequence == sequence), None)
+        if task is None:  # a thread that was left to itself has returned, or everything was ended meanwhile
+            self._release_if_idle(slot)
+            return
+        slot.running.remove(task)
+        task.level, task.host = slot.backend.level, slot.host
+        if isinstance(reply, Died):
+            self._lost(slot, task, reply)
+        else:
+            self._answered(slot, task, reply)
+
+    def started(self, slot: Slot) -> None:
+        """The driver has started `slot`; it may still be on its way up."""
+        slot.is_started = True
+
+    def start_failed(self, slot: Slot, detail: str) -> None:
+        """The driver could not start `slot`. What runs already at that level goes on; else the next level does."""
+        backend = slot.backend
+        tasks = self._withdraw(slot)
+        if not tasks:
+            return  # it was started ahead; the next start that a task needs will tell
+        there = [each for each in self.pool.slots if each.backend is backend]
+        if any(each.is_started for each in self.pool.idle(backend)):
+            for task in tasks:
+                task.fresh_worker = False
+        elif busy := sum(1 for each in there if each.is_started and each.running):
+            self.pool.concurrency.lower_to(busy)
+        elif error := self._fall_back(backend, detail):
+            for task in tasks:
+                self._fail(task, Failure(RuntimeError(str(error))))
+            return
+        else:  # those that were to be started with it would wait for the same
+            tasks += [task for each in there for task in self._withdraw(each)]
+        for task in tasks:
+            self._requeue(task)
+
+    def _withdraw(self, slot: Slot) -> list[Task]:
+        """Takes a worker that was not started off the list, and its calls back."""
+        tasks = list(slot.running)
+        slot.running.clear()
+        self._drop(slot)
+        return tasks
+
+    def budget_changed(self, budget_bytes: int, largest_bytes: int) -> None:
+        """What tasks and workers of this machine may hold together now, and the most that it could ever be."""
+        for backend in self._backends:
+            backend.placement.set_budget(budget_bytes, largest_bytes)
+
+    def workers_changed(
+        self, backend: Backend, joined: Iterable[Slot], capacities: Mapping[Slot, int]
+    ) -> None:
+        """A cluster: `joined` are its workers that are new to us, `capacities` what each offers for one call now, in bytes."""
+        self.pool.slots.extend(joined)
+        slots = [slot for slot in self.pool.slots if slot.backend is backend]
+        for slot in slots:
+            slot.capacity_bytes = capacities.get(slot, slot.capacity_bytes)
+        backend.placement.workers_changed(slots)
+
+    def cluster_lost(self, backend: Backend, detail: str) -> None:
+        """A cluster cannot be used, or not any more: the next level goes on, else every task fails."""
+        if error := self._fall_back(backend, detail):
+            self.shut_down(error)
+
+    def time_passed(self, now_s: float, readings: Mapping[Slot, Reading]) -> None:
+        """Charges busy workers what they hold, and ends what is beyond its time."""
+        self.pool.now_s = now_s
+        due_s = []
+        for slot, reading in readings.items():
+            if slot.running and not slot.is_gone:
+                self._check_overrun(slot, reading.held_bytes)
+                due_s.append(self._check_deadline(slot, reading, now_s))
+        self.deadline_s = min((each for each in due_s if each is not None), default=None)
+
+    def shut_down(self, error: BaseException) -> None:
+        """Every task fails with `error`, those to come as well, and every worker is ended."""
+        self.broken = error
+        self._pending.clear()
+        for task in self.placement.waiting():
+            self.placement.remove(task)
+        for slot in (*self.pool.slots, *self._gone):
+            slot.running.clear()
+        for slot in self.pool.slots:
+            self._release_if_idle(slot)
+            self._effects.append(Kill(slot))
+        for task in sorted(self._open, key=_order):
+            self._fail(task, not_run(error))
+
+    def decide(self) -> list[Effect]:
+        """Starts everything that may start now, and hands out all effects since the last time."""
+        if self.broken is None:
+            for task, error in self.placement.stranded(self.pool):
+                self._fail(task, not_run(error))
+            # Where no worker is free, short tasks need not wait in the ledger: `_prefetch` takes them from here.
+            if self.backend.is_cluster or not (self.pool.is_saturated and self.pool.throughput.is_fast):
+                self._enqueue()
+            for assignment in self.placement.assignments(self.pool):
+                self._assign(assignment)
+                self._enqueue()
+            self._prefetch()
+        effects, self._effects = self._effects, []
+        return effects
+
+    # From queued to running ------------------------------------------------------------------------------------------
+
+    def _enqueue(self) -> None:
+        """Lets the tasks that came first wait at the placement, as far as it takes them."""
+        while self._pending and not self.placement.is_full:
+            task = self._pending.popleft()
+            if task.state == "queued" and self._estimate(task):
+                self.placement.add(task)
+
+    def _estimate(self, task: Task) -> bool:
+        """Charges a task by what is known now; False where it is too large, and has failed."""
+        placement = self.placement
+        try:
+            if task.charged_bytes is None:
+                task.charged_bytes = task.charge.first_bytes()
+            if task.estimate_bytes is None:
+                task.estimate_bytes = task.charged_bytes
+        except Exception as error:  # the caller's own estimator
+            self._fail(task, not_run(error))
+            return False
+        # Accepted under an earlier, smaller estimate: it runs alone rather than being refused now.
+        refused = task.estimate_bytes > placement.largest_bytes and self._policy.oversize == "refuse"
+        if refused and not task.alone:
+            self._fail(task, not_run(placement.oversize(task)))
+            return False
+        task.alone = task.alone or task.charged_bytes > placement.largest_bytes
+        return True
+
+    def _reestimate(self) -> None:
+        """Charges those that wait for a first attempt by what is known now. All keep their places."""
+        for task in self.placement.waiting():
+            if task.is_first_attempt:
+                with contextlib.suppress(Exception):  # the caller's own estimator; what was charged will do
+                    task.charged_bytes = task.charge.first_bytes()
+                    task.alone = task.charged_bytes > self.placement.largest_bytes
+        self.placement.recharge()
+
+    def _assign(self, assignment: Assignment) -> None:
+        for idle in assignment.stop:
+            self._stop(idle)
+        if not assignment.tasks:
+            return
+        slot = assignment.slot or self._slot_for(assignment.tasks[0])
+        if slot is None:
+            self._refuse_in_coordinator(assignment)
+        elif assignment.renew:
+            self._forget(slot, renew=True)
+            for task in assignment.tasks:
+                self.placement.add(task)
+        else:
+            slot.lease = assignment.lease
+            self._send(slot, assignment.tasks)
+
+    def _slot_for(self, task: Task) -> Slot | None:
+        """An idle worker or a new one; None where the task must not run at this level."""
+        backend = self._backend_for(task)
+        if task.ran_out and not backend.own_memory:
+            return None
+        idle = self.pool.idle(backend)
+        return idle[0] if idle and not task.fresh_worker else self._start(backend)
+
+    def _backend_for(self, task: Task) -> Backend:
+        """The present level, or threads for one of a small batch."""
+        if task.prefers_thread and not task.ran_out:
+            at = self._backends.index(self.backend)
+            threads = (each for each in self._backends[at:] if each.level == "thread")
+            return next(threads, self.backend)
+        return self.pool.backend
+
+    def _refuse_in_coordinator(self, assignment: Assignment) -> None:
+        """It ran out of memory in a process of its own, and there are no processes any more."""
+        if assignment.lease is not None:
+            self.placement.release(assignment.lease)
+        for task in assignment.tasks:
+            self._fail(task, given_up(task, RanOut(MemoryError()), own_memory=False))
+
+    def _send(self, slot: Slot, tasks: Iterable[Task]) -> None:
+        calls = []
+        for task in tasks:
+            self._move(task, "running")
+            self._sent += 1
+            task.sequence = self._sent
+            task.level = slot.backend.level
+            slot.running.append(task)
+            calls.append((task, task.sequence))
+            self._count_call(slot, task)
+        self._effects.append(Send(slot, tuple(calls)))
+        if slot.backend.is_local_pool and self._has_done_enough(slot, slot.handed * 4 / 3):
+            self._start_ahead()
+
+    def _prefetch(self) -> None:
+        """Sends each busy worker as many calls as it may have, so that one with short calls never idles between two.
+
+        They run one after the other under the lease that the worker holds, which must be enough for each of them.
+        """
+        for slot in list(self.pool.slots):
+            if 1 <= len(slot.running) <= self.pool.throughput.refill_at and slot.backend.is_local_pool:
+                while (lease := self._lease_for_more(slot)) and (task := self._take_within(lease)):
+                    self._send(slot, (task,))
+
+    def _lease_for_more(self, slot: Slot) -> Ticket | None:
+        """What another call may run under; None where the worker may have no more."""
+        if slot.is_closing or len(slot.running) >= self.pool.throughput.depth or self.pool.is_full_in_flight:
+            return None
+        return None if slot.lease is None or slot.lease.exclusive else slot.lease
+
+    def _take_within(self, lease: Ticket) -> Task | None:
+        """The next task, where the lease is enough for it. With none before it, it need not wait in the ledger."""
+        while self.placement.is_empty and self._pending:
+            task = self._pending.popleft()
+            if task.state == "queued" and self._estimate(task):
+                if _may_follow(task) and (task.charged_bytes or 0) <= lease.bytes:
+                    return task
+                self.placement.add(task)
+        self._enqueue()
+        return self.placement.take_within(lease)
+
+    # From running to done, or back -----------------------------------------------------------------------------------
+
+    def _answered(self, slot: Slot, task: Task, reply: Reply) -> None:
+        """The worker lives."""
+        figures = reply.figures
+        retained_before_bytes = slot.retained_bytes
+        self._record_retained(slot, figures.kept_bytes)
+        left_bytes = max(0, figures.kept_bytes - retained_before_bytes)
+        taken_bytes = self._learn(task, figures, left_bytes)
+        if taken_bytes is not None and self._reestimation.is_due(
+            exceeded=taken_bytes > (task.charged_bytes or 0)
+        ):
+            self._reestimate()
+        if slot.backend is self.backend:
+            slot.backend.is_proven, slot.backend.failed_starts = True, 0
+        self.pool.throughput.record(figures.duration_s)
+        slot.first_task_s = slot.first_task_s if slot.tasks_done else figures.duration_s
+        slot.busy_s += figures.duration_s
+        slot.tasks_done += 1
+        self._release_if_idle(slot)
+        if isinstance(reply, InitializerFailed):
+            broken = broken_by(reply.error)
+            self._fail(task, Failure(broken))
+            self.shut_down(broken)
+        else:
+            self._attempted(task, reply)
+
+    def _lost(self, slot: Slot, task: Task, reply: Died) -> None:
+        """The worker is gone. A task that it had not begun has not been attempted, and keeps its place."""
+        if slot.stuck_at is not None and not slot.is_gone:
+            self._never_began(slot, task, slot.stuck_at)
+            return
+        self._learn(task, reply.figures, 0)
+        if reply.attempted and slot.lease is not None:  # it needs more than it was seen to hold
+            task.charged_bytes = max(task.charged_bytes or 0, slot.lease.charge_bytes)
+        error = None
+        if slot.is_gone:
+            self._release_if_idle(slot)
+        else:
+            self._forget(slot)
+            if reply.failed_to_start:
+                error = self._start_ended(slot.backend, reply.detail)
+        if error is not None:
+            self._fail(task, Failure(RuntimeError(str(error))))
+            return
+        task.lost += not reply.attempted
+        if reply.attempted or task.lost > LOST_TOO_OFTEN:
+            self._attempted(task, reply)
+        else:
+            self._requeue(task)
+
+    def _never_began(self, slot: Slot, task: Task, stage: Stage) -> None:
+        """The worker was ended since it did not come to the task, which another one may get."""
+        limit_s = self._policy.start_timeout_s or 0.0
+        failure = never_began(task, stage, limit_s)
+        detail = not_begun(task, stage, limit_s)
+        self._forget(slot)
+        # Where none has ever come to a call at this level the next would not either; else it is one failed start.
+        backend = slot.backend
+        if backend is not self.backend:
+            error = None  # that level has been left already
+        else:
+            error = (
+                self._start_ended(backend, detail) if backend.is_proven else self._fall_back(backend, detail)
+            )
+        if error is not None:
+            self._fail(task, failure)
+            self.shut_down(failure.error)
+            return
+        task.stuck += 1
+        if task.stuck < STARTS_THAT_MAY_FAIL:
+            self._requeue(task)
+        else:
+            self._fail(task, failure)
+
+    def _attempted(self, task: Task, reply: Reply) -> None:
+        """An attempt ended. An exception of the user's is the answer, whatever its type: it came back in a reply."""
+        task.attempts += 1
+        self._adapt_concurrency(ended_well=not isinstance(reply, Died | RanOut))
+        match reply:
+            case Returned(value=value):
+                self._finish(task, value=value)
+            case Raised(error=error):
+                self._fail(task, Failure(error))
+            case Unpicklable(error=error):
+                self._fail(task, Failure(error, "unpicklable"))
+            case Died() if task.timed_out:
+                self._fail(task, timed_out(task, ended=True))
+            case RanOut():
+                task.ran_out = task.ran_out or self.backend.own_memory
+                self._retry_or_fail(task, reply)
+            case Died():
+                self._retry_or_fail(task, reply)
+
+    def _retry_or_fail(self, task: Task, reply: Died | RanOut) -> None:
+        what = after_failure(
+            task,
+            reply,
+            retries=self._policy.retries,
+            largest_bytes=self.placement.largest_bytes,
+            own_memory=self.backend.own_memory,
+        )
+        alone = isinstance(what, Retry) and what.alone
+        kind: EventKind = "worker-killed" if isinstance(reply, Died) else "alone" if alone else "retry"
+        cause = reply.detail if isinstance(reply, Died) else str(reply.error) or "MemoryError"
+        if isinstance(what, Failure):
+            self._record(
+                kind, task.level, cause, f"{task_name(task)} is reported after {task.attempts} attempts"
+            )
+            self._fail(task, what)
+            return
+        repeated = f"{task_name(task)} is repeated with {format_size(what.charged_bytes)} charged"
+        self._record(kind, task.level, cause, f"{repeated}, alone" if alone else repeated)
+        task.charged_bytes, task.alone, task.prefers_thread = what.charged_bytes, what.alone, False
+        self._requeue(task)
+
+    def _requeue(self, task: Task) -> None:
+        """Back to its place: before all that arrived after it."""
+        if self.broken is not None:
+            self._fail(task, not_run(self.broken))
+            return
+        self._move(task, "queued")
+        self.placement.add(task)
+
+    def _fail(self, task: Task, failure: Failure) -> None:
+        task.cause = failure.cause
+        self._finish(task, error=failure.error)
+
+    def _finish(self, task: Task, value: Any = None, error: BaseException | None = None) -> None:
+        if task.submission is not None:
+            self._effects.append(Finish(task.submission, value, error))
+        self._close(task)
+
+    def _close(self, task: Task) -> None:
+        """Nothing here refers to the call or its future from now on, so that results are freed once they were read."""
+        self._move(task, "done")
+        task.submission = None
+        self._open.discard(task)
+
+    def _move(self, task: Task, to: State) -> None:
+        if (task.state, to) not in TRANSITIONS:
+            raise AssertionError(f"a task cannot go from {task.state} to {to}")
+        task.state = to
+
+    def _learn(self, task: Task, figures: Figures, left_bytes: int) -> int | None:
+        """Records what an attempt took, and teaches the estimate; what that was told in bytes, where it is known.
+
+        What it has left in its worker (modules that it imported, say) is the worker's from now on, and no other task's.
+        """
+        task.duration_s = figures.duration_s
+        task.result_bytes = figures.result_bytes
+        task.coordinator_peak_bytes = figures.coordinator_peak_bytes
+        if figures.peak_bytes is None:
+            return None
+        task.peak_bytes = figures.peak_bytes
+        taken_bytes = max(0, figures.peak_bytes - left_bytes)
+        try:
+            task.charge.observe(taken_bytes, figures.duration_s)
+        except Exception:  # the caller's own estimator; the result is good all the same
+            _logger.exception("the estimator cannot learn from %s", task_name(task))
+        return taken_bytes
+
+    # Time ------------------------------------------------------------------------------------------------------------
+
+    def _check_overrun(self, slot: Slot, held_bytes: int) -> None:
+        """Charges what a task really holds where that is more than was granted, with one event when that begins."""
+        lease = slot.lease
+        if lease is None:
+            return
+        charged_bytes = lease.charge_bytes
+        taken_bytes = self.placement.charge(slot, held_bytes)
+        if charged_bytes == lease.bytes and taken_bytes > lease.bytes + RESOLUTION_BYTES:
+            self._record(
+                "overrun",
+                slot.backend.level,
+                f"{task_name(slot.running[0])} holds {format_size(taken_bytes)}, "
+                f"{format_size(lease.bytes)} were granted",
+                "that is charged, and nothing starts until it fits",
+            )
+
+    def _check_deadline(self, slot: Slot, reading: Reading, now_s: float) -> float | None:
+        """Ends a worker whose task is beyond its time, or that does not come to it; when to ask again, None for never."""
+        task = slot.running[0]
+        if reading.started_s is None:
+            self._check_start(slot, task, reading, now_s)
+        if not slot.running or task.timeout_s is None or task.timed_out:
+            return None
+        if reading.started_s is None:
+            return now_s + min(task.timeout_s, NOT_BEGUN_POLL_S)
+        if now_s - reading.started_s < task.timeout_s:
+            return reading.started_s + task.timeout_s
+        self._time_out(slot, task)
+        return None
+
+    def _check_start(self, slot: Slot, task: Task, reading: Reading, now_s: float) -> None:
+        limit_s, delay = self._policy.start_timeout_s, reading.delay
+        if limit_s is None or delay is None or slot.stuck_at is not None or now_s - delay.since_s < limit_s:
+            return
+        slot.stuck_at = delay.stage
+        next_step = "no call can run" if delay.stage == "initializer" else "that worker is ended"
+        self._record("timeout", slot.backend.level, not_begun(task, delay.stage, limit_s), next_step)
+        if delay.stage == "initializer":  # as one that raises: there is no worker without it, on any level
+            self.shut_down(broken_by(never_began(task, delay.stage, limit_s).error))
+        else:
+            self._effects.append(Kill(slot))
+
+    def _time_out(self, slot: Slot, task: Task) -> None:
+        task.timed_out = True
+        can_be_ended = slot.backend.own_memory
+        self._record(
+            "timeout",
+            slot.backend.level,
+            f"{task_name(task)} ran longer than {format_duration(task.timeout_s or 0)}",
+            "its worker is replaced" if can_be_ended else "its thread is left to itself",
+        )
+        self._effects.append(Kill(slot))
+        if not can_be_ended:
+            # The thread goes on. Its memory stays charged until it returns, and another thread takes its place.
+            task.attempts += 1
+            slot.running.remove(task)
+            self._gone[slot] = None
+            self._remove(slot)
+            self._effects.append(Forget(slot))
+            self._fail(task, timed_out(task, ended=False))
+
+    # Workers and levels ----------------------------------------------------------------------------------------------
+
+    def _start(self, backend: Backend) -> Slot:
+        slot = Slot(backend)
+        self.pool.slots.append(slot)
+        self._effects.append(Start(slot))
+        return slot
+
+    def _start_ahead(self) -> None:
+        """Starts one worker before its first task, where none is idle."""
+        if self.backend.is_local_pool and not self.pool.idle(self.backend):
+            self._start(self.backend)
+
+    def _stop(self, slot: Slot) -> None:
+        self._drop(slot)
+        self._effects.append(Stop(slot))
+
+    def _forget(self, slot: Slot, *, renew: bool = False) -> None:
+        self._drop(slot)
+        self._effects.append(Forget(slot, renew))
+
+    def _drop(self, slot: Slot) -> None:
+        """Takes a worker off the list; replies to its calls may still come."""
+        self._remove(slot)
+        if slot.running:
+            self._gone[slot] = None
+        self._release_if_idle(slot)
+
+    def _remove(self, slot: Slot) -> None:
+        slot.is_gone = True
+        if slot in self.pool.slots:
+            self.pool.slots.remove(slot)
+
+    def _release_if_idle(self, slot: Slot) -> None:
+        """After its last call the lease goes back, and a worker that takes no more calls is stopped."""
+        if slot.running:
+            return
+        self._gone.pop(slot, None)
+        if slot.lease is not None:
+            self.placement.release(slot.lease)
+            slot.lease = None
+        if slot.is_closing and not slot.is_gone and self.broken is None:
+            self._stop(slot)
+
+    def _record_retained(self, slot: Slot, retained_bytes: int) -> None:
+        is_first = slot.first_retained_bytes is None
+        if not is_first and abs(slot.retained_bytes - retained_bytes) < RETAINED_CHANGE_BYTES:
+            return
+        slot.retained_bytes = retained_bytes
+        if is_first:
+            slot.first_retained_bytes = retained_bytes
+        self.placement.record_retained(slot, retained_bytes, is_first=is_first)
+
+    def _count_call(self, slot: Slot, task: Task) -> None:
+        """Counts a call towards its worker's replacement: a short one in part, inputs of `run` only at the usual number."""
+        counts_whole = task.exact and self._policy.max_tasks_per_child != USUAL_TASKS_PER_CHILD
+        slot.handed += 1.0 if counts_whole else self.pool.throughput.weight
+        if slot.backend.is_cluster:
+            return  # it is the cluster's to replace
+        slot.is_closing = slot.is_closing or task.fresh_worker or self._has_done_enough(slot, slot.handed)
+
+    def _has_done_enough(self, slot: Slot, handed: float) -> bool:
+        """Whether `handed` calls are enough for a worker process.
+
+        Fifty files of some milliseconds are not, where the next worker would import pandas for two seconds first.
+        """
+        most = self._policy.max_tasks_per_child
+        if most is None or handed < most or not slot.backend.is_local_pool:
+            return False
+        has_loaded = slot.tasks_done > 0 and (slot.first_retained_bytes or 0) > FREE_BYTES
+        if most != USUAL_TASKS_PER_CHILD or not has_loaded:
+            return True
+        return slot.loading_s <= LOADING_SHARE * slot.busy_s
+
+    def _adapt_concurrency(self, *, ended_well: bool) -> None:
+        concurrency = self.pool.concurrency
+        if not ended_well:
+            if not self.backend.is_cluster:  # its workers share no budget
+                concurrency.lost()
+            self._start_ahead()
+        elif concurrency.clean():
+            self._record(
+                "recovery",
+                self.backend.level,
+                "a run of clean tasks",
+                f"{concurrency.most} tasks may run at once again",
+            )
+
+    def _start_ended(self, backend: Backend, detail: str) -> BrokenExecutor | None:
+        """A worker ended before it was ready. Several in a row mean that the level cannot start: then as `_fall_back`."""
+        if backend is not self.backend:
+            return None  # that level has been left already
+        backend.failed_starts += 1
+        if backend.failed_starts < STARTS_THAT_MAY_FAIL:
+            return None
+        backend.failed_starts = 0
+        return self._fall_back(
+            backend, f"{STARTS_THAT_MAY_FAIL} ended before they were ready, in a row ({detail})"
+        )
+
+    def _fall_back(self, backend: Backend, cause: str) -> BrokenExecutor | None:
+        """Goes down below `backend`, unless that was left before; an error where there is no lower level."""
+        text = f"no {backend.level} worker can be started: {cause}"
+        below = max(self._backends.index(backend) + 1, self._backends.index(self.backend))
+        if below == len(self._backends):
+            return BrokenExecutor(text)
+        before = self.placement
+        waiting = before.waiting()
+        self.pool.backend = self._backends[below]
+        if self.backend.most_after_fallback is not None:
+            self.pool.concurrency.lower_to(self.backend.most_after_fallback)
+        if before is not self.placement:
+            for task in waiting:
+                before.remove(task)
+            self._pending.extendleft(reversed(waiting))
+        self._record(
+            "fallback", backend.level, text, f"continues with level {self.backend.level!r}", logged=True
+        )
+        return None
+
+    def validate(self) -> None:
+        """The invariants, for tests: to be asked after `decide`."""
+        slots = (*self.pool.slots, *self._gone)
+        running = [task for slot in slots for task in slot.running]
+        waiting = [*self.placement.waiting(), *(task for task in self._pending if task.state != "done")]
+        assert len(set(running)) == len(running), "a task runs twice"
+        assert len(set(waiting)) == len(waiting), "a task waits twice"
+        assert all(task.state == "running" for task in running)
+        assert all(task.state == "queued" for task in waiting)
+        assert {*running, *waiting} == self._open, "a task is lost"
+        assert all(not slot.is_gone for slot in self.pool.slots)
+        assert all(slot.is_gone for slot in self._gone)
+        leases = [slot.lease for slot in slots if slot.lease is not None]
+        assert len({id(lease) for lease in leases}) == len(leases), "two workers share a lease"
+        assert all(slot.running or slot in self._gone for slot in slots if slot.lease is not None)
+        if self.broken is None and self.backend.is_local_pool:
+            assert all(
+                slot.lease is not None for slot in slots if slot.running and slot.backend.is_local_pool
+            )
+            assert not waiting or running or self._gone, "tasks wait while nothing runs"
+        if any(lease.exclusive for lease in leases):
+            assert len(leases) == 1, "something runs beside a task that must be alone"
+
+    def _record(
+        self, kind: EventKind, level: Level, cause: str, next_step: str, *, logged: bool = False
+    ) -> None:
+        self._effects.append(Record(kind, level, cause, next_step, logged))
+
+
+def _may_follow(task: Task) -> bool:
+    """Whether a task may wait in a worker for the call before it."""
+    return not (task.alone or task.fresh_worker or task.prefers_thread)
+
+
+def _order(task: Task) -> int:
+    return task.order

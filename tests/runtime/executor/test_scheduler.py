@@ -1,0 +1,880 @@
+"""The scheduler alone: events in, effects out, its invariants after every step. No thread, no clock, no sleep."""
+
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from pytest_membudget import (
+    ExecutorPolicy,
+    OversizeError,
+    StartTimeoutError,
+    TaskMemoryError,
+    WorkerKilledError,
+)
+from pytest_membudget.runtime.executor.local_placement import LocalPlacement
+from pytest_membudget.runtime.executor.scheduler import Scheduler
+from pytest_membudget.runtime.executor.state import (
+    Backend,
+    Charge,
+    Finish,
+    Forget,
+    Kill,
+    Reading,
+    Record,
+    Send,
+    Start,
+    Stop,
+    Submission,
+    Task,
+)
+from pytest_membudget.runtime.workers.protocol import (
+    Delay,
+    Died,
+    Figures,
+    InitializerFailed,
+    Raised,
+    RanOut,
+    Returned,
+    Unpicklable,
+)
+
+MB = 1_000_000
+KILLED = Died("worker process 7 was killed by SIGKILL", attempted=True)
+BEHIND = Died("worker process 7 was killed by SIGKILL", attempted=False)
+UNSTARTED = Died("worker process 7 ended with exit code 1", attempted=False, failed_to_start=True)
+
+
+class Fixed(Charge):
+    """A charge that says what the test says, and keeps what it is taught."""
+
+    def __init__(self, size_bytes):
+        self.size_bytes = size_bytes
+        self.seen = []
+
+    def first_bytes(self):
+        if isinstance(self.size_bytes, Exception):
+            raise self.size_bytes
+        return self.size_bytes
+
+    def retry_bytes(self, failed_bytes):
+        return 2 * failed_bytes
+
+    def observe(self, peak_bytes, duration_s):
+        self.seen.append(peak_bytes)
+
+
+def a_task(size_bytes=10, **fields):
+    return Task(Submission(abs, (-3,), {}, Future()), Fixed(size_bytes), **fields)
+
+
+def a_scheduler(budget_bytes=100, workers=2, levels=("process", "thread"), max_in_flight=None, **policy):
+    policy = ExecutorPolicy(**policy)
+    here = LocalPlacement(budget_bytes, max_overtakes=policy.max_overtakes)
+    made = {
+        "process": Backend("process", here, own_memory=True, is_local_pool=True),
+        "thread": Backend("thread", here, own_memory=False, most_after_fallback=policy.degraded_threads),
+        "sequential": Backend("sequential", here, own_memory=False, most_after_fallback=1),
+    }
+    backends = [made[level] for level in levels]
+    return Scheduler(backends, policy, max_workers=workers, max_in_flight=max_in_flight)
+
+
+class Played:
+    """A scheduler and what it decided, with the invariants checked after every step."""
+
+    def __init__(self, *args, **kwargs):
+        self.scheduler = a_scheduler(*args, **kwargs)
+        self.effects = []
+
+    def decided(self, *, starts=True):
+        """What the events since the last call led to; workers are started unless the test says otherwise."""
+        new = self.scheduler.decide()
+        for start in only(new, Start) if starts else ():
+            self.scheduler.started(start.slot)
+        assert not self.scheduler.decide(), "a decision was left for later"
+        self.scheduler.validate()
+        self.effects += new
+        return new
+
+    def submit(self, *tasks, starts=True):
+        for task in tasks:
+            self.scheduler.submitted(task)
+        return self.decided(starts=starts)
+
+    def reply(self, task, reply):
+        self.scheduler.replied(self.slot_of(task), task.sequence, reply)
+        return self.decided()
+
+    def returned(self, task, **figures):
+        return self.reply(task, Returned(3, Figures(**{"duration_s": 1.0, **figures})))
+
+    def pass_time(self, now_s, reading):
+        busy = [slot for slot in self.scheduler.pool.slots if slot.running]
+        self.scheduler.time_passed(now_s, dict.fromkeys(busy, reading))
+        return self.decided()
+
+    def slot_of(self, task):
+        slots = (*self.scheduler.pool.slots, *self.scheduler._gone)
+        return next(slot for slot in slots if task in slot.running)
+
+    @property
+    def running(self):
+        return [task for slot in self.scheduler.pool.slots for task in slot.running]
+
+    def outcome(self, submission):
+        (finish,) = [each for each in only(self.effects, Finish) if each.submission is submission]
+        return finish.value if finish.error is None else finish.error
+
+
+def only(effects, *kinds):
+    return [each for each in effects if isinstance(each, kinds)]
+
+
+def sent(effects):
+    return [task for send in only(effects, Send) for task, _ in send.calls]
+
+
+# From submit to the result ----------------------------------------------------------------------------------------------
+
+
+def test_a_task_gets_a_new_worker_its_result_and_is_forgotten():
+    played, task = Played(), a_task()
+    submission = task.submission
+    start, send = played.submit(task)
+    assert isinstance(start, Start)
+    assert (send.slot, send.calls) == (start.slot, ((task, task.sequence),))
+    assert played.returned(task) == [Finish(submission, 3, None)]
+    assert (task.state, task.cause, task.attempts, task.level) == ("done", "ok", 1, "process")
+    assert task.submission is None
+    assert not played.scheduler.open_tasks
+
+
+def test_the_next_task_gets_the_worker_that_is_idle():
+    played, first, second = Played(), a_task(), a_task()
+    played.submit(first)
+    played.returned(first)
+    assert not only(played.submit(second), Start)
+
+
+def test_two_large_tasks_do_not_meet():
+    played, first, second = Played(100), a_task(60), a_task(60)
+    assert sent(played.submit(first, second)) == [first]
+    assert sent(played.returned(first)) == [second]
+
+
+def test_no_more_tasks_run_than_there_may_be_workers():
+    played = Played(workers=2)
+    tasks = [a_task() for _ in range(5)]
+    assert sent(played.submit(*tasks)) == tasks[:2]
+
+
+def test_no_more_calls_are_in_flight_than_may_be():
+    played = Played(workers=3, max_in_flight=2)
+    assert len(sent(played.submit(*(a_task() for _ in range(5))))) == 2
+    assert not played.scheduler.can_accept
+
+
+@pytest.mark.parametrize(
+    ("reply", "cause"),
+    [(Raised(OSError("mine")), "error"), (Unpicklable(TypeError("not it")), "unpicklable")],
+)
+def test_what_the_function_raised_is_the_outcome_at_once(reply, cause):
+    played, task = Played(), a_task()
+    submission = task.submission
+    played.submit(task)
+    played.reply(task, reply)
+    assert played.outcome(submission) is reply.error
+    assert (task.cause, task.attempts) == (cause, 1)
+
+
+def test_a_reply_that_is_no_longer_waited_for_is_ignored():
+    played, task = Played(), a_task()
+    played.submit(task)
+    slot = played.slot_of(task)
+    played.scheduler.replied(slot, task.sequence + 1, Returned(7))
+    assert played.decided() == []
+    assert played.running == [task]
+
+
+# Too large, cancelled, broken -------------------------------------------------------------------------------------------
+
+
+def test_larger_than_the_budget_is_refused_or_runs_alone():
+    played, task = Played(100), a_task(101)
+    submission = task.submission
+    assert not sent(played.submit(task))
+    assert isinstance(played.outcome(submission), OversizeError)
+    assert task.cause == "oversize"
+    played, small, large, last = Played(100, oversize="alone"), a_task(10), a_task(101), a_task(10)
+    assert sent(played.submit(small, large, last)) == [small, last]
+    played.returned(small)
+    assert sent(played.returned(last)) == [large]
+
+
+def test_what_was_accepted_is_not_refused_because_estimates_have_grown():
+    played, task = Played(100), a_task(5000, estimate_bytes=90)
+    assert sent(played.submit(task)) == [task]
+    assert task.alone
+
+
+@pytest.mark.parametrize("size_bytes", [ZeroDivisionError("the estimator's own")])
+def test_an_estimator_that_fails_is_that_tasks_error_alone(size_bytes):
+    played, task, other = Played(), a_task(size_bytes), a_task()
+    submission = task.submission
+    assert sent(played.submit(task, other)) == [other]
+    assert played.outcome(submission) is size_bytes
+
+
+def test_a_cancelled_task_leaves_the_queue_and_its_memory_to_the_others():
+    played = Played(100, workers=4)
+    running, cancelled, last = a_task(60), a_task(60), a_task(60)
+    played.submit(running, cancelled, last)
+    played.scheduler.cancelled(cancelled)
+    played.scheduler.cancelled(cancelled)
+    assert played.decided() == []
+    assert cancelled.cause == "cancelled"
+    assert sent(played.returned(running)) == [last]
+
+
+def test_a_task_found_cancelled_when_it_was_to_be_sent_frees_its_worker():
+    played, task, other = Played(workers=1), a_task(), a_task()
+    played.submit(task, other)
+    played.scheduler.cancelled(task)
+    assert sent(played.decided()) == [other]
+
+
+def test_a_failing_initializer_breaks_everything():
+    played, first, second, third = Played(workers=1), a_task(), a_task(), a_task()
+    submissions = [each.submission for each in (first, second, third)]
+    played.submit(first, second)
+    played.reply(first, InitializerFailed(ValueError("no model")))
+    played.submit(third)
+    for submission in submissions:
+        assert isinstance(played.outcome(submission), BrokenProcessPool)
+    assert only(played.effects, Kill)
+
+
+def test_shut_down_gives_every_task_the_error_and_ends_every_worker():
+    played = Played(workers=1)
+    tasks = [a_task() for _ in range(3)]
+    submissions = [each.submission for each in tasks]
+    played.submit(*tasks)
+    slot, sequence = played.slot_of(tasks[0]), tasks[0].sequence
+    played.scheduler.shut_down(WorkerKilledError("ended"))
+    assert [type(each) for each in played.decided()] == [Kill, Finish, Finish, Finish]
+    assert all(isinstance(played.outcome(each), WorkerKilledError) for each in submissions)
+    played.scheduler.replied(slot, sequence, Returned(1))
+    assert played.decided() == []
+
+
+# Lost and repeated ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reply", [KILLED, RanOut(MemoryError())])
+def test_a_lost_attempt_is_repeated_with_more_then_alone_then_reported(reply):
+    played, task = Played(100, retries=2), a_task(10)
+    submission = task.submission
+    played.submit(task)
+    charges = []
+    for _ in range(3):
+        charges.append((task.charged_bytes, task.alone))
+        played.reply(task, reply)
+    assert charges == [(10, False), (20, False), (40, True)]
+    error = {Died: WorkerKilledError, RanOut: TaskMemoryError}[type(reply)]
+    assert isinstance(played.outcome(submission), error)
+    assert task.attempts == 3
+
+
+def test_a_repeat_comes_before_all_that_arrived_after_it():
+    played = Played(1000, workers=1)
+    tasks = [a_task() for _ in range(40)]
+    played.submit(*tasks)
+    assert sent(played.reply(tasks[0], RanOut(MemoryError()))) == [tasks[0]]
+
+
+def test_what_waited_behind_a_killed_call_was_not_attempted_and_keeps_its_place():
+    played = Played(workers=1)
+    played.scheduler.pool.throughput.mean_s = 0.01
+    first, behind, last = a_task(), a_task(), a_task()
+    played.submit(first, behind, last)
+    slot = played.slot_of(first)
+    assert list(slot.running) == [first, behind]
+    sequence = behind.sequence
+    played.reply(first, KILLED)
+    played.scheduler.replied(slot, sequence, BEHIND)
+    played.decided()
+    assert (first.attempts, behind.attempts, behind.lost) == (1, 0, 1)
+    assert played.running[0] is first
+
+
+def test_a_task_whose_workers_always_end_before_it_begins_counts_as_the_cause():
+    played, task = Played(workers=1, retries=0), a_task()
+    played.submit(task)
+    for _ in range(11):
+        assert task.state == "running"
+        played.reply(task, BEHIND)
+    assert (task.cause, task.attempts) == ("killed", 1)
+
+
+def test_a_killed_task_is_charged_what_it_was_seen_to_hold():
+    played, task = Played(1000 * MB), a_task(10 * MB)
+    played.submit(task)
+    played.pass_time(1.0, Reading(0.0, None, 300 * MB))
+    played.reply(task, KILLED)
+    assert task.charged_bytes == 600 * MB
+
+
+def test_in_a_thread_nothing_that_ran_out_of_memory_is_repeated():
+    played, task = Played(levels=("thread",)), a_task()
+    submission, error = task.submission, MemoryError("mine")
+    played.submit(task)
+    played.reply(task, RanOut(error))
+    assert played.outcome(submission) is error
+
+
+def test_what_ran_out_in_a_process_is_not_repeated_in_a_thread():
+    played, task = Played(workers=1), a_task()
+    submission = task.submission
+    played.submit(task)
+    task.fresh_worker = True  # the next attempt needs another worker
+    played.scheduler.replied(played.slot_of(task), task.sequence, KILLED._replace(attempted=False))
+    task.ran_out = True
+    (start,) = only(played.decided(starts=False), Start)
+    played.scheduler.start_failed(start.slot, "full")
+    played.decided()
+    assert played.scheduler.backend.level == "thread"
+    assert isinstance(played.outcome(submission), TaskMemoryError)
+
+
+def test_concurrency_halves_after_a_loss_and_recovers_after_clean_tasks():
+    played = Played(10_000, workers=4, recover_after=2)
+    played.submit(*(a_task() for _ in range(40)))
+    assert len(played.running) == 4
+    played.reply(played.running[0], KILLED)
+    assert played.scheduler.pool.concurrency.now == 2
+    for _ in range(10):
+        played.returned(played.running[-1])
+    assert len(played.running) == 4
+    assert [each.kind for each in only(played.effects, Record)] == ["worker-killed", "recovery"]
+
+
+def test_a_worker_is_started_ahead_after_a_loss():
+    played = Played(100, workers=2)
+    tasks = [a_task(80), a_task(80)]
+    played.submit(*tasks)
+    effects = played.reply(tasks[0], RanOut(MemoryError()))
+    assert not only(effects, Start)  # the one that it ran in is idle
+    effects = played.reply(tasks[0], KILLED)
+    assert len(only(effects, Start)) == 1
+
+
+# Workers that cannot start ----------------------------------------------------------------------------------------------
+
+
+def test_where_no_worker_starts_the_next_level_goes_on_with_one_event():
+    played, task = Played(workers=4), a_task()
+    (start, _) = played.submit(task, starts=False)
+    played.scheduler.start_failed(start.slot, "no memory")
+    effects = played.decided()
+    (record,) = only(effects, Record)
+    assert (record.kind, record.is_logged) == ("fallback", True)
+    assert "no process worker can be started: no memory" in record.cause
+    assert only(effects, Start)[0].slot.backend.level == "thread"
+    assert sent(effects) == [task]
+    assert played.scheduler.pool.concurrency.most == 2  # degraded threads
+
+
+def test_without_a_lower_level_the_task_is_told_so():
+    played, task = Played(levels=("process",)), a_task()
+    submission = task.submission
+    (start, _) = played.submit(task, starts=False)
+    played.scheduler.start_failed(start.slot, "no memory")
+    played.decided()
+    assert str(played.outcome(submission)) == "no process worker can be started: no memory"
+
+
+def test_where_a_second_worker_cannot_start_the_first_does_it_all():
+    played = Played(workers=4)
+    tasks = [a_task() for _ in range(3)]
+    first, second, third = [each.slot for each in only(played.submit(*tasks, starts=False), Start)]
+    played.scheduler.started(first)
+    for slot in (second, third):
+        played.scheduler.start_failed(slot, "full")
+    played.decided()
+    assert played.running == tasks[:1]
+    assert sent(played.returned(tasks[0])) == [tasks[1]]
+    assert first.backend.level == "process"
+
+
+def test_a_second_worker_is_not_tried_where_the_first_could_not_start():
+    played = Played(workers=2)
+    tasks = [a_task(), a_task()]
+    first, second = only(played.submit(*tasks, starts=False), Start)
+    played.scheduler.start_failed(first.slot, "the script never loads")
+    effects = played.decided()
+    assert second.slot.is_gone
+    assert sent(effects) == tasks
+    assert {slot.backend.level for slot in played.scheduler.pool.slots} == {"thread"}
+
+
+def test_three_workers_that_end_before_they_are_ready_mean_the_next_level():
+    played, task = Played(workers=1), a_task()
+    played.submit(task)
+    for _ in range(2):
+        played.reply(task, UNSTARTED)
+        assert played.scheduler.backend.level == "process"
+    played.reply(task, UNSTARTED)
+    assert played.scheduler.backend.level == "thread"
+    assert task.attempts == 0
+
+
+def test_a_worker_that_comes_to_a_call_ends_the_row_of_failed_starts():
+    played = Played(workers=1, levels=("process",))
+    task, other = a_task(), a_task()
+    for _ in range(2):
+        played.submit(task)
+        for _ in range(2):
+            played.reply(task, UNSTARTED)
+        played.returned(task)
+        task, other = other, task
+    assert played.scheduler.backend.failed_starts == 0
+
+
+def test_the_last_level_fails_a_task_after_three_and_tries_again_for_the_next():
+    played = Played(workers=1, levels=("process",))
+    for _ in range(2):
+        task = a_task()
+        submission = task.submission
+        played.submit(task)
+        for _ in range(3):
+            played.reply(task, UNSTARTED)
+        assert "3 ended before they were ready" in str(played.outcome(submission))
+
+
+def test_a_small_batch_runs_in_threads_and_its_repeat_in_a_process():
+    played, task = Played(levels=("process", "thread")), a_task(prefers_thread=True)
+    (start, _) = played.submit(task)
+    assert start.slot.backend.level == "thread"
+    effects = played.reply(task, RanOut(MemoryError()))
+    assert [each.slot.backend.level for each in only(effects, Send)] == ["process"]
+
+
+# Time -------------------------------------------------------------------------------------------------------------------
+
+WAITS_FOR_IMPORT = Reading(None, Delay("import", 100.0), 0)
+
+
+def test_a_tasks_time_counts_from_the_call_of_its_function():
+    played, task = Played(start_timeout_s=100.0), a_task(timeout_s=5.0)
+    played.submit(task)
+    assert not played.pass_time(50.0, Reading(None, Delay("import", 0.0), 0))
+    assert played.scheduler.deadline_s == 50.05
+    assert not played.pass_time(64.0, Reading(60.0, None, 0))
+    assert played.scheduler.deadline_s == 65.0
+    effects = played.pass_time(65.0, Reading(60.0, None, 0))
+    assert len(only(effects, Kill)) == 1
+    assert not only(played.pass_time(66.0, Reading(60.0, None, 0)), Kill)
+    submission = task.submission
+    played.reply(task, KILLED)
+    assert "ran longer than 5" in str(played.outcome(submission))
+    assert (task.cause, task.attempts) == ("timeout", 1)
+
+
+def test_a_thread_past_its_time_is_left_to_itself_and_stays_charged_until_it_returns():
+    played = Played(100, workers=1, levels=("thread",))
+    task, other = a_task(60, timeout_s=5.0), a_task(60)
+    played.submit(task, other)
+    slot, submission, sequence = played.slot_of(task), task.submission, task.sequence
+    effects = played.pass_time(5.0, Reading(0.0, None, 0))
+    assert only(effects, Kill, Forget) == [Kill(slot), Forget(slot)]
+    assert "cannot be ended" in str(played.outcome(submission))
+    assert not sent(effects)
+    played.scheduler.replied(slot, sequence, Returned(1))
+    assert sent(played.decided()) == [other]
+
+
+def test_a_worker_that_does_not_come_to_its_call_is_ended_once():
+    played, task = Played(start_timeout_s=10.0), a_task()
+    played.submit(task)
+    kills = [
+        len(only(played.pass_time(now_s, WAITS_FOR_IMPORT), Kill)) for now_s in (100.0, 109.9, 110.0, 111.0)
+    ]
+    assert kills == [0, 0, 1, 0]
+    (event,) = only(played.effects, Record)
+    assert event.kind == "timeout"
+    assert "had not imported what abs(-3) needs, module 'builtins' first, within 10" in event.cause
+
+
+def test_without_a_limit_it_is_waited_for():
+    played = Played(start_timeout_s=None)
+    played.submit(a_task())
+    assert not played.pass_time(1e9, WAITS_FOR_IMPORT)
+
+
+def test_an_initializer_that_does_not_return_ends_everything():
+    played, task = Played(start_timeout_s=10.0), a_task()
+    submission = task.submission
+    played.submit(task)
+    played.pass_time(10.0, Reading(None, Delay("initializer", 0.0), 0))
+    assert isinstance(played.outcome(submission), BrokenProcessPool)
+    assert isinstance(played.outcome(submission).__cause__, StartTimeoutError)
+
+
+def stuck(played, task):
+    """The worker of `task` is ended since it did not come to it."""
+    played.pass_time(played.scheduler.pool.now_s + 1000.0, Reading(None, Delay("import", 0.0), 0))
+    return played.reply(task, KILLED)
+
+
+def test_another_worker_gets_a_task_that_none_came_to_three_in_all():
+    played, proof, task = Played(workers=1, levels=("process",)), a_task(), a_task()
+    played.submit(proof)
+    played.returned(proof)
+    played.submit(task)
+    submission = task.submission
+    for _ in range(2):
+        assert sent(stuck(played, task)) == [task]
+    played.scheduler.backend.failed_starts = 0
+    stuck(played, task)
+    assert isinstance(played.outcome(submission), StartTimeoutError)
+    assert (task.cause, task.attempts) == ("timeout", 0)
+
+
+def test_a_level_that_never_had_a_ready_worker_is_given_up_at_once():
+    played, task = Played(workers=1), a_task()
+    played.submit(task)
+    assert sent(stuck(played, task)) == [task]
+    assert played.scheduler.backend.level == "thread"
+
+
+def test_threads_of_a_small_batch_prove_nothing_of_processes():
+    played = Played(workers=1)
+    small, task = a_task(prefers_thread=True), a_task()
+    played.submit(small)
+    played.returned(small)
+    played.submit(task)
+    stuck(played, task)
+    assert played.scheduler.backend.level == "thread"
+
+
+def test_where_no_worker_can_come_to_a_call_every_task_is_told():
+    played, task, other = Played(workers=1, levels=("process",)), a_task(), a_task()
+    submissions = task.submission, other.submission
+    played.submit(task, other)
+    stuck(played, task)
+    assert all(isinstance(played.outcome(each), StartTimeoutError) for each in submissions)
+
+
+def test_an_overrun_is_charged_and_told_once():
+    played, task, other = Played(100 * MB), a_task(10 * MB), a_task(30 * MB)
+    played.submit(task)
+    for held_bytes in (5, 80, 85):
+        played.pass_time(1.0, Reading(0.0, None, held_bytes * MB))
+    (event,) = only(played.effects, Record)
+    assert event.kind == "overrun"
+    assert not sent(played.submit(other))
+    assert sent(played.returned(task)) == [other]
+
+
+# Prefetching ------------------------------------------------------------------------------------------------------------
+
+
+def test_short_calls_wait_in_their_worker_under_its_lease_in_order():
+    played = Played(100, workers=1)
+    played.scheduler.pool.throughput.mean_s = 0.001
+    tasks = [a_task(10) for _ in range(6)] + [a_task(20)] + [a_task(10)]
+    played.submit(*tasks)
+    assert played.running == tasks[:6]  # the seventh needs more than the lease, and is not overtaken
+    assert played.scheduler.placement.leases == 1
+
+
+@pytest.mark.parametrize("fields", [{"fresh_worker": True}, {"prefers_thread": True}, {"alone": True}])
+def test_what_needs_a_place_of_its_own_does_not_wait_in_a_worker(fields):
+    played = Played(100, workers=1)
+    played.scheduler.pool.throughput.mean_s = 0.001
+    first, special = a_task(), a_task(**fields)
+    played.submit(first, special)
+    assert played.running == [first]
+
+
+def test_short_calls_beyond_what_a_worker_may_have_stay_in_the_queue():
+    played = Played(100, workers=1)
+    played.scheduler.pool.throughput.mean_s = 0.001
+    played.submit(*(a_task() for _ in range(20)))
+    assert len(played.running) == 8
+
+
+# Replacing workers ------------------------------------------------------------------------------------------------------
+
+
+def test_a_worker_is_stopped_after_its_calls_and_the_next_is_started_ahead():
+    played = Played(workers=1, max_tasks_per_child=4)
+    tasks = [a_task(exact=True) for _ in range(6)]
+    played.submit(*tasks)
+    starts = []
+    for task in tasks[:4]:
+        starts.append(len(only(played.effects, Start)))
+        played.returned(task)
+    assert starts == [1, 1, 2, 2]
+    assert len(only(played.effects, Stop)) == 1
+
+
+def test_a_large_file_gets_a_worker_that_has_run_nothing_and_ends_afterwards():
+    played = Played(workers=1)
+    first, large = a_task(), a_task(fresh_worker=True)
+    played.submit(first)
+    played.returned(first)
+    (start, send) = played.submit(large)
+    assert start.slot is send.slot
+    assert only(played.returned(large), Stop) == [Stop(start.slot)]
+
+
+@pytest.mark.parametrize(
+    ("max_tasks", "exact", "counted"), [(50, True, 0.1), (50, False, 0.1), (49, True, 1.0), (49, False, 0.1)]
+)
+def test_short_calls_count_by_their_time_unless_the_caller_chose_a_number_of_inputs(
+    max_tasks, exact, counted
+):
+    played, task = Played(max_tasks_per_child=max_tasks), a_task(exact=exact)
+    played.scheduler.pool.throughput.mean_s = 0.01
+    played.submit(task)
+    assert played.slot_of(task).handed == pytest.approx(counted)
+
+
+@pytest.mark.parametrize(
+    ("max_tasks", "retained_mb", "busy_s", "is_closing"),
+    [
+        (50, 100, 2.5, False),  # two seconds of importing for half a second of work
+        (50, 100, 30.0, True),
+        (50, 1, 2.5, True),  # it has loaded nothing: its first task was a long one
+        (49, 100, 2.5, True),  # the caller's own number is kept to
+    ],
+)
+def test_a_worker_that_took_long_to_load_is_not_replaced_before_that_has_paid(
+    max_tasks, retained_mb, busy_s, is_closing
+):
+    played = Played(1000 * MB, workers=1, max_tasks_per_child=max_tasks)
+    played.scheduler.pool.throughput.record = lambda _: None  # every call counts in full
+    for duration_s in (2.0, *[(busy_s - 2.0) / 48] * (max_tasks - 2)):
+        task = a_task(exact=True)
+        played.submit(task)
+        played.returned(task, duration_s=duration_s, kept_bytes=retained_mb * MB)
+    last = a_task(exact=True)
+    played.submit(last, a_task(exact=True))
+    played.returned(last)
+    assert bool(only(played.effects, Stop)) is is_closing
+
+
+# What is learned --------------------------------------------------------------------------------------------------------
+
+
+def test_what_a_task_leaves_in_its_worker_is_not_what_the_next_task_takes():
+    played, task = Played(1000 * MB), a_task()
+    played.submit(task)
+    played.returned(task, peak_bytes=110 * MB, kept_bytes=100 * MB)
+    assert task.charge.seen == [10 * MB]
+    assert task.peak_bytes == 110 * MB
+
+
+def test_tasks_that_wait_profit_from_what_was_learned_meanwhile():
+    played = Played(1000, workers=30)
+    charge = Fixed(400)
+    tasks = [Task(Submission(abs, (-3,), {}, Future()), charge) for _ in range(10)]
+    assert len(sent(played.submit(*tasks))) == 2
+    charge.size_bytes = 100
+    for task in tasks[:2]:
+        played.returned(task, peak_bytes=500)
+    assert sorted(played.running, key=lambda task: task.order) == tasks[2:]
+
+
+def test_a_repeat_keeps_its_raised_charge():
+    played = Played(1000, workers=1)
+    task, other, last = a_task(10), a_task(10), a_task(400)
+    played.submit(other, task, last)
+    played.returned(other)
+    played.reply(task, KILLED)
+    assert task.charged_bytes == 20
+
+
+# Any order of events ----------------------------------------------------------------------------------------------------
+
+REPLIES = [
+    Returned(1, Figures(0.001)),
+    Returned(1, Figures(0.5, peak_bytes=12 * MB)),
+    Returned(1, Figures(0.01, peak_bytes=60 * MB, kept_bytes=45 * MB)),
+    Raised(ValueError("mine")),
+    RanOut(MemoryError()),
+    Unpicklable(TypeError("not it")),
+    KILLED,
+    BEHIND,
+    UNSTARTED,
+]
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """Any order of events leaves the books right, finishes every task exactly once and lets nothing wait for nothing."""
+
+    @initialize(
+        workers=st.integers(1, 4),
+        mean_s=st.sampled_from([1.0, 0.01, 0.001]),
+        max_in_flight=st.sampled_from([None, None, 1, 3]),
+        levels=st.sampled_from(
+            [("process", "thread"), ("process",), ("thread",), ("process", "thread", "sequential")]
+        ),
+        max_tasks=st.sampled_from([None, 2, 50]),
+        oversize=st.sampled_from(["alone", "refuse"]),
+    )
+    def begin(self, *, workers, mean_s, max_in_flight, levels, max_tasks, oversize):
+        self.scheduler = a_scheduler(
+            100 * MB,
+            workers,
+            levels,
+            max_in_flight,
+            max_tasks_per_child=max_tasks,
+            oversize=oversize,
+            max_overtakes=3,
+        )
+        self.scheduler.pool.throughput.mean_s = mean_s
+        self.submissions, self.numbers, self.open, self.finished = [], {}, {}, set()
+        self.started, self.starts, self.now_s = set(), True, 0.0
+
+    def carry_out(self):
+        """What a driver would do, as far as it matters here: calls go to workers that were started."""
+        for effect in self.scheduler.decide():
+            match effect:
+                case Finish(submission=submission):
+                    assert id(submission) not in self.finished, "finished twice"
+                    self.finished.add(id(submission))
+                    self.open.pop(self.numbers[id(submission)], None)
+                case Start(slot=slot) if not slot.is_gone:
+                    self.started.add(slot)
+                    if self.starts:
+                        self.scheduler.started(slot)
+                case Send(slot=slot, calls=calls):
+                    assert slot in self.started, "a call for a worker that was not started"
+                    assert all(task.sequence == sequence for task, sequence in calls)
+                case Stop(slot=slot):
+                    assert not slot.running
+                    self.started.discard(slot)
+
+    @rule(
+        size_mb=st.integers(0, 130),
+        fields=st.sampled_from(
+            [
+                {},
+                {},
+                {"fresh_worker": True},
+                {"prefers_thread": True},
+                {"timeout_s": 5.0},
+                {"estimate_bytes": 1},
+            ]
+        ),
+        times=st.sampled_from([1, 1, 2, 20]),
+    )
+    def submit(self, size_mb, fields, times):
+        for _ in range(times - 1):
+            self.add(a_task(size_mb * MB, **fields))
+        self.submit_one(size_mb, fields)
+
+    def add(self, task):
+        self.numbers[id(task.submission)] = number = len(self.submissions)
+        self.submissions.append(task.submission)  # keeps its id from being used again
+        self.open[number] = task
+        self.scheduler.submitted(task)
+
+    def submit_one(self, size_mb=10, fields=None):
+        self.add(a_task(size_mb * MB, **(fields or {})))
+        self.carry_out()
+
+    @property
+    def owing(self):
+        return [slot for slot in (*self.scheduler.pool.slots, *self.scheduler._gone) if slot.running]
+
+    @precondition(lambda self: self.owing)
+    @rule(data=st.data(), reply=st.sampled_from(REPLIES))
+    def reply(self, data, reply):
+        slot = data.draw(st.sampled_from(self.owing))
+        if not slot.backend.own_memory and isinstance(reply, Died):
+            reply = REPLIES[0]
+        if slot.is_gone and not isinstance(reply, Died):
+            reply = BEHIND
+        self.scheduler.replied(slot, slot.running[0].sequence, reply)
+        self.carry_out()
+
+    @rule(data=st.data())
+    def fail_to_start(self, data):
+        """The next workers do not start; some of them fail at once, the others after that."""
+        self.starts = False
+        self.submit_one()
+        self.starts = True
+        for slot in [slot for slot in self.scheduler.pool.slots if not slot.is_started]:
+            if slot.is_gone:
+                continue
+            if data.draw(st.booleans()):
+                self.started.discard(slot)
+                self.scheduler.start_failed(slot, "no memory")
+            else:
+                self.scheduler.started(slot)
+            self.carry_out()
+
+    @precondition(lambda self: self.open)
+    @rule(data=st.data())
+    def cancel(self, data):
+        number = data.draw(st.sampled_from(sorted(self.open)))
+        task = self.open[number]
+        if task.state == "queued" and task.is_first_attempt:
+            self.open.pop(number)
+            self.scheduler.cancelled(task)
+            self.carry_out()
+
+    @rule(seconds=st.sampled_from([0.1, 6.0, 400.0]), held_mb=st.integers(0, 200), data=st.data())
+    def pass_time(self, seconds, held_mb, data):
+        self.now_s += seconds
+        reading = data.draw(
+            st.sampled_from([Reading(0.0, None, held_mb * MB), Reading(None, Delay("import", 0.0), 0)])
+        )
+        busy = [slot for slot in self.scheduler.pool.slots if slot.running]
+        self.scheduler.time_passed(self.now_s, dict.fromkeys(busy, reading))
+        self.carry_out()
+
+    @rule(budget_mb=st.integers(0, 150))
+    def change_budget(self, budget_mb):
+        self.scheduler.budget_changed(budget_mb * MB, 100 * MB)
+        self.carry_out()
+
+    @invariant()
+    def the_books_are_right(self):
+        if not hasattr(self, "scheduler"):
+            return
+        self.scheduler.validate()
+        assert self.scheduler.open_tasks == len(self.open)
+        assert all(slot in self.started for slot in self.scheduler.pool.slots)
+        assert not self.scheduler.decide(), "a decision was left for later"
+
+    def teardown(self):
+        if not hasattr(self, "scheduler"):
+            return
+        for _ in range(10_000):
+            if not self.owing:
+                break
+            slot = self.owing[0]
+            reply = BEHIND if slot.is_gone else REPLIES[0]
+            self.scheduler.replied(slot, slot.running[0].sequence, reply)
+            self.carry_out()
+        for slot in list(self.scheduler._gone):
+            self.scheduler.replied(slot, 0, REPLIES[0])
+            self.carry_out()
+        while self.owing:
+            slot = self.owing[0]
+            self.scheduler.replied(slot, slot.running[0].sequence, BEHIND if slot.is_gone else REPLIES[0])
+            self.carry_out()
+        assert not self.open, "a task was never finished"
+        assert self.scheduler.placement.leases == 0
+
+
+TestAnyOrder = AnyOrder.TestCase
+TestAnyOrder.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
