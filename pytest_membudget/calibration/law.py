@@ -137,6 +137,11 @@ def proven_content(runs: int, confidence: float) -> float:
     return float((1 - confidence) ** (1 / runs))
 
 
+def runs_to_prove(content: float, confidence: float) -> int:
+    """The fewest runs whose largest covers `content` of all tasks with `confidence`: α^(1/n) ≥ content (Wilks 1941)."""
+    return math.ceil(round(math.log(1 - confidence) / math.log(content), 9))
+
+
 def checked_share(name: str, share: float | str) -> float:
     """A share that leaves room for doubt.
 

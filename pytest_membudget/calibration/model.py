@@ -15,7 +15,9 @@ from pytest_membudget.calibration.law import (
     fit_law,
     leave_one_out,
     proven_bound,
+    proven_content,
     runs_of,
+    runs_to_prove,
     used_predictors,
     with_terms,
 )
@@ -130,6 +132,16 @@ class Calibration:
         """Time per 10⁶ bytes, total over total; `None` where no times were taken."""
         size_bytes = sum(point.size_bytes for point in self.points)
         return sum(self.file.durations_s) / size_bytes * 1e6 if self.file.durations_s and size_bytes else None
+
+    @property
+    def proven_content(self) -> float:
+        """The share of tasks that the largest of the runs covers, with `confidence`, however peaks scatter."""
+        return proven_content(len(self.points), self.confidence)
+
+    @property
+    def runs_to_prove(self) -> int:
+        """How many runs would show `content` by themselves, without a law that joins them."""
+        return runs_to_prove(self.content, self.confidence)
 
     @property
     def caveats(self) -> tuple[str, ...]:

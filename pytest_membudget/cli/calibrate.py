@@ -12,6 +12,7 @@ from pytest_membudget.calibration.run_loop import calibrate
 from pytest_membudget.calibration.store import calibration_path, save_named
 from pytest_membudget.cli import EXIT_FAILED, EXIT_OK, EXIT_USAGE
 from pytest_membudget.cli.calibrate_output import print_calibration, print_in_flight, print_use
+from pytest_membudget.cli.calibrations import add_predictor_option, predictors_of
 from pytest_membudget.errors import CalibrationError, UsageError
 from pytest_membudget.inputs import KINDS
 from pytest_membudget.units import parse_share
@@ -23,7 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "function", metavar="MODULE:FUNCTION", help="takes the path of its input, and reads it"
     )
     parser.add_argument(
-        "files", nargs="*", type=Path, metavar="FILE", help="your own files instead of synthetic ones"
+        "files",
+        nargs="*",
+        type=Path,
+        metavar="FILE",
+        help="your own files or folders instead of synthetic ones",
     )
     parser.add_argument("--kind", default="csv", choices=KINDS, help="of the synthetic files (%(default)s)")
     parser.add_argument(
@@ -48,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ADDRESS",
         help="make the runs on the hosts of this Dask cluster; a scheduler file will do as well",
     )
+    add_predictor_option(parser)
     parser.add_argument("--in-flight", action="store_true", help="find the best max_in_flight instead")
     parser.add_argument("--values", default="1,2,4,8", metavar="N,N", help="of max_in_flight (%(default)s)")
     parser.add_argument("--target", default="70%", metavar="SHARE", help="of the memory limit (%(default)s)")
@@ -72,6 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
             parse_share(arguments.content),
             parse_share(arguments.confidence),
             files=arguments.files,
+            predictors=predictors_of(arguments.predictor),
             seed=arguments.seed,
             budget_seconds=arguments.budget_seconds,
             state=state,

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
 from pathlib import Path
 
 from pytest_membudget.calibration.fresh_run import bare_interpreter_bytes
-from pytest_membudget.calibration.model import Calibration
-from pytest_membudget.calibration.store import load_calibration, named_calibration
 from pytest_membudget.cli import EXIT_FAILED, EXIT_OK
+from pytest_membudget.cli.calibrations import add_predictor_option, find_calibration, shown_features
 from pytest_membudget.errors import UsageError
 from pytest_membudget.measurement.system.cores import usable_cores
 from pytest_membudget.measurement.system.limit import memory_limit
@@ -30,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("calibration", metavar="CALIBRATION", help="the name it was saved by, or its file")
     parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="what is to be processed")
     parser.add_argument("--size", metavar="SIZE", help="instead of files: one of this size for each worker")
+    add_predictor_option(parser)
     parser.add_argument("--limit", metavar="SIZE", help="memory of the machine (that of this one)")
     parser.add_argument(
         "--share", default="75%", metavar="SHARE", help="of it that may be used (%(default)s)"
@@ -38,12 +37,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Tells the number; 1 where not even one worker fits."""
-    found = _load(arguments.calibration)
-    sizes = _sizes(arguments)
+    found = find_calibration(arguments.calibration, arguments.predictor)
+    items = _items(arguments)
     limit_bytes = parse_size(arguments.limit) if arguments.limit else memory_limit().bytes
     share = parse_share(arguments.share)
     bare_bytes = bare_interpreter_bytes()
-    tasks = sorted((found.bound(size) for size in sizes), reverse=True)
+    largest = max(items, key=found.bound)
+    tasks = sorted(map(found.bound, items), reverse=True)
     worker_bytes = bare_bytes + found.base_bytes
     # Without files there are as many of that size as one likes.
     fit = fit_workers(
@@ -56,8 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
         f"a worker: {format_size(worker_bytes)} from its start ({format_size(bare_bytes)} Python, "
         f"{format_size(found.base_bytes)} what it loads)"
     )
-    print(f"its task: at most {format_size(tasks[0])}, for {format_as_written(max(sizes))}")
-    if any(map(found.is_extrapolated, sizes)):
+    print(f"its task: at most {format_size(tasks[0])}, for {shown_features(found, largest)}")
+    if any(map(found.is_extrapolated, items)):
         print(
             f"note: calibrated up to {format_as_written(found.max_size_bytes)}; beyond, this is extrapolated"
         )
@@ -83,16 +83,14 @@ def run(arguments: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _load(name: str) -> Calibration:
-    return load_calibration(name) if os.sep in name or name.endswith(".json") else named_calibration(name)
-
-
-def _sizes(arguments: argparse.Namespace) -> list[int]:
+def _items(arguments: argparse.Namespace) -> list[int] | list[Path]:
     if bool(arguments.files) == bool(arguments.size):
         raise UsageError("name the files, or --size and no files")
     if arguments.size:
         return [parse_size(arguments.size)]
-    return [path.stat().st_size for path in arguments.files]
+    for path in arguments.files:
+        path.stat()  # a missing file is named, and not called a bad size
+    return list(arguments.files)
 
 
 def _of(size_bytes: int, limit_bytes: int) -> str:

@@ -80,3 +80,48 @@ def test_the_in_flight_table_is_shown(project, capsys):
     assert "recommended: max_in_flight=2" in shown
     assert "FallbackExecutor(max_workers=2, max_in_flight=2)" in shown_program(shown)
     assert "of limit" in shown
+
+
+TABLES = (
+    "from pathlib import Path\n"
+    "def cells(path): return int(Path(path).read_text().split()[0])\n"
+    "def lines(path): return len(Path(path).read_text().splitlines())\n"
+    "def load(path): return Path(path).read_text(), bytearray(2_000 * cells(path))\n"
+)
+
+
+def test_predictors_are_functions_that_are_named(project, capsys):
+    (project / "tables.py").write_text(TABLES)
+    files = []
+    for number, cells in enumerate((500, 9000, 2500, 5000, 1000)):
+        files.append(str(project / f"{number}.txt"))
+        (project / f"{number}.txt").write_text(f"{cells}\n" * (3 + 5 * number % 4))
+    words = ["--predictor", "cells=tables:cells", "--predictor", "lines=tables:lines", "--repeats", "1"]
+    assert main(["calibrate", "tables:load", *files, *words, "--save", "tables"]) == 0
+    shown = capsys.readouterr().out
+    assert "follows cells, overhead" in shown
+    assert "note: left out, since it does not help to predict: lines" in shown
+    assert "each input from the others: error" in shown
+    found = {"paths": files}
+    exec(shown_program(shown), found)
+    assert [outcome.cause for outcome in found["batch"].outcomes] == ["ok"] * 5
+
+    assert main(["workers", "tables", *files, "--predictor", "cells=tables:cells", "--limit", "1 GB"]) == 0
+    assert "for cells 9000" in capsys.readouterr().out
+    assert main(["workers", "tables", *files]) == 2
+    assert "'cells' has no function here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--predictor", "pages"], "write NAME=MODULE:FUNCTION"),
+        (["--predictor", "pages=json"], "MODULE:FUNCTION"),
+        (["--predictor", "pages=json:absent"], "cannot be imported"),
+        (["--predictor", "n=json:loads", "--predictor", "n=json:dumps"], "stands twice"),
+        (["--predictor", "n=json:loads"], "predictors need inputs"),
+    ],
+)
+def test_a_predictor_that_makes_no_sense_ends_with_2(project, words, said, capsys):
+    assert main(["calibrate", "json:loads", *words]) == 2
+    assert said in capsys.readouterr().err

@@ -150,6 +150,9 @@ class Batch:
         self._engine.submit(task, partial(_announce, self._ended, item))
 
     def _charge(self, item: _Item) -> Charge:
+        estimator = self._engine.settings.estimator
+        if estimator.goes_by_predictors:
+            return FileCharge(estimator.features(item.value), estimator)
         if item.size_bytes is None:
             return CallCharge(self._fn, self._engine.peaks, self._engine.settings.estimator)
         return FileCharge(item.size_bytes, self._engine.estimators.of(self._fn, item.value))

@@ -93,25 +93,25 @@ class FileEstimators:
 
 
 class FileCharge(Charge):
-    """A file of `run`: by the estimator, which learns from it."""
+    """A file of `run`: by the estimator, which learns from it. It goes by the size, or by predictors."""
 
-    __slots__ = ("_estimator", "size_bytes")
+    __slots__ = ("_estimator", "_features")
 
-    def __init__(self, size_bytes: int, estimator: MemoryEstimator) -> None:
-        self.size_bytes = size_bytes
+    def __init__(self, features: int | dict[str, float], estimator: MemoryEstimator) -> None:
+        self._features = features
         self._estimator = estimator
 
     def first_bytes(self) -> int:
         """The estimate as it is now."""
-        return self._estimator.estimate_file_memory(self.size_bytes)
+        return self._estimator.estimate_file_memory(self._features)
 
     def retry_bytes(self, failed_bytes: int) -> int:
         """By the estimator."""
-        return self._estimator.retry_bytes(self.size_bytes, failed_bytes)
+        return self._estimator.retry_bytes(self._features, failed_bytes)
 
     def observe(self, peak_bytes: int, duration_s: float) -> None:
         """Lets the estimator learn."""
-        self._estimator.observe(self.size_bytes, peak_bytes, duration_s)
+        self._estimator.observe(self._features, peak_bytes, duration_s)
 
 
 def _kind(path: Path) -> str:

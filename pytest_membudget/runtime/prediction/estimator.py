@@ -104,6 +104,11 @@ class MemoryEstimator:
             f"{format_count(self._learned + len(self._news), 'task')} seen)"
         )
 
+    @property
+    def goes_by_predictors(self) -> bool:
+        """Whether it wants the item, or a mapping of predictors, in place of a size."""
+        return self._predictors is not None
+
     def features(self, item: Any) -> int | dict[str, float]:
         """What this estimator goes by of an item: its size in bytes, or its predictors by name.
 
