@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pytest_membudget.gate.figures import Figure
+from pytest_membudget.gate.figures import Figure, suggested_budget
 from pytest_membudget.records.measurement import Measurement, ProcessShare
 from pytest_membudget.units import format_count, format_duration, format_size
 
 _MOST_PROCESSES = 4
-_HEADROOM = 1.1
 
 
 def explain(measurement: Measurement, figures: Sequence[Figure], headlines: Sequence[str]) -> str:
@@ -58,9 +57,7 @@ def _holder(share: ProcessShare) -> str:
 
 
 def _steps(figures: Sequence[Figure]) -> list[str]:
-    markers = ", ".join(
-        f'{figure.argument}"{format_size(max(figure.upper_bytes, 1) * _HEADROOM)}"' for figure in figures
-    )
+    markers = ", ".join(f'{figure.argument}"{suggested_budget(figure.upper_bytes)}"' for figure in figures)
     return [
         "see who allocated it: run this test with --membudget-memray",
         f"or, if it may use that much: @pytest.mark.memory_budget({markers})",

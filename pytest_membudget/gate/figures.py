@@ -6,6 +6,11 @@ from typing import NamedTuple
 
 from pytest_membudget.records.judgement import Budget
 from pytest_membudget.records.measurement import Measurement
+from pytest_membudget.units import BYTES_PER_UNIT
+
+_HEADROOM = 1.25
+_STEPS = (1, 1.5, 2, 3, 4, 5, 6, 8, 10)
+_SMALLEST_BYTES = 1024**2
 
 
 class Figure(NamedTuple):
@@ -50,3 +55,14 @@ def figures_of(measurement: Measurement, budget: Budget) -> list[Figure]:
         ),
     ]
     return [Figure(*part[:5], part[5]) for part in parts if part[5] is not None]
+
+
+def suggested_budget(peak_bytes: int) -> str:
+    """A budget that would fit, as one writes it: a quarter above the peak, rounded up, at least "1 MiB"."""
+    wanted = max(peak_bytes * _HEADROOM, _SMALLEST_BYTES)
+    unit = "MiB" if wanted <= 1000 * 1024**2 else "GiB"
+    in_unit = wanted / BYTES_PER_UNIT[unit]
+    decade = 1
+    while in_unit > 10 * decade:
+        decade *= 10
+    return f"{next(step * decade for step in _STEPS if in_unit <= step * decade):g} {unit}"

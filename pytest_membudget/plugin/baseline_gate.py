@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shlex
 from collections.abc import Mapping
 
 import pytest
@@ -89,8 +90,14 @@ class Gate:
     @property
     def accept_command(self) -> str:
         """The command that makes the present figures the baseline."""
-        named = "" if self.is_in_ini else f" --membudget-baseline={self.shown_path}"
-        return f"pytest{named} --membudget-update-baseline"
+        return self._accept()
+
+    def _accept(self, nodeid: str = "") -> str:
+        """Of one test, or of all that run: the others' lines stay as they are."""
+        words = ["pytest", *([nodeid] if nodeid else [])]
+        if not self.is_in_ini:
+            words.append(f"--membudget-baseline={self.shown_path}")
+        return shlex.join([*words, "--membudget-update-baseline"])
 
     def samples_for_baseline(self, item: pytest.Item, peak_bytes: int | None) -> tuple[int, ...]:
         """Peaks of `item` in fresh processes, where a new baseline is to hold them.
@@ -135,7 +142,9 @@ class Gate:
             return comparison, judge_undecided(comparison, strict=self.settings.strict)
         if comparison.finding == "regressed":
             comparison = replace(comparison, caveats=(*comparison.caveats, *self.caveats))
-        judgement = judge_comparison(comparison, nodeid=record.nodeid, accept_command=self.accept_command)
+        judgement = judge_comparison(
+            comparison, nodeid=record.nodeid, accept_command=self._accept(record.nodeid)
+        )
         return comparison, judgement
 
     @functools.cached_property
@@ -173,6 +182,9 @@ class Gate:
         made = make_baseline(report, self.baseline, tolerance=self.tolerance, is_gone=self.collected.is_gone)
         save_baseline(made, self.path)
         text = f"baseline: {self.shown_path} ({format_count(len(made.tests), 'test')})"
+        missing = sorted({test.nodeid for test in report.tests} - {test.nodeid for test in made.tests})
+        if missing:
+            text += f"; {len(missing):,} not in it, as they did not pass or were not measured: {in_short(tuple(missing))}"
         before = self.baseline.environment if self.baseline else made.environment
         differences = environment_differences(before, report.environment)
         kept = carried_over(made.tests, report)

@@ -8,6 +8,7 @@ import pytest
 from _pytest.outcomes import Failed
 
 from pytest_membudget.errors import IsolatedCrashError, OverBudgetError
+from pytest_membudget.records.places import from_here
 
 
 class OverBudget(OverBudgetError, Failed):  # noqa: N818 - this is what pytest prints; its base ends in Error
@@ -31,6 +32,7 @@ def fail_at_test(item: pytest.Item, message: str) -> NoReturn:
         OverBudget: always.
     """
     file, line, _ = item.reportinfo()
+    message += f"\n\n{from_here(file)}:{(line or 0) + 1}: {OverBudget.__name__}"
     blank_lines = "\n" * (line or 0)
     code = compile(f"{blank_lines}raise over_budget", str(file), "exec").replace(co_name=item.name)
     names = vars(item.module) if hasattr(item, "module") else {}
@@ -39,8 +41,9 @@ def fail_at_test(item: pytest.Item, message: str) -> NoReturn:
 
 
 def tell_shortly(report: Any, item: pytest.Item, failure: BaseException) -> None:
-    """Gives pytest's short summary the bare message, and `--tb=line` the test's own line instead of the plugin's."""
+    """Gives the short summary and `--tb=line` the first line of the message, at the test's own place."""
     crash = getattr(report.longrepr, "reprcrash", None)
     if isinstance(failure, OverBudget | IsolatedCrash) and crash is not None:
         path, line, _ = item.reportinfo()
-        crash.path, crash.lineno, crash.message = str(path), (line or 0) + 1, failure.msg
+        crash.path, crash.lineno = str(path), (line or 0) + 1
+        crash.message = (failure.msg or "").partition("\n")[0]

@@ -7,6 +7,7 @@ recorded and judged, but raises nothing.
 from __future__ import annotations
 
 from collections.abc import Generator
+from time import perf_counter  # its own reference: a test may have frozen the clock
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from pytest_membudget.measurement.watchdog.kill_record import Bite
     from pytest_membudget.plugin.fixtures.membudget import Membudget
 
+_JUDGING_S = pytest.StashKey[float]()
 RECORD = pytest.StashKey[TestRecord | None]()
 
 
@@ -85,11 +87,14 @@ class Measuring:
         Raises:
             OverBudget: it took too much, by any judgement.
         """
+        started_s = perf_counter()
         further = self.judge.by_all(item, plan, judged)
+        item.stash[_JUDGING_S] = perf_counter() - started_s
         if further is not judged:
             _keep(item, plan, further)
         if further.failed:
             message = self._explained(item, plan, further).message
+            item.stash[_JUDGING_S] = perf_counter() - started_s
             if not self.settings.warn:
                 fail_at_test(item, message)
 
@@ -156,6 +161,9 @@ class Measuring:
         if call.excinfo is not None:
             tell_shortly(report, item, call.excinfo.value)
         attach(report, item.stash.get(RECORD, None) if report.when == "call" else None)
+        if report.when == "call":
+            # Reruns and repetitions that a judgement needed are not the test's own time.
+            report.duration = max(0.0, report.duration - item.stash.get(_JUDGING_S, 0.0))
         return report
 
 

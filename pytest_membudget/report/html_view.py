@@ -74,7 +74,7 @@ def tiles(report: Report) -> list[Tile]:
     for test in report.tests:
         counts[test.verdict] = counts.get(test.verdict, 0) + 1
     tones = {**dict.fromkeys(FAILING, "bad"), "over_upper": "doubt", "inconclusive": "doubt"}
-    labels = {**FAILING, "over_upper": "over by the upper bound", "within": "within budget"}
+    labels = {**FAILING, "over_upper": "over by the upper bound", "within": "within limits"}
     found += [
         Tile(f"{counts[verdict]:,}", labels.get(verdict, verdict), verdict, tones.get(verdict, "good"))
         for verdict in (*FAILING, "over_upper", "inconclusive", "within", "clean")

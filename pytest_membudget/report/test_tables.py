@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 
@@ -21,6 +22,7 @@ from pytest_membudget.report.wording import (
 )
 from pytest_membudget.units import format_count, format_duration, format_share, format_size
 
+_FIGURES = re.compile(r"\d[\d.,]*(?: [kKMGT]?i?B)?")
 _MOST_NAMES = 20
 MOST_CAVEATS = 20
 
@@ -73,7 +75,7 @@ def comparison_table(tests: Sequence[TestRecord]) -> Table | None:
         return None
     columns = (
         name("test"),
-        number("base"),
+        number("baseline"),
         number("now"),
         number("change"),
         number("allowed"),
@@ -81,7 +83,12 @@ def comparison_table(tests: Sequence[TestRecord]) -> Table | None:
         number("p"),
         Column("finding"),
     )
-    return Table("comparison", "Against the baseline", columns, tuple(rows))
+    note = (
+        "of a test that was run again, baseline and now are medians of runs in fresh processes: they include what earlier tests "
+        "of a session would have loaded, which its peak in this session does not"
+    )
+    reran = any(test.comparison is not None and test.comparison.samples_bytes for test in tests)
+    return Table("comparison", "Against the baseline", columns, tuple(rows), (note,) if reran else ())
 
 
 def baseline_table(check: BaselineCheck | None) -> Table | None:
@@ -148,5 +155,13 @@ def _caveats(tests: Sequence[TestRecord]) -> list[str]:
 
 
 def caveat_counts(tests: Sequence[TestRecord]) -> list[tuple[str, int]]:
-    """Each caveat once with the number of tests it goes with, the most frequent first."""
-    return Counter(caveat for test in tests for caveat in test.caveats).most_common()
+    """Each caveat once with the number of tests it goes with, the most frequent first.
+
+    Those that differ by their figures alone are one, with the figures of the first.
+    """
+    kinds = Counter(_FIGURES.sub("#", caveat) for test in tests for caveat in set(test.caveats))
+    first: dict[str, str] = {}
+    for test in tests:
+        for caveat in test.caveats:
+            first.setdefault(_FIGURES.sub("#", caveat), caveat)
+    return [(first[kind], count) for kind, count in kinds.most_common()]

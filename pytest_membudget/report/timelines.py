@@ -16,6 +16,7 @@ MOST_POINTS = 32
 MOST_TIMELINES = 200
 WIDTH, HEIGHT = 320.0, 84.0
 _TOP = 10.0
+_NEARLY = 1.05
 
 
 class Timeline(NamedTuple):
@@ -27,6 +28,7 @@ class Timeline(NamedTuple):
     line: str
     area: str
     budget_y: str
+    peak_y: str
     over: bool
     peak: str
     budget: str
@@ -63,7 +65,10 @@ def _timeline(index: int, test: TestRecord) -> Timeline:
     points = thin(sorted(test.timeline, key=lambda point: point.at_s))
     start_s, end_s = points[0].at_s, points[-1].at_s
     span_s = max(end_s - start_s, 1e-9)
-    highest = max(1, test.budget_bytes or 0, *(point.tree_bytes for point in points))
+    seen_bytes = max(point.tree_bytes for point in points)
+    highest = max(1, test.budget_bytes or 0, test.peak_bytes or 0, seen_bytes)
+    # The peak lay between two samples: it has a line of its own, at no moment.
+    is_missed = (test.peak_bytes or 0) > seen_bytes * _NEARLY
 
     def across(at_s: float) -> float:
         return WIDTH * (at_s - start_s) / span_s
@@ -81,6 +86,7 @@ def _timeline(index: int, test: TestRecord) -> Timeline:
         line=line,
         area=f"0,{HEIGHT:.0f} {line} {WIDTH:.0f},{HEIGHT:.0f}",
         budget_y="" if test.budget_bytes is None else f"{down(test.budget_bytes):.1f}",
+        peak_y=f"{down(test.peak_bytes or 0):.1f}" if is_missed else "",
         over=test.verdict in FAILING,
         peak=peak,
         budget=budget,

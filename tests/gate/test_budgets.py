@@ -106,7 +106,7 @@ def test_the_message_explains_itself():
         "            pytest (pid 7): 40.0 MiB",
         "  note      a process ended before it could be read: its memory, at most 1.00 MiB, is in the upper figure only",
         "  next      see who allocated it: run this test with --membudget-memray",
-        '            or, if it may use that much: @pytest.mark.memory_budget("346 MiB")',
+        '            or, if it may use that much: @pytest.mark.memory_budget("400 MiB")',
     ]
 
 

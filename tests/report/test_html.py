@@ -6,8 +6,9 @@ from bs4 import BeautifulSoup
 from sample_report import full_report
 
 from pytest_membudget.records.measurement import TimelinePoint
-from pytest_membudget.records.report import Report
+from pytest_membudget.records.report import Report, TestRecord
 from pytest_membudget.report.html import render_html
+from pytest_membudget.report.test_tables import caveat_counts
 from pytest_membudget.report.timelines import MOST_POINTS, thin, timelines_of
 
 
@@ -34,7 +35,7 @@ def test_the_summary_is_readable_without_scripts(full_page):
         "1 over budget",
         "1 leaking",
         "1 regressed",
-        "1 within budget",
+        "1 within limits",
     ]
     assert len(page.select("#test-table tbody tr")) == 5
 
@@ -115,3 +116,22 @@ def test_timelines_stay_within_their_picture(report):
     for timeline in timelines_of(report.tests):
         coordinates = [tuple(map(float, pair.split(","))) for pair in timeline.area.split()]
         assert all(0 <= x <= 320 and 0 <= y <= 84 for x, y in coordinates)
+
+
+def test_a_peak_between_two_samples_has_a_line_of_its_own(report):
+    points = tuple(TimelinePoint(step / 10, 600 * step) for step in range(11))
+    missed = TestRecord(nodeid="test_a", outcome="passed", peak_bytes=10_000, timeline=points)
+    seen = TestRecord(nodeid="test_b", outcome="passed", peak_bytes=6_000, timeline=points)
+    lines = {timeline.nodeid: timeline for timeline in timelines_of((missed, seen))}
+    assert float(lines["test_a"].peak_y) == pytest.approx(10)
+    assert min(float(pair.split(",")[1]) for pair in lines["test_a"].line.split()) > 10
+    assert lines["test_b"].peak_y == ""
+    assert "dotted: a peak between two samples" in render_html(Report(tests=(missed,))).lower()
+
+
+def test_notes_that_differ_by_their_figures_are_one_with_a_count():
+    tests = tuple(
+        TestRecord(nodeid=f"test_{n}", outcome="passed", caveats=(f"at most {n}.5 MiB were missed",))
+        for n in range(11)
+    )
+    assert caveat_counts(tests) == [("at most 0.5 MiB were missed", 11)]

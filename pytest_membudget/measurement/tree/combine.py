@@ -169,10 +169,17 @@ def combine(
         source="kernel" if of_kernel else "sampled",
         interval_s=None if of_kernel else tree.interval_s,
         shares=_shares(own, tree, pid),
-        timeline=tuple(TimelinePoint(at_s, size) for at_s, size in tree.timeline),
+        timeline=_telling(tree.timeline, low),
         caveat_records=tuple(said),
         **common,
     )
+
+
+def _telling(timeline: Sequence[tuple[float, int]], peak_bytes: int) -> tuple[TimelinePoint, ...]:
+    """The samples, unless they missed more than half of the proven peak: a short block's curve would be another's."""
+    if 2 * max((size for _, size in timeline), default=0) < peak_bytes:
+        return ()
+    return tuple(TimelinePoint(at_s, size) for at_s, size in timeline)
 
 
 def _proven_by_child(own: Own, tree: Tree | None, mark_bytes: int) -> int:

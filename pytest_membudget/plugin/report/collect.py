@@ -205,7 +205,12 @@ class Reporting:
 def _staying(tests: Iterable[TestRecord], batches: Iterable[BatchSummary]) -> list[TestRecord]:
     """The tests whose memory stays in the session.
 
-    That of a fresh interpreter, or of workers that end with their fixture, is gone when the test is over.
+    That of a fresh interpreter, or of workers that end with their fixture, is gone when the test is over. What a failing
+    test keeps is held by its own traceback.
     """
     with_workers = {batch.title for batch in batches}
-    return [test for test in tests if not test.isolated and test.nodeid not in with_workers]
+    return [
+        test
+        for test in tests
+        if not test.isolated and test.nodeid not in with_workers and test.outcome not in {"failed", "error"}
+    ]

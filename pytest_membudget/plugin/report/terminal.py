@@ -13,6 +13,7 @@ from pytest_membudget.records.report import BaselineCheck, Report
 from pytest_membudget.records.storage import is_plain_file
 from pytest_membudget.report.headline import render_headline
 from pytest_membudget.report.plain_text import clean_text
+from pytest_membudget.units import format_count
 
 
 def load_renderers(report_paths: Sequence[Path]) -> None:
@@ -40,6 +41,7 @@ def show(terminal: Any, report: Report, settings: Settings, notes: Sequence[str]
             for judgement in filter(None, record.message.split("\n\n")):
                 line = f"membudget: {record.nodeid}: {judgement.splitlines()[0]}"
                 terminal.write_line(clean_text(line), yellow=True)
+    _tell_of_reruns(terminal, report)
     if settings.suggest:
         from pytest_membudget.plugin.suggestions import suggestions
 
@@ -52,6 +54,14 @@ def show(terminal: Any, report: Report, settings: Settings, notes: Sequence[str]
         from pytest_membudget.report.github import render_annotations
 
         terminal.write(render_annotations(report, folder=_folder_in_workspace(terminal.config.rootpath)))
+
+
+def _tell_of_reruns(terminal: Any, report: Report) -> None:
+    """What took its time, which a log without a terminal does not show while it happens."""
+    reruns = [len(test.comparison.samples_bytes) for test in report.tests if test.comparison is not None]
+    if any(reruns):
+        tests, times = format_count(sum(map(bool, reruns)), "test"), format_count(sum(reruns), "time")
+        terminal.write_line(f"membudget: {tests} beyond the baseline, run again {times} in fresh processes")
 
 
 def _tell_of_other_tests(terminal: Any, check: BaselineCheck | None) -> None:
