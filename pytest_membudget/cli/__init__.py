@@ -5,25 +5,27 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol, cast
 
 from pytest_membudget._version import __version__
+from pytest_membudget.cli.manner import spell_out
 from pytest_membudget.errors import MembudgetError
 
 COMMANDS: dict[str, str] = {
     "calibrate": "learn what a function takes per byte of its input, from runs in fresh processes",
-    "compare": "hold one report or baseline against another",
+    "completion": "print the completion script of a shell",
+    "compare": "compare one report or baseline with another",
     "dask-worker": "start Dask workers that offer the memory of this host to tasks",
-    "doctor": "say what this machine can measure, exactly or not, and why",
+    "doctor": "print what this machine can measure, exactly or not, and why",
     "history": "keep the runs of CI in one file, and say which tests got worse",
     "host": "show who holds and who waits for the memory that the programs of this host share",
-    "measure": "run a command and tell the peak of its whole process tree",
+    "measure": "run a command and print the peak of its whole process tree",
     "report": "show a report, or write it as HTML, Markdown or JSON",
     "retry": "run inputs again that failed before, from their dead letters",
     "run": "run a command inside the memory budget that the programs of this host share",
-    "synthesize": "write a file of exactly the asked size and kind",
-    "workers": "say how many workers fit beside each other, from a calibration",
+    "synthesize": "generate a file of exactly the asked size and kind",
+    "workers": "print how many workers fit beside each other, from a calibration",
 }
 
 EXIT_OK = 0
@@ -45,23 +47,15 @@ class Command(Protocol):
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; 0 is fine, 1 the thing asked about failed, 2 usage or unreadable input."""
     words = list(sys.argv[1:] if argv is None else argv)
-    parser = argparse.ArgumentParser(
-        prog="membudget", description="Memory budgets for parallel file processing."
-    )
-    parser.add_argument("--version", action="version", version=f"pytest-membudget {__version__}")
-    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
+    spell_out(sys.stdout, sys.stderr)
     chosen = next((word for word in words if not word.startswith("-")), None)
-    for name, summary in COMMANDS.items():
-        subparser = subparsers.add_parser(name, help=summary, description=summary)
-        if name == chosen:
-            command = _load(name)
-            command.add_arguments(subparser)
+    parser = make_parser([chosen] if chosen in COMMANDS else [])
     arguments = parser.parse_args(words)
     if arguments.command is None:
         parser.print_help(sys.stderr)
         return EXIT_USAGE
     try:
-        return command.run(arguments)
+        return _load(arguments.command).run(arguments)
     except (MembudgetError, ValueError) as error:
         _complain(arguments.command, str(error))
         return EXIT_USAGE
@@ -73,6 +67,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _complain(arguments.command, "interrupted")
         return EXIT_INTERRUPTED
+
+
+def make_parser(with_options: Collection[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
+    """The parser of all commands; only those of `with_options` are imported and have their options."""
+    parser = argparse.ArgumentParser(
+        prog="membudget", description="Memory budgets for parallel file processing."
+    )
+    parser.add_argument("--version", action="version", version=f"pytest-membudget {__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
+    for name, summary in COMMANDS.items():
+        subparser = subparsers.add_parser(name, help=summary, description=summary)
+        if name in with_options:
+            _load(name).add_arguments(subparser)
+    return parser
 
 
 def _complain(command: str, text: str) -> None:

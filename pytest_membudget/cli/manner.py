@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import shutil
 import sys
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
+
+_SPELT_OUT = {
+    "γ": "gamma",
+    "η": "eta",
+    "µ": "u",
+    "×": "x",
+    "±": "+/-",
+    "≤": "<=",
+    "≥": ">=",
+    "→": "->",
+    "…": "...",
+}
+_HANDLER = "membudget-spell-out"
 
 
 class Manner(NamedTuple):
@@ -29,3 +43,21 @@ def manner_of_stdout() -> Manner:
         color=on_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb",
         ascii_only=ascii_only,
     )
+
+
+def spell_out(*streams: TextIO) -> None:
+    """Has the streams write in ASCII what their encoding lacks, rather than raise once an hour of runs is over."""
+    codecs.register_error(_HANDLER, _in_ascii)
+    for stream in streams:
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None and stream.errors == "strict":
+            reconfigure(errors=_HANDLER)
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+    """One sign in the place of one that cannot be encoded."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    sign = error.object[error.start]
+    spelt = _SPELT_OUT.get(sign) or ("-" if sign in "–—" else ascii(sign)[1:-1])
+    return spelt, error.start + 1
