@@ -4,7 +4,17 @@ import signal
 
 import pytest
 
+from pytest_membudget.measurement import probe
+from pytest_membudget.measurement.tree.helper.shared_memory import SharedReading
+
 pytest_plugins = ["pytester"]
+
+
+@pytest.fixture(autouse=True)
+def _other_programs_share_nothing(request, monkeypatch):
+    """Shared memory that programs beside the tests make meanwhile is in no figure, but for tests that are about it."""
+    if request.path.name != "test_shared_memory.py":
+        monkeypatch.setattr(probe._shared, "read", SharedReading)
 
 
 def pytest_configure() -> None:

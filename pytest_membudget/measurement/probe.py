@@ -19,9 +19,15 @@ import msgspec
 from pytest_membudget.errors import MeasurementError
 from pytest_membudget.measurement.process import children, heap, high_water
 from pytest_membudget.measurement.process import settle as settling
+from pytest_membudget.measurement.system.cgroups import group_statistics
 from pytest_membudget.measurement.tree import combine, sampler
 from pytest_membudget.measurement.tree.client import SamplerLostError, TreeSampler
 from pytest_membudget.measurement.tree.fallback_sampler import InsideSampler
+from pytest_membudget.measurement.tree.helper.shared_memory import (
+    SharedReader,
+    SharedReading,
+    held_open_bytes,
+)
 from pytest_membudget.measurement.tree.helper.shared_note import Start
 from pytest_membudget.originals import contextlib, os, time
 from pytest_membudget.records.caveats import Caveat
@@ -32,6 +38,9 @@ ASK_AFTER_S = 0.02
 
 WORTH_TRIMMING_BYTES = 1024 * 1024
 """A block that ends with less than this above its start is taken at its word: trimming would tell little more."""
+
+
+_shared = SharedReader(group_statistics())
 
 
 class Probe:
@@ -68,7 +77,8 @@ class Probe:
         self._caveats: list[Caveat] = []
         self._kept = settling.Kept()
         self._alone = False
-        self._start_bytes = self._shared_bytes = self._life_mark_bytes = 0
+        self._start_bytes = self._shared_bytes = self._life_mark_bytes = self._mapped_bytes = 0
+        self._shared_start = SharedReading()
         self._start_s = 0.0
         self._reaped: children.Reaped | None = None
         self._measurement: Measurement | None = None
@@ -103,7 +113,9 @@ class Probe:
         duration_s = time.perf_counter() - self._start_s
         own = self._close()
         reaped = children.reaped() if self._alone else None
-        tree = self._ask(duration_s, reaped)
+        added_bytes = _shared.read().added_since(self._shared_start)
+        helper_pid = self._helper.pid if self._helper else 0
+        tree = self._ask(duration_s, reaped, may_be_quiet=not added_bytes)
         self._measurement = combine.combine(
             own,
             tree,
@@ -112,6 +124,7 @@ class Probe:
             duration_s=duration_s,
             caveats=[*self._caveats, *self._kept.caveats()],
             child_mark_bytes=self._child_mark_bytes(reaped),
+            shared=self._shared_memory(added_bytes, duration_s, tree, helper_pid),
             value=value,
         )
         return self._measurement
@@ -134,7 +147,7 @@ class Probe:
             self._inside.start()
         elif not self._alone:
             try:
-                self.key = self._helper.begin(answer=True, **watch)
+                self.key = self._helper.begin(answer=True, shared=_shared.read(), **watch)
             except SamplerLostError as error:
                 self._lose(error)
             self._alone = self._helper is not None and self._helper.members == 1
@@ -148,7 +161,14 @@ class Probe:
         quietly = not self._watched and self.interval_s is None
         try:
             self.key = self._helper.begin_alone(
-                Start(self._start_bytes, self._shared_bytes, self._reaped.faults, children.own_faults()),
+                Start(
+                    self._start_bytes,
+                    self._shared_bytes,
+                    self._reaped.faults,
+                    children.own_faults(),
+                    self._mapped_bytes,
+                    *self._shared_start,
+                ),
                 quietly=quietly,
                 **watch,
             )
@@ -162,6 +182,8 @@ class Probe:
         else:
             self._start_bytes, self._shared_bytes = high_water.resident_and_shared_bytes()
             self._life_mark_bytes = high_water.high_water_bytes()
+        self._mapped_bytes = high_water.mapped_shared_bytes(self._shared_bytes)
+        self._shared_start = _shared.read()
 
     def _close(self) -> combine.Own:
         if self._mark is not None:
@@ -181,10 +203,29 @@ class Probe:
             return end_bytes
         return high_water.resident_bytes()
 
-    def _ask(self, duration_s: float, reaped: children.Reaped | None) -> combine.Tree | None:
+    def _shared_memory(
+        self, added_bytes: int, duration_s: float, tree: combine.Tree | None, helper: int
+    ) -> combine.Shared:
+        """What was added to shared memory and tmpfs, where anything was."""
+        if added_bytes <= 0 and not (tree and tree.shared_high_bytes):
+            return combine.NOTHING_SHARED
+        _, shared_bytes = high_water.resident_and_shared_bytes()
+        mapped_bytes = max(0, high_water.mapped_shared_bytes(shared_bytes) - self._mapped_bytes)
+        unmapped_bytes = max(0, added_bytes - mapped_bytes)
+        held_bytes = held_open_bytes(_shared.mounts, time.time() - duration_s) if unmapped_bytes else 0
+        return combine.Shared(
+            left_bytes=max(0, added_bytes),
+            unmapped_bytes=unmapped_bytes,
+            held_bytes=min(unmapped_bytes, max(0, held_bytes - mapped_bytes)),
+            is_ours=not children.runs_with_others([helper, *(tree.seen if tree else ())]),
+        )
+
+    def _ask(
+        self, duration_s: float, reaped: children.Reaped | None, *, may_be_quiet: bool
+    ) -> combine.Tree | None:
         """What the helper (or the sampler that stands in for it) saw of the tree; `None` without other processes.
 
-        `reaped` is the account of dead children after the block.
+        `reaped` is the account of dead children after the block; `may_be_quiet` is whether nothing else was seen of it.
         """
         if self._inside is not None:
             inside, self._inside = self._inside, None
@@ -193,7 +234,8 @@ class Probe:
             return None
         helper, key, self.key = self._helper, self.key, None
         quiet = (
-            self._alone
+            may_be_quiet
+            and self._alone
             and children.are_waited_for()
             and reaped == self._reaped
             and not children.has_children()

@@ -21,6 +21,7 @@ Kind = Literal[
     "kept-small-blocks",
     "not-trimmed",
     "library-pool",
+    "shared-not-attributed",
     "thread-left-running",
     "result-not-sent",
     "command-not-watched",
@@ -75,6 +76,10 @@ _WORDING: dict[Kind, str] = {
         "{detail} keeps freed memory for about a second: of up to {size} that it held at the start, in use or free, what "
         "was free could be reused and is not in the peak; run it isolated, or set "
         "_RJEM_MALLOC_CONF=dirty_decay_ms:0,muzzy_decay_ms:0"
+    ),
+    "shared-not-attributed": (
+        "up to {size} of shared memory or of files in tmpfs came meanwhile, and other programs run here: whose it is cannot "
+        "be told, so it is in the upper figure only"
     ),
     "thread-left-running": (
         "its interpreter was ended {detail} after the answer: a thread that the function left running kept it from ending"

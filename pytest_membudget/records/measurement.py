@@ -44,6 +44,8 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     processes: int
     source: Source
     interval_s: float | None = None
+    shared_left_bytes: int = 0
+    """What stays in shared memory and in files of tmpfs at the end, mapped or not, and was added since the start."""
     label: str = ""
     shares: tuple[ProcessShare, ...] = ()
     timeline: tuple[TimelinePoint, ...] = ()

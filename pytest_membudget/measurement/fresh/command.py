@@ -15,8 +15,11 @@ from typing import Any
 
 from pytest_membudget.errors import MeasurementError
 from pytest_membudget.measurement.fresh.launcher import Launched, checked_command, launch
+from pytest_membudget.measurement.process.children import runs_with_others
+from pytest_membudget.measurement.system.cgroups import group_statistics
 from pytest_membudget.measurement.tree.client import SamplerLostError, TreeSampler
 from pytest_membudget.measurement.tree.combine import MOST_SHARES
+from pytest_membudget.measurement.tree.helper.shared_memory import SharedReader
 from pytest_membudget.records.caveats import Caveat
 from pytest_membudget.records.ending import Ending
 from pytest_membudget.records.measurement import CommandMeasurement, ProcessShare, TimelinePoint
@@ -60,7 +63,7 @@ def measure_command(
         summary: dict[str, Any] | None = None
         try:
             if helper is not None:
-                key = helper.begin(answer=True)
+                key = helper.begin(answer=True, shared=SharedReader(group_statistics()).read())
         except SamplerLostError as error:
             lost = str(error)
         try:
@@ -115,7 +118,13 @@ def _combine(
         else:
             low = max(low, *shares.values(), 0) if shares else low
             high = max(low, largest_bytes)
-    exact = low == high and processes == 1 and not lost
+    shared_bytes = summary["shared_high"] if summary else 0
+    if shared_bytes and not runs_with_others([launched.root, *shares]):
+        low = max(low, summary["shared_total_low"] if summary else 0)
+    elif shared_bytes:
+        caveats.append(Caveat("shared-not-attributed", shared_bytes))
+    high = max(low, high + shared_bytes)
+    exact = low == high and processes == 1 and not lost and not shared_bytes
     return CommandMeasurement(
         command=command,
         exit_code=ending.exit_code,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from pytest_membudget.measurement.process.high_water import resident_bytes
 from pytest_membudget.originals import builtins, contextlib, os, resource, signal, sys
 
 _LINUX = sys.platform.startswith("linux")
+
+_PF_KTHREAD = 0x00200000
 
 WAIT_FOR_ALL_KINDS = 0x40000000
 """Linux's `__WALL`: children whose end sends no SIGCHLD count too."""
@@ -100,3 +103,34 @@ def tree_resident_bytes(root: int | None = None) -> int:
     """Resident bytes of `root` (this process by default) and of all below it. Shared pages count in each that maps them."""
     top = os.getpid() if root is None else root
     return sum(map(resident_bytes, [top, *descendants(top)]))
+
+
+def runs_with_others(ours: Iterable[int]) -> bool:
+    """Whether any other program can be seen here but `ours` and those that wait for them, or whether others are hidden."""
+    if not _LINUX:
+        return True
+    known = {*ours, os.getpid(), *descendants(), *_ancestors(os.getpid())}
+    pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    return 1 not in pids or any(pid not in known and not _is_of_the_kernel(pid) for pid in pids)
+
+
+def _ancestors(pid: int) -> list[int]:
+    found: list[int] = []
+    while pid:
+        fields = _stat_fields(pid)
+        pid = int(fields[1]) if fields else 0
+        found.append(pid)
+    return found
+
+
+def _is_of_the_kernel(pid: int) -> bool:
+    """Whether it is a thread of the kernel's, or gone."""
+    fields = _stat_fields(pid)
+    return not fields or bool(int(fields[6]) & _PF_KTHREAD)
+
+
+def _stat_fields(pid: int) -> list[bytes]:
+    """The fields of `stat` after the name; empty for a process that is gone."""
+    with contextlib.suppress(OSError), builtins.open(f"/proc/{pid}/stat", "rb", buffering=0) as stream:
+        return stream.read(1024).rpartition(b")")[2].split()
+    return []

@@ -55,6 +55,15 @@ def groups(root: Path) -> list[Group]:
     return list(found.values())
 
 
+def group_statistics(root: Path = Path("/")) -> str:
+    """The file `memory.stat` of this process's own memory group; empty where there is none."""
+    for group in groups(root):
+        file = group.directory / "memory.stat"
+        if file.is_file():
+            return str(file)
+    return ""
+
+
 def constraints(members: list[Group]) -> Iterator[Constraint]:
     """The limits that these groups set now. Groups without a limit, or without the controller, give none."""
     for group in members:

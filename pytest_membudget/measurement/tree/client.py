@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_membudget.measurement.process.kept_open import identity
+from pytest_membudget.measurement.system.cgroups import group_statistics
 from pytest_membudget.measurement.tree.helper.shared_note import Note, NoteWriter, Start
 from pytest_membudget.originals import contextlib, json, os, select, subprocess, sys, threading, time
 
@@ -150,7 +151,7 @@ class TreeSampler:
         passed = [descriptor for descriptor in theirs if descriptor >= 0]
         try:
             process = subprocess.Popen(
-                [*words, *map(str, theirs)],
+                [*words, *map(str, theirs), group_statistics()],
                 pass_fds=passed,
                 start_new_session=True,  # Ctrl-C is for the tests
                 stdin=subprocess.DEVNULL,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import msgspec
+
 from pytest_membudget.records.caveats import Caveat
 from pytest_membudget.records.measurement import Measurement, ProcessShare, TimelinePoint
 
@@ -74,6 +76,8 @@ class Tree(NamedTuple):
     hidden_bytes: int = 0  # what a fork that nobody saw may have had beside what this process had
     interval_s: float | None = None  # between two readings
     living: int = 1  # processes at the end
+    shared_high_bytes: int = 0  # shared memory that was added and that no process of the tree maps, at most
+    shared_total_low_bytes: int = 0  # what the tree and all of that are seen to have added together
     caveats: tuple[Caveat, ...] = ()
 
 
@@ -95,7 +99,21 @@ def tree_of(summary: Mapping[str, Any]) -> Tree:
         hidden_bytes=summary["hidden"],
         interval_s=summary["interval_s"],
         living=summary["members"],
+        shared_high_bytes=summary["shared_high"],
+        shared_total_low_bytes=summary["shared_total_low"],
     )
+
+
+class Shared(NamedTuple):
+    """What was added to shared memory and tmpfs in the block, as of its end, in bytes."""
+
+    left_bytes: int = 0  # all of it
+    unmapped_bytes: int = 0  # what this process does not map of it
+    is_ours: bool = True  # whether nothing else runs here that may have added it
+    held_bytes: int = 0  # what this process holds open of it and does not map
+
+
+NOTHING_SHARED = Shared()
 
 
 def combine(
@@ -107,6 +125,7 @@ def combine(
     duration_s: float = 0.0,
     caveats: Sequence[Caveat] = (),
     child_mark_bytes: int = 0,
+    shared: Shared = NOTHING_SHARED,
     value: Any = None,
 ) -> Measurement:
     """The measurement of one block: of each figure, the best of what several sources prove.
@@ -123,8 +142,34 @@ def combine(
         caveats: doubts that go before those found here.
         child_mark_bytes: the largest high-water mark of a process that was started and waited for in the block, 0 where
             none is known.
+        shared: what was added to shared memory and tmpfs.
         value: what the block returned.
     """
+    found = _resident(
+        own,
+        tree,
+        pid=pid,
+        label=label,
+        duration_s=duration_s,
+        caveats=caveats,
+        child_mark_bytes=child_mark_bytes,
+        value=value,
+    )
+    return _with_shared(found, tree, shared)
+
+
+def _resident(
+    own: Own,
+    tree: Tree | None,
+    *,
+    pid: int,
+    label: str,
+    duration_s: float,
+    caveats: Sequence[Caveat],
+    child_mark_bytes: int,
+    value: Any,
+) -> Measurement:
+    """Of what processes map: everything but shared memory that none of them maps."""
     said = [*caveats, *own.caveats]
     common = {"label": label, "duration_s": duration_s, "value": value}
     own_low = max(0, own.peak_bytes - own.start_bytes)
@@ -180,6 +225,31 @@ def _telling(timeline: Sequence[tuple[float, int]], peak_bytes: int) -> tuple[Ti
     if 2 * max((size for _, size in timeline), default=0) < peak_bytes:
         return ()
     return tuple(TimelinePoint(at_s, size) for at_s, size in timeline)
+
+
+def _with_shared(found: Measurement, tree: Tree | None, shared: Shared) -> Measurement:
+    """Adds shared memory that was not mapped: to both figures where it can only be the tree's, else to the upper one."""
+    high_bytes = max(shared.unmapped_bytes, tree.shared_high_bytes if tree else 0)
+    if not high_bytes and not shared.left_bytes:
+        return found
+    end_bytes = found.end_bytes + (shared.unmapped_bytes if shared.is_ours else shared.held_bytes)
+    low = max(found.peak_bytes, end_bytes - found.start_bytes)
+    caveats = found.caveat_records
+    if shared.is_ours:
+        low = max(low, tree.shared_total_low_bytes if tree else 0)
+    elif high_bytes > shared.held_bytes:
+        caveats = (*caveats, Caveat("shared-not-attributed", high_bytes - shared.held_bytes))
+    exact = not high_bytes and found.exact
+    return msgspec.structs.replace(
+        found,
+        peak_bytes=low,
+        peak_upper_bytes=max(low, found.peak_upper_bytes + high_bytes),
+        total_peak_bytes=max(found.total_peak_bytes, found.start_bytes + low),
+        end_bytes=end_bytes,
+        source=found.source if exact else "sampled",
+        shared_left_bytes=shared.left_bytes,
+        caveat_records=caveats,
+    )
 
 
 def _proven_by_child(own: Own, tree: Tree | None, mark_bytes: int) -> int:

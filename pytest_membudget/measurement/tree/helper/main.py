@@ -13,12 +13,13 @@ import json
 import os
 import select
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 from .enforce_limits import Watch
 from .records import Interval, Reading
 from .scan import RootGoneError, Rounds
 from .session import Session
+from .shared_memory import SharedGrowth, SharedReader, SharedReading
 from .shared_note import Notepad, Start
 
 REST_S = 0.010
@@ -33,16 +34,26 @@ BURST_S = 0.25
 """Rounds may cost in advance what this much rest has saved: those in which children come are dear, and the next is wanted soon."""
 
 
+class Descriptors(NamedTuple):
+    """Pipes: commands in, answers out, events out. And the file of the note, -1 where there is none."""
+
+    commands: int
+    answers: int
+    events: int
+    note: int
+
+
 class Loop:
     """Everything between the first command and the last."""
 
-    def __init__(self, root: int, commands: int, answers: int, events: int, note: int) -> None:
-        self._commands = commands
-        self._answers = answers
+    def __init__(self, root: int, descriptors: Descriptors, group: str = "") -> None:
+        self._commands, self._answers, events, note = descriptors
         self._root = root
         self._rounds = Rounds(root, self._tell_sessions)
         self._watch = Watch(events)
         self._notepad = Notepad(note)
+        self._shared = SharedReader(group)
+        self._shared_before = SharedReading()
         self._noted = 0
         self._sessions: dict[int, Session] = {}
         self._orders: dict[int, dict[str, Any]] = {}
@@ -99,7 +110,7 @@ class Loop:
         if "alone" in command:
             self._begin_alone(command["id"], session, Start(*command["alone"]))
         else:
-            self._begin_among(command["id"], session)
+            self._begin_among(command["id"], session, SharedReading(*command.get("shared", ())))
         self._pace(command.get("interval_s") or REST_S)
         if command.get("answer"):
             self._answer({"members": self._rounds.count})
@@ -114,13 +125,14 @@ class Loop:
             interval = rounds.restart_alone(start)
         assert interval is not None
         session.begin_alone(interval, rounds.readings, start.resident_bytes)
+        session.shared = SharedGrowth(start.shared, start.mapped_bytes, start.mapped_bytes)
         session.marks.begin(rounds.readings, rounds.faulted_since(start.own_faults), start.reaped_faults)
         if self._sessions:
             session.missed_before(rounds.readings[0], start)
         self._sessions[key] = session
         rounds.take()
 
-    def _begin_among(self, key: int, session: Session) -> None:
+    def _begin_among(self, key: int, session: Session, shared: SharedReading) -> None:
         """Opens the session of a block that begins now, with whoever is there."""
         rounds = self._rounds
         if self._sessions:
@@ -136,6 +148,7 @@ class Loop:
         else:
             session.begin_alone(rounds.interval, rounds.readings, root.resident)
         session.marks.begin(rounds.readings, 0, root.reaped_faults)
+        session.begin_shared(shared, rounds.readings)
         self._sessions[key] = session
 
     def _pace(self, rest_s: float) -> None:
@@ -188,6 +201,9 @@ class Loop:
         rounds = self._rounds
         if rounds.count > 1 or self._orders or self._rest_s != REST_S:
             return False
+        # Shared memory that was added may be mapped by now: its figure is of use beside a new reading only.
+        if self._shared.read() != self._shared_before:
+            return False
         return not rounds.members.refresh() and time.monotonic() - rounds.read_s < ALONE_S
 
     def _count_files(self, *, force: bool = False) -> None:
@@ -199,8 +215,10 @@ class Loop:
         return any(session.could_rise(interval) for session in self._sessions.values())
 
     def _tell_sessions(self, at_s: float, interval: Interval, readings: list[Reading]) -> None:
+        self._shared_before = shared = self._shared.read()
         for key, session in self._sessions.items():
             session.update(at_s, interval, readings)
+            session.update_shared(shared, readings)
             if key in self._orders:
                 self._watch.look(
                     key,
@@ -227,21 +245,21 @@ def _lives(pid: int) -> bool:
 
 def main(arguments: list[str]) -> None:
     """Leaves the caller's family, so that its `wait` never sees the helper, then runs the loop."""
-    root, *descriptors = (int(word) for word in arguments)
+    root, descriptors = int(arguments[0]), Descriptors(*map(int, arguments[1:5]))
     intermediate = os.getpid()
     if os.fork():
         os._exit(0)
     while os.getppid() == intermediate:
         time.sleep(0.0005)
     try:
-        loop = Loop(root, *descriptors)
+        loop = Loop(root, descriptors, *arguments[5:])
     except (
         OSError,
         ValueError,
         IndexError,
     ) as error:  # /proc is hidden, or its files look like nothing known
         os.write(
-            descriptors[1],
+            descriptors.answers,
             json.dumps({"failed": f"/proc cannot be read as needed: {error}"}).encode() + b"\n",
         )
         return

@@ -7,6 +7,7 @@ from typing import Any
 from .high_water_marks import Marks
 from .page_faults import PAGE
 from .records import Interval, Reading
+from .shared_memory import SharedGrowth, SharedReading
 from .shared_note import Start
 from .upper_bound import Upper
 
@@ -24,6 +25,7 @@ class Session:
         self, start_s: float, root: int, limit: int | None = None, total_limit: int | None = None
     ) -> None:
         self.start_s = start_s
+        self.shared = SharedGrowth(SharedReading(), 0, 0)
         self.root = root
         self.limit = limit  # proven growth above which the watchdog speaks
         self.total_limit = total_limit  # and the same for the whole tree
@@ -109,6 +111,16 @@ class Session:
             self.seen[reading.pid] = max(self.seen.get(reading.pid, 0), reading.resident)
         self.timeline.add(at_s - self.start_s, low)
 
+    def update_shared(self, reading: SharedReading, readings: list[Reading]) -> None:
+        """Takes what the machine has of shared memory now; the readings are those of the last scan."""
+        mapped = [each.shmem for each in readings]
+        self.shared.update(reading, max(mapped, default=0), sum(mapped), self.last_low)
+
+    def begin_shared(self, start: SharedReading, readings: list[Reading]) -> None:
+        """The start of the shared memory that the tree may add."""
+        mapped = [each.shmem for each in readings]
+        self.shared = SharedGrowth(start, max(mapped, default=0), sum(mapped))
+
     def over_limit(self) -> bool:
         """Whether a watchdog's limit is proven to be exceeded."""
         above = self.limit is not None and self.peak_low > self.limit
@@ -151,6 +163,9 @@ class Session:
             "rounds": self.rounds,
             "seen": list(self.seen.items()),
             "timeline": self.timeline.points(),
+            "shared_high": self.shared.high_bytes,
+            "shared_left": self.shared.now_bytes,
+            "shared_total_low": self.shared.total_low_bytes,
         }
 
     def _others(self, readings: list[Reading]) -> int:

@@ -13,22 +13,31 @@ import os
 import struct
 from typing import NamedTuple
 
-_LAYOUT = struct.Struct("=QQQQQQQ")
+from .shared_memory import SharedReading
+
+_LAYOUT = struct.Struct("=QQQQQQQQQQqQ")
 """The key at both ends tells a reader who came in the middle: the last is written before the first, and wiped before it."""
 _KEY = struct.Struct("=Q")
-_REST = struct.Struct("=QQQQQQ")
+_REST = struct.Struct("=QQQQQQQQQqQ")
 
 
 class Start(NamedTuple):
-    """The root at the start of a block: resident bytes, those of files and shared memory among them, and page faults.
-
-    `reaped_faults` are those of its dead children, `own_faults` its own.
-    """
+    """The root and the machine's shared memory at the start of a block. Sizes are bytes."""
 
     resident_bytes: int
-    shared_bytes: int
-    reaped_faults: int
-    own_faults: int
+    shared_bytes: int  # of those, in files and shared memory
+    reaped_faults: int  # page faults of its dead children
+    own_faults: int  # and its own
+    mapped_bytes: int = 0  # shared memory that it maps
+    files_bytes: int = 0  # the machine's, as `SharedReading` has them
+    total_bytes: int = 0
+    swapped_bytes: int = 0
+    group_bytes: int = -1
+
+    @property
+    def shared(self) -> SharedReading:
+        """The machine's shared memory."""
+        return SharedReading(self.files_bytes, self.total_bytes, self.swapped_bytes, self.group_bytes)
 
 
 class Note(NamedTuple):
