@@ -1,0 +1,256 @@
+"""joblib and scikit-learn within a memory budget; importing this registers the backend.
+
+```python
+import joblib
+import pytest_membudget.joblib
+
+with joblib.parallel_config("membudget", budget="8 GB", n_jobs=-1):
+    GridSearchCV(model, grid).fit(X, y)
+```
+
+1. joblib makes batches of calls and hands each to `MembudgetBackend.submit`.
+2. A batch is pickled as loky does it: functions by cloudpickle, large arrays as files that workers map.
+3. `FallbackExecutor` runs it in a worker process when the largest batch so far would fit the budget beside what runs.
+
+Workers stay from one call of `Parallel` to the next while the settings are the same.
+"""
+
+from __future__ import annotations
+
+import atexit
+import concurrent.futures
+import contextlib
+import multiprocessing
+import os
+import pickle
+import tempfile
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from pytest_membudget.errors import MissingExtraError, UsageError
+from pytest_membudget.runtime.executor.executor import FallbackExecutor
+from pytest_membudget.runtime.executor.policy import ExecutorPolicy
+from pytest_membudget.runtime.parameters import size_of
+from pytest_membudget.units import Size
+
+try:
+    from joblib import cpu_count, register_parallel_backend
+    from joblib._memmapping_reducer import TemporaryResourcesManager, get_memmapping_reducers
+    from joblib._parallel_backends import (
+        AutoBatchingMixin,
+        FallbackToBackend,
+        ParallelBackendBase,
+        SequentialBackend,
+    )
+    from joblib.externals.loky.backend.reduction import dumps
+except ImportError as missing:
+    raise MissingExtraError("the joblib backend", "joblib 1.4 or newer", "joblib") from missing
+
+NAME = "membudget"
+
+_POLICY = ExecutorPolicy(small_batch=0, timeout_s=None)
+
+
+class MembudgetBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
+    """joblib's backend on a `FallbackExecutor`.
+
+    Args:
+        budget: what all workers together may take, such as "8 GB"; without one what is really available, read again as it
+            changes.
+        policy: the executor's rules.
+        max_nbytes: arrays of this size and more are written to a file once and mapped by workers; `None` for none.
+        temp_folder: where those files go; JOBLIB_TEMP_FOLDER or the system's folder for temporary files by default, not
+            shared memory, which would be outside the budget.
+        mmap_mode: how workers see them; "r" is read-only.
+        nesting_level, inner_max_num_threads: set by joblib.
+
+    Raises:
+        UsageError: an argument makes no sense, or is not one of these.
+    """
+
+    supports_retrieve_callback = True
+    supports_inner_max_num_threads = True
+    supports_return_generator = True
+    supports_timeout = True
+
+    def __init__(
+        self,
+        budget: Size | None = None,
+        *,
+        policy: ExecutorPolicy = _POLICY,
+        max_nbytes: int | str | None = "1M",
+        temp_folder: str | os.PathLike[str] | None = None,
+        mmap_mode: str = "r",
+        nesting_level: int | None = None,
+        inner_max_num_threads: int | None = None,
+        **unknown: Any,
+    ) -> None:
+        if unknown:
+            raise UsageError(
+                f"the backend {NAME!r} has no {', '.join(sorted(unknown))}; it takes budget, policy, max_nbytes, temp_folder "
+                "and mmap_mode"
+            )
+        super().__init__(nesting_level=nesting_level, inner_max_num_threads=inner_max_num_threads)
+        self._budget_bytes = None if budget is None else size_of("budget", budget)
+        self._policy = policy
+        self._files = _ArrayFiles(max_nbytes, temp_folder, mmap_mode)
+        self._executor: FallbackExecutor | None = None
+
+    def effective_n_jobs(self, n_jobs: int | None) -> int:
+        """Workers that `n_jobs` asks for, as everywhere in joblib; how many run at once is the budget's decision."""
+        if n_jobs == 0:
+            raise ValueError("n_jobs == 0 in Parallel has no meaning")
+        if n_jobs is None or multiprocessing.current_process().daemon:
+            return 1
+        return n_jobs if n_jobs > 0 else max(1, int(cpu_count()) + 1 + n_jobs)
+
+    def configure(
+        self,
+        n_jobs: int = 1,
+        parallel: Any = None,
+        prefer: str | None = None,
+        require: str | None = None,
+        **arguments: Any,
+    ) -> int:
+        """Gets workers ready for one call of `Parallel` and returns their number."""
+        n_jobs = self.effective_n_jobs(n_jobs)
+        if n_jobs == 1:
+            raise FallbackToBackend(SequentialBackend(nesting_level=self.nesting_level))
+        self.parallel = parallel
+        self._files.open(parallel._id, arguments)  # noqa: SLF001 - as joblib's own backends do
+        threads = self._prepare_worker_env(n_jobs=n_jobs)
+        self._executor = _reused(
+            _Key(n_jobs, self._budget_bytes, self._policy, tuple(sorted(threads.items())))
+        )
+        return n_jobs
+
+    def submit(
+        self, func: Callable[[], Any], callback: Callable[[Any], Any] | None = None
+    ) -> concurrent.futures.Future[Any]:
+        """Queues a batch of calls; joblib's `callback` gets the future when it is done."""
+        assert self._executor is not None
+        future = self._executor.submit(_call, self._files.pickled(func))
+        if callback is not None:
+            future.add_done_callback(callback)
+        return future
+
+    apply_async = submit
+
+    def retrieve_result_callback(self, out: concurrent.futures.Future[Any]) -> Any:
+        """The results of a batch; raises what its function raised, or why its worker was lost."""
+        return out.result()
+
+    def abort_everything(self, ensure_ready: bool = True) -> None:
+        """Drops what has not started yet, after a call failed; what runs is not waited for."""
+        if self._executor is not None:
+            _discard(self._executor)
+            self._executor = None
+        self._files.close()
+        if ensure_ready:
+            self.configure(n_jobs=self.parallel.n_jobs, parallel=self.parallel)
+
+    def terminate(self) -> None:
+        """Ends one call of `Parallel`: its files are removed, the workers stay for the next."""
+        self._executor = None
+        self._files.close()
+        self.reset_batch_stats()
+
+
+class _ArrayFiles:
+    """The files by which one call of `Parallel` shares large arrays with its workers."""
+
+    def __init__(
+        self, max_nbytes: int | str | None, folder: str | os.PathLike[str] | None, mmap_mode: str
+    ) -> None:
+        self._settings = {"max_nbytes": max_nbytes, "mmap_mode": mmap_mode}
+        self._folder = folder
+        self._context = ""
+        self._manager: Any = None
+        self._reducers: Any = None
+
+    def open(self, context: str, arguments: Mapping[str, Any]) -> None:
+        """`arguments` are what `Parallel` was given for this."""
+        settings = {name: arguments.get(name, value) for name, value in self._settings.items()}
+        if isinstance(settings["max_nbytes"], str):
+            from joblib.disk import memstr_to_bytes
+
+            settings["max_nbytes"] = memstr_to_bytes(settings["max_nbytes"])
+        folder = arguments.get("temp_folder") or self._folder or os.environ.get("JOBLIB_TEMP_FOLDER")
+        self._manager = TemporaryResourcesManager(os.fspath(folder or tempfile.gettempdir()))
+        self._manager.register_new_context(context)
+        self._context = context
+        self._reducers, _ = get_memmapping_reducers(
+            unlink_on_gc_collect=False,
+            temp_folder_resolver=self._manager.resolve_temp_folder_name,
+            **settings,
+        )
+
+    def pickled(self, func: Callable[[], Any]) -> bytes:
+        """`func` as bytes; its large arrays are written to files."""
+        self._manager.set_current_context(self._context)
+        return bytes(dumps(func, reducers=self._reducers))
+
+    def close(self) -> None:
+        """Removes the files; workers that still map one keep it until they let go."""
+        if self._manager is not None:
+            self._manager._clean_temporary_resources(  # noqa: SLF001 - as joblib's own backends do
+                context_id=self._context, force=True
+            )
+            self._manager = None
+
+
+class _Key(NamedTuple):
+    """Settings with which workers may be used again."""
+
+    n_jobs: int
+    budget_bytes: int | None
+    policy: ExecutorPolicy
+    threads: tuple[tuple[str, str], ...]
+
+
+_kept: dict[_Key, FallbackExecutor] = {}
+"""One executor at most, with the settings that it was made for."""
+
+
+def _reused(key: _Key) -> FallbackExecutor:
+    if key not in _kept:
+        while _kept:
+            _, other = _kept.popitem()
+            other.shutdown(wait=False)
+        _kept[key] = FallbackExecutor(
+            key.n_jobs,
+            budget=key.budget_bytes,
+            policy=key.policy,
+            levels=("process", "thread"),
+            initializer=_limit_threads,
+            initargs=(dict(key.threads),),
+        )
+    return _kept[key]
+
+
+def _discard(executor: FallbackExecutor) -> None:
+    for key, kept in list(_kept.items()):
+        if kept is executor:
+            del _kept[key]
+    executor.shutdown(wait=False, cancel_futures=True)
+
+
+@atexit.register
+def _shut_down() -> None:
+    while _kept:
+        _, executor = _kept.popitem()
+        with contextlib.suppress(Exception):
+            executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _limit_threads(variables: dict[str, str]) -> None:
+    """In each worker, before numpy is imported: as many threads for its libraries as joblib says."""
+    os.environ.update(variables)
+
+
+def _call(batch: bytes) -> Any:
+    """In a worker. The bytes are this program's own."""
+    return pickle.loads(batch)()  # noqa: S301 - written by this program, sent over its own pipe
+
+
+register_parallel_backend(NAME, MembudgetBackend)
