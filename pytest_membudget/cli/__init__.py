@@ -20,10 +20,12 @@ COMMANDS: dict[str, str] = {
     "doctor": "print what this machine can measure, exactly or not, and why",
     "history": "keep the runs of CI in one file, and say which tests got worse",
     "host": "show who holds and who waits for the memory that the programs of this host share",
+    "learn": "make calibrations from what Nextflow, Snakemake or Slurm recorded of finished jobs",
     "measure": "run a command and print the peak of its whole process tree",
     "report": "show a report, or write it as HTML, Markdown or JSON",
     "retry": "run inputs again that failed before, from their dead letters",
     "run": "run a command inside the memory budget that the programs of this host share",
+    "size": "print what a job of Slurm, Kubernetes, Nextflow, Snakemake or Dask asks for, from a calibration",
     "synthesize": "generate a file of exactly the asked size and kind",
     "workers": "print how many workers fit beside each other, from a calibration",
 }

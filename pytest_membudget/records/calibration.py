@@ -56,6 +56,8 @@ class CalibrationFile(msgspec.Struct, frozen=True, kw_only=True):
     terms: tuple[tuple[int, ...], ...] = ()
     #: "module:name" of each predictor's function, for readers; nothing is imported by it.
     predictor_functions: dict[str, str] = {}
+    #: Whether peaks are what a task adds to a warm worker, or those of whole jobs with all that they load.
+    peak_of: Literal["task", "job"] = "task"
     function: str = ""
     source_digest: str = ""
     kind: str = ""

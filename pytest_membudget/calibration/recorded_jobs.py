@@ -1,0 +1,165 @@
+"""Reads what other systems recorded of finished jobs: Nextflow's trace, Snakemake's benchmarks, sacct of Slurm.
+
+Only text is read, nothing in it is executed. Jobs that failed or have no figure are counted and left out: what a killed
+job had reached says little of what it needs.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from pytest_membudget.calibration.model import Calibration
+from pytest_membudget.calibration.store import complete
+from pytest_membudget.errors import UnreadableFileError
+from pytest_membudget.records.calibration import CalibrationFile, CalibrationPoint
+from pytest_membudget.records.recorded_job import RecordedJob, Recording
+from pytest_membudget.records.storage import read_bounded
+
+_MIB = 1024 * 1024
+_FACTORS = {"": 1, "K": 1024, "M": _MIB, "G": 1024**3, "T": 1024**4, "P": 1024**5}
+_SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([KMGTP]?)i?B?\s*", re.ASCII | re.IGNORECASE)
+_PARTS = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|[dhms])", re.ASCII)
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_CLOCK = re.compile(r"(?:([0-9]+)-)?(?:([0-9]+):)?([0-9]+):([0-9]+(?:\.[0-9]+)?)", re.ASCII)
+_NUMBER_AFTER_COLON = re.compile(r":\s*([0-9]+(?:\.[0-9]+)?)", re.ASCII)
+_SAMPLED = "peaks were sampled by {}: what lasted less than an interval is not in them"
+_ENDED_WELL = "COMPLETED"
+
+Row = Mapping[str, str]
+
+
+def read_recording(path: str | os.PathLike[str]) -> Recording:
+    """The finished jobs in a file of any of the three, told apart by its first line.
+
+    Raises:
+        FileNotFoundError: there is none.
+        UnreadableFileError: it is none of the three.
+    """
+    text = read_bounded(path, what="a record of jobs").decode(errors="replace")
+    head = text.partition("\n")[0].rstrip("\r")
+    separator = "|" if "|" in head else "\t"
+    rows = list(csv.DictReader(io.StringIO(text), delimiter=separator, quoting=csv.QUOTE_NONE))
+    columns = set(head.split(separator))
+    if "peak_rss" in columns:
+        return _recording(map(_from_nextflow, rows), "Nextflow")
+    if "max_rss" in columns:
+        return _recording((_from_snakemake(row, Path(path).stem) for row in rows), "Snakemake")
+    if {"JobID", "JobName", "State", "MaxRSS"} <= columns:
+        return _recording(map(_from_slurm, _by_job(rows)), "Slurm")
+    raise UnreadableFileError(
+        f"{path} is no record of jobs; give a Nextflow trace with peak_rss, a Snakemake benchmark, or the output of: "
+        "sacct --parsable2 --format=JobID,JobName,State,MaxRSS,Elapsed"
+    )
+
+
+def calibrate_recorded(kind: str, jobs: Sequence[RecordedJob], caveats: tuple[str, ...] = ()) -> Calibration:
+    """The calibration of jobs of one kind: by the size of what they read, or the same for all where that is not known.
+
+    Raises:
+        UsageError: fewer than three jobs.
+    """
+    by_size = all(job.size_bytes is not None for job in jobs)
+    durations_s = tuple(job.duration_s for job in jobs if job.duration_s is not None)
+    return complete(
+        CalibrationFile(
+            version=1 if by_size else 2,
+            points=tuple(CalibrationPoint(job.size_bytes or 0, job.peak_bytes) for job in jobs),
+            predictors=() if by_size else ("bytes",),
+            values=() if by_size else ((0.0,),) * len(jobs),
+            terms=() if by_size else ((0,),),
+            durations_s=durations_s if len(durations_s) == len(jobs) else (),
+            content=0.95,
+            confidence=0.95,
+            peak_of="job",
+            function=kind,
+            kind="recorded jobs",
+            caveats=caveats,
+        )
+    )
+
+
+def _recording(found: Iterable[RecordedJob | None], system: str) -> Recording:
+    every = list(found)
+    jobs = tuple(job for job in every if job is not None)
+    return Recording(jobs=jobs, skipped=len(every) - len(jobs), caveats=(_SAMPLED.format(system),))
+
+
+def _from_nextflow(row: Row) -> RecordedJob | None:
+    """Sizes and times are text ("1.2 GB", "1m 3s"), or with trace.raw bytes and milliseconds."""
+    peak_bytes = _bytes(row.get("peak_rss"))
+    if not peak_bytes or (row.get("status") or _ENDED_WELL) != _ENDED_WELL:
+        return None
+    kind = (row.get("process") or row.get("name") or "").partition(" (")[0]
+    realtime = row.get("realtime") or ""
+    return RecordedJob(
+        kind=kind or "job",
+        peak_bytes=peak_bytes,
+        size_bytes=_bytes(row.get("rchar")),
+        duration_s=int(realtime) / 1000 if realtime.isdecimal() else _seconds(realtime),
+    )
+
+
+def _from_snakemake(row: Row, stem: str) -> RecordedJob | None:
+    """Sizes are MiB. An extended benchmark has the rule and the size of each input as well."""
+    peak_mib = _number(row.get("max_rss"))
+    if not peak_mib:
+        return None
+    inputs_mib = [float(size) for size in _NUMBER_AFTER_COLON.findall(row.get("input_size_mb") or "")]
+    return RecordedJob(
+        kind=row.get("rule_name") or stem,
+        peak_bytes=round(peak_mib * _MIB),
+        size_bytes=round(sum(inputs_mib) * _MIB) if inputs_mib else None,
+        duration_s=_number(row.get("s")),
+    )
+
+
+def _by_job(rows: Iterable[Row]) -> Iterator[Row]:
+    """One row for each job, with the highest MaxRSS of its steps ("123.batch", "123.0")."""
+    jobs: dict[str, dict[str, str]] = {}
+    for row in rows:
+        job, _, step = (row.get("JobID") or "").partition(".")
+        kept = jobs.setdefault(job, dict(row))
+        highest = max(kept.get("MaxRSS") or "", row.get("MaxRSS") or "", key=lambda text: _bytes(text) or 0)
+        if not step:
+            kept.update(row)
+        kept["MaxRSS"] = highest
+    yield from jobs.values()
+
+
+def _from_slurm(row: Row) -> RecordedJob | None:
+    peak_bytes = _bytes(row.get("MaxRSS"))
+    if not peak_bytes or row.get("State") != _ENDED_WELL:
+        return None
+    return RecordedJob(
+        kind=row.get("JobName") or "job", peak_bytes=peak_bytes, duration_s=_seconds(row.get("Elapsed") or "")
+    )
+
+
+def _bytes(text: str | None) -> int | None:
+    """Bytes of "1.2 GB", "1234K" or "1048576"; units are powers of 1024, as all three have them."""
+    match = _SIZE.fullmatch(text or "")
+    return round(float(match[1]) * _FACTORS[match[2].upper()]) if match else None
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        number = float(text or "")
+    except ValueError:
+        return None
+    return number if 0 <= number < math.inf else None
+
+
+def _seconds(text: str) -> float | None:
+    """Seconds of "1m 3s", "00:12:34", "1-02:03:04" or "12:34.567"."""
+    clock = _CLOCK.fullmatch(text.strip())
+    if clock:
+        days, hours, minutes, seconds = (float(part or 0) for part in clock.groups())
+        return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+    parts = _PARTS.findall(text)
+    return sum(float(number) * _SECONDS[unit] for number, unit in parts) if parts else None

@@ -1,0 +1,76 @@
+"""`membudget learn FILE…`: calibrations from what Nextflow, Snakemake or Slurm recorded of finished jobs."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections import defaultdict
+from pathlib import Path
+
+from pytest_membudget.calibration.law import LEAST_POINTS
+from pytest_membudget.calibration.recorded_jobs import calibrate_recorded, read_recording
+from pytest_membudget.calibration.store import calibration_path, save_named
+from pytest_membudget.cli import EXIT_FAILED, EXIT_OK
+from pytest_membudget.records.recorded_job import RecordedJob
+from pytest_membudget.report.plain_text import clean_text
+from pytest_membudget.units import format_count, format_size
+
+_UNFIT = re.compile(r"[^A-Za-z0-9._-]+", re.ASCII)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's options."""
+    parser.add_argument(
+        "files",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="a Nextflow trace, a Snakemake benchmark file, or the output of sacct --parsable2",
+    )
+    parser.add_argument(
+        "--save",
+        metavar="NAME",
+        help="keep each kind of job in .membudget/calibrations/NAME-KIND.json; NAME.json where there is one kind",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prints what each kind of job took, and keeps the calibrations; 1 where no kind has enough jobs."""
+    if arguments.save:
+        calibration_path(arguments.save)  # a bad name is said before anything is read
+    kinds: dict[str, list[RecordedJob]] = defaultdict(list)
+    caveats: dict[str, None] = {}
+    skipped = 0
+    for path in arguments.files:
+        recording = read_recording(path)
+        skipped += recording.skipped
+        caveats |= dict.fromkeys(recording.caveats)
+        for job in recording.jobs:
+            kinds[job.kind].append(job)
+    learned = {kind: jobs for kind, jobs in sorted(kinds.items()) if len(jobs) >= LEAST_POINTS}
+    for kind, jobs in learned.items():
+        found = calibrate_recorded(kind, jobs, tuple(caveats))
+        highest = max(job.peak_bytes for job in jobs)
+        follows = (
+            f"{found.gamma:.2f} B/B of what it reads + {format_size(found.overhead_bytes)}"
+            if found.predictors
+            else f"about {format_size(found.overhead_bytes)} for any input"
+        )
+        print(
+            f"{clean_text(kind)}: {format_count(len(jobs), 'job')}, at most {format_size(highest)}; {follows}"
+        )
+        if arguments.save:
+            name = (
+                arguments.save
+                if len(learned) == 1
+                else f"{arguments.save}-{_UNFIT.sub('-', kind).strip('-.')}"
+            )
+            print(f"  saved to {save_named(found, name)}")
+    few = sum(len(jobs) < LEAST_POINTS for jobs in kinds.values())
+    if few:
+        print(f"note: {format_count(few, 'kind')} of job with fewer than {LEAST_POINTS} jobs")
+    if skipped:
+        print(f"note: {format_count(skipped, 'row')} without a finished job and its peak")
+    for caveat in caveats:
+        print(f"note: {caveat}")
+    return EXIT_OK if learned else EXIT_FAILED

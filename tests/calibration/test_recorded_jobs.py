@@ -1,0 +1,88 @@
+import pytest
+
+from pytest_membudget import UnreadableFileError
+from pytest_membudget.calibration.recorded_jobs import calibrate_recorded, read_recording
+from pytest_membudget.records.recorded_job import RecordedJob
+
+MIB = 1024 * 1024
+NEXTFLOW = """task_id\thash\tname\tstatus\texit\trealtime\t%cpu\tpeak_rss\tpeak_vmem\trchar\twchar
+1\tab/1\tALIGN (a)\tCOMPLETED\t0\t1m 3s\t99%\t1.5 GB\t2 GB\t10 MB\t1 KB
+2\tab/2\tALIGN (b)\tCOMPLETED\t0\t250ms\t99%\t512 MB\t2 GB\t5 MB\t1 KB
+3\tab/3\tALIGN (c)\tFAILED\t137\t3s\t99%\t4 GB\t9 GB\t5 MB\t1 KB
+4\tab/4\tSORT\tCACHED\t0\t-\t-\t-\t-\t-\t-
+5\tab/5\tSORT\tCOMPLETED\t0\t-\t-\t7 MB\t-\t-\t-
+"""
+RAW = "name\tstatus\trealtime\tpeak_rss\trchar\nSORT (x)\tCOMPLETED\t63000\t1048576\t2048\n"
+SNAKEMAKE = "s\th:m:s\tmax_rss\tmax_vms\tio_in\n3.5\t0:00:03\t120.50\t300.0\t0.00\n4.0\t0:00:04\tNA\t1\t1\n"
+EXTENDED = (
+    "s\th:m:s\tmax_rss\trule_name\tinput_size_mb\n3.5\t0:00:03\t100\tsort\t{'a.txt': 2.5, 'b.txt': 1.5}\n"
+)
+SACCT = """JobID|JobName|State|MaxRSS|Elapsed
+7|align|COMPLETED||00:12:34
+7.batch|batch|COMPLETED|2048K|00:12:34
+7.0|step|COMPLETED|3M|00:00:01
+8_1|align|OUT_OF_MEMORY||00:00:09
+8_1.batch|batch|OUT_OF_MEMORY|9G|00:00:09
+9|sort|COMPLETED||1-02:03:04
+9.batch|batch|COMPLETED|1G|1-02:03:04
+"""
+
+
+def jobs_of(tmp_path, text, name="file.txt"):
+    (tmp_path / name).write_text(text)
+    return read_recording(tmp_path / name)
+
+
+def job(kind, peak_bytes, size_bytes=None, duration_s=None):
+    return RecordedJob(kind=kind, peak_bytes=peak_bytes, size_bytes=size_bytes, duration_s=duration_s)
+
+
+def test_a_trace_of_nextflow_is_read(tmp_path):
+    found = jobs_of(tmp_path, NEXTFLOW)
+    assert found.jobs == (
+        job("ALIGN", 1536 * MIB, 10 * MIB, 63.0),
+        job("ALIGN", 512 * MIB, 5 * MIB, 0.25),
+        job("SORT", 7 * MIB),
+    )
+    assert found.skipped == 2
+    assert "sampled by Nextflow" in found.caveats[0]
+    assert jobs_of(tmp_path, RAW).jobs == (job("SORT", MIB, 2048, 63.0),)
+
+
+def test_benchmarks_of_snakemake_are_read(tmp_path):
+    found = jobs_of(tmp_path, SNAKEMAKE, "align.tsv")
+    assert found.jobs == (job("align", round(120.5 * MIB), None, 3.5),)
+    assert found.skipped == 1
+    assert jobs_of(tmp_path, EXTENDED).jobs == (job("sort", 100 * MIB, 4 * MIB, 3.5),)
+
+
+def test_sacct_is_read_with_the_steps_of_a_job_together(tmp_path):
+    found = jobs_of(tmp_path, SACCT)
+    assert found.jobs == (job("align", 3 * MIB, None, 754.0), job("sort", 1024 * MIB, None, 93784.0))
+    assert found.skipped == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a\tb\n1\t2\n", "JobID JobName State MaxRSS\n1 a COMPLETED 2K\n", "\0\0|\t"]
+)
+def test_anything_else_is_refused(tmp_path, text):
+    with pytest.raises(UnreadableFileError, match=r"is no record of jobs; give .* sacct --parsable2"):
+        jobs_of(tmp_path, text)
+
+
+def test_torn_and_odd_rows_are_left_out(tmp_path):
+    found = jobs_of(tmp_path, NEXTFLOW + "6\tab/6\tSORT\n7\tx\t\tCOMPLETED\t0\t\t\t1e999 GB\t\t\t\n")
+    assert len(found.jobs) == 3
+    assert found.skipped == 4
+
+
+def test_jobs_are_calibrated_by_size_where_it_is_known_and_else_by_none():
+    sized = calibrate_recorded(
+        "ALIGN", [job("ALIGN", (100 + 3 * size) * MIB, size * MIB) for size in (1, 2, 4, 8)]
+    )
+    assert sized.gamma == pytest.approx(3, rel=0.01)
+    assert sized.file.peak_of == "job"
+    plain = calibrate_recorded("SORT", [job("SORT", peak * MIB) for peak in (100, 102, 99, 101)])
+    assert plain.expect("any item") == pytest.approx(100.5 * MIB, rel=0.01)
+    assert plain.bound("9 GB") >= 102 * MIB
+    assert plain.estimator("safe").estimate_file_memory("any item") >= 102 * MIB
