@@ -52,6 +52,7 @@ class Checkpoint:
                 values=run.values,
                 size_bytes=size_bytes,
                 peak_bytes=answer.peak_bytes,
+                first_peak_bytes=answer.first_peak_bytes,
                 warm_bytes=answer.warm_bytes,
                 duration_s=answer.duration_s,
                 read_bytes=answer.read_bytes,

@@ -86,6 +86,11 @@ class Calibration:
         return self.file.base_bytes
 
     @property
+    def first_call_bytes(self) -> int:
+        """What the first call in a process takes beyond the estimate, which is of a warm worker."""
+        return self.file.first_call_bytes
+
+    @property
     def predictors(self) -> tuple[str, ...]:
         """Names of what the peak follows: "bytes" alone by default; none where it is the same for every input."""
         return used_predictors(self.file)
@@ -223,6 +228,7 @@ class Calibration:
             self.base_bytes,
             learner=learner,
             predictors=None if by_size else self,
+            first_call_bytes=self.first_call_bytes,
         )
 
     def picture(self, name: str = "") -> CalibrationPicture:

@@ -22,6 +22,7 @@ from pytest_membudget.calibration.function_reference import FunctionReference, r
 from pytest_membudget.calibration.law import LEAST_POINTS, checked_share
 from pytest_membudget.calibration.model import Calibration
 from pytest_membudget.calibration.plan import (
+    WARM_UP_BYTES,
     Finished,
     LocalRunExecutor,
     PlannedRun,
@@ -29,6 +30,7 @@ from pytest_membudget.calibration.plan import (
     plan_inputs,
     plan_own_files,
     plan_synthetic,
+    smallest,
 )
 from pytest_membudget.calibration.store import complete
 from pytest_membudget.errors import CalibrationError, UsageError
@@ -229,7 +231,7 @@ class CalibrationJob(NamedTuple):
             return None
         here_bytes = bare_interpreter_bytes()
         base_bytes = round(median(run.warm_bytes - (run.bare_bytes or here_bytes) for run in runs))
-        return complete(
+        found = complete(
             CalibrationFile(
                 version=2 if self.predictors else 1,
                 predictors=tuple(self.predictors),
@@ -252,6 +254,15 @@ class CalibrationJob(NamedTuple):
                 caveats=self._caveats(runs),
             ),
             self.predictors,
+        )
+        tiny = smallest(self.plan)
+        size_bytes = tiny.size_bytes if tiny.input else WARM_UP_BYTES
+        expected_bytes = found.expect(
+            dict(zip(self.predictors, tiny.values, strict=True)) if self.predictors else size_bytes
+        )
+        beyond_bytes = max(run.first_peak_bytes for run in runs) - expected_bytes
+        return complete(
+            msgspec.structs.replace(found.file, first_call_bytes=max(0, beyond_bytes)), self.predictors
         )
 
     def _caveats(self, runs: Sequence[CalibrationRun]) -> tuple[str, ...]:

@@ -45,6 +45,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
     failed_at: Literal["", "input", "import", "warm-up", "run"] = ""
     error: str = ""
+    #: The peak of the first call, on the tiny input: what it loads and caches is in it.
+    first_peak_bytes: int = 0
     warm_bytes: int = 0
     peak_bytes: int = 0
     duration_s: float = 0.0
@@ -67,7 +69,9 @@ def _carry_out(order: Order) -> Answer:
     try:
         fn = find_function(order.function)
         stage = "warm-up"
-        fn(order.warm_up.value())
+        tiny = order.warm_up.value()
+        with measuring(settle=True) as first_call:
+            fn(tiny)
         gc.collect()
         warm_bytes = resident_bytes()
         stage = "run"
@@ -81,6 +85,7 @@ def _carry_out(order: Order) -> Answer:
         return Answer(failed_at=stage, error=_described(error))
     found = probe.measurement
     return Answer(
+        first_peak_bytes=first_call.measurement.peak_bytes,
         warm_bytes=warm_bytes,
         peak_bytes=found.peak_bytes,
         duration_s=found.duration_s,

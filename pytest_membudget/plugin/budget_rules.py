@@ -81,10 +81,13 @@ def _required(rule: Callable[..., Any]) -> list[str]:
 
 
 def _estimate(item: pytest.Item) -> int:
-    """What the estimator of this test expects for its file; of several, one after the other, its base and the largest."""
+    """What the estimator of this test expects for its file; of several, one after the other, its base and the largest.
+
+    A calibration is of a warm worker, and a test may be the first call in its process: what that takes beyond is added.
+    """
     funcargs: Mapping[str, Any] = getattr(item, "funcargs", {})
-    sizes = [path.stat().st_size for value in funcargs.values() for path in _files(value)]
-    if not sizes:
+    paths = [path for value in funcargs.values() for path in _files(value)]
+    if not paths:
         raise ValueError(
             'memory_budget: "estimate" needs a file among the test\'s arguments, and there is none; take synthetic_file, '
             "or a fixture that gives a path, or write a size"
@@ -92,9 +95,9 @@ def _estimate(item: pytest.Item) -> int:
     request: pytest.FixtureRequest = item._request  # type: ignore[attr-defined]  # noqa: SLF001 - the test's own
     estimator = request.getfixturevalue("memory_estimator")
     return int(
-        estimator.estimate_batch_memory(sizes, 1)
-        if len(sizes) > 1
-        else estimator.estimate_file_memory(sizes[0])
+        estimator.estimate_batch_memory(paths, 1)
+        if len(paths) > 1
+        else estimator.estimate_file_memory(paths[0]) + estimator.first_call_bytes
     )
 
 

@@ -62,6 +62,8 @@ class CalibrationFile(msgspec.Struct, frozen=True, kw_only=True):
     source_digest: str = ""
     kind: str = ""
     base_bytes: Bytes = 0
+    #: What the first call in a process takes beyond the estimate of a warm one: imports and caches of the function's own.
+    first_call_bytes: Bytes = 0
     gamma: float = 0.0
     overhead_bytes: Bytes = 0
     curved: bool = False
@@ -84,6 +86,7 @@ class CalibrationRun(msgspec.Struct, frozen=True, kw_only=True):
     peak_bytes: int
     warm_bytes: int
     duration_s: float
+    first_peak_bytes: int = 0
     path: str = ""
     #: Which of the given inputs, and its predictors; of synthetic files 0 and none.
     index: int = 0

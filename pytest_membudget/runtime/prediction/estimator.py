@@ -60,6 +60,7 @@ class MemoryEstimator:
             formula does, or with `processes=True` once a worker, as an executor and `membudget workers` do.
         learner: answers instead of the formula, from the first file on; what a calibration gives.
         predictors: reduces an item to one figure, its central estimate; the learner goes by that in place of a size.
+        first_call_bytes: what the first call in a process takes beyond its estimate; it is in no estimate.
 
     Wherever a size is asked for, a path, a folder or a tuple of paths will do; with `predictors` the item itself or a
     mapping of predictors, and no size.
@@ -73,11 +74,13 @@ class MemoryEstimator:
         *,
         learner: Learner | None = None,
         predictors: PredictorLaw | None = None,
+        first_call_bytes: int = 0,
     ) -> None:
         self.gamma = factor_of("gamma", gamma)
         self.overhead_bytes = size_of("overhead", overhead)
         self.base_bytes = 0 if base is None else size_of("base", base)
         self._observed = PeakStairs()
+        self.first_call_bytes = first_call_bytes
         self._predictors = predictors
         self._learner = learner
         self._begins_with_learner = learner is not None

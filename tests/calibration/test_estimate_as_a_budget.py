@@ -1,0 +1,49 @@
+"""`memory_budget("estimate")` with a calibration of the same function, in a test that is the first call of its process."""
+
+import pytest
+
+from pytest_membudget import calibrate
+
+pytestmark = pytest.mark.processes
+READER = """
+from pathlib import Path
+
+def load(path):
+    import json, decimal, difflib  # the first call loads what later ones find
+    return json.loads(Path(path).read_bytes())
+"""
+TEST = """
+import pytest
+from first_reader import load
+
+@pytest.fixture
+def file(synthetic_file):
+    return synthetic_file("400 kB", kind="json")
+
+@pytest.mark.memory_budget("estimate")
+@pytest.mark.parametrize("memory_estimator", ["reader"], indirect=True)
+def test_load(file, memory_estimator):
+    load(file.path){more}
+"""
+
+
+@pytest.fixture
+def reader(pytester, monkeypatch):
+    pytester.makepyfile(first_reader=READER)
+    monkeypatch.syspath_prepend(str(pytester.path))
+    import first_reader
+
+    found = calibrate(first_reader.load, "json", ("200 kB", "400 kB", "800 kB"), repeats=1, progress=False)
+    folder = pytester.path / ".membudget" / "calibrations"
+    folder.mkdir(parents=True)
+    found.save(folder / "reader.json")
+    return found
+
+
+def test_the_first_call_is_judged_as_one(pytester, reader):
+    assert 0 < reader.first_call_bytes < 20_000_000
+    assert reader.estimator().first_call_bytes == reader.first_call_bytes
+    pytester.makepyfile(TEST.format(more=""))
+    pytester.runpytest_subprocess("-p", "no:randomly").assert_outcomes(passed=1)
+    pytester.makepyfile(TEST.format(more=", bytearray(b'x') * 40_000_000"))
+    pytester.runpytest_subprocess("-p", "no:randomly").assert_outcomes(failed=1)
