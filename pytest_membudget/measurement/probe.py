@@ -20,6 +20,7 @@ from pytest_membudget.errors import MeasurementError
 from pytest_membudget.measurement.process import children, heap, high_water
 from pytest_membudget.measurement.process import settle as settling
 from pytest_membudget.measurement.system.cgroups import group_statistics
+from pytest_membudget.measurement.system.limit import memory_limit
 from pytest_membudget.measurement.tree import combine, sampler
 from pytest_membudget.measurement.tree.client import SamplerLostError, TreeSampler
 from pytest_membudget.measurement.tree.fallback_sampler import InsideSampler
@@ -81,6 +82,7 @@ class Probe:
         self._shared_start = SharedReading()
         self._start_s = 0.0
         self._reaped: children.Reaped | None = None
+        self._is_unwatched = False
         self._measurement: Measurement | None = None
 
     @property
@@ -103,6 +105,7 @@ class Probe:
             self._kept = settling.settle()
         else:
             heap.trim_heap()
+        self._is_unwatched = False
         self._helper = sampler.sampler()
         self._alone = self._is_alone()
         self._open()
@@ -112,10 +115,12 @@ class Probe:
         """Ends the measurement; `value` is what the block returned."""
         duration_s = time.perf_counter() - self._start_s
         own = self._close()
-        reaped = children.reaped() if self._alone else None
+        reaped = children.reaped() if self._alone or self._is_unwatched else None
         added_bytes = _shared.read().added_since(self._shared_start)
-        helper_pid = self._helper.pid if self._helper else 0
+        helper = self._helper
         tree = self._ask(duration_s, reaped, may_be_quiet=not added_bytes)
+        if helper is not None and helper.hides_huge_pages and tree is not None and len(tree.seen) > 1:
+            self._caveats.append(Caveat("huge-pages-hidden"))
         self._measurement = combine.combine(
             own,
             tree,
@@ -124,7 +129,8 @@ class Probe:
             duration_s=duration_s,
             caveats=[*self._caveats, *self._kept.caveats()],
             child_mark_bytes=self._child_mark_bytes(reaped),
-            shared=self._shared_memory(added_bytes, duration_s, tree, helper_pid),
+            shared=self._shared_memory(added_bytes, duration_s, tree, helper.pid if helper else 0),
+            unwatched=self._unwatched(tree),
             value=value,
         )
         return self._measurement
@@ -143,6 +149,7 @@ class Probe:
         watch = {"interval_s": self.interval_s, **(self._watch if self._watched else {})}
         if self._helper is None:
             self._caveats.append(Caveat("no-helper", detail=sampler.why_not()))
+            self._reaped, self._is_unwatched = children.reaped(), True
             self._inside = InsideSampler(self.interval_s)
             self._inside.start()
         elif not self._alone:
@@ -220,6 +227,16 @@ class Probe:
             is_ours=not children.runs_with_others([helper, *(tree.seen if tree else ())]),
         )
 
+    def _unwatched(self, tree: combine.Tree | None) -> combine.Unwatched:
+        """What is known of children where no helper has watched them."""
+        if not self._is_unwatched or self._reaped is None:
+            return combine.ALL_WATCHED
+        found = children.reaped()
+        faults = found.faults - self._reaped.faults
+        lives_unseen = tree is None and (children.has_children() or not children.are_waited_for())
+        reaped_bytes = max(faults * high_water.PAGE_BYTES, self._child_mark_bytes(found)) if faults else 0
+        return combine.Unwatched(reaped_bytes, memory_limit().bytes if lives_unseen else None)
+
     def _ask(
         self, duration_s: float, reaped: children.Reaped | None, *, may_be_quiet: bool
     ) -> combine.Tree | None:
@@ -261,7 +278,7 @@ class Probe:
     def _lose(self, error: SamplerLostError) -> None:
         if self._helper is not None:
             self._caveats.append(sampler.report_loss(self._helper, error))
-        self._helper, self.key = None, None
+        self._helper, self.key, self._is_unwatched = None, None, True
 
 
 @contextlib.contextmanager

@@ -22,6 +22,9 @@ Kind = Literal[
     "not-trimmed",
     "library-pool",
     "shared-not-attributed",
+    "huge-pages-hidden",
+    "children-not-seen",
+    "children-not-readable",
     "thread-left-running",
     "result-not-sent",
     "command-not-watched",
@@ -60,8 +63,7 @@ _WORDING: dict[Kind, str] = {
         "children were sampled from inside: what they held between two samples is in neither figure"
     ),
     "helper-lost": (
-        "the helper process that watches children was lost: {detail}; children of this block were not seen, its peak is "
-        "at least this much"
+        "the helper process that watches children was lost: {detail}; children of this block were not seen"
     ),
     "no-helper": "{detail}",
     "kept-small-blocks": (
@@ -80,6 +82,18 @@ _WORDING: dict[Kind, str] = {
     "shared-not-attributed": (
         "up to {size} of shared memory or of files in tmpfs came meanwhile, and other programs run here: whose it is cannot "
         "be told, so it is in the upper figure only"
+    ),
+    "huge-pages-hidden": (
+        "how many huge pages the machine hands out cannot be read here (is /proc/vmstat hidden?): a spike of them between "
+        "two samples may be above the upper figure"
+    ),
+    "children-not-seen": (
+        "programs were started that could not be watched: by the kernel's account of their page faults they held at most "
+        "{size}, which is in the upper figure; what they left running is not"
+    ),
+    "children-not-readable": (
+        "programs run that could not be watched, and nothing tells what they hold: the peak is at least this much, and the "
+        "upper figure is the memory limit"
     ),
     "thread-left-running": (
         "its interpreter was ended {detail} after the answer: a thread that the function left running kept it from ending"

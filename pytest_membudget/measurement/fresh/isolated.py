@@ -16,6 +16,7 @@ import msgspec
 
 from pytest_membudget.errors import IsolatedCrashError, MeasurementError, UsageError
 from pytest_membudget.measurement.fresh.launcher import Launched, launch
+from pytest_membudget.measurement.process.kept_open import pipe
 from pytest_membudget.origins import off_path
 from pytest_membudget.records.caveats import Caveat
 from pytest_membudget.records.ending import Ending
@@ -49,8 +50,8 @@ def measure_isolated(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Measu
         raise MeasurementError("measure_isolated needs a system with fork and exec; use measure here")
     orders = _orders(fn, args, kwargs)
     name = getattr(fn, "__qualname__", repr(fn))
-    their_orders, ours = os.pipe()
-    answers, theirs = os.pipe()
+    their_orders, ours = pipe()
+    answers, theirs = pipe()
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001 - as multiprocessing
     command = [sys.executable, *flags, "-c", LAUNCH, str(their_orders), str(theirs)]
     with contextlib.ExitStack() as cleanup:

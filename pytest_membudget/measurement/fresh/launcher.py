@@ -30,6 +30,7 @@ from pytest_membudget.errors import MeasurementError, UsageError
 from pytest_membudget.measurement.fresh import guard
 from pytest_membudget.measurement.fresh.guard import Message, Orders
 from pytest_membudget.measurement.process.children import descendants, tree_resident_bytes
+from pytest_membudget.measurement.process.kept_open import pipe
 from pytest_membudget.records.ending import NOT_FOUND, NOT_RUNNABLE, SIGNALLED, Ending, How, exit_code_of
 
 Output = int | IO[Any] | None
@@ -324,8 +325,8 @@ def checked_command(
 def _guarded(
     words: list[str], orders: Orders, pass_fds: Sequence[int], options: Mapping[str, Any]
 ) -> Launched:
-    their_lifeline, lifeline = _pipe()
-    messages, their_messages = _pipe()
+    their_lifeline, lifeline = pipe()
+    messages, their_messages = pipe()
     script = str(Path(guard.__file__))
     asked = guard.encode(orders).decode().strip()
     try:
@@ -354,15 +355,3 @@ def _session(leader: int) -> list[int]:
             if os.getsid(pid) == leader:
                 found.append(pid)
     return found
-
-
-def _pipe() -> tuple[int, int]:
-    """A pipe above the standard descriptors: in a program that closed one of those, that number is no file of ours."""
-    import fcntl
-
-    ends = os.pipe()
-    moved = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 3) if end < 3 else end for end in ends]
-    for before, after in zip(ends, moved, strict=True):
-        if before != after:
-            os.close(before)
-    return moved[0], moved[1]

@@ -31,6 +31,8 @@ class Reaped(NamedTuple):
 
 def reaped() -> Reaped:
     """The account of this process's dead children (1 µs). It changes whenever one is waited for, by anybody in this process."""
+    if sys.platform == "win32":
+        return Reaped(0, 0, 0, 0.0)
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return Reaped(
         usage.ru_minflt + usage.ru_majflt,
@@ -53,6 +55,8 @@ def own_faults() -> int:
 
 def has_children() -> bool:
     """Whether this process has children now, of any thread and kind; none of them is waited for (1 µs)."""
+    if not hasattr(os, "waitid"):
+        return False
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT | WAIT_FOR_ALL_KINDS)
     except ChildProcessError:

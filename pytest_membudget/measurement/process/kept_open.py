@@ -1,4 +1,4 @@
-"""Files of /proc/self that stay open: to open one anew costs several times what it costs to read it.
+"""Descriptors of ours: files of /proc/self that stay open, since to open one costs several times what it costs to read it.
 
 Code under test may close descriptors that it does not know. A number that came to mean another file must never be read
 as ours, let alone written to, so each use asks what the number means now (1 µs).
@@ -6,7 +6,7 @@ as ours, let alone written to, so each use asks what the number means now (1 µs
 
 from __future__ import annotations
 
-from pytest_membudget.originals import os
+from pytest_membudget.originals import fcntl, os
 
 
 class KeptOpen:
@@ -37,6 +37,21 @@ class KeptOpen:
 
     def _is_ours(self) -> bool:
         return self._identity is not None and identity(self._descriptor) == self._identity
+
+
+def pipe() -> tuple[int, int]:
+    """Both ends of a pipe, above the standard descriptors: where a program has closed one of those, its number is not ours."""
+    reading, writing = os.pipe()
+    return above_standard(reading), above_standard(writing)
+
+
+def above_standard(descriptor: int) -> int:
+    """The descriptor, moved where its number is that of standard input, output or errors."""
+    if descriptor > 2:
+        return descriptor
+    moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
+    os.close(descriptor)
+    return moved
 
 
 def identity(descriptor: int) -> tuple[int, int] | None:

@@ -10,10 +10,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pytest_membudget.measurement.process.kept_open import identity
+from pytest_membudget.measurement.process.kept_open import above_standard, identity, pipe
 from pytest_membudget.measurement.system.cgroups import group_statistics
 from pytest_membudget.measurement.tree.helper.shared_note import Note, NoteWriter, Start
-from pytest_membudget.originals import contextlib, json, os, select, subprocess, sys, threading, time
+from pytest_membudget.originals import (
+    builtins,
+    contextlib,
+    json,
+    os,
+    select,
+    signal,
+    subprocess,
+    sys,
+    threading,
+    time,
+)
 
 ANSWER_S = 20.0
 """A helper that does not answer for so long is taken for dead (a machine under load may make it wait)."""
@@ -61,6 +72,8 @@ class TreeSampler:
             raise SamplerLostError(ready["failed"])
         self.pid: int = ready["ready"]
         self.members: int = ready["members"]
+        self.hides_huge_pages: bool = ready["hides_huge_pages"]
+        """Whether the machine may hand out huge pages and does not show how many."""
         self.reaped: object = None
         """`reaped()` when the tree was last known to be this process alone."""
 
@@ -135,30 +148,35 @@ class TreeSampler:
             setattr(self, name, -1)
 
     def _open_pipes(self) -> tuple[int, int, int, int]:
-        their_commands, self._commands = os.pipe()
-        self._answers, their_answers = os.pipe()
-        self.events, their_events = os.pipe()
+        their_commands, self._commands = pipe()
+        self._answers, their_answers = pipe()
+        self.events, their_events = pipe()
         with contextlib.suppress(OSError):  # a sandbox may forbid it; then every block is announced
-            self._note = os.memfd_create("pytest-membudget")
+            self._note = above_standard(os.memfd_create("pytest-membudget"))
             self._writer = NoteWriter(self._note)
         for descriptor in (self._commands, self._answers, self.events, self._note):
             self._identities[descriptor] = identity(descriptor)
-        return their_commands, their_answers, their_events, os.dup(self._note) if self._note >= 0 else -1
+        return (
+            their_commands,
+            their_answers,
+            their_events,
+            -1 if self._note < 0 else above_standard(os.dup(self._note)),
+        )
 
     def _launch(self, theirs: tuple[int, ...]) -> dict[str, Any]:
         """Starts the helper by way of a process that ends before it speaks: no `wait` of the user's ever meets it."""
         words = [sys.executable, "-I", "-S", "-c", LAUNCH, str(Path(__file__).parent), str(self.root)]
         passed = [descriptor for descriptor in theirs if descriptor >= 0]
+        options: dict[str, Any] = {"pass_fds": passed, "env": {}}
+        options |= dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+        words += [*map(str, theirs), group_statistics()]
         try:
-            process = subprocess.Popen(
-                [*words, *map(str, theirs), group_statistics()],
-                pass_fds=passed,
-                start_new_session=True,  # Ctrl-C is for the tests
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                env={},
-            )
+            try:
+                process = subprocess.Popen(
+                    words, start_new_session=True, **options
+                )  # Ctrl-C is for the tests
+            except PermissionError:  # a sandbox forbids setsid
+                process = subprocess.Popen(words, **options)
         except (OSError, subprocess.SubprocessError) as error:
             raise SamplerLostError(f"it could not be started ({error})") from error
         finally:
@@ -195,6 +213,7 @@ class TreeSampler:
         poll.register(self._answers, select.POLLIN)
         while b"\n" not in self._buffer:
             if not poll.poll(ANSWER_S * 1000):
+                self._kill()
                 raise SamplerLostError(f"it has not answered for {ANSWER_S:.0f} s")
             received = os.read(self._answers, 65536)
             if not received:
@@ -203,6 +222,15 @@ class TreeSampler:
         line, _, self._buffer = self._buffer.partition(b"\n")
         answer: dict[str, Any] = json.loads(line)
         return answer
+
+    def _kill(self) -> None:
+        """Ends a helper that does not answer: stopped by a signal, it would stay for ever."""
+        with (
+            contextlib.suppress(OSError, AttributeError),
+            builtins.open(f"/proc/{self.pid}/cmdline", "rb") as stream,
+        ):
+            if LAUNCH.encode() in stream.read():  # and not another process that has its number by now
+                os.kill(self.pid, signal.SIGKILL)
 
     def _is_ours(self, descriptor: int) -> bool:
         """Code under test may close descriptors; a number that came to mean another file is left alone."""

@@ -116,6 +116,16 @@ class Shared(NamedTuple):
 NOTHING_SHARED = Shared()
 
 
+class Unwatched(NamedTuple):
+    """Children of a block that nobody watched, in bytes."""
+
+    reaped_bytes: int = 0  # what those that ended held at most, by what they had faulted in
+    limit_bytes: int | None = None  # the memory limit, where some live and nothing is known of them
+
+
+ALL_WATCHED = Unwatched()
+
+
 def combine(
     own: Own,
     tree: Tree | None,
@@ -126,6 +136,7 @@ def combine(
     caveats: Sequence[Caveat] = (),
     child_mark_bytes: int = 0,
     shared: Shared = NOTHING_SHARED,
+    unwatched: Unwatched = ALL_WATCHED,
     value: Any = None,
 ) -> Measurement:
     """The measurement of one block: of each figure, the best of what several sources prove.
@@ -143,6 +154,7 @@ def combine(
         child_mark_bytes: the largest high-water mark of a process that was started and waited for in the block, 0 where
             none is known.
         shared: what was added to shared memory and tmpfs.
+        unwatched: what is known of children where there was nobody to see them.
         value: what the block returned.
     """
     found = _resident(
@@ -155,7 +167,7 @@ def combine(
         child_mark_bytes=child_mark_bytes,
         value=value,
     )
-    return _with_shared(found, tree, shared)
+    return _with_unwatched(_with_shared(found, tree, shared), unwatched)
 
 
 def _resident(
@@ -249,6 +261,22 @@ def _with_shared(found: Measurement, tree: Tree | None, shared: Shared) -> Measu
         source=found.source if exact else "sampled",
         shared_left_bytes=shared.left_bytes,
         caveat_records=caveats,
+    )
+
+
+def _with_unwatched(found: Measurement, unwatched: Unwatched) -> Measurement:
+    """Raises the upper figure by what children that were not seen may have held: such a peak is never exact."""
+    if unwatched == ALL_WATCHED:
+        return found
+    high = found.peak_upper_bytes + unwatched.reaped_bytes
+    caveat = Caveat("children-not-seen", unwatched.reaped_bytes)
+    if unwatched.limit_bytes is not None:
+        high, caveat = max(high, unwatched.limit_bytes), Caveat("children-not-readable")
+    return msgspec.structs.replace(
+        found,
+        peak_upper_bytes=high,
+        source="sampled",
+        caveat_records=(*found.caveat_records, caveat),
     )
 
 

@@ -12,10 +12,12 @@ import contextlib
 import json
 import os
 import select
+import signal
 import time
 from typing import Any, NamedTuple
 
 from .enforce_limits import Watch
+from .proc_reader import huge_pages_are_hidden
 from .records import Interval, Reading
 from .scan import RootGoneError, Rounds
 from .session import Session
@@ -66,7 +68,13 @@ class Loop:
         """Runs until the measured process is gone or says so."""
         poll = select.poll()
         poll.register(self._commands, select.POLLIN)
-        self._answer({"ready": os.getpid(), "members": self._rounds.count})
+        self._answer(
+            {
+                "ready": os.getpid(),
+                "members": self._rounds.count,
+                "hides_huge_pages": huge_pages_are_hidden(),
+            }
+        )
         with contextlib.suppress(RootGoneError):
             while self._alive:
                 wait_s = max(0.0, self._next_s - time.monotonic()) if self._sessions else NOTE_S
@@ -251,6 +259,7 @@ def main(arguments: list[str]) -> None:
         os._exit(0)
     while os.getppid() == intermediate:
         time.sleep(0.0005)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where no session of its own could be had
     try:
         loop = Loop(root, descriptors, *arguments[5:])
     except (

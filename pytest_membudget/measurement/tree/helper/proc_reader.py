@@ -192,13 +192,24 @@ class Process:
 
 
 def huge_pages() -> int:
-    """Huge pages that this machine has handed out so far; 0 where it has none."""
+    """Huge pages that this machine has handed out so far; 0 where it has none, or where they are hidden."""
     try:
         with open("/proc/vmstat", "rb", buffering=0) as stream:  # noqa: PTH123 - hot path
             text = stream.read(32768)
     except OSError:
         return 0
     return sum(_vmstat(text, name) for name in (b"\nthp_fault_alloc ", b"\nthp_collapse_alloc "))
+
+
+def huge_pages_are_hidden() -> bool:
+    """Whether this machine may hand out huge pages and does not show how many."""
+    if os.access("/proc/vmstat", os.R_OK):
+        return False
+    try:
+        with open("/sys/kernel/mm/transparent_hugepage/enabled", "rb", buffering=0) as stream:  # noqa: PTH123 - starts faster
+            return b"[never]" not in stream.read(128)
+    except OSError:
+        return False
 
 
 def shared_outside(root: int) -> bool:

@@ -1,7 +1,7 @@
 """Who belongs to the tree: the root, its descendants, and orphans that it left to the reaper.
 
 Every new process and thread shows as a change of the last field of /proc/loadavg, the last number given out: only new
-numbers are looked at. A process whose parent has already ended is known by four marks together: its foster parent, who is
+numbers are looked at. Where /proc is mounted without that file (`subset=pid`), the processes are listed instead. A process whose parent has already ended is known by four marks together: its foster parent, who is
 also the helper's own; its session and its process group, which are the root's or bear the number of a member; and its
 start, which is later than the root's.
 """
@@ -39,8 +39,12 @@ class Members:
         self.reaper = reaper
         self._bands = {os.getsid(root), os.getpgid(root)}
         self._root_start = _started(root)
-        self._loadavg = os.open("/proc/loadavg", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self._loadavg = os.open("/proc/loadavg", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            self._loadavg = -1
         self._last = self._last_number()
+        self._listed: set[int] = set()
         self._pending: dict[int, int] = {}
         self.scan()
 
@@ -60,6 +64,10 @@ class Members:
 
     def refresh(self) -> bool:
         """Looks at the numbers given out since the last call; whether anybody joined."""
+        if self._loadavg < 0:
+            listed = {int(name) for name in os.listdir("/proc") if name.isdigit()}
+            self._pending.update(dict.fromkeys(listed - self._listed, TRIES))
+            self._listed = listed
         last = self._last_number()
         if last != self._last:
             step = last - self._last
@@ -101,7 +109,7 @@ class Members:
         return adopted and _started(pid) > self._root_start
 
     def _last_number(self) -> int:
-        return int(os.pread(self._loadavg, 128, 0).rsplit(None, 1)[1])
+        return int(os.pread(self._loadavg, 128, 0).rsplit(None, 1)[1]) if self._loadavg >= 0 else 0
 
 
 def _identity(pid: int) -> Identity | None:
