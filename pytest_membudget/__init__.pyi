@@ -54,7 +54,7 @@ from pytest_membudget.records.run import Outcome as Outcome
 from pytest_membudget.records.scale import Scale as Scale
 from pytest_membudget.report.writing import load_report as load_report
 from pytest_membudget.report.writing import write_report as write_report
-from pytest_membudget.runtime.admission.dynamic_semaphore import DynamicSemaphore as DynamicSemaphore
+from pytest_membudget.runtime.admission.semaphore import DynamicSemaphore as DynamicSemaphore
 from pytest_membudget.runtime.admission.semaphore import MemorySemaphore as MemorySemaphore
 from pytest_membudget.runtime.executor.executor import FallbackExecutor as FallbackExecutor
 from pytest_membudget.runtime.executor.policy import ExecutorPolicy as ExecutorPolicy

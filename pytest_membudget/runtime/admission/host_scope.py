@@ -92,30 +92,30 @@ class HostScope:
         self._closed = False
         self._client: HostClient
         self._register()
-        with self._ledger():
+        with self.ledger():
             pass
 
     def ceiling_bytes(self) -> int:
         """The smallest limit among the programs that take part."""
-        with self._ledger() as ledger:
+        with self.ledger() as ledger:
             return ledger.ceiling_bytes()
 
     def submit(self, size_bytes: int, *, exclusive: bool) -> HostClaim:
         """A request at the end of the host's queue, or granted already."""
-        claim = self._new_claim(size_bytes, exclusive=exclusive)
+        claim = self.new_claim(size_bytes, exclusive=exclusive)
         try:
-            with self._ledger() as ledger:
+            with self.ledger() as ledger:
                 ledger.submit(claim)
-                self._mine[claim.id] = claim
+                self.claims[claim.id] = claim
         except BaseException:
-            if claim.id in self._mine:
+            if claim.id in self.claims:
                 self.release(claim)
             raise
         return claim
 
     def grow(self, claim: HostClaim, unit_bytes: int, most: int) -> int:
         """Adds as many units, at most `most`, to a granted claim as are free; none while a request waits for them."""
-        with self._ledger() as ledger:
+        with self.ledger() as ledger:
             units = ledger.grow(claim.id, unit_bytes, most)
             claim.bytes += units * unit_bytes
         return units
@@ -145,10 +145,10 @@ class HostScope:
 
         Where that cannot be written down now, as on a full disk, it is tried again until it is, or this process ends.
         """
-        if claim.owner.pid != os.getpid() or self._mine.pop(claim.id, None) is None:
+        if claim.owner.pid != os.getpid() or self.claims.pop(claim.id, None) is None:
             return
         try:
-            with self._ledger() as ledger:
+            with self.ledger() as ledger:
                 ledger.remove(claim.id)
         except OSError:
             self._retry_in_background()
@@ -158,18 +158,18 @@ class HostScope:
     def charge(self, claim: HostClaim, resident_bytes: int) -> None:
         """Charges a granted request what it really holds."""
         claim.resident_bytes = resident_bytes
-        with self._ledger() as ledger:
+        with self.ledger() as ledger:
             ledger.charge(claim.id, resident_bytes)
 
     def would_grant(self, size_bytes: int) -> bool:
         """Whether a request that came now would start at once."""
-        with self._ledger() as ledger:
+        with self.ledger() as ledger:
             ledger.grant()
             return ledger.would_grant(size_bytes)
 
     def statistics(self) -> SemaphoreStatistics:
         """The host's budget, leases and waiting requests at this instant."""
-        with self._ledger() as ledger:
+        with self.ledger() as ledger:
             ledger.grant()
             return ledger.statistics()
 
@@ -184,11 +184,11 @@ class HostScope:
         if not self._closed:
             self._closed = True
             self._forget()
-            with contextlib.suppress(OSError), self._ledger():  # or in any later transaction of this process
+            with contextlib.suppress(OSError), self.ledger():  # or in any later transaction of this process
                 pass
 
     @contextlib.contextmanager
-    def _ledger(self) -> Iterator[HostLedger]:
+    def ledger(self) -> Iterator[HostLedger]:
         """The host's ledger, ours alone while the block runs; every request that fits is granted at its end."""
         self._this_process()
         with self._file.transaction() as state:
@@ -205,19 +205,19 @@ class HostScope:
             ledger.remove_clients(_take_forgotten(self._file.path))
             if not self._closed:
                 ledger.add_client(self._client)
-            ledger.reconcile(self._client.id, list(self._mine.values()))
+            ledger.reconcile(self._client.id, list(self.claims.values()))
             yield ledger
             ledger.grant()
             for claim in ledger.state.claims:
-                mine = self._mine.get(claim.id)
+                mine = self.claims.get(claim.id)
                 if mine is not None:
                     mine.granted = claim.granted
 
-    def _new_claim(self, size_bytes: int, *, exclusive: bool) -> HostClaim:
+    def new_claim(self, size_bytes: int, *, exclusive: bool) -> HostClaim:
         if self._closed:
             raise UsageError("this semaphore was closed and takes no more requests; make a new one")
         owner = self._this_process()
-        if self._client.reserve is not None and not self._mine:
+        if self._client.reserve is not None and not self.claims:
             self._client = msgspec.structs.replace(self._client, idle_bytes=tree_bytes())
         return HostClaim(
             id=secrets.token_hex(8),
@@ -236,7 +236,7 @@ class HostScope:
 
     def _register(self) -> None:
         self._owner = this_process()
-        self._mine: dict[str, HostClaim] = {}
+        self.claims: dict[str, HostClaim] = {}
         most_bytes = self._budget_bytes
         if most_bytes is None:
             limit_bytes = self._reading().limit.bytes
@@ -267,7 +267,7 @@ class HostScope:
             yield min(left_s, POLL_S * random.uniform(0.5, 1.5))
             if now_s >= reap_at_s:
                 reap_at_s = now_s + REAP_S * random.uniform(0.5, 1.5)
-                with _full_disk_ignored(), self._ledger():
+                with _full_disk_ignored(), self.ledger():
                     pass
             elif (signature := self._file.signature()) != seen:
                 seen = signature
@@ -278,12 +278,12 @@ class HostScope:
     def _end_wait(self, claim: HostClaim) -> bool:
         """Leaves the queue, unless the request was granted in time or is granted in this very moment."""
         if not claim.granted:
-            with self._ledger() as ledger:
+            with self.ledger() as ledger:
                 ledger.grant()
                 found = ledger.find(claim.id)
                 if found is None or not found.granted:
                     ledger.remove(claim.id)
-                    self._mine.pop(claim.id, None)
+                    self.claims.pop(claim.id, None)
         return claim.granted
 
     def _retry_in_background(self) -> None:
@@ -292,7 +292,7 @@ class HostScope:
         def retry() -> None:
             while True:
                 time.sleep(RETRY_S)
-                with contextlib.suppress(OSError), self._ledger():
+                with contextlib.suppress(OSError), self.ledger():
                     return
 
         threading.Thread(target=retry, name="membudget-release", daemon=True).start()
