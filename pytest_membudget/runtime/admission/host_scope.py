@@ -214,6 +214,7 @@ class HostScope:
                     mine.granted = claim.granted
 
     def new_claim(self, size_bytes: int, *, exclusive: bool) -> HostClaim:
+        """A claim of this process that is in no queue yet."""
         if self._closed:
             raise UsageError("this semaphore was closed and takes no more requests; make a new one")
         owner = self._this_process()
@@ -236,6 +237,7 @@ class HostScope:
 
     def _register(self) -> None:
         self._owner = this_process()
+        #: what this process has asked for and not given back
         self.claims: dict[str, HostClaim] = {}
         most_bytes = self._budget_bytes
         if most_bytes is None:

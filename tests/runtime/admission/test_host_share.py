@@ -1,0 +1,134 @@
+import pytest
+
+from pytest_membudget import MemorySemaphore
+from pytest_membudget.runtime.admission.available_budget import read_memory
+from pytest_membudget.runtime.admission.host_scope import HostScope
+from pytest_membudget.runtime.admission.host_share import POLL_S, SURPLUS_S, HostShare
+
+pytestmark = pytest.mark.usefixtures("host_directory")
+
+
+@pytest.fixture
+def clock():
+    class Clock:
+        now_s = 100.0
+
+        def __call__(self):
+            return self.now_s
+
+    return Clock()
+
+
+@pytest.fixture
+def make(clock):
+    def make(budget_bytes=1000):
+        scope = HostScope(
+            budget_bytes, name="default", reserve=0.2, max_overtakes=4, reading=read_memory, label="share"
+        )
+        return HostShare(scope, clock)
+
+    return make
+
+
+@pytest.fixture
+def other():
+    return MemorySemaphore(1000, scope="host")
+
+
+def test_it_grows_to_what_all_tasks_that_could_start_need(make, other):
+    share = make()
+    assert share.adjust(0, 100, 400) == 400
+    assert other.statistics().reserved_bytes == 400
+    assert share.adjust(400, 100, 800) == 800
+
+
+def test_where_other_programs_hold_the_rest_it_takes_what_is_free(make, other):
+    share = make()
+    with other.reserve(700):
+        assert share.adjust(0, 100, 400) == 300
+
+
+def test_it_waits_in_the_queue_for_its_next_task_and_no_longer_than_that(make, other, clock):
+    share = make()
+    lease = other.reserve(950)
+    assert share.adjust(0, 100, 400) == 0
+    assert other.statistics().waiting == 1
+    lease.release()
+    clock.now_s += POLL_S
+    assert share.adjust(0, 100, 400) == 400
+    assert other.statistics().waiting == 0
+
+
+def test_it_gives_back_what_its_tasks_do_not_need_when_another_program_waits(make, other, clock):
+    share = make()
+    assert share.adjust(0, 100, 1000) == 1000
+    waiting = other._submit(600, exclusive=False)
+    clock.now_s += POLL_S
+    assert share.adjust(500, 0, 1000) == 500
+    assert other.statistics().waiting == 1
+    assert share.adjust(400, 0, 1000) == 400
+    assert other.statistics().reserved_bytes == 1000
+    other._scope.release(waiting)
+    clock.now_s += POLL_S
+    assert share.adjust(400, 100, 1000) == 1000
+
+
+def test_its_next_task_may_overtake_another_programs_request_a_stated_number_of_times(make, other, clock):
+    share = make()
+    share.adjust(0, 100, 1000)
+    waiting = other._submit(900, exclusive=False)
+    for _ in range(4):  # each time a task ends, and the next one goes first
+        clock.now_s += POLL_S
+        assert share.adjust(500, 100, 1000) == 600
+    clock.now_s += POLL_S
+    assert share.adjust(500, 100, 1000) == 500
+    other._scope.release(waiting)
+
+
+def test_what_it_does_not_need_it_keeps_for_a_moment_only(make, other, clock):
+    share = make()
+    share.adjust(0, 100, 400)
+    assert share.adjust(0, 0, 100) == 400
+    clock.now_s += SURPLUS_S
+    assert share.adjust(0, 0, 100) == 100
+    share.adjust(0, 0, 0)
+    clock.now_s += SURPLUS_S
+    assert share.adjust(0, 0, 0) == 0
+    assert other.statistics().leases == 0
+
+
+def test_tasks_that_hold_more_than_the_lease_make_other_programs_wait(make, other, clock):
+    share = make()
+    share.adjust(0, 100, 100)
+    assert share.adjust(950, 0, 950) == 950
+    share.adjust(1200, 0, 1200)
+    assert other.statistics().paused
+    clock.now_s += SURPLUS_S
+    share.adjust(500, 0, 500)
+    assert other.can_allocate(500)
+
+
+def test_it_never_asks_for_more_than_the_smallest_budget(make, other):
+    MemorySemaphore(300, scope="host")
+    small = MemorySemaphore(300, scope="host")
+    share = make()
+    assert share.ceiling_bytes == 300
+    assert share.adjust(0, 5000, 9000) == 300
+    small.close()
+
+
+def test_without_a_change_it_leaves_the_file_alone(make, clock, monkeypatch):
+    share = make()
+    share.adjust(0, 100, 400)
+    monkeypatch.setattr(share._scope, "ledger", None)
+    assert share.adjust(0, 100, 400) == 400
+    clock.now_s += POLL_S
+    with pytest.raises(TypeError):
+        share.adjust(0, 100, 400)
+
+
+def test_closed_it_holds_nothing_and_its_limit_counts_no_longer(make, other):
+    share = make(500)
+    share.adjust(0, 100, 400)
+    share.close()
+    assert other.can_allocate(1000)
