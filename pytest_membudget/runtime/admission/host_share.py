@@ -34,6 +34,8 @@ class HostShare:
         self._lease: HostClaim | None = None
         self._request: HostClaim | None = None
         self._ceiling_bytes = scope.ceiling_bytes()
+        #: whether another program waited for memory when it was last seen
+        self.is_contended = False
         self._asked = (0, 0, 0)
         self._next_at_s = self._surplus_since_s = float("-inf")
 
@@ -66,7 +68,10 @@ class HostShare:
             self._ceiling_bytes = ledger.ceiling_bytes()
             ledger.grant()
             self._take_granted(ledger)
-            if any(not claim.granted and claim.id not in self._scope.claims for claim in ledger.state.claims):
+            self.is_contended = any(
+                not claim.granted and claim.id not in self._scope.claims for claim in ledger.state.claims
+            )
+            if self.is_contended:
                 self._shrink(ledger, needed_bytes)
             elif self._is_surplus(now_s, needed_bytes + next_bytes, wanted_bytes):
                 self._shrink(ledger, max(needed_bytes, wanted_bytes))

@@ -3,11 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from pytest_membudget.records.measurement import MemoryReading
 from pytest_membudget.runtime.admission.available_budget import RESERVE_SHARE
+from pytest_membudget.runtime.admission.host_share import HostShare
 
 READ_EVERY_S = 0.25
+
+
+class AnyBudget(Protocol):
+    """What a driver and an engine ask of a budget."""
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether it is a figure that was given, and never moves."""
+
+    @property
+    def largest_bytes(self) -> int:
+        """The budget as it would be if nothing else used any memory."""
+
+    def now_bytes(self, own_bytes: Callable[[], int]) -> int:
+        """The budget as it is now; `own_bytes` says what this executor's own workers hold."""
+
+
+class SharedBudget:
+    """What this executor holds of the budget that programs of this host share.
+
+    Args:
+        share: grows and shrinks with what the tasks need.
+    """
+
+    is_fixed = False
+
+    def __init__(self, share: HostShare) -> None:
+        self.share = share
+
+    @property
+    def largest_bytes(self) -> int:
+        """The smallest budget among the programs that take part."""
+        return self.share.ceiling_bytes
+
+    def now_bytes(self, own_bytes: Callable[[], int]) -> int:
+        """What is granted now."""
+        return self.share.held_bytes
 
 
 class Budget:

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pytest_membudget.errors import OversizeError
 from pytest_membudget.runtime.admission.ledger import Ticket
 from pytest_membudget.runtime.executor.retained_memory import FREE_BYTES
-from pytest_membudget.runtime.executor.state import Assignment, Pool, Slot, Task
+from pytest_membudget.runtime.executor.state import Assignment, Demand, Pool, Slot, Task
 from pytest_membudget.units import format_duration, format_size
 
 TOGETHER = 32
@@ -74,6 +74,15 @@ class ClusterPlacement:
     def is_empty(self) -> bool:
         """Whether no task waits here."""
         return not self._queue_of
+
+    @property
+    def waits_for_others(self) -> bool:
+        """Never: its workers are offered to this executor."""
+        return False
+
+    def demand(self, pool: Pool) -> Demand:
+        """Nothing: its workers' memory is that of other machines."""
+        return Demand()
 
     def waiting(self) -> list[Task]:
         """The tasks that wait, in order of arrival."""

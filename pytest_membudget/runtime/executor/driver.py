@@ -21,7 +21,8 @@ from typing import Any, NamedTuple, cast
 
 from pytest_membudget.errors import WorkerKilledError
 from pytest_membudget.records.run import EventKind, HostUse, Level, LevelEvent
-from pytest_membudget.runtime.executor.budget import Budget
+from pytest_membudget.runtime.admission.host_share import SURPLUS_S, HostShare
+from pytest_membudget.runtime.executor.budget import AnyBudget, SharedBudget
 from pytest_membudget.runtime.executor.scheduler import Scheduler
 from pytest_membudget.runtime.executor.state import (
     Backend,
@@ -247,7 +248,7 @@ class Driver:
     """The thread that owns a scheduler, until it is closed."""
 
     def __init__(
-        self, scheduler: Scheduler, launchers: Mapping[Level, Launcher], budget: Budget, journal: Journal
+        self, scheduler: Scheduler, launchers: Mapping[Level, Launcher], budget: AnyBudget, journal: Journal
     ) -> None:
         self.scheduler = scheduler
         self.heap_log = HeapLog()
@@ -255,6 +256,7 @@ class Driver:
         self.observers: list[Callable[[], None]] = []
         self._launchers = launchers
         self._budget = budget
+        self._share = budget.share if isinstance(budget, SharedBudget) else None
         self._effects = _Effects(scheduler, launchers, journal)
         self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._arrivals: deque[Task] = deque()
@@ -348,6 +350,8 @@ class Driver:
             self._has_stopped = True
             self._refuse_arrivals()
             self._effects.close(kill=kill)
+            if self._share is not None:
+                self._share.close()
 
     def _step(self) -> None:
         while self._replies:
@@ -359,7 +363,21 @@ class Driver:
             now_bytes = self._budget.now_bytes(self.added_bytes)
             self.scheduler.budget_changed(now_bytes, self._budget.largest_bytes)
         self._effects.carry_out(self._reply_to)
+        if self._share is not None:
+            self._adjust_share(self._share)
         self._is_hungry = self.scheduler.can_accept
+
+    def _adjust_share(self, share: HostShare) -> None:
+        """Asks the host for what could start now, gives back what is not needed, and starts what was granted."""
+        before_bytes = share.held_bytes
+        now_bytes = share.adjust(*self.scheduler.demand())
+        if share.is_contended and not self.scheduler.open_tasks:
+            self.scheduler.stop_idle()
+            self._effects.carry_out(self._reply_to)
+            now_bytes = share.adjust(*self.scheduler.demand())
+        if now_bytes != before_bytes:
+            self.scheduler.budget_changed(now_bytes, share.ceiling_bytes)
+            self._effects.carry_out(self._reply_to)
 
     def _handle_reply(self, slot: Slot, sequence: int, reply: Reply) -> None:
         connection = self._effects.connections.get(slot)
@@ -435,7 +453,7 @@ class Driver:
         if self._arrivals and self._is_hungry:
             return 0.0  # came after the last step, and before the flag that has arrivals announced
         if not self.scheduler.open_tasks and not self.observers:
-            return None
+            return None if self._share is None or not self._share.held_bytes else SURPLUS_S
         return max(0.0, self._observe_at_s - time.monotonic())
 
     def _handle(self, event: TaskFuture | Ending | None) -> None:

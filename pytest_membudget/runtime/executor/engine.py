@@ -15,7 +15,10 @@ from typing import Any, NamedTuple
 from pytest_membudget.measurement.system.limit import memory_reading
 from pytest_membudget.records.measurement import MemoryReading
 from pytest_membudget.records.run import Level
-from pytest_membudget.runtime.executor.budget import Budget
+from pytest_membudget.runtime.admission.available_budget import RESERVE_SHARE
+from pytest_membudget.runtime.admission.host_scope import HostScope
+from pytest_membudget.runtime.admission.host_share import HostShare
+from pytest_membudget.runtime.executor.budget import AnyBudget, Budget, SharedBudget
 from pytest_membudget.runtime.executor.charges import FileEstimators, FunctionPeaks
 from pytest_membudget.runtime.executor.cluster_placement import ClusterPlacement
 from pytest_membudget.runtime.executor.driver import CallerDriver, Driver, Ending, Journal, TaskFuture
@@ -48,6 +51,7 @@ class Settings(NamedTuple):
     initargs: tuple[Any, ...]
     dask: Any = None
     reading: Callable[[], MemoryReading] = memory_reading
+    host_name: str | None = None  # the budget of this host to lease from
 
 
 class Engine:
@@ -59,7 +63,7 @@ class Engine:
         self.peaks = FunctionPeaks()
         self.estimators = FileEstimators(settings.estimator, by_kind=settings.learns_by_kind)
         policy = settings.policy
-        self.budget = Budget(settings.budget_bytes, policy.target_memory, settings.reading, time.monotonic)
+        self.budget = _budget(settings)
         launchers = {level: _launcher(level, settings, self.journal) for level in settings.levels}
         self.scheduler = Scheduler(
             _backends(settings, self.budget.largest_bytes),
@@ -103,6 +107,8 @@ class Engine:
         """What tasks may take together now: in a cluster, what its workers offer."""
         if self.scheduler.backend.is_cluster:
             return sum(slot.capacity_bytes for slot in list(self.scheduler.pool.slots))
+        if isinstance(self.budget, SharedBudget):  # what is held of it moves with every task
+            return self.budget.largest_bytes
         return self.budget.now_bytes(self.driver.added_bytes)
 
     def task(
@@ -188,10 +194,29 @@ class Engine:
         )
 
 
+def _budget(settings: Settings) -> AnyBudget:
+    target_memory = settings.policy.target_memory
+    if settings.host_name is None:
+        return Budget(settings.budget_bytes, target_memory, settings.reading, time.monotonic)
+    scope = HostScope(
+        settings.budget_bytes,
+        name=settings.host_name,
+        reserve=max(RESERVE_SHARE, 1 - target_memory),
+        max_overtakes=settings.policy.max_overtakes,
+        reading=settings.reading,
+    )
+    return SharedBudget(HostShare(scope))
+
+
 def _backends(settings: Settings, budget_bytes: int) -> list[Backend]:
     """The levels, each with what the scheduler has to know about it: the one place that does."""
     policy, base_bytes = settings.policy, settings.estimator.base_bytes
-    here = LocalPlacement(budget_bytes, max_overtakes=policy.max_overtakes, base_bytes=base_bytes)
+    here = LocalPlacement(
+        budget_bytes,
+        max_overtakes=policy.max_overtakes,
+        base_bytes=base_bytes,
+        is_shared=settings.host_name is not None,
+    )
     cluster = ClusterPlacement(most=settings.most_in_cluster, base_bytes=base_bytes)
     made = {
         "dask": Backend("dask", cluster, own_memory=True),

@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from multiprocessing.context import BaseContext
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pytest_membudget.errors import UsageError
 from pytest_membudget.measurement.system.cores import usable_cores
 from pytest_membudget.records.growth import Growth
 from pytest_membudget.records.run import BatchResult, Level, LevelEvent
+from pytest_membudget.runtime.admission.host_scope import DEFAULT_NAME
 from pytest_membudget.runtime.executor.charges import CallCharge
 from pytest_membudget.runtime.executor.engine import Engine, Settings
 from pytest_membudget.runtime.executor.policy import ExecutorPolicy
@@ -50,6 +51,9 @@ class FallbackExecutor(concurrent.futures.Executor):
         initargs: its arguments.
         dask: the cluster of the level "dask": its scheduler's address, a scheduler file or a `distributed.Client`.
             With it, "dask" comes before the default levels.
+        scope: "host" leases what tasks take from the budget that programs of this host share, so that two that run at the
+            same time do not count on the same memory; `membudget host` shows it. Not for the sequential level.
+        name: which budget of the host.
 
     Raises:
         ValueError: an argument makes no sense; the message names it.
@@ -67,7 +71,13 @@ class FallbackExecutor(concurrent.futures.Executor):
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
         dask: Any = None,
+        scope: Literal["process", "host"] = "process",
+        name: str | None = None,
     ) -> None:
+        if scope not in {"process", "host"}:
+            raise UsageError(f'scope is {scope!r}; choose "process" or "host"')
+        if scope == "process" and name is not None:
+            raise UsageError(f'name is {name!r}, but this budget is shared with no program; add scope="host"')
         if max_workers is not None and max_workers <= 0:
             raise UsageError("max_workers must be greater than 0")
         if max_in_flight is not None:
@@ -88,6 +98,7 @@ class FallbackExecutor(concurrent.futures.Executor):
             initializer=initializer,
             initargs=initargs,
             dask=dask,
+            host_name=(name or DEFAULT_NAME) if scope == "host" else None,
         )
         self._engine = _engine_of(self, self._settings)
 

@@ -6,12 +6,13 @@ is known when its turn is near, not by what was known when it came.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 from pytest_membudget.errors import OversizeError
 from pytest_membudget.runtime.admission.ledger import Ledger, Ticket
 from pytest_membudget.runtime.executor.retained_memory import RetainedMemory
-from pytest_membudget.runtime.executor.state import Assignment, Pool, Slot, Task
+from pytest_membudget.runtime.executor.state import Assignment, Demand, Pool, Slot, Task
 from pytest_membudget.units import format_size
 
 WINDOW = 128
@@ -27,12 +28,17 @@ class LocalPlacement:
         budget_bytes: what all tasks may take together, until `set_budget` says otherwise.
         max_overtakes: how often a task that waits may be overtaken by smaller ones.
         base_bytes: what each worker holds before any task, where a calibration knows.
+        is_shared: whether other programs share the budget. It then begins with nothing, and grows by `set_budget` as they
+            leave room for what `demand` says; nothing starts before it did.
     """
 
-    def __init__(self, budget_bytes: int, *, max_overtakes: int, base_bytes: int = 0) -> None:
+    def __init__(
+        self, budget_bytes: int, *, max_overtakes: int, base_bytes: int = 0, is_shared: bool = False
+    ) -> None:
         self.retained = RetainedMemory(base_bytes)
         self.largest_bytes = budget_bytes
-        self._budget_bytes = budget_bytes
+        self._budget_bytes = 0 if is_shared else budget_bytes
+        self._is_shared = is_shared
         self._max_overtakes = max_overtakes
         self._ledger = Ledger(budget_bytes, max_overtakes=max_overtakes, ceiling_bytes=_MORE_THAN_ANY_BUDGET)
         self._tickets: dict[Task, Ticket] = {}  # in order of arrival
@@ -42,6 +48,22 @@ class LocalPlacement:
         """What tasks and workers may hold together now, and the most that this could ever be."""
         self._budget_bytes = budget_bytes
         self.largest_bytes = largest_bytes
+
+    @property
+    def waits_for_others(self) -> bool:
+        """Whether other programs hold a part of a shared budget."""
+        return self._is_shared and self._budget_bytes < self.largest_bytes
+
+    def demand(self, pool: Pool) -> Demand:
+        """What these tasks ask of a budget that other programs share."""
+        needed_bytes = self._ledger.reserved_bytes + sum(map(self.retained.charged_bytes, pool.slots))
+        room = 0 if pool.is_saturated else max(0, pool.concurrency.now - pool.busy)
+        startable = [ticket.bytes for ticket in itertools.islice(self._tickets.values(), room)]
+        if not startable:
+            return Demand(needed_bytes, 0, needed_bytes)
+        start_bytes = self.retained.start_bytes(pool)
+        wanted_bytes = needed_bytes + sum(startable) + start_bytes * len(startable)
+        return Demand(needed_bytes, startable[0] + start_bytes, wanted_bytes)
 
     @property
     def is_full(self) -> bool:
@@ -146,8 +168,21 @@ class LocalPlacement:
         """The next request that may start; what workers hold beside their tasks is not there to be granted."""
         aside_bytes = sum(map(self.retained.charged_bytes, pool.slots)) + self.retained.start_bytes(pool)
         self._ledger.set_budget(max(0, self._budget_bytes - aside_bytes))
+        head = self._ledger.head
+        if (
+            head is not None
+            and head.exclusive
+            and head.bytes > self._ledger.budget_bytes
+            and self.waits_for_others
+        ):
+            return None
         granted = self._ledger.grant(at_most=1)
-        if not granted and self._ledger.reserved_bytes == 0 and self.leases == 0:
+        if (
+            not granted
+            and not self.waits_for_others
+            and self._ledger.reserved_bytes == 0
+            and self.leases == 0
+        ):
             # Nothing runs and nothing fits: others use the machine. Waiting for them could last for ever.
             self._ledger.set_budget(min(ticket.bytes for ticket in self._tickets.values()))
             granted = self._ledger.grant(at_most=1)
@@ -197,6 +232,7 @@ class CallerPlacement:
     """
 
     is_full = False
+    waits_for_others = False
 
     def __init__(self, largest_bytes: int) -> None:
         self.largest_bytes = largest_bytes
@@ -210,6 +246,10 @@ class CallerPlacement:
     def set_budget(self, budget_bytes: int, largest_bytes: int) -> None:
         """Another largest size."""
         self.largest_bytes = largest_bytes
+
+    def demand(self, pool: Pool) -> Demand:
+        """Nothing: the caller's memory is not shared out."""
+        return Demand()
 
     def waiting(self) -> list[Task]:
         """The tasks that were added, in order."""

@@ -40,6 +40,7 @@ from pytest_membudget.runtime.executor.retry_policy import (
 from pytest_membudget.runtime.executor.state import (
     Assignment,
     Backend,
+    Demand,
     Effect,
     Finish,
     Forget,
@@ -251,6 +252,15 @@ class Scheduler:
         """What tasks and workers of this machine may hold together now, and the most that it could ever be."""
         for backend in self._backends:
             backend.placement.set_budget(budget_bytes, largest_bytes)
+
+    def demand(self) -> Demand:
+        """What tasks and workers ask of a budget that other programs share."""
+        return self.placement.demand(self.pool)
+
+    def stop_idle(self) -> None:
+        """Stops workers that have nothing to do: another program waits for what they keep."""
+        for slot in self.pool.idle():
+            self._stop(slot)
 
     def workers_changed(
         self, backend: Backend, joined: Iterable[Slot], capacities: Mapping[Slot, int]
@@ -787,7 +797,8 @@ class Scheduler:
             assert all(
                 slot.lease is not None for slot in slots if slot.running and slot.backend.is_local_pool
             )
-            assert not waiting or running or self._gone, "tasks wait while nothing runs"
+            is_held_up = self.placement.waits_for_others
+            assert not waiting or running or self._gone or is_held_up, "tasks wait while nothing runs"
         if any(lease.exclusive for lease in leases):
             assert len(leases) == 1, "something runs beside a task that must be alone"
 

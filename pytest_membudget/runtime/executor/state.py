@@ -224,6 +224,17 @@ class Assignment(NamedTuple):
     renew: bool = False
 
 
+class Demand(NamedTuple):
+    """What tasks here ask of a budget that other programs share, in bytes."""
+
+    #: what runs now, and what workers keep
+    needed_bytes: int = 0
+    #: what the next task adds; 0 where none waits
+    next_bytes: int = 0
+    #: what all tasks that could start now need with what runs
+    wanted_bytes: int = 0
+
+
 class Placement(Protocol):
     """Which of the tasks that wait starts next, and where."""
 
@@ -238,6 +249,13 @@ class Placement(Protocol):
     @property
     def is_empty(self) -> bool:
         """Whether no task waits here."""
+
+    @property
+    def waits_for_others(self) -> bool:
+        """Whether tasks may wait although nothing runs here: other programs hold a part of the budget."""
+
+    def demand(self, pool: Pool) -> Demand:
+        """What its tasks and workers ask of a budget that other programs share."""
 
     def waiting(self) -> list[Task]:
         """The tasks that wait here, in order."""

@@ -1,0 +1,151 @@
+"""Executors that lease what their tasks take from the budget of the host."""
+
+import time
+from concurrent.futures import Future
+
+import pytest
+from executor_jobs import square_slowly
+from test_scheduler import Played, a_task, only
+
+from pytest_membudget import FallbackExecutor, MemoryEstimator, MemorySemaphore, OversizeError
+from pytest_membudget.runtime.executor.local_placement import LocalPlacement
+from pytest_membudget.runtime.executor.state import Demand, Stop
+
+MB = 1_000_000
+
+
+class Shared(Played):
+    """A scheduler whose budget other programs share: what it holds of it is what a test grants."""
+
+    def __init__(self, largest_bytes=100, workers=2, **policy):
+        super().__init__(largest_bytes, workers, **policy)
+        placement = LocalPlacement(largest_bytes, max_overtakes=32, is_shared=True)
+        for backend in self.scheduler._backends:
+            backend.placement = placement
+        self.largest_bytes = largest_bytes
+
+    def grant(self, size_bytes):
+        self.scheduler.budget_changed(size_bytes, self.largest_bytes)
+        return self.decided()
+
+
+def test_nothing_starts_before_the_host_has_granted_it():
+    played = Shared()
+    first, second = a_task(40), a_task(40)
+    played.submit(first, second)
+    assert played.running == []
+    assert played.scheduler.demand() == Demand(0, 40, 80)
+    played.grant(50)
+    assert played.running == [first]
+    assert played.scheduler.demand() == Demand(40, 40, 80)
+    played.grant(80)
+    assert played.running == [first, second]
+    assert played.scheduler.demand() == Demand(80, 0, 80)
+
+
+def test_it_asks_for_no_more_than_its_free_workers_can_start():
+    played = Shared(workers=2)
+    played.submit(*[a_task(10) for _ in range(50)])
+    assert played.scheduler.demand() == Demand(0, 10, 20)
+
+
+def test_a_task_that_runs_alone_waits_for_the_whole_budget():
+    played = Shared(oversize="alone")
+    alone = a_task(500)
+    played.submit(alone)
+    played.grant(99)
+    assert played.running == []
+    played.grant(100)
+    assert played.running == [alone]
+
+
+def test_idle_workers_are_stopped_when_another_program_waits_for_what_they_keep():
+    played = Shared()
+    task = a_task(40)
+    played.submit(task)
+    played.grant(40)
+    played.returned(task)
+    assert len(played.scheduler.pool.slots) == 1
+    played.scheduler.stop_idle()
+    assert len(only(played.decided(), Stop)) == 1
+    assert played.scheduler.pool.slots == []
+
+
+@pytest.fixture
+def other(host_directory):
+    return MemorySemaphore("300 MB", scope="host")
+
+
+@pytest.fixture
+def executor(host_directory):
+    with FallbackExecutor(
+        2, budget="300 MB", scope="host", levels=("thread",), estimator=MemoryEstimator(0, "100 MB")
+    ) as executor:
+        yield executor
+
+
+def until(condition):
+    deadline_s = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline_s, "waited for half a minute"
+        time.sleep(0.005)
+
+
+def test_its_tasks_wait_for_what_another_program_holds(executor, other):
+    lease = other.reserve("250 MB")
+    future = executor.submit(abs, -3)
+    until(lambda: other.statistics().waiting == 1)
+    assert not future.done()
+    lease.release()
+    assert future.result(30) == 3
+
+
+def test_while_its_tasks_run_their_memory_is_reserved_and_then_it_is_free(executor, other):
+    go_on = Future()
+    future = executor.submit(go_on.result)
+    until(lambda: other.statistics().reserved_bytes == 100 * MB)
+    assert not other.can_allocate("250 MB")
+    go_on.set_result(7)
+    assert future.result(30) == 7
+    until(lambda: other.statistics().reserved_bytes == 0)
+
+
+def test_closed_its_limit_counts_no_longer(host_directory):
+    large = MemorySemaphore("1 GB", scope="host", name="nightly")
+    with FallbackExecutor(1, budget="300 MB", scope="host", name="nightly", levels=("thread",)) as executor:
+        assert executor.submit(abs, -3).result(30) == 3
+        assert large.statistics().budget_bytes == 300 * MB
+    until(lambda: large.statistics().budget_bytes == 1000 * MB)
+
+
+def test_a_task_larger_than_the_smallest_budget_is_refused_with_both_numbers(host_directory):
+    small = MemorySemaphore("50 MB", scope="host")
+    with (
+        FallbackExecutor(
+            1, budget="1 GB", scope="host", levels=("thread",), estimator=MemoryEstimator(0, "100 MB")
+        ) as executor,
+        pytest.raises(OversizeError, match=r"95\.4 MiB, more than the whole budget of 47\.7 MiB"),
+    ):
+        executor.submit(abs, -3).result(30)
+    small.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"), [({"scope": "galaxy"}, "scope is"), ({"name": "nightly"}, "name is 'nightly'")]
+)
+def test_a_nonsense_scope_is_named(options, said):
+    with pytest.raises(ValueError, match=said):
+        FallbackExecutor(1, **options)
+
+
+@pytest.mark.processes
+def test_two_executors_never_run_more_together_than_the_budget_holds(host_directory, tmp_path, other):
+    policy = {"scope": "host", "budget": "300 MB", "estimator": MemoryEstimator(0, "100 MB")}
+    with FallbackExecutor(3, **policy) as one, FallbackExecutor(3, **policy) as two:
+        futures = [executor.submit(square_slowly, n) for n in range(6) for executor in (one, two)]
+        most_bytes = 0
+        while not all(future.done() for future in futures):
+            most_bytes = max(most_bytes, other.statistics().reserved_bytes)
+            time.sleep(0.01)
+        assert [future.result() for future in futures] == [n * n for n in range(6) for _ in range(2)]
+    assert 100 * MB <= most_bytes <= 300 * MB
