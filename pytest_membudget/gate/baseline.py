@@ -54,7 +54,8 @@ def make_baseline(
     old = previous or Report(kind="baseline")
     matching = match_baseline(old, report.tests, is_gone=is_gone, tolerance=tolerance)
     foreign = bool(environment_differences(old.environment, environment))
-    kept = {record.nodeid: record for record in old.tests if record.nodeid not in {*matching.gone}}
+    gone = set(matching.gone)
+    kept = {record.nodeid: record for record in old.tests if record.nodeid not in gone}
     for old_name, new_name in matching.renamed:
         kept[new_name] = msgspec.structs.replace(kept.pop(old_name), nodeid=new_name)
     for test in report.tests:

@@ -46,6 +46,7 @@ def match_baseline(
     new = [nodeid for nodeid in measured if nodeid not in known]
     missing = [nodeid for nodeid in known if nodeid not in present]
     gone = [nodeid for nodeid in missing if is_gone(nodeid)]
+    all_gone = set(gone)
     renamed = _renamed([known[nodeid] for nodeid in gone], [measured[nodeid] for nodeid in new], tolerance)
     for old, now in renamed:
         pairs[now] = known[old]
@@ -56,7 +57,7 @@ def match_baseline(
         gone=tuple(nodeid for nodeid in gone if nodeid not in old_names),
         renamed=tuple(renamed),
         skipped=tuple(nodeid for nodeid in known if nodeid in present and nodeid not in measured),
-        not_run=tuple(nodeid for nodeid in missing if nodeid not in set(gone)),
+        not_run=tuple(nodeid for nodeid in missing if nodeid not in all_gone),
     )
 
 

@@ -60,3 +60,9 @@ def test_thousands_of_new_names_are_matched_in_no_time():
     old = baseline(*(f"a.py::test_old_{n}" for n in range(3000)))
     matching = match_baseline(old, [test_of(f"a.py::test_new_{n}") for n in range(3000)])
     assert (len(matching.gone), len(matching.new)) == (3000, 3000)
+
+
+def test_thousands_of_gone_tests_are_matched_in_no_time():
+    old = baseline(*(f"a.py::test_old_{n}" for n in range(20_000)))
+    assert len(match_baseline(old, []).gone) == 20_000
+    assert match_baseline(old, [], is_gone=lambda _: False).not_run[0] == "a.py::test_old_0"
