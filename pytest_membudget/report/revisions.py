@@ -1,0 +1,171 @@
+"""Two revisions side by side, for a terminal, as Markdown, JSON or a page."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pytest_membudget.records.revisions import RevisionComparison, RevisionTest, StackGrowth
+from pytest_membudget.records.storage import encodable, encode_json, write_atomically
+from pytest_membudget.report.history import short_revision
+from pytest_membudget.report.markdown import code, markdown_table, plain
+from pytest_membudget.report.plain_text import Paint, clean_table, clean_text, wrap
+from pytest_membudget.report.tables import Column, Row, Table, name, number
+from pytest_membudget.report.wording import NONE, signed_share, size_or_none
+from pytest_membudget.units import format_count, format_duration, format_share, format_size
+
+_MOST_STACKS = 5
+_MOST_EQUIVALENT = 10
+
+
+def render_revisions_terminal(
+    comparison: RevisionComparison, *, width: int = 80, color: bool = False, ascii_only: bool = False
+) -> str:
+    """The table, the stacks that grew in each regressed test, and one line that sums it up."""
+    from pytest_membudget.report.terminal_table import lay_out
+
+    paint = Paint(color)
+    blocks = [lay_out(clean_table(_table(comparison), ascii_only=ascii_only), width, paint)]
+    for test in comparison.tests:
+        if test.stacks:
+            lines = [
+                f"{test.nodeid}: what grew at its peak",
+                *map(describe_stack, test.stacks[:_MOST_STACKS]),
+            ]
+            cleaned = [clean_text(line, ascii_only=ascii_only) for line in lines]
+            blocks.append(
+                "\n".join([paint(cleaned[0], "bold"), *(wrap(f"  {line}", width) for line in cleaned[1:])])
+            )
+    shade = "red" if comparison.count("regressed") else "green"
+    blocks.append(paint(wrap(clean_text(headline(comparison), ascii_only=ascii_only), width), shade))
+    return "\n\n".join(blocks) + "\n"
+
+
+def render_revisions_markdown(comparison: RevisionComparison) -> str:
+    """The same as GitHub's Markdown."""
+    blocks = ["# Memory of two revisions", plain(headline(comparison))]
+    blocks.append(markdown_table(clean_table(_table(comparison), ascii_only=False)))
+    for test in comparison.tests:
+        if test.stacks:
+            lines = [f"- {code(describe_stack(stack))}" for stack in test.stacks[:_MOST_STACKS]]
+            blocks.append("\n".join([f"## What grew in {code(test.nodeid)}", "", *lines]))
+    return "\n\n".join(blocks) + "\n"
+
+
+def render_revisions_json(comparison: RevisionComparison) -> bytes:
+    """All figures, with the change of each test and the growth of each stack."""
+    document: dict[str, Any] = msgspec.to_builtins(comparison)
+    for row, test in zip(document["tests"], comparison.tests, strict=True):
+        row["change"] = test.change
+        for shown, stack in zip(row["stacks"], test.stacks, strict=True):
+            shown["grew_bytes"] = stack.grew_bytes
+    return encode_json(encodable(document))
+
+
+def write_revisions(comparison: RevisionComparison, path: str | os.PathLike[str]) -> None:
+    """Writes it as a page, Markdown or JSON, by the ending of `path`; whole or not at all.
+
+    Beside a page each regressed test's flame graph lies as a file of its own.
+
+    Raises:
+        OSError: the folder is missing, not writable or full.
+    """
+    ending = Path(path).suffix.lower()
+    if ending == ".html":
+        # jinja2 takes 50 ms to import, which only a page need pay.
+        from pytest_membudget.report.revisions_page import flame_graphs, render_revisions_page
+
+        write_atomically(path, render_revisions_page(comparison))
+        for number_of, graph in enumerate(flame_graphs(comparison), start=1):
+            write_atomically(Path(path).with_suffix(f".flame-{number_of}.svg"), graph)
+    elif ending == ".md":
+        write_atomically(path, render_revisions_markdown(comparison))
+    else:
+        write_atomically(path, render_revisions_json(comparison))
+
+
+def headline(comparison: RevisionComparison) -> str:
+    """What was found, from how many runs, and how often such a finding is wrong."""
+    counts = ", ".join(
+        f"{comparison.count(verdict):,} {verdict}"
+        for verdict in ("regressed", "improved", "inconclusive", "equivalent")
+    )
+    return (
+        f"{short_revision(comparison.base)} → {short_revision(comparison.head)}: {counts}; "
+        f"{format_count(comparison.sessions, 'run')} in {format_duration(comparison.duration_s)}; {error_rate(comparison)}"
+    )
+
+
+def error_rate(comparison: RevisionComparison) -> str:
+    """The error rate of the suite with its formula."""
+    rate = format_share(comparison.error_rate)
+    if not comparison.suspected:
+        return f"error rate of the suite at most {rate}"
+    each = format_share(comparison.error_rate / (2 * comparison.suspected))
+    tests = format_count(comparison.suspected, "test")
+    return f"error rate of the suite at most {rate} = {tests} run again × 2 directions × {each} (Bonferroni)"
+
+
+def describe_stack(stack: StackGrowth) -> str:
+    """One stack in a line: how much it grew, where, and through what."""
+    grew = f"+{format_size(stack.grew_bytes)}" if stack.grew_bytes >= 0 else format_size(stack.grew_bytes)
+    where = f"{stack.function} ({stack.file}:{stack.line})" if stack.file else stack.function
+    through = f", in {stack.inner[0]}" if stack.inner else ""
+    process = f", child process {stack.process}" if stack.process else ""
+    kind = " [native]" if stack.kind == "native" else ""
+    callers = "".join(f" < {frame}" for frame in stack.stack[1:3])
+    return f"{grew:>10}  {where}{callers}{through}{kind}{process}"
+
+
+def _table(comparison: RevisionComparison) -> Table:
+    called = [test for test in comparison.tests if test.verdict != "equivalent"]
+    equivalent = sorted(
+        (test for test in comparison.tests if test.verdict == "equivalent"),
+        key=lambda test: -(test.head_bytes or 0),
+    )
+    base, head = short_revision(comparison.base), short_revision(comparison.head)
+    named = f"base {base} ({comparison.base_name}), head {head} ({comparison.head_name})"
+    notes = [f"{named}; equivalent is within {comparison.tolerance}"]
+    left_out = len(equivalent) - _MOST_EQUIVALENT
+    if left_out > 0:
+        notes.append(f"and {left_out:,} more that are equivalent")
+    notes += [
+        f"{format_count(len(names), 'test')} measured at the {side} alone: {_some(names)}"
+        for side, names in (("base", comparison.only_base), ("head", comparison.only_head))
+        if names
+    ]
+    notes += [f"{test.nodeid}: {caveat}" for test in called for caveat in test.caveats]
+    notes += comparison.caveats
+    return Table(
+        key="revisions",
+        title="Peaks of two revisions, median of fresh runs",
+        columns=(
+            name("test"),
+            number("base"),
+            number("head"),
+            number("change"),
+            number("runs"),
+            Column("verdict"),
+        ),
+        rows=tuple(map(_row, [*called, *equivalent[:_MOST_EQUIVALENT]])),
+        notes=tuple(notes),
+    )
+
+
+def _row(test: RevisionTest) -> Row:
+    return (
+        test.nodeid,
+        size_or_none(test.base_bytes),
+        size_or_none(test.head_bytes),
+        NONE if test.change is None else signed_share(test.change),
+        f"{test.runs:,}",
+        test.verdict,
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
