@@ -92,6 +92,43 @@ def rate_interval(hits: int, trials: int, confidence: float = 0.95) -> tuple[flo
     return low, high
 
 
+def anytime_rate_interval(hits: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+    """An interval that holds the true rate at all times at once, however often it is asked for.
+
+    Under rate p the ratio ∫ q^k (1−q)^(n−k) dq / p^k (1−p)^(n−k) is a martingale that begins at 1, so by Ville's inequality
+    it ever reaches 1/α with probability α at most. The rates where it has not are the interval: H. Robbins, "Statistical
+    methods related to the law of the iterated logarithm", Annals of Mathematical Statistics 41 (1970).
+    """
+    if trials == 0:
+        return 0.0, 1.0
+    log_mixture = math.lgamma(hits + 1) + math.lgamma(trials - hits + 1) - math.lgamma(trials + 2)
+
+    def excess(rate: float) -> float:
+        """Above 0 where the rate is excluded."""
+        if (hits and rate <= 0) or (trials > hits and rate >= 1):
+            return math.inf
+        log_likelihood = (hits * math.log(rate) if hits else 0.0) + (
+            (trials - hits) * math.log1p(-rate) if trials > hits else 0.0
+        )
+        return log_mixture - log_likelihood + math.log(1 - confidence)
+
+    middle = hits / trials
+    return _edge(excess, 0.0, middle), _edge(excess, 1.0, middle)
+
+
+def _edge(excess: Callable[[float], float], outside: float, inside: float) -> float:
+    """Where the interval ends between a rate that may be excluded and one that is not."""
+    if excess(outside) <= 0:
+        return outside
+    for _ in range(60):
+        middle = (outside + inside) / 2
+        if excess(middle) > 0:
+            outside = middle
+        else:
+            inside = middle
+    return outside
+
+
 def _normal_cdf(z: float) -> float:
     return 0.5 * math.erfc(-z / math.sqrt(2))
 

@@ -1,9 +1,11 @@
 import math
+import random
 
 import pytest
 from scipy import stats
 
 from pytest_membudget.stats.bounds import (
+    anytime_rate_interval,
     curvature_p,
     noncentral_t_cdf,
     noncentral_t_quantile,
@@ -48,3 +50,25 @@ def test_a_rate_interval_agrees_with_an_independent_implementation(hits, trials)
 def test_no_trials_say_nothing():
     assert rate_interval(0, 0) == (0.0, 1.0)
     assert not math.isnan(noncentral_t_cdf(1e9, 1, 0.0))
+
+
+def test_an_interval_for_all_times_holds_the_rate_at_every_one_of_them():
+    source, lost = random.Random(2), 0
+    for _ in range(100):
+        hits = 0
+        for trial in range(1, 121):
+            hits += source.random() < 0.05
+            low, high = anytime_rate_interval(hits, trial)
+            if not low <= 0.05 <= high:
+                lost += 1
+                break
+    assert lost / 100 <= 0.05
+
+
+def test_an_interval_for_all_times_is_wider_than_one_for_a_single_time_and_narrows():
+    for hits, trials in ((0, 10), (3, 40), (40, 40), (100, 5000)):
+        low, high = anytime_rate_interval(hits, trials)
+        once_low, once_high = rate_interval(hits, trials)
+        assert low <= once_low <= hits / trials <= once_high <= high
+    assert anytime_rate_interval(0, 0) == (0.0, 1.0)
+    assert anytime_rate_interval(0, 10_000)[1] < 0.002

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 from collections.abc import Iterable
@@ -9,9 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pytest_membudget.errors import UsageError
 from pytest_membudget.measurement.system.limit import memory_limit
+from pytest_membudget.records.coverage import Coverage
 from pytest_membudget.runtime.parameters import count_of, factor_of, share_of, size_of
 from pytest_membudget.runtime.prediction.predictors import size_of_item
 from pytest_membudget.runtime.prediction.worst_moment import fit_workers
+from pytest_membudget.stats.bounds import anytime_rate_interval
 from pytest_membudget.stats.learning.largest_peaks import PeakStairs
 from pytest_membudget.units import Size, format_count
 
@@ -29,6 +32,8 @@ class PredictorLaw(Protocol):
         """The central estimate in bytes, of an item or of its features."""
 
 
+logger = logging.getLogger("pytest_membudget.runtime")
+
 PRESETS: dict[str, tuple[float, Size]] = {
     # Starting points from two real pipelines; measured ones (see calibration) replace them.
     "document": (12.0, "500 MB"),  # nested markup into an object tree, then a language model over it
@@ -41,6 +46,13 @@ _EVIDENCE_TASKS = 8
 _DOUBT_SHARE = 0.10
 _DOUBT_BYTES = 1024 * 1024
 """A peak is known when its upper figure lies at most 10% and 1 MiB above what is proven."""
+
+_SAFE_EXCESS = 0.01
+"""Of tasks, at most, that take more than the aim "safe" estimates."""
+
+_ALARM_CONFIDENCE = 0.99  # one task alone above its estimate is no alarm yet, two of two are
+_MOST_OPEN = 4096
+"""Estimates remembered until their tasks are seen."""
 
 _NEAR = 1.25
 """Up to this multiple of the largest size seen, what was seen tells of other sizes too."""
@@ -88,6 +100,8 @@ class MemoryEstimator:
         self._learned = 0
         self._news: list[tuple[int, int, float | None]] = []
         self._lock = threading.RLock()
+        self._coverage = _RealizedCoverage()
+        self._is_alarmed = False
 
     @classmethod
     def preset(cls, name: Literal["document", "dataframe"] | str) -> MemoryEstimator:  # noqa: PYI051 - names the choices
@@ -126,7 +140,9 @@ class MemoryEstimator:
         """Bytes that the task for a file of `size` adds: γ·size + overhead, corrected by what was seen."""
         size_bytes = self._reduced("size", size)
         with self._lock:
-            return self._estimated(size_bytes)
+            estimate_bytes = self._estimated(size_bytes)
+            self._coverage.estimated(size_bytes, estimate_bytes)
+            return estimate_bytes
 
     def _estimated(self, size_bytes: int) -> int:
         if self._begins_with_learner and self._learner is not None:
@@ -137,6 +153,18 @@ class MemoryEstimator:
             return max(by_formula, seen)
         learned = max(self._learner.allocate(size_bytes), seen)
         return learned if size_bytes <= _NEAR * self._largest_size_bytes else max(by_formula, learned)
+
+    @property
+    def coverage(self) -> Coverage:
+        """How many of the tasks that were estimated took more, beside what is promised; see `Coverage.is_broken`."""
+        with self._lock:
+            return self._coverage.record(self._promised)
+
+    @property
+    def _promised(self) -> float | None:
+        """The share of tasks that may exceed their estimates: the aim "safe" of a calibration covers 99%."""
+        is_safe = self._begins_with_learner and getattr(self._learner, "aim", "") == "safe"
+        return _SAFE_EXCESS if is_safe else None
 
     def estimate_batch_memory(
         self, sizes: Iterable[Size | Any], workers: int, *, processes: bool = False
@@ -198,6 +226,7 @@ class MemoryEstimator:
         if peak_upper_bytes is None and proven == 0:
             return
         with self._lock:
+            self._check_coverage(size, proven)
             if upper > proven * (1 + _DOUBT_SHARE) + _DOUBT_BYTES:
                 self._observe_at_least(size, proven)
             else:
@@ -234,6 +263,16 @@ class MemoryEstimator:
         if too_low or len(self._news) > self._learned // 8:
             self._learn()
 
+    def _check_coverage(self, size: int, proven: int) -> None:
+        """Counts the task, and says once when the promise is broken."""
+        exceeded = self._coverage.seen(size, proven)
+        if not exceeded or self._is_alarmed or self._promised is None:
+            return
+        found = self._coverage.record(self._promised)
+        if found.is_broken:
+            self._is_alarmed = True
+            logger.warning("the estimates of this calibration are too low: %s", found)
+
     def _observe_at_least(self, size: int, peak: int) -> None:
         if self._begins_with_learner and self._learner is not None:
             self._learner.observe_at_least(size, peak)
@@ -257,3 +296,31 @@ class MemoryEstimator:
 
     def _largest_first(self, sizes: Iterable[Size | Any]) -> list[int]:
         return sorted((self.estimate_file_memory(size) for size in sizes), reverse=True)
+
+
+class _RealizedCoverage:
+    """Counts how many tasks took more than their last estimate. A task that was never estimated does not count."""
+
+    def __init__(self) -> None:
+        self._exceeded = 0
+        self._tasks = 0
+        self._open: dict[int, int] = {}
+
+    def estimated(self, size: int, estimate_bytes: int) -> None:
+        self._open[size] = estimate_bytes
+        if len(self._open) > _MOST_OPEN:
+            del self._open[next(iter(self._open))]
+
+    def seen(self, size: int, peak_bytes: int) -> bool:
+        """Whether the task took more than its estimate."""
+        estimate_bytes = self._open.get(size)
+        if estimate_bytes is None:
+            return False
+        exceeded = peak_bytes > estimate_bytes
+        self._tasks += 1
+        self._exceeded += exceeded
+        return exceeded
+
+    def record(self, promised: float | None) -> Coverage:
+        low, high = anytime_rate_interval(self._exceeded, self._tasks, _ALARM_CONFIDENCE)
+        return Coverage(tasks=self._tasks, exceeded=self._exceeded, low=low, high=high, promised=promised)

@@ -85,6 +85,36 @@ def test_a_narrow_interval_is_learned():
     assert estimator.estimate_file_memory("2 MB") < 2 * MB
 
 
+def test_a_broken_promise_is_said_once(caplog):
+    estimator = calibrated()
+    for turn in range(40):
+        given = estimator.estimate_file_memory(2 * MB + turn)
+        estimator.observe(2 * MB + turn, given + MB)
+    assert estimator.coverage.is_broken
+    assert len(caplog.records) == 1
+    assert "tasks took more than was estimated (true rate" in caplog.text
+    assert "where at most 1.0% are promised; calibrate again" in caplog.text
+
+
+def test_a_kept_promise_is_not_called_broken(caplog):
+    estimator = calibrated()
+    for turn in range(300):
+        given = estimator.estimate_file_memory(2 * MB + turn)
+        estimator.observe(2 * MB + turn, given + 1 if turn in {40, 200} else 102 * MB)
+    found = estimator.coverage
+    assert (found.tasks, found.exceeded, found.is_broken) == (300, 2, False)
+    assert found.low < 0.01 < found.high
+    assert not caplog.records
+
+
+def test_what_was_never_estimated_and_what_promises_nothing_is_not_judged():
+    estimator = calibrated()
+    estimator.observe(2 * MB, 900 * MB)
+    assert estimator.coverage.tasks == 0
+    assert calibrated("cheap").coverage.promised is None
+    assert MemoryEstimator().coverage.promised is None
+
+
 def test_two_threads_may_share_an_estimator():
     estimator, errors = MemoryEstimator(1, "1 MB"), []
 
