@@ -29,8 +29,8 @@ _PUBLIC = {
     "calibration.model": "Calibration",
     "errors": """
         CalibrationError IsolatedCrashError MeasurementError MembudgetError MissingExtraError OverBudgetError OversizeError
-        StartTimeoutError TaskMemoryError TaskTimeoutError UnpicklableError UnreadableFileError UsageError WatchdogStop
-        WorkerKilledError
+        StartTimeoutError TaskMemoryError TaskOverLimitError TaskTimeoutError UnpicklableError UnreadableFileError UsageError
+        WatchdogStop WorkerKilledError
     """,
     "inputs": "KINDS synthesize",
     "measurement.doctor": "doctor",

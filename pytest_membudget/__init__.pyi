@@ -13,6 +13,7 @@ from pytest_membudget.errors import OverBudgetError as OverBudgetError
 from pytest_membudget.errors import OversizeError as OversizeError
 from pytest_membudget.errors import StartTimeoutError as StartTimeoutError
 from pytest_membudget.errors import TaskMemoryError as TaskMemoryError
+from pytest_membudget.errors import TaskOverLimitError as TaskOverLimitError
 from pytest_membudget.errors import TaskTimeoutError as TaskTimeoutError
 from pytest_membudget.errors import UnpicklableError as UnpicklableError
 from pytest_membudget.errors import UnreadableFileError as UnreadableFileError

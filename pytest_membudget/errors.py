@@ -5,6 +5,8 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable
 
+from pytest_membudget.units import format_size
+
 
 class MembudgetError(Exception):
     """What all exceptions of this package share (`WatchdogStop` apart)."""
@@ -58,6 +60,28 @@ class StartTimeoutError(TaskTimeoutError):
 
 class TaskMemoryError(MembudgetError, MemoryError):
     """A task ran out of memory in every attempt, the last one alone."""
+
+
+class TaskOverLimitError(MembudgetError, MemoryError):
+    """A task was ended, with what it had started, since it took more than its limit.
+
+    Args:
+        limit: the limit, in bytes.
+        reached: what the task was proven to take when it was ended, in bytes.
+        name: the task, as messages name it.
+    """
+
+    def __init__(self, limit: int, reached: int, name: str = "a task") -> None:
+        super().__init__(limit, reached, name)
+        self.limit = limit
+        self.reached = reached
+        self.name = name
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name} took {format_size(self.reached)}, more than its limit of {format_size(self.limit)}, and was ended; "
+            "give it a larger limit, or a smaller input"
+        )
 
 
 class UnpicklableError(MembudgetError, pickle.PicklingError):

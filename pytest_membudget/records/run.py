@@ -23,13 +23,23 @@ Cause = Literal[
     "out-of-memory",  # MemoryError in a worker, every time
     "timeout",  # longer than its time limit
     "oversize",  # larger than the whole budget
+    "over-limit",  # it took more than its limit, and was ended
     "unpicklable",  # its arguments, result or exception cannot travel between processes
     "cancelled",
+    "done",  # an earlier run had done it, says the file of `done=`
 ]
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one input. `error` is the exception, `None` where `value` is the result."""
+    """What became of one input. `error` is the exception, `None` where `value` is the result.
+
+    Attributes:
+        size_bytes: of its file, its folder, or the files in it; `None` where it has none.
+        peak_bytes: what the task took: its worker above what it retained before, and all that it started. Proven.
+        peak_upper_bytes: the most that it may have taken; `peak_bytes` where the kernel gives that exactly.
+        estimate_bytes: what it was expected to take when it was submitted.
+        limit_bytes: the most that it might take before it was ended; `None` for no limit.
+    """
 
     item: Any
     value: Any = None
@@ -39,7 +49,9 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     level: Level = "process"
     size_bytes: int | None = None
     peak_bytes: int | None = None
+    peak_upper_bytes: int | None = None
     estimate_bytes: int | None = None
+    limit_bytes: int | None = None
     duration_s: float = 0.0
     host: str = ""
     caveats: tuple[str, ...] = ()
@@ -96,7 +108,9 @@ class Breakdown(msgspec.Struct, frozen=True, kw_only=True):
     caveats: tuple[str, ...] = ()
 
 
-EventKind = Literal["fallback", "recovery", "worker-killed", "retry", "alone", "timeout", "overrun", "host"]
+EventKind = Literal[
+    "fallback", "recovery", "worker-killed", "retry", "alone", "timeout", "overrun", "over-limit", "host"
+]
 
 
 class LevelEvent(msgspec.Struct, frozen=True, kw_only=True):

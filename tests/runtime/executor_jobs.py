@@ -296,3 +296,18 @@ def size_of_opened(item, suffix):
     assert DOOR
     name = item if isinstance(item, str) else item[0]
     return len(Path(name + suffix).read_bytes())
+
+
+def fail_on_three(number):
+    if number == 3:
+        raise ValueError("three")
+    return number
+
+
+def fill_slowly(size_bytes):
+    """Grows by 8 MB every 20 ms."""
+    held = []
+    while len(held) * 8_000_000 < size_bytes:
+        held.append(bytearray(b"x") * 8_000_000)
+        time.sleep(0.02)
+    return len(held)

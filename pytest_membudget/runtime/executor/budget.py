@@ -23,6 +23,10 @@ class AnyBudget(Protocol):
     def largest_bytes(self) -> int:
         """The budget as it would be if nothing else used any memory."""
 
+    @property
+    def ceiling_bytes(self) -> int:
+        """A task that is expected to take more is refused."""
+
     def now_bytes(self, own_bytes: Callable[[], int]) -> int:
         """The budget as it is now; `own_bytes` says what this executor's own workers hold."""
 
@@ -43,6 +47,8 @@ class SharedBudget:
     def largest_bytes(self) -> int:
         """The smallest budget among the programs that take part."""
         return self.share.ceiling_bytes
+
+    ceiling_bytes = largest_bytes
 
     def now_bytes(self, own_bytes: Callable[[], int]) -> int:
         """What is granted now."""
@@ -90,6 +96,15 @@ class Budget:
         if self._last is None:
             self._last = self._reading()
         return int(self._share * self._last.limit.bytes)
+
+    @property
+    def ceiling_bytes(self) -> int:
+        """The most that a task may be expected to take: the figure that was given, or the machine's limit itself."""
+        if self._fixed_bytes is not None:
+            return self._fixed_bytes
+        if self._last is None:
+            self._last = self._reading()
+        return self._last.limit.bytes
 
     def now_bytes(self, own_bytes: Callable[[], int]) -> int:
         """The budget as it is now; `own_bytes` says what this executor's own workers hold. Read four times a second."""

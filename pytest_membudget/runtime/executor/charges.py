@@ -1,4 +1,4 @@
-"""What calls and files are charged, by what was seen of them."""
+"""What calls and inputs are charged: by what the caller says, by their files, else by what was seen of their function."""
 
 from __future__ import annotations
 
@@ -7,46 +7,66 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from pytest_membudget.errors import UsageError, text_of
+from pytest_membudget.runtime.executor.input_size import FOLDER, InputSize, input_size
 from pytest_membudget.runtime.executor.state import Charge
+from pytest_membudget.runtime.parameters import size_of
 from pytest_membudget.runtime.prediction.estimator import MemoryEstimator
 from pytest_membudget.runtime.workers.task_memory import RESOLUTION_BYTES
+from pytest_membudget.units import Size
+
+Memory = Size | MemoryEstimator | Callable[[Any], Size]
+SizeOf = Size | Callable[[Any], Size]
 
 _MOST_FUNCTIONS = 1024
 _MOST_KINDS = 64
-_COMPRESSED = frozenset({".gz", ".bz2", ".xz", ".zst", ".lz4", ".br", ".z"})
 
 
 class FunctionPeaks:
-    """The largest peak and the usual duration of each function that ran lately."""
+    """The largest peak of each function that ran lately."""
 
     def __init__(self) -> None:
-        self._seen: OrderedDict[str, tuple[int, float]] = OrderedDict()
+        self._seen: OrderedDict[str, int] = OrderedDict()
         self._lock = threading.Lock()
 
     def peak_bytes(self, name: str) -> int | None:
         """The largest peak seen; `None` for a function that has not finished yet."""
-        seen = self._seen.get(name)
-        return None if seen is None else seen[0]
+        return self._seen.get(name)
 
-    def duration_s(self, name: str) -> float | None:
-        """A running mean that forgets; `None` for a function that has not finished yet."""
-        seen = self._seen.get(name)
-        return None if seen is None else seen[1]
-
-    def observe(self, name: str, peak_bytes: int, duration_s: float) -> None:
-        """Takes in one finished call."""
+    def observe(self, name: str, peak_bytes: int) -> None:
+        """One call has finished, or is seen to hold so much."""
         with self._lock:
-            peak, mean = self._seen.pop(name, (0, duration_s))
-            self._seen[name] = (max(peak, peak_bytes), mean + (duration_s - mean) / 8)
+            self._seen[name] = max(self._seen.pop(name, 0), peak_bytes)
             if len(self._seen) > _MOST_FUNCTIONS:
                 self._seen.popitem(last=False)
 
 
+class FileEstimators:
+    """The estimator of each file: the caller's own, or where they chose none, one for each function and kind of file.
+
+    What a kilobyte of an image takes tells nothing of a kilobyte of text.
+    """
+
+    def __init__(self, estimator: MemoryEstimator, *, by_kind: bool) -> None:
+        self._estimator = estimator
+        self._is_by_kind = by_kind
+        self._estimators: dict[tuple[str, str], MemoryEstimator] = {}
+
+    def of(self, fn: Callable[..., Any], kind: str) -> MemoryEstimator:
+        """The estimator for files of this kind; a common one for those beyond 64 kinds, which are none then."""
+        if not self._is_by_kind:
+            return self._estimator
+        key = function_key(fn), kind
+        if key not in self._estimators and len(self._estimators) >= _MOST_KINDS:
+            return self._estimator
+        begun = MemoryEstimator(self._estimator.gamma, self._estimator.overhead_bytes)
+        return self._estimators.setdefault(key, begun)
+
+
 class CallCharge(Charge):
-    """A call of `submit` or `map`: the largest peak seen for its function, else the estimator's overhead."""
+    """Nothing is known of the input: the largest peak seen for its function, else the estimator's overhead."""
 
     __slots__ = ("_estimator", "_name", "_peaks")
 
@@ -54,6 +74,11 @@ class CallCharge(Charge):
         self._name = function_key(fn)
         self._peaks = peaks
         self._estimator = estimator
+
+    @property
+    def guess_of(self) -> str | None:
+        """The function, as long as none of its calls was seen."""
+        return self._name if self._peaks.peak_bytes(self._name) is None else None
 
     def first_bytes(self) -> int:
         """The largest peak seen, else the overhead."""
@@ -64,62 +89,163 @@ class CallCharge(Charge):
         """By the estimator, as for an empty file."""
         return self._estimator.retry_bytes(0, failed_bytes)
 
-    def observe(self, peak_bytes: int, duration_s: float) -> None:
+    def observe(self, peak_bytes: int, duration_s: float, peak_upper_bytes: int | None = None) -> None:
         """Remembers the function's peak."""
-        self._peaks.observe(self._name, peak_bytes, duration_s)
+        self._peaks.observe(self._name, peak_bytes)
 
-
-class FileEstimators:
-    """Who estimates a file: the caller's own, or where they chose none, one for each function and kind of file.
-
-    What a kilobyte of an image takes tells nothing of a kilobyte of text. The kind is the end of the name, such as
-    `.csv` or `.csv.gz`.
-    """
-
-    def __init__(self, estimator: MemoryEstimator, *, by_kind: bool) -> None:
-        self._estimator = estimator
-        self._is_by_kind = by_kind
-        self._estimators: dict[tuple[str, str], MemoryEstimator] = {}
-
-    def of(self, fn: Callable[..., Any], path: str | bytes | os.PathLike[Any]) -> MemoryEstimator:
-        """The estimator for this file; a common one for those beyond 64 kinds, which are none then."""
-        if not self._is_by_kind:
-            return self._estimator
-        key = function_key(fn), _kind(Path(os.fsdecode(path)))
-        if key not in self._estimators and len(self._estimators) >= _MOST_KINDS:
-            return self._estimator
-        begun = MemoryEstimator(self._estimator.gamma, self._estimator.overhead_bytes)
-        return self._estimators.setdefault(key, begun)
+    def observe_running(self, held_bytes: int) -> None:
+        """A call that still runs holds so much: the next ones will take that at least."""
+        self._peaks.observe(self._name, held_bytes)
 
 
 class FileCharge(Charge):
-    """A file of `run`: by the estimator, which learns from it. It goes by the size, or by predictors."""
+    """By an estimator, which learns from it; `size` is what that goes by: bytes, or features of the item."""
 
-    __slots__ = ("_estimator", "_features")
+    __slots__ = ("_estimator", "size")
 
-    def __init__(self, features: int | dict[str, float], estimator: MemoryEstimator) -> None:
-        self._features = features
+    def __init__(self, size: Any, estimator: MemoryEstimator) -> None:
+        self.size = size
         self._estimator = estimator
 
     def first_bytes(self) -> int:
         """The estimate as it is now."""
-        return self._estimator.estimate_file_memory(self._features)
+        return self._estimator.estimate_file_memory(self.size)
 
     def retry_bytes(self, failed_bytes: int) -> int:
         """By the estimator."""
-        return self._estimator.retry_bytes(self._features, failed_bytes)
+        return self._estimator.retry_bytes(self.size, failed_bytes)
 
-    def observe(self, peak_bytes: int, duration_s: float) -> None:
-        """Lets the estimator learn."""
-        self._estimator.observe(self._features, peak_bytes, duration_s)
+    def observe(self, peak_bytes: int, duration_s: float, peak_upper_bytes: int | None = None) -> None:
+        """Lets the estimator learn, which knows what it can trust."""
+        self._estimator.observe(self.size, peak_bytes, duration_s, peak_upper_bytes=peak_upper_bytes)
 
 
-def _kind(path: Path) -> str:
-    """Such as `.csv` or `.csv.gz`; empty for a name without an end, or with a number there."""
-    *_, last = ("", *(suffix.lower() for suffix in path.suffixes))
-    if last in _COMPRESSED:
-        return _kind(path.with_suffix("")) + last
-    return "" if last[1:].isdigit() else last
+class StatedCharge(Charge):
+    """What the caller said with `memory=`; nothing is learned."""
+
+    __slots__ = ("_bytes",)
+
+    def __init__(self, size_bytes: int) -> None:
+        self._bytes = size_bytes
+
+    @property
+    def is_stated(self) -> bool:
+        """Yes."""
+        return True
+
+    def first_bytes(self) -> int:
+        """Just that."""
+        return self._bytes
+
+    def retry_bytes(self, failed_bytes: int) -> int:
+        """Twice as much."""
+        return 2 * failed_bytes
+
+    def observe(self, peak_bytes: int, duration_s: float, peak_upper_bytes: int | None = None) -> None:
+        """The caller knows better."""
+
+
+class FailedCharge(StatedCharge):
+    """The caller's own `memory` or `size_bytes` gave nothing for this item: the task fails with the reason."""
+
+    __slots__ = ("_error",)
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(0)
+        self._error = error
+
+    def first_bytes(self) -> int:
+        """Raises the reason."""
+        raise self._error
+
+
+class Charged(NamedTuple):
+    """What an input is charged, and the size that was found of it."""
+
+    charge: Charge
+    size_bytes: int | None
+    #: the input is the path of one file
+    is_file: bool = False
+
+
+class ChargeRule(NamedTuple):
+    """How the inputs of one call of `submit`, `map`, `run` or `stream` are charged.
+
+    Args:
+        peaks: what was seen of functions.
+        estimators: what was learned of files.
+        estimator: the executor's.
+        memory: what an item takes: a size, a function of the item, or an estimator; `None` goes by the input's files.
+        size_bytes: the size that the estimator goes by: a size or a function of the item; `None` counts its files.
+    """
+
+    peaks: FunctionPeaks
+    estimators: FileEstimators
+    estimator: MemoryEstimator
+    memory: Memory | None = None
+    size_bytes: SizeOf | None = None
+
+    def charge(self, fn: Callable[..., Any], item: Any) -> Charged:
+        """Never raises: where the caller's own function fails, the charge will say so for this item."""
+        try:
+            return self._charge(fn, item)
+        except Exception as error:  # the caller's own functions, or their answer
+            return Charged(FailedCharge(error), None)
+
+    def _charge(self, fn: Callable[..., Any], item: Any) -> Charged:
+        size = self._size(item)
+        size_bytes = None if size is None else size.bytes
+        memory = self.memory
+        if memory is not None and not isinstance(memory, MemoryEstimator):
+            return Charged(StatedCharge(_stated("memory", memory, item)), size_bytes)
+        estimator = self.estimator if memory is None else memory
+        if estimator.goes_by_predictors:
+            return Charged(FileCharge(estimator.features(item), estimator), size_bytes)
+        if memory is not None:
+            return Charged(FileCharge(size_bytes or 0, estimator), size_bytes)
+        if size is None:
+            return Charged(CallCharge(fn, self.peaks, estimator), None)
+        is_file = size.kind != FOLDER and isinstance(item, str | bytes | os.PathLike)
+        return Charged(FileCharge(size.bytes, self.estimators.of(fn, size.kind)), size.bytes, is_file)
+
+    def _size(self, item: Any) -> InputSize | None:
+        if self.size_bytes is None:
+            return input_size(item)
+        return InputSize(_stated("size_bytes", self.size_bytes, item), "")
+
+
+def item_of_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What a call of `submit` or `map` counts as: its only argument, or all of them."""
+    if len(args) == 1 and not kwargs:
+        return args[0]
+    return (*args, *kwargs.values())
+
+
+def largest_of(charged: list[Charged]) -> Charged:
+    """The charge of calls that run one after the other: that of the largest; the first that has failed, if any."""
+    failed = [each for each in charged if isinstance(each.charge, FailedCharge)]
+    return failed[0] if failed else max(charged, key=lambda each: each.charge.first_bytes())
+
+
+def _stated(name: str, stated: Any, item: Any) -> int:
+    """The size that the caller gave, or that their function gives for `item`, in bytes."""
+    if not callable(stated):
+        return size_of(name, stated)
+    asked = f"{name}: {getattr(stated, '__qualname__', None) or type(stated).__name__}({_shown(item)})"
+    try:
+        answer = stated(item)
+    except Exception as error:
+        raise UsageError(f"{asked} raised {type(error).__name__}: {text_of(error)}") from error
+    try:
+        return size_of(name, answer)
+    except Exception as error:
+        problem = text_of(error).removeprefix(f"{name}: ")
+        raise UsageError(f"{asked} gave {_shown(answer)}: {problem}") from None
+
+
+def _shown(value: Any) -> str:
+    text = text_of(value, repr)
+    return text if len(text) <= 80 else text[:77] + "…"
 
 
 def function_key(fn: Callable[..., Any]) -> str:
@@ -128,3 +254,8 @@ def function_key(fn: Callable[..., Any]) -> str:
         fn = fn.func
     name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
     return f"{getattr(fn, '__module__', '')}:{name}"
+
+
+def is_one_path(items: Any) -> bool:
+    """Whether a caller gave one path where an iterable of inputs is wanted."""
+    return isinstance(items, str | bytes | os.PathLike)

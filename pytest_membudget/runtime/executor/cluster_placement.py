@@ -114,7 +114,12 @@ class ClusterPlacement:
         for task in tasks:
             self.add(task)
 
-    def set_budget(self, budget_bytes: int, largest_bytes: int) -> None:
+    @property
+    def ceiling_bytes(self) -> int:
+        """What the largest worker offers, or offered."""
+        return self.largest_bytes
+
+    def set_budget(self, budget_bytes: int, largest_bytes: int, ceiling_bytes: int) -> None:
         """Nothing: each worker has a budget of its own."""
 
     def workers_changed(self, slots: list[Slot]) -> None:

@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
 from multiprocessing.context import BaseContext
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pytest_membudget.measurement.system.limit import memory_reading
 from pytest_membudget.records.measurement import MemoryReading
@@ -19,13 +19,20 @@ from pytest_membudget.runtime.admission.available_budget import RESERVE_SHARE
 from pytest_membudget.runtime.admission.host_scope import HostScope
 from pytest_membudget.runtime.admission.host_share import HostShare
 from pytest_membudget.runtime.executor.budget import AnyBudget, Budget, SharedBudget
-from pytest_membudget.runtime.executor.charges import FileEstimators, FunctionPeaks
+from pytest_membudget.runtime.executor.charges import (
+    Charged,
+    ChargeRule,
+    FileEstimators,
+    FunctionPeaks,
+    Memory,
+    SizeOf,
+)
 from pytest_membudget.runtime.executor.cluster_placement import ClusterPlacement
 from pytest_membudget.runtime.executor.driver import CallerDriver, Driver, Ending, Journal, TaskFuture
 from pytest_membudget.runtime.executor.local_placement import CallerPlacement, LocalPlacement
 from pytest_membudget.runtime.executor.policy import ExecutorPolicy
 from pytest_membudget.runtime.executor.scheduler import Scheduler
-from pytest_membudget.runtime.executor.state import Backend, Charge, Submission, Task
+from pytest_membudget.runtime.executor.state import Backend, Submission, Task
 from pytest_membudget.runtime.prediction.estimator import MemoryEstimator
 from pytest_membudget.runtime.workers.fork_server import end_loading
 from pytest_membudget.runtime.workers.in_process import SequentialLauncher, ThreadLauncher
@@ -52,6 +59,17 @@ class Settings(NamedTuple):
     dask: Any = None
     reading: Callable[[], MemoryReading] = memory_reading
     host_name: str | None = None  # the budget of this host to lease from
+
+
+class CallOptions(NamedTuple):
+    """What the caller said of these calls: charges as in `ChargeRule`, and limits where they differ from the policy's."""
+
+    memory: Memory | None = None
+    size_bytes: SizeOf | None = None
+    #: a size, or as a float the factor of the charge
+    limit: int | float | None = None
+    #: seconds; None for no limit
+    timeout_s: float | Literal["policy"] | None = "policy"
 
 
 class Engine:
@@ -111,18 +129,35 @@ class Engine:
             return self.budget.largest_bytes
         return self.budget.now_bytes(self.driver.added_bytes)
 
+    def lazy_window(self) -> int:
+        """How many lazily drawn inputs may be submitted and unread."""
+        return self.settings.max_in_flight or self.scheduler.pool.concurrency.most * self.drawn_ahead
+
+    def charge_rule(self, options: CallOptions) -> ChargeRule:
+        """How the inputs of a call are charged."""
+        return ChargeRule(
+            self.peaks, self.estimators, self.settings.estimator, options.memory, options.size_bytes
+        )
+
     def task(
         self,
         fn: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        charge: Charge,
+        charged: Charged,
+        options: CallOptions,
         *,
-        timeout_s: float | None,
+        file_bytes: int | None = None,
     ) -> Task:
-        """A task with its future, not submitted yet."""
+        """A task with its future, not submitted yet; `file_bytes` where a time limit by category counts."""
+        policy = self.settings.policy
         future = TaskFuture(self.driver.cancelled)
-        task = Task(Submission(fn, args, kwargs, future), charge, timeout_s=timeout_s)
+        task = Task(
+            Submission(fn, args, kwargs, future),
+            charged.charge,
+            timeout_s=policy.time_limit_s(file_bytes) if options.timeout_s == "policy" else options.timeout_s,
+            limit=policy.task_limit if options.limit is None else options.limit,
+        )
         future.task = task
         return task
 
@@ -256,6 +291,13 @@ def _cluster(settings: Settings, journal: Journal) -> ClusterLauncher:
         initializer=settings.initializer,
         initargs=settings.initargs,
     )
+
+
+def engine_for(owner: object, settings: Settings) -> Engine:
+    """A new engine; when its owner is simply dropped, it finishes what it has and ends."""
+    engine = Engine(settings)
+    weakref.finalize(owner, engine.close, wait=False).atexit = False
+    return engine
 
 
 _ENGINES: weakref.WeakSet[Engine] = weakref.WeakSet()

@@ -3,37 +3,31 @@
 from __future__ import annotations
 
 import concurrent.futures
-import itertools
 import multiprocessing
-import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from multiprocessing.context import BaseContext
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 from pytest_membudget.errors import UsageError
 from pytest_membudget.measurement.system.cores import usable_cores
 from pytest_membudget.records.growth import Growth
-from pytest_membudget.records.run import BatchResult, Level, LevelEvent
+from pytest_membudget.records.run import Level, LevelEvent
 from pytest_membudget.runtime.admission.host_scope import DEFAULT_NAME
-from pytest_membudget.runtime.executor.charges import CallCharge
-from pytest_membudget.runtime.executor.engine import Engine, Settings
-from pytest_membudget.runtime.executor.policy import ExecutorPolicy
-from pytest_membudget.runtime.executor.streams import ResultStream, flattened, run_chunk
+from pytest_membudget.runtime.executor.calls import Calls
+from pytest_membudget.runtime.executor.charges import Memory, SizeOf
+from pytest_membudget.runtime.executor.engine import CallOptions, Engine, Settings, engine_for
+from pytest_membudget.runtime.executor.policy import ExecutorPolicy, limit_of, time_limit_of
 from pytest_membudget.runtime.parameters import count_of, size_of
 from pytest_membudget.runtime.prediction.estimator import MemoryEstimator
 from pytest_membudget.runtime.workers.fork_server import refuse_in_unguarded_main
 from pytest_membudget.units import Size
 
-if TYPE_CHECKING:
-    from pytest_membudget.runtime.monitoring.monitor import MemoryMonitor
-
 _DEFAULT_POLICY = ExecutorPolicy()
 _DEFAULT_LEVELS: tuple[Level, ...] = ("process", "thread", "sequential")
 
 
-class FallbackExecutor(concurrent.futures.Executor):
+class FallbackExecutor(Calls, concurrent.futures.Executor):
     """A `concurrent.futures.Executor` that starts a task when its memory fits, and finishes whatever happens.
 
     Args:
@@ -100,7 +94,8 @@ class FallbackExecutor(concurrent.futures.Executor):
             dask=dask,
             host_name=(name or DEFAULT_NAME) if scope == "host" else None,
         )
-        self._engine = _engine_of(self, self._settings)
+        self._engine = engine_for(self, self._settings)
+        self._options = CallOptions()
 
     @property
     def events(self) -> tuple[LevelEvent, ...]:
@@ -124,64 +119,36 @@ class FallbackExecutor(concurrent.futures.Executor):
 
         return growth_in_workers(self._engine.driver.heap_log.since({})).together
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[Any]:
-        """Queues `fn(*args, **kwargs)`; never waits, except that the sequential level runs it here."""
-        charge = CallCharge(fn, self._engine.peaks, self._settings.estimator)
-        task = self._engine.task(fn, args, kwargs, charge, timeout_s=self._settings.policy.timeout_s)
-        return self._engine.submit(task)
-
-    def map(
+    def options(
         self,
-        fn: Callable[..., Any],
-        *iterables: Iterable[Any],
-        timeout: float | None = None,
-        chunksize: int = 1,
-    ) -> Iterator[Any]:
-        """Results of `fn` over the inputs, in order; inputs are drawn as results are read.
-
-        An iterator that outlives its executor computes what it has not drawn yet in one of its own.
-        """
-        if chunksize < 1:
-            raise ValueError("chunksize must be >= 1.")
-        inputs: Iterator[tuple[Any, ...]] = zip(*iterables)  # noqa: B905 - the shortest ends it, as in the standard library
-        source = _Source(self)
-        if chunksize == 1:
-            return ResultStream(partial(source.submit, fn), inputs, source.window, timeout)
-        chunks = iter(lambda: list(itertools.islice(inputs, chunksize)), [])
-        return flattened(
-            ResultStream(
-                partial(source.submit_chunk, fn),
-                ((chunk,) for chunk in chunks),
-                lambda: max(1, source.window() // chunksize),
-                timeout,
-            )
-        )
-
-    def run(
-        self,
-        fn: Callable[[Any], Any],
-        paths: Iterable[Any],
         *,
-        durations_s: Callable[[Any], float] | None = None,
-        monitor: MemoryMonitor | None = None,
-    ) -> BatchResult:
-        """Runs `fn(path)` for every file and returns when all have ended: one outcome per input, in their order.
+        memory: Memory | None = None,
+        size_bytes: SizeOf | None = None,
+        limit: Size | float | None = None,
+        timeout_s: float | Literal["policy"] | None = "policy",
+    ) -> Calls:
+        """The same executor for calls with options: its `submit`, `map`, `run` and `stream`.
 
         Args:
-            fn: takes one item of `paths`.
-            paths: files; anything else is taken too and is charged like a call of `submit`.
-            durations_s: how long an input is expected to take, where that is known. A list of files is run in the
-                order that ends soonest; other iterables are drawn lazily, in order.
-            monitor: a `MemoryMonitor` of this process, which is told of each input that ended (as a chunk of one row,
-                with the peak of its task), looks at this process then, and cleans up where it is time.
+            memory: what a call takes: a size, a function of its argument (of the tuple of them where there are several),
+                or an estimator.
+            size_bytes: the size that the estimator goes by: a size or such a function.
+            limit: the most that a call may take before it is ended with all that it started: a size, or as a `float` a
+                factor of what it is charged, 1.0 or more.
+            timeout_s: seconds that a call may run; `None` for no limit.
 
         Raises:
-            UsageError: failed inputs cannot be written where `ExecutorPolicy(dead_letters=…)` says.
-            KeyboardInterrupt: Ctrl-C; all workers have been ended then.
+            UsageError: an option makes no sense; the message names it.
         """
-        from pytest_membudget.runtime.executor.batch import Batch
-
-        return Batch(self._engine, fn, paths, durations_s, monitor).run()
+        if memory is not None and not callable(memory) and not isinstance(memory, MemoryEstimator):
+            size_of("memory", memory)
+        if size_bytes is not None and not callable(size_bytes):
+            size_of("size_bytes", size_bytes)
+        if timeout_s != "policy":
+            time_limit_of("timeout_s", timeout_s)
+        return _WithOptions(
+            self._engine, CallOptions(memory, size_bytes, limit_of("limit", limit), timeout_s)
+        )
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """As in `concurrent.futures`."""
@@ -199,44 +166,12 @@ class FallbackExecutor(concurrent.futures.Executor):
         return None
 
 
-class _Source:
-    """Where a stream's calls go: its executor, or one like it after that was shut down."""
+class _WithOptions(Calls):
+    """A view of an executor."""
 
-    def __init__(self, executor: FallbackExecutor) -> None:
-        self._engine = executor._engine  # noqa: SLF001 - the two are one
-        self._settings = self._engine.settings
-        self._has_begun = False
-
-    def submit(self, fn: Callable[..., Any], arguments: tuple[Any, ...]) -> concurrent.futures.Future[Any]:
-        return self._submit(fn, fn, arguments)
-
-    def submit_chunk(
-        self, fn: Callable[..., Any], arguments: tuple[list[Any]]
-    ) -> concurrent.futures.Future[Any]:
-        return self._submit(fn, run_chunk, (fn, *arguments))
-
-    def window(self) -> int:
-        """Results waited for or not read yet."""
-        if self._settings.max_in_flight is not None:
-            return self._settings.max_in_flight
-        return self._engine.most_workers * self._engine.drawn_ahead
-
-    def _submit(
-        self, learned_by: Callable[..., Any], fn: Callable[..., Any], arguments: tuple[Any, ...]
-    ) -> concurrent.futures.Future[Any]:
-        if self._has_begun and self._engine.is_shut:
-            self._engine = _engine_of(self, self._settings)
-        self._has_begun = True
-        charge = CallCharge(learned_by, self._engine.peaks, self._settings.estimator)
-        task = self._engine.task(fn, arguments, {}, charge, timeout_s=self._settings.policy.timeout_s)
-        return self._engine.submit(task)
-
-
-def _engine_of(owner: object, settings: Settings) -> Engine:
-    """A new engine; when its owner is simply dropped, it finishes what it has and ends."""
-    engine = Engine(settings)
-    weakref.finalize(owner, engine.close, wait=False).atexit = False
-    return engine
+    def __init__(self, engine: Engine, options: CallOptions) -> None:
+        self._engine = engine
+        self._options = options
 
 
 def _checked_levels(levels: Sequence[Level], dask: object) -> tuple[Level, ...]:

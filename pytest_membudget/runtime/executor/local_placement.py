@@ -36,7 +36,7 @@ class LocalPlacement:
         self, budget_bytes: int, *, max_overtakes: int, base_bytes: int = 0, is_shared: bool = False
     ) -> None:
         self.retained = RetainedMemory(base_bytes)
-        self.largest_bytes = budget_bytes
+        self.largest_bytes = self.ceiling_bytes = budget_bytes
         self._budget_bytes = 0 if is_shared else budget_bytes
         self._is_shared = is_shared
         self._max_overtakes = max_overtakes
@@ -44,10 +44,11 @@ class LocalPlacement:
         self._tickets: dict[Task, Ticket] = {}  # in order of arrival
         self._skipped = 0
 
-    def set_budget(self, budget_bytes: int, largest_bytes: int) -> None:
-        """What tasks and workers may hold together now, and the most that this could ever be."""
+    def set_budget(self, budget_bytes: int, largest_bytes: int, ceiling_bytes: int) -> None:
+        """What tasks and workers may hold together now, the most that this could ever be, and the machine's limit."""
         self._budget_bytes = budget_bytes
         self.largest_bytes = largest_bytes
+        self.ceiling_bytes = ceiling_bytes
 
     @property
     def waits_for_others(self) -> bool:
@@ -235,7 +236,7 @@ class CallerPlacement:
     waits_for_others = False
 
     def __init__(self, largest_bytes: int) -> None:
-        self.largest_bytes = largest_bytes
+        self.largest_bytes = self.ceiling_bytes = largest_bytes
         self._tasks: dict[Task, None] = {}
 
     @property
@@ -243,9 +244,9 @@ class CallerPlacement:
         """Whether no task waits: always, between two decisions."""
         return not self._tasks
 
-    def set_budget(self, budget_bytes: int, largest_bytes: int) -> None:
+    def set_budget(self, budget_bytes: int, largest_bytes: int, ceiling_bytes: int) -> None:
         """Another largest size."""
-        self.largest_bytes = largest_bytes
+        self.largest_bytes, self.ceiling_bytes = largest_bytes, ceiling_bytes
 
     def demand(self, pool: Pool) -> Demand:
         """Nothing: the caller's memory is not shared out."""

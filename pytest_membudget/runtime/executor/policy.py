@@ -22,14 +22,22 @@ class ExecutorPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """The executor's rules.
 
     Attributes:
-        small_batch: `run` gives fewer inputs than this to threads, one each.
+        small_batch: `run` gives fewer inputs than this to threads, one each. 0 protects one input as well as a hundred.
         degraded_threads: threads at most, after processes could not be started.
         target_memory: share of the limit that all use together may reach when no budget is given.
         max_tasks_per_child: a worker process is replaced after so many tasks; `None` keeps it. While calls take less
             than 100 ms they count by their time: as one for every 100 ms; inputs of `run` only where it is the usual
             50. A worker that took long to load what its tasks need exceeds these until it has worked ten times as
             long.
-        timeout_s: seconds a task may run; `None` means by category for files, no limit for other calls.
+        timeout_s: seconds a task may run. "category": files by their size, as `classes` has it, other calls without a
+            limit; `None`: no limit.
+        limit: the most that a task may take before it is ended with all that it started: a size, or a factor of what
+            it is charged, such as 1.5. `None`: no limit.
+        overrun: what follows where a task takes more than it is charged. "wait": nothing starts until it fits again.
+            "end": the task is ended and repeated with a larger charge, as after a kill.
+        max_worker_bytes: a worker that retains more after a task is replaced before its next one; `None` goes by the
+            budget, of which each worker may retain its share.
+        preload: modules that the fork server imports for all workers; nothing else of the program is.
         start_timeout_s: seconds that a worker may take to start, its initializer included, and then to import the
             function of a call. A worker that takes longer is ended; `None` waits for ever.
         retries: how often a task is repeated after its worker was killed or it ran out of memory.
@@ -42,11 +50,15 @@ class ExecutorPolicy(msgspec.Struct, frozen=True, kw_only=True):
         classes: where small, medium and large files begin, and their time limits.
     """
 
-    small_batch: int = 4
+    small_batch: int = 0
     degraded_threads: int = 2
     target_memory: float = 0.70
     max_tasks_per_child: int | None = USUAL_TASKS_PER_CHILD
-    timeout_s: float | None = None
+    timeout_s: float | Literal["category"] | None = "category"
+    limit: Size | float | None = None
+    overrun: Literal["wait", "end"] = "wait"
+    max_worker_bytes: Size | None = None
+    preload: tuple[str, ...] = ()
     start_timeout_s: float | None = 300.0
     retries: int = 2
     oversize: Literal["refuse", "alone"] = "refuse"
@@ -66,12 +78,27 @@ class ExecutorPolicy(msgspec.Struct, frozen=True, kw_only=True):
         size_of("send_files_up_to", self.send_files_up_to)
         if self.max_tasks_per_child is not None:
             count_of("max_tasks_per_child", self.max_tasks_per_child)
-        for name in ("timeout_s", "start_timeout_s"):
-            seconds = getattr(self, name)
-            if seconds is not None and not _is_time(seconds):
-                raise UsageError(f"{name} is {seconds!r}; give seconds above 0, or None")
+        if self.timeout_s != "category":
+            time_limit_of("timeout_s", self.timeout_s)
+        time_limit_of("start_timeout_s", self.start_timeout_s)
+        limit_of("limit", self.limit)
+        if self.max_worker_bytes is not None:
+            size_of("max_worker_bytes", self.max_worker_bytes)
+        if self.overrun not in {"wait", "end"}:
+            raise UsageError(f'overrun is {self.overrun!r}; give "wait" or "end"')
         if self.oversize not in {"refuse", "alone"}:
             raise UsageError(f'oversize is {self.oversize!r}; give "refuse" or "alone"')
+
+    def time_limit_s(self, size_bytes: int | None) -> float | None:
+        """Seconds that a task may run: for a file of `size_bytes`, or a call that has none; `None` for no limit."""
+        if self.timeout_s != "category":
+            return self.timeout_s
+        return None if size_bytes is None else self.classes.timeout_s(self.classes.category(size_bytes))
+
+    @property
+    def task_limit(self) -> int | float | None:
+        """The limit of a task in bytes, or as a `float` the factor of its charge."""
+        return limit_of("limit", self.limit)
 
     @property
     def sent_bytes(self) -> int:
@@ -84,5 +111,22 @@ class ExecutorPolicy(msgspec.Struct, frozen=True, kw_only=True):
         return None if self.dead_letters is None else Path(self.dead_letters)
 
 
-def _is_time(seconds: float) -> bool:
-    return not isinstance(seconds, bool) and isinstance(seconds, int | float) and 0 < seconds < math.inf
+def time_limit_of(name: str, seconds: float | None) -> float | None:
+    """Seconds above 0, or `None` for no limit; a `UsageError` that begins with `name` for anything else."""
+    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if seconds is not None and not (is_number and 0 < seconds < math.inf):
+        raise UsageError(f"{name} is {seconds!r}; give seconds above 0, or None")
+    return seconds
+
+
+def limit_of(name: str, limit: Size | float | None) -> int | float | None:
+    """A limit in bytes, or as a `float` the factor of the charge; `None` for no limit.
+
+    Raises:
+        UsageError: no size, or a factor below 1.
+    """
+    if isinstance(limit, float):
+        if not 1 <= limit < math.inf:
+            raise UsageError(f"{name} is {limit!r}; give a size, or a factor of the charge of 1.0 or more")
+        return limit
+    return None if limit is None else size_of(name, limit)

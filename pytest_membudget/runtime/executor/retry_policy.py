@@ -9,6 +9,7 @@ from pytest_membudget.errors import (
     OversizeError,
     StartTimeoutError,
     TaskMemoryError,
+    TaskOverLimitError,
     TaskTimeoutError,
     WorkerKilledError,
     text_of,
@@ -48,6 +49,8 @@ def after_failure(
     """
     repeats = task.attempts - 1
     charged_bytes = task.charged_bytes or 0
+    if task.alone and isinstance(reply, Died):
+        return given_up(task, reply, own_memory=own_memory)  # there is no more memory than all
     if repeats < retries and own_memory:
         last = repeats + 1 == retries
         wanted_bytes = max(task.charge.retry_bytes(charged_bytes), charged_bytes + 1)
@@ -57,8 +60,9 @@ def after_failure(
 
 def given_up(task: Task, reply: Died | RanOut, *, own_memory: bool) -> Failure:
     """The error of a task that is not repeated."""
-    times = "once" if task.attempts == 1 else f"{task.attempts} times, the last time alone"
-    tried = f"tried {times}, with {format_size(task.charged_bytes or 0)} charged; "
+    times = "once" if task.attempts == 1 else f"{task.attempts} times"
+    alone = (", alone" if task.attempts == 1 else ", the last time alone") if task.alone else ""
+    tried = f"tried {times}{alone}, with {format_size(task.charged_bytes or 0)} charged; "
     if isinstance(reply, Died) and reply.crashed:
         tried += "that is a crash rather than a lack of memory: run this input by itself, with python -X faulthandler"
     elif own_memory:
@@ -96,6 +100,11 @@ def timed_out(task: Task, *, ended: bool) -> Failure:
         ),
         "timeout",
     )
+
+
+def over_limit(task: Task, limit_bytes: int, reached_bytes: int) -> Failure:
+    """The task took more than it may."""
+    return Failure(TaskOverLimitError(limit_bytes, reached_bytes, task_name(task)), "over-limit")
 
 
 def not_begun(task: Task, stage: Stage, limit_s: float) -> str:

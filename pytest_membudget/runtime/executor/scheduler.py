@@ -20,6 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import BrokenExecutor
 from typing import Any
 
+from pytest_membudget.errors import UsageError
 from pytest_membudget.records.run import EventKind, Level
 from pytest_membudget.runtime.admission.ledger import Ticket
 from pytest_membudget.runtime.executor.flow_control import ConcurrencyLimit, Reestimation, Throughput
@@ -34,6 +35,7 @@ from pytest_membudget.runtime.executor.retry_policy import (
     never_began,
     not_begun,
     not_run,
+    over_limit,
     task_name,
     timed_out,
 )
@@ -130,6 +132,7 @@ class Scheduler:
         #: gone, but with calls whose replies are still to come, or a lease that a thread still holds
         self._gone: dict[Slot, None] = {}
         self._reestimation = Reestimation()
+        self._has_said_no_limits = False
         self._arrived = 0
         self._sent = 0
         self._effects: list[Effect] = []
@@ -160,6 +163,15 @@ class Scheduler:
     def has_waiting(self) -> bool:
         """Whether any task waits to start."""
         return len(self._open) > sum(len(slot.running) for slot in (*self.pool.slots, *self._gone))
+
+    @property
+    def has_limits(self) -> bool:
+        """Whether a task runs whose memory has a limit, so that a driver should read it often."""
+        ends_overruns = self._policy.overrun == "end"
+        return any(
+            slot.running and (ends_overruns or slot.running[0].limit_bytes is not None)
+            for slot in self.pool.slots
+        )
 
     @property
     def can_accept(self) -> bool:
@@ -248,10 +260,10 @@ class Scheduler:
         self._drop(slot)
         return tasks
 
-    def budget_changed(self, budget_bytes: int, largest_bytes: int) -> None:
-        """What tasks and workers of this machine may hold together now, and the most that it could ever be."""
+    def budget_changed(self, budget_bytes: int, largest_bytes: int, ceiling_bytes: int | None = None) -> None:
+        """What tasks and workers of this machine may hold together now; the most that it could be; and the machine's limit."""
         for backend in self._backends:
-            backend.placement.set_budget(budget_bytes, largest_bytes)
+            backend.placement.set_budget(budget_bytes, largest_bytes, ceiling_bytes or largest_bytes)
 
     def demand(self) -> Demand:
         """What tasks and workers ask of a budget that other programs share."""
@@ -283,7 +295,7 @@ class Scheduler:
         due_s = []
         for slot, reading in readings.items():
             if slot.running and not slot.is_gone:
-                self._check_overrun(slot, reading.held_bytes)
+                self._check_memory(slot, reading.held_bytes)
                 due_s.append(self._check_deadline(slot, reading, now_s))
         self.deadline_s = min((each for each in due_s if each is not None), default=None)
 
@@ -330,14 +342,17 @@ class Scheduler:
         placement = self.placement
         try:
             if task.charged_bytes is None:
-                task.charged_bytes = task.charge.first_bytes()
+                task.charged_bytes = _first_charge(task)
             if task.estimate_bytes is None:
                 task.estimate_bytes = task.charged_bytes
-        except Exception as error:  # the caller's own estimator
+        except (
+            Exception
+        ) as error:  # the caller's own estimator, or a limit below what they said that it takes
             self._fail(task, not_run(error))
             return False
         # Accepted under an earlier, smaller estimate: it runs alone rather than being refused now.
-        refused = task.estimate_bytes > placement.largest_bytes and self._policy.oversize == "refuse"
+        expected_bytes = min(task.estimate_bytes, task.charged_bytes) if task.limit else task.estimate_bytes
+        refused = expected_bytes > placement.ceiling_bytes and self._policy.oversize == "refuse"
         if refused and not task.alone:
             self._fail(task, not_run(placement.oversize(task)))
             return False
@@ -349,7 +364,7 @@ class Scheduler:
         for task in self.placement.waiting():
             if task.is_first_attempt:
                 with contextlib.suppress(Exception):  # the caller's own estimator; what was charged will do
-                    task.charged_bytes = task.charge.first_bytes()
+                    task.charged_bytes = _first_charge(task)
                     task.alone = task.charged_bytes > self.placement.largest_bytes
         self.placement.recharge()
 
@@ -398,6 +413,8 @@ class Scheduler:
             self._move(task, "running")
             self._sent += 1
             task.sequence = self._sent
+            task.limit_bytes = self._limit_bytes(slot, task)
+            task.seen_above_charge_bytes = 0
             task.level = slot.backend.level
             slot.running.append(task)
             calls.append((task, task.sequence))
@@ -438,6 +455,7 @@ class Scheduler:
     def _answered(self, slot: Slot, task: Task, reply: Reply) -> None:
         """The worker lives."""
         figures = reply.figures
+        self._record_overrun(task, slot, figures.peak_bytes)
         retained_before_bytes = slot.retained_bytes
         self._record_retained(slot, figures.kept_bytes)
         left_bytes = max(0, figures.kept_bytes - retained_before_bytes)
@@ -466,7 +484,10 @@ class Scheduler:
             self._never_began(slot, task, slot.stuck_at)
             return
         self._learn(task, reply.figures, 0)
-        if reply.attempted and slot.lease is not None:  # it needs more than it was seen to hold
+        if reply.attempted and not task.over_limit_bytes:
+            self._record_overrun(task, slot, None)
+        if reply.attempted and slot.lease is not None and not (task.overran_bytes and task.alone):
+            # It needs more than it was seen to hold.
             task.charged_bytes = max(task.charged_bytes or 0, slot.lease.charge_bytes)
         error = None
         if slot.is_gone:
@@ -511,7 +532,8 @@ class Scheduler:
     def _attempted(self, task: Task, reply: Reply) -> None:
         """An attempt ended. An exception of the user's is the answer, whatever its type: it came back in a reply."""
         task.attempts += 1
-        self._adapt_concurrency(ended_well=not isinstance(reply, Died | RanOut))
+        if not task.over_limit_bytes:  # that it was ended says nothing of the others
+            self._adapt_concurrency(ended_well=not isinstance(reply, Died | RanOut))
         match reply:
             case Returned(value=value):
                 self._finish(task, value=value)
@@ -521,6 +543,10 @@ class Scheduler:
                 self._fail(task, Failure(error, "unpicklable"))
             case Died() if task.timed_out:
                 self._fail(task, timed_out(task, ended=True))
+            case Died() if task.over_limit_bytes:
+                self._fail(task, over_limit(task, task.limit_bytes or 0, task.over_limit_bytes))
+            case Died() if task.overran_bytes and task.alone:
+                self._fail(task, over_limit(task, task.charged_bytes or 0, task.overran_bytes))
             case RanOut():
                 task.ran_out = task.ran_out or self.backend.own_memory
                 self._retry_or_fail(task, reply)
@@ -538,6 +564,12 @@ class Scheduler:
         alone = isinstance(what, Retry) and what.alone
         kind: EventKind = "worker-killed" if isinstance(reply, Died) else "alone" if alone else "retry"
         cause = reply.detail if isinstance(reply, Died) else str(reply.error) or "MemoryError"
+        if task.overran_bytes:
+            if isinstance(what, Failure):
+                what = over_limit(task, task.charged_bytes or 0, task.overran_bytes)
+            kind = "overrun"
+            cause = f"{task_name(task)} took {format_size(task.overran_bytes)}, more than it was charged, and was ended"
+            task.overran_bytes = 0
         if isinstance(what, Failure):
             self._record(
                 kind, task.level, cause, f"{task_name(task)} is reported after {task.attempts} attempts"
@@ -588,30 +620,57 @@ class Scheduler:
         if figures.peak_bytes is None:
             return None
         task.peak_bytes = figures.peak_bytes
+        upper_bytes = figures.peak_upper_bytes
+        task.peak_upper_bytes = figures.peak_bytes if upper_bytes is None else upper_bytes
         taken_bytes = max(0, figures.peak_bytes - left_bytes)
+        if upper_bytes is not None:
+            upper_bytes = max(taken_bytes, upper_bytes - left_bytes)
         try:
-            task.charge.observe(taken_bytes, figures.duration_s)
+            task.charge.observe(taken_bytes, figures.duration_s, upper_bytes)
         except Exception:  # the caller's own estimator; the result is good all the same
             _logger.exception("the estimator cannot learn from %s", task_name(task))
         return taken_bytes
 
     # Time ------------------------------------------------------------------------------------------------------------
 
-    def _check_overrun(self, slot: Slot, held_bytes: int) -> None:
-        """Charges what a task really holds where that is more than was granted, with one event when that begins."""
-        lease = slot.lease
-        if lease is None:
+    def _check_memory(self, slot: Slot, held_bytes: int) -> None:
+        """Charges what a task really holds where that is more than was granted, and ends it above its limit."""
+        lease, task = slot.lease, slot.running[0]
+        if lease is None or task.timed_out or task.over_limit_bytes or task.overran_bytes:
             return
-        charged_bytes = lease.charge_bytes
         taken_bytes = self.placement.charge(slot, held_bytes)
-        if charged_bytes == lease.bytes and taken_bytes > lease.bytes + RESOLUTION_BYTES:
-            self._record(
-                "overrun",
-                slot.backend.level,
-                f"{task_name(slot.running[0])} holds {format_size(taken_bytes)}, "
-                f"{format_size(lease.bytes)} were granted",
-                "that is charged, and nothing starts until it fits",
-            )
+        if task.limit_bytes is not None and taken_bytes > task.limit_bytes:
+            self._end_over_limit(slot, task, taken_bytes)
+        elif taken_bytes > max(lease.bytes, task.charged_bytes or 0) + RESOLUTION_BYTES:
+            if not task.seen_above_charge_bytes:
+                task.charge.observe_running(taken_bytes)
+                self._reestimate()
+            task.seen_above_charge_bytes = max(task.seen_above_charge_bytes, taken_bytes)
+            if self._policy.overrun == "end" and slot.backend.own_memory:
+                task.overran_bytes = taken_bytes
+                self._effects.append(Kill(slot))
+
+    def _end_over_limit(self, slot: Slot, task: Task, taken_bytes: int) -> None:
+        limit_bytes = task.limit_bytes or 0
+        what = f"{task_name(task)} took {format_size(taken_bytes)}, its limit is {format_size(limit_bytes)}"
+        if slot.backend.own_memory:
+            task.over_limit_bytes = taken_bytes
+            self._record("over-limit", slot.backend.level, what, "it is ended with all that it started")
+            self._effects.append(Kill(slot))
+
+    def _record_overrun(self, task: Task, slot: Slot, peak_bytes: int | None) -> None:
+        """Says what an overrun became, when the task has ended."""
+        seen_bytes = task.seen_above_charge_bytes
+        if not seen_bytes or task.overran_bytes:
+            return
+        self._record(
+            "overrun",
+            slot.backend.level,
+            f"{task_name(task)} took {format_size(max(seen_bytes, peak_bytes or 0))}, "
+            f"{format_size(task.charged_bytes or 0)} were granted",
+            "that was charged, and nothing started until it fitted",
+        )
+        task.seen_above_charge_bytes = 0
 
     def _check_deadline(self, slot: Slot, reading: Reading, now_s: float) -> float | None:
         """Ends a worker whose task is beyond its time, or that does not come to it; when to ask again, None for never."""
@@ -711,6 +770,25 @@ class Scheduler:
             slot.first_retained_bytes = retained_bytes
         self.placement.record_retained(slot, retained_bytes, is_first=is_first)
 
+    def _limit_bytes(self, slot: Slot, task: Task) -> int | None:
+        """The limit of this attempt; None, said once, where no task can be ended."""
+        if task.limit is None:
+            return None
+        factor = task.limit if isinstance(task.limit, float) else None
+        limit_bytes = int(task.limit if factor is None else factor * (task.charged_bytes or 0))
+        if slot.backend.own_memory:
+            return limit_bytes
+        if not self._has_said_no_limits:
+            self._has_said_no_limits = True
+            self._record(
+                "over-limit",
+                slot.backend.level,
+                f"a limit of {format_size(limit_bytes)} for {task_name(task)} cannot be kept in the program itself",
+                "such tasks run without a limit",
+                logged=True,
+            )
+        return None
+
     def _count_call(self, slot: Slot, task: Task) -> None:
         """Counts a call towards its worker's replacement: a short one in part, inputs of `run` only at the usual number."""
         counts_whole = task.exact and self._policy.max_tasks_per_child != USUAL_TASKS_PER_CHILD
@@ -806,6 +884,24 @@ class Scheduler:
         self, kind: EventKind, level: Level, cause: str, next_step: str, *, logged: bool = False
     ) -> None:
         self._effects.append(Record(kind, level, cause, next_step, logged))
+
+
+def _first_charge(task: Task) -> int:
+    """What a first attempt is charged: no more than its limit, unless the caller said what it takes.
+
+    Raises:
+        UsageError: they said more than the limit.
+        Exception: the caller's own estimator failed.
+    """
+    charged_bytes = task.charge.first_bytes()
+    if task.limit is None or isinstance(task.limit, float) or charged_bytes <= task.limit:
+        return charged_bytes
+    if task.charge.is_stated:
+        raise UsageError(
+            f"limit: {task_name(task)} is to take {format_size(charged_bytes)}, more than its limit of "
+            f"{format_size(task.limit)}; raise the limit, or lower memory"
+        )
+    return task.limit
 
 
 def _may_follow(task: Task) -> bool:

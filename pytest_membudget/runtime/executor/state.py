@@ -23,6 +23,8 @@ State = Literal["new", "queued", "running", "done"]
 class Charge:
     """What one task is charged, and what is learned from it. Made by the executor, asked by the scheduler."""
 
+    __slots__ = ()
+
     def first_bytes(self) -> int:
         """For the first attempt, by what is known when it is about to start."""
         raise NotImplementedError
@@ -31,9 +33,22 @@ class Charge:
         """After an attempt with `failed_bytes` ran out: more than that."""
         raise NotImplementedError
 
-    def observe(self, peak_bytes: int, duration_s: float) -> None:
-        """Learns from a finished attempt."""
+    def observe(self, peak_bytes: int, duration_s: float, peak_upper_bytes: int | None = None) -> None:
+        """Learns from a finished attempt, of which `peak_bytes` are proven and no more than `peak_upper_bytes` possible."""
         raise NotImplementedError
+
+    def observe_running(self, held_bytes: int) -> None:
+        """Learns from a task that still runs."""
+
+    @property
+    def is_stated(self) -> bool:
+        """Whether the caller said it: it is not lowered to a limit then."""
+        return False
+
+    @property
+    def guess_of(self) -> str | None:
+        """Where nothing is known yet: the function, of which one call at a time is tried at first."""
+        return None
 
 
 class Submission(NamedTuple):
@@ -62,6 +77,8 @@ class Task:
     is_file: bool = False
     #: its own peak is wanted, not a bound of it
     exact: bool = False
+    #: most that it may take: bytes, or as a float the factor of its charge; None for no limit
+    limit: int | float | None = None
     #: what the first attempt is expected to take. Not to be confused with `charged_bytes`, which later attempts raise
     estimate_bytes: int | None = None
 
@@ -75,6 +92,11 @@ class Task:
     #: nothing runs beside it
     alone: bool = False
     timed_out: bool = False
+    #: it is being ended since it was proven to take so much: more than its limit, or than it was charged
+    over_limit_bytes: int = 0
+    overran_bytes: int = 0
+    #: the most that it was seen to take while it ran, where that was more than it was charged
+    seen_above_charge_bytes: int = 0
     #: it raised MemoryError in a process of its own: it is not repeated inside the coordinator
     ran_out: bool = False
     #: attempts that ended; a worker that was lost before it began the task is none
@@ -90,6 +112,9 @@ class Task:
     #: the machine of a cluster that it ran on; empty for this one
     host: str = ""
     peak_bytes: int | None = None
+    peak_upper_bytes: int | None = None
+    #: the limit of its latest attempt
+    limit_bytes: int | None = None
     duration_s: float = 0.0
     #: size of the pickled result
     result_bytes: int = 0
@@ -275,8 +300,8 @@ class Placement(Protocol):
     def assignments(self, pool: Pool) -> Iterator[Assignment]:
         """What may start now. Each is carried out before the next is asked for."""
 
-    def set_budget(self, budget_bytes: int, largest_bytes: int) -> None:
-        """What tasks and workers of this machine may hold together now, and the most that this could ever be."""
+    def set_budget(self, budget_bytes: int, largest_bytes: int, ceiling_bytes: int) -> None:
+        """What tasks and workers of this machine may hold together now; the most that could be; and the machine's limit."""
 
     def workers_changed(self, slots: list[Slot]) -> None:
         """Workers of a cluster joined or left, or offer another amount."""
@@ -295,6 +320,10 @@ class Placement(Protocol):
 
         Returns what they hold above what the worker itself is charged.
         """
+
+    @property
+    def ceiling_bytes(self) -> int:
+        """A task that is expected to take more is refused; one between `largest_bytes` and this runs alone."""
 
     def record_retained(self, slot: Slot, retained_bytes: int, *, is_first: bool) -> None:
         """A worker has ended a task and retains so much."""

@@ -60,6 +60,8 @@ class HeapReading(NamedTuple):
 class Figures(NamedTuple):
     """What one attempt took. `None` where this level cannot tell; `kept_bytes` is what the worker did not give back.
 
+    `peak_bytes` is proven; no more than `peak_upper_bytes` is possible, which is `None` where the two are the same.
+
     `heap` is what the worker held before it, where that was read.
     """
 
@@ -69,6 +71,7 @@ class Figures(NamedTuple):
     result_bytes: int = 0
     coordinator_peak_bytes: int = 0  # where it ran in the coordinator: the most that was resident there
     heap: HeapReading | None = None
+    peak_upper_bytes: int | None = None
 
 
 class Returned(NamedTuple):

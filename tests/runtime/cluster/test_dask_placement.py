@@ -37,7 +37,7 @@ class Fixed(Charge):
     def retry_bytes(self, failed_bytes):
         return 2 * failed_bytes
 
-    def observe(self, peak_bytes, duration_s):
+    def observe(self, peak_bytes, duration_s, peak_upper_bytes=None):
         pass
 
 

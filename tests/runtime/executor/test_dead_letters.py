@@ -14,6 +14,8 @@ from pytest_membudget.cli import main
 from pytest_membudget.records.run import Outcome
 from pytest_membudget.runtime.executor import dead_letters
 
+FULL_DISK = ExecutorPolicy(dead_letters="/dev/full", timeout_s=None)
+
 
 def letter(item):
     return dead_letters.letter_of(
@@ -106,7 +108,7 @@ def test_a_full_disk_costs_letters_but_no_outcome(tmp_path, caplog):
     names = [str(tmp_path / f"{number}.txt") for number in range(6)]
     for name in names[:4]:
         Path(name).write_text("four")
-    with FallbackExecutor(2, levels=("thread",), policy=ExecutorPolicy(dead_letters="/dev/full")) as executor:
+    with FallbackExecutor(2, levels=("thread",), policy=FULL_DISK) as executor:
         batch = executor.run(jobs.file_size, names)
     assert [outcome.value for outcome in batch.outcomes] == [4, 4, 4, 4, None, None]
     assert [outcome.item for outcome in batch.dead_letters] == names[4:]

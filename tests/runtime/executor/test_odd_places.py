@@ -12,7 +12,8 @@ import executor_jobs as jobs
 import pytest
 
 from pytest_membudget import FallbackExecutor, MemoryEstimator, UnpicklableError
-from pytest_membudget.runtime.executor.charges import FileCharge
+from pytest_membudget.runtime.executor.charges import Charged, FileCharge
+from pytest_membudget.runtime.executor.engine import CallOptions
 from pytest_membudget.runtime.executor.scheduler import Scheduler
 from pytest_membudget.runtime.workers import process as process_worker
 
@@ -179,7 +180,7 @@ def test_whatever_keeps_processes_from_starting_leads_to_threads(monkeypatch, er
 
 
 class Unteachable(MemoryEstimator):
-    def observe(self, size_bytes, peak_bytes, duration_s=None):
+    def observe(self, size_bytes, peak_bytes, duration_s=None, **upper):
         raise ZeroDivisionError("the estimator's own")
 
 
@@ -209,7 +210,8 @@ class Unpredictable(FileCharge):
 def test_an_estimator_that_fails_to_predict_is_that_tasks_error(level):
     with FallbackExecutor(1, budget="1 GB", levels=(level,)) as executor:
         charge = Unpredictable(1, MemoryEstimator())
-        future = executor._engine.submit(executor._engine.task(jobs.square, (3,), {}, charge, timeout_s=None))
+        task = executor._engine.task(jobs.square, (3,), {}, Charged(charge, None), CallOptions())
+        future = executor._engine.submit(task)
         assert isinstance(future.exception(60), ZeroDivisionError)
         assert executor.submit(jobs.square, 3).result() == 9
 

@@ -13,8 +13,10 @@ from pytest_membudget import (
     OversizeError,
     StartTimeoutError,
     TaskMemoryError,
+    TaskOverLimitError,
     WorkerKilledError,
 )
+from pytest_membudget.runtime.executor.charges import StatedCharge
 from pytest_membudget.runtime.executor.local_placement import LocalPlacement
 from pytest_membudget.runtime.executor.scheduler import Scheduler
 from pytest_membudget.runtime.executor.state import (
@@ -63,7 +65,7 @@ class Fixed(Charge):
     def retry_bytes(self, failed_bytes):
         return 2 * failed_bytes
 
-    def observe(self, peak_bytes, duration_s):
+    def observe(self, peak_bytes, duration_s, peak_upper_bytes=None):
         self.seen.append(peak_bytes)
 
 
@@ -569,15 +571,98 @@ def test_where_no_worker_can_come_to_a_call_every_task_is_told():
     assert all(isinstance(played.outcome(each), StartTimeoutError) for each in submissions)
 
 
-def test_an_overrun_is_charged_and_told_once():
+def holds(megabytes):
+    return Reading(0.0, None, megabytes * MB)
+
+
+def test_an_overrun_is_charged_and_told_once_with_what_it_became():
     played, task, other = Played(100 * MB), a_task(10 * MB), a_task(30 * MB)
     played.submit(task)
-    for held_bytes in (5, 80, 85):
-        played.pass_time(1.0, Reading(0.0, None, held_bytes * MB))
+    for megabytes in (5, 80, 85):
+        assert not played.pass_time(1.0, holds(megabytes))
+    assert not sent(played.submit(other))
+    assert sent(played.returned(task, peak_bytes=90 * MB)) == [other]
     (event,) = only(played.effects, Record)
     assert event.kind == "overrun"
-    assert not sent(played.submit(other))
-    assert sent(played.returned(task)) == [other]
+    assert "took 85.8 MiB, 9.54 MiB were granted" in event.cause
+
+
+def test_an_overrun_can_be_ended_and_is_repeated_with_a_larger_charge():
+    played, task = Played(200 * MB, overrun="end", retries=2), a_task(10 * MB)
+    played.submit(task)
+    slot = played.slot_of(task)
+    assert only(played.pass_time(1.0, holds(40)), Kill) == [Kill(slot)]
+    assert not played.pass_time(1.1, holds(60))  # it is on its way out
+    assert sent(played.reply(task, KILLED)) == [task]
+    assert task.charged_bytes == 80 * MB
+    (event,) = only(played.effects, Record)
+    assert (event.kind, "was ended" in event.cause) == ("overrun", True)
+
+
+def test_what_outgrows_the_whole_budget_alone_is_told_with_both_numbers():
+    played, task = Played(100 * MB, overrun="end", oversize="alone"), a_task(120 * MB)
+    submission = task.submission
+    played.submit(task)
+    played.pass_time(1.0, holds(200))
+    played.reply(task, KILLED)
+    error = played.outcome(submission)
+    assert isinstance(error, TaskOverLimitError)
+    assert (error.limit, error.reached) == (120 * MB, 200 * MB)
+
+
+@pytest.mark.parametrize(("limit", "limit_mb"), [(50 * MB, 50), (2.0, 40)])
+def test_a_task_above_its_limit_is_ended_and_its_neighbours_are_not(limit, limit_mb):
+    played = Played(1000 * MB)
+    task, other = a_task(20 * MB, limit=limit), a_task(20 * MB)
+    submission = task.submission
+    played.submit(task, other)
+    assert task.limit_bytes == limit_mb * MB
+    assert played.scheduler.has_limits
+    assert not only(played.pass_time(1.0, holds(limit_mb)), Kill)
+    assert only(played.pass_time(1.0, holds(limit_mb + 2)), Kill) == [Kill(played.slot_of(task))]
+    played.reply(task, KILLED)
+    error = played.outcome(submission)
+    assert isinstance(error, TaskOverLimitError)
+    assert (error.limit, error.reached) == (limit_mb * MB, (limit_mb + 2) * MB)
+    assert (task.cause, task.attempts) == ("over-limit", 1)
+    assert other.state == "running"
+    assert played.scheduler.pool.concurrency.now == 2
+
+
+def test_a_guess_is_charged_no_more_than_the_limit_and_what_the_caller_said_is_refused():
+    played, task = Played(100), a_task(150, limit=80)
+    assert sent(played.submit(task)) == [task]
+    assert task.charged_bytes == 80
+    stated = Task(Submission(abs, (-3,), {}, Future()), StatedCharge(90), limit=80)
+    submission = stated.submission
+    assert not sent(played.submit(stated))
+    assert "90 B, more than its limit of 80 B" in str(played.outcome(submission))
+
+
+def test_a_limit_that_cannot_be_kept_is_said_once():
+    played = Played(levels=("thread",))
+    tasks = [a_task(limit=50), a_task(limit=50)]
+    played.submit(*tasks)
+    (event,) = only(played.effects, Record)
+    assert event.is_logged
+    assert "cannot be kept in the program itself" in event.cause
+    assert tasks[0].limit_bytes is None
+
+
+def test_a_task_that_was_killed_while_it_ran_alone_is_not_run_alone_again():
+    played, task = Played(100, retries=5, oversize="alone"), a_task(200)
+    submission = task.submission
+    played.submit(task)
+    played.reply(task, KILLED)
+    assert "tried once, alone" in str(played.outcome(submission))
+
+
+def test_between_the_budget_and_the_machines_limit_a_task_runs_alone():
+    played, small, large, huge = Played(70), a_task(10), a_task(90), a_task(110)
+    played.scheduler.budget_changed(70, 70, 100)
+    assert sent(played.submit(small, large, huge)) == [small]
+    assert sent(played.returned(small)) == [large]
+    assert huge.cause == "oversize"
 
 
 # Prefetching ------------------------------------------------------------------------------------------------------------
@@ -727,8 +812,9 @@ class AnyOrder(RuleBasedStateMachine):
         ),
         max_tasks=st.sampled_from([None, 2, 50]),
         oversize=st.sampled_from(["alone", "refuse"]),
+        overrun=st.sampled_from(["wait", "end"]),
     )
-    def begin(self, *, workers, mean_s, max_in_flight, levels, max_tasks, oversize):
+    def begin(self, *, workers, mean_s, max_in_flight, levels, max_tasks, oversize, overrun):
         self.scheduler = a_scheduler(
             100 * MB,
             workers,
@@ -736,6 +822,7 @@ class AnyOrder(RuleBasedStateMachine):
             max_in_flight,
             max_tasks_per_child=max_tasks,
             oversize=oversize,
+            overrun=overrun,
             max_overtakes=3,
         )
         self.scheduler.pool.throughput.mean_s = mean_s
@@ -771,6 +858,7 @@ class AnyOrder(RuleBasedStateMachine):
                 {"prefers_thread": True},
                 {"timeout_s": 5.0},
                 {"estimate_bytes": 1},
+                {"limit": 20 * MB},
             ]
         ),
         times=st.sampled_from([1, 1, 2, 20]),

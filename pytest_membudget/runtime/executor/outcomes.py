@@ -1,0 +1,234 @@
+"""Inputs in, outcomes out: what `run`, `stream` and `stream_async` have in common.
+
+Inputs are drawn as there is room for their outcomes, and nothing is kept of an input whose outcome was read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from functools import partial
+from typing import Any, NamedTuple, cast
+
+from pytest_membudget.records.files import FileCategory
+from pytest_membudget.records.run import Outcome
+from pytest_membudget.runtime.executor.charges import Charged
+from pytest_membudget.runtime.executor.done import DoneFile, key_of
+from pytest_membudget.runtime.executor.driver import PATIENCE_S, TaskFuture
+from pytest_membudget.runtime.executor.engine import CallOptions, Engine
+from pytest_membudget.runtime.executor.policy import ExecutorPolicy
+from pytest_membudget.runtime.executor.state import Task
+from pytest_membudget.units import format_duration
+
+_logger = logging.getLogger("pytest_membudget.runtime")
+
+
+class Item(NamedTuple):
+    """An input, its place among all inputs, and what it is charged."""
+
+    place: int
+    value: Any
+    charged: Charged
+    #: what it goes by in the file of inputs that were done; taken before it runs, as the task may change its file
+    done_key: str | None = None
+
+
+class Ended(NamedTuple):
+    """An input whose outcome is known; `task` is `None` where an earlier run had done it."""
+
+    item: Item
+    outcome: Outcome
+    task: Task | None
+
+
+class Outcomes:
+    """The outcomes of `fn` over inputs, as their tasks end. Used by one thread, or one coroutine.
+
+    Args:
+        engine: runs the tasks.
+        fn: takes one input.
+        items: drawn as there is room.
+        options: charges and limits of these calls.
+        window: how many inputs may be submitted and unread.
+        done: inputs that an earlier run has done, if any are kept.
+        on_end: called in any thread when an outcome can be read.
+        prefers_thread: whether inputs that are not large run in threads.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        fn: Callable[[Any], Any],
+        items: Iterable[Item],
+        options: CallOptions,
+        *,
+        window: Callable[[], int],
+        done: DoneFile | None = None,
+        on_end: Callable[[], object] | None = None,
+        prefers_thread: bool = False,
+    ) -> None:
+        self._engine = engine
+        self._fn = fn
+        self._items = iter(items)
+        self._options = options
+        self._window = window
+        self._done = done
+        self._on_end = on_end
+        self._prefers_thread = prefers_thread
+        self._ended: queue.SimpleQueue[tuple[Item, Future[Any] | None]] = queue.SimpleQueue()
+        self._running: dict[int, Future[Any]] = {}
+        self._unread = 0
+        self._is_drawn = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether every outcome was read."""
+        return self._is_drawn and not self._unread
+
+    def fill(self, unread: int = 0) -> None:
+        """Submits inputs while there is room; `unread` outcomes are kept elsewhere and take up room as well."""
+        while not self._is_drawn and self._unread + unread < self._window():
+            item = next(self._items, None)
+            if item is None:
+                self._is_drawn = True
+                return
+            self._unread += 1
+            if self._done is not None:
+                item = item._replace(done_key=key_of(item.value))
+                if self._done.has(item.done_key):
+                    self._ended.put((item, None))
+                    continue
+            self._submit(item)
+
+    def read(self) -> Ended:
+        """The next outcome. Waits in pieces: a Ctrl-C that comes just before a wait counts only when that wait ends."""
+        while True:
+            with contextlib.suppress(queue.Empty):
+                return self._read(*self._ended.get(timeout=PATIENCE_S))
+
+    def read_nowait(self) -> Ended | None:
+        """The next outcome; `None` where none can be read yet."""
+        with contextlib.suppress(queue.Empty):
+            return self._read(*self._ended.get_nowait())
+        return None
+
+    def close(self) -> None:
+        """Draws no more, and cancels what has not started."""
+        self._is_drawn = True
+        for future in list(self._running.values()):
+            future.cancel()
+
+    def _submit(self, item: Item) -> None:
+        size_bytes = item.charged.size_bytes
+        task = self._engine.task(
+            self._fn, (item.value,), {}, item.charged, self._options, file_bytes=size_bytes
+        )
+        if task.timeout_s is not None and self._options.timeout_s == "policy":
+            announce_time_limits(self._engine.settings.policy)
+        is_large = (
+            size_bytes is not None
+            and self._engine.settings.policy.classes.category(size_bytes) is FileCategory.LARGE
+        )
+        task.fresh_worker = is_large
+        task.prefers_thread = self._prefers_thread and not is_large
+        task.is_file = item.charged.is_file
+        task.exact = True
+        with contextlib.suppress(Exception):  # the caller's own estimator: the task's outcome will say so
+            task.estimate_bytes = task.charge.first_bytes()
+        self._running[item.place] = self._engine.submit(
+            task, partial(_announce, self._ended, self._on_end, item)
+        )
+
+    def _read(self, item: Item, future: Future[Any] | None) -> Ended:
+        self._unread -= 1
+        if future is None:
+            outcome = Outcome(item=item.value, cause="done", attempts=0, size_bytes=item.charged.size_bytes)
+            return Ended(item, outcome, None)
+        self._running.pop(item.place, None)
+        task = cast("Task", cast("TaskFuture", future).task)
+        outcome = _outcome(item, task, future)
+        if self._done is not None and outcome.ok:
+            self._done.add(item.done_key)
+        return Ended(item, outcome, task)
+
+
+def announce_time_limits(policy: ExecutorPolicy) -> None:
+    """Says once, before work starts, that files have a time limit that may not have been asked for."""
+    if policy.timeout_s != "category" or _Announced.time_limits:
+        return
+    _Announced.time_limits = True
+    limits = ", ".join(format_duration(policy.classes.timeout_s(category)) for category in FileCategory)
+    _logger.warning(
+        "a task on a file is ended after %s (small, medium and large files); "
+        "ExecutorPolicy(timeout_s=None) lifts these limits, or give seconds for all",
+        limits,
+    )
+
+
+class _Announced:
+    time_limits = False
+
+
+def drawn(items: Iterable[Any], charge: Callable[[Any], Charged]) -> Iterator[Item]:
+    """Inputs in their order, each looked at when it is drawn."""
+    return (Item(place, value, charge(value)) for place, value in enumerate(items))
+
+
+def in_order(outcomes: Outcomes) -> Iterator[Ended]:
+    """Outcomes in the order of the inputs; those that ended before their turn wait, and take up room."""
+    waiting: dict[int, Ended] = {}
+    place = 0
+    while True:
+        outcomes.fill(len(waiting))
+        while place in waiting:
+            yield waiting.pop(place)
+            place += 1
+            outcomes.fill(len(waiting))
+        if outcomes.is_over:
+            return
+        ended = outcomes.read()
+        waiting[ended.item.place] = ended
+        del ended
+
+
+def as_they_end(outcomes: Outcomes) -> Iterator[Ended]:
+    """Outcomes as soon as they are known."""
+    while True:
+        outcomes.fill()
+        if outcomes.is_over:
+            return
+        yield outcomes.read()
+
+
+def _announce(
+    ended: queue.SimpleQueue[tuple[Item, Future[Any] | None]],
+    on_end: Callable[[], object] | None,
+    item: Item,
+    future: Future[Any],
+) -> None:
+    ended.put((item, future))
+    if on_end is not None:
+        on_end()
+
+
+def _outcome(item: Item, task: Task, future: Future[Any]) -> Outcome:
+    cancelled = future.cancelled()
+    error = None if cancelled else future.exception()
+    return Outcome(
+        item=item.value,
+        value=None if cancelled or error is not None else future.result(),
+        error=error,
+        cause="cancelled" if cancelled else task.cause,
+        attempts=task.attempts,
+        level=task.level,
+        size_bytes=item.charged.size_bytes,
+        peak_bytes=task.peak_bytes,
+        peak_upper_bytes=task.peak_upper_bytes,
+        estimate_bytes=task.estimate_bytes,
+        limit_bytes=task.limit_bytes,
+        duration_s=task.duration_s,
+        host=task.host,
+    )

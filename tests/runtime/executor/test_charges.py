@@ -1,0 +1,127 @@
+"""What inputs are charged: what the caller says, their files, else what was seen of their function."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from pytest_membudget import MemoryEstimator, UsageError
+from pytest_membudget.runtime.executor.charges import (
+    ChargeRule,
+    FileEstimators,
+    FunctionPeaks,
+    item_of_call,
+    largest_of,
+)
+from pytest_membudget.runtime.executor.input_size import InputSize, input_size
+
+MB = 1_000_000
+ESTIMATOR = MemoryEstimator(gamma=10, overhead="1 MB")
+
+
+def rule(**said):
+    return ChargeRule(FunctionPeaks(), FileEstimators(ESTIMATOR, by_kind=False), ESTIMATOR, **said)
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """`one.csv` of 100 bytes, and `folder` with 300 bytes in two files."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "one.csv").write_bytes(bytes(100))
+    (tmp_path / "folder" / "inner").mkdir(parents=True)
+    (tmp_path / "folder" / "a.bin").write_bytes(bytes(200))
+    (tmp_path / "folder" / "inner" / "b.bin").write_bytes(bytes(100))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("item", "size"),
+    [
+        ("one.csv", InputSize(100, ".csv")),
+        (b"one.csv", InputSize(100, ".csv")),
+        (Path("one.csv"), InputSize(100, ".csv")),
+        (("one.csv", {"sep": ";"}), InputSize(100, ".csv")),
+        (["one.csv", "one.csv"], InputSize(200, ".csv")),
+        ({"input": "one.csv", "more": ("folder",)}, InputSize(400, "/")),
+        ("folder", InputSize(300, "/")),
+        ("absent.csv", None),
+        (("absent.csv", 3), None),
+        (7, None),
+        ("a\0b", None),
+        (".", None),
+        (("one.csv", "/", ".", ".."), InputSize(100, ".csv")),
+        ([[[[["one.csv"]]]]], None),
+    ],
+)
+def test_an_inputs_size_is_what_its_paths_hold(files, item, size):
+    assert input_size(item) == size
+
+
+def test_a_folder_that_cannot_be_read_has_no_files_in_it(files, monkeypatch):
+    def no_entries(path):
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(os, "scandir", no_entries)
+    assert input_size("folder") == InputSize(0, "/")
+
+
+def test_a_path_is_charged_the_same_wherever_it_stands(files):
+    items = ["one.csv", ("one.csv", {"sep": ";"}), item_of_call(("one.csv",), {"sep": ";"})]
+    charges = [rule().charge(print, item) for item in items]
+    assert {each.charge.first_bytes() for each in charges} == {MB + 1000}
+    assert {each.size_bytes for each in charges} == {100}
+    assert [each.is_file for each in charges] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("memory", "charged_bytes"),
+    [
+        ("300 MB", 300 * MB),
+        (7, 7),
+        (lambda item: f"{item} MB", 5 * MB),
+        (MemoryEstimator(gamma=0, overhead="2 MB"), 2 * MB),
+    ],
+)
+def test_what_the_caller_says_is_charged(memory, charged_bytes):
+    assert rule(memory=memory).charge(print, 5).charge.first_bytes() == charged_bytes
+
+
+def test_the_estimator_goes_by_the_size_that_the_caller_gives():
+    charged = rule(size_bytes=lambda row: row["bytes"]).charge(print, {"bytes": 50})
+    assert (charged.charge.first_bytes(), charged.size_bytes) == (MB + 500, 50)
+
+
+def raising(_):
+    raise KeyError("rows")
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({"memory": raising}, r"memory: raising\('x'\) raised KeyError: 'rows'"),
+        ({"memory": lambda _: "much"}, r"memory: .*gave 'much': 'much' is not a size"),
+        ({"memory": lambda _: None}, "gave None"),
+        ({"memory": lambda _: -1}, "gave -1"),
+        ({"size_bytes": raising}, r"size_bytes: raising\('x'\) raised KeyError"),
+    ],
+)
+def test_a_function_of_the_callers_that_fails_is_told_for_that_input(said, words):
+    charge = rule(**said).charge(print, "x").charge
+    with pytest.raises(UsageError, match=words):
+        charge.first_bytes()
+
+
+def test_a_chunk_is_charged_like_its_largest_input(files):
+    charged = [rule().charge(print, item) for item in ("one.csv", "folder")]
+    assert largest_of(charged) is charged[1]
+    failed = rule(memory=raising).charge(print, 1)
+    assert largest_of([*charged, failed]) is failed
+
+
+def test_nothing_known_of_an_input_means_the_functions_own_history():
+    asked = rule()
+    first = asked.charge(print, 1).charge
+    assert (first.first_bytes(), first.guess_of) == (MB, "builtins:print")
+    first.observe_running(30 * MB)
+    assert asked.charge(print, 2).charge.first_bytes() == 30 * MB
+    assert asked.charge(print, 2).charge.guess_of is None
