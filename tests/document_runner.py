@@ -1,6 +1,7 @@
 """Does what a document tells its reader to do, in order, in the present folder: `python document_runner.py README.md`.
 
-A block with a title, such as ```python title="parsers.py", is written to that file. Any other python block is run in
+A block below a line that is nothing but a file's name, such as `parsers.py`, is written to that file, so that readers
+see the name wherever the document is shown. Any other python block is run in
 one namespace with the ones before it. In a console block the lines that start with `$ ` are run by bash, and what they
 print must be what the document shows: `...` stands for anything, figures may differ, and so may spacing. A command
 that fails must be followed by `$ echo $?`. Other blocks are only read.
@@ -15,7 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-FENCE = re.compile(r'^(?P<indent> *)```(?P<language>\w*)(?: +title="(?P<title>[^"]+)")? *$')
+FENCE = re.compile(r"^ *```(?P<language>\w*) *(?P<rest>.*)$")
+NAME = re.compile(r"^ *`(?P<name>[\w./-]+\.\w+)` *$")
 FIGURE = re.compile(r"[-+~≥≤<>]?\d[\d,.:]*(?: ?(?:[kKMGT]i?B|B|µs|ms|s|min|%)(?!\w))?")
 RULE = re.compile(r"[-=─━═]{3,}")
 
@@ -36,15 +38,23 @@ def blocks(document: str) -> Iterator[Block]:
     """The fenced blocks of a document; `line` is where their text starts."""
     opened: Block | None = None
     text: list[str] = []
+    above = ""
     for number, line in enumerate(document.splitlines(), 1):
         fence = FENCE.match(line)
         if opened is None and fence:
-            opened, text = Block(number + 1, fence["language"], fence["title"], ""), []
+            if fence["rest"]:
+                raise SystemExit(
+                    f"line {number}: write the file's name in backticks above the block, where it is seen"
+                )
+            name = NAME.match(above)
+            opened, text = Block(number + 1, fence["language"], name["name"] if name else None, ""), []
         elif opened is not None and line.strip() == "```":
             yield opened._replace(text=textwrap.dedent("\n".join(text)) + "\n")
             opened = None
         elif opened is not None:
             text.append(line)
+        if opened is None and line.strip():
+            above = line
     if opened is not None:
         raise SystemExit(f"the block that starts at line {opened.line} does not end")
 

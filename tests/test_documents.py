@@ -58,8 +58,9 @@ def test_the_index_links_every_document_once():
         ("```console\n$ echo one\ntwo\n```\n", "but the document shows\ntwo"),
         ("```console\n$ exit 3\n```\n", "ended with 3"),
         ("```python\n1\n", "does not end"),
+        ('```python title="a.py"\n1\n```\n', "write the file's name in backticks above the block"),
         (
-            '```python title="a.py"\nx = 1\n```\n```console\n$ python -c "from a import x; print(x)"\nno\n```\n',
+            '`a.py`\n```python\nx = 1\n```\n```console\n$ python -c "from a import x; print(x)"\nno\n```\n',
             "printed\n1",
         ),
     ],
@@ -96,7 +97,7 @@ def test_figures_spacing_and_dots_match_loosely_and_words_do_not(printed, shown,
 
 
 def test_a_block_keeps_its_title_and_a_command_its_continuation():
-    (block,) = blocks('```toml title="pyproject.toml"\n[tool]\n```\n')
+    (block,) = blocks("`pyproject.toml`\n\n```toml\n[tool]\n```\n")
     assert (block.language, block.title, block.text) == ("toml", "pyproject.toml", "[tool]\n")
     (command,) = commands("$ echo a \\\n    b\na b\n")
     assert command.text == "echo a b" and command.shown == ["a b"]

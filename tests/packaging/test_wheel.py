@@ -1,7 +1,9 @@
 """The wheel as a stranger gets it: nothing is missing that the checkout would have supplied."""
 
 import json
+import re
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -61,6 +63,22 @@ def test_the_wheel_has_every_file_of_the_package(distributions):
         names = {name for name in archive.namelist() if name.startswith("pytest_membudget/")}
     assert names == files_of_the_package()
     assert "pytest_membudget/py.typed" in names
+
+
+def test_the_description_shows_its_links_and_pictures_on_the_index(distributions):
+    """All of them below the home that `[project.urls]` names, which is written nowhere else."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    home = project["urls"]["Repository"]
+    with zipfile.ZipFile(distributions[1]) as archive:
+        (name,) = [each for each in archive.namelist() if each.endswith("METADATA")]
+        description = archive.read(name).decode().partition("\n\n")[2]
+    links = re.findall(r"\]\(([^)\s]+)\)", description)
+    assert f"{home}/blob/main/docs/ci.md" in links
+    assert f"{home}/raw/main/docs/images/report.png" in links
+    assert f"{home}/actions/workflows/tests.yml/badge.svg" in links
+    assert all(link.startswith("https://") for link in links)
+    documents = [ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("*.md")]
+    assert [path.name for path in documents if home in path.read_text(encoding="utf-8")] == []
 
 
 def test_the_sdist_has_what_a_packager_needs(distributions):
