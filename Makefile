@@ -18,6 +18,7 @@ help:
 	@echo "make demo      the whole job on examples/, ending with the scale table and a report"
 	@echo "make test      everything that has to pass (under five minutes)"
 	@echo "make test-all  also the slow tests, and Python 3.12 to 3.15 where installed"
+	@echo "make docs      the documents as a site, in out/docs"
 	@echo "make bench     the figures, side by side with the peers"
 
 $(READY): pyproject.toml pytest_membudget/_version.py
@@ -56,5 +57,10 @@ BENCH ?= benchmarks
 bench: $(BENCH_READY)
 	$(BENCH_VENV)/bin/python -m pytest $(BENCH) -o addopts=-ra -o timeout=1800 -p no:cacheprovider -p no:monitor -p no:memray
 
+# The site, with the API reference; a warning is an error.
+docs: $(READY)
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs out/docs
+	@echo "out/docs/index.html"
+
 clean:
-	rm -rf $(VENV) $(BENCH_VENV) .mypy_cache .ruff_cache .pytest_cache build dist
+	rm -rf $(VENV) $(BENCH_VENV) .mypy_cache .ruff_cache .pytest_cache build dist out/docs

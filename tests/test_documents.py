@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from document_runner import as_shown, blocks, commands
+from pytest_membudget.plugin.options import OPTIONS
 
 ROOT = Path(__file__).parents[1]
 RUNNER = ROOT / "tests" / "document_runner.py"
@@ -40,7 +41,10 @@ def test_what_the_document_says_is_true(document, tmp_path):
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_somewhere(document):
-    for target in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", document.read_text(encoding="utf-8")):
+    text = document.read_text(encoding="utf-8")
+    # `../../actions/` leads from a file in the repository to its pages on GitHub.
+    text = re.sub(r"\]\(\.\./\.\./actions/(workflows/[\w.-]+?)(/badge\.svg)?\)", r"](.github/\1)", text)
+    for target in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", text):
         assert (document.parent / target).exists(), target
 
 
@@ -49,6 +53,28 @@ def test_the_index_links_every_document_once():
     assert sorted(linked) == sorted(
         path.name for path in (ROOT / "docs").glob("*.md") if path.name != "index.md"
     )
+
+
+def test_the_site_is_built_without_a_warning(tmp_path):
+    pytest.importorskip("sphinx", reason="sphinx is not installed (extra docs)")
+    command = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "-W",
+        "--keep-going",
+        "-q",
+        "-b",
+        "html",
+        ROOT / "docs",
+        tmp_path / "site",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    options = (tmp_path / "site" / "reference.html").read_text(encoding="utf-8")
+    assert all(option.flag in options for option in OPTIONS)
+    names = (tmp_path / "site" / "api.html").read_text(encoding="utf-8")
+    assert all(f"pytest_membudget.{name}" in names for name in ("measure", "FallbackExecutor", "Measurement"))
 
 
 @pytest.mark.parametrize(
