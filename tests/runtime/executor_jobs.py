@@ -226,7 +226,7 @@ def remembered():
 
 
 def gauged_peaks(sizes, exact):
-    from pytest_membudget.runtime.workers.task_memory import Gauge
+    from pytest_membudget.runtime.workers.task_memory import TaskMemory as Gauge
 
     gauge = Gauge()
     peaks = []
@@ -239,7 +239,7 @@ def gauged_peaks(sizes, exact):
 
 
 def gauged_kept(size):
-    from pytest_membudget.runtime.workers.task_memory import Gauge
+    from pytest_membudget.runtime.workers.task_memory import TaskMemory as Gauge
 
     gauge = Gauge()
     gauge.begin(exact=True)

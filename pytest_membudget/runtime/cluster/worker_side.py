@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from pytest_membudget._version import __version__
 from pytest_membudget.measurement.process.high_water import resident_bytes
-from pytest_membudget.runtime.workers.worker_main import Packed, Report, Slot, Station, by_value, perform_at
+from pytest_membudget.runtime.workers.worker_main import Mark, Packed, Report, WorkerState, by_value, run_call
 
 MOST_RESULT_BYTES = 1024 * 1024
 """Results that wait in the worker for the end of their message; beyond that the rest of it is given back undone."""
@@ -60,10 +60,10 @@ class Standing:
     """What this worker keeps for one executor."""
 
     def __init__(self, packed_initializer: bytes) -> None:
-        self.station = Station([0.0] * len(Slot))
+        self.station = WorkerState([0.0] * len(Mark))
         self.ready: list[tuple[int, Report]] = []
         initializer, initargs = pickle.loads(packed_initializer)  # noqa: S301 - packed by our own coordinator
-        self.station.open(initializer, initargs, by_value)
+        self.station.initialize(initializer, initargs, by_value)
 
 
 class UnknownExecutorError(LookupError):
@@ -92,7 +92,7 @@ def introduce(token: str, packed_initializer: bytes) -> Introduction:
         if token not in _standings:
             _standings[token] = Standing(packed_initializer)
     standing = _standings[token]
-    base_bytes = int(standing.station.marks[Slot.READY_BYTES])
+    base_bytes = int(standing.station.marks[Mark.READY_BYTES])
     return Introduction(platform.node(), os.getpid(), versions(), base_bytes)
 
 
@@ -112,9 +112,9 @@ def look(token: str) -> Look | None:
     if standing is None:
         return None
     marks = standing.station.marks
-    is_called = marks[Slot.CALLED] == marks[Slot.STARTED]
-    running_s = time.monotonic() - marks[Slot.CALLED_AT if is_called else Slot.STARTED_AT]
-    return Look(int(marks[Slot.STARTED]), is_called, running_s, resident_bytes(), tuple(standing.ready))
+    is_called = marks[Mark.CALLED] == marks[Mark.STARTED]
+    running_s = time.monotonic() - marks[Mark.CALLED_AT if is_called else Mark.STARTED_AT]
+    return Look(int(marks[Mark.STARTED]), is_called, running_s, resident_bytes(), tuple(standing.ready))
 
 
 def perform_together(token: str, orders: Sequence[Order]) -> list[tuple[int, Report]]:
@@ -138,19 +138,19 @@ def perform_together(token: str, orders: Sequence[Order]) -> list[tuple[int, Rep
     return ready
 
 
-def _performed(station: Station, order: Order) -> Report:
+def _performed(station: WorkerState, order: Order) -> Report:
     if order.path is None:
-        return perform_at(station, order.sequence, order.packed)
+        return run_call(station, order.sequence, order.packed)
     if order.body is None:
         if os.path.exists(order.path):  # noqa: PTH110 - bytes are paths here as well
-            return perform_at(station, order.sequence, order.packed)
+            return run_call(station, order.sequence, order.packed)
         return Report("raised", by_value(_missing(order)))
     with tempfile.TemporaryDirectory(prefix="membudget-") as folder:
         copy = Path(folder) / Path(os.fsdecode(order.path)).name
         copy.write_bytes(order.body)
         fn, _, kwargs = pickle.loads(order.packed.data)  # noqa: S301 - packed by our own coordinator
         packed = Packed(by_value((fn, (_like(order.path, copy),), kwargs)), is_by_value=True)
-        return perform_at(station, order.sequence, packed)
+        return run_call(station, order.sequence, packed)
 
 
 def _missing(order: Order) -> FileNotFoundError:

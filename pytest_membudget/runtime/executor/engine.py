@@ -34,7 +34,6 @@ from pytest_membudget.runtime.executor.policy import ExecutorPolicy
 from pytest_membudget.runtime.executor.scheduler import Scheduler
 from pytest_membudget.runtime.executor.state import Backend, Submission, Task
 from pytest_membudget.runtime.prediction.estimator import MemoryEstimator
-from pytest_membudget.runtime.workers.fork_server import end_loading
 from pytest_membudget.runtime.workers.in_process import SequentialLauncher, ThreadLauncher
 from pytest_membudget.runtime.workers.process import ProcessLauncher
 from pytest_membudget.runtime.workers.protocol import ClusterLauncher, Launcher
@@ -198,8 +197,6 @@ class Engine:
             self._is_shut = True
             if self._is_started:
                 self.driver.close(Ending(cancel, kill))
-                if kill:
-                    end_loading()  # the driver may be waiting for it
         if wait and self._is_started:
             self.driver.join()
 

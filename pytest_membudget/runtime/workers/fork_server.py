@@ -1,9 +1,11 @@
-"""How worker processes are started where the caller does not say.
+"""How worker processes are started where the caller does not say: by a fork server of our own.
 
-A fork server, where there is one: plain `fork` copies a process with threads, which can deadlock, and `spawn` takes a
-new interpreter 100 ms. The server is a fresh interpreter that has loaded the worker's code and forks within
-milliseconds. What it inherited when it started may be out of date by then, so each worker is told the coordinator's
-environment and resource limits; a control group cannot be told, and where it differs `spawn` is used.
+Plain `fork` copies a process with threads, which can deadlock, and `spawn` takes a new interpreter 100 ms. The server is
+a fresh interpreter that has loaded the worker's code (`fork_server_main`) and forks within milliseconds. It is not the
+one of `multiprocessing`: other pools of the program keep theirs. What it inherited when it started may be out of date by
+then, so each worker is told the coordinator's environment and resource limits.
+
+Nothing here waits for the server, which may be stopped, or still loading.
 """
 
 from __future__ import annotations
@@ -11,137 +13,184 @@ from __future__ import annotations
 import atexit
 import contextlib
 import importlib.util
-import json
-import multiprocessing
+import logging
 import os
-import signal
+import select
+import socket
+import subprocess
 import sys
 import threading
-import time
-from collections.abc import Iterator
-from multiprocessing import process, spawn
-from multiprocessing.context import BaseContext
+from collections.abc import Iterator, Sequence
+from multiprocessing import process
 from pathlib import Path
 
-SCRIPT_VARIABLE = "_MEMBUDGET_PRELOAD"
-"""Environment variable that tells a fork server which script to load, and for which process."""
+from pytest_membudget.runtime.workers import fork_server_main
 
-_PRELOAD = "pytest_membudget.runtime.workers.fork_server_preload"
-_DYING_S = 0.5
-_starting = threading.Lock()
+_logger = logging.getLogger("pytest_membudget.runtime")
 
-
-def default_context() -> BaseContext:
-    """The fork server's context, or `spawn` where there is none or it lives in another control group."""
-    if sys.platform != "linux" or "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    from multiprocessing import forkserver
-
-    # The module's only instance, which tells more than its public functions do.
-    server = getattr(forkserver, "_forkserver", None)
-    server_pid = getattr(server, "_forkserver_pid", None)
-    if server_pid is None or _has_ended(server_pid):
-        _start(list(getattr(server, "_preload_modules", ())))
-    elif _groups(server_pid) != _groups("self"):
-        return multiprocessing.get_context("spawn")
-    return multiprocessing.get_context("forkserver")
+_STOP_S = 1.0
+_STARTS = 3
+"""How often a start is tried whose server is killed just then."""
 
 
-@contextlib.contextmanager
-def answering_within(limit_s: float | None) -> Iterator[None]:
-    """A fork server serves nobody before it has loaded the script; while this lasts, it is ended after `limit_s`.
+class ForkServer:
+    """One server process and the socket to it; started with the first worker, and again when it was lost."""
 
-    Raises:
-        TimeoutError: that happened.
-    """
-    if not _is_loading():
-        yield
-        return
-    timer = threading.Timer(threading.TIMEOUT_MAX if limit_s is None else limit_s, end_loading)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    except (EOFError, OSError) as error:
-        if not _is_loading():
-            within = "" if limit_s is None else f" within {limit_s:g} s"
-            raise TimeoutError(
-                f"the fork server had not loaded {_Loading.script}{within}, and was ended"
-            ) from error
-        raise
-    finally:
-        timer.cancel()
-    _Loading.server_pid = None
+    def __init__(self, preload: tuple[str, ...] = ()) -> None:
+        self._preload = preload
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+        self._lifeline = -1
+        self.is_ready = False
+        """Whether the present process has served, or could."""
+
+    @property
+    def pid(self) -> int | None:
+        """The server's process; `None` where there is none."""
+        return None if self._process is None else self._process.pid
+
+    def fork(self, descriptors: Sequence[int]) -> None:
+        """Asks for a worker; the answer comes through the first of the descriptors.
+
+        Raises:
+            OSError: no server can be had.
+        """
+        with self._lock:
+            for left in reversed(range(_STARTS)):
+                if self._process is None or self._process.poll() is not None:
+                    self._start()
+                assert self._control is not None
+                self._read_notices()
+                try:
+                    socket.send_fds(self._control, [b"f"], list(descriptors), socket.MSG_DONTWAIT)
+                except ConnectionError:
+                    self._forget()
+                    if not left:
+                        raise
+                else:
+                    return
+
+    def lives_elsewhere(self) -> bool:
+        """Whether a running server is in another control group than this process: its forks would be charged there."""
+        process = self._process
+        if process is None:
+            return False
+        elsewhere = _groups(process.pid) not in {b"", _groups("self")}
+        return elsewhere and process.poll() is None  # one that is ending has left its group
+
+    def read_notices(self) -> None:
+        """Takes in what the server has said: that it is ready, or why it does not preload."""
+        with self._lock:
+            self._read_notices()
+
+    def kill(self) -> None:
+        """Ends a server that is stopped or stuck; those of its workers that run go on. The next start begins another."""
+        with self._lock:
+            if self._process is not None:
+                self._process.kill()
+                self._process.wait()
+            self._forget()
+
+    def ended_by_itself(self) -> bool:
+        """Whether the last server that ran is gone, and not by a signal."""
+        code = None if self._process is None else self._process.poll()
+        return code is not None and code >= 0
+
+    def stop(self) -> None:
+        """Ends the server, and what tasks have left behind, with the program."""
+        with self._lock:
+            if self._process is not None:
+                if self._control is not None:
+                    self._control.close()
+                try:
+                    self._process.wait(_STOP_S)
+                except subprocess.TimeoutExpired:
+                    self._process.kill()
+                    self._process.wait()
+            self._forget()
+
+    def forget_in_child(self) -> None:
+        """In a forked child: the server is its parent's. An open end of the lifeline would keep it after its program."""
+        self._lock = threading.Lock()
+        if self._control is not None:
+            self._control.close()
+        if self._lifeline >= 0:
+            os.close(self._lifeline)
+        self._process, self._control, self._lifeline, self.is_ready = None, None, -1, False
+
+    def _start(self) -> None:
+        self._forget()
+        ours, theirs = socket.socketpair()
+        their_lifeline, self._lifeline = os.pipe()
+        try:
+            command = fork_server_main.server_command(theirs.fileno(), their_lifeline, self._preload)
+            self._process = subprocess.Popen(
+                command,
+                pass_fds=(theirs.fileno(), their_lifeline),
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is the coordinator's to handle
+            )
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+            os.close(their_lifeline)
+        self._control = ours
+
+    def _read_notices(self) -> None:
+        control = self._control
+        while control is not None and is_readable(control.fileno(), 0.0):
+            try:
+                notice = control.recv(4096)
+            except ConnectionError:  # it was killed with requests that it had not read
+                return
+            if not notice:
+                return
+            if notice.endswith(fork_server_main.READY):
+                self.is_ready = True
+                notice = notice.removesuffix(fork_server_main.READY)
+            if notice:
+                _logger.warning("%s; each worker imports that for itself", notice.decode(errors="replace"))
+
+    def _forget(self) -> None:
+        if self._control is not None:
+            self._control.close()
+        if self._lifeline >= 0:
+            os.close(self._lifeline)
+        self._control, self._lifeline, self.is_ready = None, -1, False
 
 
-def end_loading() -> None:
-    """Ends the fork server where it is still loading the script, which may never end."""
-    server_pid, _Loading.server_pid = _Loading.server_pid, None
-    if server_pid is not None:
-        with contextlib.suppress(OSError):
-            os.kill(server_pid, signal.SIGKILL)
+_servers: dict[tuple[str, ...], ForkServer] = {}
+_one_at_a_time = threading.Lock()
 
 
-def _is_loading() -> bool:
-    return _Loading.server_pid is not None
+def server_for(preload: tuple[str, ...]) -> ForkServer:
+    """The server of this program that preloads these modules."""
+    with _one_at_a_time:
+        if preload not in _servers:
+            _servers[preload] = ForkServer(preload)
+        return _servers[preload]
 
 
-class _Loading:
-    """The fork server that we have started, until it has served somebody."""
-
-    server_pid: int | None = None
-    script = ""
-    is_forgotten_in_forks = False
+def _stop_servers(owner_pid: int) -> None:
+    if os.getpid() == owner_pid:
+        for server in _servers.values():
+            server.stop()
 
 
-def _start(modules: list[str]) -> None:
-    """Starts the fork server with the worker's code, and the running script, loaded."""
-    from multiprocessing import forkserver
-
-    with _starting, _announced() as script:
-        # The script is loaded by ours, which ends with the program however long that takes; "__main__" would not.
-        others = [name for name in modules if name not in {_PRELOAD, "__main__"}]
-        forkserver.set_forkserver_preload([*others, _PRELOAD])
-        forkserver.ensure_running()
-    server = getattr(forkserver, "_forkserver", None)
-    _Loading.server_pid = getattr(server, "_forkserver_pid", None)
-    _Loading.script = script
-    atexit.register(_end, server, os.getpid())
-    if not _Loading.is_forgotten_in_forks:
-        os.register_at_fork(after_in_child=_forget)
-        _Loading.is_forgotten_in_forks = True
+def _forget_servers() -> None:
+    global _one_at_a_time  # noqa: PLW0603 - a lock copied while held would never be released
+    _one_at_a_time = threading.Lock()
+    for server in _servers.values():
+        server.forget_in_child()
+    _servers.clear()
 
 
-def _forget() -> None:
-    """In a forked child: the server is its parent's, and serves nobody else. The child may start its own."""
-    from multiprocessing import forkserver
-
-    server = vars(getattr(forkserver, "_forkserver", None) or threading.local())
-    if (pipe := server.get("_forkserver_alive_fd")) is not None:
-        with contextlib.suppress(OSError):
-            os.close(pipe)  # an open end would keep the server after its program
-    server.update(dict.fromkeys(("_forkserver_address", "_forkserver_alive_fd", "_forkserver_pid")))
-    server["_lock"] = threading.Lock()
-    _Loading.server_pid = None
-
-
-def _end(server: object, owner_pid: int) -> None:
-    """Ends the server with the program that started it: by itself it would notice a moment after."""
-    stop = getattr(server, "_stop", None)
-    if stop is not None and os.getpid() == owner_pid:
-        end_loading()
-        stop()
-
-
-@contextlib.contextmanager
-def _announced() -> Iterator[str]:
-    """While this lasts, a fork server that starts finds the running script."""
-    data = spawn.get_preparation_data("ignore")
-    os.environ[SCRIPT_VARIABLE] = json.dumps([data.get("init_main_from_path"), data["sys_path"], os.getpid()])
-    try:
-        yield str(data.get("init_main_from_path") or "its modules")
-    finally:
-        os.environ.pop(SCRIPT_VARIABLE, None)
+atexit.register(_stop_servers, os.getpid())
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_servers)
 
 
 def refuse_in_unguarded_main() -> None:
@@ -157,35 +206,7 @@ def refuse_in_unguarded_main() -> None:
         )
 
 
-def let_server_end() -> None:
-    """Waits for a fork server that has closed its connections: being killed takes it some moments more."""
-    from multiprocessing import forkserver
-
-    server_pid = getattr(getattr(forkserver, "_forkserver", None), "_forkserver_pid", None)
-    end_s = time.monotonic() + _DYING_S
-    while server_pid is not None and not _has_ended(server_pid) and time.monotonic() < end_s:
-        time.sleep(_DYING_S / 1000)
-
-
-def _has_ended(pid: int) -> bool:
-    """Whether a child of ours is gone, though nobody has asked for its exit code yet."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] in {b"Z", b"X"}
-    except (OSError, IndexError):
-        return True
-
-
-def _groups(pid: int | str) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/cgroup").read_bytes()
-    except OSError:
-        return b""
-
-
-_one_at_a_time = threading.Lock()
-
-
-def is_found() -> bool:
+def main_is_importable() -> bool:
     """Whether a worker has the functions of the main module under their names."""
     main = sys.modules.get("__main__")
     spec = getattr(main, "__spec__", None)
@@ -196,7 +217,7 @@ def is_found() -> bool:
 
 
 @contextlib.contextmanager
-def left_alone_where_it_is_no_file() -> Iterator[None]:
+def main_left_alone_where_it_is_no_file() -> Iterator[None]:
     """While this lasts, workers that start are not told to import `<stdin>`, which would end them."""
     if not _came_through_a_pipe() or importlib.util.find_spec("cloudpickle") is None:
         yield
@@ -213,3 +234,17 @@ def left_alone_where_it_is_no_file() -> Iterator[None]:
 def _came_through_a_pipe() -> bool:
     name = getattr(sys.modules.get("__main__"), "__file__", None)
     return isinstance(name, str) and name.startswith("<")
+
+
+def _groups(pid: int | str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cgroup").read_bytes()
+    except OSError:
+        return b""
+
+
+def is_readable(descriptor: int, timeout_s: float | None) -> bool:
+    """Waits until there is something to read, or the other end is closed."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(None if timeout_s is None else timeout_s * 1000))

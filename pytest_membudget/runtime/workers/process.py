@@ -1,42 +1,41 @@
-"""One worker process: a `concurrent.futures.ProcessPoolExecutor` of one.
+"""One worker process: a connection, some shared memory, and what to make of its end.
 
-A pool of several breaks as a whole when one of its processes is killed. A pool of one loses the call it ran and
-nothing else, and everything between the processes stays the standard library's work.
+Each worker stands alone, so the death of one costs the call that it ran and nothing else. One thread for all workers of a
+launcher (`Replies`) reads what they send and hears of their ends. Calls are written by the caller's thread where they fit
+into what the system buffers, and else by a thread of the worker's own: nothing waits for a worker that is busy, stopped
+or gone.
 """
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
-import functools
 import logging
-import os
+import selectors
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import connection
 from multiprocessing.context import BaseContext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pytest_membudget.measurement.process.high_water import resident_bytes
-from pytest_membudget.origins import Arriving, install, off_path
+from pytest_membudget.origins import Arriving, off_path
 from pytest_membudget.records.run import Level
-from pytest_membudget.runtime.workers import worker_main as worker
-from pytest_membudget.runtime.workers.fork_server import (
-    answering_within,
-    default_context,
-    left_alone_where_it_is_no_file,
-    let_server_end,
-)
+from pytest_membudget.runtime.workers import worker_main
+from pytest_membudget.runtime.workers.channel import Inbox, Outbox
+from pytest_membudget.runtime.workers.fork_server import main_left_alone_where_it_is_no_file
+from pytest_membudget.runtime.workers.forked_process import ForkedProcess, ForkServerContext, default_context
+from pytest_membudget.runtime.workers.process_tree import end_tree
 from pytest_membudget.runtime.workers.protocol import (
     Call,
     CannotStartError,
     Delay,
     Died,
     Done,
+    Reply,
     Stage,
     Unpicklable,
 )
@@ -48,204 +47,33 @@ from pytest_membudget.runtime.workers.serialization import (
     unpicklable,
 )
 from pytest_membudget.runtime.workers.stale_modules import drop_forgotten_modules
-from pytest_membudget.runtime.workers.worker_main import Slot, Surroundings
+from pytest_membudget.runtime.workers.worker_main import Environment, Mark
 
 _logger = logging.getLogger("pytest_membudget.runtime")
 
+ENDING_S = 60.0
+"""How long a worker may take to end after its last call."""
+
+HUNG_S = 2.0
+"""A fork server that has loaded and does not answer for so long is stopped or stuck: it is ended, another one serves."""
+
+_TICK_S = 0.5
 _FAULTS = frozenset(
     getattr(signal, name) for name in ("SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE") if hasattr(signal, name)
 )
 """Signals that a program brings upon itself. SIGABRT is not among them: libraries abort where they get no memory."""
 
-ENDING_S = 60.0
-"""How long a worker may take to end after its last call."""
-
-
-class ProcessWorker:
-    """A process with the shared marks by which it tells how far it has come."""
-
-    def __init__(
-        self,
-        context: BaseContext,
-        initializer: Callable[..., object] | None,
-        initargs: tuple[Any, ...],
-        start_timeout_s: float | None = None,
-    ) -> None:
-        self._start_timeout_s = start_timeout_s
-        self._coming_up: Stage = "start" if initializer is None else "initializer"
-        self._marks = context.RawArray("d", len(Slot))
-        self._origins = off_path()
-        self._retired_s: float | None = None
-        self._pool = ProcessPoolExecutor(
-            1,
-            mp_context=context,
-            initializer=worker.prepare,
-            initargs=(
-                self._marks,
-                Arriving(self._origins),
-                Surroundings.of_now(),
-                initializer,
-                initargs,
-            ),
-        )
-        self._process: Any = None
-        self._manager: threading.Thread | None = None
-        # The process starts with the first call: have it on its way now, or learn that it cannot start.
-        try:
-            self._pool.submit(int)
-        except BaseException:
-            self._remember_internals()
-            self.kill()
-            self._pool.shutdown(wait=False)
-            raise
-        self._born_s = time.monotonic()  # its start has begun; a fork server's has ended
-        self._remember_internals()
-
-    @property
-    def pid(self) -> int | None:
-        """The worker's process id, from its start."""
-        return None if self._process is None else self._process.pid
-
-    def send(self, call: Call, done: Done) -> None:
-        """Packs the call and hands it over."""
-        try:
-            packed = packed_for_here(call.fn, call.args, call.kwargs)
-        except Exception as error:  # whatever the caller's own objects raise while they are packed
-            done(Unpicklable(unpicklable(f"the arguments of {name_of(call.fn)}", error)))
-            return
-        try:
-            self._tell_origins()
-            future = self._pool.submit(worker.perform, call.sequence, call.exact, *packed)
-        except BrokenProcessPool:
-            done(self._died(attempted=False))
-            return
-        except RuntimeError as error:  # no thread for it, or the interpreter is on its way out
-            done(Died(str(error), attempted=False, failed_to_start=True))
-            return
-        future.add_done_callback(functools.partial(self._reply, call.sequence, name_of(call.fn), done))
-
-    def started_at(self, sequence: int) -> float | None:
-        """When the worker called the function of that call."""
-        return self._marks[Slot.CALLED_AT] if self._marks[Slot.CALLED] == sequence else None
-
-    def delay(self, sequence: int) -> Delay | None:
-        """By the marks that the worker makes on its way up, and on its way to a function."""
-        if not self._marks[Slot.READY]:
-            return Delay(self._coming_up if self._marks[Slot.PID] else "start", self._born_s)
-        if self._marks[Slot.STARTED] == sequence != self._marks[Slot.CALLED]:
-            return Delay("import", self._marks[Slot.STARTED_AT])
-        return None
-
-    def added_bytes(self) -> int:
-        """What is resident above the bare worker."""
-        if not self._marks[Slot.READY]:
-            return 0
-        return max(0, resident_bytes(self.pid) - int(self._marks[Slot.READY_BYTES]))
-
-    def kill(self) -> bool:
-        """Ends the worker, its task and what the task has started."""
-        self._kill_group()
-        if self._process is not None:
-            with contextlib.suppress(OSError, ValueError):
-                self._process.kill()
-        return True
-
-    def retire(self) -> None:
-        """Lets the worker end after the calls that it has."""
-        self._retired_s = time.monotonic()
-        self._pool.shutdown(wait=False)
-
-    def join(self) -> None:
-        """Waits for the process and for the pool's thread; one that neither comes up nor ends in time is ended."""
-        if self._manager is not None:
-            self._wait_for_start(self._manager)
-            self._wait_for_end(self._manager)
-            self._manager.join()
-        if self._process is not None:
-            with contextlib.suppress(ValueError, AssertionError):
-                self._process.join()
-
-    def has_ended(self) -> bool:
-        """Whether the process and the pool's thread are gone."""
-        return self._manager is None or not self._manager.is_alive()
-
-    def _wait_for_start(self, manager: threading.Thread) -> None:
-        if self._start_timeout_s is None or self._marks[Slot.READY]:
-            return
-        manager.join(max(0.0, self._born_s + self._start_timeout_s - time.monotonic()))
-        if not self._marks[Slot.READY]:
-            self.kill()
-
-    def _wait_for_end(self, manager: threading.Thread) -> None:
-        now_s = time.monotonic()
-        ends_s = (now_s if self._retired_s is None else self._retired_s) + ENDING_S
-        manager.join(max(0.0, ends_s - now_s))
-        if manager.is_alive():
-            _logger.warning(
-                "worker process %s had not ended %g s after its last call, and was killed: "
-                "a thread that a task has left running keeps it",
-                self.pid,
-                ENDING_S,
-            )
-            self.kill()
-
-    def _tell_origins(self) -> None:
-        """What was loaded since the worker began: a test module of a session that collects as it runs."""
-        origins = off_path()
-        if origins is not self._origins:
-            self._origins = origins
-            self._pool.submit(install, origins)
-
-    def _reply(self, sequence: int, name: str, done: Done, future: concurrent.futures.Future[Any]) -> None:
-        """Runs in the pool's thread: what came back, unpacked."""
-        try:
-            reply = unpacked(future.result(), name, IN_WORKER_PROCESS)
-        except BrokenProcessPool:
-            self._kill_group()  # what its task has started would go on otherwise
-            reply = self._died(attempted=self._marks[Slot.STARTED] >= sequence)
-        except BaseException as error:
-            reply = Unpicklable(unpicklable(f"what {name} gave back", error))
-        done(reply)
-
-    def _remember_internals(self) -> None:
-        """The pool has no public way to its process and its thread before Python 3.14; without them we wait less."""
-        self._process = next(iter((getattr(self._pool, "_processes", None) or {}).values()), None)
-        self._manager = getattr(self._pool, "_executor_manager_thread", None)
-
-    def _kill_group(self) -> None:
-        if sys.platform != "win32" and self._marks[Slot.OWN_GROUP]:
-            with contextlib.suppress(OSError):
-                os.killpg(int(self._marks[Slot.PID]), signal.SIGKILL)
-
-    def _died(self, *, attempted: bool) -> Died:
-        code = None if self._process is None else self._process.exitcode
-        if code is None:
-            how = "ended"
-        elif code < 0:
-            how = f"was killed by {_signal_name(-code)}"
-        else:
-            how = f"ended with exit code {code}"
-        by_itself = code is None or code >= 0
-        return Died(
-            f"worker process {self.pid} {how}",
-            attempted=attempted,
-            failed_to_start=by_itself and not self._marks[Slot.READY],
-            crashed=code is not None and (code >= 0 or -code in _FAULTS),
-        )
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
-
-
-_SERVERS_THAT_MAY_BE_KILLED = 2
-
 
 class ProcessLauncher:
-    """Starts worker processes."""
+    """Starts worker processes.
+
+    Args:
+        context: how to start processes; our own fork server by default.
+        initializer: called in each worker before its first call, with `initargs`.
+        initargs: its arguments.
+        start_timeout_s: how long a worker may take to come up.
+        preload: modules that the fork server imports for all workers.
+    """
 
     level: Level = "process"
     own_memory = True
@@ -256,61 +84,39 @@ class ProcessLauncher:
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
         start_timeout_s: float | None = None,
+        preload: Sequence[str] = (),
     ) -> None:
-        self._start_timeout_s = start_timeout_s
         self._context = context
         self._initializer = initializer
         self._initargs = initargs
+        self._start_timeout_s = start_timeout_s
+        self._preload = tuple(preload)
+        self._replies = Replies()
 
     def start(self) -> ProcessWorker:
-        """A new worker process, on its way up.
+        """A new worker process, on its way up. Waits for half a second at most.
 
         Raises:
-            CannotStartError: no memory, threads, processes or semaphores for one, or it cannot be told what it needs.
+            CannotStartError: no memory, threads, processes or descriptors for one, or it cannot be told what it needs.
         """
         try:
-            check_threads()
-            check_directory()
+            _check_directory()
             drop_forgotten_modules()
-            for _ in range(_SERVERS_THAT_MAY_BE_KILLED):
-                try:
-                    return self._started()
-                except (EOFError, ConnectionError):
-                    let_server_end()  # somebody has killed it just then; there will be another
-            return self._started()
+            context = self._context or default_context(self._preload)
+            with main_left_alone_where_it_is_no_file():
+                worker = ProcessWorker(context, self._initializer, self._initargs, self._start_timeout_s)
+            try:
+                self._replies.add(worker)
+            except BaseException:
+                worker.kill()
+                raise
         except Exception as error:
             # The system's, the standard library's or a pickle's: no function has run yet.
             raise CannotStartError(f"{type(error).__name__}: {error}") from error
-
-    def _started(self) -> ProcessWorker:
-        context = self._context or default_context()
-        with answering_within(self._start_timeout_s), left_alone_where_it_is_no_file():
-            return ProcessWorker(context, self._initializer, self._initargs, self._start_timeout_s)
+        return worker
 
 
-_THREADS_PER_WORKER = 2  # the pool's manager and its queue's feeder
-
-
-def check_threads() -> None:
-    """Makes sure that the pool's threads can start; it would wait for ever for one that could not.
-
-    Raises:
-        RuntimeError: one of them cannot.
-    """
-    release = threading.Event()
-    threads = []
-    try:
-        for _ in range(_THREADS_PER_WORKER):
-            thread = threading.Thread(target=release.wait, name="membudget-probe", daemon=True)
-            thread.start()
-            threads.append(thread)
-    finally:
-        release.set()
-        for thread in threads:
-            thread.join()
-
-
-def check_directory() -> None:
+def _check_directory() -> None:
     """Makes sure that the worker can be told where it is to work.
 
     Raises:
@@ -320,3 +126,312 @@ def check_directory() -> None:
         Path.cwd()
     except OSError as error:
         raise OSError(error.errno, f"the working directory is gone ({error.strerror})") from error
+
+
+class _Sent(NamedTuple):
+    """A call that has no reply yet."""
+
+    name: str
+    done: Done
+
+
+class ProcessWorker:
+    """A process, the connection to it, and the marks by which it tells how far it has come.
+
+    What comes from the process is handled in the launcher's thread (`Replies`), all else in the caller's.
+    """
+
+    def __init__(
+        self,
+        context: BaseContext,
+        initializer: Callable[..., object] | None,
+        initargs: tuple[Any, ...],
+        start_timeout_s: float | None = None,
+    ) -> None:
+        self._start_timeout_s = start_timeout_s
+        self._coming_up: Stage = "start" if initializer is None else "initializer"
+        self._marks = context.RawArray("d", len(Mark))
+        self._origins = off_path()
+        self._retired_s: float | None = None
+        self._lock = threading.Lock()
+        self._sent: dict[int, _Sent] = {}
+        self._ended = threading.Event()
+        self.channel, theirs = context.Pipe(duplex=True)
+        self._outbox = Outbox(self.channel)
+        self._inbox = Inbox(self.channel)
+        details = (theirs, self._marks, Arriving(self._origins), Environment.of_now(), initializer, initargs)
+        self._process: Any = context.Process(  # type: ignore[attr-defined] # every context has it
+            target=worker_main.main,
+            args=details,
+            kwargs={"is_forked": isinstance(context, ForkServerContext)},
+            name="membudget-worker",
+        )
+        try:
+            self._process.start()
+        except BaseException:
+            self.channel.close()
+            raise
+        finally:
+            theirs.close()
+        self._born_s = time.monotonic()
+
+    @property
+    def pid(self) -> int | None:
+        """The worker's process id, once that is known."""
+        pid: int | None = self._process.pid
+        return pid
+
+    @property
+    def sentinel(self) -> int:
+        """A descriptor that is readable when there is something to learn of the process."""
+        return int(self._process.sentinel)
+
+    def send(self, call: Call, done: Done) -> None:
+        """Packs the call and hands it over."""
+        name = name_of(call.fn)
+        try:
+            packed = packed_for_here(call.fn, call.args, call.kwargs)
+        except Exception as error:  # whatever the caller's own objects raise while they are packed
+            done(Unpicklable(unpicklable(f"the arguments of {name}", error)))
+            return
+        with self._lock:
+            is_gone = self._ended.is_set()
+            if not is_gone:
+                self._sent[call.sequence] = _Sent(name, done)
+        if is_gone:
+            done(self._died(attempted=False))
+            return
+        try:
+            self._send_origins()
+            self._outbox.put(
+                call.sequence, ("call", call.sequence, call.exact, packed.is_by_value), packed.data
+            )
+        except RuntimeError as error:  # no thread to write it, or the interpreter is on its way out
+            with self._lock:
+                sent = self._sent.pop(call.sequence, None)
+            if sent is not None:
+                done(Died(str(error), attempted=False, failed_to_start=True))
+
+    def started_at(self, sequence: int) -> float | None:
+        """When the worker called the function of that call."""
+        return self._marks[Mark.CALLED_AT] if self._marks[Mark.CALLED] == sequence else None
+
+    def delay(self, sequence: int) -> Delay | None:
+        """By the marks that the worker makes on its way up, and on its way to a function."""
+        if not self._marks[Mark.READY]:
+            return Delay(self._coming_up if self._marks[Mark.PID] else "start", self._born_s)
+        if self._marks[Mark.STARTED] == sequence != self._marks[Mark.CALLED]:
+            return Delay("import", self._marks[Mark.STARTED_AT])
+        return None
+
+    def added_bytes(self) -> int:
+        """What is resident above the bare worker."""
+        if not self._marks[Mark.READY]:
+            return 0
+        return max(0, resident_bytes(self.pid) - int(self._marks[Mark.READY_BYTES]))
+
+    def kill(self) -> bool:
+        """Ends the worker, its task and all that the task has started."""
+        if not self._ended.is_set():
+            if self.pid is not None:
+                end_tree(self.pid)
+            with contextlib.suppress(OSError, ValueError):
+                self._process.kill()
+        return True
+
+    def retire(self) -> None:
+        """Lets the worker end after the calls that it has."""
+        self._retired_s = time.monotonic()
+        with contextlib.suppress(RuntimeError):
+            self._outbox.put(0, ("stop",), b"")
+
+    def join(self) -> None:
+        """Waits for the process; one that neither comes up nor ends in time is ended."""
+        if self._start_timeout_s is not None and not self._marks[Mark.READY]:
+            self._ended.wait(max(0.0, self._born_s + self._start_timeout_s - time.monotonic()))
+            if not self._marks[Mark.READY]:
+                self.kill()
+        since_s = time.monotonic() if self._retired_s is None else self._retired_s
+        if not self._ended.wait(max(0.0, since_s + ENDING_S - time.monotonic())):
+            _logger.warning(
+                "worker process %s had not ended %g s after its last call, and was killed: "
+                "a thread that a task has left running keeps it",
+                self.pid,
+                ENDING_S,
+            )
+            self.kill()
+            self._ended.wait(ENDING_S)
+
+    def has_ended(self) -> bool:
+        """Whether the process is gone, and all its calls have their replies."""
+        return self._ended.is_set()
+
+    # What follows runs in the launcher's thread.
+
+    def receive(self) -> bool:
+        """Takes in what the worker has sent; False where it sends no more."""
+        for sequence, report, body in self._inbox.read():
+            self._outbox.was_read(sequence)
+            with self._lock:
+                sent = self._sent.pop(sequence, None)
+            if sent is not None:
+                sent.done(_reply(report._replace(body=body), sent.name))
+        return not self._inbox.at_end_s
+
+    def look_after(self) -> bool:
+        """Whether the process has ended; then its calls have their replies."""
+        if self._ended.is_set():
+            return True
+        if isinstance(self._process, ForkedProcess):
+            if self._process.waits_for_server_s > HUNG_S:
+                self._process.kill()
+            if self._inbox.at_end_s and time.monotonic() - self._inbox.at_end_s > _TICK_S:
+                self._process.ask_kernel()
+        if self._process.exitcode is None:
+            return False
+        while connection.wait([self.channel], 0) and self.receive():
+            pass
+        self.give_up()
+        return True
+
+    def give_up(self) -> None:
+        """Gives the calls that are left their replies: it has ended, or nothing more can be learned of it."""
+        with self._lock:
+            self._ended.set()
+            left = list(self._sent.items())
+            self._sent.clear()
+        for sequence, sent in left:
+            sent.done(self._died(attempted=self._marks[Mark.STARTED] >= sequence))
+
+    def close(self) -> None:
+        """Closes what was open for it."""
+        self._outbox.close()
+        if isinstance(self._process, ForkedProcess):
+            self._process.let_go()
+
+    def _send_origins(self) -> None:
+        """What was loaded since the worker began: a test module of a session that collects as it runs."""
+        origins = off_path()
+        if origins is not self._origins:
+            self._origins = origins
+            self._outbox.put(0, ("origins", origins), b"")
+
+    def _died(self, *, attempted: bool) -> Died:
+        code = self._process.exitcode
+        is_lost = isinstance(self._process, ForkedProcess) and self._process.is_code_unknown
+        if is_lost or code is None:
+            how = "ended after its fork server was lost" if self.pid else "was lost with its fork server"
+        elif code < 0:
+            how = f"was killed by {_signal_name(-code)}"
+        else:
+            how = f"ended with exit code {code}"
+        by_itself = not is_lost and code is not None and code >= 0
+        if isinstance(self._process, ForkedProcess) and self._process.failed_to_fork:
+            by_itself = True
+        return Died(
+            f"worker process {self.pid} {how}",
+            attempted=attempted,
+            failed_to_start=by_itself and not self._marks[Mark.READY],
+            crashed=not is_lost and code is not None and (code >= 0 or -code in _FAULTS),
+        )
+
+
+def _reply(report: worker_main.Report, name: str) -> Reply:
+    try:
+        return unpacked(report, name, IN_WORKER_PROCESS)
+    except BaseException as error:
+        return Unpicklable(unpicklable(f"what {name} gave back", error))
+
+
+class Replies:
+    """One thread that reads what the workers of a launcher send, and hears of their ends. It is there while they are."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._workers: set[ProcessWorker] = set()
+        self._selector: selectors.BaseSelector | None = None
+        self._is_running = False
+
+    def add(self, worker: ProcessWorker) -> None:
+        """Takes care of a worker until it has ended.
+
+        Raises:
+            RuntimeError: no thread can be started.
+        """
+        with self._lock:
+            if not self._is_running:
+                self._selector = selectors.DefaultSelector() if sys.platform != "win32" else None
+                threading.Thread(target=self._run, name="membudget-replies", daemon=True).start()
+                self._is_running = True
+            self._workers.add(worker)
+            if self._selector is not None:
+                # What is registered while the other thread waits is waited for at once (epoll, kqueue).
+                self._selector.register(worker.channel, selectors.EVENT_READ, worker)
+                self._selector.register(worker.sentinel, selectors.EVENT_READ, worker)
+
+    def _run(self) -> None:
+        checked_s = time.monotonic()
+        while True:
+            changed: set[ProcessWorker] = set()
+            for each, ready in self._ready():
+                if ready is each.channel:
+                    self._receive(each)
+                else:
+                    changed.add(each)
+            if time.monotonic() - checked_s > _TICK_S:
+                checked_s = time.monotonic()
+                changed = set(self._workers)
+            for each in changed:
+                self._look_after(each)
+            with self._lock:
+                if not self._workers:
+                    self._is_running = False
+                    if self._selector is not None:
+                        self._selector.close()
+                    return
+
+    def _look_after(self, worker: ProcessWorker) -> None:
+        sentinel = worker.sentinel
+        try:
+            has_ended = worker.look_after()
+        except Exception:  # a defect of ours must not leave the others without replies
+            _logger.exception("worker process %s is given up", worker.pid)
+            worker.give_up()
+            has_ended = True
+        if has_ended:
+            self._drop(worker, sentinel)
+        elif self._selector is not None:
+            # The number may stand for another file now, which tells of the same process.
+            self._selector.unregister(sentinel)
+            self._selector.register(worker.sentinel, selectors.EVENT_READ, worker)
+
+    def _ready(self) -> Iterator[tuple[ProcessWorker, Any]]:
+        """The workers of which there is something to read, each with its connection or its sentinel."""
+        if self._selector is not None:
+            for key, _ in self._selector.select(_TICK_S):
+                yield key.data, key.fileobj
+            return
+        with self._lock:
+            owners = {each: worker for worker in self._workers for each in (worker.channel, worker.sentinel)}
+        for ready in connection.wait(list(owners), _TICK_S):
+            yield owners[ready], ready  # type: ignore[index]
+
+    def _receive(self, worker: ProcessWorker) -> None:
+        if not worker.receive() and self._selector is not None:
+            self._selector.unregister(worker.channel)  # at its end, it would be ready for ever
+
+    def _drop(self, worker: ProcessWorker, sentinel: int) -> None:
+        with self._lock:
+            self._workers.discard(worker)
+        if self._selector is not None:
+            for each in (worker.channel, sentinel):
+                with contextlib.suppress(KeyError, ValueError):
+                    self._selector.unregister(each)
+        worker.close()
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

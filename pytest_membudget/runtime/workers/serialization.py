@@ -16,7 +16,7 @@ from typing import Any
 from pytest_membudget.errors import UnpicklableError, text_of
 from pytest_membudget.origins import off_path
 from pytest_membudget.runtime.workers import worker_main as worker
-from pytest_membudget.runtime.workers.fork_server import is_found
+from pytest_membudget.runtime.workers.fork_server import main_is_importable
 from pytest_membudget.runtime.workers.protocol import (
     Figures,
     HeapReading,
@@ -44,7 +44,7 @@ def packed_for_here(
     call = fn, args, kwargs
     try:
         packed = worker.by_name(call)
-        if b"__main__" not in packed or is_found():
+        if b"__main__" not in packed or main_is_importable():
             return worker.Packed(packed)
         with contextlib.suppress(ImportError):
             return worker.Packed(worker.by_value(call), is_by_value=True)
@@ -94,13 +94,16 @@ def unpacked(report: worker.Report, name: str, where: str) -> Reply:
             return RanOut(MemoryError(f"{name} ran out of memory {where}"), figures)
         case "initializer":
             return InitializerFailed(pickle.loads(report.body))  # noqa: S301 - from our own worker
-    subject, why = pickle.loads(report.body)  # noqa: S301 - from our own worker
+    subject, why, trace = pickle.loads(report.body)  # noqa: S301 - from our own worker
     what = {
         "arguments": f"{name} or its arguments could not be unpacked {where}: {why}",
         "result": f"{name} returned {subject}, which cannot be sent back; it ran {where}: {why}",
         "exception": f"{name} raised {subject}, which cannot be sent back; it ran {where}: {why}",
     }[report.ending]
-    return Unpicklable(UnpicklableError(f"{what}; {_WHAT_TRAVELS}"), figures)
+    error = UnpicklableError(f"{what}; {_WHAT_TRAVELS}")
+    if trace:
+        error.__cause__ = worker.RemoteTraceback(trace)
+    return Unpicklable(error, figures)
 
 
 def unpicklable(what: str, error: BaseException) -> UnpicklableError:

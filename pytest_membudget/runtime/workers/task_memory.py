@@ -63,7 +63,7 @@ class Collector:
             self._not_before_s = self._clock() + cost_s / _SHARE_OF_TIME
 
 
-class Gauge:
+class TaskMemory:
     """Follows this process's memory from call to call."""
 
     def __init__(self) -> None:

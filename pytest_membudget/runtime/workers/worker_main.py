@@ -1,4 +1,10 @@
-"""What runs inside a worker process. Imports little: every worker pays for it."""
+"""What runs inside a worker process. Imports little: every worker pays for it.
+
+1. `main` makes the process a worker: the head of its own process tree, with the coordinator's environment and the
+   caller's initializer run.
+2. Calls arrive one after the other through one connection; `run_call` runs each and measures it.
+3. Reports go back through the same connection. What is known of a worker that was killed is in the shared `marks`.
+"""
 
 from __future__ import annotations
 
@@ -12,37 +18,44 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from concurrent.futures.process import _ExceptionWithTraceback
 from enum import IntEnum
 from multiprocessing import connection, parent_process
+from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
-from types import TracebackType
-from typing import Any, NamedTuple, Self, cast
+from typing import Any, NamedTuple, Self
 
 from pytest_membudget.errors import text_of
-from pytest_membudget.runtime.workers.task_memory import Gauge, HeapReader
+from pytest_membudget.origins import Arriving, install
+from pytest_membudget.runtime.workers import process_tree
+from pytest_membudget.runtime.workers.channel import receive, send
+from pytest_membudget.runtime.workers.task_memory import HeapReader, TaskMemory
 
 _logger = logging.getLogger("concurrent.futures")
 
-
-OFFERED = 500
+WORKER_OOM_SCORE = 500
 """What is added to a worker's share of memory, in thousandths, when the kernel looks for a process to end."""
 
 
-class Slot(IntEnum):
+class Mark(IntEnum):
     """Places in the memory that a worker shares with the coordinator, each a float.
 
     They survive the worker: after a kill they tell which call it had begun.
     """
 
     PID = 0
-    OWN_GROUP = 1  # 1 when the worker leads a process group of its own
-    READY = 2
-    READY_BYTES = 3  # resident when it was ready
-    STARTED = 4  # sequence of the last call it began
-    STARTED_AT = 5  # on time.monotonic's clock, which processes of one machine share
-    CALLED = 6  # sequence of the last call whose function it has called: it had been imported then
-    CALLED_AT = 7
+    READY = 1
+    READY_BYTES = 2  # resident when it was ready
+    STARTED = 3  # sequence of the last call it began
+    STARTED_AT = 4  # on time.monotonic's clock, which processes of one machine share
+    CALLED = 5  # sequence of the last call whose function it has called: it had been imported then
+    CALLED_AT = 6
+
+
+class Packed(NamedTuple):
+    """A call as it travels: function, arguments and keywords. What was packed by value comes back by value."""
+
+    data: bytes
+    is_by_value: bool = False
 
 
 class Report(NamedTuple):
@@ -58,13 +71,6 @@ class Report(NamedTuple):
 
 
 Pack = Callable[[Any], bytes]
-
-
-class Packed(NamedTuple):
-    """A call as it travels: function, arguments and keywords. What was packed by value comes back by value."""
-
-    data: bytes
-    is_by_value: bool = False
 
 
 def by_name(value: Any) -> bytes:
@@ -84,75 +90,97 @@ def by_value(value: Any) -> bytes:
     return packed
 
 
-class Station:
-    """What a worker knows of itself: where its marks are, what it takes, and whether its initializer failed.
+class WorkerState:
+    """What a worker knows of itself: its marks, what it holds, and whether its initializer failed.
 
     `heap` reads what it holds from task to task, where all that happens in the process is ours.
     """
 
-    __slots__ = ("gauge", "heap", "initializer_error", "marks")
+    __slots__ = ("heap", "initializer_error", "marks", "memory")
 
     def __init__(self, marks: Any, heap: HeapReader | None = None) -> None:
         self.marks = marks
         self.heap = heap
         self.initializer_error: bytes | None = None
 
-    def open(
+    def initialize(
         self, initializer: Callable[..., object] | None, initargs: tuple[Any, ...], pack: Pack = by_name
     ) -> None:
-        """Runs the caller's initializer, whose exception is kept as `pack` packs it, and notes what is resident then."""
+        """Runs the caller's initializer, whose exception is kept as `pack` packs it; then the worker is ready."""
         if initializer is not None:
             try:
                 initializer(*initargs)
             except BaseException as error:  # the caller's: it travels back with the first call
                 _logger.critical("Exception in initializer:", exc_info=True)
-                self.initializer_error = _pickled_error(error, pack)
-        self.gauge = Gauge()
-        self.marks[Slot.READY_BYTES] = self.gauge.ready_bytes
-        self.marks[Slot.READY] = 1
+                self.initializer_error = _packed_error(error, pack)
+        self.memory = TaskMemory()
+        self.marks[Mark.READY_BYTES] = self.memory.ready_bytes
+        self.marks[Mark.READY] = 1
 
 
-class _Worker:
-    station: Station
-
-
-def prepare(
+def main(
+    channel: Connection,
     marks: Any,
-    origins: object,  # installed as they were unpickled, before the initializer that may need them
-    surroundings: Surroundings,
+    _arrived: Arriving | None,  # installed as it was unpickled, before the initializer that may need it
+    environment: Environment,
     initializer: Callable[..., object] | None,
     initargs: tuple[Any, ...],
+    *,
+    is_forked: bool,
 ) -> None:
-    """Makes this process a worker: its own process group, its parent watched, the caller's initializer run."""
-    _Worker.station = Station(marks, heap=HeapReader())
-    marks[Slot.PID] = os.getpid()
-    if hasattr(os, "setpgid"):
-        # Killing the group ends what a task has started too; and Ctrl-C is the coordinator's to handle.
-        os.setpgid(0, 0)
-        marks[Slot.OWN_GROUP] = 1
-    _end_with_parent()
-    offer_itself()
-    surroundings.take_over()
-    _Worker.station.open(initializer, initargs)
+    """Runs calls until the coordinator says that there are no more, or is gone.
+
+    Args:
+        channel: where calls come from and reports go to.
+        marks: memory shared with the coordinator, a float for each `Mark`.
+        environment: the coordinator's.
+        initializer: the caller's.
+        initargs: its arguments.
+        is_forked: whether the fork server has made this process the head of its tree already, and tied it to the program.
+    """
+    marks[Mark.PID] = os.getpid()
+    if not is_forked:
+        process_tree.lead_tree()
+        _end_with_parent()
+    raise_oom_score(WORKER_OOM_SCORE)
+    environment.take_over()
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=channel.close)  # an open end would hide this worker's own end
+    state = WorkerState(marks, heap=_heap_reader())
+    state.initialize(initializer, initargs)
+    del initializer, initargs
+    while True:
+        try:
+            kind, *details = receive(channel)
+        except (EOFError, OSError):
+            return
+        if kind == "stop":
+            return
+        if kind == "origins":
+            install(details[0])
+            continue
+        sequence, exact, is_by_value, data = details
+        report = run_call(state, sequence, Packed(data, is_by_value), exact=exact)
+        del details, data
+        try:
+            send(channel, (sequence, report._replace(body=b"")), report.body)
+        except OSError:  # the coordinator has given this worker up
+            return
+        del report
 
 
-def perform(sequence: int, exact: bool, *packed: Any) -> Report:
-    """Runs one call, `Packed` but sent in parts, and measures it; only the worker's death keeps it from returning."""
-    return perform_at(_Worker.station, sequence, Packed(*packed), exact=exact)
-
-
-def perform_at(station: Station, sequence: int, call: Packed, *, exact: bool = True) -> Report:
-    """The same for a worker that keeps its station itself."""
-    if station.initializer_error is not None:
-        return Report("initializer", station.initializer_error)
-    heap = None if station.heap is None else station.heap.before_task(len(call.data))
-    station.gauge.begin(exact=exact)
+def run_call(state: WorkerState, sequence: int, call: Packed, *, exact: bool = True) -> Report:
+    """Runs one call and measures it; only the worker's death keeps it from returning."""
+    if state.initializer_error is not None:
+        return Report("initializer", state.initializer_error)
+    heap = None if state.heap is None else state.heap.before_task(len(call.data))
+    state.memory.begin(exact=exact)
     began = time.monotonic()
-    station.marks[Slot.STARTED_AT] = began
-    station.marks[Slot.STARTED] = sequence
-    ending, body = _outcome(station.marks, sequence, call)
+    state.marks[Mark.STARTED_AT] = began
+    state.marks[Mark.STARTED] = sequence
+    ending, body = _outcome(state.marks, sequence, call)
     duration_s = time.monotonic() - began
-    return Report(ending, body, duration_s, *station.gauge.end(), heap)
+    return Report(ending, body, duration_s, *state.memory.end(), heap)
 
 
 def _outcome(marks: Any, sequence: int, call: Packed) -> tuple[str, bytes]:
@@ -162,9 +190,9 @@ def _outcome(marks: Any, sequence: int, call: Packed) -> tuple[str, bytes]:
     except MemoryError:
         return "memory", b""
     except BaseException as error:
-        return "arguments", _pickled_text(error)
-    marks[Slot.CALLED_AT] = time.monotonic()
-    marks[Slot.CALLED] = sequence
+        return "arguments", _packed_text(error)
+    marks[Mark.CALLED_AT] = time.monotonic()
+    marks[Mark.CALLED] = sequence
     return _called(fn, args, kwargs, by_value if call.is_by_value else by_name)
 
 
@@ -177,41 +205,126 @@ def _called(
         traceback.clear_frames(error.__traceback__)
         return "memory", b""
     except BaseException as error:  # the caller's own, whatever it is
-        return _travelling_error(error, pack)
+        return _error_outcome(error, pack)
     try:
         return "returned", pack(value)
     except MemoryError:
         return "memory", b""
     except BaseException as error:
-        return "result", _pickled_text(error, f"a {type(value).__qualname__}")
+        return "result", _packed_text(error, f"a {type(value).__qualname__}")
 
 
-def _travelling_error(error: BaseException, pack: Pack) -> tuple[str, bytes]:
+def _error_outcome(error: BaseException, pack: Pack) -> tuple[str, bytes]:
     try:
-        return "raised", _pickled_error(error, pack)
+        return "raised", _packed_error(error, pack)
     except MemoryError:
         return "memory", b""
     except BaseException as why:
-        return "exception", _pickled_text(why, f"{type(error).__qualname__}: {text_of(error)}")
+        subject = f"{type(error).__qualname__}: {text_of(error)}"
+        return "exception", pickle.dumps((subject, f"{type(why).__name__}: {text_of(why)}", _trace_of(error)))
 
 
-def _pickled_error(error: BaseException, pack: Pack) -> bytes:
-    return pack(_ExceptionWithTraceback(error, cast("TracebackType", error.__traceback__)))
+class RemoteTraceback(Exception):  # noqa: N818 - no error: the text of one
+    """The cause of an exception that came from a worker: its traceback there, as text."""
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.args[0]}"""'
 
 
-def _pickled_text(error: BaseException, subject: str = "") -> bytes:
-    return pickle.dumps((subject, f"{type(error).__name__}: {text_of(error)}"))
+def _packed_error(error: BaseException, pack: Pack) -> bytes:
+    """The exception and its traceback, packed so that it is known to arrive.
+
+    An exception whose `__init__` takes other arguments than it hands on is the usual case in libraries; pickle would
+    call it with those that were handed on, and fail where nothing can be done any more.
+
+    Raises:
+        Exception: whatever keeps it from being packed.
+    """
+    trace = _trace_of(error)
+    with contextlib.suppress(Exception):
+        packed = pack(_Raised(error, trace))
+        if type(pickle.loads(packed)) is type(error):  # noqa: S301 - packed by us just now
+            return packed
+    attributes = _packable(vars(error), pack)
+    args = error.args if "args" in _packable({"args": error.args}, pack) else (text_of(error),)
+    packed = pack(_Raised(_Bare(type(error), args, attributes), trace))
+    pickle.loads(packed)  # noqa: S301 - likewise
+    return packed
 
 
-def offer_itself() -> None:
-    """Has a kernel that is out of memory end this process before the coordinator, whose loss nobody could make good."""
+class _Raised:
+    """An exception on its way: what arrives is the exception, with its traceback as the cause."""
+
+    def __init__(self, error: Any, trace: str) -> None:
+        self.error = error
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Callable[..., BaseException], tuple[Any, str]]:
+        return _with_trace, (self.error, self.trace)
+
+
+def _with_trace(error: BaseException, trace: str) -> BaseException:
+    error.__cause__ = RemoteTraceback(trace)
+    return error
+
+
+class _Bare:
+    """An exception on its way by its parts: what arrives has its type, `args` and attributes, without calling `__init__`."""
+
+    def __init__(self, kind: type[BaseException], args: tuple[Any, ...], attributes: dict[str, Any]) -> None:
+        self.parts = kind, args, attributes
+
+    def __reduce__(self) -> tuple[Callable[..., BaseException], tuple[Any, ...]]:
+        return _from_parts, self.parts
+
+
+def _from_parts(
+    kind: type[BaseException], args: tuple[Any, ...], attributes: dict[str, Any]
+) -> BaseException:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(attributes)
+    return error
+
+
+def _packable(attributes: Mapping[str, Any], pack: Pack) -> dict[str, Any]:
+    """Those of an exception's attributes that can travel."""
+    found = {}
+    for name, value in attributes.items():
+        with contextlib.suppress(Exception):
+            pickle.loads(pack(value))  # noqa: S301 - packed by us just now
+            found[name] = value
+    return found
+
+
+def _trace_of(error: BaseException) -> str:
+    try:
+        return "".join(traceback.format_exception(error))
+    except Exception as why:  # one of its own methods raised
+        return f"{type(error).__qualname__}, whose traceback cannot be shown: {type(why).__name__}\n"
+
+
+def _packed_text(error: BaseException, subject: str = "") -> bytes:
+    return pickle.dumps((subject, f"{type(error).__name__}: {text_of(error)}", ""))
+
+
+def _heap_reader() -> HeapReader | None:
+    """What reads the heap from task to task; `None` where a sandbox forbids what it needs."""
+    try:
+        return HeapReader()
+    except OSError:
+        return None
+
+
+def raise_oom_score(score: int) -> None:
+    """Has the kernel's OOM killer prefer this process to the coordinator: it loses one task, the coordinator all."""
     if sys.platform != "linux":
         return
     with contextlib.suppress(OSError, ValueError):
         descriptor = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
         try:
-            if int(os.read(descriptor, 16)) < OFFERED:
-                os.write(descriptor, b"%d" % OFFERED)
+            if int(os.read(descriptor, 16)) < score:
+                os.write(descriptor, b"%d" % score)
         finally:
             os.close(descriptor)
 
@@ -224,20 +337,25 @@ def _end_with_parent() -> None:
 
     def watch() -> None:
         connection.wait([parent.sentinel])
-        if sys.platform != "win32" and _Worker.station.marks[Slot.OWN_GROUP]:
-            os.killpg(os.getpgid(0), signal.SIGKILL)
+        process_tree.end_descendants(os.getpid())
+        if sys.platform != "win32" and os.getpgid(0) == os.getpid():
+            os.killpg(os.getpid(), signal.SIGKILL)
         os._exit(1)
 
-    threading.Thread(target=watch, name="membudget-parent", daemon=True).start()
+    with contextlib.suppress(RuntimeError):  # no thread to be had: the end of the connection ends it as well
+        threading.Thread(target=watch, name="membudget-parent", daemon=True).start()
 
 
 _LIMITS = ("RLIMIT_AS", "RLIMIT_DATA", "RLIMIT_CPU", "RLIMIT_FSIZE", "RLIMIT_NOFILE", "RLIMIT_CORE")
 
 
-class Surroundings(NamedTuple):
-    """The environment, and resource limits by their number in `resource`: soft and hard, each in its own unit."""
+class Environment(NamedTuple):
+    """What a worker takes over from the coordinator as it is now: a fork server may be older than that.
 
-    environment: Mapping[str, str]
+    Environment variables, and resource limits by their number in `resource`: soft and hard, each in its own unit.
+    """
+
+    variables: Mapping[str, str]
     limits: Mapping[int, tuple[int, int]]
 
     @classmethod
@@ -247,9 +365,9 @@ class Surroundings(NamedTuple):
 
     def take_over(self) -> None:
         """Makes them this process's own."""
-        if dict(os.environ) != dict(self.environment):
+        if dict(os.environ) != dict(self.variables):
             os.environ.clear()
-            os.environ.update(self.environment)
+            os.environ.update(self.variables)
         if not self.limits:
             return
         import resource

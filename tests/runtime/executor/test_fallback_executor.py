@@ -109,21 +109,27 @@ def test_in_a_thread_a_memory_error_is_the_callers_at_once():
     assert (str(outcome.error), outcome.cause, outcome.attempts) == ("mine", "out-of-memory", 1)
 
 
-@pytest.mark.parametrize(
-    ("fn", "words"),
-    [
-        (jobs.return_unpicklable, "returned a lock"),
-        (jobs.raise_unpicklable, "raised UnpicklableOneError: inside"),
-        (jobs.raise_unloadable, "what raise_unloadable gave back"),
-    ],
-)
-def test_what_cannot_travel_is_said_clearly(fn, words):
+def test_a_result_that_cannot_travel_is_said_clearly():
     with FallbackExecutor(1, budget="1 GB") as executor:
-        batch = executor.run(fn, range(5))
+        batch = executor.run(jobs.return_unpicklable, range(5))
         assert executor.submit(jobs.square, 3).result() == 9
     assert {outcome.cause for outcome in batch.outcomes} == {"unpicklable"}
-    with pytest.raises(UnpicklableError, match=words):
+    with pytest.raises(UnpicklableError, match="returned a lock"):
         _ = batch.values
+
+
+@pytest.mark.parametrize(
+    ("fn", "kind", "text"),
+    [
+        (jobs.raise_unpicklable, jobs.UnpicklableOneError, "inside"),
+        (jobs.raise_unloadable, jobs.UnloadableError, "together"),
+    ],
+)
+def test_an_exception_arrives_whatever_it_does_when_pickled(fn, kind, text):
+    with FallbackExecutor(1, budget="1 GB") as executor:
+        outcome = executor.run(fn, range(5)).outcomes[0]
+    assert (outcome.cause, type(outcome.error), str(outcome.error)) == ("error", kind, text)
+    assert f"in {fn.__name__}" in str(outcome.error.__cause__)
 
 
 def test_arguments_that_cannot_travel_are_said_clearly():

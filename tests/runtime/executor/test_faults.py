@@ -100,7 +100,7 @@ def test_where_processes_cannot_start_threads_take_over(monkeypatch, caplog, err
     def no_pool(*args, **kwargs):
         raise error
 
-    monkeypatch.setattr(process_worker, "ProcessPoolExecutor", no_pool)
+    monkeypatch.setattr(process_worker, "ProcessWorker", no_pool)
     with FallbackExecutor(2, budget="1 GB") as executor:
         batch = executor.run(jobs.square, range(20))
     assert batch.values == [number * number for number in range(20)]
@@ -226,10 +226,12 @@ def test_workers_offer_themselves_before_the_coordinator():
     with FallbackExecutor(1, budget="1 GB") as executor:
         offered = int(executor.submit(here.read_text).result())
         server_pid = executor.submit(os.getppid).result()
-        # When a worker was ended and its memory is still being freed, there must be somebody left to choose.
-        assert int(Path(f"/proc/{server_pid}/oom_score_adj").read_text()) >= 500
-    assert offered >= 500
-    assert offered > int(here.read_text()) or int(here.read_text()) >= 500
+        servers = int(Path(f"/proc/{server_pid}/oom_score_adj").read_text())
+    own = int(here.read_text())
+    if own > 0:
+        pytest.skip("this process is offered itself")
+    # While the memory of a worker is being freed, the server is the next: its loss costs nothing that runs.
+    assert own < servers < offered
 
 
 @pytest.fixture
@@ -362,7 +364,7 @@ def test_a_fork_server_that_was_killed_is_started_again(tmp_path):
     program.write_text(
         """
 import os, signal
-from multiprocessing import forkserver
+from pytest_membudget.runtime.workers.fork_server import server_for
 from pytest_membudget import FallbackExecutor
 
 def job(item):
@@ -373,9 +375,9 @@ if __name__ == "__main__":
     for moment in range(4):
         with FallbackExecutor(2, budget="1 GB") as executor:
             if moment:
-                os.kill(forkserver._forkserver._forkserver_pid, signal.SIGKILL)
+                os.kill(server_for(()).pid, signal.SIGKILL)
             print(executor.run(job, range(5)).values, executor.level, executor.events)
-        servers.add(forkserver._forkserver._forkserver_pid)
+        servers.add(server_for(()).pid)
     print(len(servers))
 """
     )
@@ -383,21 +385,3 @@ if __name__ == "__main__":
         [sys.executable, program], capture_output=True, text=True, timeout=80, check=False, cwd=tmp_path
     )
     assert done.stdout.splitlines() == ["[0, -1, -2, -3, -4] process ()"] * 4 + ["4"], done.stderr
-
-
-@pytest.mark.parametrize(
-    ("error", "level"), [(EOFError, "process"), (ConnectionResetError, "process"), (OSError, "thread")]
-)
-def test_a_fork_server_that_ends_while_it_is_asked_is_asked_once_more(monkeypatch, error, level):
-    start, asked = process_worker.ProcessWorker, []
-
-    def ends_at_first(*arguments):
-        asked.append(arguments)
-        if len(asked) == 1:
-            raise error("unexpected end")
-        return start(*arguments)
-
-    monkeypatch.setattr(process_worker, "ProcessWorker", ends_at_first)
-    with FallbackExecutor(1, budget="1 GB") as executor:
-        assert executor.run(jobs.square, range(5)).values == [0, 1, 4, 9, 16]
-        assert executor.level == level

@@ -173,7 +173,7 @@ def test_whatever_keeps_processes_from_starting_leads_to_threads(monkeypatch, er
     def no_pool(*args, **kwargs):
         raise error
 
-    monkeypatch.setattr(process_worker, "ProcessPoolExecutor", no_pool)
+    monkeypatch.setattr(process_worker, "ProcessWorker", no_pool)
     with FallbackExecutor(2, budget="1 GB") as executor:
         assert executor.run(jobs.square, range(6)).values == [n * n for n in range(6)]
         assert str(error) in executor.events[0].cause

@@ -91,13 +91,13 @@ def script(tmp_path, context, limit):
     return [sys.executable, str(path)]
 
 
-@pytest.mark.parametrize(("context", "why"), [("spawn", "was not up within"), (None, "had not loaded")])
-def test_a_script_that_blocks_when_workers_import_it_leads_to_threads(tmp_path, context, why):
+@pytest.mark.parametrize("context", ["spawn", None])
+def test_a_script_that_blocks_when_workers_import_it_leads_to_threads(tmp_path, context):
     done = subprocess.run(
         script(tmp_path, context, 3), capture_output=True, text=True, timeout=100, check=False
     )
     assert done.stdout == "[0, 2, 4, 6, 8] thread\n"
-    assert why in done.stderr
+    assert "was not up within" in done.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
@@ -123,6 +123,6 @@ def servers_of(pid):
     found = []
     for each in psutil.Process(pid).children(recursive=True):
         with contextlib.suppress(psutil.Error):  # it ends just now
-            if "forkserver" in str(each.cmdline()):
+            if "fork_server_main" in str(each.cmdline()):
                 found.append(each)
     return found

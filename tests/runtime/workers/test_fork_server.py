@@ -1,0 +1,233 @@
+"""The fork server of our own: it shares nothing of the script, outlives nothing, and its loss costs nothing that runs."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import psutil
+import pytest
+
+from pytest_membudget import FallbackExecutor
+from pytest_membudget.runtime.workers.fork_server import server_for
+
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.timeout(90),
+    pytest.mark.skipif(sys.platform != "linux", reason="fork servers are Linux's"),
+]
+
+
+def output_of(tmp_path, code, **modules):
+    """What a program prints, its workers' output included, and its exit within the time."""
+    for name, text in modules.items():
+        (tmp_path / f"{name}.py").write_text(textwrap.dedent(text))
+    path = tmp_path / "program.py"
+    path.write_text(textwrap.dedent(code))
+    done = subprocess.run(
+        [sys.executable, path], capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path
+    )
+    return done.stdout.splitlines(), done.stderr
+
+
+def is_gone(pid):
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def wait_until(condition, timeout_s=20.0):
+    end_s = time.monotonic() + timeout_s
+    while not condition() and time.monotonic() < end_s:
+        time.sleep(0.02)
+    assert condition()
+
+
+def test_what_a_script_opens_and_draws_is_each_workers_own(tmp_path):
+    lines, errors = output_of(
+        tmp_path,
+        """
+        import os, threading
+        from pytest_membudget import ExecutorPolicy, FallbackExecutor
+
+        TOKEN = os.urandom(4).hex()
+        FILE = open(__file__)
+        LOCK = threading.Lock()
+        threading.Thread(target=lambda: LOCK.acquire() and threading.Event().wait(), daemon=True).start()
+
+        def tell(_):
+            assert FILE.tell() == 0 and FILE.read(1)
+            return TOKEN, os.getpid()
+
+        if __name__ == "__main__":
+            with FallbackExecutor(2, budget="1 GB", policy=ExecutorPolicy(max_tasks_per_child=1)) as executor:
+                told = executor.run(tell, range(4)).values
+            print(len({token for token, _ in told}), len({pid for _, pid in told}))
+        """,
+    )
+    assert (lines, errors) == (["4 4"], "")
+
+
+def test_a_script_that_reads_arguments_at_its_top_runs(tmp_path):
+    lines, errors = output_of(
+        tmp_path,
+        """
+        import argparse
+        from pytest_membudget import FallbackExecutor
+        argparse.ArgumentParser().parse_args()
+
+        def double(item):
+            return 2 * item
+
+        if __name__ == "__main__":
+            with FallbackExecutor(1, budget="1 GB") as executor:
+                print(executor.run(double, range(4)).values)
+        """,
+    )
+    assert (lines, errors) == (["[0, 2, 4, 6]"], "")
+
+
+PRELOADING = """
+    import sys
+    from pytest_membudget.runtime.workers.process import ProcessLauncher
+    from pytest_membudget.runtime.workers.protocol import Call
+    import threading
+
+    def call(worker, fn, *args):
+        ended, replies = threading.Event(), []
+        worker.send(Call(1, fn, args, {}), lambda reply: (replies.append(reply), ended.set()))
+        assert ended.wait(30)
+        return replies[0].value
+
+    def is_loaded(name):
+        return name in sys.modules
+
+    if __name__ == "__main__":
+        worker = ProcessLauncher(preload=("loaded_before",)).start()
+        print(call(worker, is_loaded, "loaded_before"))
+        worker.retire()
+        worker.join()
+    """
+
+
+def test_modules_that_are_named_are_loaded_before_the_fork(tmp_path):
+    lines, errors = output_of(tmp_path, PRELOADING, loaded_before="LOADED = True")
+    assert (lines, errors) == (["True"], "")
+
+
+@pytest.mark.parametrize(
+    ("module", "why"),
+    [
+        (
+            "import threading; threading.Thread(target=threading.Event().wait, name='pool', daemon=True).start()",
+            "left 1 thread running, pool",
+        ),
+        ("FILE = open(__file__)", "left open: "),
+        ("import socket; PAIR = socket.socketpair()", "left open: socket:"),
+        ("1 / 0", "importing loaded_before raised ZeroDivisionError: division by zero"),
+    ],
+)
+def test_what_would_be_shared_is_not_preloaded_and_said(tmp_path, module, why):
+    lines, errors = output_of(tmp_path, PRELOADING, loaded_before=module)
+    assert lines == ["False"]
+    assert f"the fork server does not preload loaded_before: it {why}".replace(": it imp", ": imp") in errors
+
+
+def test_the_programs_other_pools_keep_their_own_server(tmp_path):
+    lines, errors = output_of(
+        tmp_path,
+        """
+        import multiprocessing, pathlib
+        from concurrent.futures import ProcessPoolExecutor
+        from multiprocessing import forkserver
+        from pytest_membudget import FallbackExecutor
+
+        def score():
+            return int(pathlib.Path("/proc/self/oom_score_adj").read_text())
+
+        if __name__ == "__main__":
+            with FallbackExecutor(1, budget="1 GB") as executor:
+                executor.submit(score).result()
+            print(forkserver._forkserver._preload_modules, forkserver._forkserver._forkserver_pid)
+            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("forkserver")) as pool:
+                print(pool.submit(score).result() == score())
+        """,
+    )
+    assert (lines, errors) == (["['__main__'] None", "True"], "")
+
+
+def test_workers_go_on_when_their_server_is_killed():
+    with FallbackExecutor(1, budget="1 GB") as executor:
+        pid = executor.submit(os.getpid).result()
+        os.kill(server_for(()).pid, signal.SIGKILL)
+        assert executor.submit(os.getpid).result() == pid
+        executor.submit(os.kill, pid, signal.SIGKILL)
+        assert executor.submit(os.getpid).result() != pid
+    assert {event.level for event in executor.events} <= {"process"}
+
+
+def test_a_stopped_server_is_replaced():
+    with FallbackExecutor(1, budget="1 GB") as executor:
+        pid = executor.submit(os.getpid).result()
+        server_pid = server_for(()).pid
+        os.kill(server_pid, signal.SIGSTOP)
+        os.kill(pid, signal.SIGKILL)
+        assert executor.submit(os.getpid).result(30) != pid
+        assert executor.level == "process"
+        assert is_gone(server_pid)
+
+
+LEAVES_DAEMON = """
+    import os, time
+    from pytest_membudget import FallbackExecutor
+
+    def leave_daemon(_):
+        pid = os.fork()
+        if pid == 0:
+            os.setsid()
+            time.sleep(600)
+        return pid
+
+    if __name__ == "__main__":
+        with FallbackExecutor(1, budget="1 GB") as executor:
+            print(*executor.run(leave_daemon, [1, 2, 3, 4]).values)
+    """
+
+
+def test_what_tasks_leave_running_ends_with_the_program(tmp_path):
+    lines, errors = output_of(tmp_path, LEAVES_DAEMON)
+    assert errors == ""
+    wait_until(lambda: all(is_gone(int(pid)) for pid in lines[0].split()))
+
+
+STUCK = """
+    import time
+    from pytest_membudget import FallbackExecutor
+
+    if __name__ == "__mp_main__":
+        time.sleep(600)
+
+    if __name__ == "__main__":
+        with FallbackExecutor(2, budget="1 GB") as executor:
+            executor.submit(abs, 1).result()
+    """
+
+
+@pytest.mark.parametrize("is_stopped", [False, True])
+def test_nothing_stays_behind_a_program_that_was_killed(tmp_path, is_stopped):
+    (tmp_path / "program.py").write_text(textwrap.dedent(STUCK))
+    program = subprocess.Popen([sys.executable, tmp_path / "program.py"])
+    try:
+        wait_until(lambda: len(psutil.Process(program.pid).children(recursive=True)) >= 3)
+        children = psutil.Process(program.pid).children(recursive=True)
+        family = [each for each in children if "forkserver" in str(each.cmdline())]  # and no resource tracker
+        if is_stopped:
+            for each in family:
+                each.send_signal(signal.SIGSTOP)
+    finally:
+        program.kill()
+        program.wait()
+    wait_until(lambda: all(is_gone(each.pid) for each in family))
