@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 
-from pytest_membudget.measurement.process.descendants import descendants
+from pytest_membudget.measurement.process.children import descendants
 
 _PR_SET_CHILD_SUBREAPER = 36
 _ROUNDS = 100
