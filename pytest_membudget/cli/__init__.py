@@ -13,6 +13,7 @@ from pytest_membudget.cli.manner import spell_out
 from pytest_membudget.errors import MembudgetError
 
 COMMANDS: dict[str, str] = {
+    "bisect": "find the commit since which a test uses more memory",
     "calibrate": "learn what a function takes per byte of its input, from runs in fresh processes",
     "completion": "print the completion script of a shell",
     "compare": "compare one report or baseline with another",

@@ -109,3 +109,28 @@ class RevisionComparison(msgspec.Struct, frozen=True, kw_only=True):
     def count(self, verdict: RevisionVerdict) -> int:
         """How many tests have this verdict."""
         return sum(test.verdict == verdict for test in self.tests)
+
+
+class BisectStep(msgspec.Struct, frozen=True, kw_only=True):
+    """One commit that was run: good, bad, or skipped because the test did not pass there."""
+
+    commit: str
+    answer: str
+    peaks_bytes: tuple[Bytes, ...] = ()
+
+
+class Bisection(msgspec.Struct, frozen=True, kw_only=True):
+    """The first commit at which a test uses more, with the levels before it and at it.
+
+    `suspects` are more than this one where the test does not pass at commits before it.
+    """
+
+    commit: str
+    suspects: tuple[str, ...]
+    before_bytes: Bytes
+    after_bytes: Bytes
+    runs: Count
+    steps: tuple[BisectStep, ...] = ()
+    nodeid: str = ""
+    subject: str = ""
+    caveats: tuple[str, ...] = ()

@@ -108,3 +108,28 @@ def test_what_cannot_be_run_is_exit_2_with_a_reason(project, words, told):
     done = subprocess.run(command(*words), capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert told in done.stderr
+
+
+@pytest.mark.slow
+def test_bisect_finds_the_commit_and_leaves_nothing(project):
+    (project / "shop.py").write_text(SHOP.replace("(n)]", "(n * 2)]") + "# later\n")
+    subprocess.run(
+        ["git", "-c", "user.name=x", "-c", "user.email=x@x", "commit", "-qam", "later"], check=True
+    )
+    words = [
+        sys.executable,
+        "-m",
+        "pytest_membudget",
+        "bisect",
+        "test_shop.py::test_rows",
+        "HEAD~2",
+        "HEAD",
+        "--json",
+    ]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    head = subprocess.run(
+        ["git", "rev-parse", "HEAD~1"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    assert json.loads(done.stdout)["commit"] == head
+    assert left_over(project) == ""
