@@ -38,7 +38,9 @@ def task_figures(batch: BatchResult) -> TaskFigures | None:
         return None
     largest = max(outcomes, key=_peak_bytes)
     kept = [largest, *(one for one in outcomes[:: -(-len(outcomes) // MOST_PEAKS)] if one is not largest)]
+    levels = {outcome.level for outcome in outcomes}
     return TaskFigures(
+        level=levels.pop() if len(levels) == 1 else "mixed",
         count=len(outcomes),
         size_bytes=sum(outcome.size_bytes or 0 for outcome in outcomes),
         workers=batch.workers,

@@ -29,11 +29,13 @@ def scale_row(
 ) -> ScaleRow:
     """The row of one scale.
 
-    `smaller` are the rows that were there before it ran: they alone give its prediction. `breakdown` and `tasks` are
+    `smaller` are the rows that were there before it ran: they alone give its prediction, as far as their tasks ran at the
+    same level as these. `breakdown` and `tasks` are
     its batch's own account, where it has one: see `task_figures`.
     """
     budget_bytes = None if budget is None else parse_size(budget)
-    predicted = predict_next(smaller, scale)
+    alike = [row for row in smaller if _ran_alike(row.tasks, tasks)]
+    predicted = predict_next(alike, scale)
     return ScaleRow(
         scale=scale,
         peak_bytes=measurement.peak_bytes,
@@ -48,8 +50,29 @@ def scale_row(
         timeline=measurement.timeline,
         breakdown=breakdown,
         tasks=tasks,
-        caveats=measurement.caveats,
+        caveats=(*measurement.caveats, *_unlike(smaller, alike, tasks)),
     )
+
+
+def _ran_alike(theirs: TaskFigures | None, ours: TaskFigures | None) -> bool:
+    """Whether both say where their tasks ran, and that is the same; or one does not say."""
+    return theirs is None or ours is None or theirs.level == ours.level
+
+
+def _unlike(
+    smaller: Sequence[ScaleRow], alike: Sequence[ScaleRow], tasks: TaskFigures | None
+) -> tuple[str, ...]:
+    """Tasks in threads share the program's memory, those in processes do not: one says nothing of the other."""
+    others = [row for row in smaller if row not in alike]
+    if not others or tasks is None:
+        return ()
+    elsewhere = sorted({row.tasks.level for row in others if row.tasks})
+    names = ", ".join(row.scale.name for row in others)
+    caveat = (
+        f"not predicted from {names}: their tasks ran at level {' and '.join(elsewhere)}, these at {tasks.level}; run all "
+        "at one level, as ExecutorPolicy(small_batch=0) does"
+    )
+    return (caveat,)
 
 
 def run_scales(

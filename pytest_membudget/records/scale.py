@@ -51,6 +51,8 @@ class TaskFigures(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: Bytes
     workers: Count
     peaks: tuple[TaskPeak, ...]
+    #: Where all of them ran: "process", "thread", "sequential", "dask"; "mixed" where they did not run alike.
+    level: str = ""
 
 
 class ScaleRow(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,6 +16,7 @@ from pytest_membudget.calibration.scales import (
 )
 from pytest_membudget.errors import OverBudgetError, UsageError
 from pytest_membudget.records.measurement import Measurement
+from pytest_membudget.records.scale import TaskFigures
 
 MB = 1_000_000
 SCALES = default_scales()
@@ -78,7 +79,7 @@ def test_a_row_is_graded_by_budget_and_by_target():
     assert row("micro", 500, budget="400 MB").status == "FAIL"
 
 
-def test_a_larger_scale_is_foretold_from_the_smaller_ones_alone():
+def test_a_larger_scale_is_predicted_from_the_smaller_ones_alone():
     found = rows(22, 28, 53, 148)
     assert [r.predicted_bytes for r in found[:2]] == [None, None]
     assert found[2].predicted_bytes == pytest.approx(52 * MB, rel=0.01)
@@ -88,6 +89,22 @@ def test_a_larger_scale_is_foretold_from_the_smaller_ones_alone():
     assert found[3].predicted_bytes == pytest.approx(150 * MB, rel=0.03)
     assert found[3].predicted_bound_bytes >= found[3].predicted_bytes
     assert predict_next(found[:1], SCALES["large"]) is None
+
+
+def test_rows_whose_tasks_ran_elsewhere_predict_nothing():
+    def figures(level):
+        return TaskFigures(count=2, size_bytes=2_000_000, workers=2, peaks=(), level=level)
+
+    threads = [row(name, peak, tasks=figures("thread")) for name, peak in (("micro", 10), ("small", 12))]
+    found = row("medium", 90, smaller=threads, tasks=figures("process"))
+    assert found.predicted_bytes is None
+    assert (
+        "not predicted from micro, small: their tasks ran at level thread, these at process"
+        in found.caveats[0]
+    )
+    alike = row("medium", 90, smaller=threads, tasks=figures("thread"))
+    assert alike.predicted_bytes
+    assert not alike.caveats
 
 
 def test_a_law_carries_its_slope_its_bound_and_its_curve():

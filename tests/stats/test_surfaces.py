@@ -1,7 +1,7 @@
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_membudget.stats.surfaces import choose_terms, fit_surface
@@ -63,6 +63,7 @@ def test_a_product_beyond_those_seen_is_extrapolated_though_each_factor_is_not()
     assert fit.is_extrapolated((10.0, 10.0))
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9), st.integers(0, 10**10)), min_size=3, max_size=15)
 )
