@@ -109,7 +109,16 @@ class Breakdown(msgspec.Struct, frozen=True, kw_only=True):
 
 
 EventKind = Literal[
-    "fallback", "recovery", "worker-killed", "retry", "alone", "timeout", "overrun", "over-limit", "host"
+    "fallback",
+    "recovery",
+    "worker-killed",
+    "retry",
+    "alone",
+    "timeout",
+    "overrun",
+    "over-limit",
+    "pressure",  # tasks stall for want of memory: nothing starts beside what runs
+    "host",
 ]
 
 

@@ -12,6 +12,7 @@ import contextlib
 import functools
 import os
 import select
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -49,7 +50,7 @@ def open_trigger(path: Path) -> Callable[[], bool] | None:
 class MemoryPressure:
     """Whether tasks stalled for more than `STALLED_SHARE` of a window that ended within the last `WINDOW_S` seconds.
 
-    The kernel watches the windows (a trigger); asking it costs under 1 µs. Where it takes no trigger from this process
+    May be asked from any thread. The kernel watches the windows (a trigger); asking it costs under 1 µs. Where it takes no trigger from this process
     the average over 10 s is read, 13 µs. Without pressure files nothing is ever stalled, and `source` is empty.
 
     Args:
@@ -69,6 +70,7 @@ class MemoryPressure:
         self._trigger = trigger
         self._has_event: Callable[[], bool] | None = None
         self._pid = 0
+        self._lock = threading.Lock()
         self._asked_at_s = self._event_at_s = float("-inf")
 
     @property
@@ -80,18 +82,22 @@ class MemoryPressure:
         """Whether tasks stall for memory now."""
         if self._path is None:
             return False
-        if self._pid != os.getpid():  # a parent's events are not a forked child's
-            self._pid = os.getpid()
+        if (
+            self._pid != os.getpid()
+        ):  # a parent's events, and a lock that its other threads held, are not a child's
+            self._lock = threading.Lock()
             self._has_event = self._trigger(self._path)
+            self._pid = os.getpid()
         if self._has_event is None:
             return _average_share(self._path) >= STALLED_SHARE
-        now_s = self._clock()
-        # The kernel keeps an event until it is asked for: after a long pause it may be long past.
-        is_recent = now_s - self._asked_at_s <= WINDOW_S
-        self._asked_at_s = now_s
-        if self._has_event() and (is_recent or _average_share(self._path) >= STALLED_SHARE):
-            self._event_at_s = now_s
-        return now_s - self._event_at_s < WINDOW_S
+        with self._lock:  # a poll object serves one thread at a time
+            now_s = self._clock()
+            # The kernel keeps an event until it is asked for: after a long pause it may be long past.
+            is_recent = now_s - self._asked_at_s <= WINDOW_S
+            self._asked_at_s = now_s
+            if self._has_event() and (is_recent or _average_share(self._path) >= STALLED_SHARE):
+                self._event_at_s = now_s
+            return now_s - self._event_at_s < WINDOW_S
 
 
 @functools.cache

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, cast
 
 from pytest_membudget.errors import WorkerKilledError
 from pytest_membudget.records.run import EventKind, HostUse, Level, LevelEvent
+from pytest_membudget.runtime.admission.available_budget import PressureGate
 from pytest_membudget.runtime.admission.host_share import SURPLUS_S, HostShare
 from pytest_membudget.runtime.executor.budget import AnyBudget, SharedBudget
 from pytest_membudget.runtime.executor.scheduler import Scheduler
@@ -259,6 +260,7 @@ class Driver:
         self.observers: list[Callable[[], None]] = []
         self._launchers = launchers
         self._budget = budget
+        self._gate = PressureGate()
         self._share = budget.share if isinstance(budget, SharedBudget) else None
         self._effects = _Effects(scheduler, launchers, journal)
         self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -362,6 +364,8 @@ class Driver:
         while self._arrivals:
             self.scheduler.submitted(self._arrivals.popleft())
         self._update_cluster()
+        if self.scheduler.has_waiting and not self.scheduler.backend.is_cluster:
+            self.scheduler.pressure_changed(self._gate.source if self._gate.is_closed() else "")
         if not self._budget.is_fixed and self.scheduler.has_waiting:
             now_bytes = self._budget.now_bytes(self.added_bytes)
             self.scheduler.budget_changed(now_bytes, self._budget.largest_bytes, self._budget.ceiling_bytes)

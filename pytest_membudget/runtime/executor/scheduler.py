@@ -265,6 +265,17 @@ class Scheduler:
         for backend in self._backends:
             backend.placement.set_budget(budget_bytes, largest_bytes, ceiling_bytes or largest_bytes)
 
+    def pressure_changed(self, source: str) -> None:
+        """`source` is the file that says that tasks stall for want of memory; empty where they do not."""
+        was_under_pressure, self.pool.is_under_pressure = self.pool.is_under_pressure, bool(source)
+        if source and not was_under_pressure:
+            self._record(
+                "pressure",
+                self.backend.level,
+                f"tasks stall for want of memory ({source})",
+                "nothing new starts beside what runs until that has passed",  # the gate has logged it
+            )
+
     def demand(self) -> Demand:
         """What tasks and workers ask of a budget that other programs share."""
         return self.placement.demand(self.pool)

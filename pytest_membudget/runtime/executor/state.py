@@ -204,6 +204,8 @@ class Pool:
     slots: list[Slot] = field(default_factory=list)
     #: on the driver's monotonic clock
     now_s: float = 0.0
+    #: whether tasks of this machine stall for want of memory; nothing then starts beside what runs
+    is_under_pressure: bool = False
 
     @property
     def busy(self) -> int:
@@ -226,7 +228,7 @@ class Pool:
     @property
     def is_saturated(self) -> bool:
         """Whether no further worker may be busy."""
-        return self.busy >= self.concurrency.now or self.is_full_in_flight
+        return self.busy >= (1 if self.is_under_pressure else self.concurrency.now) or self.is_full_in_flight
 
     def idle(self, backend: Backend | None = None) -> list[Slot]:
         """Workers (of `backend`) with nothing to do: those that have begun first, of these the one that retains most."""

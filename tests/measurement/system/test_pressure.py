@@ -1,5 +1,6 @@
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -96,3 +97,11 @@ def test_the_kernel_takes_an_unprivileged_trigger_or_none_is_used():
         pytest.skip("this kernel has no pressure file that this process may write to")
     assert open_trigger(Path(pressure.source))() in {True, False}
     assert open_trigger(Path("/nowhere")) is None
+
+
+@pytest.mark.kernel
+@pytest.mark.skipif(sys.platform != "linux", reason="PSI is Linux's")
+def test_many_threads_may_ask_at_once():
+    pressure = memory_pressure()
+    with ThreadPoolExecutor(4) as threads:
+        assert set(threads.map(lambda _: type(pressure.is_stalled()), range(4000))) == {bool}
