@@ -39,6 +39,7 @@ _PUBLIC = {
     "measurement.growth.check": "check_growth",
     "measurement.probe": "measure measuring",
     "measurement.system.limit": "memory_limit memory_reading",
+    "plugin.fixtures.membudget": "Membudget",
     "records.batch": "BatchSummary summarize_batch",
     "records.files": "FileCategory ResourceEstimate SyntheticFile",
     "records.growth": "Growth",

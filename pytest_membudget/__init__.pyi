@@ -30,6 +30,7 @@ from pytest_membudget.measurement.probe import measure as measure
 from pytest_membudget.measurement.probe import measuring as measuring
 from pytest_membudget.measurement.system.limit import memory_limit as memory_limit
 from pytest_membudget.measurement.system.limit import memory_reading as memory_reading
+from pytest_membudget.plugin.fixtures.membudget import Membudget as Membudget
 from pytest_membudget.records.batch import BatchSummary as BatchSummary
 from pytest_membudget.records.batch import summarize_batch as summarize_batch
 from pytest_membudget.records.files import FileCategory as FileCategory

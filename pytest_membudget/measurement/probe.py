@@ -12,7 +12,7 @@ All sizes are bytes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -33,6 +33,8 @@ from pytest_membudget.measurement.tree.helper.shared_note import Start
 from pytest_membudget.originals import contextlib, os, time
 from pytest_membudget.records.caveats import Caveat
 from pytest_membudget.records.measurement import Measurement
+
+T = TypeVar("T")
 
 ASK_AFTER_S = 0.02
 """After a block that ran for longer than this the helper is asked for its timeline, which takes 0.1 ms."""
@@ -292,7 +294,7 @@ def measuring(label: str = "", *, interval_s: float | None = None, settle: bool 
         probe.finish()
 
 
-def measure(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Measurement:
+def measure(fn: Callable[..., T], *args: Any, **kwargs: Any) -> Measurement[T]:
     """Runs `fn` here and measures it; its result is in `value`, its exception propagates."""
     with measuring(getattr(fn, "__qualname__", "")) as probe:
         value = fn(*args, **kwargs)

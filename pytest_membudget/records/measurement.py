@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Generic, Literal, cast
 
 import msgspec
 
 from pytest_membudget.records.caveats import Caveat
 from pytest_membudget.records.ending import Ending
-from pytest_membudget.records.quantities import Bytes, Count, Seconds, SignedBytes
+from pytest_membudget.records.quantities import Bytes, Count, Result_co, Seconds, SignedBytes
 
 Source = Literal["kernel", "sampled"]
 
@@ -28,7 +28,7 @@ class TimelinePoint(msgspec.Struct, frozen=True, array_like=True):
     tree_bytes: SignedBytes
 
 
-class Measurement(msgspec.Struct, frozen=True, kw_only=True):
+class Measurement(msgspec.Struct, Generic[Result_co], frozen=True, kw_only=True):
     """The memory one block took, its whole process tree included.
 
     `peak_bytes` is proven: at least this much was added above the start. `peak_upper_bytes` cannot have been
@@ -50,7 +50,7 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     shares: tuple[ProcessShare, ...] = ()
     timeline: tuple[TimelinePoint, ...] = ()
     caveat_records: tuple[Caveat, ...] = ()
-    value: Any = None
+    value: Result_co = cast("Result_co", None)
 
     @property
     def caveats(self) -> tuple[str, ...]:

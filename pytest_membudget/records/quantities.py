@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from msgspec import Meta
 
@@ -16,3 +16,14 @@ Count = Annotated[int, Meta(ge=0, le=LARGEST_BYTES)]
 """How many there are of something."""
 Seconds = Annotated[float, Meta(ge=0, le=1e12)]
 """A duration."""
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    Result_co = TypeVar("Result_co", default=Any, covariant=True)
+else:
+    from typing import TypeVar
+
+    # Python has defaults of type variables from 3.13 on; only type checkers need this one.
+    Result_co = TypeVar("Result_co", covariant=True)
+"""What a measured function, or a task, returns."""

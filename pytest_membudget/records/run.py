@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Generic, Literal, cast
 
 import msgspec
 
 from pytest_membudget.errors import text_of
 from pytest_membudget.records.growth import Growth
-from pytest_membudget.records.quantities import Bytes
+from pytest_membudget.records.quantities import Bytes, Result_co
 from pytest_membudget.units import format_count, format_duration, format_size
 
 MOST_TOLD = 5
@@ -30,7 +30,7 @@ Cause = Literal[
 ]
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+class Outcome(msgspec.Struct, Generic[Result_co], frozen=True, kw_only=True):
     """What became of one input. `error` is the exception, `None` where `value` is the result.
 
     Attributes:
@@ -42,7 +42,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     item: Any
-    value: Any = None
+    value: Result_co | None = None
     error: BaseException | None = None
     cause: Cause = "ok"
     attempts: int = 1
@@ -141,14 +141,14 @@ def _the_first(told: Sequence[object], noun: str) -> list[str]:
     return [*shown, f"and {format_count(left_out, f'more {noun}')}"] if left_out > 0 else shown
 
 
-class BatchResult(msgspec.Struct, frozen=True, kw_only=True):
+class BatchResult(msgspec.Struct, Generic[Result_co], frozen=True, kw_only=True):
     """A whole batch, outcomes in the order of the inputs. Its text is a summary of some lines.
 
     `growth` tells whether its worker processes held more after each task, all of them together, `worker_growth` each
     by itself; `None` where no task ran in a worker process. `calls` are tasks there.
     """
 
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[Outcome[Result_co], ...]
     peak_bytes: int
     duration_s: float
     budget_bytes: int
@@ -158,7 +158,7 @@ class BatchResult(msgspec.Struct, frozen=True, kw_only=True):
     breakdown: Breakdown | None = None
     events: tuple[LevelEvent, ...] = ()
     hosts: tuple[HostUse, ...] = ()
-    dead_letters: tuple[Outcome, ...] = ()
+    dead_letters: tuple[Outcome[Result_co], ...] = ()
     dead_letters_path: str | None = None
     growth: Growth | None = None
     worker_growth: tuple[Growth, ...] = ()
@@ -188,7 +188,7 @@ class BatchResult(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(told)
 
     @property
-    def values(self) -> list[Any]:
+    def values(self) -> list[Result_co]:
         """The results in the order of the inputs.
 
         Raises:
@@ -197,7 +197,7 @@ class BatchResult(msgspec.Struct, frozen=True, kw_only=True):
         for outcome in self.outcomes:
             if outcome.error is not None:
                 raise outcome.error
-        return [outcome.value for outcome in self.outcomes]
+        return cast("list[Result_co]", [outcome.value for outcome in self.outcomes])
 
 
 class SemaphoreStatistics(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,7 +10,7 @@ import select
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -21,6 +21,8 @@ from pytest_membudget.origins import off_path
 from pytest_membudget.records.caveats import Caveat
 from pytest_membudget.records.ending import Ending
 from pytest_membudget.records.measurement import Measurement
+
+T = TypeVar("T")
 
 POLL_S = 0.05
 ENDING_S = 10.0
@@ -36,7 +38,7 @@ LAUNCH = (
 )
 
 
-def measure_isolated(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Measurement:
+def measure_isolated(fn: Callable[..., T], *args: Any, **kwargs: Any) -> Measurement[T]:
     """Runs `fn` in a fresh interpreter and measures it there; its result is in `value`, its exception propagates.
 
     `fn` lives in an importable module or in the script being run; as with multiprocessing, a script that calls this

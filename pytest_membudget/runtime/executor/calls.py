@@ -66,7 +66,7 @@ class Calls:
 
     def run(
         self,
-        fn: Callable[[Any], Any],
+        fn: Callable[[Any], T],
         items: Iterable[Any],
         *,
         memory: Memory | None = None,
@@ -74,7 +74,7 @@ class Calls:
         durations_s: Callable[[Any], float] | None = None,
         monitor: MemoryMonitor | None = None,
         done: str | os.PathLike[str] | None = None,
-    ) -> BatchResult:
+    ) -> BatchResult[T]:
         """Runs `fn(item)` for every input and returns when all have ended: one outcome per input, in their order.
 
         Args:
@@ -105,14 +105,14 @@ class Calls:
 
     def stream(
         self,
-        fn: Callable[[Any], Any],
+        fn: Callable[[Any], T],
         items: Iterable[Any],
         *,
         ordered: bool = False,
         memory: Memory | None = None,
         size_bytes: SizeOf | None = None,
         done: str | os.PathLike[str] | None = None,
-    ) -> Iterator[Outcome]:
+    ) -> Iterator[Outcome[T]]:
         """Yields the outcome of each input as its task ends, or with `ordered` in the order of the inputs.
 
         Inputs are drawn lazily, and nothing is kept of what was yielded, so memory stays flat at any number. Letting go of
@@ -128,13 +128,13 @@ class Calls:
 
     def stream_async(
         self,
-        fn: Callable[[Any], Any],
+        fn: Callable[[Any], T],
         items: Iterable[Any],
         *,
         memory: Memory | None = None,
         size_bytes: SizeOf | None = None,
         done: str | os.PathLike[str] | None = None,
-    ) -> AsyncIterator[Outcome]:
+    ) -> AsyncIterator[Outcome[T]]:
         """As `stream`, for `async for`: the event loop goes on while tasks run (at the sequential level it cannot)."""
         ended = asyncio.Event()
         loop = asyncio.get_running_loop()
