@@ -269,6 +269,7 @@ def _launcher(level: Level, settings: Settings, journal: Journal) -> Launcher:
                 settings.initializer,
                 settings.initargs,
                 start_timeout_s=settings.policy.start_timeout_s,
+                preload=settings.policy.preload,
             )
         case "thread":
             return ThreadLauncher(settings.initializer, settings.initargs)

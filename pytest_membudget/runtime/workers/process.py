@@ -21,7 +21,9 @@ from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pytest_membudget.measurement.process.children import descendants
 from pytest_membudget.measurement.process.high_water import resident_bytes
+from pytest_membudget.measurement.process.pss import SharedPages
 from pytest_membudget.origins import Arriving, off_path
 from pytest_membudget.records.run import Level
 from pytest_membudget.runtime.workers import worker_main
@@ -153,6 +155,7 @@ class ProcessWorker:
         self._marks = context.RawArray("d", len(Mark))
         self._origins = off_path()
         self._retired_s: float | None = None
+        self._pages: SharedPages | None = None  # of what its calls have started
         self._lock = threading.Lock()
         self._sent: dict[int, _Sent] = {}
         self._ended = threading.Event()
@@ -225,10 +228,16 @@ class ProcessWorker:
         return None
 
     def added_bytes(self) -> int:
-        """What is resident above the bare worker."""
-        if not self._marks[Mark.READY]:
+        """What is resident above the bare worker, in it and in all that its calls have started (30 µs without such)."""
+        if not self._marks[Mark.READY] or self.pid is None or self._ended.is_set():
             return 0
-        return max(0, resident_bytes(self.pid) - int(self._marks[Mark.READY_BYTES]))
+        own_bytes = max(0, resident_bytes(self.pid) - int(self._marks[Mark.READY_BYTES]))
+        started = [pid for pid in descendants(self.pid) if pid != self._marks[Mark.HELPER_PID]]
+        if not started:
+            return own_bytes
+        if self._pages is None:
+            self._pages = SharedPages()
+        return own_bytes + sum(self._pages.exact_holdings(started).values())
 
     def kill(self) -> bool:
         """Ends the worker, its task and all that the task has started."""

@@ -84,7 +84,14 @@ def _off_path_by_value() -> Iterator[None]:
 def unpacked(report: worker.Report, name: str, where: str) -> Reply:
     """The reply that a worker's report amounts to; `where` says in words where the call ran."""
     heap = None if report.heap is None else HeapReading(*report.heap)
-    figures = Figures(report.duration_s, report.peak_bytes, report.kept_bytes, len(report.body), heap=heap)
+    figures = Figures(
+        report.duration_s,
+        report.peak_bytes,
+        report.kept_bytes,
+        len(report.body),
+        heap=heap,
+        peak_upper_bytes=report.peak_upper_bytes,
+    )
     match report.ending:
         case "returned":
             return Returned(pickle.loads(report.body), figures)  # noqa: S301 - from our own worker

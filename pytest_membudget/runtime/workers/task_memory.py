@@ -15,17 +15,22 @@ from typing import NamedTuple
 from pytest_membudget.measurement.growth.task_heap import TaskHeap
 from pytest_membudget.measurement.process import high_water
 from pytest_membudget.measurement.process.heap import trim_heap
+from pytest_membudget.runtime.workers.task_tree import TaskTree
 
 RESOLUTION_BYTES = 1024 * 1024
 """The kernel counts in batches and the interpreter takes memory by itself: less than this tells nothing of a task."""
 
 
 class Taken(NamedTuple):
-    """What one call took, in bytes: the most it added, what the worker keeps since it was ready, the most resident."""
+    """What one call took with what it started, in bytes.
 
-    peak_bytes: int | None
-    kept_bytes: int
-    resident_peak_bytes: int
+    `peak_bytes` is proven, `peak_upper_bytes` possible; the latter is `None` where the first is exact.
+    """
+
+    peak_bytes: int | None  # the most it added; `None` where the kernel does not tell
+    kept_bytes: int  # what the worker keeps since it was ready, and what is left running below it
+    resident_peak_bytes: int  # the most that was resident in the worker
+    peak_upper_bytes: int | None = None
 
 
 _QUICK_S = 0.005
@@ -64,9 +69,10 @@ class Collector:
 
 
 class TaskMemory:
-    """Follows this process's memory from call to call."""
+    """Follows this process's memory from call to call, and with a `tree` that of what calls start."""
 
-    def __init__(self) -> None:
+    def __init__(self, tree: TaskTree | None = None) -> None:
+        self._tree = tree
         # What imports have left behind is given back now: else the first call would seem to have kept less.
         gc.collect()
         trim_heap()
@@ -80,6 +86,8 @@ class TaskMemory:
         """Just before a call."""
         if exact:
             self._reset()
+        if self._tree is not None:
+            self._tree.begin()
 
     def end(self) -> Taken:
         """Just after a call. A peak of `None`: the kernel does not tell."""
@@ -88,6 +96,7 @@ class TaskMemory:
         if self._mark is not None:
             reached_bytes = max(reached_bytes, self._mark.peak_bytes)
             peak_bytes = max(0, reached_bytes - self._start_bytes)
+        tree = None if self._tree is None else self._tree.end(peak_bytes or 0, self._start_bytes)
         if resident_bytes - self.ready_bytes > self._tidied_bytes + RESOLUTION_BYTES:
             # Given back now: what lies about would be charged to this worker, and hide what the next call takes.
             self._collector.collect()
@@ -97,7 +106,12 @@ class TaskMemory:
         self._start_bytes = resident_bytes
         if reached_bytes - resident_bytes > RESOLUTION_BYTES:
             self._reset()
-        return Taken(peak_bytes, max(0, resident_bytes - self.ready_bytes), reached_bytes)
+        kept_bytes = max(0, resident_bytes - self.ready_bytes)
+        if tree is None:
+            return Taken(peak_bytes, kept_bytes, reached_bytes)
+        is_exact = tree.peak_bytes == tree.peak_upper_bytes
+        upper_bytes = None if is_exact else tree.peak_upper_bytes
+        return Taken(tree.peak_bytes, kept_bytes + tree.left_bytes, reached_bytes, upper_bytes)
 
     def _reset(self) -> None:
         if self._mark is not None:

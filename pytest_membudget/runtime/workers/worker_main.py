@@ -29,6 +29,7 @@ from pytest_membudget.origins import Arriving, install
 from pytest_membudget.runtime.workers import process_tree
 from pytest_membudget.runtime.workers.channel import receive, send
 from pytest_membudget.runtime.workers.task_memory import HeapReader, TaskMemory
+from pytest_membudget.runtime.workers.task_tree import TaskTree
 
 _logger = logging.getLogger("concurrent.futures")
 
@@ -49,6 +50,7 @@ class Mark(IntEnum):
     STARTED_AT = 4  # on time.monotonic's clock, which processes of one machine share
     CALLED = 5  # sequence of the last call whose function it has called: it had been imported then
     CALLED_AT = 6
+    HELPER_PID = 7  # what watches the tree of its calls, once there is one; no part of them
 
 
 class Packed(NamedTuple):
@@ -67,6 +69,7 @@ class Report(NamedTuple):
     peak_bytes: int | None = None
     kept_bytes: int = 0
     resident_peak_bytes: int = 0  # the most that was resident, what was there before the call included
+    peak_upper_bytes: int | None = None  # `None` where `peak_bytes` is exact
     heap: tuple[int, int] | None = None  # tasks done before this one, and bytes of heap held then
 
 
@@ -93,14 +96,16 @@ def by_value(value: Any) -> bytes:
 class WorkerState:
     """What a worker knows of itself: its marks, what it holds, and whether its initializer failed.
 
-    `heap` reads what it holds from task to task, where all that happens in the process is ours.
+    `heap` reads what it holds from task to task, and `tree` measures what calls start, where all that happens in the
+    process is ours.
     """
 
-    __slots__ = ("heap", "initializer_error", "marks", "memory")
+    __slots__ = ("heap", "initializer_error", "marks", "memory", "tree")
 
-    def __init__(self, marks: Any, heap: HeapReader | None = None) -> None:
+    def __init__(self, marks: Any, heap: HeapReader | None = None, tree: TaskTree | None = None) -> None:
         self.marks = marks
         self.heap = heap
+        self.tree = tree
         self.initializer_error: bytes | None = None
 
     def initialize(
@@ -113,7 +118,7 @@ class WorkerState:
             except BaseException as error:  # the caller's: it travels back with the first call
                 _logger.critical("Exception in initializer:", exc_info=True)
                 self.initializer_error = _packed_error(error, pack)
-        self.memory = TaskMemory()
+        self.memory = TaskMemory(self.tree)
         self.marks[Mark.READY_BYTES] = self.memory.ready_bytes
         self.marks[Mark.READY] = 1
 
@@ -146,7 +151,7 @@ def main(
     environment.take_over()
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=channel.close)  # an open end would hide this worker's own end
-    state = WorkerState(marks, heap=_heap_reader())
+    state = WorkerState(marks, heap=_heap_reader(), tree=_task_tree(marks))
     state.initialize(initializer, initargs)
     del initializer, initargs
     while True:
@@ -314,6 +319,15 @@ def _heap_reader() -> HeapReader | None:
         return HeapReader()
     except OSError:
         return None
+
+
+def _task_tree(marks: Any) -> TaskTree | None:
+    """What measures the trees of calls; `None` where the system has no /proc to see them by."""
+    if sys.platform != "linux":
+        return None
+    tree = TaskTree(lambda pid: marks.__setitem__(Mark.HELPER_PID, pid))
+    tree.watch_starts()
+    return tree
 
 
 def raise_oom_score(score: int) -> None:

@@ -1,0 +1,186 @@
+"""A call takes what it starts, too: programs, pools, what left its session, and what it leaves running."""
+
+import multiprocessing
+import os
+import shlex
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from pytest_membudget import FallbackExecutor
+from pytest_membudget.measurement.process.children import descendants
+from pytest_membudget.runtime.workers.process import ProcessLauncher
+from pytest_membudget.runtime.workers.protocol import Call
+
+MB = 1_000_000
+pytestmark = [
+    pytest.mark.kernel,
+    pytest.mark.processes,
+    pytest.mark.timeout(90),
+    pytest.mark.skipif(sys.platform != "linux", reason="trees are followed on Linux only"),
+]
+
+PROGRAM = "import sys, time; block = bytearray(b'x') * int(sys.argv[1]); time.sleep(float(sys.argv[2]))"
+
+
+def command(size, hold_s):
+    return [sys.executable, "-S", "-c", PROGRAM, str(size), str(hold_s)]
+
+
+def run_program(size):
+    subprocess.run(command(size, 0.2), check=True)
+
+
+def run_shell(size):
+    assert os.system(shlex.join(command(size, 0.2))) == 0
+
+
+def hold(size):
+    block = bytearray(b"x") * size
+    time.sleep(0.2)
+    return len(block)
+
+
+def run_pool(size):
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        pool.map(hold, [size // 2, size // 2], 1)
+
+
+def fork_twice(size):
+    """What holds the memory has left the session, and its parent has ended."""
+    ended, theirs = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        if os.fork() == 0:
+            hold(size)
+            os.write(theirs, b"x")
+        os._exit(0)
+    os.close(theirs)
+    os.waitpid(child, 0)
+    assert os.read(ended, 1) == b"x"
+
+
+def leave_running(size):
+    child = subprocess.Popen(command(size, 60))
+    time.sleep(0.3)
+    return child.pid
+
+
+def start_without_python(size):
+    """A start that no hook of Python's sees, as libraries in C make it."""
+    import ctypes
+
+    assert ctypes.CDLL(None).system(shlex.join(command(size, 0.2)).encode()) == 0
+
+
+def start_nothing(size):
+    return len(bytearray(b"x") * size)
+
+
+@pytest.fixture
+def worker():
+    started = ProcessLauncher().start()
+    call(started, start_nothing, 0, sequence=0)  # it imports this module
+    yield started
+    started.kill()
+    started.join()
+
+
+def call(worker, fn, *args, sequence=1):
+    ended, replies = threading.Event(), []
+    worker.send(Call(sequence, fn, args, {}, exact=True), lambda reply: (replies.append(reply), ended.set()))
+    assert ended.wait(60)
+    return replies[0]
+
+
+@pytest.mark.parametrize("fn", [run_program, run_shell, run_pool, fork_twice, leave_running])
+def test_a_call_takes_what_it_starts(worker, fn):
+    figures = call(worker, fn, 60 * MB).figures
+    upper_bytes = figures.peak_upper_bytes or figures.peak_bytes
+    assert 57 * MB < figures.peak_bytes < 72 * MB
+    assert figures.peak_bytes <= upper_bytes < 90 * MB
+
+
+def test_a_call_that_starts_nothing_is_exact_and_has_no_helper(worker):
+    figures = call(worker, start_nothing, 30 * MB).figures
+    assert figures.peak_bytes == pytest.approx(30 * MB, abs=2 * MB)
+    assert figures.peak_upper_bytes is None
+    assert descendants(worker.pid) == []
+
+
+def test_what_nothing_told_of_is_bounded_and_the_next_call_is_measured(worker):
+    first = call(worker, start_without_python, 60 * MB, sequence=1).figures
+    second = call(worker, start_without_python, 60 * MB, sequence=2).figures
+    assert first.peak_bytes < 60 * MB < first.peak_upper_bytes
+    assert 57 * MB < second.peak_bytes < 72 * MB
+
+
+def test_what_a_call_leaves_running_is_kept_by_its_worker_and_ends_with_it(worker):
+    reply = call(worker, leave_running, 60 * MB)
+    assert reply.figures.kept_bytes > 57 * MB
+    assert worker.added_bytes() > 57 * MB
+    worker.retire()
+    worker.join()
+    end_s = time.monotonic() + 20
+    while _lives(reply.value) and time.monotonic() < end_s:
+        time.sleep(0.02)
+    assert not _lives(reply.value)
+
+
+def test_neighbours_are_told_apart():
+    with FallbackExecutor(2, budget="1 GB") as executor:
+        large, small = executor.submit(run_program, 80 * MB), executor.submit(run_program, 10 * MB)
+        large.result(), small.result()
+        batch = executor.run(run_program, [80 * MB, 10 * MB])
+    peaks = [outcome.peak_bytes for outcome in batch.outcomes]
+    assert peaks[0] == pytest.approx(83 * MB, abs=10 * MB)
+    assert peaks[1] == pytest.approx(13 * MB, abs=10 * MB)
+
+
+def end_under(worker, fn, size):
+    """Ends the worker while it holds that much; everything that was below it then."""
+    ended = threading.Event()
+    worker.send(Call(1, fn, (size,), {}), lambda _: ended.set())
+    end_s = time.monotonic() + 20
+    while worker.added_bytes() < 0.9 * size and time.monotonic() < end_s:
+        time.sleep(0.01)
+    family = [worker.pid, *descendants(worker.pid)]
+    worker.kill()
+    assert ended.wait(20)
+    return family
+
+
+def hold_for_long(size):
+    block = bytearray(b"x") * size
+    time.sleep(60)
+    return len(block)
+
+
+def leave_the_session(size):
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            hold_for_long(size)
+        os._exit(0)
+    time.sleep(60)
+
+
+@pytest.mark.parametrize("fn", [hold_for_long, leave_the_session, leave_running])
+def test_a_worker_is_ended_with_everything_it_has_started(worker, fn):
+    family = end_under(worker, fn, 60 * MB)
+    end_s = time.monotonic() + 20
+    while (left := [pid for pid in family if _lives(pid)]) and time.monotonic() < end_s:
+        time.sleep(0.02)
+    assert left == []
+
+
+def _lives(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] not in {b"Z", b"X"}
+    except OSError:
+        return False
