@@ -6,6 +6,7 @@ import argparse
 
 from pytest_membudget.cli.manner import manner_of_stdout
 from pytest_membudget.records.report import Report
+from pytest_membudget.report.ci import render_badge, render_comment
 from pytest_membudget.report.github import render_annotations, render_benchmark_json, render_step_summary
 from pytest_membudget.report.json_report import render_json
 from pytest_membudget.report.markdown import render_markdown
@@ -19,6 +20,8 @@ _FORMATS = {
     "json": "the versioned report",
     "step-summary": "for $GITHUB_STEP_SUMMARY",
     "annotations": "::error lines for GitHub Actions",
+    "comment": "for a pull request, with a hidden line by which it is found and replaced",
+    "badge": "JSON for shields.io's endpoint badge",
     "benchmark": "customSmallerIsBetter, for github-action-benchmark",
 }
 
@@ -64,11 +67,13 @@ def run(arguments: argparse.Namespace) -> int:
 def _printed(report: Report, form: str, verbose: bool) -> str:
     if form == "text":
         return render_terminal(report, verbose=verbose, **manner_of_stdout()._asdict())
-    if form in {"json", "benchmark"}:
-        return (render_json if form == "json" else render_benchmark_json)(report).decode()
+    documents = {"json": render_json, "benchmark": render_benchmark_json, "badge": render_badge}
+    if form in documents:
+        return documents[form](report).decode()
     texts = {
         "markdown": render_markdown,
         "step-summary": render_step_summary,
+        "comment": render_comment,
         "annotations": render_annotations,
     }
     return texts[form](report)

@@ -29,7 +29,8 @@ class _Frame:
 
     def __init__(self, test: TestTrend, revisions: int) -> None:
         levels = [size for change in test.changes for size in (change.before_bytes, change.after_bytes)]
-        low, high = min(*test.peaks_bytes, *levels, test.level_bytes), max(*test.peaks_bytes, *levels)
+        sizes = [*test.peaks_bytes, *levels, test.level_bytes]
+        low, high = min(sizes), max(sizes)
         margin = max((high - low) * 0.06, high * 0.005, 1.0)
         self.low_bytes, self.high_bytes = max(0.0, low - margin), high + margin
         self.last = max(1, revisions - 1)

@@ -101,6 +101,22 @@ def test_a_history_without_runs_has_a_page():
     assert "No test got worse" in render_trend_page(TrendReport(path="h", tolerance="2%"))
 
 
+def test_a_test_with_one_revision_has_a_row():
+    revisions = (RevisionPoint(revision="a" * 40, created="2026-11-01"),)
+    test = TestTrend(
+        nodeid="t",
+        verdict="unknown",
+        anchor_bytes=5,
+        level_bytes=5,
+        noise=0.0,
+        revisions=1,
+        positions=(0,),
+        peaks_bytes=(5,),
+    )
+    page = render_trend_page(TrendReport(path="h", tolerance="2%", revisions=revisions, tests=(test,)))
+    assert '<polyline points="' in page
+
+
 def test_a_chart_is_one_element_whose_level_goes_through_each_change():
     svg = ET.fromstring(draw_trend(REPORT.tests[0], REPORT))
     (level,) = (line for line in svg.iter("polyline") if line.get("class") == "level")
