@@ -9,7 +9,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -17,12 +19,15 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
 from pytest_membudget.cli.measure import peak_line
 from pytest_membudget.errors import MembudgetError, OversizeError, UsageError
 from pytest_membudget.measurement.fresh.command import measure_command
 from pytest_membudget.measurement.fresh.guard import proven_bytes
 from pytest_membudget.measurement.fresh.launcher import checked_command, launch
 from pytest_membudget.measurement.process.children import children_of, descendants
+from pytest_membudget.measurement.system.control_group import ControlGroup, make_control_group
 from pytest_membudget.records.host import CommandRun, HostStatus
 from pytest_membudget.records.measurement import CommandMeasurement
 from pytest_membudget.records.storage import check_writable, encode_json, escape_controls, write_atomically
@@ -41,6 +46,9 @@ EXIT_ENDED = 137
 
 CHARGE_S = 0.1
 """Seconds between two readings of what the command holds."""
+
+GROUP_S = 0.01
+"""Seconds between two readings of whether its control group is at its limit: at that it stands still."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -142,23 +150,42 @@ def _run_charged(
     lease: Lease, words: Sequence[str], limit_bytes: int | None, timeout_s: float | None
 ) -> CommandMeasurement:
     os.environ.update(lease.environment())
-    done = threading.Event()
-    charging = threading.Thread(target=_charge_until, args=(done, lease), daemon=True)
+    group = None if limit_bytes is None or shutil.which(words[0]) is None else make_control_group(limit_bytes)
+    watch = _Watch(lease, group)
     # A signal for the command goes to a thread that does not block it: to none but the main one.
     before = _block_signals()
-    charging.start()
+    watch.start()
     _restore_signals(before)
     try:
-        return _measured(words, limit_bytes, timeout_s)
+        measured = _measured(words, group, limit_bytes, timeout_s)
     finally:
-        done.set()
-        charging.join()
+        watch.stop()
+        if group is not None:
+            group.close()
+    return _over_limit(measured, limit_bytes or 0) if watch.has_reached_limit else measured
 
 
-def _measured(words: Sequence[str], limit_bytes: int | None, timeout_s: float | None) -> CommandMeasurement:
+def _measured(
+    words: Sequence[str], group: ControlGroup | None, limit_bytes: int | None, timeout_s: float | None
+) -> CommandMeasurement:
     if sys.platform != "linux":
         return _measured_elsewhere(words, limit_bytes, timeout_s)
-    return measure_command(words, limit_bytes=limit_bytes, timeout_s=timeout_s, passthrough=True)
+    # A shell enters the group and becomes the command: what guards and measures it stays outside, and can still run.
+    entering = [] if group is None else ["sh", "-c", 'echo $$ > "$0"; exec "$@"', str(group.entrance)]
+    measured = measure_command(
+        [*entering, *words], limit_bytes=limit_bytes, timeout_s=timeout_s, passthrough=True
+    )
+    return msgspec.structs.replace(measured, command=tuple(words))
+
+
+def _over_limit(measured: CommandMeasurement, limit_bytes: int) -> CommandMeasurement:
+    """The kernel held it at its limit, where it was ended."""
+    if measured.ending is None or measured.ending.how == "over-limit":
+        return measured
+    ending = msgspec.structs.replace(
+        measured.ending, how="over-limit", limit_bytes=limit_bytes, reached_bytes=limit_bytes
+    )
+    return msgspec.structs.replace(measured, ending=ending, exit_code=EXIT_ENDED)
 
 
 def _measured_elsewhere(
@@ -181,19 +208,45 @@ def _measured_elsewhere(
         )
 
 
-def _charge_until(done: threading.Event, lease: Lease) -> None:
-    """Charges what the command's tree holds above what was reserved, as long as it does."""
-    charged_bytes = lease.bytes
-    while not done.wait(CHARGE_S):
+class _Watch(threading.Thread):
+    """Charges what the command's tree holds above what was reserved, and ends it where its group is at its limit."""
+
+    def __init__(self, lease: Lease, group: ControlGroup | None) -> None:
+        super().__init__(name="membudget-watch", daemon=True)
+        self._lease = lease
+        self._group = group
+        self._done = threading.Event()
+        self._charged_bytes = lease.bytes
+        self.has_reached_limit = False
+
+    def stop(self) -> None:
+        """Ends the thread."""
+        self._done.set()
+        self.join()
+        if self._group is not None and not self.has_reached_limit:
+            self.has_reached_limit = self._group.has_reached_limit()
+
+    def run(self) -> None:
+        """Until it is stopped."""
+        charge_at_s = time.monotonic()
+        while not self._done.wait(CHARGE_S if self._group is None else GROUP_S):
+            if self._group is not None and self._group.has_reached_limit():
+                self.has_reached_limit = True
+                self._group.kill()
+            if time.monotonic() >= charge_at_s:
+                charge_at_s = time.monotonic() + CHARGE_S
+                self._charge()
+
+    def _charge(self) -> None:
         ours = {os.getpid(), *children_of(os.getpid())}  # the guard, and the helper that measures
         command = [pid for pid in descendants() if pid not in ours]
-        held_bytes = max(lease.bytes, proven_bytes(command, lease.bytes))
-        if held_bytes != charged_bytes:
-            try:
-                lease.charge(held_bytes)
-            except (MembudgetError, OSError):
-                continue  # the next reading tries again; the command goes on in any case
-            charged_bytes = held_bytes
+        held_bytes = max(self._lease.bytes, proven_bytes(command, self._lease.bytes))
+        if held_bytes != self._charged_bytes:
+            with contextlib.suppress(
+                MembudgetError, OSError
+            ):  # the next reading tries again; the command goes on
+                self._lease.charge(held_bytes)
+                self._charged_bytes = held_bytes
 
 
 def _block_signals() -> set[int]:

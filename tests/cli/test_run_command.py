@@ -11,6 +11,8 @@ import pytest
 
 from pytest_membudget import MemorySemaphore
 from pytest_membudget.cli import main
+from pytest_membudget.cli import run as run_command
+from pytest_membudget.measurement.system.control_group import make_control_group
 
 MB = 1_000_000
 
@@ -77,6 +79,26 @@ def test_the_peak_is_told_and_written_beside_what_was_reserved(tmp_path, capfd):
 @pytest.mark.parametrize("code", [GROW, GROW_IN_CHILD])
 def test_what_exceeds_its_limit_is_ended_with_all_that_it_started(code, capfd):
     assert run("--reserve", "50MB", "--limit", "60MB", "--", *PYTHON, code) == 137
+    assert "was ended at its limit of 57.2 MiB" in capfd.readouterr().err
+
+
+@pytest.mark.kernel
+def test_where_a_control_group_can_be_made_the_kernel_holds_the_limit_exactly(tmp_path):
+    group = make_control_group(10_000_000)
+    if group is None:
+        pytest.skip("this process may make no control group")
+    group.close()
+    limited = ["--reserve", "50MB", "--limit", "60MB", "--json", tmp_path / "run.json"]
+    assert run(*limited, "--", *PYTHON, GROW) == 137
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["measurement"]["ending"]["how"] == "over-limit"
+    assert record["measurement"]["command"][0] == sys.executable
+    assert 50 * MB < record["measurement"]["peak_bytes"] < 66 * MB
+
+
+def test_without_a_control_group_its_guard_ends_it(monkeypatch, capfd):
+    monkeypatch.setattr(run_command, "make_control_group", lambda _: None)
+    assert run("--reserve", "50MB", "--limit", "60MB", "--", *PYTHON, GROW_IN_CHILD) == 137
     assert "was ended at its limit of 57.2 MiB" in capfd.readouterr().err
 
 

@@ -1,0 +1,123 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pytest_membudget.measurement.system.control_group import make_control_group
+
+MOUNTS = {
+    1: "30 24 0:26 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n",
+    2: "30 24 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n",
+}
+MEMBERSHIP = {1: "4:memory:/job\n", 2: "0::/job\n"}
+JOB = {1: "sys/fs/cgroup/memory/job", 2: "sys/fs/cgroup/job"}
+
+
+@pytest.fixture(params=[1, 2])
+def machine(request, tmp_path):
+    """The version, and a machine with a group of that version in which this process is."""
+    version = request.param
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text(MEMBERSHIP[version])
+    (tmp_path / "proc/self/mountinfo").write_text(MOUNTS[version])
+    (tmp_path / JOB[version]).mkdir(parents=True)
+    (tmp_path / JOB[version] / "cgroup.subtree_control").write_text("memory pids\n")
+    return version, tmp_path
+
+
+def test_a_group_is_made_below_our_own_with_the_limit(machine):
+    version, root = machine
+    assert make_control_group(100_000_000, root) is not None
+    (made,) = [path for path in (root / JOB[version]).iterdir() if path.is_dir()]
+    settings = {path.name: path.read_text() for path in made.iterdir()}
+    assert (
+        settings
+        == {
+            1: {
+                "memory.limit_in_bytes": "100000000",
+                "memory.memsw.limit_in_bytes": "100000000",
+                "memory.oom_control": "1",
+            },
+            2: {"memory.max": "100000000", "memory.oom.group": "1", "memory.swap.max": "0"},
+        }[version]
+    )
+
+
+def test_at_its_limit_is_what_the_kernel_says(machine):
+    version, root = machine
+    group = make_control_group(100_000_000, root)
+    name = {1: "memory.oom_control", 2: "memory.events"}[version]
+    quiet = {1: "oom_kill_disable 1\nunder_oom 0\noom_kill 0\n", 2: "low 0\nmax 7\noom 1\noom_kill 0\n"}[
+        version
+    ]
+    ended = {1: "oom_kill_disable 1\nunder_oom 1\noom_kill 0\n", 2: "low 0\nmax 9\noom 2\noom_kill 3\n"}[
+        version
+    ]
+    (group.entrance.parent / name).write_text(quiet)
+    assert not group.has_reached_limit()
+    (group.entrance.parent / name).write_text(ended)
+    assert group.has_reached_limit()
+
+
+def test_where_none_may_be_made_there_is_none(machine, monkeypatch):
+    _, root = machine
+    monkeypatch.setattr("pathlib.Path.mkdir", refuse)
+    assert make_control_group(100_000_000, root) is None
+    assert make_control_group(100_000_000, root / "nowhere") is None
+
+
+def test_without_a_delegated_memory_controller_there_is_none_of_version_2(machine):
+    version, root = machine
+    (root / JOB[version] / "cgroup.subtree_control").write_text("pids\n")
+    assert (make_control_group(100_000_000, root) is None) == (version == 2)
+
+
+def test_a_group_that_takes_no_limit_is_removed(machine, monkeypatch):
+    version, root = machine
+    monkeypatch.setattr("pathlib.Path.write_text", refuse)
+    assert make_control_group(100_000_000, root) is None
+    assert [path for path in (root / JOB[version]).iterdir() if path.is_dir()] == []
+
+
+def test_what_a_killed_program_left_is_removed_by_the_next(machine):
+    version, root = machine
+    left, other = (
+        root / JOB[version] / name for name in ("membudget-123-abcd", f"membudget-{os.getpid()}-abcd")
+    )
+    left.mkdir()
+    other.mkdir()
+    (root / "proc" / str(os.getpid())).mkdir()
+    make_control_group(100_000_000, root)
+    assert (left.exists(), other.exists()) == (False, True)
+
+
+def refuse(*_, **__):
+    raise PermissionError
+
+
+@pytest.mark.kernel
+@pytest.mark.processes
+@pytest.mark.skipif(sys.platform != "linux", reason="control groups are Linux's")
+def test_the_kernel_holds_a_process_at_the_limit_until_the_group_is_ended():
+    group = make_control_group(60_000_000)
+    if group is None:
+        pytest.skip("this process may make no control group")
+    code = f"""
+import os
+open({str(group.entrance)!r}, "w").write(str(os.getpid()))
+block = bytes(b"1") * 500_000_000
+"""
+    try:
+        held = subprocess.Popen([sys.executable, "-I", "-S", "-c", code])
+        while held.poll() is None and not group.has_reached_limit():
+            pass
+        assert group.has_reached_limit()
+        resident = int(Path(f"/proc/{held.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+        group.kill()
+        assert held.wait(30) == -9
+        assert resident < 80_000_000
+    finally:
+        group.close()
+    assert not group.entrance.parent.exists()
