@@ -6,6 +6,7 @@ from growth_corpus import (  # noqa: F401 - imported for what they register
     leaking_containers,
     leaking_objects,
     leaking_resources,
+    libraries,
 )
 from growth_corpus.case import CASES
 

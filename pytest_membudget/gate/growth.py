@@ -62,6 +62,9 @@ def _message(growth: Growth, headline: str) -> str:
         + (f", such as {', '.join(resource.examples[:3])}" if resource.examples else "")
         for resource in growth.resources
     ]
+    lines += [
+        f"  {'doubt' if position == 0 else '':<9} {caveat}" for position, caveat in enumerate(growth.caveats)
+    ]
     lines.append(f"  next      {_advice(growth)}")
     return "\n".join(lines)
 

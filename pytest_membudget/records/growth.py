@@ -25,9 +25,9 @@ class Culprit(msgspec.Struct, frozen=True):
 
 
 class ResourceGrowth(msgspec.Struct, frozen=True):
-    """Descriptors, threads or children that pile up: which, and how many per call."""
+    """Descriptors, threads, children or segments of shared memory that pile up: which, and how many per call."""
 
-    kind: Literal["descriptors", "threads", "children"]
+    kind: Literal["descriptors", "threads", "children", "segments"]
     per_call: float
     examples: tuple[str, ...] = ()
 

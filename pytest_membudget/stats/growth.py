@@ -2,21 +2,30 @@
 
 The samples are (calls made so far, what was held then). Their *floor* is what was never given back later: the least
 of all later samples. A leak raises the floor for ever; a cache that fills up raises it until it is full; memory that a
-function keeps at random, or frees late, does not raise it at all. The floor is looked at in windows that end at the
-last sample and each start at half the calls of the one after: [n/8, n/4], [n/4, n/2] and [n/2, n].
+function keeps at random, or frees late, does not raise it at all. Three windows end at the last sample and each start at half
+the calls of the one after: [n/8, n/4], [n/4, n/2] and [n/2, n].
 
-* *growing*: all three windows grow by more than is allowed, the last not much slower than the two before it, and by
-  more than the figure ever fell back;
-* *flat*: the last two windows grow by no more than is allowed;
+* *growing*: all three windows grow by more than is allowed, the last not much slower than the two before it, by more than the
+  figure ever fell back, by more than the figure's allowance in all, and `evidence` rules chance out;
+* *flat*: the last two windows grow by no more than is allowed, or by next to nothing in all;
+* *slowing*: it still grows, each window by less than before, as a cache does that fills up;
 * *unclear*: anything else. More calls will tell.
 
 The slope and its interval are those of `slopes.robust_slope`, over the floor of the last two windows.
+
+The probability of a false alarm, whenever the check stops: let each further window of a function that keeps nothing be as likely
+to rise by less than is allowed as by more, whatever came before. Then a bet of the share λ of one's stake on each rise is fair,
+and E = Π(1 + λ s_i), with s_i = 1 for a rise and -1 else, has mean 1 at most: it reaches 1/α with probability α at most, at
+any time (Ville's inequality; Shafer, "Testing by betting", Journal of the Royal Statistical Society A, 2021). So does a mean of
+several such E. Windows are laid out afresh each time the calls have doubled, so `STAGES` times at most: with E > STAGES / ALPHA
+the probability is at most `ALPHA` for the figure and the whole check. A cache that is filled for longer than the check lasts
+is no chance: of that the number of calls in the verdict speaks.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from math import inf, isfinite
 from typing import Literal, NamedTuple
@@ -26,20 +35,32 @@ from pytest_membudget.stats.slopes import Slope, robust_slope
 CONFIDENCE = 0.99
 RESOLUTION_BYTES_PER_CALL = 4.0
 FEWEST_SAMPLES = 6
+CACHES_BYTES = 256 << 10
+"""What caches of interpreter and libraries are given credit for, in all, where growth slows down."""
+ALPHA = 0.05
+"""Probability of calling a figure growing that rises by chance."""
+STAGES = 12
+"""So often a check can double its calls from the first verdict that it may give to the last: from 8,192 to 33 million."""
+_STAKES = (0.5, 0.9, 1.0)
 _NOT_SLOWING = 0.7
+_NEXT_TO_NOTHING_BYTES = 512.0
 _NO_BOUND = 2.0**63
 
-Direction = Literal["growing", "flat", "unclear"]
+Direction = Literal["growing", "flat", "slowing", "unclear"]
 
 
 class Trend(NamedTuple):
-    """Growth per call with its interval, and whether it goes on. `fallback` is the largest drop that was seen."""
+    """Growth per call with its interval, and whether it goes on.
+
+    `fallback` is the largest drop that was seen, `grown` the growth from the first call on that was never given back.
+    """
 
     direction: Direction
     slope: float
     low: float
     high: float
     fallback: float
+    grown: float = 0.0
 
     def bounds(self) -> tuple[float, float]:
         """The ends of the interval; as far as any number goes where there were too few samples for one."""
@@ -65,7 +86,7 @@ class Patience(NamedTuple):
 
     clean_calls: int = 2048
     clean_s: float = 0.2
-    clean_enough_s: float = 2.0
+    clean_enough_s: float = 1.0
     leak_calls: int = 8192
     leak_s: float = 0.2
     leak_enough_s: float = 8.0
@@ -86,26 +107,33 @@ class Patience(NamedTuple):
         return thorough or (effort.calls >= self.fewest_calls and effort.elapsed_s >= self.leak_enough_s)
 
 
+class Precision(NamedTuple):
+    """What cannot be told from no growth: per call, in all, and in the last half of the calls."""
+
+    per_call: float = RESOLUTION_BYTES_PER_CALL
+    in_all: float = 0.0
+    lately: float = _NEXT_TO_NOTHING_BYTES
+
+
 def trend(
-    calls: Sequence[int],
-    held: Sequence[float],
-    *,
-    allowed: float = 0.0,
-    resolution: float = RESOLUTION_BYTES_PER_CALL,
+    calls: Sequence[int], held: Sequence[float], *, allowed: float = 0.0, precision: Precision | None = None
 ) -> Trend:
     """Judges one figure: `held[i]` is what was in use after `calls[i]` calls (strictly rising).
 
-    `allowed` is the growth per call that is fine, and `resolution` what cannot be told from it.
+    `allowed` is the growth per call that is fine, and `precision` what cannot be told from it.
     """
     if len(calls) < FEWEST_SAMPLES or calls[-1] < FEWEST_SAMPLES:
         return Trend("unclear", 0.0, -inf, inf, 0.0)
-    bound = allowed + resolution
+    precision = precision or Precision()
+    bound = allowed + precision.per_call
     if held[-1] == min(held) == max(held):
         return Trend("flat", 0.0, 0.0, 0.0, 0.0)
+    whole_floor = _floor(held)
+    risen = whole_floor[-1] - whole_floor[0]
     begin = max(0, bisect_right(calls, calls[-1] // 8) - 1)
-    tail_calls, tail = list(calls[begin:]), list(held[begin:])
-    fallback = _largest_drop(tail)
-    floor = _floor(tail)
+    tail_calls, floor = list(calls[begin:]), whole_floor[begin:]
+    fallback = _largest_drop(held[begin:])
+    known = len(tail_calls)
     if fallback > bound * tail_calls[-1] / 4:
         # The floor of the last samples is not known yet: too few came after them.
         known = bisect_right(tail_calls, tail_calls[-1] / 2)
@@ -113,16 +141,52 @@ def trend(
     slope, low, high = _slope(tail_calls, floor, tail_calls[-1] / 4)
     rates = _window_rates(tail_calls, floor)
     grown = floor[-1] - _at(tail_calls, floor, tail_calls[-1] / 8)
-    growing = (
-        min(rates) > bound
+    until = begin + known
+    proven = evidence(calls[:until], whole_floor[:until], bound) > STAGES / ALPHA
+    found = Trend("unclear", slope, low, high, fallback, risen)
+    if (
+        proven
+        and min(rates) > bound
         and low > bound
         and rates[2] >= _NOT_SLOWING * (rates[0] + rates[1]) / 2
-        and grown > 2 * fallback
+        and grown > max(2 * fallback, precision.in_all)
+    ):
+        return found._replace(direction="growing")
+    lately = floor[-1] - _at(tail_calls, floor, tail_calls[-1] / 2) - allowed * tail_calls[-1] / 2
+    if (max(rates[1:]) <= bound and high <= bound) or (lately <= precision.lately and not proven):
+        return found._replace(direction="flat")
+    slowing = rates[2] < _NOT_SLOWING * max(rates[0], rates[1])
+    return found._replace(direction="slowing" if slowing else "unclear")
+
+
+def evidence(calls: Sequence[int], floor: Sequence[float], bound: float) -> float:
+    """How much a bet on growth has won: the mean of bets on windows of equal width and on ever longer ones.
+
+    The first show what grows with every call or every so many, the others what grows in rare large steps, as lists do.
+    """
+    stage = 1 << (calls[-1].bit_length() - 1)
+    layouts = (
+        _windows(calls, stage / 8, lambda _: stage / 16),
+        _windows(calls, stage / 64, lambda reached: reached * 0.27),
     )
-    if growing:
-        return Trend("growing", slope, low, high, fallback)
-    flat = max(rates[1:]) <= bound and high <= bound
-    return Trend("flat" if flat else "unclear", slope, low, high, fallback)
+    return sum(_winnings(calls, floor, ends, bound) for ends in layouts) / len(layouts)
+
+
+def _windows(calls: Sequence[int], begin: float, width: Callable[[float], float]) -> list[int]:
+    """Positions of the samples that the windows end at, the first of them begun at `begin` calls."""
+    ends = [bisect_left(calls, begin)]
+    while ends[-1] < len(calls):
+        reached = calls[ends[-1]]
+        ends.append(bisect_left(calls, max(reached + 1, reached + width(reached))))
+    return ends[:-1]
+
+
+def _winnings(calls: Sequence[int], floor: Sequence[float], ends: Sequence[int], bound: float) -> float:
+    rises = sum(
+        floor[last] - floor[first] > bound * (calls[last] - calls[first]) for first, last in pairwise(ends)
+    )
+    others = max(0, len(ends) - 1) - rises
+    return sum((1 + stake) ** rises * (1 - stake) ** others for stake in _STAKES) / len(_STAKES)
 
 
 def decide(
@@ -130,16 +194,22 @@ def decide(
 ) -> Literal["leak", "clean", "inconclusive"] | None:
     """The verdict over all figures of one function, or None while more calls should be made.
 
-    One growing figure makes a leak; a clean bill needs all of them flat.
+    One growing figure makes a leak; a clean bill needs all of them flat, or in the end so slow that little came of it.
     """
     if any(figure.direction == "growing" for figure in trends):
         if effort.exhausted or patience.may_call_leak(effort):
             return "leak"
-    elif all(figure.direction == "flat" for figure in trends) and (
-        effort.exhausted or patience.may_call_clean(effort)
-    ):
+    elif all(figure.direction == "flat" for figure in trends):
+        if effort.exhausted or patience.may_call_clean(effort):
+            return "clean"
+    elif effort.exhausted and all(map(is_bounded_so_far, trends)):
         return "clean"
     return "inconclusive" if effort.exhausted else None
+
+
+def is_bounded_so_far(figure: Trend) -> bool:
+    """Whether it does not grow, or so slowly by now, and by so little in all, that it is a cache which fills up."""
+    return figure.direction == "flat" or (figure.direction == "slowing" and figure.grown <= CACHES_BYTES)
 
 
 def next_step(calls: int) -> int:

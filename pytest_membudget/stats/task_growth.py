@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from pytest_membudget.records.growth import Growth, GrowthVerdict, RetainedByTest
-from pytest_membudget.stats.growth import CONFIDENCE, Trend, trend
+from pytest_membudget.stats.growth import CONFIDENCE, Precision, Trend, trend
 from pytest_membudget.units import format_count
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def judge_task_series(
         numbers,
         [held for _, held in series],
         allowed=allowed_bytes_per_task,
-        resolution=resolution_bytes_per_task,
+        precision=Precision(resolution_bytes_per_task),
     )
     low, high = found.bounds()
     return Growth(

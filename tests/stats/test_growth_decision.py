@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from pytest_membudget.stats.growth import Effort, Patience, Trend, decide, next_step, trend
+from pytest_membudget.stats.growth import ALPHA, Effort, Patience, Precision, Trend, decide, next_step, trend
 
 
 def schedule(last):
@@ -16,9 +16,9 @@ def schedule(last):
     return calls
 
 
-def judged(held, *, last=16_384, allowed=0.0, resolution=4.0):
+def judged(held, *, last=16_384, allowed=0.0, precision=None):
     calls = schedule(last)
-    return trend(calls, [held(n) for n in calls], allowed=allowed, resolution=resolution)
+    return trend(calls, [held(n) for n in calls], allowed=allowed, precision=precision)
 
 
 def over_allocated_list(n):
@@ -117,7 +117,7 @@ def test_too_few_samples_say_nothing():
 
 
 def test_one_descriptor_a_call_is_growing_at_the_resolution_of_counts():
-    assert judged(lambda n: n, last=500, resolution=0.001).direction == "growing"
+    assert judged(lambda n: n, last=500, precision=Precision(0.001, lately=0.0)).direction == "growing"
 
 
 GROWING = Trend("growing", 8.0, 8.0, 8.0, 0.0)
@@ -151,3 +151,33 @@ def test_samples_lie_ever_farther_apart():
     assert steps[0] == 1
     assert all(before <= after for before, after in itertools.pairwise(steps))
     assert len(schedule(100_000)) < 100
+
+
+@pytest.mark.parametrize("stop_at", [64, 512, 4096])
+def test_what_rises_by_chance_is_rarely_called_growing_whenever_the_check_stops(stop_at):
+    """Each step rises or falls with equal probability, and never falls back further: the worst that the bound allows."""
+    alarms = 0
+    for seed in range(200):
+        source, held, calls, series = random.Random(seed), 0.0, 0, []
+        while calls < stop_at:
+            calls += next_step(calls)
+            held += 1000 * (source.random() < 0.5)
+            series.append((calls, held))
+            found = [list(each) for each in zip(*series, strict=True)]
+            if len(series) > 16 and trend(*found).direction == "growing":
+                alarms += 1
+                break
+    assert alarms <= ALPHA * 200
+
+
+def test_what_slows_down_is_clean_in_the_end_where_little_came_of_it():
+    slowing = judged(lambda n: 20_000 * (1 - 0.5 ** (n / 400)), last=512)
+    assert slowing.direction == "slowing"
+    assert decide([slowing], Effort(512, 8.5), Patience()) is None
+    assert decide([slowing], Effort(512, 8.5, exhausted=True), Patience()) == "clean"
+    much = slowing._replace(grown=1e6)
+    assert decide([much], Effort(512, 8.5, exhausted=True), Patience()) == "inconclusive"
+
+
+def test_next_to_nothing_in_all_is_flat_however_few_the_calls():
+    assert judged(lambda n: 200 * (n > 20), last=32).direction == "flat"

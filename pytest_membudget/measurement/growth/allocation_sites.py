@@ -20,8 +20,10 @@ from pytest_membudget.records.places import from_here
 
 NATIVE = "native code: memory that no Python allocator handed out"
 
-_FRAMES = 3
-"""How many are shown. Each further one makes every allocation slower that is traced."""
+_FRAMES = 8
+"""How many are traced, to get from a library to the user's line. Each further one makes every traced allocation slower."""
+_SHOWN_FRAMES = 3
+_MOST_CHARACTERS = 100
 _WARM_UP_CALLS = 10
 _CALLS = 500
 _STAGE_S = 0.3
@@ -33,8 +35,11 @@ _TRACING_OVERHEAD = 2.5
 """What tracing takes is this many times what it says of itself: its small blocks have malloc's overhead (2 times)."""
 _RUNNERS = {"_pytest", "pluggy", "unittest"}
 """Folders of what runs a test: their frames lead to the user's code and tell nothing of it."""
-_OWN_FOLDER = str(Path(__file__).parent)
+_OWN_PACKAGE = str(Path(__file__).parents[2]) + os.sep
+_CALLERS = (rounds.__file__, f"{_OWN_PACKAGE}plugin")
+"""Of ours, what calls the user's code; all else reads figures."""
 _STANDARD_LIBRARY = sysconfig.get_path("stdlib") + os.sep
+_LIBRARY_FOLDERS = (f"site-packages{os.sep}", f"dist-packages{os.sep}", _STANDARD_LIBRARY)
 
 
 def growing_sites(repeated: Rounds, heap_bytes_per_call: float, most_calls: int) -> list[Culprit]:
@@ -103,26 +108,40 @@ def _site_name(traceback: tracemalloc.Traceback) -> str:
 
 
 def _shown(frames: Sequence[tuple[str, int]]) -> str:
-    """Writes `file:line < caller:line`, the allocation first; empty for what the tracing itself allocated.
+    """Writes `file:line < caller:line`, the user's lines first; empty for what the check itself allocated.
 
     Where a library allocated for the user, the user's line is the first and the library's stands behind.
     """
     users = list(takewhile(lambda frame: not _is_ours(frame[0]), frames))
-    if len(users) < len(frames) and frames[len(users)][0] != rounds.__file__:
+    if not users or (len(users) < len(frames) and not frames[len(users)][0].startswith(_CALLERS)):
         return ""
-    told = list(takewhile(lambda frame: not _RUNNERS & set(Path(frame[0]).parts), users)) or users
-    inner = list(takewhile(lambda frame: _is_library(frame[0]), told))
-    own = told[len(inner) :]
+    called = list(takewhile(lambda frame: not _RUNNERS & set(Path(frame[0]).parts), users)) or users
+    inner = list(takewhile(lambda frame: _is_library(frame[0]), called))
+    own = called[len(inner) :]
     if not own:
-        inner, own = [], told
-    where = " < ".join(f"{from_here(file)}:{line}" for file, line in own[:_FRAMES])
-    return f"{where} (in {_module_file(inner[0][0])}:{inner[0][1]})" if inner else where
+        inner, own = [], called
+    behind = f" (in {_library_place(inner[0])})" if inner else ""
+    lines = [_place(frame) for frame in own[:_SHOWN_FRAMES]]
+    while len(lines) > 1 and len(" < ".join(lines) + behind) > _MOST_CHARACTERS:
+        lines.pop()
+    return shortened(" < ".join(lines) + behind)
 
 
-def _module_file(filename: str) -> str:
-    """Its name; of a package's `__init__.py`, which tells nothing by itself, with its folder's."""
-    path = Path(filename)
-    return f"{path.parent.name}/{path.name}" if path.stem == "__init__" else path.name
+def shortened(text: str) -> str:
+    """The end of a text that is too long for one line: a path says most there."""
+    return text if len(text) <= _MOST_CHARACTERS else f"...{text[3 - _MOST_CHARACTERS :]}"
+
+
+def _place(frame: tuple[str, int]) -> str:
+    return _library_place(frame) if _is_library(frame[0]) else f"{from_here(frame[0])}:{frame[1]}"
+
+
+def _library_place(frame: tuple[str, int]) -> str:
+    """The file as it is imported: from the folder of installed packages, or of the standard library, on."""
+    file, line = frame
+    for folder in _LIBRARY_FOLDERS:
+        file = file.rpartition(folder)[2]
+    return f"{file}:{line}"
 
 
 def _is_library(filename: str) -> bool:
@@ -130,7 +149,7 @@ def _is_library(filename: str) -> bool:
 
 
 def _is_ours(filename: str) -> bool:
-    return filename == tracemalloc.__file__ or filename.startswith(_OWN_FOLDER)
+    return filename == tracemalloc.__file__ or filename.startswith(_OWN_PACKAGE)
 
 
 def _native_sites(repeated: Rounds, native_bytes_per_call: float, most_calls: int) -> list[Culprit]:

@@ -12,6 +12,7 @@ from pytest_membudget.units import format_size
 MOST_GROWN_BYTES = 512 << 20
 MOST_THREADS = 200
 MOST_CHILDREN = 64
+MOST_SEGMENTS = 2000
 FEWEST_CALLS = 8
 _UNLIMITED_DESCRIPTORS = 4096
 
@@ -21,16 +22,21 @@ class Caps(NamedTuple):
 
     heap_bytes: int
     mapped_bytes: int
+    resident_bytes: int
+    children_bytes: int
+    shared_bytes: int
     descriptors: int
     threads: int = MOST_THREADS
     children: int = MOST_CHILDREN
+    segments: int = MOST_SEGMENTS
 
     @classmethod
     def for_this_machine(cls, first: Figures) -> Caps:
         """An eighth of the memory that is free and half of the descriptors that are, within fixed bounds."""
         with restored():
             grown_bytes = min(MOST_GROWN_BYTES, memory_reading().available_bytes // 8)
-        return cls(grown_bytes, grown_bytes, (_descriptor_limit() - first.descriptors) // 2)
+        descriptors = (_descriptor_limit() - first.descriptors) // 2
+        return cls(grown_bytes, grown_bytes, grown_bytes, grown_bytes, grown_bytes, descriptors)
 
     def reached(self, first: Figures, last: Figures, calls: int) -> str:
         """Why no more calls should be made, or nothing. A few calls are made in any case that memory allows."""

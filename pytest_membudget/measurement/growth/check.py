@@ -12,7 +12,7 @@ from pytest_membudget.measurement.growth.culprits import find_culprits
 from pytest_membudget.measurement.growth.quiet import each_warning_once, old_objects_frozen
 from pytest_membudget.measurement.growth.repeat import CallsEnded, Rounds
 from pytest_membudget.measurement.growth.resources import Inventory
-from pytest_membudget.measurement.growth.samples import FigureReader
+from pytest_membudget.measurement.growth.samples import EXACT_BYTES, PAGED_BYTES, FigureReader
 from pytest_membudget.originals import contextlib
 from pytest_membudget.records.growth import Growth, GrowthVerdict
 from pytest_membudget.stats.growth import CONFIDENCE, FEWEST_SAMPLES, Effort, Patience, Trend, decide
@@ -22,7 +22,6 @@ FEW_CALLS = 1000
 _LONGEST_S = 1_000_000
 _SHARE_FOR_THE_VERDICT = 0.85
 """The rest of the time is for the culprits."""
-_BYTE_FIGURES = ("heap_bytes", "mapped_bytes")
 
 
 class _Finding(NamedTuple):
@@ -75,14 +74,16 @@ def check_growth(
             finding = _judge(rounds, allowed_bytes, timeout_s, can_interrupt=can_interrupt)
             leaks = finding.verdict == "leak"
             sites = find_culprits(rounds, finding.trends, timeout_s) if culprits and leaks else ()
-        resources = inventory.growth(finding.trends)
-        heap, mapped = (finding.trends[name] for name in _BYTE_FIGURES)
-        low, high = (
-            heap_end + mapped_end for heap_end, mapped_end in zip(heap.bounds(), mapped.bounds(), strict=True)
-        )
+        resources = inventory.growth(finding.trends, reader.shared_files.names())
+        counted = [
+            found
+            for name, found in finding.trends.items()
+            if name in EXACT_BYTES or (name in PAGED_BYTES and found.direction == "growing")
+        ]
+        low, high = (sum(ends) for ends in zip(*(found.bounds() for found in counted), strict=True))
         return Growth(
             verdict=finding.verdict,
-            bytes_per_call=heap.slope + mapped.slope,
+            bytes_per_call=sum(found.slope for found in counted),
             low_bytes_per_call=low,
             high_bytes_per_call=high,
             allowed_bytes_per_call=allowed_bytes,
@@ -99,21 +100,24 @@ def check_growth(
 def _judge(rounds: Rounds, allowed_bytes: int, timeout_s: float, *, can_interrupt: bool) -> _Finding:
     """Goes on until the samples decide, or time or caps are used up."""
     caps = Caps.for_this_machine(rounds.first)
+    piled_up = ""
     patience = _patience(timeout_s)
     reason = ""
     while True:
         try:
             rounds.advance(caps.calls_left(rounds.first, rounds.last, rounds.calls))
-            reason = caps.reached(rounds.first, rounds.last, rounds.calls)
+            reason = piled_up = caps.reached(rounds.first, rounds.last, rounds.calls)
         except CallsEnded as end:
             reason = str(end)
         except CallTooLongError:
             reason = f"a call was still running after {format_duration(rounds.elapsed_s)} and was interrupted"
-        effort = Effort(rounds.calls, rounds.elapsed_s, exhausted=bool(reason))
+        effort = Effort(rounds.calls, rounds.elapsed_s - rounds.first_call_s, exhausted=bool(reason))
         if not patience.may_decide(effort):
             continue
         trends = rounds.trends(allowed_bytes)
         verdict = decide(list(trends.values()), effort, patience)
+        if verdict == "clean" and piled_up:
+            verdict = "inconclusive"
         if verdict:
             return _Finding(verdict, trends, _doubts(verdict, trends, rounds, reason, can_interrupt))
 
@@ -143,12 +147,18 @@ def _doubts(
         doubts.append(f"not decided: {', '.join(unclear) or 'growth'}; a larger timeout_s allows more calls")
     elif rounds.calls < FEW_CALLS and verdict == "clean":
         seldom = max(1, rounds.calls // 4)
-        doubts.append(f"judged on {calls}: what grows less than once in {seldom} of them would not show")
+        grown_bytes = max(0.0, trends["heap_bytes"].grown)
+        doubts.append(
+            f"judged on {calls}, at most {format_size(grown_bytes)} of heap in all: what grows less than once in {seldom} of them "
+            "would not show"
+        )
     elif rounds.calls < Patience().leak_calls and verdict == "leak":
         doubts.append(f"judged on {calls}: a cache that takes more calls to fill looks the same")
     if rounds.slowest_call_s > 1 and not can_interrupt:
         doubts.append("a call that runs past the time limit could not have been interrupted here")
-    noisiest = max(trends[name].fallback for name in _BYTE_FIGURES)
+    if any(it.direction == "slowing" for it in trends.values()) and verdict == "clean":
+        doubts.append("clean so far: growth slowed down from window to window, as where a cache fills up")
+    noisiest = max(trends[name].fallback for name in EXACT_BYTES)
     if noisiest > rounds.calls:
         doubts.append(
             f"memory went up and down by {format_size(noisiest)}; what stayed below all of it was judged"

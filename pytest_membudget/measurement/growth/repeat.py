@@ -7,9 +7,14 @@ from collections.abc import Callable
 from itertools import repeat
 from typing import Any
 
-from pytest_membudget.measurement.growth.samples import FigureReader, Figures
+from pytest_membudget.measurement.growth.samples import (
+    PAGED_ALLOWANCE_BYTES,
+    PAGED_BYTES,
+    FigureReader,
+    Figures,
+)
 from pytest_membudget.originals import contextlib, os, time
-from pytest_membudget.stats.growth import RESOLUTION_BYTES_PER_CALL, Trend, next_step, trend
+from pytest_membudget.stats.growth import Precision, Trend, next_step, trend
 
 RESOLUTION_COUNT_PER_CALL = 0.001
 _ROUND_SHARE = 1 / 20
@@ -36,6 +41,7 @@ class Rounds:
         self.calls = 0
         self.samples = 0
         self.running = False
+        self.first_call_s = 0.0  # it may import and fill much
         self.slowest_call_s = 0.0  # at most: fast calls are timed together
         self._call = call
         self._reader = reader
@@ -60,7 +66,7 @@ class Rounds:
             CallsEnded: the time or the room for samples is used up.
         """
         left_s = self._timeout_s - self.elapsed_s
-        if self.calls and left_s < self.slowest_call_s:
+        if self.calls > 1 and left_s < self.slowest_call_s:
             raise CallsEnded("another one might not have fitted into the time limit")
         if self.samples == self._capacity:
             raise CallsEnded(f"{self.samples} samples, as many as are kept")
@@ -89,7 +95,8 @@ class Rounds:
                 made += together
                 now = clock()
                 took_s, before = now - before, now
-                self.slowest_call_s = max(self.slowest_call_s, took_s)
+                self.slowest_call_s = max(self.slowest_call_s, took_s) if self.calls > 1 else took_s
+                self.first_call_s = self.first_call_s or took_s
                 if now - begun > for_s:
                     break
                 together = max(1, min(2 * together, _MOST_TOGETHER, int(together * _TOGETHER_S / took_s)))
@@ -110,7 +117,7 @@ class Rounds:
                 calls,
                 held[: self.samples],
                 allowed=allowed_bytes if is_bytes(name) else 0.0,
-                resolution=RESOLUTION_BYTES_PER_CALL if is_bytes(name) else RESOLUTION_COUNT_PER_CALL,
+                precision=_precision(name),
             )
             for name, held in self._held.items()
         }
@@ -149,6 +156,12 @@ class Rounds:
 def is_bytes(name: str) -> bool:
     """Whether the figure of that name is in bytes, and not a count."""
     return name.endswith("_bytes")
+
+
+def _precision(name: str) -> Precision:
+    if name in PAGED_BYTES:
+        return Precision(in_all=PAGED_ALLOWANCE_BYTES, lately=PAGED_ALLOWANCE_BYTES)
+    return Precision() if is_bytes(name) else Precision(RESOLUTION_COUNT_PER_CALL, lately=0.0)
 
 
 class _Process:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,13 +33,19 @@ class Inventory(NamedTuple):
                 _descriptors(), _threads(), {pid: _process_name(pid) for pid in children_of(os.getpid())}
             )
 
-    def growth(self, trends: dict[str, Trend]) -> tuple[ResourceGrowth, ...]:
+    def growth(self, trends: dict[str, Trend], new_segments: Iterable[str]) -> tuple[ResourceGrowth, ...]:
         """The kinds of which `trends` says that they grow, with what is there now and was not in this inventory."""
         growing = [kind for kind in self._fields if trends[kind].direction == "growing"]
+        segments = trends["segments"]
+        found = []
+        if segments.direction == "growing":
+            found.append(
+                ResourceGrowth("segments", segments.slope, tuple(sorted(new_segments)[:_MOST_EXAMPLES]))
+            )
         if not growing:
-            return ()
+            return tuple(found)
         now = Inventory.take()
-        return tuple(
+        return *found, *(
             ResourceGrowth(kind, trends[kind].slope, _most_common(getattr(self, kind), getattr(now, kind)))  # type: ignore[arg-type]  # the fields are the kinds
             for kind in growing
         )

@@ -6,10 +6,21 @@ from typing import Any, NamedTuple
 
 import psutil
 
-from pytest_membudget.measurement.process.children import children_of
+from pytest_membudget.measurement.growth.foreign_memory import (
+    RESERVED_BYTES,
+    ResidentPages,
+    SharedFiles,
+    anonymous_bytes,
+    arrow_bytes,
+    libraries_with_allocators,
+    preloaded_allocators,
+)
+from pytest_membudget.measurement.growth.known_caches import cache_steadier
+from pytest_membudget.measurement.process.children import children_of, descendants
 from pytest_membudget.measurement.process.heap import heap_is_known, read_heap
 from pytest_membudget.measurement.process.small_blocks import SmallBlockReader
 from pytest_membudget.originals import builtins, gc, os, re, resource, sys, threading, time
+from pytest_membudget.units import format_size
 
 _SETTLE_S = 0.03
 _SETTLE_IN_ALL_S = 0.2
@@ -18,39 +29,97 @@ _MAIN_STACK = re.compile(rb"^([0-9a-f]+)-([0-9a-f]+) .*\[stack\]$", re.MULTILINE
 _LINUX = sys.platform.startswith("linux")
 
 
+PAGED_ALLOWANCE_BYTES = 1 << 20
+
+
 class Figures(NamedTuple):
     """Bytes and counts after a collection.
 
-    `heap_bytes`: malloc in use, what malloc mapped, and Python's small blocks. `mapped_bytes`: mappings that belong to
-    neither and are accessible, the stacks of threads left out; moves by whole pages.
+    `heap_bytes`: malloc in use, what malloc mapped, Python's small blocks, and what Arrow's pool has handed out. `mapped_bytes`:
+    mappings that belong to none of these and are accessible, the stacks of threads left out; moves by whole pages.
+    `resident_bytes`: pages that belong to none of these, where an allocator is loaded that only they show; 0 elsewhere.
+    `children_bytes`: resident memory of all descendants. `shared_bytes`: files in shared memory that were made meanwhile.
     """
 
     heap_bytes: int
     mapped_bytes: int
+    resident_bytes: int
+    children_bytes: int
+    shared_bytes: int
     descriptors: int
     threads: int
     children: int
+    segments: int
+
+
+EXACT_BYTES = ("heap_bytes", "mapped_bytes")
+PAGED_BYTES = ("resident_bytes", "children_bytes", "shared_bytes")
+"""Known by whole pages, and with what allocators keep: judged only beyond an allowance."""
 
 
 class FigureReader:
-    """Takes exact figures of this process. `close` it in the end: it holds a file open."""
+    """Takes the figures of this process and of what it has started. `close` it in the end: it holds a file open."""
 
     def __init__(self) -> None:
         self._blocks = SmallBlockReader()
+        self._steady = cache_steadier()
+        self._pages = ResidentPages()
+        self.shared_files = SharedFiles()
         self._waiting_left_s = _SETTLE_IN_ALL_S
-        self.caveats = tuple(self._doubts())
+        self._preloaded = preloaded_allocators()
+
+    @property
+    def foreign(self) -> tuple[str, ...]:
+        """Allocators whose memory shows by resident pages alone; a function may import one in its first call."""
+        return (*self._preloaded, *libraries_with_allocators())
 
     def read(self) -> Figures:
-        """Collects garbage and reads. Waits a moment for threads and children that are about to be gone."""
+        """Collects garbage, steadies known caches and reads. Waits a moment for threads and children that are about to be gone."""
         gc.collect()
+        self._steady()
         blocks = self._blocks.read()
         malloc = read_heap()
-        heap_bytes = blocks.used_bytes + malloc.used_bytes + malloc.mapped_bytes
+        arrow = arrow_bytes()
+        in_use_bytes = malloc.used_bytes + malloc.mapped_bytes + arrow
         threads = count_threads()
         other_bytes = malloc.system_bytes + malloc.mapped_bytes + blocks.arena_bytes
         other_bytes += max(0, threads - 1) * _thread_stack_bytes()
-        mapped_bytes = _accessible_bytes() - other_bytes
-        return Figures(heap_bytes, mapped_bytes, count_descriptors(), threads, count_children())
+        below = descendants()
+        segments, shared_bytes = self.shared_files.read()
+        accessible_bytes, reserved_bytes = self._mapped_bytes()
+        return Figures(
+            heap_bytes=blocks.used_bytes + in_use_bytes,
+            mapped_bytes=accessible_bytes - other_bytes,
+            resident_bytes=self._foreign_bytes(in_use_bytes + blocks.arena_bytes, reserved_bytes),
+            children_bytes=sum(map(anonymous_bytes, below)),
+            shared_bytes=shared_bytes,
+            descriptors=count_descriptors(),
+            threads=threads,
+            children=count_children(),
+            segments=segments,
+        )
+
+    def _foreign_bytes(self, known_bytes: int, reserved_bytes: int) -> int:
+        if self.foreign:
+            return anonymous_bytes(os.getpid()) - known_bytes
+        # Of Arrow's pool it is known what it has handed out; what it keeps besides comes and goes.
+        return 0 if "pyarrow" in sys.modules else reserved_bytes
+
+    def _mapped_bytes(self) -> tuple[int, int]:
+        """All mappings but the main stack, which grows with the depth of calls; and the resident part of what is only reserved."""
+        if not _LINUX:
+            return 0, 0
+        with builtins.open("/proc/self/maps", "rb") as maps:  # read thousands of times
+            text = maps.read()
+        total = reserved = 0
+        for first, last in _ACCESSIBLE.findall(text):
+            begin, end = int(first, 16), int(last, 16)
+            if end - begin < RESERVED_BYTES:
+                total += end - begin
+            elif "pyarrow" not in sys.modules and not self.foreign:
+                reserved += self._pages.bytes_of(begin, end)
+        stack = _MAIN_STACK.search(text, max(0, len(text) - 1000))
+        return total - (int(stack[2], 16) - int(stack[1], 16) if stack else 0), reserved
 
     def read_settled(self, before: Figures) -> Figures:
         """Like `read`, once threads and children beyond those of `before` have had a moment to end.
@@ -69,7 +138,9 @@ class FigureReader:
         """Gives the file back."""
         self._blocks.close()
 
-    def _doubts(self) -> list[str]:
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """What these figures cannot tell here."""
         doubts = []
         if not self._blocks.exact:
             doubts.append(
@@ -79,7 +150,12 @@ class FigureReader:
             doubts.append("malloc's own figures cannot be read here: native memory shows by whole pages only")
         if not _LINUX:
             doubts.append("mappings outside malloc are not seen on this system")
-        return doubts
+        if self.foreign:
+            doubts.append(
+                f"{', '.join(self.foreign)}: an allocator of its own, of which only whole pages can be read, and they include "
+                f"what it keeps after it was freed: growth below {format_size(PAGED_ALLOWANCE_BYTES)} in all would not show there"
+            )
+        return tuple(doubts)
 
 
 def count_descriptors() -> int:
@@ -98,17 +174,6 @@ def count_threads() -> int:
 def count_children() -> int:
     """Children of this process, those that ended and were never waited for included."""
     return len(children_of(os.getpid()))
-
-
-def _accessible_bytes() -> int:
-    """All mappings but the main stack, which grows with the depth of calls, and what is only reserved."""
-    if not _LINUX:
-        return 0
-    with builtins.open("/proc/self/maps", "rb") as maps:
-        text = maps.read()
-    sizes = sum(int(end, 16) - int(begin, 16) for begin, end in _ACCESSIBLE.findall(text))
-    stack = _MAIN_STACK.search(text, max(0, len(text) - 1000))
-    return sizes - (int(stack[2], 16) - int(stack[1], 16) if stack else 0)
 
 
 def _thread_stack_bytes() -> int:

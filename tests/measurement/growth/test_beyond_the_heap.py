@@ -1,0 +1,102 @@
+"""What grows where malloc's figures do not show it, and what only looks like growth there."""
+
+import ctypes
+import multiprocessing
+import random
+import re
+import sys
+from multiprocessing import shared_memory
+
+import pytest
+
+from pytest_membudget import check_growth
+from pytest_membudget.measurement.growth import object_types
+from pytest_membudget.measurement.growth.known_caches import cache_steadier
+from pytest_membudget.measurement.growth.samples import FigureReader
+from pytest_membudget.measurement.process.heap import read_heap
+
+pytestmark = [
+    pytest.mark.kernel,
+    pytest.mark.skipif(sys.platform != "linux", reason="reads what Linux tells"),
+]
+
+
+def test_chunks_that_glibc_keeps_for_a_thread_do_not_count_as_growth():
+    library = ctypes.CDLL(None)
+    library.malloc.restype, library.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    library.free.argtypes = [ctypes.c_void_p]
+    steady, source = cache_steadier(), random.Random(0)
+    steady()
+    before = read_heap().used_bytes
+    for size in [source.randrange(24, 1033) for _ in range(500)]:
+        library.free(library.malloc(size))
+    steady()
+    assert abs(read_heap().used_bytes - before) < 2000
+
+
+def test_names_that_the_interpreter_remembers_do_not_count_as_growth():
+    reader, pattern = FigureReader(), re.compile("a")
+    for _ in range(3):
+        before = reader.read().heap_bytes
+    for number in range(3000):
+        held = [f"{number:08d}"] * (number % 5)
+        held += pattern.finditer("banana")
+    del held
+    assert reader.read().heap_bytes - before < 1000
+    reader.close()
+
+
+def _keep(size, kept=[]):  # noqa: B006 - that is how it leaks
+    kept.append(b"x" * size)
+
+
+@pytest.mark.processes
+def test_a_child_that_keeps_memory_is_a_leak_and_the_cap_holds_for_it_too(monkeypatch):
+    monkeypatch.setattr("pytest_membudget.measurement.growth.caps.MOST_GROWN_BYTES", 64 << 20)
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        g = check_growth(lambda: pool.apply(_keep, (300_000,)), timeout_s=5)
+    assert g.verdict == "leak"
+    assert g.bytes_per_call == pytest.approx(300_000, rel=0.1)
+    assert g.calls < 1000
+
+
+def test_segments_of_shared_memory_that_nobody_unlinks_are_a_leak():
+    segments = []
+
+    def forgets():
+        segment = shared_memory.SharedMemory(create=True, size=40_000)
+        segment.buf[:] = bytes(40_000)
+        segment.close()
+        segments.append(segment)
+
+    try:
+        g = check_growth(forgets, per_call="4 KiB", timeout_s=5)
+    finally:
+        for segment in segments:
+            segment.unlink()
+    assert g.verdict == "leak"
+    assert [each.kind for each in g.resources] == ["segments"]
+    assert g.resources[0].examples
+
+
+def test_a_census_does_not_find_itself():
+    class Repeated:
+        calls = 0
+
+        def make_calls(self, count, for_s):
+            return 10
+
+    assert object_types.growing_types(Repeated(), 10) == []
+
+
+def test_arrow_memory_counts_by_what_its_pool_has_handed_out():
+    arrow = pytest.importorskip("pyarrow")
+    if arrow.default_memory_pool().backend_name == "system":
+        pytest.skip("Arrow takes its memory from malloc here")
+    reader = FigureReader()
+    before = [reader.read() for _ in range(3)][-1]
+    buffer = arrow.allocate_buffer(8_000_000)
+    now = reader.read()
+    reader.close()
+    assert now.heap_bytes - before.heap_bytes == pytest.approx(len(memoryview(buffer)), rel=0.01)
+    assert abs(now.mapped_bytes - before.mapped_bytes) < 1_000_000
