@@ -31,7 +31,7 @@ def test_chunks_that_glibc_keeps_for_a_thread_do_not_count_as_growth():
     for size in [source.randrange(24, 1033) for _ in range(500)]:
         library.free(library.malloc(size))
     steady()
-    assert abs(read_heap().used_bytes - before) < 2000
+    assert abs(read_heap().used_bytes - before) < 16_384  # it is 60 to 130 kB without
 
 
 def test_names_that_the_interpreter_remembers_do_not_count_as_growth():
