@@ -7,17 +7,19 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
-from parsers import parse
+from parsers import PARSERS, parse, warm_up
 from tqdm import tqdm
 
 from pytest_membudget import (
     BatchResult,
+    Calibration,
+    ExecutorPolicy,
     FallbackExecutor,
     Measurement,
     SyntheticFile,
+    calibrate,
     measuring,
     memory_limit,
     synthesize,
@@ -33,7 +35,10 @@ FILES = {
     "html": ("0.5 MB", "1 MB"),
     "text": ("2 MB", "10 MB"),
 }
+LEARNED_FROM = {"html": ("100 kB", "200 kB", "400 kB")}
+SMALL = ("500 kB", "1 MB", "2 MB")
 ENDINGS = {"text": "txt"}
+BUDGET = "1 GB"
 PATIENCE_S = 10
 
 
@@ -43,7 +48,8 @@ def main() -> int:
     try:
         with tempfile.TemporaryDirectory(prefix="membudget-demo-") as folder:
             files = write_files(Path(folder))
-            show_batch(*run_files(files))
+            learned = learn()
+            show_batch(*run_files(files, learned), learned)
         return judge()
     except KeyboardInterrupt:
         print("\ninterrupted; nothing was left running", file=sys.stderr)
@@ -63,25 +69,49 @@ def write_files(folder: Path) -> list[SyntheticFile]:
     return files
 
 
-def run_files(files: Sequence[SyntheticFile]) -> tuple[BatchResult, Measurement]:
-    """Parses the files in worker processes, each admitted only when what it is expected to take fits."""
-    heading("2. Parsed by real parsers in worker processes, under a memory budget")
+def learn() -> dict[str, Calibration]:
+    """What each parser uses per byte of its input, from runs on small files in fresh processes."""
+    heading("2. What each parser uses, learned from small files in fresh processes")
+    print(f"{'kind':<8}{'bytes per input byte':>22}{'overhead':>12}")
+    found = {}
+    for kind in FILES:
+        ending = f".{ENDINGS.get(kind, kind)}"
+        learned = calibrate(PARSERS[ending], kind, LEARNED_FROM.get(kind, SMALL), repeats=1)
+        print(f"{kind:<8}{learned.gamma:>22.2f}{format_size(learned.overhead_bytes):>12}", flush=True)
+        found[ending] = learned
+    return found
+
+
+def run_files(
+    files: Sequence[SyntheticFile], learned: dict[str, Calibration]
+) -> tuple[BatchResult, Measurement]:
+    """Parses the files in worker processes, each admitted only when its predicted memory fits."""
+    heading("3. Larger files, parsed in worker processes within a memory budget")
     limit = memory_limit()
-    print(f"the limit here is {format_size(limit.bytes)} ({limit.source})")
-    with measuring("batch") as probe, FallbackExecutor() as executor:
-        batch = executor.run(parse, [file.path for file in files])
+    print(f"the limit here is {format_size(limit.bytes)} ({limit.source}), the budget {BUDGET}")
+
+    def predicted_bytes(path: Path) -> int:
+        return learned[path.suffix].bound(path.stat().st_size)
+
+    policy = ExecutorPolicy(timeout_s=None)
+    with (
+        measuring("batch") as probe,
+        FallbackExecutor(2, budget=BUDGET, policy=policy, initializer=warm_up) as executor,
+    ):
+        batch = executor.run(parse, [file.path for file in files], memory=predicted_bytes)
     return batch, probe.measurement
 
 
-def show_batch(batch: BatchResult, measured: Measurement) -> None:
-    """What each file was expected to take and what it took; then the peak of the whole process tree."""
-    print(f"{'file':<14}{'size':>10}{'expected':>10}{'took':>10}{'time':>9}  ran in")
+def show_batch(batch: BatchResult, measured: Measurement, learned: dict[str, Calibration]) -> None:
+    """What each file was predicted to use and what it used; then the peak of the whole process tree."""
+    print(f"{'file':<12}{'size':>10}{'predicted':>11}{'at most':>10}{'used':>10}{'time':>9}  ran in")
     for outcome in batch.outcomes:
-        cells = (outcome.size_bytes, outcome.estimate_bytes, outcome.peak_bytes)
-        sizes = "".join(f"{'–' if size is None else format_size(size):>10}" for size in cells)
-        print(
-            f"{Path(outcome.item).name:<14}{sizes}{format_duration(outcome.duration_s):>9}  {outcome.level}"
-        )
+        path, size_bytes = Path(outcome.item), outcome.size_bytes or 0
+        predicted_bytes = learned[path.suffix].expect(size_bytes)
+        cells = (size_bytes, predicted_bytes, outcome.estimate_bytes, outcome.peak_bytes)
+        texts = ["–" if size is None else format_size(size) for size in cells]
+        sizes = "".join(f"{text:>{width}}" for text, width in zip(texts, (10, 11, 10, 10), strict=True))
+        print(f"{path.name:<12}{sizes}{format_duration(outcome.duration_s):>9}  {outcome.level}")
         if outcome.error is not None:
             print(f"    failed ({outcome.cause}): {outcome.error}")
     print(
@@ -95,9 +125,8 @@ def show_batch(batch: BatchResult, measured: Measurement) -> None:
 
 def judge() -> int:
     """Runs the same parsers under pytest: budgets, growth over repeated runs, and the scales."""
-    heading("3. The same parsers judged under pytest, at rising scales")
-    # The page with pictures needs the extra `html`; Markdown is always there.
-    report = OUTPUT / ("report.html" if find_spec("jinja2") else "report.md")
+    heading("4. The same parsers checked under pytest, at rising scales")
+    report = OUTPUT / "report.html"
     command = [
         *(sys.executable, "-m", "pytest", str(HERE / "test_parsers.py"), str(HERE / "test_pipeline.py")),
         *("-c", str(HERE / "pyproject.toml"), "-q", "-p", "no:cacheprovider"),

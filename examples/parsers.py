@@ -67,7 +67,7 @@ def xml_totals(path: str | Path) -> Totals:
 
 
 def html_filing(path: str | Path) -> Filing:
-    """Holds a soup of Python objects: by far the dearest."""
+    """Holds a tree of Python objects: the most expensive."""
     from bs4 import BeautifulSoup
 
     soup = BeautifulSoup(Path(path).read_bytes(), "lxml")
@@ -96,3 +96,9 @@ PARSERS: dict[str, Callable[[str | Path], Totals | Filing | Delays]] = {
 def parse(path: str | Path) -> Totals | Filing | Delays:
     """Reads a file of any kind by the parser for its ending."""
     return PARSERS[Path(path).suffix](path)
+
+
+def warm_up() -> None:
+    """Loads the libraries that parsers load when they are first called: a worker has them from its start."""
+    import bs4  # noqa: F401
+    import pandas as pd  # noqa: F401

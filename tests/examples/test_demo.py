@@ -49,7 +49,7 @@ def test_it_ends_with_the_scale_table_and_a_report():
     assert left_in_session(demo.pid) == []
 
 
-@pytest.mark.parametrize("moment", ["1. Synthetic", "2. Parsed", "3. The same"])
+@pytest.mark.parametrize("moment", ["1. Synthetic", "2. What", "3. Larger", "4. The same"])
 def test_ctrl_c_leaves_no_process(moment):
     with start_demo() as demo:
         for line in demo.stdout:
