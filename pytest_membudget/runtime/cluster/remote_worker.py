@@ -130,6 +130,10 @@ class LentWorker:
             return None
         return Delay("import", self._looked_s - seen.running_s)
 
+    def base_bytes(self) -> int | None:
+        """Nothing on this machine."""
+        return 0
+
     def added_bytes(self) -> int:
         """Nothing on this machine."""
         return 0

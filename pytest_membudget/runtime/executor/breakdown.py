@@ -14,7 +14,7 @@ from pytest_membudget.measurement.process.pss import SharedPages
 from pytest_membudget.measurement.tree.sampler import sampler
 from pytest_membudget.records.measurement import Measurement
 from pytest_membudget.records.run import Breakdown, LevelEvent
-from pytest_membudget.runtime.executor.driver import WATCHED_TICK_S
+from pytest_membudget.runtime.executor.driver import WATCHED_TICK_S, WorkerUse
 from pytest_membudget.runtime.executor.engine import Engine
 from pytest_membudget.runtime.executor.state import Task
 from pytest_membudget.units import format_size
@@ -36,6 +36,7 @@ class Recorder:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._pages = SharedPages()
+        self._bare_bytes: dict[int, int] = {}
         self._base_bytes: dict[int, int] = {}
         self._others: list[int] = []
         self._probe = Probe("run")
@@ -89,18 +90,29 @@ class Recorder:
     def look(self) -> None:
         """Takes one reading, and a closer one where it is the highest so far."""
         self.workers = max(self.workers, self._engine.driver.busy())
-        workers = dict(self._engine.driver.workers())
+        workers = {worker.pid: worker for worker in self._engine.driver.workers()}
         if self._looks % _WALK_EVERY == 0:
             ours = {*workers, self._helper_pid}
             self._others = [pid for pid in descendants() if pid not in ours]
         self._looks += 1
         pids = [os.getpid(), *workers, *self._others]
         held = self._pages.holdings(pids)
-        for pid, is_busy in workers.items():
-            if pid in held and not (is_busy and pid in self._base_bytes):
-                self._base_bytes[pid] = min(self._base_bytes.get(pid, held[pid]), held[pid])
+        for pid, worker in workers.items():
+            if pid in held:
+                self._record_base(worker, held[pid])
         if sum(held.values()) > self.breakdown.peak_bytes:
             self._keep(self._pages.exact_holdings(pids), list(workers))
+
+    def _record_base(self, worker: WorkerUse, held_bytes: int) -> None:
+        """A worker without its task: by a reading while it was idle, else a bare one and what its initializer loaded."""
+        pid = worker.pid
+        if worker.loaded_bytes is None:
+            self._bare_bytes[pid] = min(self._bare_bytes.get(pid, held_bytes), held_bytes)
+        elif not worker.is_busy:
+            self._base_bytes[pid] = min(self._base_bytes.get(pid, held_bytes), held_bytes)
+        elif pid not in self._base_bytes:
+            bare_bytes = self._bare_bytes.get(pid, held_bytes)
+            self._base_bytes[pid] = min(held_bytes, bare_bytes + worker.loaded_bytes)
 
     def _keep(self, held: dict[int, int], workers: list[int]) -> None:
         peak_bytes = sum(held.values())

@@ -174,9 +174,22 @@ class ClusterPlacement:
     def release(self, lease: Ticket) -> None:
         """Never asked: calls here run under no lease."""
 
+    def may_start_ahead(self, pool: Pool) -> bool:
+        """Never: the cluster starts the workers."""
+        return False
+
+    is_base_over_budget = False
+
+    def record_base(self, base_bytes: int) -> None:
+        """Nothing: what a worker offers is without its base."""
+
     def charge(self, slot: Slot, held_bytes: int) -> int:
         """Nothing: the memory is another machine's."""
         return 0
+
+    def has_outgrown(self, slot: Slot, pool: Pool) -> bool:
+        """Not ours to judge."""
+        return False
 
     def record_retained(self, slot: Slot, retained_bytes: int, *, is_first: bool) -> None:
         """Nothing to learn: the cluster starts the workers."""

@@ -125,6 +125,8 @@ class WorkerUse(NamedTuple):
 
     pid: int
     is_busy: bool
+    #: what its initializer has loaded; None until it is ready
+    loaded_bytes: int | None
 
 
 class Ending(NamedTuple):
@@ -172,7 +174,7 @@ class _Effects:
 
     def carry_out(self, reply_to: Callable[[Slot, int], Done]) -> None:
         """Has the scheduler decide, and does so; `reply_to` makes what a worker calls with its reply."""
-        self._queue.extend(self.scheduler.decide())
+        self._queue.extend(self.scheduler.decide(time.monotonic()))
         while self._queue:
             self._carry_out(self._queue.popleft(), reply_to)
             if not self._queue:
@@ -311,7 +313,7 @@ class Driver:
         found = []
         for slot, connection in list(self._effects.connections.items()):
             if (pid := connection.worker.pid) is not None:
-                found.append(WorkerUse(pid, bool(slot.running)))
+                found.append(WorkerUse(pid, bool(slot.running), slot.base_bytes))
         return found
 
     def busy(self) -> int:
@@ -319,8 +321,11 @@ class Driver:
         return sum(1 for slot in list(self.scheduler.pool.slots) if slot.running)
 
     def added_bytes(self) -> int:
-        """What the workers hold above what they held when they were ready."""
-        return sum(connection.worker.added_bytes() for connection in list(self._effects.connections.values()))
+        """What the workers hold above bare ones."""
+        return sum(
+            (slot.base_bytes or 0) + connection.worker.added_bytes()
+            for slot, connection in list(self._effects.connections.items())
+        )
 
     def hosts(self) -> tuple[HostUse, ...]:
         """What was used of each machine of a cluster."""
@@ -390,7 +395,13 @@ class Driver:
         connection = self._effects.connections.get(slot)
         if reply.figures.heap is not None and connection is not None and connection.worker.pid is not None:
             self.heap_log.note(connection.worker.pid, reply.figures.heap)
+        if slot.base_bytes is None and connection is not None:
+            self._record_base(slot, connection.worker)
         self.scheduler.replied(slot, sequence, reply)
+
+    def _record_base(self, slot: Slot, worker: Worker) -> None:
+        if (base_bytes := worker.base_bytes()) is not None:
+            self.scheduler.ready(slot, base_bytes)
 
     def _update_cluster(self) -> None:
         backend = self.scheduler.backend
@@ -436,6 +447,8 @@ class Driver:
     def _readings(self) -> dict[Slot, Reading]:
         readings = {}
         for slot, connection in self._effects.connections.items():
+            if slot.base_bytes is None:
+                self._record_base(slot, connection.worker)
             if slot.running:
                 sequence, worker = slot.running[0].sequence, connection.worker
                 readings[slot] = Reading(

@@ -247,6 +247,7 @@ def _backends(settings: Settings, budget_bytes: int) -> list[Backend]:
         budget_bytes,
         max_overtakes=policy.max_overtakes,
         base_bytes=base_bytes,
+        has_initializer=settings.initializer is not None and "process" in settings.levels,
         is_shared=settings.host_name is not None,
     )
     cluster = ClusterPlacement(most=settings.most_in_cluster, base_bytes=base_bytes)

@@ -17,6 +17,9 @@ from pytest_membudget.units import format_size
 
 WINDOW = 128
 
+SLOW_START_S = 0.5
+"""Where nothing is known of a function, its next call starts when one has ended, or so long after the one before it."""
+
 _MORE_THAN_ANY_BUDGET = 2**63
 """A budget that moves may have room tomorrow for what does not fit today: the ledger is to refuse nothing."""
 
@@ -28,14 +31,21 @@ class LocalPlacement:
         budget_bytes: what all tasks may take together, until `set_budget` says otherwise.
         max_overtakes: how often a task that waits may be overtaken by smaller ones.
         base_bytes: what each worker holds before any task, where a calibration knows.
+        has_initializer: whether workers load something before their first task, which is known when the first is ready.
         is_shared: whether other programs share the budget. It then begins with nothing, and grows by `set_budget` as they
             leave room for what `demand` says; nothing starts before it did.
     """
 
     def __init__(
-        self, budget_bytes: int, *, max_overtakes: int, base_bytes: int = 0, is_shared: bool = False
+        self,
+        budget_bytes: int,
+        *,
+        max_overtakes: int,
+        base_bytes: int = 0,
+        has_initializer: bool = False,
+        is_shared: bool = False,
     ) -> None:
-        self.retained = RetainedMemory(base_bytes)
+        self.retained = RetainedMemory(base_bytes, has_initializer=has_initializer)
         self.largest_bytes = self.ceiling_bytes = budget_bytes
         self._budget_bytes = 0 if is_shared else budget_bytes
         self._is_shared = is_shared
@@ -120,16 +130,17 @@ class LocalPlacement:
 
     def assignments(self, pool: Pool) -> Iterator[Assignment]:
         """Tasks whose memory was granted, and between them idle workers whose memory the next task needs."""
-        while self._tickets and not pool.is_saturated:
+        while self._tickets and not pool.is_saturated and not self._must_wait(pool):
             ticket = self._grant(pool)
-            if ticket is not None:
-                task: Task = ticket.token
-                stop = self.retained.surplus(pool, leave_one=not task.attempts) if ticket.exclusive else []
-                yield Assignment((task,), lease=ticket, stop=tuple(stop))
-            elif surplus := self._surplus_for_next(pool):
+            if ticket is None and (surplus := self._surplus_for_next(pool)):
                 yield Assignment(stop=(surplus[0],))
-            else:
+                continue
+            ticket = ticket or self._grant_the_only_one()
+            if ticket is None:
                 return
+            task: Task = ticket.token
+            stop = self.retained.surplus(pool, leave_one=not task.attempts) if ticket.exclusive else []
+            yield Assignment((task,), lease=ticket, stop=tuple(stop))
 
     def take_within(self, lease: Ticket) -> Task | None:
         """Takes the head out where `lease` is enough for it as well: it will run there after the call before it."""
@@ -146,12 +157,34 @@ class LocalPlacement:
         """Takes back what was granted."""
         self._ledger.release(lease)
 
+    def may_start_ahead(self, pool: Pool) -> bool:
+        """Whether what a new worker will hold fits beside what is granted and retained."""
+        start_bytes = self.retained.start_bytes(pool)
+        aside_bytes = sum(map(self.retained.charged_bytes, pool.slots))
+        return (
+            not start_bytes or self._ledger.reserved_bytes + aside_bytes + start_bytes <= self._budget_bytes
+        )
+
+    @property
+    def is_base_over_budget(self) -> bool:
+        """Whether one worker alone is more than all may hold together."""
+        base_bytes = max(self.retained.base_bytes, self.retained.loaded_bytes or 0)
+        return base_bytes > self.largest_bytes
+
+    def record_base(self, base_bytes: int) -> None:
+        """A worker is ready, and its initializer has loaded so much."""
+        self.retained.loaded_bytes = base_bytes
+
     def charge(self, slot: Slot, held_bytes: int) -> int:
         """Charges what the tasks of `slot` hold where that is more than was granted; nothing starts until it fits."""
-        held_by_tasks_bytes = held_bytes - self.retained.own_bytes(slot)
+        held_by_tasks_bytes = self.retained.task_bytes(slot, held_bytes)
         if slot.lease is not None and held_by_tasks_bytes > slot.lease.charge_bytes:
             self._ledger.charge(slot.lease, held_by_tasks_bytes)
         return held_by_tasks_bytes
+
+    def has_outgrown(self, slot: Slot, pool: Pool) -> bool:
+        """Whether a worker retains more than its share of the budget, and its successor would retain less."""
+        return self.retained.has_outgrown(slot, self.largest_bytes // pool.concurrency.most)
 
     def record_retained(self, slot: Slot, retained_bytes: int, *, is_first: bool) -> None:
         """A worker has ended a task and retains so much."""
@@ -168,7 +201,9 @@ class LocalPlacement:
     def _grant(self, pool: Pool) -> Ticket | None:
         """The next request that may start; what workers hold beside their tasks is not there to be granted."""
         aside_bytes = sum(map(self.retained.charged_bytes, pool.slots)) + self.retained.start_bytes(pool)
-        self._ledger.set_budget(max(0, self._budget_bytes - aside_bytes))
+        if aside_bytes > self._budget_bytes:
+            return None  # not even a task that takes nothing
+        self._ledger.set_budget(self._budget_bytes - aside_bytes)
         head = self._ledger.head
         if (
             head is not None
@@ -177,21 +212,37 @@ class LocalPlacement:
             and self.waits_for_others
         ):
             return None
-        granted = self._ledger.grant(at_most=1)
-        if (
-            not granted
-            and not self.waits_for_others
-            and self._ledger.reserved_bytes == 0
-            and self.leases == 0
-        ):
-            # Nothing runs and nothing fits: others use the machine. Waiting for them could last for ever.
-            self._ledger.set_budget(min(ticket.bytes for ticket in self._tickets.values()))
-            granted = self._ledger.grant(at_most=1)
+        return self._started(self._ledger.grant(at_most=1))
+
+    def _grant_the_only_one(self) -> Ticket | None:
+        """Nothing runs and nothing fits: others use the machine. Waiting for them could last for ever."""
+        if self.waits_for_others or self._ledger.reserved_bytes or self.leases:
+            return None
+        self._ledger.set_budget(min(ticket.bytes for ticket in self._tickets.values()))
+        return self._started(self._ledger.grant(at_most=1))
+
+    def _started(self, granted: list[Ticket]) -> Ticket | None:
         if not granted:
             return None
         self._count_skipped(granted[0])
         del self._tickets[granted[0].token]
         return granted[0]
+
+    def _must_wait(self, pool: Pool) -> bool:
+        """Whether one that runs, or starts, will soon tell what the next one takes; or memory has just run out."""
+        if not pool.busy:
+            return False
+        if pool.now_s < pool.pause_until_s:
+            return True
+        if self.retained.loaded_bytes is None and any(slot.backend.is_local_pool for slot in pool.slots):
+            return True
+        function = next(iter(self._tickets)).charge.guess_of
+        return function is not None and any(
+            slot.running
+            and slot.running[0].charge.guess_of == function
+            and pool.now_s - slot.running[0].sent_s < SLOW_START_S
+            for slot in pool.slots
+        )
 
     def _count_skipped(self, granted: Ticket) -> None:
         """A first task that a shrunken budget cannot hold is skipped `max_overtakes` times, and then runs alone.
@@ -292,9 +343,22 @@ class CallerPlacement:
     def release(self, lease: Ticket) -> None:
         """Never asked: calls here run under no lease."""
 
+    def may_start_ahead(self, pool: Pool) -> bool:
+        """Never: there is one worker."""
+        return False
+
+    is_base_over_budget = False
+
+    def record_base(self, base_bytes: int) -> None:
+        """Nothing: the caller is no worker of ours."""
+
     def charge(self, slot: Slot, held_bytes: int) -> int:
         """Nothing: the caller's memory is not told apart."""
         return 0
+
+    def has_outgrown(self, slot: Slot, pool: Pool) -> bool:
+        """Not ours to judge."""
+        return False
 
     def record_retained(self, slot: Slot, retained_bytes: int, *, is_first: bool) -> None:
         """Nothing: the caller is no worker of ours."""

@@ -17,6 +17,9 @@ from pytest_membudget.units import Size
 USUAL_TASKS_PER_CHILD = 50
 """After so many tasks a worker is replaced, where nobody chose another number."""
 
+USUAL_RETRIES = 2
+"""How often a task is repeated after a loss, unless the caller chose another number."""
+
 
 class ExecutorPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """The executor's rules.
@@ -40,7 +43,8 @@ class ExecutorPolicy(msgspec.Struct, frozen=True, kw_only=True):
         preload: modules that the fork server imports for all workers; nothing else of the program is.
         start_timeout_s: seconds that a worker may take to start, its initializer included, and then to import the
             function of a call. A worker that takes longer is ended; `None` waits for ever.
-        retries: how often a task is repeated after its worker was killed or it ran out of memory.
+        retries: how often a task is repeated after its worker was killed or it ran out of memory. One that was killed
+            while it ran alone is repeated only where this is more than the usual 2.
         oversize: what becomes of a task that is larger than the whole budget: "refuse" or "alone".
         dead_letters: file that failed inputs of `run` are added to, one JSON line each.
         recover_after: so many clean tasks in a row give back one step of lost concurrency.
@@ -60,7 +64,7 @@ class ExecutorPolicy(msgspec.Struct, frozen=True, kw_only=True):
     max_worker_bytes: Size | None = None
     preload: tuple[str, ...] = ()
     start_timeout_s: float | None = 300.0
-    retries: int = 2
+    retries: int = USUAL_RETRIES
     oversize: Literal["refuse", "alone"] = "refuse"
     dead_letters: str | os.PathLike[str] | None = None
     recover_after: int = 8
@@ -94,6 +98,11 @@ class ExecutorPolicy(msgspec.Struct, frozen=True, kw_only=True):
         if self.timeout_s != "category":
             return self.timeout_s
         return None if size_bytes is None else self.classes.timeout_s(self.classes.category(size_bytes))
+
+    @property
+    def most_worker_bytes(self) -> int:
+        """What a worker may hold after a task, where that was given."""
+        return size_of("max_worker_bytes", self.max_worker_bytes or 0)
 
     @property
     def task_limit(self) -> int | float | None:

@@ -25,7 +25,9 @@ class RetainedMemory:
     largest, which is robust to one outlier; the median would underestimate, as young workers have not imported everything.
     """
 
-    def __init__(self, base_bytes: int = 0) -> None:
+    def __init__(self, base_bytes: int = 0, *, has_initializer: bool = False) -> None:
+        #: what the initializer loads, by the worker that was ready last; None until one was
+        self.loaded_bytes: int | None = None if has_initializer else 0
         self.base_bytes = base_bytes
         self.fresh_bytes = base_bytes
         self.expected_bytes = base_bytes
@@ -45,7 +47,24 @@ class RetainedMemory:
         """What a worker holds beside its tasks: what it retains, or what one that has begun is expected to retain."""
         if not slot.backend.own_memory:
             return 0
-        return max(slot.retained_bytes, self.expected_bytes if slot.has_begun else self.base_bytes)
+        loaded_bytes = (self.loaded_bytes or 0) if slot.base_bytes is None else slot.base_bytes
+        if self.base_bytes:  # of a warm worker: what the initializer loads is in it
+            return max(self.base_bytes, loaded_bytes + slot.retained_bytes)
+        return loaded_bytes + max(slot.retained_bytes, self.expected_bytes if slot.has_begun else 0)
+
+    def task_bytes(self, slot: Slot, held_bytes: int) -> int:
+        """What the tasks of a worker hold that holds `held_bytes` above its ready state."""
+        return held_bytes - max(0, self.own_bytes(slot) - (slot.base_bytes or 0))
+
+    def new_worker_bytes(self) -> int:
+        """What a worker that begins will hold beside its tasks."""
+        return max(
+            self.base_bytes, (self.loaded_bytes or 0) + (0 if self.base_bytes else self.expected_bytes)
+        )
+
+    def has_outgrown(self, slot: Slot, share_bytes: int) -> bool:
+        """Whether a worker retains more than its share, and its successor would retain less."""
+        return self.charged_bytes(slot) > share_bytes and self._would_shrink(slot)
 
     def charged_bytes(self, slot: Slot) -> int:
         """What `slot` is charged beside its tasks; nothing where its memory is not this machine's."""
@@ -53,7 +72,7 @@ class RetainedMemory:
 
     def start_bytes(self, pool: Pool) -> int:
         """What the worker of the next task will be charged beyond that as it begins; 0 where a warm one is idle."""
-        new_bytes = self._charged(self.expected_bytes)
+        new_bytes = self._charged(self.new_worker_bytes())
         if not new_bytes or not pool.backend.is_local_pool:
             return 0
         idle = pool.idle(pool.backend)

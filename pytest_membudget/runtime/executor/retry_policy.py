@@ -15,6 +15,7 @@ from pytest_membudget.errors import (
     text_of,
 )
 from pytest_membudget.records.run import Cause
+from pytest_membudget.runtime.executor.policy import USUAL_RETRIES
 from pytest_membudget.runtime.executor.state import Task
 from pytest_membudget.runtime.workers.protocol import Died, RanOut, Stage
 from pytest_membudget.units import format_duration, format_size
@@ -49,8 +50,9 @@ def after_failure(
     """
     repeats = task.attempts - 1
     charged_bytes = task.charged_bytes or 0
-    if task.alone and isinstance(reply, Died):
-        return given_up(task, reply, own_memory=own_memory)  # there is no more memory than all
+    if task.alone and isinstance(reply, Died) and retries <= USUAL_RETRIES:
+        # There is no more memory than all. Who asks for more repeats than usual expects kills of another kind.
+        return given_up(task, reply, own_memory=own_memory)
     if repeats < retries and own_memory:
         last = repeats + 1 == retries
         wanted_bytes = max(task.charge.retry_bytes(charged_bytes), charged_bytes + 1)

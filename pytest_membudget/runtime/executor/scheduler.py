@@ -18,6 +18,7 @@ import logging
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import BrokenExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from pytest_membudget.errors import UsageError
@@ -97,6 +98,12 @@ LOADING_SHARE = 0.1
 NOT_BEGUN_POLL_S = 0.05
 """When to ask again for a task with a time limit that its worker has not begun."""
 
+KILL_PAUSE_S = 0.25
+"""After a worker was killed nothing starts for so long, unless nothing runs: what it held is given back meanwhile."""
+
+ONE_BY_ONE_S = 0.1
+"""Between two starts after that."""
+
 RETAINED_CHANGE_BYTES = 1024 * 1024
 """A smaller change of what a worker retains is no news."""
 
@@ -133,6 +140,8 @@ class Scheduler:
         self._gone: dict[Slot, None] = {}
         self._reestimation = Reestimation()
         self._has_said_no_limits = False
+        self._has_said_base = False
+        self._starts_one_by_one = 0
         self._arrived = 0
         self._sent = 0
         self._effects: list[Effect] = []
@@ -260,6 +269,20 @@ class Scheduler:
         self._drop(slot)
         return tasks
 
+    def ready(self, slot: Slot, base_bytes: int) -> None:
+        """A worker is up, its initializer run: it holds so much more than a bare one."""
+        slot.base_bytes = base_bytes
+        slot.backend.placement.record_base(base_bytes)
+        if slot.backend.placement.is_base_over_budget and not self._has_said_base:
+            self._has_said_base = True
+            self._record(
+                "overrun",
+                slot.backend.level,
+                "what a worker holds before any task is more than the whole budget",
+                "one task runs at a time; raise the budget, or load less in the initializer",
+                logged=True,
+            )
+
     def budget_changed(self, budget_bytes: int, largest_bytes: int, ceiling_bytes: int | None = None) -> None:
         """What tasks and workers of this machine may hold together now; the most that it could be; and the machine's limit."""
         for backend in self._backends:
@@ -324,8 +347,10 @@ class Scheduler:
         for task in sorted(self._open, key=_order):
             self._fail(task, not_run(error))
 
-    def decide(self) -> list[Effect]:
+    def decide(self, now_s: float | None = None) -> list[Effect]:
         """Starts everything that may start now, and hands out all effects since the last time."""
+        if now_s is not None:
+            self.pool.now_s = now_s
         if self.broken is None:
             for task, error in self.placement.stranded(self.pool):
                 self._fail(task, not_run(error))
@@ -394,6 +419,9 @@ class Scheduler:
         else:
             slot.lease = assignment.lease
             self._send(slot, assignment.tasks)
+            if self._starts_one_by_one:
+                self._starts_one_by_one -= 1
+                self.pool.pause_until_s = max(self.pool.pause_until_s, self.pool.now_s + ONE_BY_ONE_S)
 
     def _slot_for(self, task: Task) -> Slot | None:
         """An idle worker or a new one; None where the task must not run at this level."""
@@ -424,6 +452,7 @@ class Scheduler:
             self._move(task, "running")
             self._sent += 1
             task.sequence = self._sent
+            task.sent_s = self.pool.now_s
             task.limit_bytes = self._limit_bytes(slot, task)
             task.seen_above_charge_bytes = 0
             task.level = slot.backend.level
@@ -470,7 +499,9 @@ class Scheduler:
         retained_before_bytes = slot.retained_bytes
         self._record_retained(slot, figures.kept_bytes)
         left_bytes = max(0, figures.kept_bytes - retained_before_bytes)
-        taken_bytes = self._learn(task, figures, left_bytes)
+        # What a task loads once, modules say, is the worker's from then on. What each task leaves is its own.
+        is_leak, slot.left_something = slot.left_something, left_bytes > RESOLUTION_BYTES
+        taken_bytes = self._learn(task, figures, 0 if is_leak and slot.left_something else left_bytes)
         if taken_bytes is not None and self._reestimation.is_due(
             exceeded=taken_bytes > (task.charged_bytes or 0)
         ):
@@ -481,6 +512,7 @@ class Scheduler:
         slot.first_task_s = slot.first_task_s if slot.tasks_done else figures.duration_s
         slot.busy_s += figures.duration_s
         slot.tasks_done += 1
+        slot.is_closing = slot.is_closing or self._has_outgrown(slot)
         self._release_if_idle(slot)
         if isinstance(reply, InitializerFailed):
             broken = broken_by(reply.error)
@@ -507,9 +539,14 @@ class Scheduler:
             self._forget(slot)
             if reply.failed_to_start:
                 error = self._start_ended(slot.backend, reply.detail)
+            elif reply.in_initializer:
+                self._initializer_killed(slot.backend, reply.detail)
+            self._pause_after(reply, task)
         if error is not None:
             self._fail(task, Failure(RuntimeError(str(error))))
             return
+        if self.broken is not None:
+            return  # every task has got its error
         task.lost += not reply.attempted
         if reply.attempted or task.lost > LOST_TOO_OFTEN:
             self._attempted(task, reply)
@@ -738,7 +775,11 @@ class Scheduler:
 
     def _start_ahead(self) -> None:
         """Starts one worker before its first task, where none is idle."""
-        if self.backend.is_local_pool and not self.pool.idle(self.backend):
+        if (
+            self.backend.is_local_pool
+            and not self.pool.idle(self.backend)
+            and self.placement.may_start_ahead(self.pool)
+        ):
             self._start(self.backend)
 
     def _stop(self, slot: Slot) -> None:
@@ -834,6 +875,32 @@ class Scheduler:
                 "a run of clean tasks",
                 f"{concurrency.most} tasks may run at once again",
             )
+
+    def _initializer_killed(self, backend: Backend, detail: str) -> None:
+        """Several in a row: what it loads does not fit. The caller's program would be the next to load it, so all ends."""
+        backend.failed_starts += 1
+        if backend.failed_starts >= STARTS_THAT_MAY_FAIL:
+            self.shut_down(
+                BrokenProcessPool(
+                    f"{STARTS_THAT_MAY_FAIL} workers in a row were killed while the initializer ran ({detail}); it needs more "
+                    "memory than there is, or kills its own process"
+                )
+            )
+
+    def _pause_after(self, reply: Died, task: Task) -> None:
+        """After a kill that was not ours memory may be out: nothing starts for a moment, and then one by one."""
+        is_ours = task.timed_out or task.over_limit_bytes or task.overran_bytes
+        if reply.attempted and not reply.crashed and not is_ours:
+            self.pool.pause_until_s = self.pool.now_s + KILL_PAUSE_S
+            self._starts_one_by_one = self.pool.concurrency.most
+
+    def _has_outgrown(self, slot: Slot) -> bool:
+        """Whether a worker retains more than it may."""
+        if not slot.backend.is_local_pool:
+            return False
+        if self._policy.max_worker_bytes is not None:
+            return slot.retained_bytes + (slot.base_bytes or 0) > self._policy.most_worker_bytes
+        return self.placement.has_outgrown(slot, self.pool)
 
     def _start_ended(self, backend: Backend, detail: str) -> BrokenExecutor | None:
         """A worker ended before it was ready. Several in a row mean that the level cannot start: then as `_fall_back`."""

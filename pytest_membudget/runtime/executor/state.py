@@ -86,6 +86,8 @@ class Task:
     state: State = "new"
     #: place in the order of arrival; a repeat keeps it
     order: int = 0
+    #: when it was sent to a worker last
+    sent_s: float = 0.0
     #: number of the latest attempt in this executor, 0 before the first; a reply with another number is stale
     sequence: int = 0
     charged_bytes: int | None = None
@@ -173,9 +175,13 @@ class Slot:
     is_gone: bool = False
     #: what it was at when it was ended for not coming to its call
     stuck_at: Stage | None = None
+    #: resident when it was ready, above a bare worker: what the initializer loaded; None until it is ready
+    base_bytes: int | None = None
     #: resident above the ready worker after its latest task; and after its first
     retained_bytes: int = 0
     first_retained_bytes: int | None = None
+    #: its latest task left something there
+    left_something: bool = False
     tasks_done: int = 0
     first_task_s: float = 0.0
     busy_s: float = 0.0
@@ -206,6 +212,8 @@ class Pool:
     now_s: float = 0.0
     #: whether tasks of this machine stall for want of memory; nothing then starts beside what runs
     is_under_pressure: bool = False
+    #: nothing starts before, unless nothing runs
+    pause_until_s: float = 0.0
 
     @property
     def busy(self) -> int:
@@ -317,6 +325,16 @@ class Placement(Protocol):
     def release(self, lease: Ticket) -> None:
         """Takes back what was granted."""
 
+    def may_start_ahead(self, pool: Pool) -> bool:
+        """Whether there is memory for one more worker that has nothing to do yet."""
+
+    @property
+    def is_base_over_budget(self) -> bool:
+        """Whether what workers hold before any task is more than all may hold together."""
+
+    def record_base(self, base_bytes: int) -> None:
+        """A worker is ready, and its initializer has loaded so much."""
+
     def charge(self, slot: Slot, held_bytes: int) -> int:
         """Charges what the tasks of `slot` hold, `held_bytes` above the ready worker, where that is more.
 
@@ -326,6 +344,9 @@ class Placement(Protocol):
     @property
     def ceiling_bytes(self) -> int:
         """A task that is expected to take more is refused; one between `largest_bytes` and this runs alone."""
+
+    def has_outgrown(self, slot: Slot, pool: Pool) -> bool:
+        """Whether a worker retains more than its share of the budget, and its successor would retain less."""
 
     def record_retained(self, slot: Slot, retained_bytes: int, *, is_first: bool) -> None:
         """A worker has ended a task and retains so much."""

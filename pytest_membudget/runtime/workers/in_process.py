@@ -69,6 +69,10 @@ class LocalWorker:
         """It has nothing to start or to import."""
         return None
 
+    def base_bytes(self) -> int | None:
+        """Nothing that could be told apart."""
+        return 0
+
     def added_bytes(self) -> int:
         """It has no memory of its own."""
         return 0

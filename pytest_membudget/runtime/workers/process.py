@@ -227,6 +227,12 @@ class ProcessWorker:
             return Delay("import", self._marks[Mark.STARTED_AT])
         return None
 
+    def base_bytes(self) -> int | None:
+        """What the initializer has loaded."""
+        if not self._marks[Mark.READY]:
+            return None
+        return max(0, int(self._marks[Mark.READY_BYTES] - self._marks[Mark.BARE_BYTES]))
+
     def added_bytes(self) -> int:
         """What is resident above the bare worker, in it and in all that its calls have started (30 µs without such)."""
         if not self._marks[Mark.READY] or self.pid is None or self._ended.is_set():
@@ -341,6 +347,10 @@ class ProcessWorker:
             f"worker process {self.pid} {how}",
             attempted=attempted,
             failed_to_start=by_itself and not self._marks[Mark.READY],
+            in_initializer=self._coming_up == "initializer"
+            and not self._marks[Mark.READY]
+            and bool(self._marks[Mark.PID])
+            and not by_itself,
             crashed=not is_lost and code is not None and (code >= 0 or -code in _FAULTS),
         )
 

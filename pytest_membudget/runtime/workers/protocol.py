@@ -107,6 +107,7 @@ class Died(NamedTuple):
 
     `crashed`: it was an exit or a fault of its own rather than a lack of memory.
     `failed_to_start`: it ended by itself before it was ready. One that was killed then might have come up.
+    `in_initializer`: it was killed while the caller's initializer ran.
     """
 
     detail: str
@@ -114,6 +115,7 @@ class Died(NamedTuple):
     failed_to_start: bool = False
     figures: Figures = Figures()
     crashed: bool = False
+    in_initializer: bool = False
 
 
 class InitializerFailed(NamedTuple):
@@ -142,6 +144,9 @@ class Worker(Protocol):
 
     def delay(self, sequence: int) -> Delay | None:
         """What keeps it from that call, which is the next it has; `None` where that is not known or it has begun."""
+
+    def base_bytes(self) -> int | None:
+        """Resident memory of the worker when it was ready, above a bare one; `None` until it is."""
 
     def added_bytes(self) -> int:
         """Resident memory above that of the worker when it was ready; 0 where it has none of its own."""

@@ -25,6 +25,7 @@ from multiprocessing.reduction import ForkingPickler
 from typing import Any, NamedTuple, Self
 
 from pytest_membudget.errors import text_of
+from pytest_membudget.measurement.process.high_water import resident_bytes
 from pytest_membudget.origins import Arriving, install
 from pytest_membudget.runtime.workers import process_tree
 from pytest_membudget.runtime.workers.channel import receive, send
@@ -51,6 +52,7 @@ class Mark(IntEnum):
     CALLED = 5  # sequence of the last call whose function it has called: it had been imported then
     CALLED_AT = 6
     HELPER_PID = 7  # what watches the tree of its calls, once there is one; no part of them
+    BARE_BYTES = 8  # resident before the initializer
 
 
 class Packed(NamedTuple):
@@ -144,6 +146,7 @@ def main(
         is_forked: whether the fork server has made this process the head of its tree already, and tied it to the program.
     """
     marks[Mark.PID] = os.getpid()
+    marks[Mark.BARE_BYTES] = resident_bytes()
     if not is_forked:
         process_tree.lead_tree()
         _end_with_parent()
