@@ -79,6 +79,7 @@ def judge_comparison(
         first = f"regressed: peak {_change(comparison)}, allowed {format_size(comparison.allowed_bytes)}"
         lines = [
             first,
+            *([f"  allowed   {comparison.tolerance}"] if comparison.tolerance else []),
             *_evidence(comparison),
             f"  next      see who allocates it: run this test with --membudget-memray{_named(nodeid)}",
             f"            or, if it may use that much: {accept_command}",

@@ -14,6 +14,7 @@ from pytest_membudget.gate.baseline import carried_over, load_baseline, make_bas
 from pytest_membudget.gate.comparison import compare_test, judge_comparison, judge_undecided
 from pytest_membudget.gate.decision import DEFAULT_TOLERANCE, next_step
 from pytest_membudget.gate.environment import check_environment, environment_differences, in_short
+from pytest_membudget.gate.history.tolerances import LearnedTolerance, learn_tolerances
 from pytest_membudget.gate.matching import match_baseline, moved_tests
 from pytest_membudget.measurement.system.fingerprint import environment
 from pytest_membudget.plugin.collected import Collected
@@ -127,7 +128,9 @@ class Gate:
         assert peak_bytes is not None
         samples: list[int] = []
         is_decided = True
-        tolerance, wanted = tolerance or self.tolerance, self.settings.samples
+        learned = None if tolerance else self._learned.get(base.nodeid)
+        tolerance = tolerance or (learned.tolerance if learned else self.tolerance)
+        wanted = self.settings.samples
         while next_step(base, peak_bytes, samples, tolerance=tolerance, wanted=wanted) == "rerun":
             with telling(item.config, f"beyond its baseline: rerun {len(samples) + 1} of {wanted}"):
                 sample = fresh_peak_bytes(item, warm=not base.samples_bytes)
@@ -138,6 +141,8 @@ class Gate:
         comparison = compare_test(
             record, base, tolerance, samples, strict=self.settings.strict, wanted=wanted
         )
+        if learned is not None:
+            comparison = replace(comparison, tolerance=str(learned))
         if not is_decided:
             return comparison, judge_undecided(comparison, strict=self.settings.strict)
         if comparison.finding == "regressed":
@@ -146,6 +151,20 @@ class Gate:
             comparison, nodeid=record.nodeid, accept_command=self._accept(record.nodeid)
         )
         return comparison, judgement
+
+    @functools.cached_property
+    def _learned(self) -> Mapping[str, LearnedTolerance]:
+        """The tolerances that the history justifies, where the user gave none; read once a session, at the first test."""
+        if (
+            self.settings.history is None
+            or self.settings.tolerance is not None
+            or not self.settings.history.exists()
+        ):
+            return {}
+        try:
+            return learn_tolerances(self.settings.history)
+        except (MembudgetError, OSError):
+            return {}  # the end of the session says that it cannot be written
 
     @functools.cached_property
     def _moved(self) -> Mapping[str, str]:

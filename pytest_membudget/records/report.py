@@ -39,7 +39,10 @@ Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
-    """A test against its baseline; `change` is relative, `p` is absent where no rank test was possible."""
+    """A test against its baseline; `change` is relative, `p` is absent where no rank test was possible.
+
+    `tolerance` says in words where the allowed size comes from, where it is not the session's own tolerance.
+    """
 
     base_bytes: Bytes
     new_bytes: Bytes
@@ -48,6 +51,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     samples_bytes: tuple[Bytes, ...] = ()
     base_samples_bytes: tuple[Bytes, ...] = ()
     p: Share | None = None
+    tolerance: str = ""
     caveats: tuple[str, ...] = ()
 
     @property

@@ -4,6 +4,8 @@ import subprocess
 import pytest
 
 from pytest_membudget.gate.history.store import open_history
+from pytest_membudget.measurement.system.fingerprint import environment
+from pytest_membudget.records.report import Report, TestRecord
 
 TEST = "def test_a():\n    assert len(bytearray(5_000_000))\n"
 
@@ -52,3 +54,34 @@ def test_a_file_that_cannot_keep_the_run_is_a_usage_error_before_any_test(pytest
     result = pytester.runpytest(f"--membudget-history={path}")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([f"*--membudget-history: *{told}*"])
+
+
+@pytest.fixture
+def with_history(pytester):
+    """A test of 40 MB with a baseline, and a history of thirty quiet revisions of it."""
+    pytester.makepyfile(test_a="def test_a():\n    assert len(bytearray(40_000_000))\n")
+    taken = pytester.runpytest(
+        "--membudget-baseline=b.json", "--membudget-update-baseline", "--membudget-samples=1"
+    )
+    taken.assert_outcomes(passed=1)
+    record = TestRecord(nodeid="test_a.py::test_a", outcome="passed", peak_bytes=40_000_000)
+    with open_history(pytester.path / "h.sqlite", create=True) as history:
+        for number in range(30):
+            history.add(Report(tests=(record,), environment=environment()), f"r{number}")
+    pytester.makepyfile(test_a="def test_a():\n    assert len(bytearray(43_000_000))\n")
+    return pytester
+
+
+def test_the_gate_learns_a_tighter_tolerance_from_a_quiet_history_and_says_so(with_history):
+    options = ("--membudget-baseline=b.json", "--membudget-samples=1")
+    with_history.runpytest(*options).assert_outcomes(passed=1)
+    result = with_history.runpytest(*options, "--membudget-history=h.sqlite")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        ["*regressed: peak*", "*allowed   3% + 512 KiB, learned from its last 30 revisions"]
+    )
+
+
+def test_a_tolerance_that_is_given_beats_what_was_learned(with_history):
+    options = ("--membudget-baseline=b.json", "--membudget-samples=1", "--membudget-history=h.sqlite")
+    with_history.runpytest(*options, "--membudget-tolerance=10% + 1 MiB").assert_outcomes(passed=1)
