@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import msgspec
 
@@ -68,6 +71,47 @@ def make_baseline(
     if foreign and 2 * len(carried_over(tests, report)) > len(tests):
         environment = old.environment
     return Report(kind="baseline", environment=environment, tests=tests)
+
+
+def update_baseline(
+    path: str | os.PathLike[str],
+    report: Report,
+    *,
+    tolerance: Tolerance = DEFAULT_TOLERANCE,
+    is_gone: Callable[[str], bool] = lambda _: True,
+) -> Report:
+    """Writes the baseline that `report` justifies beside what is there now, and returns it.
+
+    Sessions that end at once come one after the other, and each keeps what the others wrote.
+
+    Raises:
+        UnreadableFileError: what is there is no baseline.
+        OSError: it cannot be written.
+    """
+    with _one_at_a_time(path):
+        try:
+            previous = load_baseline(path)
+        except FileNotFoundError:
+            previous = None
+        made = make_baseline(report, previous, tolerance=tolerance, is_gone=is_gone)
+        save_baseline(made, path)
+    return made
+
+
+@contextlib.contextmanager
+def _one_at_a_time(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Holds the folder of `path`, where the system has such locks: the file itself is replaced, and a lock would go with it."""
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    descriptor = os.open(Path(path).resolve().parent, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def carried_over(tests: Sequence[TestRecord], report: Report) -> tuple[str, ...]:

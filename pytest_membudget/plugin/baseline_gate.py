@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from pytest_membudget.errors import MembudgetError
-from pytest_membudget.gate.baseline import carried_over, load_baseline, make_baseline, save_baseline
+from pytest_membudget.gate.baseline import carried_over, load_baseline, update_baseline
 from pytest_membudget.gate.comparison import compare_test, judge_comparison, judge_undecided
 from pytest_membudget.gate.decision import DEFAULT_TOLERANCE, next_step
 from pytest_membudget.gate.environment import check_environment, environment_differences, in_short
@@ -198,8 +198,7 @@ class Gate:
         Raises:
             OSError: it cannot be written.
         """
-        made = make_baseline(report, self.baseline, tolerance=self.tolerance, is_gone=self.collected.is_gone)
-        save_baseline(made, self.path)
+        made = update_baseline(self.path, report, tolerance=self.tolerance, is_gone=self.collected.is_gone)
         text = f"baseline: {self.shown_path} ({format_count(len(made.tests), 'test')})"
         missing = sorted({test.nodeid for test in report.tests} - {test.nodeid for test in made.tests})
         if missing:

@@ -3,11 +3,15 @@
 import random
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
-from pytest_membudget.gate.baseline import load_baseline
+from pytest_membudget.gate.baseline import load_baseline, update_baseline
+from pytest_membudget.records.report import Report, TestRecord
+
+MIB = 2**20
 
 SAVER = """
 import sys
@@ -42,3 +46,22 @@ def test_a_kill_while_saving_leaves_one_whole_baseline(tmp_path):
         found = load_baseline(path)
         assert len(found.tests) == 1000
         assert {record.peak_bytes for record in found.tests} in ({1}, {2})
+
+
+def test_updates_of_several_sessions_at_once_keep_the_tests_of_each(tmp_path):
+    path = tmp_path / "b.json"
+    barrier = threading.Barrier(8)
+
+    def update(number):
+        record = TestRecord(nodeid=f"test_{number}.py::test", outcome="passed", peak_bytes=number * MIB)
+        barrier.wait()
+        update_baseline(path, Report(tests=(record,)), is_gone=lambda _: False)
+
+    threads = [threading.Thread(target=update, args=[number]) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [test.nodeid for test in load_baseline(path).tests] == [
+        f"test_{number}.py::test" for number in range(8)
+    ]
