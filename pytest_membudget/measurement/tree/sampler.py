@@ -43,6 +43,17 @@ def sampler() -> TreeSampler | None:
         return _keeper.sampler
 
 
+def helper_pid() -> int:
+    """The helper's process, which is no part of any tree; 0 where there is none. Starts none."""
+    helper = _keeper.sampler
+    return 0 if helper is None else helper.pid
+
+
+def is_starting() -> bool:
+    """Whether a helper is being started, or looked for, just now."""
+    return _keeper.lock.locked()
+
+
 def report_loss(lost: TreeSampler, error: SamplerLostError) -> Caveat:
     """Notes that `lost` is gone; the next measurement starts another one, once. Returns the doubt about this one."""
     with _keeper.lock:

@@ -125,12 +125,7 @@ class ForkServer:
         their_lifeline, self._lifeline = os.pipe()
         try:
             command = fork_server_main.server_command(theirs.fileno(), their_lifeline, self._preload)
-            self._process = subprocess.Popen(
-                command,
-                pass_fds=(theirs.fileno(), their_lifeline),
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C is the coordinator's to handle
-            )
+            self._process = _launched(command, (theirs.fileno(), their_lifeline))
         except BaseException:
             ours.close()
             raise
@@ -160,6 +155,16 @@ class ForkServer:
         if self._lifeline >= 0:
             os.close(self._lifeline)
         self._control, self._lifeline, self.is_ready = None, -1, False
+
+
+def _launched(command: list[str], descriptors: tuple[int, ...]) -> subprocess.Popen[bytes]:
+    """In a session of its own, as Ctrl-C is the coordinator's to handle; a sandbox may forbid that."""
+    try:
+        return subprocess.Popen(
+            command, pass_fds=descriptors, stdin=subprocess.DEVNULL, start_new_session=True
+        )
+    except PermissionError:
+        return subprocess.Popen(command, pass_fds=descriptors, stdin=subprocess.DEVNULL)
 
 
 _servers: dict[tuple[str, ...], ForkServer] = {}

@@ -67,6 +67,21 @@ class ForkedProcess(process.BaseProcess):
         super().__init__(*args, **kwargs)
         self._server: ForkServer | None = server
 
+    def start(self) -> None:
+        """Asks the server for it.
+
+        A daemonic process, as each of a `multiprocessing.Pool` is, may have no children, since these would outlive it.
+        Ours end with it, whatever ends it: they are held by their lifelines.
+        """
+        own = process.current_process()._config  # type: ignore[attr-defined] # noqa: SLF001 - no other way
+        is_daemon = own.pop("daemon", None)
+        self._config.pop("daemon", None)  # type: ignore[attr-defined]
+        try:
+            super().start()
+        finally:
+            if is_daemon is not None:
+                own["daemon"] = is_daemon
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_server": None}
 

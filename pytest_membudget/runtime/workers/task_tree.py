@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from pytest_membudget.measurement.probe import Probe
 from pytest_membudget.measurement.process import children, high_water
 from pytest_membudget.measurement.process.pss import proportional_bytes
-from pytest_membudget.measurement.tree.sampler import sampler
+from pytest_membudget.measurement.tree.sampler import helper_pid, is_starting
 
 _PROGRAM_STARTERS = (
     ("_posixsubprocess", "fork_exec"),
@@ -51,7 +51,6 @@ class TaskTree:
 
     def __init__(self, tell_helper: Callable[[int], None] = lambda _: None) -> None:
         self._tell_helper = tell_helper
-        self._helper_pid = 0
         self._lock = threading.Lock()
         self._is_in_call = False
         self._always = False
@@ -98,6 +97,7 @@ class TaskTree:
     def _unwatched(self, reaped: children.Reaped, own_peak_bytes: int) -> TreeTaken | None:
         """Something was started that nothing has told of: what the kernel counts of it bounds it."""
         others = self._others()
+        self._tell_helper(helper_pid())  # the call may have started it, with a measurement of its own
         faults = 0 if self._reaped is None else reaped.faults - self._reaped.faults
         if not faults and not others:
             return None
@@ -111,7 +111,7 @@ class TaskTree:
         )
 
     def _before_start(self) -> None:
-        if self._is_in_call and self._probe is None:
+        if self._is_in_call and self._probe is None and not is_starting():
             self._open()
 
     def _open(self) -> None:
@@ -123,16 +123,13 @@ class TaskTree:
                 self._opened_bytes = high_water.resident_bytes()
                 probe.begin()
                 self._probe = probe
-                helper = sampler()
-                if helper is not None and helper.pid != self._helper_pid:
-                    self._helper_pid = helper.pid
-                    self._tell_helper(helper.pid)
+                self._tell_helper(helper_pid())
         finally:
             self._lock.release()
 
     def _others(self) -> list[int]:
         """What lives or has ended below this process, the helper left out, which is its child by adoption."""
-        return [pid for pid in children.descendants() if pid != self._helper_pid]
+        return [pid for pid in children.descendants() if pid != helper_pid()]
 
     def _held_bytes(self) -> int:
         return sum(proportional_bytes(pid) or 0 for pid in self._others())

@@ -1,5 +1,6 @@
 """The fork server of our own: it shares nothing of the script, outlives nothing, and its loss costs nothing that runs."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -201,6 +202,17 @@ def test_what_tasks_leave_running_ends_with_the_program(tmp_path):
     lines, errors = output_of(tmp_path, LEAVES_DAEMON)
     assert errors == ""
     wait_until(lambda: all(is_gone(int(pid)) for pid in lines[0].split()))
+
+
+def run_executor(numbers):
+    with FallbackExecutor(2, budget="500 MB") as executor:
+        return executor.run(abs, numbers).values, executor.level
+
+
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+def test_an_executor_runs_in_a_worker_of_a_pool(method):
+    with multiprocessing.get_context(method).Pool(1) as pool:
+        assert pool.apply(run_executor, ([-1, -2, -3, -4],)) == ([1, 2, 3, 4], "process")
 
 
 STUCK = """

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_membudget import FallbackExecutor
+from pytest_membudget import FallbackExecutor, measure
 from pytest_membudget.measurement.process.children import descendants
 from pytest_membudget.runtime.workers.process import ProcessLauncher
 from pytest_membudget.runtime.workers.protocol import Call
@@ -130,6 +130,25 @@ def test_what_a_call_leaves_running_is_kept_by_its_worker_and_ends_with_it(worke
     while _lives(reply.value) and time.monotonic() < end_s:
         time.sleep(0.02)
     assert not _lives(reply.value)
+
+
+def measure_here(size):
+    return measure(start_nothing, size).peak_bytes
+
+
+def test_a_call_may_measure_itself(worker):
+    reply = call(worker, measure_here, 30 * MB)
+    assert reply.value == pytest.approx(30 * MB, abs=2 * MB)
+    assert reply.figures.peak_bytes == pytest.approx(30 * MB, abs=12 * MB)  # what starts its helper among it
+
+
+def run_executor(numbers):
+    with FallbackExecutor(2, budget="500 MB") as executor:
+        return executor.run(abs, numbers).values, executor.level
+
+
+def test_an_executor_runs_in_a_worker_of_another(worker):
+    assert call(worker, run_executor, [-1, -2, -3, -4]).value == ([1, 2, 3, 4], "process")
 
 
 def test_neighbours_are_told_apart():
