@@ -43,3 +43,20 @@ def test_an_old_place_is_left_behind_when_the_line_moves_up():
         line.remove(waiter)
     assert len(line) == 0
     assert line.first(10) is None
+
+
+def test_behind_the_last_place_of_a_full_tree_there_is_nobody():
+    line, waiters = FitQueue(), [Waiter(1) for _ in range(64)]
+    for number, waiter in enumerate(waiters):
+        line.append(waiter)
+        assert line.first(10, behind=waiter) is None, number
+        assert line.first(10) is waiters[0]
+    assert line.first(10, behind=waiters[14]) is waiters[15]
+
+
+def test_those_who_move_up_into_a_new_tree_are_found_at_once():
+    line, waiters = FitQueue(), [Waiter(100 - number) for number in range(17)]
+    for waiter in waiters:
+        line.append(waiter)
+    for number, waiter in enumerate(waiters):
+        assert line.first(100 - number) is waiter

@@ -174,6 +174,22 @@ def test_a_forked_child_takes_part_itself_and_cannot_release_its_parents_lease()
     assert semaphore.statistics().reserved_bytes == 700 * MB, "what the child kept came back with its end"
 
 
+@pytest.mark.processes
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_that_only_asks_puts_back_none_of_its_parents_leases():
+    semaphore = MemorySemaphore("1 GB", scope="host", name="nightly")
+    lease = semaphore.reserve("700 MB")
+    go_on, released = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.read(go_on, 1)
+        os._exit(7 if semaphore.statistics().reserved_bytes == 0 else 1)
+    lease.release()
+    os.write(released, b"x")
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    assert semaphore.statistics().reserved_bytes == 0
+
+
 @pytest.fixture
 def full_disk(monkeypatch):
     """A switch: while it is on the state cannot be written."""

@@ -132,3 +132,29 @@ def test_closed_it_holds_nothing_and_its_limit_counts_no_longer(make, other):
     share.adjust(0, 100, 400)
     share.close()
     assert other.can_allocate(1000)
+
+
+def test_where_another_program_waits_an_overrun_does_not_make_the_lease_larger(make, other, clock):
+    share = make()
+    share.adjust(0, 100, 400)
+    other.reserve(600)
+    waiting = other._submit(900, exclusive=False)
+    clock.now_s += POLL_S
+    assert share.adjust(500, 0, 500) == 400
+    assert other.statistics().reserved_bytes == 1100
+    other._scope.release(waiting)
+
+
+def test_without_a_lease_it_waits_behind_another_program(make, other, clock):
+    share = make()
+    lease = other.reserve(600)
+    waiting = other._submit(900, exclusive=False)
+    assert share.adjust(0, 500, 500) == 0
+    assert other.statistics().waiting == 2
+    lease.release()
+    clock.now_s += POLL_S
+    assert share.adjust(0, 500, 500) == 0
+    assert share.is_contended is False, "the other program was granted what it waited for"
+    other._scope.release(waiting)
+    clock.now_s += POLL_S
+    assert share.adjust(0, 500, 500) == 500

@@ -169,3 +169,23 @@ def test_statistics_count_all_who_wait_and_call_only_an_overrun_a_pause():
 def test_bytes_are_whole_numbers(size):
     with pytest.raises(ValueError, match="whole bytes"):
         Ledger(100, max_overtakes=0).submit(size)
+
+
+@pytest.mark.parametrize("resident_bytes", [-1, 1.5, True, "1"])
+def test_what_a_lease_holds_is_whole_bytes_of_zero_or_more(resident_bytes):
+    ledger = Ledger(100, max_overtakes=0)
+    ticket = ledger.submit(10)
+    ledger.grant()
+    with pytest.raises(ValueError, match="resident_bytes is"):
+        ledger.charge(ticket, resident_bytes)
+    assert ledger.reserved_bytes == 10
+
+
+def test_a_request_is_charged_nothing_while_it_waits_and_nothing_once_it_is_done():
+    ledger = Ledger(100, max_overtakes=0)
+    ticket = ledger.submit(10)
+    assert ticket.charge_bytes == 0
+    ledger.grant()
+    assert ticket.charge_bytes == 10
+    ledger.release(ticket)
+    assert ticket.charge_bytes == 0
