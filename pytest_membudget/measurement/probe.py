@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from pytest_membudget.errors import MeasurementError
-from pytest_membudget.measurement.process import children, heap, high_water
+from pytest_membudget.measurement.process import children, garbage, heap, high_water
 from pytest_membudget.measurement.process import settle as settling
 from pytest_membudget.measurement.system.cgroups import group_statistics
 from pytest_membudget.measurement.system.limit import memory_limit
@@ -38,9 +38,6 @@ T = TypeVar("T")
 
 ASK_AFTER_S = 0.02
 """After a block that ran for longer than this the helper is asked for its timeline, which takes 0.1 ms."""
-
-WORTH_TRIMMING_BYTES = 1024 * 1024
-"""A block that ends with less than this above its start is taken at its word: trimming would tell little more."""
 
 
 _shared = SharedReader(group_statistics())
@@ -207,9 +204,18 @@ class Probe:
         )
 
     def _left_bytes(self, end_bytes: int) -> int:
-        """What is resident at the end, less the freed memory that malloc gives back when it is asked to."""
-        if end_bytes - self._start_bytes < WORTH_TRIMMING_BYTES or not heap.trim_heap():
+        """What is resident at the end, less garbage where that was collected at the start, and less freed memory."""
+        if end_bytes - self._start_bytes < settling.WORTH_TRIMMING_BYTES:
             return end_bytes
+        if self.settle:
+            garbage.collector.collect()  # where less was added no budget for what is retained can be exceeded by it
+        if heap.trim_heap() and self.settle:
+            kept_bytes = settling.trim_threads()
+            if kept_bytes > settling.WORTH_SAYING_BYTES:
+                self._caveats.append(Caveat("kept-by-threads", kept_bytes))
+            pool = settling.read_pool()
+            if pool is not None and pool.owner == "pyarrow":  # what polars keeps goes within a second
+                self._caveats.append(Caveat("pool-at-end", pool.most_bytes, pool.owner))
         return high_water.resident_bytes()
 
     def _shared_memory(

@@ -21,6 +21,9 @@ Kind = Literal[
     "kept-small-blocks",
     "not-trimmed",
     "library-pool",
+    "arrow-pool",
+    "pool-at-end",
+    "kept-by-threads",
     "shared-not-attributed",
     "huge-pages-hidden",
     "children-not-seen",
@@ -78,6 +81,15 @@ _WORDING: dict[Kind, str] = {
         "{detail} keeps freed memory for about a second: of up to {size} that it held at the start, in use or free, what "
         "was free could be reused and is not in the peak; run it isolated, or set "
         "_RJEM_MALLOC_CONF=dirty_decay_ms:0,muzzy_decay_ms:0"
+    ),
+    "arrow-pool": (
+        "pyarrow's own threads keep memory that they freed: up to {size} that was kept at the start could be reused and is "
+        "not in the peak; run it isolated"
+    ),
+    "pool-at-end": "up to {size} of what is resident at the end is memory that {detail} keeps, free or in use",
+    "kept-by-threads": (
+        "{size} of the peak may be memory that threads had freed and malloc kept for them: how much it keeps depends on "
+        "what ran before; run it isolated to compare"
     ),
     "shared-not-attributed": (
         "up to {size} of shared memory or of files in tmpfs came meanwhile, and other programs run here: whose it is cannot "

@@ -1,5 +1,7 @@
 """Pools of libraries with an allocator of their own that gives nothing back when asked.
 
+Arrow's pool gives back what the calling thread freed, and not what its own threads did. What is in use of it is known.
+
 polars has a jemalloc inside, whose calls it does not export. What it frees stays resident for about a second and then
 goes by itself. In use or free cannot be told apart from outside, so what is known is how much there is at most: what is
 resident and anonymous, and neither malloc's nor in Python's arenas.
@@ -10,7 +12,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from pytest_membudget.measurement.process import heap, high_water
-from pytest_membudget.originals import os, sys
+from pytest_membudget.originals import contextlib, os, sys
 
 WORTH_SAYING_BYTES = 16 * 1024 * 1024
 """Stacks of threads and the like lie below."""
@@ -29,7 +31,8 @@ class Pool(NamedTuple):
 
 def read_pool(arena_bytes: int) -> Pool | None:
     """The pool of a loaded library that may hold free memory, after a trim; `arena_bytes` are those of Python's arenas."""
-    if "polars" not in sys.modules or AT_ONCE in os.environ.get(SETTING, ""):
+    owner, used_bytes = _owner()
+    if not owner:
         return None
     known = heap.read_heap()
     if not known.system_bytes:
@@ -37,5 +40,17 @@ def read_pool(arena_bytes: int) -> Pool | None:
     resident_bytes, shared_bytes = high_water.resident_and_shared_bytes()
     # After a trim little is resident of what malloc has and nobody uses.
     malloc_bytes = known.used_bytes + known.mapped_bytes
-    most_bytes = resident_bytes - shared_bytes - malloc_bytes - arena_bytes
-    return Pool("polars", most_bytes) if most_bytes > WORTH_SAYING_BYTES else None
+    most_bytes = resident_bytes - shared_bytes - malloc_bytes - arena_bytes - used_bytes
+    return Pool(owner, most_bytes) if most_bytes > WORTH_SAYING_BYTES else None
+
+
+def _owner() -> tuple[str, int]:
+    """The loaded library with such a pool, and what it says to be in use of it."""
+    if "polars" in sys.modules and AT_ONCE not in os.environ.get(SETTING, ""):
+        return "polars", 0
+    # A module that is imported only half, or a release without these calls, has used no pool.
+    with contextlib.suppress(AttributeError):
+        arrow = sys.modules.get("pyarrow")
+        if arrow is not None and arrow.default_memory_pool().backend_name != "system":
+            return "pyarrow", int(arrow.total_allocated_bytes())
+    return "", 0

@@ -11,13 +11,35 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from pytest_membudget.measurement.process import allocator_pools as own_pools
-from pytest_membudget.measurement.process import garbage, heap
+from pytest_membudget.measurement.process import garbage, heap, high_water
 from pytest_membudget.measurement.process.garbage import FullCollections
 from pytest_membudget.measurement.process.small_blocks import SmallBlockReader, SmallBlocks
+from pytest_membudget.measurement.process.thread_arenas import trim_thread_arenas
 from pytest_membudget.originals import contextlib
-from pytest_membudget.records.caveats import Caveat
+from pytest_membudget.records.caveats import Caveat, Kind
 
 WORTH_SAYING_BYTES = 2 * 1024 * 1024
+WORTH_TRIMMING_BYTES = 1024 * 1024
+"""Where less was added than this a trim would change little."""
+
+
+class _LastTrim:
+    """What was resident after the last trim: where no more is, nothing is kept since."""
+
+    resident_bytes = 0
+
+
+def trim_threads() -> int:
+    """Gives back what the arenas of ended threads keep, where much is resident that was not after the last time (20 to 150 ms).
+
+    Returns the bytes that were given back.
+    """
+    before_bytes = high_water.resident_bytes()
+    if before_bytes < _LastTrim.resident_bytes + WORTH_TRIMMING_BYTES:
+        return 0
+    trim_thread_arenas()
+    _LastTrim.resident_bytes = high_water.resident_bytes()
+    return max(0, before_bytes - _LastTrim.resident_bytes)
 
 
 class Kept(NamedTuple):
@@ -40,7 +62,8 @@ class Kept(NamedTuple):
         if not self.trimmed:
             found.append(Caveat("not-trimmed"))
         if self.pool is not None:
-            found.append(Caveat("library-pool", self.pool.most_bytes, self.pool.owner))
+            kind: Kind = "arrow-pool" if self.pool.owner == "pyarrow" else "library-pool"
+            found.append(Caveat(kind, self.pool.most_bytes, self.pool.owner))
         if self.collections is not None and FullCollections.so_far().collected > self.collections.collected:
             found.append(Caveat("collected-inside"))
         return found
@@ -51,7 +74,14 @@ def settle() -> Kept:
     collections = None if garbage.collector.collect() else FullCollections.so_far()
     blocks = _small_blocks()
     trimmed = heap.trim_heap()
+    if trimmed:
+        trim_threads()
     return Kept(blocks.free_bytes, trimmed, own_pools.read_pool(blocks.arena_bytes), collections)
+
+
+def read_pool() -> own_pools.Pool | None:
+    """A library's own pool, where one may hold free memory now."""
+    return own_pools.read_pool(_small_blocks().arena_bytes)
 
 
 def kept_small_blocks_bytes() -> int:
