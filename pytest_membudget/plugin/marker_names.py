@@ -12,7 +12,10 @@ DESCRIPTIONS = (
         "or 'estimate'; tolerance is how far it may rise above its baseline; isolate runs it in a fresh interpreter, hard ends it as "
         "soon as it is over; memory_budget(False) leaves the test out"
     ),
-    "memory_growth(per_call='0 B', timeout_s=10): repeat the test and fail it when memory grows by more per call",
+    (
+        "memory_growth(per_call='0 B', timeout_s=10, fresh_fixtures=False): repeat the test and fail it when memory grows by more "
+        "per call; fresh_fixtures sets fixtures of function scope up for each repetition"
+    ),
     (
         "memory_scales(*names, law=None, at_most=None): run the test once for each scale, which it takes as memory_scale; "
         "law is 'flat' or 'linear', at_most the largest slope, such as '8 B/B'"

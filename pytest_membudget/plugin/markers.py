@@ -20,7 +20,7 @@ SPELLINGS = {
     "memory_budget": (
         '@pytest.mark.memory_budget("200 MiB", total="1 GB", retained="5 MB", tolerance="20%", isolate=True, hard=True)'
     ),
-    "memory_growth": '@pytest.mark.memory_growth(per_call="64 B", timeout_s=10)',
+    "memory_growth": '@pytest.mark.memory_growth(per_call="64 B", timeout_s=10, fresh_fixtures=True)',
     "memory_scales": '@pytest.mark.memory_scales("micro", "small", law="linear", at_most="8 B/B")',
 }
 
@@ -39,10 +39,11 @@ class BudgetMark(NamedTuple):
 
 
 class GrowthMark(NamedTuple):
-    """A `memory_growth` marker: bytes allowed per call, and the time its verdict may take."""
+    """A `memory_growth` marker: bytes allowed per call, the time its verdict may take, and whether fixtures are set up for each."""
 
     per_call_bytes: int = 0
     timeout_s: float = 10.0
+    fresh_fixtures: bool = False
 
 
 class ScalesMark(NamedTuple):
@@ -85,9 +86,10 @@ def read_budget(mark: pytest.Mark) -> BudgetMark:
 
 def read_growth(mark: pytest.Mark) -> GrowthMark:
     """The marker's arguments, likewise."""
-    given = _bind(mark, ("per_call",), ("timeout_s",))
+    given = _bind(mark, ("per_call",), ("timeout_s", "fresh_fixtures"))
     per_call_bytes = _size(given["per_call"], "per_call") if "per_call" in given else 0
-    return GrowthMark(per_call_bytes, _seconds(given, "timeout_s", 10.0) or 10.0)
+    timeout_s = _seconds(given, "timeout_s", 10.0) or 10.0
+    return GrowthMark(per_call_bytes, timeout_s, _switch(given, "fresh_fixtures"))
 
 
 def read_scales(mark: pytest.Mark) -> ScalesMark:

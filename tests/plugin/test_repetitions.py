@@ -1,0 +1,127 @@
+"""Repeating a test's body leaves nothing of pytest's behind, and says so where it fails."""
+
+import pytest
+
+STATE_OF_PYTEST = """
+    import time, unittest
+    from unittest import mock
+    import pytest
+
+    pytestmark = pytest.mark.memory_growth(timeout_s=4)
+
+    def test_subtests(subtests):
+        for i in range(2):
+            with subtests.test(i=i):
+                pass
+
+    class TestIt(unittest.TestCase):
+        def test_subtest(self):
+            for i in range(2):
+                with self.subTest(i=i):
+                    pass
+
+    class TestAsync(unittest.IsolatedAsyncioTestCase):
+        async def test_it(self):
+            pass
+
+    def test_patches(monkeypatch, capsys, record_property, caplog):
+        monkeypatch.setenv("TOKEN", "x")
+        print("hello", time.time())
+        record_property("seconds", 1)
+
+    @pytest.fixture
+    def service():
+        return mock.Mock()
+
+    def test_mock_of_a_fixture(service):
+        service.get(b"x" * 100)
+        service.get.assert_called_once()
+"""
+
+
+def test_what_pytest_keeps_of_one_call_does_not_pile_up(pytester):
+    pytester.makepyfile(STATE_OF_PYTEST)
+    result = pytester.runpytest_subprocess("-q")
+    result.assert_outcomes(passed=5)
+    result.stdout.fnmatch_lines(["*5 passed, 4 subtests passed*"])
+
+
+def test_a_failure_in_a_repetition_says_that_it_is_one(pytester):
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.memory_growth
+        def test_makes_a_folder(tmp_path):
+            print("printed by the test itself")
+            (tmp_path / "a").mkdir()
+        """
+    )
+    result = pytester.runpytest_subprocess()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        ["E *call 2 of the test's body, which memory_growth repeats, with the fixtures of the first*"]
+    )
+    assert (
+        result.stdout.str().count("printed by the test itself") == 2
+    )  # in the source, and once as its output
+    result.stdout.no_fnmatch_line("*measurement?growth*")
+
+
+def test_fresh_fixtures_are_set_up_and_torn_down_for_each_repetition(pytester):
+    pytester.makepyfile(
+        """
+        import pytest
+
+        open_now, opened = set(), []
+
+        @pytest.fixture
+        def connection():
+            me = object()
+            opened.append(None)
+            open_now.add(me)
+            yield me
+            open_now.remove(me)
+
+        @pytest.mark.memory_growth(timeout_s=3, per_call="16 B", fresh_fixtures=True)
+        def test_it(connection, tmp_path):
+            (tmp_path / "a").mkdir()
+            assert open_now == {connection}
+
+        def test_all_are_closed():
+            assert not open_now and len(opened) > 20
+        """
+    )
+    pytester.runpytest_subprocess().assert_outcomes(passed=2)
+
+
+def test_a_sub_test_that_fails_in_a_repetition_fails_the_test(pytester):
+    pytester.makepyfile(
+        """
+        import itertools, pytest
+
+        calls = itertools.count()
+
+        @pytest.mark.memory_growth
+        def test_it(subtests):
+            with subtests.test():
+                assert next(calls) < 3
+        """
+    )
+    result = pytester.runpytest_subprocess()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*a sub-test failed*"])
+
+
+@pytest.mark.parametrize("call", ["signal.alarm(0)", "int(signal.getsignal(signal.SIGALRM))"])
+def test_the_alarm_is_the_tests_own(pytester, call):
+    pytester.makepyfile(
+        f"""
+        import signal, pytest
+
+        @pytest.mark.memory_growth(timeout_s=3)
+        def test_it():
+            assert {call} == 0
+        """
+    )
+    pytester.runpytest_subprocess().assert_outcomes(passed=1)
