@@ -39,6 +39,7 @@ class Recorder:
         self._bare_bytes: dict[int, int] = {}
         self._base_bytes: dict[int, int] = {}
         self._others: list[int] = []
+        self._of_tasks: set[int] = set()  # processes that tasks have started
         self._probe = Probe("run")
         self._helper_pid: int | None = None
         self._looks = 0
@@ -94,6 +95,7 @@ class Recorder:
         if self._looks % _WALK_EVERY == 0:
             ours = {*workers, self._helper_pid}
             self._others = [pid for pid in descendants() if pid not in ours]
+            self._of_tasks = {below for pid in workers for below in descendants(pid)}
         self._looks += 1
         pids = [os.getpid(), *workers, *self._others]
         held = self._pages.holdings(pids)
@@ -120,6 +122,7 @@ class Recorder:
             return
         own_bytes = held.get(os.getpid(), 0)
         in_workers_bytes = sum(held.get(pid, 0) for pid in workers)
+        of_tasks_bytes = sum(held.get(pid, 0) for pid in self._of_tasks if pid not in workers)
         base_bytes = sum(min(held.get(pid, 0), self._base_bytes.get(pid, 0)) for pid in workers)
         waiting_bytes = min(self._waiting_bytes, max(0, own_bytes - self._start_bytes))
         elsewhere = bool(workers) or self._engine.scheduler.backend.is_cluster
@@ -128,9 +131,9 @@ class Recorder:
             peak_bytes=peak_bytes,
             coordinator_bytes=own_bytes - waiting_bytes - here_bytes,
             workers_base_bytes=base_bytes,
-            task_bytes=in_workers_bytes - base_bytes + here_bytes,
+            task_bytes=in_workers_bytes - base_bytes + of_tasks_bytes + here_bytes,
             waiting_results_bytes=waiting_bytes,
-            other_bytes=peak_bytes - own_bytes - in_workers_bytes,
+            other_bytes=peak_bytes - own_bytes - in_workers_bytes - of_tasks_bytes,
         )
 
     def _complete(self, measured: Measurement) -> None:

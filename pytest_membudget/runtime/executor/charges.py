@@ -22,6 +22,7 @@ SizeOf = Size | Callable[[Any], Size]
 
 _MOST_FUNCTIONS = 1024
 _MOST_KINDS = 64
+_NO_UPPER_BOUND = 2**62
 
 
 class FunctionPeaks:
@@ -43,8 +44,21 @@ class FunctionPeaks:
                 self._seen.popitem(last=False)
 
 
+class KindEstimator:
+    """An estimator, and whether a task of its kind was seen."""
+
+    __slots__ = ("estimator", "is_seen", "name")
+
+    def __init__(self, estimator: MemoryEstimator, name: str, *, is_seen: bool = False) -> None:
+        self.estimator = estimator
+        self.name = name
+        self.is_seen = is_seen
+
+
 class FileEstimators:
     """The estimator of each file: the caller's own, or where they chose none, one for each function and kind of file.
+
+    Each comes with what is known of it: of the caller's own everything, of a preset nothing until a task was seen.
 
     What a kilobyte of an image takes tells nothing of a kilobyte of text.
     """
@@ -52,17 +66,18 @@ class FileEstimators:
     def __init__(self, estimator: MemoryEstimator, *, by_kind: bool) -> None:
         self._estimator = estimator
         self._is_by_kind = by_kind
-        self._estimators: dict[tuple[str, str], MemoryEstimator] = {}
+        self._estimators: dict[tuple[str, str], KindEstimator] = {}
+        self._common = KindEstimator(estimator, "", is_seen=True)
 
-    def of(self, fn: Callable[..., Any], kind: str) -> MemoryEstimator:
+    def of(self, fn: Callable[..., Any], kind: str) -> KindEstimator:
         """The estimator for files of this kind; a common one for those beyond 64 kinds, which are none then."""
         if not self._is_by_kind:
-            return self._estimator
+            return self._common
         key = function_key(fn), kind
         if key not in self._estimators and len(self._estimators) >= _MOST_KINDS:
-            return self._estimator
+            return self._common
         begun = MemoryEstimator(self._estimator.gamma, self._estimator.overhead_bytes)
-        return self._estimators.setdefault(key, begun)
+        return self._estimators.setdefault(key, KindEstimator(begun, f"{key[0]} {kind}"))
 
 
 class CallCharge(Charge):
@@ -101,11 +116,17 @@ class CallCharge(Charge):
 class FileCharge(Charge):
     """By an estimator, which learns from it; `size` is what that goes by: bytes, or features of the item."""
 
-    __slots__ = ("_estimator", "size")
+    __slots__ = ("_estimator", "_kind", "size")
 
-    def __init__(self, size: Any, estimator: MemoryEstimator) -> None:
+    def __init__(self, size: Any, estimator: MemoryEstimator, kind: KindEstimator | None = None) -> None:
         self.size = size
         self._estimator = estimator
+        self._kind = kind
+
+    @property
+    def guess_of(self) -> str | None:
+        """The function and kind of file, as long as none was seen."""
+        return None if self._kind is None or self._kind.is_seen else self._kind.name
 
     def first_bytes(self) -> int:
         """The estimate as it is now."""
@@ -118,6 +139,14 @@ class FileCharge(Charge):
     def observe(self, peak_bytes: int, duration_s: float, peak_upper_bytes: int | None = None) -> None:
         """Lets the estimator learn, which knows what it can trust."""
         self._estimator.observe(self.size, peak_bytes, duration_s, peak_upper_bytes=peak_upper_bytes)
+        if self._kind is not None:
+            self._kind.is_seen = True
+
+    def observe_running(self, held_bytes: int) -> None:
+        """A task that still runs holds so much, and may take more."""
+        self._estimator.observe(self.size, held_bytes, peak_upper_bytes=_NO_UPPER_BOUND)
+        if self._kind is not None:
+            self._kind.is_seen = True
 
 
 class StatedCharge(Charge):
@@ -206,7 +235,8 @@ class ChargeRule(NamedTuple):
         if size is None:
             return Charged(CallCharge(fn, self.peaks, estimator), None)
         is_file = size.kind != FOLDER and isinstance(item, str | bytes | os.PathLike)
-        return Charged(FileCharge(size.bytes, self.estimators.of(fn, size.kind)), size.bytes, is_file)
+        kind = self.estimators.of(fn, size.kind)
+        return Charged(FileCharge(size.bytes, kind.estimator, kind), size.bytes, is_file)
 
     def _size(self, item: Any) -> InputSize | None:
         if self.size_bytes is None:

@@ -17,8 +17,8 @@ from pytest_membudget.units import format_size
 
 WINDOW = 128
 
-SLOW_START_S = 0.5
-"""Where nothing is known of a function, its next call starts when one has ended, or so long after the one before it."""
+SLOW_START_S = 1.0
+"""Where nothing is known of a function, its next call starts when one has ended, or so long after the one before began."""
 
 _MORE_THAN_ANY_BUDGET = 2**63
 """A budget that moves may have room tomorrow for what does not fit today: the ledger is to refuse nothing."""
@@ -240,7 +240,7 @@ class LocalPlacement:
         return function is not None and any(
             slot.running
             and slot.running[0].charge.guess_of == function
-            and pool.now_s - slot.running[0].sent_s < SLOW_START_S
+            and pool.now_s - (slot.running[0].began_s or pool.now_s) < SLOW_START_S
             for slot in pool.slots
         )
 

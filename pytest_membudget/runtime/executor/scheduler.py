@@ -452,7 +452,7 @@ class Scheduler:
             self._move(task, "running")
             self._sent += 1
             task.sequence = self._sent
-            task.sent_s = self.pool.now_s
+            task.began_s = None
             task.limit_bytes = self._limit_bytes(slot, task)
             task.seen_above_charge_bytes = 0
             task.level = slot.backend.level
@@ -723,6 +723,7 @@ class Scheduler:
     def _check_deadline(self, slot: Slot, reading: Reading, now_s: float) -> float | None:
         """Ends a worker whose task is beyond its time, or that does not come to it; when to ask again, None for never."""
         task = slot.running[0]
+        task.began_s = reading.started_s
         if reading.started_s is None:
             self._check_start(slot, task, reading, now_s)
         if not slot.running or task.timeout_s is None or task.timed_out:

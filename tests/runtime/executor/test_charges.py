@@ -19,8 +19,8 @@ MB = 1_000_000
 ESTIMATOR = MemoryEstimator(gamma=10, overhead="1 MB")
 
 
-def rule(**said):
-    return ChargeRule(FunctionPeaks(), FileEstimators(ESTIMATOR, by_kind=False), ESTIMATOR, **said)
+def rule(*, by_kind=False, **said):
+    return ChargeRule(FunctionPeaks(), FileEstimators(ESTIMATOR, by_kind=by_kind), ESTIMATOR, **said)
 
 
 @pytest.fixture
@@ -125,3 +125,13 @@ def test_nothing_known_of_an_input_means_the_functions_own_history():
     first.observe_running(30 * MB)
     assert asked.charge(print, 2).charge.first_bytes() == 30 * MB
     assert asked.charge(print, 2).charge.guess_of is None
+
+
+def test_a_preset_is_a_guess_until_a_file_of_that_kind_was_seen(files):
+    asked = rule(by_kind=True)
+    first = asked.charge(print, "one.csv").charge
+    assert first.guess_of == "builtins:print .csv"
+    assert rule().charge(print, "one.csv").charge.guess_of is None
+    first.observe_running(30 * MB)  # it may take more: the estimate is raised, and learns nothing else
+    again = asked.charge(print, "one.csv").charge
+    assert (again.guess_of, again.first_bytes()) == (None, 30 * MB)

@@ -888,7 +888,9 @@ def test_of_a_function_that_is_not_known_one_call_tells_what_the_others_take():
     tasks = [Task(Submission(abs, (-3,), {}, Future()), charge) for _ in range(4)]
     played = Played(100, workers=4)
     assert sent(played.submit(*tasks)) == tasks[:1]
-    played.effects += played.scheduler.decide(0.6)
+    assert not sent(played.pass_time(60.0, Reading(None, None, 0)))  # its worker is still on its way up
+    assert not sent(played.pass_time(61.0, Reading(60.5, None, 0)))
+    played.pass_time(61.6, Reading(60.5, None, 0))
     assert played.running == tasks[:2]  # it takes its time: the next one goes on
     Guess.guess_of, charge.size_bytes = None, 40
     assert sent(played.returned(tasks[0], peak_bytes=40)) == tasks[2:]
