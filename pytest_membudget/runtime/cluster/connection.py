@@ -6,13 +6,15 @@ This is the only file that knows Dask. Everything but the constructor runs in th
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import itertools
 import os
+import threading
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from pytest_membudget.errors import MissingExtraError, UsageError
 from pytest_membudget.runtime.cluster.worker_side import UnknownExecutorError
@@ -161,3 +163,54 @@ def _target(cluster: Any) -> dict[str, Any]:
     raise UsageError(
         f"dask is {cluster!r}; give the scheduler's address, a scheduler file or a distributed.Client"
     )
+
+
+T = TypeVar("T")
+
+
+class LoopThread:
+    """Runs coroutines until it is stopped."""
+
+    def __init__(self, name: str) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._thread.start()
+
+    def call(self, function: Callable[..., object], *args: object) -> None:
+        """Has `function` called there soon. Once the thread has stopped, nothing happens."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(function, *args)
+
+    def wait_for(self, coroutine: Coroutine[Any, Any, T], timeout_s: float | None) -> T:
+        """Runs `coroutine` there and waits for what it returns or raises, TimeoutError after that long."""
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result(timeout_s)
+        except concurrent.futures.TimeoutError:
+            future.cancel()
+            raise
+
+    def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Runs `coroutine` beside the others. From that thread alone."""
+        task = self._loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def stop(self) -> None:
+        """Cancels what runs and ends the thread; waits for it."""
+        self.call(self._loop.stop)
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_forever()
+        finally:
+            for task in (left := asyncio.all_tasks(self._loop)):
+                task.cancel()
+            self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._loop.close()

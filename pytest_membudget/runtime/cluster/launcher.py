@@ -16,11 +16,16 @@ from typing import Any
 
 from pytest_membudget.records.run import HostUse, Level
 from pytest_membudget.runtime.cluster import worker_side as cluster_side
-from pytest_membudget.runtime.cluster.connection import CLOSE_S, CONNECT_S, DaskLink, Offer, tells_of_a_loss
-from pytest_membudget.runtime.cluster.loop_thread import LoopThread
-from pytest_membudget.runtime.cluster.membership import Reception
+from pytest_membudget.runtime.cluster.connection import (
+    CLOSE_S,
+    CONNECT_S,
+    DaskLink,
+    LoopThread,
+    Offer,
+    tells_of_a_loss,
+)
+from pytest_membudget.runtime.cluster.membership import Reception, Roster
 from pytest_membudget.runtime.cluster.remote_worker import ENDING_S, LentWorker, Sent, is_gone
-from pytest_membudget.runtime.cluster.roster import Roster
 from pytest_membudget.runtime.workers.protocol import CannotStartError, NoWorkerYetError
 
 _WATCH_S = 0.2

@@ -9,9 +9,8 @@ import pytest
 from pytest_membudget import ExecutorPolicy
 from pytest_membudget.errors import UsageError
 from pytest_membudget.runtime.cluster.connection import Offer
-from pytest_membudget.runtime.cluster.membership import Reception
+from pytest_membudget.runtime.cluster.membership import Reception, Roster
 from pytest_membudget.runtime.cluster.remote_worker import LentWorker
-from pytest_membudget.runtime.cluster.roster import Roster
 from pytest_membudget.runtime.cluster.worker_side import Introduction, Look
 
 
