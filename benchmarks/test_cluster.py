@@ -13,7 +13,7 @@ from cluster_jobs import five_milliseconds, take_as_much_as_the_file
 from tables import print_table
 
 from pytest_membudget import FallbackExecutor, MemoryEstimator
-from pytest_membudget.runtime.cluster.connection import DaskLink
+from pytest_membudget.runtime.cluster.connection import DaskConnection
 from pytest_membudget.units import format_size
 
 distributed = pytest.importorskip("distributed")
@@ -172,18 +172,18 @@ def test_what_one_message_costs_the_scheduler(cluster, figure):
 
 async def _cost_of_messages(address: str, cluster: Cluster, count: int) -> tuple[float, float]:
     """Per message, in microseconds: the scheduler's processor time, and time in all."""
-    link = DaskLink(address)
-    await link.arrive(lambda *_: None)
+    link = DaskConnection(address)
+    await link.connect(lambda *_: None)
     workers = list(await link.workers() or ())
     on_their_way = asyncio.Semaphore(10 * len(workers))
 
     async def hand(number: int) -> None:
         async with on_their_way:
-            assert await link.hand(workers[number % len(workers)], 1, int) == 0
+            assert await link.run_on(workers[number % len(workers)], 1, int) == 0
 
     await asyncio.gather(*(hand(number) for number in range(100)))
     began_s, cpu_s = time.perf_counter(), cluster.scheduler_cpu_s()
     await asyncio.gather(*(hand(number) for number in range(count)))
     found = (cluster.scheduler_cpu_s() - cpu_s) / count * 1e6, (time.perf_counter() - began_s) / count * 1e6
-    await link.leave()
+    await link.disconnect()
     return found

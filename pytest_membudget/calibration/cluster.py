@@ -19,7 +19,7 @@ from pytest_membudget.calibration.plan import Finished, InputFolder, LeftS, Mach
 from pytest_membudget.calibration.worker import Answer
 from pytest_membudget.errors import CalibrationError
 from pytest_membudget.measurement.system.fingerprint import environment
-from pytest_membudget.runtime.cluster.host_pool import LentHosts
+from pytest_membudget.runtime.cluster.host_pool import HostPool
 from pytest_membudget.runtime.workers.protocol import CannotStartError, Died, Reply, Returned
 from pytest_membudget.units import format_size
 
@@ -48,14 +48,14 @@ class DaskRunExecutor:
         """
         if not todo:
             return
-        with LentHosts(self._cluster, _tell) as hosts:
+        with HostPool(self._cluster, _tell) as hosts:
             try:
                 for item, host, reply in hosts.spread(carry_out, self._orders(todo, left_s)):
                     yield _read(item.run, host, reply)
             except CannotStartError as error:
                 raise CalibrationError(f"the cluster cannot be used: {error}") from None
             finally:
-                hosts.call_off(call_off, self._token)
+                hosts.cancel(call_off, self._token)
 
     def _orders(self, todo: Sequence[PlannedRun], left_s: LeftS) -> Iterator[RemoteOrder]:
         for run in todo:

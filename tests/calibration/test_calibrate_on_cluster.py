@@ -16,7 +16,7 @@ from pytest_membudget.calibration.plan import PlannedRun
 from pytest_membudget.cli import main
 from pytest_membudget.records.calibration import CalibrationRun
 from pytest_membudget.records.report import Environment
-from pytest_membudget.runtime.cluster import host_pool as lent_hosts
+from pytest_membudget.runtime.cluster import host_pool
 
 pytest.importorskip("distributed")
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(180)]
@@ -115,14 +115,14 @@ def test_what_runs_there_ends_when_the_calibration_is_stopped(cluster, tmp_path,
     for number, path in enumerate(paths):
         path.write_text(f"{marker}\n" + "x" * number)
 
-    class Interrupted(lent_hosts.LentHosts):
+    class Interrupted(host_pool.HostPool):
         def _heard(self):
             if marker.exists():
                 marker.unlink()
                 raise KeyboardInterrupt
             return super()._heard()
 
-    monkeypatch.setattr(on_cluster, "LentHosts", Interrupted)
+    monkeypatch.setattr(on_cluster, "HostPool", Interrupted)
     with pytest.raises(KeyboardInterrupt):
         short(cluster, functions.marks_and_hangs, files=paths)
 

@@ -1,4 +1,4 @@
-"""The conversation with one Dask scheduler: connect, hear who comes and goes, hand tasks to chosen workers, leave.
+"""The connection to one Dask scheduler: connect, follow who joins and leaves, run tasks on chosen workers, disconnect.
 
 This is the only file that knows Dask. Everything but the constructor runs in the loop of the one who uses it.
 """
@@ -23,20 +23,20 @@ CONNECT_S = 10.0
 """How long the scheduler may take to answer."""
 
 CLOSE_S = 5.0
-"""How long it may take to be told that we leave."""
+"""How long disconnecting may take."""
 
 
-_CLOSE_BROKEN_S = 0.5  # nobody hears us
+_CLOSE_BROKEN_S = 0.5  # the scheduler is gone
 
 
 class Offer(NamedTuple):
-    """What the scheduler knows of a worker."""
+    """What the scheduler knows about a worker."""
 
     memory_bytes: int  # of its resource `MEMORY`; 0 where it offers none
     has_nanny: bool
 
 
-class DaskLink:
+class DaskConnection:
     """A client of the cluster that the caller named: an address, a scheduler file, or a client whose cluster it is."""
 
     def __init__(self, cluster: Any) -> None:
@@ -54,7 +54,7 @@ class DaskLink:
 
     @property
     def is_open(self) -> bool:
-        """Whether it has arrived and not left."""
+        """Whether it is connected."""
         return self._client is not None
 
     @property
@@ -62,36 +62,36 @@ class DaskLink:
         """Whether the connection was lost."""
         return self._client is not None and self._client.status != "running"
 
-    async def arrive(self, hear: Callable[[str, str], None]) -> None:
-        """Connects; `hear` is told of each worker that comes or goes, by the scheduler's word for it and address.
+    async def connect(self, on_change: Callable[[str, str], None]) -> None:
+        """Connects; `on_change` is called with the scheduler's word for each change of a worker and its address.
 
         Raises:
             Exception: whatever the network, the scheduler, or a version of Dask that does not understand ours raised.
         """
         from distributed import Client
 
-        async def note(event: tuple[float, Any]) -> None:
+        async def handle(event: tuple[float, Any]) -> None:
             _, message = event
             if isinstance(message, dict) and str(message.get("action")).endswith("worker"):
-                hear(str(message["action"]), str(message.get("worker")))
+                on_change(str(message["action"]), str(message.get("worker")))
 
         self._client = await Client(  # type: ignore[no-untyped-call]
             **self._target, asynchronous=True, timeout=CONNECT_S, set_as_default=False, name="membudget"
         )
-        self._client.subscribe_topic("all", note)
+        self._client.subscribe_topic("all", handle)
 
-    async def leave(self) -> None:
+    async def disconnect(self) -> None:
         """Closes the connection; the scheduler may be gone already."""
         client, self._client = self._client, None
         if client is None:
             return
-        patience_s = CLOSE_S if client.status == "running" else _CLOSE_BROKEN_S
+        timeout_s = CLOSE_S if client.status == "running" else _CLOSE_BROKEN_S
         with contextlib.suppress(Exception):
             client.unsubscribe_topic("all")
-            await asyncio.wait_for(client.close(timeout=patience_s), patience_s)
+            await asyncio.wait_for(client.close(timeout=timeout_s), timeout_s)
 
     async def workers(self) -> dict[str, Offer] | None:
-        """Who is there now, by address; `None` where the scheduler does not say in time."""
+        """The present workers by address; `None` where the scheduler does not answer in time."""
         try:
             identity = await asyncio.wait_for(self._client.scheduler.identity(), CONNECT_S)
         except (TimeoutError, OSError):
@@ -101,8 +101,8 @@ class DaskLink:
             for address, facts in identity["workers"].items()
         }
 
-    async def hand(self, address: str, memory_bytes: int, function: Callable[..., Any], *args: Any) -> Any:
-        """Runs a task on that worker and no other, holding so much of its `MEMORY`; what it returned.
+    async def run_on(self, address: str, memory_bytes: int, function: Callable[..., Any], *args: Any) -> Any:
+        """Runs a task on that worker and no other, with that much of its `MEMORY` reserved; what it returned.
 
         Raises:
             concurrent.futures.CancelledError: the worker left, or the connection broke.
@@ -126,7 +126,7 @@ class DaskLink:
     async def ask(
         self, addresses: Sequence[str], timeout_s: float, function: Callable[..., Any], *args: Any
     ) -> dict[str, Any]:
-        """What `function` answers on each of those workers, beside their tasks; those that are gone are left out.
+        """What `function` returns on each of those workers, beside their tasks; those that are gone are left out.
 
         Raises:
             Exception: no answer in time, or the connection broke.
@@ -136,7 +136,7 @@ class DaskLink:
         return answers
 
     async def restart(self, address: str) -> None:
-        """Has a worker's nanny end it, who waits some seconds before it kills, and start another.
+        """Has a worker's nanny restart it; the nanny waits some seconds before it kills.
 
         Raises:
             Exception: it cannot be reached; it may have ended by itself.
@@ -144,8 +144,8 @@ class DaskLink:
         await self._client.restart_workers([address], timeout=CONNECT_S, raise_for_error=False)
 
 
-def tells_of_a_loss(error: Exception) -> bool:
-    """Whether a task failed because its worker ended or began anew, not by itself."""
+def is_loss(error: Exception) -> bool:
+    """Whether a task failed because its worker ended or was restarted."""
     from distributed import KilledWorker
 
     return isinstance(error, KilledWorker | UnknownExecutorError)
@@ -178,12 +178,12 @@ class LoopThread:
         self._thread.start()
 
     def call(self, function: Callable[..., object], *args: object) -> None:
-        """Has `function` called there soon. Once the thread has stopped, nothing happens."""
+        """Schedules `function` in the loop; does nothing once the thread has stopped."""
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(function, *args)
 
     def wait_for(self, coroutine: Coroutine[Any, Any, T], timeout_s: float | None) -> T:
-        """Runs `coroutine` there and waits for what it returns or raises, TimeoutError after that long."""
+        """Runs `coroutine` in the loop and waits for its result; `TimeoutError` after `timeout_s`."""
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
             return future.result(timeout_s)
@@ -192,14 +192,14 @@ class LoopThread:
             raise
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Runs `coroutine` beside the others. From that thread alone."""
+        """Starts `coroutine` as a task. Only called in the loop's thread."""
         task = self._loop.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
     def stop(self) -> None:
-        """Cancels what runs and ends the thread; waits for it."""
+        """Cancels the tasks, ends the thread and waits for it."""
         self.call(self._loop.stop)
         if threading.current_thread() is not self._thread:
             self._thread.join()

@@ -1,4 +1,4 @@
-"""Calls that want a host to themselves, on a cluster: one at a time on each of its hosts.
+"""Calls that need a host of a cluster for themselves: one at a time on each host.
 
 Where the executor fills every worker, this leaves the others of a host idle, so that a call may start processes of its
 own and measure them.
@@ -15,11 +15,11 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from pytest_membudget.runtime.cluster.launcher import DaskLauncher
-from pytest_membudget.runtime.cluster.remote_worker import LentWorker
+from pytest_membudget.runtime.cluster.remote_worker import RemoteWorker
 from pytest_membudget.runtime.workers.protocol import Call, Died, NoWorkerYetError, Reply
 
 _ATTEMPTS = 2
-_LOOK_EVERY_S = 0.2
+_POLL_S = 0.2
 _STOP_S = 10.0
 
 
@@ -33,11 +33,11 @@ class Answered(NamedTuple):
 
 class _Sent(NamedTuple):
     item: Any
-    worker: LentWorker
+    worker: RemoteWorker
     attempt: int
 
 
-class LentHosts:
+class HostPool:
     """The hosts of a Dask cluster, for as long as the `with` block lasts.
 
     Args:
@@ -47,7 +47,7 @@ class LentHosts:
 
     def __init__(self, cluster: Any, tell: Callable[[str, str], None]) -> None:
         self._launcher = DaskLauncher(cluster, tell=tell)
-        self._workers: list[LentWorker] = []
+        self._workers: list[RemoteWorker] = []
         self._sent: dict[int, _Sent] = {}
         self._replies: queue.SimpleQueue[tuple[int, Reply]] = queue.SimpleQueue()
         self._numbers = itertools.count(1)
@@ -76,35 +76,35 @@ class LentHosts:
             return bool(waiting)
 
         while True:
-            self._meet()
+            self._add_workers()
             for worker in self._idle():
                 if draw():
                     item, attempts = waiting.popleft()
                     self._send(fn, _Sent(item, worker, attempts + 1))
             if not self._sent and not draw():
                 return
-            for sent, reply in self._heard():
+            for sent, reply in self._replies_soon():
                 if isinstance(reply, Died) and sent.attempt < _ATTEMPTS:
                     waiting.append((sent.item, sent.attempt))
                 else:
                     yield Answered(sent.item, sent.worker.host, reply)
 
-    def call_off(self, stop: Callable[[str], object], token: str) -> None:
+    def cancel(self, stop: Callable[[str], object], token: str) -> None:
         """Calls `stop(token)` beside what runs on each worker, and waits a while for its end."""
         with contextlib.suppress(Exception):  # who cannot be reached any more cannot be stopped either
             self._launcher.ask([sent.worker for sent in self._sent.values()], stop, token)
-        for _ in range(round(_STOP_S / _LOOK_EVERY_S)):
+        for _ in range(round(_STOP_S / _POLL_S)):
             if not self._sent:
                 return
-            list(self._heard())
+            list(self._replies_soon())
 
-    def _meet(self) -> None:
+    def _add_workers(self) -> None:
         with contextlib.suppress(NoWorkerYetError):
             while True:
                 self._workers.append(self._launcher.start())
         self._workers = [worker for worker in self._workers if not worker.is_gone]
 
-    def _idle(self) -> list[LentWorker]:
+    def _idle(self) -> list[RemoteWorker]:
         """The largest worker of each host where nothing of ours runs."""
         busy = {sent.worker.host for sent in self._sent.values()}
         by_size = sorted(self._workers, key=lambda worker: worker.capacity_bytes)
@@ -116,8 +116,8 @@ class LentHosts:
         call = Call(number, fn, (sent.item,), {}, charged_bytes=sent.worker.capacity_bytes)
         sent.worker.send(call, lambda reply: self._replies.put((number, reply)))
 
-    def _heard(self) -> Iterator[tuple[_Sent, Reply]]:
-        """The next reply, where one comes soon."""
+    def _replies_soon(self) -> Iterator[tuple[_Sent, Reply]]:
+        """The next reply, where one comes within `_POLL_S`."""
         with contextlib.suppress(queue.Empty):
-            number, reply = self._replies.get(timeout=_LOOK_EVERY_S)
+            number, reply = self._replies.get(timeout=_POLL_S)
             yield self._sent.pop(number), reply

@@ -1,8 +1,8 @@
-"""A Dask cluster: each of its worker processes that offers `MEMORY` is lent to us as one worker.
+"""A Dask cluster as a level: each of its worker processes that offers `MEMORY` is one worker of ours.
 
 The executor decides what runs where and when, by its own estimates. Dask carries the calls, watches its workers and
-starts them anew: each message is a task pinned to one worker, which asks for its bytes of that worker's `MEMORY`, so
-that other clients of the cluster are held off. `dask_link` holds the conversation, `dask_reception` meets the workers.
+restarts them: each message is a task pinned to one worker, which asks for its bytes of that worker's `MEMORY`, so
+that other clients of the cluster are held off. `connection` speaks to the scheduler, `membership` says which workers can be used.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pytest_membudget.records.run import HostUse, Level
-from pytest_membudget.runtime.cluster import worker_side as cluster_side
+from pytest_membudget.runtime.cluster import worker_side
 from pytest_membudget.runtime.cluster.connection import (
     CLOSE_S,
     CONNECT_S,
-    DaskLink,
+    DaskConnection,
     LoopThread,
     Offer,
-    tells_of_a_loss,
+    is_loss,
 )
-from pytest_membudget.runtime.cluster.membership import Reception, Roster
-from pytest_membudget.runtime.cluster.remote_worker import ENDING_S, LentWorker, Sent, is_gone
+from pytest_membudget.runtime.cluster.membership import Membership, WorkerRegistry
+from pytest_membudget.runtime.cluster.remote_worker import ENDING_S, RemoteWorker, Sent, is_gone
 from pytest_membudget.runtime.workers.protocol import CannotStartError, NoWorkerYetError
 
 _WATCH_S = 0.2
 _REFRESH_S = 2.0
-_LOOK_AFTER_S = 0.5
-_LOOK_S_PER_WORKER = 0.005
+_ASK_AFTER_S = 0.5
+_ASK_S_PER_WORKER = 0.005
 
-_DEAF_S = 2.0
+_UNRESPONSIVE_S = 2.0
 """A worker whose loop does not end it within this time, since a call keeps it from running, is left to its nanny."""
 
 
 class DaskLauncher:
-    """Lends the workers of one Dask cluster. Connects when the first worker is asked for."""
+    """Hands out the workers of one Dask cluster. Connects when the first worker is asked for."""
 
     level: Level = "dask"
     own_memory = True
@@ -54,14 +54,14 @@ class DaskLauncher:
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
     ) -> None:
-        self._link = DaskLink(cluster)
+        self._connection = DaskConnection(cluster)
         self._budget_bytes = budget_bytes
         self._sent_bytes = sent_bytes
-        self._roster = Roster()
-        self._reception = Reception(
-            self._link,
-            self._roster,
-            lend=self._lend,
+        self._registry = WorkerRegistry()
+        self._membership = Membership(
+            self._connection,
+            self._registry,
+            make_worker=self._remote_worker,
             tell=tell,
             initializer=initializer,
             initargs=initargs,
@@ -71,7 +71,7 @@ class DaskLauncher:
         self._lost = ""
         self._changed = asyncio.Event()
 
-    def start(self) -> LentWorker:
+    def start(self) -> RemoteWorker:
         """A worker that is not taken yet.
 
         Raises:
@@ -82,15 +82,15 @@ class DaskLauncher:
             self._connect()
         if self._lost:
             raise CannotStartError(self._lost)
-        worker = self._roster.take()
+        worker = self._registry.take()
         if worker is not None:
             return worker
-        if why := self._reception.why_nobody():
+        if why := self._membership.why_no_worker():
             raise CannotStartError(why)
         raise NoWorkerYetError
 
     def close(self) -> None:
-        """Leaves the cluster; its workers stay."""
+        """Disconnects; the cluster's workers stay."""
         if self._loop is not None:
             with contextlib.suppress(TimeoutError, OSError, asyncio.CancelledError):
                 self._loop.wait_for(self._leave(), 2 * CLOSE_S)
@@ -99,109 +99,111 @@ class DaskLauncher:
             self._loop = None
 
     def hosts(self) -> tuple[HostUse, ...]:
-        """What was used of each host since the executor began."""
-        return self._roster.hosts()
+        """What was used of each host since the executor started."""
+        return self._registry.hosts()
 
     def share_bytes(self, host: str) -> int | None:
-        """The executor's own budget holds for each host: its workers there share it."""
-        return None if self._budget_bytes is None else self._budget_bytes // self._roster.workers_on(host)
+        """A worker's share of the executor's own budget, which holds for each host; `None` without one."""
+        return None if self._budget_bytes is None else self._budget_bytes // self._registry.workers_on(host)
 
-    def post(self, worker: LentWorker, message: list[Sent]) -> None:
+    def post(self, worker: RemoteWorker, message: list[Sent]) -> None:
         """Sends calls."""
         if self._loop is None:
             worker.refuse(message, RuntimeError("the executor has left the cluster"))
         else:
             self._loop.call(self._begin, worker, message)
 
-    def end(self, worker: LentWorker) -> None:
-        """Has a worker's process ended."""
+    def end(self, worker: RemoteWorker) -> None:
+        """Ends a worker's process."""
         if (loop := self._loop) is not None:
             loop.call(lambda: loop.spawn(self._end(worker)))
 
-    def ask(self, workers: Sequence[LentWorker], function: Callable[..., Any], *args: Any) -> None:
-        """Has `function` called in those workers' processes, beside what they run, and waits for that.
+    def ask(self, workers: Sequence[RemoteWorker], function: Callable[..., Any], *args: Any) -> None:
+        """Calls `function` in those workers' processes, beside what they run, and waits for that.
 
         Raises:
             Exception: no answer in time, or the connection broke.
         """
         if self._loop is not None and workers:
-            asked = self._link.ask([worker.address for worker in workers], CLOSE_S, function, *args)
+            asked = self._connection.ask([worker.address for worker in workers], CLOSE_S, function, *args)
             self._loop.wait_for(asked, 2 * CLOSE_S)
 
     def _connect(self) -> None:
         self._loop = LoopThread("membudget-dask")
         try:
-            self._loop.wait_for(self._arrive(), 2 * CONNECT_S + CLOSE_S)
+            self._loop.wait_for(self._open(), 2 * CONNECT_S + CLOSE_S)
         except Exception as error:
             # The network, the scheduler, or a version of Dask that does not understand ours.
             self._loop.stop()
             self._loop = None
-            self._lost = f"no Dask scheduler answers at {self._link}: {type(error).__name__}: {error}"
+            self._lost = f"no Dask scheduler answers at {self._connection}: {type(error).__name__}: {error}"
 
     # What follows runs in the loop.
 
-    def _lend(self, address: str, who: cluster_side.Introduction, offer: Offer) -> LentWorker:
-        return LentWorker(self, address, who, offer.memory_bytes, self._sent_bytes, has_nanny=offer.has_nanny)
+    def _remote_worker(self, address: str, who: worker_side.Hello, offer: Offer) -> RemoteWorker:
+        return RemoteWorker(
+            self, address, who, offer.memory_bytes, self._sent_bytes, has_nanny=offer.has_nanny
+        )
 
-    async def _arrive(self) -> None:
+    async def _open(self) -> None:
         assert self._loop is not None
-        await self._link.arrive(self._hear)
-        await self._reception.open()
+        await self._connection.connect(self._on_change)
+        await self._membership.open()
         self._loop.spawn(self._watch())
 
     async def _leave(self) -> None:
-        self._reception.close()
-        if not self._link.is_broken and (addresses := list(self._roster.present)):
+        self._membership.close()
+        if not self._connection.is_broken and (addresses := list(self._registry.present)):
             with contextlib.suppress(Exception):  # a courtesy to workers that may be gone
-                await self._link.ask(addresses, CLOSE_S, cluster_side.part, self._link.token)
-        await self._link.leave()
+                await self._connection.ask(addresses, CLOSE_S, worker_side.leave, self._connection.token)
+        await self._connection.disconnect()
 
-    def _hear(self, action: str, address: str) -> None:
+    def _on_change(self, action: str, address: str) -> None:
         if action == "remove-worker":
-            self._reception.part_with(address)
+            self._membership.remove(address)
         self._changed.set()
 
     async def _watch(self) -> None:
-        """Looks for changes in the cluster until the scheduler is gone."""
-        refreshed_s = looked_s = time.monotonic()
-        while self._link.is_open:
+        """Follows changes in the cluster until the scheduler is gone."""
+        refreshed_s = asked_s = time.monotonic()
+        while self._connection.is_open:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), _WATCH_S)
-            if self._link.is_broken:
-                self._lost = f"the Dask scheduler at {self._link} is gone: the connection was lost"
-                self._reception.part_with_all(self._lost)
+            if self._connection.is_broken:
+                self._lost = f"the Dask scheduler at {self._connection} is gone: the connection was lost"
+                self._membership.remove_all(self._lost)
                 return
             now_s = time.monotonic()
-            if self._link.is_open and (self._changed.is_set() or now_s - refreshed_s > _REFRESH_S):
+            if self._connection.is_open and (self._changed.is_set() or now_s - refreshed_s > _REFRESH_S):
                 self._changed.clear()
                 refreshed_s = now_s
-                await self._reception.look_around()
-            if now_s - looked_s > max(_LOOK_AFTER_S, _LOOK_S_PER_WORKER * len(self._roster.present)):
-                looked_s = now_s
-                await self._look()
+                await self._membership.refresh()
+            if now_s - asked_s > max(_ASK_AFTER_S, _ASK_S_PER_WORKER * len(self._registry.present)):
+                asked_s = now_s
+                await self._ask_progress()
 
-    def _begin(self, worker: LentWorker, message: list[Sent]) -> None:
+    def _begin(self, worker: RemoteWorker, message: list[Sent]) -> None:
         if worker.expect(message) and self._loop is not None:
             self._loop.spawn(self._carry(worker, message))
 
-    async def _carry(self, worker: LentWorker, message: list[Sent]) -> None:
-        """Sends calls and takes in what comes of them. What a worker did not get to is sent once more."""
+    async def _carry(self, worker: RemoteWorker, message: list[Sent]) -> None:
+        """Sends calls and handles their reports. Calls that the worker did not get to are sent again."""
         while message and not worker.is_gone:
             charged_bytes = max(sent.charged_bytes for sent in message) + worker.who.base_bytes
             try:
-                reports = await self._link.hand(
+                reports = await self._connection.run_on(
                     worker.address,
                     min(charged_bytes, worker.offered_bytes),
-                    cluster_side.perform_together,
-                    self._link.token,
+                    worker_side.perform_together,
+                    self._connection.token,
                     [sent.order for sent in message],
                 )
             except concurrent.futures.CancelledError:
                 await self._cancelled(worker)
                 return
             except Exception as error:
-                if tells_of_a_loss(error):
-                    self._reception.part_with(worker.address)
+                if is_loss(error):
+                    self._membership.remove(worker.address)
                     worker.gone(f"{worker} was killed or lost")
                 else:
                     worker.refuse(message, error)
@@ -210,37 +212,39 @@ class DaskLauncher:
                 worker.answer(sequence, report)
             message = message[len(reports) :]
 
-    async def _cancelled(self, worker: LentWorker) -> None:
-        """The connection broke, or the worker is gone; which, the watch will tell."""
-        while not worker.is_gone and self._link.is_open:
+    async def _cancelled(self, worker: RemoteWorker) -> None:
+        """Waits until `_watch` finds out whether the connection or the worker is gone."""
+        while not worker.is_gone and self._connection.is_open:
             self._changed.set()
             await asyncio.sleep(_WATCH_S)
 
-    async def _look(self) -> None:
-        """Asks the workers that have been busy for a while what they are at."""
+    async def _ask_progress(self) -> None:
+        """Asks workers that have been busy for a while for their progress."""
         now_s = time.monotonic()
         busy = [
             worker.address
-            for worker in self._roster.present.values()
-            if worker.pending and now_s - worker.head_since_s > _LOOK_AFTER_S
+            for worker in self._registry.present.values()
+            if worker.pending and now_s - worker.head_since_s > _ASK_AFTER_S
         ]
         if not busy:
             return
         try:
-            answers = await self._link.ask(busy, CONNECT_S, cluster_side.look, self._link.token)
+            answers = await self._connection.ask(
+                busy, CONNECT_S, worker_side.progress, self._connection.token
+            )
         except Exception:  # one that does not answer is taken for busy
             return
         for address, seen in answers.items():
-            if seen is not None and (worker := self._roster.present.get(address)) is not None:
-                worker.take_in(cluster_side.Look(*seen))
+            if seen is not None and (worker := self._registry.present.get(address)) is not None:
+                worker.update(worker_side.Progress(*seen))
 
-    async def _end(self, worker: LentWorker) -> None:
-        if self._link.is_open and not worker.is_gone:
+    async def _end(self, worker: RemoteWorker) -> None:
+        if self._connection.is_open and not worker.is_gone:
             with contextlib.suppress(Exception):  # it may be gone by itself; we wait for that below
-                await self._link.ask([worker.address], CLOSE_S, cluster_side.end_process)
-            if not await is_gone(worker, _DEAF_S) and worker.has_nanny:
+                await self._connection.ask([worker.address], CLOSE_S, worker_side.end_process)
+            if not await is_gone(worker, _UNRESPONSIVE_S) and worker.has_nanny:
                 with contextlib.suppress(Exception):  # likewise
-                    await self._link.restart(worker.address)
+                    await self._connection.restart(worker.address)
         await is_gone(worker, ENDING_S)
         worker.gone(f"{worker} was ended")
-        self._reception.part_with(worker.address)
+        self._membership.remove(worker.address)

@@ -1,4 +1,4 @@
-"""A worker that a cluster lends: its calls travel in messages, and what comes of them is handed out once each.
+"""A worker of a cluster: calls are sent to it in messages, and each gets exactly one reply.
 
 Everything but `send_together` and what the dispatcher reads runs in the link's loop, so nothing is locked.
 """
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from pytest_membudget.runtime.cluster.worker_side import Introduction, Look, Order
+from pytest_membudget.runtime.cluster.worker_side import Hello, Order, Progress
 from pytest_membudget.runtime.workers.protocol import Call, Delay, Died, Done, Raised, Reply, Unpicklable
 from pytest_membudget.runtime.workers.serialization import (
     name_of,
@@ -44,40 +44,40 @@ class Sent(NamedTuple):
     message: int  # the sequence of the first call that it travels with
 
 
-class Link(Protocol):
-    """What a worker needs of the cluster."""
+class ClusterConnection(Protocol):
+    """What a worker needs from the cluster's launcher."""
 
-    def post(self, worker: LentWorker, message: list[Sent]) -> None:
+    def post(self, worker: RemoteWorker, message: list[Sent]) -> None:
         """Sends calls; from any thread."""
 
-    def end(self, worker: LentWorker) -> None:
-        """Has the worker's process ended, and started anew where somebody does that; from any thread."""
+    def end(self, worker: RemoteWorker) -> None:
+        """Ends the worker's process, which its nanny restarts if it has one; from any thread."""
 
     def share_bytes(self, host: str) -> int | None:
         """What each worker there may take of the executor's own budget, if it was given one."""
 
 
-class LentWorker:
+class RemoteWorker:
     """One worker process of a cluster."""
 
     pid = None
 
     def __init__(
         self,
-        link: Link,
+        link: ClusterConnection,
         address: str,
-        who: Introduction,
+        who: Hello,
         offered_bytes: int,
         sent_bytes: int,
         *,
         has_nanny: bool,
     ) -> None:
-        self._link = link
+        self._connection = link
         self._sent_bytes = sent_bytes
         self._ended = threading.Event()
         self._is_ending = False
-        self._look: Look | None = None
-        self._looked_s = 0.0
+        self._progress: Progress | None = None
+        self._progressed_s = 0.0
         self.address = address
         self.host = who.host
         self.who = who
@@ -93,7 +93,7 @@ class LentWorker:
     def capacity_bytes(self) -> int:
         """What it offers less its own base, in whole MiB; no more than its share of the executor's budget."""
         room_bytes = max(0, self.offered_bytes - self.who.base_bytes)
-        share_bytes = self._link.share_bytes(self.host)
+        share_bytes = self._connection.share_bytes(self.host)
         if share_bytes is not None:
             room_bytes = min(room_bytes, share_bytes)
         return room_bytes // _MIB * _MIB
@@ -113,22 +113,22 @@ class LentWorker:
             else:
                 message.append(Sent(order, name_of(call.fn), done, call.charged_bytes, calls[0][0].sequence))
         if message:
-            self._link.post(self, message)
+            self._connection.post(self, message)
 
     def started_at(self, sequence: int) -> float | None:
-        """By what the worker said last; where it says nothing, since when it could have been at it."""
-        if (seen := self._look) is not None and seen.sequence == sequence:
-            return self._looked_s - seen.running_s if seen.is_called else None
+        """By the worker's last progress; without one, since when it can have been running it."""
+        if (seen := self._progress) is not None and seen.sequence == sequence:
+            return self._progressed_s - seen.running_s if seen.is_called else None
         first = next(iter(self.pending), None)
-        silent_s = time.monotonic() - max(self._looked_s, self.head_since_s)
+        silent_s = time.monotonic() - max(self._progressed_s, self.head_since_s)
         return self.head_since_s if first == sequence and silent_s > UNSEEN_S else None
 
     def delay(self, sequence: int) -> Delay | None:
-        """By what the worker said last: it unpacks that call, and so imports the function."""
-        seen = self._look
+        """By the worker's last progress: it unpacks that call, and so imports the function."""
+        seen = self._progress
         if seen is None or seen.sequence != sequence or seen.is_called:
             return None
-        return Delay("import", self._looked_s - seen.running_s)
+        return Delay("import", self._progressed_s - seen.running_s)
 
     def base_bytes(self) -> int | None:
         """Nothing on this machine."""
@@ -145,27 +145,27 @@ class LentWorker:
         return True
 
     def renew(self) -> bool:
-        """Has its nanny start it anew."""
+        """Has its nanny restart it."""
         if self.has_nanny:
             self._end()
         return self.has_nanny
 
     def retire(self) -> None:
-        """Nothing to do: it goes back to the cluster when the executor leaves."""
+        """Nothing to do: it stays in the cluster."""
 
     def join(self) -> None:
-        """Waits until one that was told to end has ended."""
+        """Waits for a worker that was told to end."""
         if self._is_ending:
             self._ended.wait(ENDING_S + 1)
 
     def has_ended(self) -> bool:
-        """Whether nothing goes on there for us."""
+        """Whether it runs nothing for us."""
         return self._ended.is_set() or not self._is_ending
 
     # What follows runs in the link's loop.
 
     def expect(self, message: list[Sent]) -> bool:
-        """Notes what is on its way to it; False where it is gone, and then they have their replies."""
+        """Registers calls that are being sent; False where it is gone, and then they have their replies."""
         if self.is_gone:
             for sent in message:
                 sent.done(Died(f"{self} is gone", attempted=False))
@@ -175,9 +175,9 @@ class LentWorker:
         self.pending.update((sent.order.sequence, sent) for sent in message)
         return True
 
-    def take_in(self, seen: Look) -> None:
-        """What it said that it is doing; calls of a message that are ready get their replies before the others."""
-        self._look, self._looked_s = seen, time.monotonic()
+    def update(self, seen: Progress) -> None:
+        """Takes its progress; calls of a message that are ready get their replies before the others."""
+        self._progress, self._progressed_s = seen, time.monotonic()
         self.peak_bytes = max(self.peak_bytes, seen.resident_bytes)
         for sequence, report in seen.ready:
             self.answer(sequence, report)
@@ -199,7 +199,7 @@ class LentWorker:
                 sent.done(Unpicklable(unpicklable(f"the call of {sent.name}, on {self},", error)))
 
     def gone(self, detail: str, *, blameless: bool = False) -> None:
-        """It ended. A call that was alone at work had begun; of several nobody knows which, so each is tried alone."""
+        """It ended. A call that was alone in its message had begun; of several it is not known which, so each is retried alone."""
         if self.is_gone:
             return
         self.is_gone = True
@@ -216,7 +216,7 @@ class LentWorker:
 
     def _end(self) -> None:
         self._is_ending = True
-        self._link.end(self)
+        self._connection.end(self)
 
     def _running(self, pending: list[Sent]) -> Sent | None:
         """The call that was being run: the only one of its message that has no reply yet."""
@@ -244,7 +244,7 @@ class LentWorker:
         return reply
 
 
-async def is_gone(worker: LentWorker, within_s: float) -> bool:
+async def is_gone(worker: RemoteWorker, within_s: float) -> bool:
     """Waits until the worker is known to be gone; whether it was in time."""
     end_s = time.monotonic() + within_s
     while not worker.is_gone and time.monotonic() < end_s:  # noqa: ASYNC110 - the event is for other threads

@@ -1,6 +1,6 @@
-"""What runs inside a worker of a cluster. Knows nothing of the cluster: it is called like any other function.
+"""What runs inside a worker of a cluster. It knows nothing about the cluster: it is called like any other function.
 
-A worker may serve several executors; each has its own `Standing` here, found by the executor's token.
+A worker may serve several executors; each has its own `Session` here, found by the executor's token.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from pytest_membudget.measurement.process.high_water import resident_bytes
 from pytest_membudget.runtime.workers.worker_main import Mark, Packed, Report, WorkerState, by_value, run_call
 
 MOST_RESULT_BYTES = 1024 * 1024
-"""Results that wait in the worker for the end of their message; beyond that the rest of it is given back undone."""
+"""Results that wait in the worker for the end of their message; beyond that the rest of it is given back, not run."""
 
 
-class Introduction(NamedTuple):
-    """What a worker says of itself."""
+class Hello(NamedTuple):
+    """Who a worker is."""
 
     host: str
     pid: int
@@ -43,10 +43,10 @@ class Order(NamedTuple):
     body: bytes | None = None
 
 
-class Look(NamedTuple):
-    """What a worker does now: the call that it is at, for how long, and what it has ready.
+class Progress(NamedTuple):
+    """What a worker does now: the call that it runs, for how long, and what it has ready.
 
-    Until `is_called` it unpacks that call, which imports the function; `running_s` is counted anew from then on.
+    Until `is_called` it unpacks that call, which imports the function; `running_s` is counted from that on.
     """
 
     sequence: int
@@ -56,7 +56,7 @@ class Look(NamedTuple):
     ready: tuple[tuple[int, Report], ...]
 
 
-class Standing:
+class Session:
     """What this worker keeps for one executor."""
 
     def __init__(self, packed_initializer: bytes) -> None:
@@ -67,15 +67,15 @@ class Standing:
 
 
 class UnknownExecutorError(LookupError):
-    """This process was not introduced to the executor: it began anew meanwhile."""
+    """This process does not know the executor: it was restarted meanwhile."""
 
 
-_standings: dict[str, Standing] = {}
+_sessions: dict[str, Session] = {}
 _opening = threading.Lock()
 
 
 def versions() -> tuple[tuple[str, str], ...]:
-    """What must be the same on both sides for calls to travel."""
+    """What must be the same on both sides for calls to be sent."""
     import cloudpickle
 
     found = [("Python", ".".join(platform.python_version_tuple()[:2]))]
@@ -86,19 +86,19 @@ def versions() -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
-def introduce(token: str, packed_initializer: bytes) -> Introduction:
-    """Opens a place for the executor, its initializer run, and says who this is."""
+def say_hello(token: str, packed_initializer: bytes) -> Hello:
+    """Opens a session for the executor, with its initializer run, and says who this is."""
     with _opening:
-        if token not in _standings:
-            _standings[token] = Standing(packed_initializer)
-    standing = _standings[token]
-    base_bytes = int(standing.station.marks[Mark.READY_BYTES])
-    return Introduction(platform.node(), os.getpid(), versions(), base_bytes)
+        if token not in _sessions:
+            _sessions[token] = Session(packed_initializer)
+    session = _sessions[token]
+    base_bytes = int(session.station.marks[Mark.READY_BYTES])
+    return Hello(platform.node(), os.getpid(), versions(), base_bytes)
 
 
-def part(token: str) -> None:
-    """Forgets the executor."""
-    _standings.pop(token, None)
+def leave(token: str) -> None:
+    """Closes the executor's session."""
+    _sessions.pop(token, None)
 
 
 def end_process() -> None:
@@ -106,15 +106,15 @@ def end_process() -> None:
     os._exit(1)
 
 
-def look(token: str) -> Look | None:
-    """Asked while calls run, from another thread."""
-    standing = _standings.get(token)
-    if standing is None:
+def progress(token: str) -> Progress | None:
+    """The progress of the calls that run; called from another thread."""
+    session = _sessions.get(token)
+    if session is None:
         return None
-    marks = standing.station.marks
+    marks = session.station.marks
     is_called = marks[Mark.CALLED] == marks[Mark.STARTED]
     running_s = time.monotonic() - marks[Mark.CALLED_AT if is_called else Mark.STARTED_AT]
-    return Look(int(marks[Mark.STARTED]), is_called, running_s, resident_bytes(), tuple(standing.ready))
+    return Progress(int(marks[Mark.STARTED]), is_called, running_s, resident_bytes(), tuple(session.ready))
 
 
 def perform_together(token: str, orders: Sequence[Order]) -> list[tuple[int, Report]]:
@@ -123,18 +123,18 @@ def perform_together(token: str, orders: Sequence[Order]) -> list[tuple[int, Rep
     Raises:
         UnknownExecutorError: nothing was run.
     """
-    standing = _standings.get(token)
-    if standing is None:
+    session = _sessions.get(token)
+    if session is None:
         raise UnknownExecutorError(token)
-    standing.ready = ready = []
+    session.ready = ready = []
     waiting_bytes = 0
     for order in orders:
-        report = _performed(standing.station, order)
+        report = _performed(session.station, order)
         ready.append((order.sequence, report))
         waiting_bytes += len(report.body)
         if waiting_bytes > MOST_RESULT_BYTES:
             break
-    standing.ready = []
+    session.ready = []
     return ready
 
 

@@ -45,7 +45,7 @@ def test_nobody_at_the_address_means_the_next_level(monkeypatch):
 
 
 def test_workers_that_cannot_be_used_are_told_before_work_starts(lonely, monkeypatch):
-    from pytest_membudget.runtime.cluster import worker_side as cluster_side
+    from pytest_membudget.runtime.cluster import worker_side
 
     with monkeypatch.context() as hurry:
         hurry.setattr("pytest_membudget.runtime.cluster.membership.JOIN_S", 0.0)
@@ -59,8 +59,8 @@ def test_workers_that_cannot_be_used_are_told_before_work_starts(lonely, monkeyp
     without.kill()
     without.wait()
     lonely.add_plain_worker("--resources", "MEMORY=500000000")
-    here = cluster_side.versions()
-    monkeypatch.setattr(cluster_side, "versions", lambda: (("Python", "2.7"), *here[1:]))
+    here = worker_side.versions()
+    monkeypatch.setattr(worker_side, "versions", lambda: (("Python", "2.7"), *here[1:]))
     told = pytest.raises(RuntimeError, match=r"Python is 3.* there and 2\.7 here")
     with on(lonely) as executor, told:
         executor.submit(jobs.square, 3).result(60)

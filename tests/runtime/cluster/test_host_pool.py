@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from pytest_membudget.runtime.cluster import host_pool as lent_hosts
+from pytest_membudget.runtime.cluster import host_pool
 from pytest_membudget.runtime.workers.protocol import CannotStartError, Died, NoWorkerYetError, Returned
 
 
@@ -46,12 +46,12 @@ class Launcher:
 @pytest.fixture
 def spread(monkeypatch):
     """Starts to spread numbers over workers; `step` lets one worker answer and gives what comes of it."""
-    monkeypatch.setattr(lent_hosts, "_LOOK_EVERY_S", 0.001)
+    monkeypatch.setattr(host_pool, "_POLL_S", 0.001)
 
     def start(*workers, items=6):
         launcher = Launcher(*workers)
-        monkeypatch.setattr(lent_hosts, "DaskLauncher", lambda *_, **__: launcher)
-        hosts = lent_hosts.LentHosts("anywhere", lambda *_: None)
+        monkeypatch.setattr(host_pool, "DaskLauncher", lambda *_, **__: launcher)
+        hosts = host_pool.HostPool("anywhere", lambda *_: None)
         return hosts, launcher, hosts.spread(abs, iter(range(items)))
 
     return start
@@ -59,13 +59,13 @@ def spread(monkeypatch):
 
 def drive(monkeypatch, hosts, turns):
     """Between two looks at the replies, the next of `turns` is played."""
-    heard = hosts._heard
+    heard = hosts._replies_soon
 
     def play():
         next(turns, lambda: None)()
         return heard()
 
-    monkeypatch.setattr(hosts, "_heard", play)
+    monkeypatch.setattr(hosts, "_replies_soon", play)
 
 
 def test_each_host_has_one_call_at_a_time_on_its_largest_worker(spread, monkeypatch):
@@ -137,6 +137,6 @@ def test_called_off_each_worker_is_asked_to_stop_and_waited_for(spread, monkeypa
     drive(monkeypatch, hosts, iter([stop_there, worker.answer]))
     with pytest.raises(KeyboardInterrupt):
         next(answers)
-    hosts.call_off(print, "token")
+    hosts.cancel(print, "token")
     assert launcher.asked == [([worker], ("token",))]
     assert hosts._sent == {}

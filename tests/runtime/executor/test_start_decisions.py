@@ -9,22 +9,22 @@ import pytest
 from pytest_membudget import ExecutorPolicy
 from pytest_membudget.errors import UsageError
 from pytest_membudget.runtime.cluster.connection import Offer
-from pytest_membudget.runtime.cluster.membership import Reception, Roster
-from pytest_membudget.runtime.cluster.remote_worker import LentWorker
-from pytest_membudget.runtime.cluster.worker_side import Introduction, Look
+from pytest_membudget.runtime.cluster.membership import Membership, WorkerRegistry
+from pytest_membudget.runtime.cluster.remote_worker import RemoteWorker
+from pytest_membudget.runtime.cluster.worker_side import Hello, Progress
 
 
 def test_a_worker_of_a_cluster_says_whether_it_has_called_the_function():
-    who = Introduction("there", 7, (), 0)
-    lent = LentWorker(SimpleNamespace(), "tcp://there:1", who, 1000, 0, has_nanny=False)
-    lent.take_in(Look(3, False, 5.0, 0, ()))
+    who = Hello("there", 7, (), 0)
+    lent = RemoteWorker(SimpleNamespace(), "tcp://there:1", who, 1000, 0, has_nanny=False)
+    lent.update(Progress(3, False, 5.0, 0, ()))
     now_s = time.monotonic()
     assert lent.started_at(3) is None
     assert lent.delay(4) is None
     delay = lent.delay(3)
     assert delay.stage == "import"
     assert now_s - 5.1 < delay.since_s <= now_s - 5.0
-    lent.take_in(Look(3, True, 2.0, 0, ()))
+    lent.update(Progress(3, True, 2.0, 0, ()))
     assert lent.delay(3) is None
     assert now_s - 2.1 < lent.started_at(3) <= time.monotonic() - 2.0
 
@@ -32,21 +32,21 @@ def test_a_worker_of_a_cluster_says_whether_it_has_called_the_function():
 def test_a_worker_of_a_cluster_whose_initializer_never_returns_is_not_used():
     pytest.importorskip("cloudpickle")
 
-    class Link:
+    class Connection:
         token = "t"
 
         async def workers(self):
             return {"tcp://there:1": Offer(1000, has_nanny=False)}
 
-        async def hand(self, *_):
+        async def run_on(self, *_):
             await asyncio.sleep(3600)
 
     told = []
-    reception = Reception(
-        Link(), Roster(), lend=None, tell=lambda *each: told.append(each), initializer=None, initargs=(), start_timeout_s=0.01
+    membership = Membership(
+        Connection(), WorkerRegistry(), make_worker=None, tell=lambda *each: told.append(each), initializer=None, initargs=(), start_timeout_s=0.01
     )  # fmt: skip
-    asyncio.run(reception.open())
-    assert "was not ready within 0.01 s" in reception.why_nobody()
+    asyncio.run(membership.open())
+    assert "was not ready within 0.01 s" in membership.why_no_worker()
     assert [next_step for _, next_step in told] == ["it is not used"]
 
 
