@@ -8,11 +8,10 @@ from pytest_membudget.cli.manner import manner_of_stdout
 from pytest_membudget.records.report import Report
 from pytest_membudget.report.ci import render_badge, render_comment
 from pytest_membudget.report.github import render_annotations, render_benchmark_json, render_step_summary
-from pytest_membudget.report.json_report import render_json
 from pytest_membudget.report.markdown import render_markdown
 from pytest_membudget.report.plain_text import without_commands
 from pytest_membudget.report.terminal import render_terminal
-from pytest_membudget.report.writing import check_report_path, load_report, write_report
+from pytest_membudget.report.writing import check_report_path, load_report, render_json, write_report
 
 _FORMATS = {
     "text": "tables for a terminal",

@@ -21,7 +21,7 @@ def render_comparison_terminal(
     comparison: ReportComparison, *, width: int = 80, color: bool = False, ascii_only: bool = False
 ) -> str:
     """The table, its footnotes, and one line that sums it up."""
-    from pytest_membudget.report.terminal_table import lay_out
+    from pytest_membudget.report.terminal import lay_out
 
     paint = Paint(color)
     table = clean_table(_table(comparison), ascii_only=ascii_only)

@@ -75,6 +75,6 @@ def render_history_json(path: str, runs: Sequence[HistoryRun], tests: Sequence[T
 
 
 def _laid_out(table: Table, *, width: int, color: bool, ascii_only: bool) -> str:
-    from pytest_membudget.report.terminal_table import lay_out
+    from pytest_membudget.report.terminal import lay_out
 
     return lay_out(clean_table(table, ascii_only=ascii_only), width, Paint(color)) + "\n"

@@ -10,10 +10,9 @@ from importlib import resources
 from typing import Any
 
 from pytest_membudget.records.report import Report
-from pytest_membudget.report import batch_tables, html_view, job_tables, monitor_tables, test_tables
-from pytest_membudget.report.comparison_bars import changes
+from pytest_membudget.report import html_view, job_tables, test_tables
 from pytest_membudget.report.pictures import draw_calibration, draw_scale_curve, draw_scale_timelines
-from pytest_membudget.report.timelines import timelines_of
+from pytest_membudget.report.small_pictures import changes, timelines_of
 
 _FOLDER = "page_files"
 _PARTS = re.compile(r"[^_/:\[.-]*[_/:\[.-]*", re.DOTALL)
@@ -48,9 +47,9 @@ def render_html(report: Report) -> str:
         baseline=test_tables.baseline_table(report.baseline),
         scales=[_scale_section(table) for table in report.scales],
         in_flight=[job_tables.in_flight_table(table) for table in report.in_flight],
-        batches=batch_tables.batch_table(report.batches),
-        hosts=batch_tables.host_table(report.batches),
-        monitors=monitor_tables.monitor_table(report.monitors),
+        batches=job_tables.batch_table(report.batches),
+        hosts=job_tables.host_table(report.batches),
+        monitors=job_tables.monitor_table(report.monitors),
         calibrations=job_tables.calibration_table(report.calibrations),
         calibration_pictures=[
             (fit.name, picture) for fit in report.calibrations if (picture := draw_calibration(fit))

@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 from pytest_membudget.records.report import Report, TestRecord
 from pytest_membudget.records.run import Breakdown
 from pytest_membudget.records.storage import encodable
-from pytest_membudget.report.headline import render_headline
-from pytest_membudget.report.page import environment_rows
+from pytest_membudget.report.page import environment_rows, render_headline
 from pytest_membudget.report.wording import (
     FAILING,
     NONE,

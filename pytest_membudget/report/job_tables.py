@@ -1,15 +1,17 @@
-"""The tables of a job: its scales, where their peaks went, values of max_in_flight, calibrations."""
+"""The tables of jobs: scales and where their peaks went, values of max_in_flight, calibrations, batches, monitors."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+from pytest_membudget.records.batch import BatchSummary
+from pytest_membudget.records.monitor import MonitorReport
 from pytest_membudget.records.report import CalibrationPicture
 from pytest_membudget.records.scale import InFlightRow, InFlightTable, LawFit, ScaleRow, ScaleTable
 from pytest_membudget.report.tables import Column, Row, Table, name, number
 from pytest_membudget.report.wording import NONE, rate_text, size_or_none
-from pytest_membudget.units import format_share, format_size
+from pytest_membudget.units import format_duration, format_share, format_size
 
 _SHAPES = {"flat": "constant", "linear": "linear", "worse": "superlinear"}
 _FIGURE = re.compile(r"\d[\d.,]*(?: [kKMGT]?i?B)?")
@@ -173,3 +175,143 @@ def _in_flight_row(row: InFlightRow, recommended: int) -> Row:
         obtained,
         "recommended" if row.max_in_flight == recommended else "",
     )
+
+
+def batch_table(batches: Sequence[BatchSummary], *, verbose: bool = True) -> Table | None:
+    """What became of each batch; its events and doubts stand below. Nobody fails for growth that is not known."""
+    if not batches:
+        return None
+    columns = (
+        name("batch"),
+        number("inputs"),
+        number("failed"),
+        number("repeated"),
+        number("workers"),
+        number("total peak"),
+        number("budget"),
+        number("time"),
+        Column("growth"),
+        Column("ran on"),
+    )
+    rows = tuple(
+        (
+            batch.title,
+            f"{batch.inputs:,}",
+            f"{batch.failed:,}",
+            f"{batch.repeated:,}",
+            f"{batch.workers:,}",
+            format_size(batch.peak_bytes),
+            format_size(batch.budget_bytes),
+            format_duration(batch.duration_s),
+            _growth_text(batch, verbose),
+            ", ".join(batch.levels),
+        )
+        for batch in batches
+    )
+    notes = tuple(
+        note if len(batches) == 1 else f"{batch.title}: {note}"
+        for batch in batches
+        for note in _batch_notes(batch, verbose)
+    )
+    return Table("batches", "Batches", columns, rows, notes)
+
+
+def _growth_text(batch: BatchSummary, verbose: bool) -> str:
+    """The verdict; a dash where there is none, for one that is open is told with its reason or not at all."""
+    if batch.growth is None or (batch.growth.verdict == "inconclusive" and not verbose):
+        return NONE
+    return batch.growth.verdict
+
+
+def _batch_notes(batch: BatchSummary, verbose: bool) -> Iterator[str]:
+    """Growth that is not clean, what happened, and what is doubtful."""
+    if batch.growth is not None and batch.growth.verdict in (
+        {"leak", "inconclusive"} if verbose else {"leak"}
+    ):
+        yield f"growth in workers: {batch.growth.in_words('task')}"
+    yield from batch.failures
+    yield from batch.events
+    yield from batch.caveats
+
+
+def host_table(batches: Sequence[BatchSummary]) -> Table | None:
+    """What each batch used of each host."""
+    rows = tuple(
+        (
+            batch.title,
+            use.host,
+            f"{use.workers:,}",
+            f"{use.tasks:,}",
+            format_size(use.peak_upper_bytes),
+            format_size(use.budget_bytes),
+        )
+        for batch in batches
+        for use in batch.hosts
+    )
+    if not rows:
+        return None
+    columns = (
+        name("batch"),
+        name("host"),
+        number("workers"),
+        number("tasks"),
+        number("peak"),
+        number("budget"),
+    )
+    many = any(use.workers > 1 for batch in batches for use in batch.hosts)
+    notes = ("where a host has several workers, its peak is at most this: their own peaks added up",)
+    return Table("hosts", "Hosts of the batches", columns, rows, notes if many else ())
+
+
+_MOST_ALERTS = 5
+
+
+def monitor_table(monitors: Sequence[MonitorReport]) -> Table | None:
+    """Peak, growth and cleanups of each monitor; recommendations and alerts stand below."""
+    if not monitors:
+        return None
+    columns = (
+        name("monitor"),
+        number("peak"),
+        number("of limit"),
+        number("growth a minute"),
+        number("at 95%"),
+        number("cleanups"),
+        number("freed"),
+        number("alerts"),
+        number("time"),
+    )
+    notes = tuple(f"{_monitor_name(seen)}: {note}" for seen in monitors for note in _monitor_notes(seen))
+    return Table("monitors", "Monitors", columns, tuple(_monitor_row(seen) for seen in monitors), notes)
+
+
+def _monitor_row(seen: MonitorReport) -> Row:
+    low, high = seen.growth_low_bytes_per_min, seen.growth_high_bytes_per_min
+    is_known = low < high or not seen.caveats
+    return (
+        _monitor_name(seen),
+        format_size(seen.peak_bytes),
+        format_share(seen.peak_share) if seen.limit_bytes else NONE,
+        format_size(seen.growth_bytes_per_min) if is_known else NONE,
+        f"{format_size(low)} to {format_size(high)}" if is_known else NONE,
+        f"{len(seen.cleanups):,}",
+        format_size(sum(cleanup.freed_bytes for cleanup in seen.cleanups)),
+        f"{len(seen.alerts):,}",
+        format_duration(seen.duration_s),
+    )
+
+
+def _monitor_notes(seen: MonitorReport) -> Iterator[str]:
+    for recommendation in seen.recommendations:
+        yield f"{recommendation.advice} ({recommendation.because})"
+    left_out = len(seen.alerts) - _MOST_ALERTS
+    if left_out > 0:
+        yield f"{left_out:,} earlier alerts not shown"
+    yield from seen.alerts[-_MOST_ALERTS:]
+    for cleanup in seen.cleanups:
+        yield from (f"a cleanup's callback failed: {failure}" for failure in cleanup.failures)
+    yield from seen.caveats
+
+
+def _monitor_name(seen: MonitorReport) -> str:
+    return seen.label or "monitor"

@@ -26,7 +26,7 @@ def render_revisions_terminal(
     comparison: RevisionComparison, *, width: int = 80, color: bool = False, ascii_only: bool = False
 ) -> str:
     """The table, the stacks that grew in each regressed test, and one line that sums it up."""
-    from pytest_membudget.report.terminal_table import lay_out
+    from pytest_membudget.report.terminal import lay_out
 
     paint = Paint(color)
     blocks = [lay_out(clean_table(_table(comparison), ascii_only=ascii_only), width, paint)]

@@ -1,10 +1,14 @@
-"""The JSON schema of reports and baselines (draft 2020-12), which ships with the package as a file."""
+"""The JSON schema of reports and baselines (draft 2020-12), which ships with the package as a file.
+
+After a change of the records: `python -m pytest_membudget.report.schema` writes the file again.
+"""
 
 from __future__ import annotations
 
 import inspect
 import json
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -34,3 +38,9 @@ def make_schema() -> dict[str, Any]:
     }
     plain: dict[str, Any] = json.loads(json.dumps(schema))  # tuples become lists, as in the file
     return plain
+
+
+if __name__ == "__main__":
+    Path(__file__).with_name(SCHEMA_FILE).write_text(
+        json.dumps(make_schema(), indent=2) + "\n", encoding="utf-8"
+    )

@@ -1,10 +1,19 @@
-"""The report on a terminal: failures and one summary line; on request the tables, within the width."""
+"""The report on a terminal: failures and one summary line; on request the tables, each within the width."""
 
 from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from pytest_membudget.records.report import Report
 from pytest_membudget.report.page import Failure, make_page
 from pytest_membudget.report.plain_text import Paint, clean_page, without_commands, wrap
+from pytest_membudget.report.tables import Column, Row, Table
+from pytest_membudget.report.wording import FAILING, shorten
+
+if TYPE_CHECKING:
+    from tabulate import TableFormat
 
 _MOST_TESTS = 20
 
@@ -29,9 +38,6 @@ def render_terminal(
     page = clean_page(page, ascii_only=ascii_only)
     blocks = [_failure(failure, width, paint) for failure in page.failures] if failures else []
     if tables:
-        # tabulate takes 10 ms to import, which a session without tables need not pay.
-        from pytest_membudget.report.terminal_table import lay_out
-
         blocks += [lay_out(table, width, paint) for table in page.tables]
         if verbose and page.environment:
             blocks.append("\n".join(wrap(f"{title:<11} {text}", width) for title, text in page.environment))
@@ -48,3 +54,122 @@ def _failure(failure: Failure, width: int, paint: Paint) -> str:
         wrap(rest, width) if rest else "",
     ]
     return "\n".join(block for block in blocks if block)
+
+
+_NARROWEST_NAME = 24
+_SHADES = {
+    **dict.fromkeys([*FAILING, "over total", "over retained", "over law", "FAIL"], "red"),
+    **dict.fromkeys(["over_upper", "inconclusive", "HIGH"], "yellow"),
+    **dict.fromkeys(["PASS", "improved", "recommended"], "green"),
+}
+
+
+def lay_out(table: Table, width: int, paint: Paint) -> str:
+    """The table under its title and above its notes.
+
+    Where it is too wide, names are shortened; then columns move together; then each name gets a line of its
+    own above its figures; at last each cell does.
+    """
+    notes = [paint(wrap(f"  {note}", width, indent=4), "yellow") for note in table.notes]
+    return "\n".join([paint(wrap(table.title, width, indent=2), "bold"), *_body(table, width, paint), *notes])
+
+
+def _body(table: Table, width: int, paint: Paint) -> list[str]:
+    if not table.rows:
+        return []
+    for gap in (2, 1):
+        rows = _shortened(table, width, gap)
+        if rows is not None:
+            return _side_by_side(table.columns, rows, gap, paint)
+    names = [index for index, column in enumerate(table.columns) if column.name]
+    if len(names) == 1:
+        return _under_names(table, names[0], width, paint)
+    return [_stacked(table, width)]
+
+
+def _shortened(table: Table, width: int, gap: int) -> Sequence[Row] | None:
+    """The rows with their names short enough for all columns to fit; None where no shortening suffices."""
+    widths = [
+        max([*map(len, _heading(column)), *(len(row[index]) for row in table.rows)])
+        for index, column in enumerate(table.columns)
+    ]
+    excess = sum(widths) + gap * (len(widths) - 1) - width
+    if excess <= 0:
+        return table.rows
+    names = [index for index, column in enumerate(table.columns) if column.name]
+    if not names or widths[names[0]] - excess < _NARROWEST_NAME:
+        return None
+    longest = widths[names[0]] - excess
+    return [
+        tuple(shorten(cell, longest) if index == names[0] else cell for index, cell in enumerate(row))
+        for row in table.rows
+    ]
+
+
+def _side_by_side(columns: Sequence[Column], rows: Sequence[Row], gap: int, paint: Paint) -> list[str]:
+    """Lines of the table; the headings take as many as the longest of them, a rule follows."""
+    from tabulate import tabulate  # takes 10 ms to import, which a session without tables need not pay
+
+    headings = [_heading(column) for column in columns]
+    height = max(map(len, headings))
+    widths = [
+        max([*map(len, heading), *(len(row[index]) for row in rows)])
+        for index, heading in enumerate(headings)
+    ]
+    above = [
+        [heading[line - height] if line >= height - len(heading) else "" for heading in headings]
+        for line in range(height)
+    ]
+    text = tabulate(
+        [*above, ["-" * size for size in widths], *([_painted(cell, paint) for cell in row] for row in rows)],
+        tablefmt=_format(gap),
+        colalign=["right" if column.numeric else "left" for column in columns],
+        disable_numparse=True,
+    )
+    return [line.rstrip() for line in text.split("\n")]
+
+
+def _under_names(table: Table, names: int, width: int, paint: Paint) -> list[str]:
+    """Each name on a line of its own, its figures below it."""
+    columns = [column for index, column in enumerate(table.columns) if index != names]
+    rows = [tuple(cell for index, cell in enumerate(row) if index != names) for row in table.rows]
+    if _shortened(Table("", "", tuple(columns), tuple(rows)), width - 2, 1) is None:
+        return [_stacked(table, width)]
+    lines = _side_by_side(columns, rows, 1, paint)
+    head, figures = lines[: -len(rows)], lines[-len(rows) :]
+    told = [f"{shorten(row[names], width)}\n  {line}" for row, line in zip(table.rows, figures, strict=True)]
+    return [textwrap.indent("\n".join(head), "  "), *told]
+
+
+def _stacked(table: Table, width: int) -> str:
+    titles = [column.title for column in table.columns]
+    longest = max(map(len, titles))
+    blocks = [
+        "\n".join(wrap(f"{title:<{longest}}  {cell}", width) for title, cell in zip(titles, row, strict=True))
+        for row in table.rows
+    ]
+    return "\n\n".join(blocks)
+
+
+def _heading(column: Column) -> list[str]:
+    return column.title.split(" ")
+
+
+def _painted(cell: str, paint: Paint) -> str:
+    shade = _SHADES.get(cell)
+    return paint(cell, shade) if shade else cell
+
+
+def _format(gap: int) -> TableFormat:
+    from tabulate import DataRow, TableFormat
+
+    return TableFormat(
+        lineabove=None,
+        linebelowheader=None,
+        linebetweenrows=None,
+        linebelow=None,
+        headerrow=None,
+        datarow=DataRow("", " " * gap, ""),
+        padding=0,
+        with_header_hide=None,
+    )

@@ -25,7 +25,7 @@ def render_trend_terminal(
     report: TrendReport, *, width: int = 80, color: bool = False, ascii_only: bool = False
 ) -> str:
     """The tests that got worse, the largest of the others, and one line that sums it up."""
-    from pytest_membudget.report.terminal_table import lay_out
+    from pytest_membudget.report.terminal import lay_out
 
     paint = Paint(color)
     table = clean_table(_table(report, most_steady=_MOST_STEADY), ascii_only=ascii_only)

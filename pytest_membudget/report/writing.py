@@ -7,9 +7,8 @@ from pathlib import Path
 
 from pytest_membudget.errors import UsageError
 from pytest_membudget.records.report import Report
-from pytest_membudget.records.report_file import read_report
+from pytest_membudget.records.report_file import encode_report, read_report
 from pytest_membudget.records.storage import check_writable, write_atomically
-from pytest_membudget.report.json_report import render_json
 from pytest_membudget.report.markdown import render_markdown
 
 ENDINGS = (".md", ".json", ".html")
@@ -61,3 +60,8 @@ def _ending(path: str | os.PathLike[str]) -> str:
             f"{os.fspath(path)!r} ends in none of {', '.join(ENDINGS)}; write report.html, for example"
         )
     return ending
+
+
+def render_json(report: Report) -> bytes:
+    """The report in its versioned form, one test a line."""
+    return encode_report(report)

@@ -14,10 +14,9 @@ from pytest_membudget.gate.baseline import load_baseline, make_baseline
 from pytest_membudget.gate.reports import compare_reports
 from pytest_membudget.report.github import render_annotations, render_benchmark_json, render_step_summary
 from pytest_membudget.report.html import render_html
-from pytest_membudget.report.json_report import render_json
 from pytest_membudget.report.markdown import render_markdown
 from pytest_membudget.report.terminal import render_terminal
-from pytest_membudget.report.writing import load_report
+from pytest_membudget.report.writing import load_report, render_json
 
 GOOD = render_json(full_report())
 HEAD = '{"format": "membudget-report", "version": 1, "kind": "report", "tests": '

@@ -7,9 +7,9 @@ from sample_report import full_report
 
 from pytest_membudget.records.report import Report
 from pytest_membudget.report.html import render_html
-from pytest_membudget.report.json_report import render_json
 from pytest_membudget.report.markdown import render_markdown
 from pytest_membudget.report.terminal import render_terminal
+from pytest_membudget.report.writing import render_json
 from pytest_membudget.stats.task_growth import judge_task_series
 
 
@@ -53,7 +53,7 @@ def test_growth_that_is_not_known_stands_with_its_reason_or_not_at_all():
 
 
 def test_without_batches_there_is_no_table():
-    from pytest_membudget.report.batch_tables import batch_table, host_table
+    from pytest_membudget.report.job_tables import batch_table, host_table
 
     assert batch_table(()) is None
     assert host_table(()) is None

@@ -3,8 +3,8 @@
 import pytest
 
 from pytest_membudget.records.report import Comparison, Report, TestRecord
-from pytest_membudget.report.comparison_bars import changes
 from pytest_membudget.report.html import render_html
+from pytest_membudget.report.small_pictures import changes
 
 MIB = 2**20
 

@@ -8,10 +8,10 @@ from sample_report import full_report
 
 from pytest_membudget.records.monitor import MonitorReport
 from pytest_membudget.report.html import render_html
-from pytest_membudget.report.json_report import render_json
+from pytest_membudget.report.job_tables import monitor_table
 from pytest_membudget.report.markdown import render_markdown
-from pytest_membudget.report.monitor_tables import monitor_table
 from pytest_membudget.report.terminal import render_terminal
+from pytest_membudget.report.writing import render_json
 
 
 def test_every_format_shows_peak_growth_cleanups_and_advice():

@@ -11,7 +11,7 @@ from typing import Any
 from pytest_membudget.plugin.options import Settings
 from pytest_membudget.records.report import BaselineCheck, Report
 from pytest_membudget.records.storage import is_plain_file
-from pytest_membudget.report.headline import render_headline
+from pytest_membudget.report.page import render_headline
 from pytest_membudget.report.plain_text import clean_text
 from pytest_membudget.units import format_count
 

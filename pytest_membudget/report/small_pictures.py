@@ -1,4 +1,4 @@
-"""A test's memory over time as the coordinates of a small picture; the template draws the lines."""
+"""The small pictures of the page as coordinates, which the template draws: memory over time, tests against their baseline."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from pytest_membudget.records.measurement import TimelinePoint
-from pytest_membudget.records.report import TestRecord
-from pytest_membudget.report.wording import FAILING, size_or_none
+from pytest_membudget.records.report import Comparison, TestRecord
+from pytest_membudget.report.wording import FAILING, signed_share, size_or_none
 from pytest_membudget.units import format_duration, format_size
 
 MOST_POINTS = 32
@@ -102,4 +102,64 @@ def _spoken(points: Sequence[TimelinePoint], peak: str, budget: str, duration: s
     against = "" if budget == size_or_none(None) else f", budget {budget}"
     return (
         f"memory over {duration}: highest {format_size(top.tree_bytes)} after {reached}, peak {peak}{against}"
+    )
+
+
+_MOST_TESTS = 50
+_ROOM = 1.04
+"""The longest bar ends before the edge, so that a tick at its end is seen."""
+
+
+class Lane(NamedTuple):
+    """A bar and its ticks, in percent of the picture's width."""
+
+    title: str
+    width: float
+    ticks: tuple[float, ...]
+    size: str
+
+
+class Change(NamedTuple):
+    """One test: its two lanes, and where the tolerance ends."""
+
+    nodeid: str
+    finding: str
+    spoken: str
+    lanes: tuple[Lane, Lane]
+    allowed_at: float
+    allowed: str
+
+
+def changes(tests: Sequence[TestRecord]) -> tuple[Change, ...]:
+    """Regressed tests first, then improved ones, then those that were run again; each to its own scale."""
+    found = [
+        (test.nodeid, test.comparison)
+        for test in tests
+        if test.comparison is not None
+        and (test.comparison.finding in {"regressed", "improved"} or test.comparison.samples_bytes)
+    ]
+    order = {"regressed": 0, "improved": 1}
+    found.sort(key=lambda each: (order.get(each[1].finding, 2), -abs(each[1].change), each[0]))
+    return tuple(_change(nodeid, comparison) for nodeid, comparison in found[:_MOST_TESTS])
+
+
+def _change(nodeid: str, found: Comparison) -> Change:
+    sizes = (found.base_bytes, found.new_bytes, found.allowed_bytes)
+    most_bytes = _ROOM * max(*sizes, *found.samples_bytes, *found.base_samples_bytes, 1)
+
+    def lane(title: str, size_bytes: int, samples: Sequence[int]) -> Lane:
+        ticks = tuple(round(100 * sample / most_bytes, 2) for sample in samples)
+        return Lane(title, round(100 * size_bytes / most_bytes, 2), ticks, format_size(size_bytes))
+
+    base, now, allowed = map(format_size, sizes)
+    return Change(
+        nodeid=nodeid,
+        finding=found.finding,
+        spoken=f"baseline {base}, now {now} ({signed_share(found.change)}), allowed {allowed}",
+        lanes=(
+            lane("baseline", found.base_bytes, found.base_samples_bytes),
+            lane("now", found.new_bytes, found.samples_bytes),
+        ),
+        allowed_at=round(100 * found.allowed_bytes / most_bytes, 2),
+        allowed=allowed,
     )
