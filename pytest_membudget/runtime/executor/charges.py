@@ -284,8 +284,3 @@ def function_key(fn: Callable[..., Any]) -> str:
         fn = fn.func
     name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
     return f"{getattr(fn, '__module__', '')}:{name}"
-
-
-def is_one_path(items: Any) -> bool:
-    """Whether a caller gave one path where an iterable of inputs is wanted."""
-    return isinstance(items, str | bytes | os.PathLike)

@@ -9,10 +9,14 @@ from __future__ import annotations
 import statistics
 from collections import deque
 
+from pytest_membudget.runtime.executor.policy import USUAL_TASKS_PER_CHILD
 from pytest_membudget.runtime.executor.state import Pool, Slot
 
 FREE_BYTES = 16 * 1024 * 1024
 """What a worker may retain of its tasks before it is charged, where no base is known."""
+
+_LOADING_SHARE = 0.1
+"""A worker that is replaced as usual has spent at most so much of its time on loading what its tasks need."""
 
 _LATEST_WORKERS = 8
 _TOO_FEW_FOR_OUTLIERS = 2
@@ -101,3 +105,16 @@ class RetainedMemory:
 
     def _charged(self, own_bytes: int) -> int:
         return own_bytes if self.base_bytes else max(0, own_bytes - FREE_BYTES)
+
+
+def has_done_enough(slot: Slot, handed: float, most: int | None) -> bool:
+    """Whether `handed` calls are enough for a worker process, of which `most` are allowed.
+
+    Fifty files of some milliseconds are not, where the next worker would import pandas for two seconds first.
+    """
+    if most is None or handed < most or not slot.backend.is_local_pool:
+        return False
+    has_loaded = slot.tasks_done > 0 and (slot.first_retained_bytes or 0) > FREE_BYTES
+    if most != USUAL_TASKS_PER_CHILD or not has_loaded:
+        return True
+    return slot.loading_s <= _LOADING_SHARE * slot.busy_s

@@ -1,4 +1,4 @@
-"""What follows a failed attempt: the same task again with more memory, then alone, then an error that says what to do."""
+"""What an attempt is charged, and what follows a failed one: the task again with more memory, alone, or an error."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pytest_membudget.errors import (
     TaskMemoryError,
     TaskOverLimitError,
     TaskTimeoutError,
+    UsageError,
     WorkerKilledError,
     text_of,
 )
@@ -33,6 +34,24 @@ class Failure(NamedTuple):
 
     error: BaseException
     cause: Cause = "error"
+
+
+def first_charge(task: Task) -> int:
+    """What a first attempt is charged: no more than its limit, unless the caller said what it takes.
+
+    Raises:
+        UsageError: they said more than the limit.
+        Exception: the caller's own estimator failed.
+    """
+    charged_bytes = task.charge.first_bytes()
+    if task.limit is None or isinstance(task.limit, float) or charged_bytes <= task.limit:
+        return charged_bytes
+    if task.charge.is_stated:
+        raise UsageError(
+            f"limit: {task_name(task)} is to take {format_size(charged_bytes)}, more than its limit of "
+            f"{format_size(task.limit)}; raise the limit, or lower memory"
+        )
+    return task.limit
 
 
 def after_failure(

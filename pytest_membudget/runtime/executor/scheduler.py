@@ -21,17 +21,16 @@ from concurrent.futures import BrokenExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
-from pytest_membudget.errors import UsageError
-from pytest_membudget.records.run import EventKind, Level
 from pytest_membudget.runtime.admission.ledger import Ticket
+from pytest_membudget.runtime.executor import events
 from pytest_membudget.runtime.executor.flow_control import ConcurrencyLimit, Reestimation, Throughput
 from pytest_membudget.runtime.executor.policy import USUAL_TASKS_PER_CHILD, ExecutorPolicy
-from pytest_membudget.runtime.executor.retained_memory import FREE_BYTES
+from pytest_membudget.runtime.executor.retained_memory import has_done_enough
 from pytest_membudget.runtime.executor.retry_policy import (
     Failure,
-    Retry,
     after_failure,
     broken_by,
+    first_charge,
     given_up,
     never_began,
     not_begun,
@@ -51,7 +50,6 @@ from pytest_membudget.runtime.executor.state import (
     Placement,
     Pool,
     Reading,
-    Record,
     Send,
     Slot,
     Start,
@@ -71,7 +69,6 @@ from pytest_membudget.runtime.workers.protocol import (
     Unpicklable,
 )
 from pytest_membudget.runtime.workers.task_memory import RESOLUTION_BYTES
-from pytest_membudget.units import format_duration, format_size
 
 _logger = logging.getLogger("pytest_membudget.runtime")
 
@@ -91,9 +88,6 @@ STARTS_THAT_MAY_FAIL = 3
 
 LOST_TOO_OFTEN = 10
 """A task whose worker ended just before it began has not been attempted. After so many times it counts as the cause."""
-
-LOADING_SHARE = 0.1
-"""A worker that is replaced as usual has spent at most so much of its time on loading what its tasks need."""
 
 NOT_BEGUN_POLL_S = 0.05
 """When to ask again for a task with a time limit that its worker has not begun."""
@@ -275,13 +269,7 @@ class Scheduler:
         slot.backend.placement.record_base(base_bytes)
         if slot.backend.placement.is_base_over_budget and not self._has_said_base:
             self._has_said_base = True
-            self._record(
-                "overrun",
-                slot.backend.level,
-                "what a worker holds before any task is more than the whole budget",
-                "one task runs at a time; raise the budget, or load less in the initializer",
-                logged=True,
-            )
+            self._effects.append(events.base_over_budget(slot.backend.level))
 
     def budget_changed(self, budget_bytes: int, largest_bytes: int, ceiling_bytes: int | None = None) -> None:
         """What tasks and workers of this machine may hold together now; the most that it could be; and the machine's limit."""
@@ -292,12 +280,7 @@ class Scheduler:
         """`source` is the file that says that tasks stall for want of memory; empty where they do not."""
         was_under_pressure, self.pool.is_under_pressure = self.pool.is_under_pressure, bool(source)
         if source and not was_under_pressure:
-            self._record(
-                "pressure",
-                self.backend.level,
-                f"tasks stall for want of memory ({source})",
-                "nothing new starts beside what runs until that has passed",  # the gate has logged it
-            )
+            self._effects.append(events.pressure(self.backend.level, source))
 
     def demand(self) -> Demand:
         """What tasks and workers ask of a budget that other programs share."""
@@ -378,7 +361,7 @@ class Scheduler:
         placement = self.placement
         try:
             if task.charged_bytes is None:
-                task.charged_bytes = _first_charge(task)
+                task.charged_bytes = first_charge(task)
             if task.estimate_bytes is None:
                 task.estimate_bytes = task.charged_bytes
         except (
@@ -400,7 +383,7 @@ class Scheduler:
         for task in self.placement.waiting():
             if task.is_first_attempt:
                 with contextlib.suppress(Exception):  # the caller's own estimator; what was charged will do
-                    task.charged_bytes = _first_charge(task)
+                    task.charged_bytes = first_charge(task)
                     task.alone = task.charged_bytes > self.placement.largest_bytes
         self.placement.recharge()
 
@@ -460,7 +443,9 @@ class Scheduler:
             calls.append((task, task.sequence))
             self._count_call(slot, task)
         self._effects.append(Send(slot, tuple(calls)))
-        if slot.backend.is_local_pool and self._has_done_enough(slot, slot.handed * 4 / 3):
+        if slot.backend.is_local_pool and has_done_enough(
+            slot, slot.handed * 4 / 3, self._policy.max_tasks_per_child
+        ):
             self._start_ahead()
 
     def _prefetch(self) -> None:
@@ -495,7 +480,7 @@ class Scheduler:
     def _answered(self, slot: Slot, task: Task, reply: Reply) -> None:
         """The worker lives."""
         figures = reply.figures
-        self._record_overrun(task, slot, figures.peak_bytes)
+        self._record_overrun(task, figures.peak_bytes)
         retained_before_bytes = slot.retained_bytes
         self._record_retained(slot, figures.kept_bytes)
         left_bytes = max(0, figures.kept_bytes - retained_before_bytes)
@@ -528,7 +513,7 @@ class Scheduler:
             return
         self._learn(task, reply.figures, 0)
         if reply.attempted and not task.over_limit_bytes:
-            self._record_overrun(task, slot, None)
+            self._record_overrun(task, None)
         if reply.attempted and slot.lease is not None and not (task.overran_bytes and task.alone):
             # It needs more than it was seen to hold.
             task.charged_bytes = max(task.charged_bytes or 0, slot.lease.charge_bytes)
@@ -609,23 +594,13 @@ class Scheduler:
             largest_bytes=self.placement.largest_bytes,
             own_memory=self.backend.own_memory,
         )
-        alone = isinstance(what, Retry) and what.alone
-        kind: EventKind = "worker-killed" if isinstance(reply, Died) else "alone" if alone else "retry"
-        cause = reply.detail if isinstance(reply, Died) else str(reply.error) or "MemoryError"
-        if task.overran_bytes:
-            if isinstance(what, Failure):
-                what = over_limit(task, task.charged_bytes or 0, task.overran_bytes)
-            kind = "overrun"
-            cause = f"{task_name(task)} took {format_size(task.overran_bytes)}, more than it was charged, and was ended"
-            task.overran_bytes = 0
+        if isinstance(what, Failure) and task.overran_bytes:
+            what = over_limit(task, task.charged_bytes or 0, task.overran_bytes)
+        self._effects.append(events.lost(task, reply, what))
+        task.overran_bytes = 0
         if isinstance(what, Failure):
-            self._record(
-                kind, task.level, cause, f"{task_name(task)} is reported after {task.attempts} attempts"
-            )
             self._fail(task, what)
             return
-        repeated = f"{task_name(task)} is repeated with {format_size(what.charged_bytes)} charged"
-        self._record(kind, task.level, cause, f"{repeated}, alone" if alone else repeated)
         task.charged_bytes, task.alone, task.prefers_thread = what.charged_bytes, what.alone, False
         self._requeue(task)
 
@@ -699,26 +674,14 @@ class Scheduler:
                 self._effects.append(Kill(slot))
 
     def _end_over_limit(self, slot: Slot, task: Task, taken_bytes: int) -> None:
-        limit_bytes = task.limit_bytes or 0
-        what = f"{task_name(task)} took {format_size(taken_bytes)}, its limit is {format_size(limit_bytes)}"
-        if slot.backend.own_memory:
-            task.over_limit_bytes = taken_bytes
-            self._record("over-limit", slot.backend.level, what, "it is ended with all that it started")
-            self._effects.append(Kill(slot))
+        task.over_limit_bytes = taken_bytes
+        self._effects += [events.over_limit(task, taken_bytes), Kill(slot)]
 
-    def _record_overrun(self, task: Task, slot: Slot, peak_bytes: int | None) -> None:
+    def _record_overrun(self, task: Task, peak_bytes: int | None) -> None:
         """Says what an overrun became, when the task has ended."""
-        seen_bytes = task.seen_above_charge_bytes
-        if not seen_bytes or task.overran_bytes:
-            return
-        self._record(
-            "overrun",
-            slot.backend.level,
-            f"{task_name(task)} took {format_size(max(seen_bytes, peak_bytes or 0))}, "
-            f"{format_size(task.charged_bytes or 0)} were granted",
-            "that was charged, and nothing started until it fitted",
-        )
-        task.seen_above_charge_bytes = 0
+        if task.seen_above_charge_bytes and not task.overran_bytes:
+            self._effects.append(events.overrun(task, peak_bytes))
+            task.seen_above_charge_bytes = 0
 
     def _check_deadline(self, slot: Slot, reading: Reading, now_s: float) -> float | None:
         """Ends a worker whose task is beyond its time, or that does not come to it; when to ask again, None for never."""
@@ -740,8 +703,7 @@ class Scheduler:
         if limit_s is None or delay is None or slot.stuck_at is not None or now_s - delay.since_s < limit_s:
             return
         slot.stuck_at = delay.stage
-        next_step = "no call can run" if delay.stage == "initializer" else "that worker is ended"
-        self._record("timeout", slot.backend.level, not_begun(task, delay.stage, limit_s), next_step)
+        self._effects.append(events.start_timeout(task, slot.backend.level, delay.stage, limit_s))
         if delay.stage == "initializer":  # as one that raises: there is no worker without it, on any level
             self.shut_down(broken_by(never_began(task, delay.stage, limit_s).error))
         else:
@@ -750,13 +712,7 @@ class Scheduler:
     def _time_out(self, slot: Slot, task: Task) -> None:
         task.timed_out = True
         can_be_ended = slot.backend.own_memory
-        self._record(
-            "timeout",
-            slot.backend.level,
-            f"{task_name(task)} ran longer than {format_duration(task.timeout_s or 0)}",
-            "its worker is replaced" if can_be_ended else "its thread is left to itself",
-        )
-        self._effects.append(Kill(slot))
+        self._effects += [events.timeout(task, can_be_ended=can_be_ended), Kill(slot)]
         if not can_be_ended:
             # The thread goes on. Its memory stays charged until it returns, and another thread takes its place.
             task.attempts += 1
@@ -833,13 +789,7 @@ class Scheduler:
             return limit_bytes
         if not self._has_said_no_limits:
             self._has_said_no_limits = True
-            self._record(
-                "over-limit",
-                slot.backend.level,
-                f"a limit of {format_size(limit_bytes)} for {task_name(task)} cannot be kept in the program itself",
-                "such tasks run without a limit",
-                logged=True,
-            )
+            self._effects.append(events.limit_cannot_be_kept(task, limit_bytes))
         return None
 
     def _count_call(self, slot: Slot, task: Task) -> None:
@@ -848,20 +798,11 @@ class Scheduler:
         slot.handed += 1.0 if counts_whole else self.pool.throughput.weight
         if slot.backend.is_cluster:
             return  # it is the cluster's to replace
-        slot.is_closing = slot.is_closing or task.fresh_worker or self._has_done_enough(slot, slot.handed)
-
-    def _has_done_enough(self, slot: Slot, handed: float) -> bool:
-        """Whether `handed` calls are enough for a worker process.
-
-        Fifty files of some milliseconds are not, where the next worker would import pandas for two seconds first.
-        """
-        most = self._policy.max_tasks_per_child
-        if most is None or handed < most or not slot.backend.is_local_pool:
-            return False
-        has_loaded = slot.tasks_done > 0 and (slot.first_retained_bytes or 0) > FREE_BYTES
-        if most != USUAL_TASKS_PER_CHILD or not has_loaded:
-            return True
-        return slot.loading_s <= LOADING_SHARE * slot.busy_s
+        slot.is_closing = (
+            slot.is_closing
+            or task.fresh_worker
+            or has_done_enough(slot, slot.handed, self._policy.max_tasks_per_child)
+        )
 
     def _adapt_concurrency(self, *, ended_well: bool) -> None:
         concurrency = self.pool.concurrency
@@ -870,12 +811,7 @@ class Scheduler:
                 concurrency.lost()
             self._start_ahead()
         elif concurrency.clean():
-            self._record(
-                "recovery",
-                self.backend.level,
-                "a run of clean tasks",
-                f"{concurrency.most} tasks may run at once again",
-            )
+            self._effects.append(events.recovery(self.backend.level, concurrency.most))
 
     def _initializer_killed(self, backend: Backend, detail: str) -> None:
         """Several in a row: what it loads does not fit. The caller's program would be the next to load it, so all ends."""
@@ -915,12 +851,11 @@ class Scheduler:
             backend, f"{STARTS_THAT_MAY_FAIL} ended before they were ready, in a row ({detail})"
         )
 
-    def _fall_back(self, backend: Backend, cause: str) -> BrokenExecutor | None:
+    def _fall_back(self, backend: Backend, detail: str) -> BrokenExecutor | None:
         """Goes down below `backend`, unless that was left before; an error where there is no lower level."""
-        text = f"no {backend.level} worker can be started: {cause}"
         below = max(self._backends.index(backend) + 1, self._backends.index(self.backend))
         if below == len(self._backends):
-            return BrokenExecutor(text)
+            return BrokenExecutor(events.no_worker(backend.level, detail))
         before = self.placement
         waiting = before.waiting()
         self.pool.backend = self._backends[below]
@@ -930,9 +865,7 @@ class Scheduler:
             for task in waiting:
                 before.remove(task)
             self._pending.extendleft(reversed(waiting))
-        self._record(
-            "fallback", backend.level, text, f"continues with level {self.backend.level!r}", logged=True
-        )
+        self._effects.append(events.fallback(backend.level, detail, self.backend.level))
         return None
 
     def validate(self) -> None:
@@ -958,29 +891,6 @@ class Scheduler:
             assert not waiting or running or self._gone or is_held_up, "tasks wait while nothing runs"
         if any(lease.exclusive for lease in leases):
             assert len(leases) == 1, "something runs beside a task that must be alone"
-
-    def _record(
-        self, kind: EventKind, level: Level, cause: str, next_step: str, *, logged: bool = False
-    ) -> None:
-        self._effects.append(Record(kind, level, cause, next_step, logged))
-
-
-def _first_charge(task: Task) -> int:
-    """What a first attempt is charged: no more than its limit, unless the caller said what it takes.
-
-    Raises:
-        UsageError: they said more than the limit.
-        Exception: the caller's own estimator failed.
-    """
-    charged_bytes = task.charge.first_bytes()
-    if task.limit is None or isinstance(task.limit, float) or charged_bytes <= task.limit:
-        return charged_bytes
-    if task.charge.is_stated:
-        raise UsageError(
-            f"limit: {task_name(task)} is to take {format_size(charged_bytes)}, more than its limit of "
-            f"{format_size(task.limit)}; raise the limit, or lower memory"
-        )
-    return task.limit
 
 
 def _may_follow(task: Task) -> bool:
