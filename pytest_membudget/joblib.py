@@ -236,7 +236,8 @@ def _discard(executor: FallbackExecutor) -> None:
 
 
 @atexit.register
-def _shut_down() -> None:
+def shut_down_workers() -> None:
+    """Ends the workers that are kept for the next call; the interpreter's end does that too."""
     while _kept:
         _, executor = _kept.popitem()
         with contextlib.suppress(Exception):

@@ -27,7 +27,7 @@ def theirs(pytestconfig):
 @pytest.fixture(autouse=True)
 def leave_no_workers():
     yield
-    ours._shut_down()
+    ours.shut_down_workers()
 
 
 def take(size_bytes):
