@@ -57,6 +57,9 @@ class MembudgetBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
     Args:
         budget: what all workers together may take, such as "8 GB"; without one what is really available, read again as it
             changes.
+        memory: what a batch of calls takes, such as "300 MB"; without it the largest peak that one took so far.
+        limit: the most that a batch may take before it is ended with all that it started: a size, or as a `float` a
+            factor of what it is charged.
         policy: the executor's rules.
         max_nbytes: arrays of this size and more are written to a file once and mapped by workers; `None` for none.
         temp_folder: where those files go; JOBLIB_TEMP_FOLDER or the system's folder for temporary files by default, not
@@ -77,6 +80,8 @@ class MembudgetBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
         self,
         budget: Size | None = None,
         *,
+        memory: Size | None = None,
+        limit: Size | float | None = None,
         policy: ExecutorPolicy = _POLICY,
         max_nbytes: int | str | None = "1M",
         temp_folder: str | os.PathLike[str] | None = None,
@@ -87,11 +92,13 @@ class MembudgetBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
     ) -> None:
         if unknown:
             raise UsageError(
-                f"the backend {NAME!r} has no {', '.join(sorted(unknown))}; it takes budget, policy, max_nbytes, temp_folder "
-                "and mmap_mode"
+                f"the backend {NAME!r} has no {', '.join(sorted(unknown))}; it takes budget, memory, limit, policy, max_nbytes, "
+                "temp_folder and mmap_mode"
             )
         super().__init__(nesting_level=nesting_level, inner_max_num_threads=inner_max_num_threads)
         self._budget_bytes = None if budget is None else size_of("budget", budget)
+        self._memory_bytes = None if memory is None else size_of("memory", memory)
+        self._limit = limit
         self._policy = policy
         self._files = _ArrayFiles(max_nbytes, temp_folder, mmap_mode)
         self._executor: FallbackExecutor | None = None
@@ -129,7 +136,8 @@ class MembudgetBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
     ) -> concurrent.futures.Future[Any]:
         """Queues a batch of calls; joblib's `callback` gets the future when it is done."""
         assert self._executor is not None
-        future = self._executor.submit(_call, self._files.pickled(func))
+        calls = self._executor.options(memory=self._memory_bytes, limit=self._limit)
+        future = calls.submit(_call, self._files.pickled(func))
         if callback is not None:
             future.add_done_callback(callback)
         return future

@@ -36,6 +36,13 @@ def take(size_bytes):
     return os.getpid(), len(block)
 
 
+def span(size_bytes):
+    began_s = time.monotonic()
+    block = bytearray(b"1") * size_bytes
+    time.sleep(0.3)
+    return began_s, time.monotonic() - 0 * len(block)
+
+
 def die(number):
     os.kill(os.getpid(), 9)
 
@@ -140,7 +147,12 @@ def test_inner_threads_are_limited_as_joblib_says():
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [({"budget": "much"}, "budget"), ({"buget": "1 GB"}, "has no buget"), ({"budget": -1}, "budget")],
+    [
+        ({"budget": "much"}, "budget"),
+        ({"buget": "1 GB"}, "has no buget"),
+        ({"budget": -1}, "budget"),
+        ({"memory": "x"}, "memory"),
+    ],
 )
 def test_a_wrong_option_is_named(options, said):
     with pytest.raises(ValueError, match=said):
@@ -163,3 +175,13 @@ def test_scikit_learn_gives_the_same_scores_as_with_its_own_backend():
                 cross_val_score(DecisionTreeClassifier(random_state=0), x, y, cv=3).tolist(),
             )
     assert scores["membudget"] == scores["loky"]
+
+
+@pytest.mark.slow
+def test_until_a_batch_was_seen_they_run_one_by_one_and_then_as_the_budget_has_room():
+    with joblib.parallel_config("membudget", n_jobs=3, budget="300 MB"):
+        found = Parallel(batch_size=1)(delayed(span)(100 * MB) for _ in range(6))
+    (first, *_) = sorted(found)
+    assert all(began_s >= first[1] for began_s, _ in found if began_s != first[0])
+    most = max(sum(began_s <= at_s < ended_s for began_s, ended_s in found) for at_s, _ in found)
+    assert most <= 2, "three of them take more than the budget"
