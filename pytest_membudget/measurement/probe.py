@@ -113,6 +113,7 @@ class Probe:
     def finish(self, value: Any = None) -> Measurement:
         """Ends the measurement; `value` is what the block returned."""
         duration_s = time.perf_counter() - self._start_s
+        kept = self._kept.caveats()  # before garbage is collected here
         own = self._close()
         reaped = children.reaped() if self._alone or self._is_unwatched else None
         added_bytes = _shared.read().added_since(self._shared_start)
@@ -126,7 +127,7 @@ class Probe:
             pid=os.getpid(),
             label=self.label,
             duration_s=duration_s,
-            caveats=[*self._caveats, *self._kept.caveats()],
+            caveats=[*self._caveats, *kept],
             child_mark_bytes=self._child_mark_bytes(reaped),
             shared=self._shared_memory(added_bytes, duration_s, tree, helper.pid if helper else 0),
             unwatched=self._unwatched(tree),
@@ -208,7 +209,7 @@ class Probe:
         if end_bytes - self._start_bytes < settling.WORTH_TRIMMING_BYTES:
             return end_bytes
         if self.settle:
-            garbage.collector.collect()  # where less was added no budget for what is retained can be exceeded by it
+            garbage.at_end.collect()  # where less was added no budget for what is retained can be exceeded by it
         if heap.trim_heap() and self.settle:
             kept_bytes = settling.trim_threads()
             if kept_bytes > settling.WORTH_SAYING_BYTES:

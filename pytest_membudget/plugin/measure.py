@@ -14,7 +14,7 @@ import pytest
 
 from pytest_membudget.errors import WatchdogStop
 from pytest_membudget.measurement.process import heap
-from pytest_membudget.measurement.process.garbage import collector
+from pytest_membudget.measurement.process.garbage import at_end, collector
 from pytest_membudget.measurement.process.life_peak import restore_getrusage
 from pytest_membudget.measurement.tree.sampler import close_sampler, sampler
 from pytest_membudget.measurement.watchdog.interrupt import forget_frames
@@ -139,7 +139,8 @@ class Measuring:
         """Ends the helper process, and reports what finalizers of earlier tests raised while ours collected."""
         close_sampler()
         restore_getrusage()
-        collector.report_deferred()
+        for each in (collector, at_end):
+            each.report_deferred()
 
     def _budget_before(self, item: pytest.Item, plan: Plan) -> Budget:
         try:

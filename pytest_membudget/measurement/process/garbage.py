@@ -106,3 +106,5 @@ class _Unraisable(NamedTuple):
 
 
 collector = GarbageCollector()
+at_end = GarbageCollector()
+"""After judged blocks that hold more than at their start, with a share of the time that is its own."""
