@@ -290,7 +290,7 @@ class ProcessWorker:
             with self._lock:
                 sent = self._sent.pop(sequence, None)
             if sent is not None:
-                sent.done(_reply(report._replace(body=body), sent.name))
+                sent.done(_reply(worker_main.Report(*report)._replace(body=body), sent.name))
         return not self._inbox.at_end_s
 
     def look_after(self) -> bool:

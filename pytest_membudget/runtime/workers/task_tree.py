@@ -54,6 +54,7 @@ class TaskTree:
         self._lock = threading.Lock()
         self._is_in_call = False
         self._always = False
+        self._has_left = False  # whether something was running when the last call ended
         self._probe: Probe | None = None
         self._opened_bytes = 0  # resident when the probe began
         self._reaped: children.Reaped | None = None
@@ -70,7 +71,7 @@ class TaskTree:
         """Just before a call."""
         self._reaped = children.reaped()
         self._is_in_call = True
-        if self._always or (children.has_children() and self._others()):
+        if self._always or (self._has_left and self._others()):
             self._open()
 
     def end(self, own_peak_bytes: int, start_bytes: int) -> TreeTaken | None:
@@ -83,6 +84,7 @@ class TaskTree:
         self._is_in_call = False
         with self._lock:
             probe, self._probe = self._probe, None
+        self._has_left = children.has_children()
         if probe is not None:
             measured = probe.finish()
             before_bytes = self._opened_bytes - start_bytes
@@ -90,7 +92,7 @@ class TaskTree:
             high_bytes = max(low_bytes, before_bytes + measured.peak_upper_bytes)
             return TreeTaken(low_bytes, high_bytes, self._held_bytes())
         reaped = children.reaped()
-        if reaped == self._reaped and not children.has_children():
+        if reaped == self._reaped and not self._has_left:
             return None
         return self._unwatched(reaped, own_peak_bytes)
 
