@@ -10,6 +10,7 @@ import csv
 import math
 import os
 import random
+import statistics
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -24,6 +25,7 @@ from pytest_membudget.stats.learning.learner import TEMPERS, Temper
 # Waste in GB·h of the best published method for each workflow.
 BEST_PUBLISHED = {"methylseq": 989.0, "eager": 430.0, "chipseq": 94.7, "rnaseq": 57.9}
 LIMITS = {"cheap": (0.55, 1.0, 0.06), "safe": (1.5, math.inf, 0.02)}
+REGRET = {"cheap": 1.45, "safe": 2.1}  # beside the best fixed rule in hindsight
 PERMUTATIONS = 2
 DRAWS = 10
 
@@ -72,6 +74,41 @@ def judge(kinds, aim, temper=None):
     return wasted / 1e9 / 3600, failed, tasks
 
 
+def best_rule_in_hindsight(runs):
+    """Least waste in GB·h of a fixed rule that knows all runs: constant, line or power, the best offset, then the largest."""
+    sizes, peaks, seconds = zip(*runs, strict=True)
+    lines = [
+        fitted(sizes, peaks),
+        [math.exp(each) for each in fitted(map(log, sizes), list(map(log, peaks)))],
+    ]
+    wasted = []
+    for predicted in ([0.0] * len(runs), *lines):
+        for ratio in (False, True) if predicted is lines[1] else (False,):
+            for known, peak in zip(predicted, peaks, strict=True):
+                offset = peak / known if ratio else peak - known
+                given = [each * offset if ratio else each + offset for each in predicted]
+                wasted.append(sum(map(one_waste, given, peaks, seconds, [max(peaks)] * len(runs))))
+    return min(wasted) / 1e9 / 3600
+
+
+def one_waste(given, peak, seconds, largest):
+    return seconds * (max(0.0, given - peak) if given >= peak - 1 else max(0.0, given) + largest - peak)
+
+
+def fitted(xs, ys):
+    """The least-squares line at each x."""
+    xs = list(xs)
+    slope = 0.0
+    if len(set(xs)) > 1:
+        slope = statistics.linear_regression(xs, ys).slope
+    start = statistics.fmean(ys) - slope * statistics.fmean(xs)
+    return [start + slope * x for x in xs]
+
+
+def log(value):
+    return math.log(max(1.0, value))
+
+
 def shuffled(kinds, seed):
     """The same runs in another order: what is known at the start differs as well."""
     source, mixed = random.Random(seed), {}
@@ -98,6 +135,50 @@ def test_waste_on_recorded_workflows(aim, traces, figure):
     assert mean <= most_mean
     assert max(ratios.values()) <= most_worst
     assert failed / tasks <= most_failed
+
+
+@pytest.mark.parametrize("aim", ["cheap", "safe"])
+def test_regret_beside_the_best_rule_in_hindsight(aim, traces, figure):
+    ratios, failed, tasks = {}, 0, 0
+    for name, kinds in traces.items():
+        least = sum(best_rule_in_hindsight(arriving) for _, arriving in kinds.values())
+        waste, failures, count = judge(kinds, aim)
+        failed, tasks = failed + failures, tasks + count
+        ratios[name] = waste / least
+        figure(
+            f"{aim}: {name}", f"{waste / least:.2f} × the best fixed rule in hindsight", f"{least:.1f} GB·h"
+        )
+    mean = math.exp(sum(math.log(ratio) for ratio in ratios.values()) / len(ratios))
+    wanted = {"cheap": "wanted 1.15, and no workflow above 1.5", "safe": "wanted 1.5, at most 0.5% failed"}[
+        aim
+    ]
+    figure(f"{aim}: regret, geometric mean", f"{mean:.2f}, {failed / tasks:.2%} failed", wanted)
+    assert mean <= REGRET[aim]
+    assert failed / tasks <= {"cheap": 0.06, "safe": 0.005}[aim]
+
+
+@pytest.mark.parametrize("count", [28, 96])
+def test_hindsight_beats_perfect_knowledge_of_the_distribution(count, figure):
+    """Who knows how tasks scatter, but not which come, wastes this much more than who knows which came."""
+    source, law = random.Random(1), statistics.NormalDist(16e9, 1e9)
+    batches = [[source.gauss(16e9, 1e9) for _ in range(count)] for _ in range(500)]
+    known = min(
+        sum(
+            one_waste(law.inv_cdf(share), peak, 1.0, max(law.inv_cdf(0.9999), *peaks))
+            for peaks in batches
+            for peak in peaks
+        )
+        for share in (0.95, 0.97, 0.98, 0.99, 0.995)
+    )
+    least = sum(
+        min(sum(one_waste(given, peak, 1.0, max(peaks)) for peak in peaks) for given in peaks)
+        for peaks in batches
+    )
+    figure(
+        f"{count} tasks of one normal distribution: knowing it",
+        f"{known / least:.2f} × the best in hindsight",
+    )
+    assert known / least > 1.05
 
 
 @pytest.mark.parametrize("aim", ["cheap", "safe"])

@@ -16,21 +16,25 @@ from typing import NamedTuple
 
 _MOST_RUNGS = 14  # places considered among the tasks seen; the higher, the closer together
 _CROWDING = 1.6  # the power that moves those places together towards the top
-_TAIL_SHARE = 0.3
-"""How far the next task may lie above all tasks seen goes by the top of those: by how much, on average, this share of the
-tasks with the largest offsets lies above the largest offset of the others. That is the scale of the tail."""
 _TAIL = ((0.15, 0.25), (0.7, 0.35), (1.7, 0.25), (3.0, 0.1), (5.0, 0.05))
 """(distance in scales, weight): the next task lies above n others with probability 1 / (n + 1), and then by an
 exponential distance, whose quantiles these are."""
 
 
 class Price(NamedTuple):
-    """What a failed attempt costs beyond its own allocation: a share of it again, and bytes for the restart."""
+    """What a failed attempt costs beyond its own allocation: a share of it again, and bytes for the restart.
+
+    And how far the next task may lie above all tasks seen. That goes by the top of those: the scale of the tail is how
+    much, on average, the share `tail_share` of the tasks with the largest offsets lies above the largest of the others.
+    """
 
     share: float
     restart_bytes: float
     least_cover: float
     """The share of tasks that every allocation has to cover, whatever the others would have saved."""
+    tail_weight: float = 1.0
+    """Of the tasks imagined above all seen, in tasks: 1 is their probability, less trusts that the next is like the others."""
+    tail_share: float = 0.3
 
 
 class Ladder(NamedTuple):
@@ -78,7 +82,7 @@ def build_ladder(
         for guess, unit, peak, weight in zip(predicted, units, peaks, weights, strict=True)
     )
     middle = tasks[len(tasks) // 2][0]
-    tasks += _tail(tasks)
+    tasks += _tail(tasks, price)
     sums = _sums_from_the_top(tasks)
     places = _places(len(peaks), len(tasks), price.least_cover)
     offsets = [tasks[place][0] for place in places]
@@ -110,15 +114,15 @@ def build_ladder(
 _Task = tuple[float, float, float, float, float]
 
 
-def _tail(tasks: list[_Task]) -> list[_Task]:
-    """Imagined tasks above all that were seen, of the weight of one task together."""
-    count = max(2, int(len(tasks) * _TAIL_SHARE))
+def _tail(tasks: list[_Task], price: Price) -> list[_Task]:
+    """Imagined tasks above all that were seen."""
+    count = max(2, int(len(tasks) * price.tail_share))
     below = tasks[-count - 1][0] if len(tasks) > count else tasks[0][0]
     scale = sum(task[0] - below for task in tasks[-count:]) / count
     total = sum(task[4] for task in tasks)
     guess = sum(task[1] * task[4] for task in tasks) / total
     unit = sum(task[2] * task[4] for task in tasks) / total
-    weight = total / len(tasks)
+    weight = price.tail_weight * total / len(tasks)
     offsets = [tasks[-1][0] + scale * distance for distance, _ in _TAIL]
     return [
         (offset, guess, unit, guess + offset * unit, weight * share)

@@ -38,8 +38,7 @@ class Temper(NamedTuple):
 
     price: Price
     quantile: float
-    """The allocation is this quantile of the models' votes. It is above one half, since a failed attempt wastes all that
-    it was allocated, and a generous one only the excess."""
+    """The allocation is this quantile of the models' votes."""
     step: float
     """A retry allocates at least this much more."""
     leap: float
@@ -49,8 +48,14 @@ class Temper(NamedTuple):
 
 
 TEMPERS: dict[Aim, Temper] = {
-    "cheap": Temper(Price(0.0, 1e8, 0.5), quantile=0.65, step=1.02, leap=1.5),
-    "safe": Temper(Price(3.0, 3e8, 0.9), quantile=0.90, step=1.25, leap=2.0),
+    "cheap": Temper(
+        Price(0.0, 2.5e8, 0.5, tail_weight=0.4, tail_share=0.6),
+        quantile=0.5,
+        step=1.02,
+        leap=1.33,
+        sharpness=8.0,
+    ),
+    "safe": Temper(Price(2.0, 3e8, 0.9), quantile=0.90, step=1.25, leap=2.0),
 }
 _WINDOW = 112  # tasks remembered: enough for a tail of 1 in 100, few enough for a decision within a few milliseconds
 _NEWS = 24  # models are fitted anew when one task in so many is new, or when one was given too little
