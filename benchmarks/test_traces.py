@@ -20,7 +20,7 @@ import pytest
 from pytest_membudget import MemoryEstimator, fit_points
 from pytest_membudget.stats.learning import AllocationLearner
 from pytest_membudget.stats.learning.ladder import Price
-from pytest_membudget.stats.learning.learner import TEMPERS, Temper
+from pytest_membudget.stats.learning.learner import AIMS, AimConfig
 
 # Waste in GB·h of the best published method for each workflow.
 BEST_PUBLISHED = {"methylseq": 989.0, "eager": 430.0, "chipseq": 94.7, "rnaseq": 57.9}
@@ -55,14 +55,14 @@ def read_kinds(path):
     return kinds
 
 
-def judge(kinds, aim, temper=None):
+def judge(kinds, aim, config=None):
     """Waste in GB·h, failed attempts and tasks of a whole workflow."""
     wasted = failed = tasks = 0
     for known, arriving in kinds.values():
         points = [(size, peak) for size, peak, _ in known]
         estimator = fit_points(points).estimator(aim)
-        if temper is not None:
-            estimator = MemoryEstimator(learner=AllocationLearner(points, aim=aim, temper=temper))
+        if config is not None:
+            estimator = MemoryEstimator(learner=AllocationLearner(points, aim=aim, config=config))
         for size, peak, seconds in arriving:
             given = estimator.estimate_file_memory(size)
             while given < peak:
@@ -202,11 +202,11 @@ def drawn(aim, source):
 
     if aim == "cheap":
         price = Price(source.choice((0.0, 0.25, 0.5, 1.0)), between(1e7, 1e9), source.uniform(0.2, 0.9))
-        return Temper(
+        return AimConfig(
             price, source.uniform(0.4, 0.9), source.uniform(1.01, 1.2), source.uniform(1.3, 2), between(2, 12)
         )
     price = Price(between(1, 8), between(1e7, 1e9), source.uniform(0.7, 0.98))
-    return Temper(
+    return AimConfig(
         price, source.uniform(0.6, 0.97), source.uniform(1.1, 1.5), source.uniform(1.5, 3), between(2, 12)
     )
 
@@ -228,15 +228,15 @@ def least_wasteful(settings, names, most_failed):
 @pytest.mark.parametrize("aim", ["cheap", "safe"])
 def test_settings_chosen_without_a_workflow_hold_on_it(aim, traces, figure):
     source = random.Random(7)
-    tempers = [TEMPERS[aim], *(drawn(aim, source) for _ in range(DRAWS))]
+    configs = [AIMS[aim], *(drawn(aim, source) for _ in range(DRAWS))]
     names = [name for name in traces if name in BEST_PUBLISHED]
-    jobs = [(name, temper) for temper in tempers for name in names]
+    jobs = [(name, config) for config in configs for name in names]
     with ProcessPoolExecutor() as pool:
         found = pool.map(
-            judge, [traces[name] for name, _ in jobs], [aim] * len(jobs), [temper for _, temper in jobs]
+            judge, [traces[name] for name, _ in jobs], [aim] * len(jobs), [config for _, config in jobs]
         )
         by_job = dict(zip(jobs, found, strict=True))
-    ours, *others = [{name: by_job[name, temper] for name in names} for temper in tempers]
+    ours, *others = [{name: by_job[name, config] for name in names} for config in configs]
     logs = []
     for held_out in names:
         chosen = least_wasteful(others, [name for name in names if name != held_out], LIMITS[aim][2])

@@ -123,5 +123,5 @@ def _death(ending: Ending, last_words: str) -> str:
     if ending.how == "over-limit":
         available = format_size((ending.limit_bytes or 0) / _MEMORY_SHARE)
         return f"its process {ending}: only {available} were available"
-    told = f": {last_words.splitlines()[-1]}" if last_words and ending.how == "exited" else ""
-    return f"its process {ending}{told}"
+    detail = f": {last_words.splitlines()[-1]}" if last_words and ending.how == "exited" else ""
+    return f"its process {ending}{detail}"

@@ -24,7 +24,7 @@ _ROUNDS = (
     2  # tasks run for each value, as a multiple of the largest value: the last ones then run side by side too
 )
 _LEAST_S = 1.0
-"""A value is run again until its runs took so long together: of a few quick tasks no speed can be told."""
+"""A value is run again until its runs took so long together: a few quick tasks show no speed."""
 
 _MOST_RUNS = 20
 

@@ -16,7 +16,7 @@ from pytest_membudget.stats.surfaces import EXTRAPOLATION, Term, Values, choose_
 from pytest_membudget.units import format_count, parse_share, parse_size
 
 LEAST_POINTS = 3
-_LEAST_SIZES = 3  # to predict one from the others and still tell growth from overhead
+_LEAST_SIZES = 3  # to predict one from the others and still separate growth from overhead
 
 
 class Run(NamedTuple):
@@ -110,7 +110,7 @@ def leave_one_out(file: CalibrationFile) -> CalibrationQuality | None:
         rest = [run for run in runs if run.values != left_out]
         try:
             law = _fit(rest, terms)
-        except ValueError:  # without this one the others cannot tell the terms apart
+        except ValueError:  # without this one the others cannot separate the terms
             continue
         bound = proven_bound(law, rest, left_out, content=file.content, confidence=file.confidence)
         for peak in (run.peak_bytes for run in runs if run.values == left_out):
@@ -165,7 +165,7 @@ def check_file(file: CalibrationFile) -> None:
     """
     if len(file.points) < LEAST_POINTS:
         raise UsageError(
-            f"{format_count(len(file.points), 'point')} cannot tell how much peaks scatter; measure at least {LEAST_POINTS} tasks"
+            f"{format_count(len(file.points), 'point')} cannot show how much peaks scatter; measure at least {LEAST_POINTS} tasks"
         )
     for name, share in (("content", file.content), ("confidence", file.confidence)):
         checked_share(name, share)

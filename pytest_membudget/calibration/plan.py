@@ -1,4 +1,7 @@
-"""The runs of a calibration: on which inputs (synthetic files made to order, or the user's own), and who executes them."""
+"""The runs of a calibration, who executes them, and the file that keeps those that are done.
+
+Inputs are synthetic files made to order, the user's own files, or any items.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,13 @@ import msgspec
 
 from pytest_membudget.calibration.fresh_run import run_fresh
 from pytest_membudget.calibration.function_reference import FunctionReference
+from pytest_membudget.calibration.store import differences
 from pytest_membudget.calibration.worker import Answer, RunInput
 from pytest_membudget.errors import UsageError, text_of
 from pytest_membudget.inputs import KINDS, synthesize
+from pytest_membudget.records.calibration import CalibrationRun, CalibrationState
 from pytest_membudget.records.report import Environment
+from pytest_membudget.records.storage import encode_json, read_json, write_atomically
 from pytest_membudget.runtime.prediction.predictors import Predictors, item_size_bytes, size_of_item
 from pytest_membudget.units import Size, format_count, parse_size, parse_size_range
 
@@ -64,7 +70,7 @@ def plan_synthetic(sizes: str | Sequence[Size], repeats: int, kind: str, seed: i
     distinct = sorted(set(wanted))
     if len(distinct) < _LEAST_SIZES or distinct[0] == 0:
         raise UsageError(
-            f'sizes={sizes!r} holds no two different sizes above 0; write "1MB..8MB" to tell growth from overhead'
+            f'sizes={sizes!r} holds no two different sizes above 0; write "1MB..8MB" to separate growth from overhead'
         )
     if repeats < 1 or repeats * len(distinct) < _LEAST_RUNS:
         raise UsageError(f"{len(distinct)} sizes × {repeats} repeats are fewer than 3 runs; raise repeats")
@@ -87,7 +93,7 @@ def plan_own_files(files: Sequence[str | os.PathLike[str]], repeats: int, seed: 
     sizes = {path: path.stat().st_size for path in paths}
     if len(set(sizes.values())) < _LEAST_SIZES or repeats < 1 or repeats * len(paths) < _LEAST_RUNS:
         raise UsageError(
-            f"{format_count(len(paths), 'file')} of {format_count(len(set(sizes.values())), 'size')}, {repeats} times each, tell nothing of growth; "
+            f"{format_count(len(paths), 'file')} of {format_count(len(set(sizes.values())), 'size')}, {repeats} times each, show nothing of growth; "
             "give at least two sizes and three runs"
         )
     source = random.Random(seed)
@@ -104,7 +110,7 @@ def plan_inputs(
     """Every input `repeats` times, likewise. Relative paths are made absolute: each run has a folder of its own.
 
     Raises:
-        UsageError: fewer than three runs, nothing that tells the inputs apart, or a predictor that fails.
+        UsageError: fewer than three runs, inputs that do not differ, or a predictor that fails.
     """
     given = [_absolute(item) for item in inputs]
     values = [tuple(predictors.values(item).values()) if predictors else () for item in given]
@@ -116,7 +122,7 @@ def plan_inputs(
     if len(set(values if predictors else sizes)) < _LEAST_SIZES:
         same = "the same predictors" if predictors else "one size"
         raise UsageError(
-            f"{format_count(len(given), 'input')} of {same} tell nothing of growth; give inputs that differ"
+            f"{format_count(len(given), 'input')} of {same} show nothing of growth; give inputs that differ"
         )
     inputs_by_index = [
         PlannedRun(size_bytes=size, repeat=0, index=index, values=named, **_carried(item))
@@ -237,3 +243,87 @@ class LocalRunExecutor:
                 return
             answer = run_fresh(self._function, self._inputs.warm_up, given, self._folder, timeout_s=timeout_s)
             yield Finished(run, size_bytes, answer)
+
+
+class Checkpoint:
+    """The finished runs, in a file as well where one was named."""
+
+    def __init__(self, path: str | os.PathLike[str] | None, plan: str) -> None:
+        self._path = None if path is None else Path(path)
+        self._plan = plan
+        self.runs: list[CalibrationRun] = []
+        if self._path is not None and self._path.exists():
+            before = read_json(self._path, CalibrationState, what="the state of a calibration")
+            if before.plan != plan:
+                raise UsageError(
+                    f"{self._path} belongs to a calibration of another function, sizes or seed; "
+                    "remove it or name another file"
+                )
+            self.runs = list(before.runs)
+
+    def has(self, run: PlannedRun) -> bool:
+        """Whether that one is done."""
+        return any(
+            (done.asked_bytes, done.repeat, done.path, done.index)
+            == (run.size_bytes, run.repeat, run.path, run.index)
+            for done in self.runs
+        )
+
+    def add(self, finished: Finished) -> None:
+        """Keeps one more."""
+        run, size_bytes, answer, machine = finished
+        self.runs.append(
+            CalibrationRun(
+                asked_bytes=run.size_bytes,
+                repeat=run.repeat,
+                path=run.path,
+                index=run.index,
+                values=run.values,
+                size_bytes=size_bytes,
+                peak_bytes=answer.peak_bytes,
+                first_peak_bytes=answer.first_peak_bytes,
+                warm_bytes=answer.warm_bytes,
+                duration_s=answer.duration_s,
+                read_bytes=answer.read_bytes,
+                source_digest=answer.digest,
+                caveats=answer.caveats,
+                environment=_environment_of(machine),
+                bare_bytes=machine.bare_bytes if machine else 0,
+            )
+        )
+        if self._path is not None:
+            write_atomically(
+                self._path, encode_json(CalibrationState(plan=self._plan, runs=tuple(self.runs)))
+            )
+
+    def remove(self) -> None:
+        """Removes the file: the calibration is complete."""
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+
+
+def environment_of(runs: Sequence[CalibrationRun]) -> Environment:
+    """That of the hosts where the runs were made, or of this machine."""
+    from pytest_membudget.measurement.system.fingerprint import environment
+
+    elsewhere = _hosts(runs)
+    if not elsewhere:
+        return environment()
+    return msgspec.structs.replace(next(iter(elsewhere.values())), hosts=tuple(sorted(elsewhere)))
+
+
+def differing_hosts(runs: Sequence[CalibrationRun]) -> Iterator[str]:
+    """How each host differs from the first where that may change a figure."""
+    hosts = list(_hosts(runs).items())
+    for host, environment in hosts[1:]:
+        first, theirs = hosts[0]
+        for what, there, here in differences(theirs, environment):
+            yield f"hosts differ: {what} is {there!r} on {first} and {here!r} on {host}"
+
+
+def _hosts(runs: Sequence[CalibrationRun]) -> dict[str, Environment]:
+    return {run.environment.hosts[0]: run.environment for run in runs if run.environment}
+
+
+def _environment_of(machine: Machine | None) -> Environment | None:
+    return machine and msgspec.structs.replace(machine.environment, hosts=(machine.host,))

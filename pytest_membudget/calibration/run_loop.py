@@ -16,17 +16,19 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from pytest_membudget.calibration.checkpoint import Checkpoint, differing_hosts, environment_of
 from pytest_membudget.calibration.fresh_run import bare_interpreter_bytes
 from pytest_membudget.calibration.function_reference import FunctionReference, refer_to, stop_if_loading
 from pytest_membudget.calibration.law import LEAST_POINTS, checked_share
 from pytest_membudget.calibration.model import Calibration
 from pytest_membudget.calibration.plan import (
     WARM_UP_BYTES,
+    Checkpoint,
     Finished,
     LocalRunExecutor,
     PlannedRun,
     RunExecutor,
+    differing_hosts,
+    environment_of,
     plan_inputs,
     plan_own_files,
     plan_synthetic,
@@ -266,10 +268,10 @@ class CalibrationJob(NamedTuple):
         )
 
     def _caveats(self, runs: Sequence[CalibrationRun]) -> tuple[str, ...]:
-        told = dict.fromkeys(caveat for run in runs for caveat in run.caveats)
+        caveats = dict.fromkeys(caveat for run in runs for caveat in run.caveats)
         if len(runs) < len(self.plan):
-            told[f"only {len(runs)} of {len(self.plan)} planned runs were measured"] = None
-        return (*told, *differing_hosts(runs))
+            caveats[f"only {len(runs)} of {len(self.plan)} planned runs were measured"] = None
+        return (*caveats, *differing_hosts(runs))
 
     def executor(self, folder: Path) -> RunExecutor:
         """Where the runs are done."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from pytest_membudget.calibration.concurrent_tasks import task_figures
-from pytest_membudget.calibration.growth_law import fit_law, predict_next
+from pytest_membudget.calibration.growth_law import fit_law, predict_next, task_figures
 from pytest_membudget.errors import UsageError
 from pytest_membudget.gate.status import TARGET_SHARE, status_of
 from pytest_membudget.records.measurement import Measurement

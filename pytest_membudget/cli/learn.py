@@ -8,7 +8,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from pytest_membudget.calibration.law import LEAST_POINTS
-from pytest_membudget.calibration.recorded_jobs import calibrate_recorded, read_recording
+from pytest_membudget.calibration.other_systems import calibrate_recorded, read_recording
 from pytest_membudget.calibration.store import calibration_path, save_named
 from pytest_membudget.cli import EXIT_FAILED, EXIT_OK
 from pytest_membudget.records.recorded_job import RecordedJob

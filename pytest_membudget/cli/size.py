@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_membudget.calibration.fresh_run import bare_interpreter_bytes
-from pytest_membudget.calibration.job_request import ATTEMPTS, request_for
+from pytest_membudget.calibration.other_systems import ATTEMPTS, request_for
 from pytest_membudget.cli import EXIT_OK
 from pytest_membudget.cli.calibrations import add_predictor_option, find_calibration
 from pytest_membudget.errors import UsageError

@@ -28,11 +28,11 @@ class Coverage(msgspec.Struct, frozen=True, kw_only=True):
         return self.promised is not None and self.low > self.promised
 
     def __str__(self) -> str:
-        told = (
+        counted = (
             f"{self.exceeded} of {self.tasks} tasks took more than was estimated "
             f"(true rate {format_share(self.low)} to {format_share(self.high)})"
         )
         if self.promised is None:
-            return told
+            return counted
         state = "; calibrate again on inputs like these" if self.is_broken else ""
-        return f"{told}, where at most {format_share(self.promised)} are promised{state}"
+        return f"{counted}, where at most {format_share(self.promised)} are promised{state}"

@@ -21,7 +21,7 @@ CURVATURE_P = 0.10
 MATERIAL_SHARE = 0.10
 """And when it makes up at least this share of the peak at the largest size, and `LEAST_BYTES`: with little scatter the
 test alone finds the bends that every allocator has (small inputs fit into memory that is free already), and a parabola
-through those goes astray beyond the data. pandas' bend of 5% foretold 128 MB at four times the size, where 96 were taken."""
+through those goes astray beyond the data. pandas' bend of 5% predicted 128 MB at four times the size, where 96 were taken."""
 
 _CONSTANT, _LINE, _RISING_FASTER, _FLATTENING, _ROOT = (
     (0.0,),
@@ -33,7 +33,7 @@ _CONSTANT, _LINE, _RISING_FASTER, _FLATTENING, _ROOT = (
 """The powers of the size in each law. Buffers that fill up make the square root: readers that work ahead in blocks on
 several threads take much for a small file, and little more for a larger one."""
 
-_ROUNDS = 4  # of re-weighting; the weights settle after two or three
+_ROUNDS = 4  # of re-weighting; the weights hardly change after two or three
 _LEAST_LEVERAGE = 1e-9  # a leverage of 0 cannot happen, rounding apart
 
 Points = Sequence[tuple[float, float]]
@@ -77,7 +77,7 @@ class PeakFit(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def slope_error(self) -> float:
-        """The standard error of a line's `slope`; 0 where there is none to tell."""
+        """The standard error of a line's `slope`; 0 for a constant."""
         return (
             self.scatter * math.sqrt(self.inverse[1][1]) / self.unit_bytes if len(self.inverse) > 1 else 0.0
         )
@@ -89,7 +89,7 @@ class PeakFit(msgspec.Struct, frozen=True, kw_only=True):
     def bound(self, size_bytes: float, *, content: float, confidence: float) -> float:
         """The one-sided tolerance bound: at least the share `content` of new peaks lies below, with `confidence`.
 
-        Where flattening begins and ends nobody knows: the bound is never below that of the line.
+        Where flattening begins and ends is not known: the bound is never below that of the line.
         """
         least = 0.0
         if self.line is not None:
@@ -198,7 +198,7 @@ def _bends(law: PeakFit) -> bool:
 
 
 def _fit(points: Points, powers: tuple[float, ...]) -> PeakFit | None:
-    """The weighted sum of these powers, or `None` where the sizes are too few or too close together to tell it."""
+    """The weighted sum of these powers, or `None` where the sizes are too few or too close together."""
     if len(points) < len(powers):
         return None
     unit = float(max(size for size, _ in points)) or 1.0

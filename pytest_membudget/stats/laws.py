@@ -94,7 +94,7 @@ def _shape(ordered: Points, line: PeakFit) -> LawShape:
 
 
 def _outgrows_the_line(ordered: Points) -> bool:
-    """Whether some scale lies far above what the smaller ones foretell, and the larger ones do not take it back."""
+    """Whether some scale lies far above what the smaller ones predict, and the larger ones do not take it back."""
     if len(ordered) > 4 and fit_peaks(ordered).curved:
         return True
     if len(ordered) < 3:
@@ -102,6 +102,6 @@ def _outgrows_the_line(ordered: Points) -> bool:
     (first, _), (before, _), (size, peak) = ordered[0], ordered[-2], ordered[-1]
     if before == first:
         return False
-    foretold = fit_line(ordered[:-1]).expect(size)
+    predicted = fit_line(ordered[:-1]).expect(size)
     reach = (size - before) / (before - first)  # how many times a small error of the line grows on the way
-    return peak > foretold * (1 + WORSE_SHARE) + FLAT_BYTES * (1 + reach)
+    return peak > predicted * (1 + WORSE_SHARE) + FLAT_BYTES * (1 + reach)

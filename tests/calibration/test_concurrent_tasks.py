@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_membudget.calibration.concurrent_tasks import MOST_PEAKS, task_figures
-from pytest_membudget.calibration.growth_law import predict_next
+from pytest_membudget.calibration.growth_law import MOST_PEAKS, predict_next, task_figures
 from pytest_membudget.records.run import BatchResult, Breakdown, Outcome
 from pytest_membudget.records.scale import Scale, ScaleRow, TaskFigures, TaskPeak
 

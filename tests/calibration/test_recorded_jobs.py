@@ -1,7 +1,7 @@
 import pytest
 
 from pytest_membudget import UnreadableFileError
-from pytest_membudget.calibration.recorded_jobs import calibrate_recorded, read_recording
+from pytest_membudget.calibration.other_systems import calibrate_recorded, read_recording
 from pytest_membudget.records.recorded_job import RecordedJob
 
 MIB = 1024 * 1024

@@ -8,7 +8,7 @@ from dask.utils import parse_bytes
 from msgspec.structs import replace
 
 from pytest_membudget import fit_points, load_calibration
-from pytest_membudget.calibration.job_request import request_for
+from pytest_membudget.calibration.other_systems import request_for
 from pytest_membudget.cli import main
 from pytest_membudget.report.job_requests import render_request
 

@@ -15,7 +15,7 @@ from pytest_membudget.runtime.parameters import count_of, factor_of, share_of, s
 from pytest_membudget.runtime.prediction.predictors import size_of_item
 from pytest_membudget.runtime.prediction.worst_moment import fit_workers
 from pytest_membudget.stats.bounds import anytime_rate_interval
-from pytest_membudget.stats.learning.largest_peaks import PeakStairs
+from pytest_membudget.stats.learning.learner import PeakStairs
 from pytest_membudget.units import Size, format_count
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ _MOST_OPEN = 4096
 """Estimates remembered until their tasks are seen."""
 
 _NEAR = 1.25
-"""Up to this multiple of the largest size seen, what was seen tells of other sizes too."""
+"""Up to this multiple of the largest size seen, what was seen holds for other sizes too."""
 
 
 class MemoryEstimator:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Iterable
 from typing import Literal, NamedTuple, Protocol, get_args
 
 from pytest_membudget.stats.fitting import LEAST_BYTES, PeakFit, fit_peaks
 from pytest_membudget.stats.learning.ladder import Ladder, Price, build_ladder
-from pytest_membudget.stats.learning.largest_peaks import PeaksNearby
 from pytest_membudget.stats.learning.models import Model, fit_models, fit_neighbours
 
 Aim = Literal["safe", "cheap"]
@@ -33,7 +33,7 @@ class Learner(Protocol):
         """What to allocate after an attempt with `failed_bytes` ran out: always more."""
 
 
-class Temper(NamedTuple):
+class AimConfig(NamedTuple):
     """What an aim means in figures: how waste weighs against failures, and models against one another."""
 
     price: Price
@@ -47,18 +47,18 @@ class Temper(NamedTuple):
     """A model's vote falls with this power of its waste."""
 
 
-TEMPERS: dict[Aim, Temper] = {
-    "cheap": Temper(
+AIMS: dict[Aim, AimConfig] = {
+    "cheap": AimConfig(
         Price(0.0, 2.5e8, 0.5, tail_weight=0.4, tail_share=0.6),
         quantile=0.5,
         step=1.02,
         leap=1.33,
         sharpness=8.0,
     ),
-    "safe": Temper(Price(2.0, 3e8, 0.9), quantile=0.90, step=1.25, leap=2.0),
+    "safe": AimConfig(Price(2.0, 3e8, 0.9), quantile=0.90, step=1.25, leap=2.0),
 }
 _WINDOW = 112  # tasks remembered: enough for a tail of 1 in 100, few enough for a decision within a few milliseconds
-_NEWS = 24  # models are fitted anew when one task in so many is new, or when one was given too little
+_NEWS = 24  # models are fitted again when one task in so many is new, or when one was given too little
 _STREAK = 16  # so many tasks in a row beyond what seven of eight before them took: that is no chance any more
 _BEYOND = 1.25  # above this multiple of the largest size seen only models that grow may vote
 _FEW = 30  # while the tasks are fewer, "safe" adds the tolerance bound of the line where a line fits
@@ -66,7 +66,7 @@ _FAIR = 0.8  # a line fits when its waste is at most 1 / 0.8 of the least waste 
 _SAFE_CONTENT, _SAFE_CONFIDENCE = 0.99, 0.95
 
 
-class _Voter(NamedTuple):
+class _WeightedModel(NamedTuple):
     model: Model
     ladder: Ladder
     relative: bool
@@ -99,14 +99,14 @@ class AllocationLearner:
         points: Iterable[tuple[float, float]] = (),
         *,
         aim: Aim = "safe",
-        temper: Temper | None = None,
+        config: AimConfig | None = None,
     ) -> None:
         if aim not in get_args(Aim):
             raise ValueError(f'aim={aim!r} is neither "safe" nor "cheap"')
         self.aim: Aim = aim
-        self._temper = temper or TEMPERS[aim]
+        self._config = config or AIMS[aim]
         self._tasks: list[tuple[float, float, float | None]] = []
-        self._voters: list[_Voter] | None = None
+        self._voters: list[_WeightedModel] | None = None
         self._line: PeakFit | None = None
         self._news = 0
         self._largest = PeaksNearby()
@@ -147,13 +147,13 @@ class AllocationLearner:
     def _voted(self, size_bytes: float) -> int:
         voters = self._fitted()
         if not voters:
-            return round(self._from_few(size_bytes) * self._temper.step)
+            return round(self._from_few(size_bytes) * self._config.step)
         votes = [
             (voter.at(size_bytes, voter.ladder.start()), voter.weight)
             for voter in self._entitled(voters, size_bytes)
         ]
         least = min(peak for _, peak, _ in self._tasks)
-        chosen = max(least, _weighted_quantile(votes, self._temper.quantile))
+        chosen = max(least, _weighted_quantile(votes, self._config.quantile))
         if self._line is not None:
             chosen = max(
                 chosen, self._line.bound(size_bytes, content=_SAFE_CONTENT, confidence=_SAFE_CONFIDENCE)
@@ -162,24 +162,24 @@ class AllocationLearner:
 
     def retry(self, size_bytes: float, failed_bytes: float) -> int:
         """What to allocate after an attempt with `failed_bytes` ran out: always more."""
-        leap = self._temper.leap * failed_bytes
+        leap = self._config.leap * failed_bytes
         votes = []
         for voter in self._entitled(self._fitted(), size_bytes):
             following = voter.after(size_bytes, failed_bytes)
             votes.append((leap if following is None else following, voter.weight))
-        chosen = _weighted_quantile(votes, self._temper.quantile) if votes else leap
-        return round(max(chosen, self._temper.step * failed_bytes, self.allocate(size_bytes))) + 1
+        chosen = _weighted_quantile(votes, self._config.quantile) if votes else leap
+        return round(max(chosen, self._config.step * failed_bytes, self.allocate(size_bytes))) + 1
 
     def _was_short(self, size_bytes: float, peak_bytes: float) -> bool:
         return bool(self._voters) and peak_bytes > self.allocate(size_bytes)
 
-    def _fitted(self) -> list[_Voter]:
+    def _fitted(self) -> list[_WeightedModel]:
         if self._voters is None:
             self._news = 0
             if _has_changed(self._tasks[-_WINDOW:]):
                 del self._tasks[:-_STREAK]
             tasks = self._tasks[-_WINDOW:]
-            self._voters = _elect(tasks, self._temper) if len(tasks) >= 3 else []
+            self._voters = _elect(tasks, self._config) if len(tasks) >= 3 else []
             self._line = self._fitting_line(tasks)
         return self._voters
 
@@ -187,10 +187,10 @@ class AllocationLearner:
         if self.aim == "cheap" or not self._voters or len(tasks) >= _FEW:
             return None
         lines = [voter.weight for voter in self._voters if "line" in voter.model.name]
-        fits = max(lines, default=1.0) >= _FAIR**self._temper.sharpness
+        fits = max(lines, default=1.0) >= _FAIR**self._config.sharpness
         return fit_peaks([(size, peak) for size, peak, _ in tasks]) if fits else None
 
-    def _entitled(self, voters: list[_Voter], size_bytes: float) -> list[_Voter]:
+    def _entitled(self, voters: list[_WeightedModel], size_bytes: float) -> list[_WeightedModel]:
         if not voters or size_bytes <= _BEYOND * max(size for size, _, _ in self._tasks):
             return voters
         best = max(voters, key=lambda voter: voter.weight)
@@ -201,13 +201,13 @@ class AllocationLearner:
     def _from_few(self, size_bytes: float) -> float:
         """The largest of one or two tasks, raised in proportion for a larger size."""
         if not self._tasks:
-            raise ValueError("nothing has been observed yet, so nothing can be foretold")
+            raise ValueError("nothing has been observed yet, so nothing can be predicted")
         largest = max(size for size, _, _ in self._tasks)
         ratio = max(1.0, size_bytes / largest) if largest else 1.0
         return ratio * max(peak for _, peak, _ in self._tasks)
 
 
-def _elect(tasks: list[tuple[float, float, float | None]], temper: Temper) -> list[_Voter]:
+def _elect(tasks: list[tuple[float, float, float | None]], config: AimConfig) -> list[_WeightedModel]:
     sizes = [size for size, _, _ in tasks]
     peaks = [peak for _, peak, _ in tasks]
     durations = [duration for _, _, duration in tasks if duration]
@@ -216,11 +216,11 @@ def _elect(tasks: list[tuple[float, float, float | None]], temper: Temper) -> li
     for model in fit_models(sizes, peaks):
         for relative in (False, True) if model.name != "constant" else (False,):
             units = [max(LEAST_BYTES, guess) if relative else 1.0 for guess in model.left_out]
-            ladder = build_ladder(model.left_out, units, peaks, weights, temper.price)
+            ladder = build_ladder(model.left_out, units, peaks, weights, config.price)
             found.append((model, ladder, relative))
     least = max(1.0, min(ladder.waste for _, ladder, _ in found))
     return [
-        _Voter(model, ladder, relative, min(1.0, least / max(1.0, ladder.waste)) ** temper.sharpness)
+        _WeightedModel(model, ladder, relative, min(1.0, least / max(1.0, ladder.waste)) ** config.sharpness)
         for model, ladder, relative in found
     ]
 
@@ -246,3 +246,59 @@ def _weighted_quantile(votes: list[tuple[float, float]], quantile: float) -> flo
         if reached >= wanted:
             return value
     return ordered[-1][0]
+
+
+_BELOW = 1.25
+_ABOVE = 1.05
+"""Near a size: from 1.25 times smaller to 1.05 times larger. Peaks rise with size, so less is said by the larger ones."""
+
+_BIN = math.log(1.025)  # sizes within 2.5% share a bin: a terabyte of sizes takes about 1,100 of them
+
+
+class PeaksNearby:
+    """The largest peak near a size. Sizes and peaks are bytes."""
+
+    def __init__(self) -> None:
+        self._largest: dict[int, float] = {}
+
+    def add(self, size_bytes: float, peak_bytes: float) -> None:
+        """Keeps one more peak."""
+        place = _bin(size_bytes)
+        self._largest[place] = max(peak_bytes, self._largest.get(place, 0.0))
+
+    def near(self, size_bytes: float) -> float:
+        """The largest peak near that size; where there is none, that of the next smaller size; else 0."""
+        places = range(_bin(size_bytes / _BELOW), _bin(size_bytes * _ABOVE) + 1)
+        found = [self._largest[place] for place in places if place in self._largest]
+        if not found:
+            smaller = max((place for place in self._largest if place < places.start), default=None)
+            found = [0.0 if smaller is None else self._largest[smaller]]
+        return max(found)
+
+
+class PeakStairs:
+    """The largest peak at a size or any smaller one: stairs that only go up. Sizes and peaks are bytes."""
+
+    def __init__(self) -> None:
+        self._sizes: list[int] = []
+        self._peaks: list[int] = []
+
+    def up_to(self, size_bytes: int) -> int:
+        """The height of the stairs there; 0 before the first step."""
+        place = bisect.bisect_right(self._sizes, size_bytes)
+        return self._peaks[place - 1] if place else 0
+
+    def add(self, size_bytes: int, peak_bytes: int) -> None:
+        """Raises the stairs from that size on, where they are lower."""
+        if peak_bytes <= self.up_to(size_bytes):
+            return
+        place = bisect.bisect_left(self._sizes, size_bytes)
+        last = place
+        while last < len(self._sizes) and self._peaks[last] <= peak_bytes:
+            last += 1
+        self._sizes[place:last] = [size_bytes]
+        self._peaks[place:last] = [peak_bytes]
+
+
+def _bin(size_bytes: float) -> int:
+    return math.floor(math.log(size_bytes) / _BIN) if size_bytes >= 1 else -1

@@ -58,7 +58,7 @@ def _power(sizes: Sequence[float], peaks: Sequence[float]) -> Model:
     xs = [math.log(max(1.0, size)) for size in sizes]
     ys = [math.log(max(1.0, peak)) for peak in peaks]
     start, slope, leverage = _least_squares(xs, ys, [1.0] * len(xs))
-    # In logarithms a line that is extended far soon foretells what no task has ever taken.
+    # In logarithms a line that is extended far soon predicts what no task has ever taken.
     low, high = min(ys) - 1, max(ys) + 1
 
     def at(log_peak: float) -> float:
