@@ -103,7 +103,7 @@ class Probe:
         if self.settle:
             self._kept = settling.settle()
         else:
-            heap.trim_heap()
+            settling.trim_if_worthwhile()
         self._is_unwatched = False
         self._helper = sampler.sampler()
         self._alone = self._is_alone()

@@ -1,7 +1,7 @@
 """Collecting garbage around blocks that are judged, without making a suite slow and without failing its tests.
 
 A full collection takes 10 to 400 ms where much is alive, so one before each short test would take longer than the tests. Fully
-is therefore collected while that takes at most a tenth of the time; at other times only what is young. Old garbage then stays
+is therefore collected while that takes at most a twentieth of the time; at other times only what is young. Old garbage then stays
 where it is, which changes a figure only where Python itself collects it inside the block: `FullCollections` tells.
 
 What a finalizer raises, and a `ResourceWarning` under `-W error` is an exception too, belongs to whatever test left the garbage.
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from pytest_membudget.originals import contextlib, gc, time
 
-SHARE_OF_TIME = 0.1
+SHARE_OF_TIME = 0.05
 _OLDEST = 2
 _YOUNG = 1
 _MOST_DEFERRED = 1000

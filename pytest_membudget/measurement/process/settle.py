@@ -15,12 +15,15 @@ from pytest_membudget.measurement.process import garbage, heap, high_water
 from pytest_membudget.measurement.process.garbage import FullCollections
 from pytest_membudget.measurement.process.small_blocks import SmallBlockReader, SmallBlocks
 from pytest_membudget.measurement.process.thread_arenas import trim_thread_arenas
-from pytest_membudget.originals import contextlib
+from pytest_membudget.originals import contextlib, sys
 from pytest_membudget.records.caveats import Caveat, Kind
 
 WORTH_SAYING_BYTES = 2 * 1024 * 1024
 WORTH_TRIMMING_BYTES = 1024 * 1024
 """Where less was added than this a trim would change little."""
+LITTLE_BYTES = 128 * 1024
+LITTLE_BLOCKS = 4000
+"""Of 16 to 512 bytes each."""
 
 
 class _LastTrim:
@@ -40,6 +43,39 @@ def trim_threads() -> int:
     trim_thread_arenas()
     _LastTrim.resident_bytes = high_water.resident_bytes()
     return max(0, before_bytes - _LastTrim.resident_bytes)
+
+
+class _Lately:
+    """What was found last: between two short tests next to nothing changes, and asking again would take longer than they."""
+
+    trimmed_resident_bytes = -LITTLE_BYTES
+    trimmed_heap_bytes = 0
+    trims = True
+    counted_resident_bytes = counted_blocks = -1_000_000_000
+    blocks = SmallBlocks(0, 0, 0)
+
+
+def trim_if_worthwhile() -> bool:
+    """Gives freed memory back (50 to 100 µs) where more is resident or less in use than after the last time; whether that can be done."""
+    resident_bytes, used_bytes = high_water.resident_bytes(), heap.heap_in_use_bytes()
+    if (
+        resident_bytes < _Lately.trimmed_resident_bytes + LITTLE_BYTES
+        and used_bytes > _Lately.trimmed_heap_bytes - LITTLE_BYTES
+    ):
+        return _Lately.trims
+    _Lately.trims = heap.trim_heap()
+    _Lately.trimmed_resident_bytes, _Lately.trimmed_heap_bytes = high_water.resident_bytes(), used_bytes
+    return _Lately.trims
+
+
+def _small_blocks_lately() -> SmallBlocks:
+    """Python's small blocks (0.1 to 0.4 ms), counted again where resident memory or their number has changed by something."""
+    resident_bytes, blocks = high_water.resident_bytes(), sys.getallocatedblocks()
+    changed = abs(resident_bytes - _Lately.counted_resident_bytes) > 2 * LITTLE_BYTES
+    if changed or abs(blocks - _Lately.counted_blocks) > LITTLE_BLOCKS:
+        _Lately.blocks = _small_blocks()
+        _Lately.counted_resident_bytes, _Lately.counted_blocks = resident_bytes, blocks
+    return _Lately.blocks
 
 
 class Kept(NamedTuple):
@@ -70,10 +106,10 @@ class Kept(NamedTuple):
 
 
 def settle() -> Kept:
-    """Collects (fully where that is affordable), trims (50 µs) and counts what is kept (0.1 ms)."""
+    """Collects (fully where that is affordable), trims and counts what is kept, as far as anything has changed."""
     collections = None if garbage.collector.collect() else FullCollections.so_far()
-    blocks = _small_blocks()
-    trimmed = heap.trim_heap()
+    blocks = _small_blocks_lately()
+    trimmed = trim_if_worthwhile()
     if trimmed:
         trim_threads()
     return Kept(blocks.free_bytes, trimmed, own_pools.read_pool(blocks.arena_bytes), collections)
