@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import sys as live_sys  # its streams change by design
-import unittest
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
-from unittest.mock import NonCallableMock
 
 import pytest
 from _pytest.capture import CaptureFixture
@@ -100,13 +98,14 @@ def _state_of_one_call(item: Any) -> Iterator[None]:
     """Takes back what one run of the body leaves in pytest's own objects and in those that fixtures made."""
     properties = list(item.user_properties)
     funcargs = dict(getattr(item, "funcargs", None) or {})
-    if isinstance(item, pytest.Function) and isinstance(item.instance, unittest.IsolatedAsyncioTestCase):
-        vars(item.instance)["_asyncioRunner"] = None  # an instance is made to run once
+    attributes = getattr(getattr(item, "instance", None), "__dict__", {})
+    if "_asyncioRunner" in attributes:  # unittest makes an instance of an async case to run once
+        attributes["_asyncioRunner"] = None
     with contextlib.ExitStack() as stack:
         for value in funcargs.values():
             if isinstance(value, pytest.MonkeyPatch):
                 stack.enter_context(_undone(value))
-            elif isinstance(value, NonCallableMock):
+            elif _is_mock(value):
                 value.reset_mock()  # of the calls of the run before
         yield
     item.user_properties[:] = properties
@@ -118,6 +117,11 @@ def _state_of_one_call(item: Any) -> Iterator[None]:
             handler.reset()
     if (capture := _capture(item)) is not None:
         capture.read_global_capture()
+
+
+def _is_mock(value: object) -> bool:
+    mock = live_sys.modules.get("unittest.mock")  # which imports asyncio: not for its sake alone
+    return mock is not None and isinstance(value, mock.NonCallableMock)
 
 
 @contextmanager
