@@ -10,3 +10,18 @@
    before it runs: by what the tasks of the smaller ones took and how many run at once, else by that law;
 6. `other_systems` asks Slurm, Kubernetes and others for memory, and learns from what they recorded.
 """
+
+from __future__ import annotations
+
+from pytest_membudget.lazy import names_on_demand
+
+# What programs import from here, beside the public names of the package; loaded on demand, as fresh interpreters begin here.
+__getattr__ = names_on_demand(
+    __name__,
+    {
+        "check_fresh": "store",
+        "named_calibration": "store",
+        "run_scales": "scales",
+        "save_named": "store",
+    },
+)

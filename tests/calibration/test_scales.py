@@ -178,3 +178,11 @@ def test_the_first_of_several_runs_is_not_measured():
     table = run_scales(lambda scale: runs.append(scale.name), ("small", "micro"))
     assert runs == ["micro", "micro", "small"]
     assert [row.scale.name for row in table.rows] == ["micro", "small"]
+
+
+def test_scales_are_run_from_the_rooms_own_name():
+    from pytest_membudget import calibration
+
+    assert calibration.run_scales is run_scales
+    with pytest.raises(AttributeError, match="has no attribute 'absent'"):
+        calibration.absent  # noqa: B018
