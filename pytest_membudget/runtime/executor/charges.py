@@ -25,21 +25,33 @@ _MOST_KINDS = 64
 _NO_UPPER_BOUND = 2**62
 
 
+class _Seen(NamedTuple):
+    peak_bytes: int
+    has_finished: bool
+
+
 class FunctionPeaks:
     """The largest peak of each function that ran lately."""
 
     def __init__(self) -> None:
-        self._seen: OrderedDict[str, int] = OrderedDict()
+        self._seen: OrderedDict[str, _Seen] = OrderedDict()
         self._lock = threading.Lock()
 
     def peak_bytes(self, name: str) -> int | None:
-        """The largest peak seen; `None` for a function that has not finished yet."""
-        return self._seen.get(name)
+        """The largest peak seen, also of a call that still runs; `None` for a function of which none was."""
+        seen = self._seen.get(name)
+        return None if seen is None else seen.peak_bytes
 
-    def observe(self, name: str, peak_bytes: int) -> None:
+    def has_finished(self, name: str) -> bool:
+        """Whether a call was seen to its end: what one holds that still runs says little of what it will take."""
+        seen = self._seen.get(name)
+        return seen is not None and seen.has_finished
+
+    def observe(self, name: str, peak_bytes: int, *, has_finished: bool = True) -> None:
         """One call has finished, or is seen to hold so much."""
         with self._lock:
-            self._seen[name] = max(self._seen.pop(name, 0), peak_bytes)
+            before = self._seen.pop(name, _Seen(0, False))
+            self._seen[name] = _Seen(max(before.peak_bytes, peak_bytes), before.has_finished or has_finished)
             if len(self._seen) > _MOST_FUNCTIONS:
                 self._seen.popitem(last=False)
 
@@ -92,8 +104,8 @@ class CallCharge(Charge):
 
     @property
     def guess_of(self) -> str | None:
-        """The function, as long as none of its calls was seen."""
-        return self._name if self._peaks.peak_bytes(self._name) is None else None
+        """The function, as long as none of its calls was seen to its end."""
+        return None if self._peaks.has_finished(self._name) else self._name
 
     def first_bytes(self) -> int:
         """The largest peak seen, else the overhead."""
@@ -110,7 +122,7 @@ class CallCharge(Charge):
 
     def observe_running(self, held_bytes: int) -> None:
         """A call that still runs holds so much: the next ones will take that at least."""
-        self._peaks.observe(self._name, held_bytes)
+        self._peaks.observe(self._name, held_bytes, has_finished=False)
 
 
 class FileCharge(Charge):
@@ -125,7 +137,7 @@ class FileCharge(Charge):
 
     @property
     def guess_of(self) -> str | None:
-        """The function and kind of file, as long as none was seen."""
+        """The function and kind of file, as long as none was seen to its end."""
         return None if self._kind is None or self._kind.is_seen else self._kind.name
 
     def first_bytes(self) -> int:
@@ -145,8 +157,6 @@ class FileCharge(Charge):
     def observe_running(self, held_bytes: int) -> None:
         """A task that still runs holds so much, and may take more."""
         self._estimator.observe(self.size, held_bytes, peak_upper_bytes=_NO_UPPER_BOUND)
-        if self._kind is not None:
-            self._kind.is_seen = True
 
 
 class StatedCharge(Charge):

@@ -124,7 +124,10 @@ def test_nothing_known_of_an_input_means_the_functions_own_history():
     assert (first.first_bytes(), first.guess_of) == (MB, "builtins:print")
     first.observe_running(30 * MB)
     assert asked.charge(print, 2).charge.first_bytes() == 30 * MB
-    assert asked.charge(print, 2).charge.guess_of is None
+    assert asked.charge(print, 2).charge.guess_of == "builtins:print", "it still grows: the others wait on"
+    first.observe(40 * MB, 1.0)
+    again = asked.charge(print, 2).charge
+    assert (again.first_bytes(), again.guess_of) == (40 * MB, None)
 
 
 def test_a_preset_is_a_guess_until_a_file_of_that_kind_was_seen(files):
@@ -134,4 +137,6 @@ def test_a_preset_is_a_guess_until_a_file_of_that_kind_was_seen(files):
     assert rule().charge(print, "one.csv").charge.guess_of is None
     first.observe_running(30 * MB)  # it may take more: the estimate is raised, and learns nothing else
     again = asked.charge(print, "one.csv").charge
-    assert (again.guess_of, again.first_bytes()) == (None, 30 * MB)
+    assert (again.guess_of, again.first_bytes()) == ("builtins:print .csv", 30 * MB)
+    first.observe(40 * MB, 1.0)
+    assert again.guess_of is None
