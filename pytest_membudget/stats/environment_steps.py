@@ -15,6 +15,9 @@ from pytest_membudget.stats.samples import median
 
 #: How many values on either side of a step its size is estimated from.
 _BESIDE = 5
+#: How many values on either side of a step its scatter is estimated from.
+_AROUND = 20
+_SLACK, _MOST_SLACK = 6.0, 15
 
 
 class Levelled(NamedTuple):
@@ -40,22 +43,22 @@ def find_levelled_changes(
     for _ in range(2 * len(starts) + 1):
         levelled = [value - offsets[each] for value, each in zip(values, environments, strict=True)]
         changes = find_changes(levelled, is_material=is_material)
-        left_over = next((change for change in changes if _is_step_at(change, starts, environments)), None)
+        at_start = [(change, _start_of(change, levelled, starts, environments)) for change in changes]
+        left_over = next(((change, start) for change, start in at_start if start is not None), None)
         if left_over is not None:
-            offsets[environments[left_over.first + 1]] += left_over.after - left_over.before
+            change, start = left_over
+            offsets[environments[start]] += change.after - change.before
             continue
         # A ramp across a step hides it: what lies beside the step says how much of the rise is its.
         inside = [n for n in starts if any(each.first <= n <= each.last for each in changes if each.is_ramp)]
-        start = next(
+        hidden = next(
             (n for n in inside if n not in spanned and environments[n] not in environments[:n]), None
         )
-        if start is None:
+        if hidden is None:
             break
-        spanned.add(start)
-        offsets[environments[start]] += _step_beside(levelled, start, 0, len(values))
-    return Levelled(
-        levelled, offsets, [each for each in changes if not _is_step_at(each, starts, environments)]
-    )
+        spanned.add(hidden)
+        offsets[environments[hidden]] += _step_beside(levelled, hidden, 0, len(values))
+    return Levelled(levelled, offsets, [change for change, start in at_start if start is None])
 
 
 def _step_beside(values: Sequence[float], start: int, begin: int, end: int) -> float:
@@ -87,10 +90,22 @@ def _offsets(values: Sequence[float], environments: Sequence[int], starts: Seque
     return offsets
 
 
-def _is_step_at(change: Change, starts: Sequence[int], environments: Sequence[int]) -> bool:
-    """Whether a step stands at the first value ever of an environment, give or take one."""
+def _start_of(
+    change: Change, values: Sequence[float], starts: Sequence[int], environments: Sequence[int]
+) -> int | None:
+    """The first value ever of an environment that a step may stand at; None for a ramp, and where there is none.
+
+    Where a step stands is known to within some (sigma / height)² values (Hinkley, "Inference about the change-point in a
+    sequence of random variables", Biometrika 57, 1970).
+    """
     if change.is_ramp:
-        return False
-    return any(
-        abs(change.first - start) <= 1 and environments[start] not in environments[:start] for start in starts
-    )
+        return None
+    near = [
+        *(value - change.before for value in values[max(0, change.first - _AROUND) : change.first]),
+        *(value - change.after for value in values[change.first : change.first + _AROUND]),
+    ]
+    variance = sum(distance * distance for distance in near) / len(near)
+    slack = 1 + min(_MOST_SLACK, int(_SLACK * variance / (change.after - change.before) ** 2))
+    first_ever = [start for start in starts if environments[start] not in environments[:start]]
+    nearest = min(first_ever, key=lambda start: abs(change.first - start), default=None)
+    return nearest if nearest is not None and abs(change.first - nearest) <= slack else None

@@ -1,3 +1,4 @@
+import msgspec
 import pytest
 
 from pytest_membudget.errors import UnreadableFileError
@@ -86,6 +87,22 @@ def test_elsewhere_every_record_is_new():
     first = make_baseline(run(test_of("a::t", 100)))
     there = Environment(system="Linux", machine="aarch64", python="3.11.9")
     assert peaks(make_baseline(run(test_of("a::t", 101), environment=there), first)) == {"a::t": 105_900_000}
+
+
+def test_a_baseline_is_of_the_environment_in_which_most_of_its_records_were_taken():
+    first = make_baseline(run(*(test_of(f"{name}::t") for name in "abcd")))
+    there = Environment(system="Linux", machine="aarch64", python="3.11.9")
+
+    def environment_after(names, environment):
+        tests = [test_of(f"{name}::t") for name in names]
+        made = make_baseline(run(*tests, environment=environment), first, is_gone=lambda _: False)
+        return made.environment.machine
+
+    assert environment_after("a", there) == first.environment.machine
+    assert environment_after("ab", there) == "aarch64"
+    assert environment_after("abcd", there) == "aarch64"
+    # Of the same environment it is of the session's, however few of its tests ran.
+    assert environment_after("a", msgspec.structs.replace(HERE, cores=HERE.cores)) == HERE.machine
 
 
 def test_a_renamed_test_keeps_its_record():

@@ -82,16 +82,20 @@ class Comparing:
         )
 
     def _screen(self) -> tuple[dict[str, _Samples], tuple[tuple[str, ...], tuple[str, ...]]]:
-        """Pairs of runs of everything, until each test is equivalent or plainly is not."""
+        """Two pairs of runs of everything, and more of the tests that are neither equivalent nor plainly apart."""
         taken: list[_Pair] = []
         samples: dict[str, _Samples] = {}
+        open_tests: list[str] | None = None
         while len(taken) < SCREENING_PAIRS and (len(taken) < 2 or self._has_time()):
-            self._progress(f"all tests, pair {len(taken) + 1} of at most {SCREENING_PAIRS}")
-            taken.append(self._pair(None, len(taken)))
+            what = "all tests" if open_tests is None else format_count(len(open_tests), "test")
+            self._progress(f"{what}, pair {len(taken) + 1} of at most {SCREENING_PAIRS}")
+            taken.append(self._pair(open_tests, len(taken)))
             both = [nodeid for nodeid in taken[0].head if nodeid in taken[0].base]
             samples = {nodeid: _samples(nodeid, taken) for nodeid in both}
-            if len(taken) > 1 and all(self._is_clear(each) for each in samples.values()):
-                break
+            if len(taken) > 1:
+                open_tests = [nodeid for nodeid in both if not self._is_clear(samples[nodeid])]
+                if not open_tests:
+                    break
         base, head = taken[0]
         only = (
             tuple(name for name in base if name not in head),

@@ -22,6 +22,8 @@ _WHY_NOT = "more of what was asked for is touched, or memory comes from elsewher
 _LEAST_SHARE = 0.002
 #: The functions of pytest and unittest that call the test.
 _CALLS_THE_TEST = frozenset({"pytest_pyfunc_call", "_callTestMethod", "runtest"})
+#: Python before 3.12 gives these a frame; a reader looks for the function around them.
+_UNNAMED = frozenset({"<listcomp>", "<dictcomp>", "<setcomp>", "<genexpr>", "<lambda>"})
 _RUNNER = ("/_pytest/", "/pluggy/")
 _MACHINERY = ("importlib._bootstrap", "<frozen importlib")
 
@@ -70,7 +72,9 @@ def _by_key(stacks: Iterable[RecordedStack], top: Path) -> dict[_Key, list[_Held
         if _is_of_the_runner(stack):
             continue
         frames = [_named_from(frame, top) for frame in _below_the_test(stack.frames)]
-        depth = next((n for n, (_, file, _) in enumerate(frames) if _is_own(file)), 0)
+        depth = next(
+            (n for n, frame in enumerate(frames) if _is_own(frame[1]) and frame[0] not in _UNNAMED), 0
+        )
         own, inner = frames[depth:] or frames, frames[:depth]
         key = _Key(_program(stack.process, top), tuple((function, file) for function, file, _ in own))
         found[key].append(_Held(stack, own, inner))

@@ -14,6 +14,7 @@ import msgspec
 
 from pytest_membudget.errors import MeasurementError
 from pytest_membudget.measurement.fresh import launcher
+from pytest_membudget.measurement.fresh.stack_recorder import MAIN
 
 READ_S = 600.0
 MOST_FRAMES = 100
@@ -78,10 +79,14 @@ def main(folder: str, answer: str) -> None:
 def _stacks_of(path: Path) -> Iterable[RecordedStack]:
     import memray
 
-    if not path.stat().st_size:
-        return  # a process that was killed
-    with memray.FileReader(os.fspath(path)) as reader:
-        process = "" if path.name == "main.bin" else reader.metadata.command_line or path.stem
+    try:
+        reader = memray.FileReader(os.fspath(path))
+    except OSError:
+        if path.name == MAIN:
+            raise
+        return  # a child that was killed before it had written its recording
+    with reader:
+        process = "" if path.name == MAIN else reader.metadata.command_line or path.stem
         records = sorted(
             reader.get_high_watermark_allocation_records(merge_threads=True), key=lambda record: -record.size
         )

@@ -20,7 +20,8 @@ FOLDER = "PYTEST_MEMBUDGET_RECORD"
 #: Set while the test runs: what is started meanwhile is recorded from its first instruction.
 CHILDREN = "PYTEST_MEMBUDGET_RECORD_CHILDREN"
 
-_MAIN = "main.bin"
+#: The recording of the test's own process; those of children have other names.
+MAIN = "main.bin"
 
 
 class Recorder:
@@ -87,7 +88,7 @@ def recording_test(nodeid: str) -> Iterator[None]:
     own = folder_of(Path(outer), nodeid)
     own.mkdir(exist_ok=True)
     os.environ.update({FOLDER: str(own), CHILDREN: "1"})
-    RECORDER.start(_MAIN)
+    RECORDER.start(MAIN)
     try:
         yield
     finally:

@@ -45,6 +45,11 @@ def test_the_function_of_the_project_whose_bytes_grew_most_comes_first():
     assert first.inner == ("empty (…/lib/core.py:8)",)
 
 
+def test_a_comprehension_goes_by_the_function_around_it():
+    found = compared([], [{"frames": ["<listcomp> src/a.py:3", "rows src/a.py:2"], "mib": 10}])
+    assert [(each.function, each.inner) for each in found.stacks] == [("rows", ("<listcomp> (src/a.py:3)",))]
+
+
 def test_native_code_and_children_are_told_apart():
     found = compared(
         [],
