@@ -1,7 +1,8 @@
 """Has a test changed against its baseline? A state machine that asks for fresh samples before it says so.
 
-1. One measurement within the tolerance settles it: "same". Where the baseline holds several figures of a test
-   that scatters, the lowest counts: it costs reruns of that test, and a regression cannot hide in its scatter.
+1. One measurement within the tolerance of the baseline's session settles it: "same". Of a test whose fresh samples
+   scatter beyond the tolerance the lowest figure counts: it costs reruns of that test alone, and a regression cannot
+   hide in its scatter.
 2. One beyond it is only a suspicion: the test is run again in fresh processes, "rerun" by "rerun".
 3. It is called when the fresh samples agree, in one of two ways. Either both ends of their range moved beyond
    the tolerance: the lowest against the baseline's lowest, and the highest against its highest. Or, where both
@@ -66,8 +67,17 @@ def next_step(
 def suspicion(
     base: TestRecord, peak_bytes: int, tolerance: Tolerance
 ) -> Literal["regressed", "same", "improved"]:
-    """What one measurement alone would say: where the baseline scatters, a rise is told by its lowest figure."""
-    if direction(min((base_peak(base), *base.samples_bytes)), peak_bytes, tolerance) == "regressed":
+    """What one measurement alone would say.
+
+    It was taken within a session, and is compared with the baseline's figure of a session: those of fresh processes
+    differ from both by what earlier tests load and keep. Where they scatter, though, that figure may be a high one by
+    chance, and the lowest counts.
+    """
+    known = (base_peak(base), *base.samples_bytes)
+    scatters = bool(base.samples_bytes) and (
+        direction(min(base.samples_bytes), max(base.samples_bytes), tolerance) == "regressed"
+    )
+    if direction(min(known) if scatters else base_peak(base), peak_bytes, tolerance) == "regressed":
         return "regressed"
     return "improved" if direction(base_peak(base), peak_bytes, tolerance) == "improved" else "same"
 
