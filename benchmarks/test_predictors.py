@@ -12,7 +12,7 @@ from pytest_membudget.calibration.fresh_run import run_fresh
 from pytest_membudget.calibration.function_reference import refer_to
 from pytest_membudget.calibration.plan import plan_inputs, smallest
 from pytest_membudget.calibration.worker import RunInput
-from pytest_membudget.runtime.prediction.predictors import Predictors, item_size_bytes
+from pytest_membudget.runtime.prediction.predictors import Predictors
 from pytest_membudget.stats.bounds import rate_interval
 
 INPUTS, REPEATS, HELD_OUT = 10, 2, 15
@@ -51,7 +51,7 @@ def test_one_function(name, judged, figure, tmp_path):
             (
                 answer.peak_bytes,
                 found.bound(item),
-                by_bytes.bound(item_size_bytes(item)) if by_bytes else None,
+                by_bytes.bound(item) if by_bytes else None,
                 found.is_extrapolated(item),
             )
         )

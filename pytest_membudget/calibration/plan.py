@@ -23,7 +23,8 @@ from pytest_membudget.inputs import KINDS, synthesize
 from pytest_membudget.records.calibration import CalibrationRun, CalibrationState
 from pytest_membudget.records.report import Environment
 from pytest_membudget.records.storage import encode_json, read_json, write_atomically
-from pytest_membudget.runtime.prediction.predictors import Predictors, item_size_bytes, size_of_item
+from pytest_membudget.runtime.prediction.input_size import input_size
+from pytest_membudget.runtime.prediction.predictors import Predictors, size_of_item
 from pytest_membudget.units import Size, format_count, parse_size, parse_size_range
 
 WARM_UP_BYTES = 20_000
@@ -114,7 +115,7 @@ def plan_inputs(
     """
     given = [_absolute(item) for item in inputs]
     values = [tuple(predictors.values(item).values()) if predictors else () for item in given]
-    sizes = [(item_size_bytes(item) or 0) if predictors else size_of_item(item) for item in given]
+    sizes = [_size_or_0(item) if predictors else size_of_item(item) for item in given]
     if repeats < 1 or repeats * len(given) < _LEAST_RUNS:
         raise UsageError(
             f"{format_count(len(given), 'input')}, {repeats} times each, are fewer than {_LEAST_RUNS} runs; give more"
@@ -139,6 +140,11 @@ def plan_inputs(
 def smallest(plan: Sequence[PlannedRun]) -> PlannedRun:
     """The run of the smallest input, to warm up on."""
     return min(plan, key=lambda run: (run.size_bytes, run.values))
+
+
+def _size_or_0(item: Any) -> int:
+    size = input_size(item)
+    return 0 if size is None else size.bytes
 
 
 def _carried(item: Any) -> dict[str, Any]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, SupportsFloat
 
 from pytest_membudget.errors import UsageError, text_of
+from pytest_membudget.runtime.prediction.input_size import input_size
 from pytest_membudget.stats.surfaces import MOST_PREDICTORS
 from pytest_membudget.units import format_count, parse_size
 
@@ -19,24 +18,6 @@ BYTES = "bytes"
 """The predictor that needs no function: the size of the item."""
 
 _LONGEST_ITEM = 80
-
-
-def item_size_bytes(item: Any) -> int | None:
-    """Bytes of a file, of all files in a folder, or of the paths in a tuple, list or dict; `None` where there is no path.
-
-    Text counts as a path where something of that name exists. Links in a folder are not followed.
-    """
-    match item:
-        case str() | bytes() | os.PathLike():
-            return _path_size_bytes(item)
-        case Mapping():
-            parts = list(item.values())
-        case tuple() | list() | set() | frozenset():
-            parts = list(item)
-        case _:
-            return None
-    sizes = [size for part in parts if (size := item_size_bytes(part)) is not None]
-    return sum(sizes) if sizes else None
 
 
 class Predictors:
@@ -115,28 +96,15 @@ def size_of_item(item: Any) -> int:
     try:
         return parse_size(item)
     except ValueError as error:
-        size_bytes = item_size_bytes(item)
-        if size_bytes is not None:
-            return size_bytes
+        size = input_size(item)
+        if size is not None:
+            return size.bytes
         if isinstance(item, str | int | float):
             raise UsageError(str(error)) from None
     raise UsageError(
         f"{_shown(item)} is no path and holds none, so it has no size in bytes; name what its memory follows: "
         'predictors={"n": function of the item}'
     )
-
-
-def _path_size_bytes(path: str | bytes | os.PathLike[Any]) -> int | None:
-    try:
-        place = Path(os.fsdecode(path))
-        found = place.stat()
-        if not place.is_dir():
-            return found.st_size
-        return sum(
-            (Path(folder) / name).lstat().st_size for folder, _, names in os.walk(place) for name in names
-        )
-    except (OSError, ValueError):
-        return None
 
 
 def _shown(item: Any) -> str:

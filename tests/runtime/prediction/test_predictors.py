@@ -1,29 +1,13 @@
 import pytest
 
 from pytest_membudget import MemoryEstimator, UsageError, fit_points
-from pytest_membudget.runtime.prediction.predictors import Predictors, item_size_bytes
+from pytest_membudget.runtime.prediction.predictors import Predictors
 
 MB = 1_000_000
 TABLES = [
     ({"rows": rows, "columns": columns}, 5 * MB + 900 * rows * columns)
     for rows, columns in ((100, 10), (800, 10), (200, 60), (500, 40), (900, 5), (50, 90))
 ]
-
-
-def test_the_size_of_an_item_is_that_of_all_the_paths_in_it(tmp_path):
-    for name, size in (("a", 10), ("b", 200)):
-        (tmp_path / name).write_bytes(bytes(size))
-    a, b = tmp_path / "a", str(tmp_path / "b")
-    assert [item_size_bytes(item) for item in (a, b, tmp_path, (a, "option", 3), [b, [a]], {"one": a})] == [
-        10, 200, 210, 10, 210, 10,
-    ]  # fmt: skip
-    assert [item_size_bytes(item) for item in (3, "no such file", (), {}, None)] == [None] * 5
-
-
-def test_a_folder_with_a_loop_of_links_is_counted_once(tmp_path):
-    (tmp_path / "a").write_bytes(bytes(10))
-    (tmp_path / "loop").symlink_to(tmp_path)
-    assert item_size_bytes(tmp_path) < 10_000
 
 
 def test_an_estimator_takes_a_path_where_it_takes_a_size(tmp_path):
