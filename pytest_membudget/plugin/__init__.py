@@ -58,14 +58,15 @@ def pytest_load_initial_conftests(args: list[str]) -> None:
 
 @pytest.hookimpl(wrapper=True, optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> Generator[None, int, int]:
-    """`-n auto`: no more workers than fit into memory."""
+    """`-n auto`: no more workers than fit into the memory that programs of this host share."""
     cores = yield
+    most = config.getoption("maxprocesses", None)
     settings = options.read_settings(config)
     if settings.off:
         return cores
     from pytest_membudget.plugin.xdist import fitting_workers
 
-    return fitting_workers(cores, settings)
+    return fitting_workers(min(cores, most or cores), settings)
 
 
 def pytest_configure(config: pytest.Config) -> None:

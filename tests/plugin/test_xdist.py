@@ -269,3 +269,19 @@ def test_two_suites_that_start_together_never_count_on_the_same_bytes(pytester, 
     assert [suite.returncode for suite in suites] == [0, 0], told
     assert sum("waiting for" in error for _, error in told) == 1
     assert budget.statistics().reserved_bytes == 0
+
+
+@pytest.mark.slow
+@pytest.mark.processes
+def test_no_more_is_reserved_than_maxprocesses_allows(pytester, host_directory):
+    pytester.makepyfile(
+        test_it="""
+        from pytest_membudget.runtime.admission.host_scope import host_status
+
+        def test_job():
+            (holder,) = host_status().holders
+            assert holder.bytes < 2_000_000_000
+        """
+    )
+    options = ("-p", "xdist", "-n", "auto", "--maxprocesses=1", "--membudget-default=1GB")
+    pytester.runpytest_subprocess(*options).assert_outcomes(passed=1)
