@@ -27,6 +27,9 @@ _ALLOCATORS = frozenset(
     {"malloc", "calloc", "realloc", "mmap", "operator new(unsigned long)", "default_malloc"}
 )
 
+#: Where Python maps room for small objects.
+_ARENA = "_PyObject_ArenaMmap"
+
 Frame = tuple[str, str, int]
 """Function, file, line."""
 
@@ -91,11 +94,14 @@ def _stacks_of(path: Path) -> Iterable[RecordedStack]:
             reader.get_high_watermark_allocation_records(merge_threads=True), key=lambda record: -record.size
         )
         for record in records[:MOST_STACKS]:
+            hybrid = record.hybrid_stack_trace(max_stacks=MOST_FRAMES)
+            if any(function == _ARENA for function, _, _ in hybrid[:3]):
+                continue  # its objects are recorded one by one
             frames = tuple(record.stack_trace(max_stacks=MOST_FRAMES))
             yield RecordedStack(
                 frames=frames,
                 size_bytes=record.size,
-                native=_native(record.hybrid_stack_trace(max_stacks=MOST_FRAMES), frames),
+                native=_native(hybrid, frames),
                 process=process,
             )
 

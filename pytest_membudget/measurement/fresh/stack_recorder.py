@@ -11,6 +11,7 @@ import atexit
 import contextlib
 import hashlib
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -41,11 +42,13 @@ class Recorder:
         tracker = memray.Tracker(
             destination=destination,
             native_traces=True,
+            # Otherwise small objects are seen only where they happen to need a new arena.
+            trace_python_allocators=True,
             file_format=memray.FileFormat.AGGREGATED_ALLOCATIONS,
         )
         try:
             tracker.__enter__()
-        except RuntimeError:
+        except (RuntimeError, AssertionError):
             return
         self._tracker = tracker
         if not self._is_watching_forks:
@@ -63,6 +66,10 @@ class Recorder:
         if self._tracker is None:
             return
         self._tracker = None
+        # memray 1.15 to 1.20 puts these on the class while it records, and a fork does not take them away.
+        for name in ("_name", "_ident"):
+            with contextlib.suppress(AttributeError):
+                delattr(threading.Thread, name)
         self.start(f"child-{os.getpid()}.bin")
         end = os._exit
 
