@@ -52,6 +52,8 @@ def test_steady_jumped_crept_and_unknown(trend):
     assert int(tests["t2"].revision[1:]) == pytest.approx(21, abs=2)
     assert tests["t2"].change == pytest.approx(0.2, abs=0.02)
     assert tests["t0"].revision is None
+    # Points scatter by 0.2% around the level, also where that climbs.
+    assert [tests[f"t{n}"].noise for n in range(3)] == pytest.approx([0.002] * 3, abs=0.0012)
     assert "5 revisions are too few" in tests["t3"].caveats[0]
     assert [test.nodeid for test in report.tests][:2] == ["t2", "t1"]  # the newest change first
 
@@ -92,7 +94,9 @@ def test_since_leaves_earlier_changes_without_a_verdict(trend):
     series = [100] * 20 + [120] * 20
     days = lambda n: f"2026-{1 + n // 28:02d}-{1 + n % 28:02d}T00:00"  # noqa: E731
     assert trend(series, since="r10").tests[0].verdict == "jumped"
-    assert trend(series, since="r25").tests[0].verdict == "steady"
+    assert trend(series, since="r20").tests[0].verdict == "jumped"
+    assert trend(series, since="r21").tests[0].verdict == "steady"
+    assert trend(series, since="2026-01-21T00:00", created=days).tests[0].verdict == "jumped"
     assert trend(series, since="2026-02-01", created=days).tests[0].verdict == "steady"
     with pytest.raises(UsageError, match="no revision 'r99'"):
         trend(series, since="r99")

@@ -6,7 +6,9 @@ import time
 
 import pytest
 
+from pytest_membudget.gate.history import schema
 from pytest_membudget.gate.history.store import open_history
+from pytest_membudget.records.report import Report
 
 pytestmark = pytest.mark.processes
 
@@ -51,3 +53,15 @@ def test_a_killed_writer_leaves_every_run_that_it_had_told_and_no_half_one(tmp_p
         runs = history.runs()
     assert len(runs) >= len(told) + rest.count("\n")
     assert {run.tests for run in runs} == {200}
+
+
+def test_a_writer_that_waits_too_long_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(schema, "WAIT_S", 0.05)
+    path = tmp_path / "h"
+    with (
+        open_history(path, create=True) as first,
+        schema.writing(first._connection),
+        pytest.raises(OSError, match="another program has been writing"),
+        open_history(path, create=True) as second,
+    ):
+        second.add(Report(), "r1")

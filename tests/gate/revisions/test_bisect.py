@@ -28,6 +28,7 @@ def test_a_quiet_test_takes_one_run_a_commit(first_bad):
     result = found([40] * first_bad + [50] * (65 - first_bad))
     assert result.commit == str(first_bad)
     assert result.suspects == (str(first_bad),)
+    assert result.caveats == ()
     assert result.runs <= 4 + 6
     assert result.before_bytes == pytest.approx(40 * MIB, rel=0.01)
     assert result.after_bytes == pytest.approx(50 * MIB, rel=0.01)
@@ -61,3 +62,12 @@ def test_an_end_that_fails_is_named(levels, name):
 
 def test_a_rise_in_several_commits_says_so():
     assert "several commits" in found([40, 45, 50], sigma=0.02).caveats[-1]
+
+
+def test_the_scatter_of_both_ends_says_how_many_runs_an_answer_needs():
+    scripted = {"0": [40, 44, 40, 44], "1": [50, 54, 50, 54]}
+    runs = {commit: iter(levels * 5) for commit, levels in scripted.items()}
+    result = bisect(["0", "1"], lambda commit: next(runs[commit]) * MIB)
+    # The deviation within either end is 2.3 MiB (of n - 2 degrees of freedom), so that 10 MiB are clear after two runs each only
+    # where 2 · 3 · 2.8 / sqrt(runs) is less.
+    assert [len(step.peaks_bytes) for step in result.steps] == [3, 3]

@@ -78,3 +78,23 @@ def test_the_revision_comes_from_the_service_where_there_is_no_git(tmp_path, mon
     assert current_revision(tmp_path) == ""
     monkeypatch.setenv("CI_COMMIT_SHA", "abc")
     assert current_revision(tmp_path) == "abc"
+
+
+def test_the_revision_is_the_commit_and_says_where_files_differ(project):
+    head = project.commit(a="1")
+    assert current_revision(project.folder) == head
+    (project.folder / "a.py").write_text("2")
+    assert current_revision(project.folder) == f"{head}+changed"
+
+
+def test_without_git_there_is_no_repository(project, monkeypatch):
+    project.commit(a="1")
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UsageError, match="git was not found"):
+        find_repository(project.folder)
+
+
+def test_a_git_command_that_fails_says_why(project):
+    project.commit(a="1")
+    with pytest.raises(UsageError, match=r"git log failed in .*: fatal: ambiguous argument"):
+        git._run(project.folder, "log", "nothing")
