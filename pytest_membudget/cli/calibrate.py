@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from pytest_membudget.calibration.function_reference import parse_reference
+from pytest_membudget.calibration.function_reference import FunctionReference, parse_reference
 from pytest_membudget.calibration.model import Calibration
 from pytest_membudget.calibration.run_loop import calibrate
 from pytest_membudget.calibration.store import calibration_path, save_named
 from pytest_membudget.cli import EXIT_FAILED, EXIT_OK, EXIT_USAGE
-from pytest_membudget.cli.calibrate_output import print_calibration, print_in_flight, print_use
 from pytest_membudget.cli.calibrations import add_predictor_option, predictors_of
 from pytest_membudget.errors import CalibrationError, UsageError
 from pytest_membudget.inputs import KINDS
-from pytest_membudget.units import parse_share
+from pytest_membudget.records.calibration import CalibrationQuality
+from pytest_membudget.records.scale import InFlightTable
+from pytest_membudget.units import (
+    format_as_written,
+    format_count,
+    format_duration,
+    format_share,
+    format_size,
+    parse_share,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -124,3 +133,177 @@ def _whole_numbers(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise UsageError(f'--values={text!r} is not a list of whole numbers; write "1,2,4,8"') from None
+
+
+_EXACT = 100_000  # smaller values are shown as they are
+_LARGER = (1.25, 4.0)
+"""Sizes shown beyond the calibrated ones, as multiples of the largest."""
+
+
+def print_calibration(found: Calibration) -> None:
+    """The fit, each size with what it took, and how good the fit is."""
+    print(
+        f"{found.file.function} on {found.file.kind}, {format_count(len(found.points), 'run')} in fresh processes"
+    )
+    by_size = found.predictors == ("bytes",)
+    grows = (
+        f"γ = {found.gamma:.2f} B/B"
+        if by_size
+        else f"follows {' and '.join(found.predictors) or 'no predictor'}"
+    )
+    print(
+        f"{grows}{' (curved)' if found.curved else ''}, "
+        f"overhead {format_size(found.overhead_bytes)}, idle worker {format_size(found.base_bytes)}"
+        + (f", {format_duration(found.seconds_per_mb)} per MB" if by_size and found.seconds_per_mb else "")
+    )
+    _print_rows(_rows_by_size(found) if by_size else _rows_by_predictors(found))
+    if found.file.environment.hosts:
+        print(f"measured on {', '.join(found.file.environment.hosts)}")
+    print(
+        f"bound: covers {format_share(found.content)} of tasks with {format_share(found.confidence)} confidence, "
+        "if they are like these"
+    )
+    print(
+        f"by themselves, whatever law joins them, {format_count(len(found.points), 'run')} show "
+        f"{format_share(found.proven_content)}; {found.content:.0%} takes {found.runs_to_prove}"
+    )
+    if found.quality:
+        print(_quality_line(found.quality, "size" if by_size else "input"))
+    for caveat in found.caveats:
+        print(f"note: {caveat}")
+
+
+def _rows_by_size(found: Calibration) -> list[list[str]]:
+    rows = [["size", "measured", "expected", "bound", ""]]
+    sizes = sorted({point.size_bytes for point in found.points})
+    for size in (*sizes, *(round(found.max_size_bytes * multiple) for multiple in _LARGER)):
+        peaks = [point.peak_bytes for point in found.points if point.size_bytes == size]
+        rows.append([format_as_written(size), *_figures(found, size, peaks)])
+    return rows
+
+
+def _rows_by_predictors(found: Calibration) -> list[list[str]]:
+    names = found.file.predictors
+    rows = [[*names, "measured", "expected", "bound", ""]]
+    for values in sorted(set(found.file.values)):
+        peaks = [
+            point.peak_bytes
+            for point, theirs in zip(found.points, found.file.values, strict=True)
+            if theirs == values
+        ]
+        shown = [f"{value:,g}" if value < _EXACT else f"{value:,.0f}" for value in values]
+        rows.append([*shown, *_figures(found, dict(zip(names, values, strict=True)), peaks)])
+    return rows
+
+
+def _figures(found: Calibration, item: int | dict[str, float], peaks: Sequence[int]) -> list[str]:
+    """What was measured, the estimate, the bound, and whether that is extrapolated."""
+    return [
+        f"{format_size(min(peaks))} to {format_size(max(peaks))}" if peaks else "",
+        format_size(found.expect(item)),
+        format_size(found.bound(item)),
+        "extrapolated" if found.is_extrapolated(item) else "",
+    ]
+
+
+def _quality_line(quality: CalibrationQuality, what: str) -> str:
+    beyond = (
+        f", {quality.under_extrapolated} of them beyond what the others cover"
+        if quality.under_extrapolated
+        else ""
+    )
+    return (
+        f"each {what} from the others: error {format_share(quality.error)}, {quality.under_predicted} of "
+        f"{quality.judged} above the bound of those alone{beyond} (true rate {format_share(quality.under_low)} to "
+        f"{format_share(quality.under_high)}), over-allocation {format_share(quality.over_allocation)}"
+    )
+
+
+def print_use(found: Calibration, reference: FunctionReference, kept: Path | None) -> None:
+    """What one worker holds with the largest calibrated input, and the estimator in the user's own program."""
+    largest, bound_bytes = _largest_input(found)
+    print(
+        f"a worker with {largest} takes at most {format_size(found.base_bytes + bound_bytes)} above a bare interpreter; "
+        "in your program:"
+    )
+    if found.file.predictors:
+        if kept is None:
+            print("    # with --save NAME: an estimator that goes by these predictors")
+            return
+        _print_imports(reference, "FallbackExecutor, load_calibration")
+        functions = {name: found.file.predictor_functions.get(name, "") for name in found.file.predictors}
+        for origin in functions.values():
+            if origin:
+                print(f"    from {origin.partition(':')[0]} import {origin.partition(':')[2]}")
+        named = ", ".join(
+            f'"{name}": {origin.partition(":")[2]}' for name, origin in functions.items() if origin
+        )
+        estimator = f'load_calibration("{kept}", predictors={{{named}}}).estimator("safe")'
+    elif kept is None:
+        _print_imports(reference, "FallbackExecutor, MemoryEstimator")
+        estimator = (
+            f"MemoryEstimator(gamma={found.gamma:.3g}, overhead={found.overhead_bytes}, base={found.base_bytes})"
+            "  # with --save NAME: the bound, too"
+        )
+    else:
+        _print_imports(reference, "FallbackExecutor, load_calibration")
+        estimator = f'load_calibration("{kept}").estimator("safe")'
+    print(f"    estimator = {estimator}")
+    _print_run(reference, "estimator=estimator")
+
+
+def _largest_input(found: Calibration) -> tuple[str, int]:
+    """The calibrated input with the highest bound, in words, and that bound in bytes."""
+    if found.predictors == ("bytes",):
+        return f"one file of {format_as_written(found.max_size_bytes)}", found.bound(found.max_size_bytes)
+    items = [dict(zip(found.file.predictors, values, strict=True)) for values in found.file.values]
+    largest = max(items, key=found.bound)
+    return "one input of " + ", ".join(f"{name} {value:g}" for name, value in largest.items()), found.bound(
+        largest
+    )
+
+
+def print_in_flight(table: InFlightTable, reference: FunctionReference, workers: int | None) -> None:
+    """The table, the recommended value with its reason, and that value in the user's own program."""
+    rows = [["in flight", "peak", "of limit", "files/s", "slowdown", "workers' tasks", "results", ""]]
+    for row in table.rows:
+        parts = row.breakdown
+        note = "predicted" if row.predicted else ""
+        if row.verified_bytes is not None:
+            note = f"predicted, then measured: {format_size(row.verified_bytes)}"
+        rows.append(
+            [
+                str(row.max_in_flight),
+                format_size(row.peak_bytes),
+                format_share(row.limit_share),
+                f"{row.items_per_s:.3g}",
+                format_share(row.slowdown),
+                format_size(parts.task_bytes) if parts else "",
+                format_size(parts.waiting_results_bytes) if parts else "",
+                note,
+            ]
+        )
+    _print_rows(rows)
+    print(f"recommended: max_in_flight={table.recommended}, because {table.reason}")
+    for caveat in table.doubts:
+        print(f"note: {caveat}")
+    print("in your program:")
+    _print_imports(reference, "FallbackExecutor")
+    processes = workers or max(row.max_in_flight for row in table.rows)
+    _print_run(reference, f"max_workers={processes}, max_in_flight={table.recommended}")
+
+
+def _print_imports(reference: FunctionReference, names: str) -> None:
+    print(f"    from pytest_membudget import {names}")
+    print(f"    from {reference.module} import {reference.name.partition('.')[0]}")
+
+
+def _print_run(reference: FunctionReference, arguments: str) -> None:
+    print(f"    with FallbackExecutor({arguments}) as executor:")
+    print(f"        batch = executor.run({reference.name}, paths)")
+
+
+def _print_rows(rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

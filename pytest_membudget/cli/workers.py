@@ -12,7 +12,7 @@ from pytest_membudget.cli.calibrations import add_predictor_option, find_calibra
 from pytest_membudget.errors import UsageError
 from pytest_membudget.measurement.system.cores import usable_cores
 from pytest_membudget.measurement.system.limit import memory_limit
-from pytest_membudget.runtime.prediction.worst_moment import fit_workers
+from pytest_membudget.runtime.prediction.estimator import fit_workers
 from pytest_membudget.units import (
     format_as_written,
     format_count,

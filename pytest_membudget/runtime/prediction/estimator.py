@@ -6,14 +6,13 @@ import logging
 import math
 import threading
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from pytest_membudget.errors import UsageError
 from pytest_membudget.measurement.system.limit import memory_limit
 from pytest_membudget.records.coverage import Coverage
 from pytest_membudget.runtime.parameters import count_of, factor_of, share_of, size_of
 from pytest_membudget.runtime.prediction.predictors import size_of_item
-from pytest_membudget.runtime.prediction.worst_moment import fit_workers
 from pytest_membudget.stats.bounds import anytime_rate_interval
 from pytest_membudget.stats.learning.learner import PeakStairs
 from pytest_membudget.units import Size, format_count
@@ -324,3 +323,31 @@ class _RealizedCoverage:
     def record(self, promised: float | None) -> Coverage:
         low, high = anytime_rate_interval(self._exceeded, self._tasks, _ALARM_CONFIDENCE)
         return Coverage(tasks=self._tasks, exceeded=self._exceeded, low=low, high=high, promised=promised)
+
+
+class Fit(NamedTuple):
+    """The most workers that fit, what they take together, and what one more would; `None` where no task is left."""
+
+    workers: int
+    taken_bytes: int
+    next_bytes: int | None
+
+
+def fit_workers(
+    largest_first: Iterable[int], allowed_bytes: float, *, shared_bytes: int = 0, worker_bytes: int = 0
+) -> Fit:
+    """As many workers as stay within `allowed_bytes`, with one of the tasks each.
+
+    Args:
+        largest_first: the bytes that each task adds, falling.
+        allowed_bytes: what all may take.
+        shared_bytes: what is held once however many there are: threads share one base.
+        worker_bytes: what each worker holds besides its task: processes have a base each.
+    """
+    taken_bytes, workers = shared_bytes, 0
+    for task_bytes in largest_first:
+        more_bytes = taken_bytes + worker_bytes + task_bytes
+        if more_bytes > allowed_bytes:
+            return Fit(workers, taken_bytes, more_bytes)
+        taken_bytes, workers = more_bytes, workers + 1
+    return Fit(workers, taken_bytes, None)
