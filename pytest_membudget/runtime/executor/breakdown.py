@@ -123,7 +123,8 @@ class Recorder:
         own_bytes = held.get(os.getpid(), 0)
         in_workers_bytes = sum(held.get(pid, 0) for pid in workers)
         of_tasks_bytes = sum(held.get(pid, 0) for pid in self._of_tasks if pid not in workers)
-        base_bytes = sum(min(held.get(pid, 0), self._base_bytes.get(pid, 0)) for pid in workers)
+        bases = {**self._bare_bytes, **self._base_bytes}
+        base_bytes = sum(min(held.get(pid, 0), bases.get(pid, 0)) for pid in workers)
         waiting_bytes = min(self._waiting_bytes, max(0, own_bytes - self._start_bytes))
         elsewhere = bool(workers) or self._engine.scheduler.backend.is_cluster
         here_bytes = 0 if elsewhere else max(0, own_bytes - self._start_bytes - waiting_bytes)
