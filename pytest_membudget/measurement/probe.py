@@ -24,6 +24,7 @@ from pytest_membudget.measurement.system.limit import memory_limit
 from pytest_membudget.measurement.tree import combine, sampler
 from pytest_membudget.measurement.tree.client import SamplerLostError, TreeSampler
 from pytest_membudget.measurement.tree.fallback_sampler import InsideSampler
+from pytest_membudget.measurement.tree.helper.messages import Limits
 from pytest_membudget.measurement.tree.helper.shared_memory import (
     SharedReader,
     SharedReading,
@@ -50,9 +51,7 @@ class Probe:
         label: a name for the measurement.
         interval_s: seconds between two readings of the process tree; by default as often as is worth their cost.
         settle: collect garbage before the start, so that what ran before does not change the figure.
-        limit_bytes: the helper's watchdog acts when the proven peak exceeds this (see `watchdog`).
-        total_limit_bytes: the same for what the whole tree holds, its start included.
-        orders: what else the helper's watchdog has to know (see `Watchdog.orders`).
+        limits: what the helper's watchdog keeps (see `watchdog`).
     """
 
     def __init__(
@@ -61,16 +60,13 @@ class Probe:
         *,
         interval_s: float | None = None,
         settle: bool = False,
-        limit_bytes: int | None = None,
-        total_limit_bytes: int | None = None,
-        orders: dict[str, Any] | None = None,
+        limits: Limits | None = None,
     ) -> None:
         self.label = label
         self.interval_s = interval_s
         self.settle = settle
         self.key: int | None = None
-        self._watch = {"limit": limit_bytes, "total_limit": total_limit_bytes, **(orders or {})}
-        self._watched = limit_bytes is not None or total_limit_bytes is not None
+        self._limits = limits
         self._mark: high_water.Mark | None = None
         self._helper: TreeSampler | None = None
         self._inside: InsideSampler | None = None
@@ -146,7 +142,6 @@ class Probe:
 
     def _open(self) -> None:
         """Opens this process's mark; where it may have children, the helper reads the tree's start just before."""
-        watch = {"interval_s": self.interval_s, **(self._watch if self._watched else {})}
         if self._helper is None:
             self._caveats.append(Caveat("no-helper", detail=sampler.why_not()))
             self._reaped, self._is_unwatched = children.reaped(), True
@@ -154,7 +149,9 @@ class Probe:
             self._inside.start()
         elif not self._alone:
             try:
-                self.key = self._helper.begin(answer=True, shared=_shared.read(), **watch)
+                self.key = self._helper.begin(
+                    shared=_shared.read(), limits=self._limits, interval_s=self.interval_s
+                )
             except SamplerLostError as error:
                 self._lose(error)
             self._alone = self._helper is not None and self._helper.members == 1
@@ -165,7 +162,6 @@ class Probe:
         if self._helper is None:
             return
         assert self._reaped is not None
-        quietly = not self._watched and self.interval_s is None
         try:
             self.key = self._helper.begin_alone(
                 Start(
@@ -176,8 +172,8 @@ class Probe:
                     self._mapped_bytes,
                     *self._shared_start,
                 ),
-                quietly=quietly,
-                **watch,
+                limits=self._limits,
+                interval_s=self.interval_s,
             )
         except SamplerLostError as error:
             self._lose(error)
@@ -269,7 +265,7 @@ class Probe:
         if quiet:
             helper.reaped = reaped
         try:
-            if quiet and duration_s < ASK_AFTER_S and not self._watched and self._mark is not None:
+            if quiet and duration_s < ASK_AFTER_S and self._limits is None and self._mark is not None:
                 helper.cancel(key)
                 return None
             return combine.tree_of(helper.end(key))

@@ -82,7 +82,7 @@ def test_a_helper_that_was_stopped_is_killed_when_it_is_given_up(monkeypatch):
     monkeypatch.setattr(client, "ANSWER_S", 0.2)
     os.kill(tree.pid, signal.SIGSTOP)
     with pytest.raises(client.SamplerLostError, match="not answered"):
-        tree.begin(answer=True)
+        tree.begin()
     tree.forget()
     with contextlib.suppress(psutil.NoSuchProcess):
         psutil.Process(tree.pid).wait(20)

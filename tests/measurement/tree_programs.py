@@ -81,7 +81,7 @@ def settled():
     time.sleep(0.25)
     helper = sampler.sampler()
     if helper is not None:
-        helper.end(helper.begin(answer=True))
+        helper.end(helper.begin())
 
 
 INTERPRETER = 5 * MIB  # what a bare `python -I -S` holds by itself

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 from pytest_membudget.errors import MeasurementError
 from pytest_membudget.measurement.fresh.launcher import Launched, checked_command, launch
@@ -19,6 +18,7 @@ from pytest_membudget.measurement.process.children import runs_with_others
 from pytest_membudget.measurement.system.cgroups import group_statistics
 from pytest_membudget.measurement.tree.client import SamplerLostError, TreeSampler
 from pytest_membudget.measurement.tree.combine import MOST_SHARES
+from pytest_membudget.measurement.tree.helper.messages import Summary
 from pytest_membudget.measurement.tree.helper.shared_memory import SharedReader
 from pytest_membudget.records.caveats import Caveat
 from pytest_membudget.records.ending import Ending
@@ -60,10 +60,10 @@ def measure_command(
         launched.poll(0)
         helper, lost = _helper(launched.root)
         key: int | None = None
-        summary: dict[str, Any] | None = None
+        summary: Summary | None = None
         try:
             if helper is not None:
-                key = helper.begin(answer=True, shared=SharedReader(group_statistics()).read())
+                key = helper.begin(shared=SharedReader(group_statistics()).read())
         except SamplerLostError as error:
             lost = str(error)
         try:
@@ -97,7 +97,7 @@ def _helper(root: int) -> tuple[TreeSampler | None, str]:
 def _combine(
     command: tuple[str, ...],
     ending: Ending,
-    summary: dict[str, Any] | None,
+    summary: Summary | None,
     launched: Launched,
     *,
     lost: str,
@@ -107,20 +107,20 @@ def _combine(
     low, high, processes = kernel, largest_bytes, 1
     caveats = [Caveat("command-not-watched", detail=lost)] if lost else []
     shares: dict[int, int] = {}
-    names: dict[str, str] = {}
+    names: dict[int, str] = {}
     if summary is not None:
-        shares = {pid: size for pid, size in summary["seen"] if pid != launched.root}
-        names = summary["names"]
+        shares = {pid: size for pid, size in summary.seen if pid != launched.root}
+        names = dict(summary.names)
         processes = max(1, len(shares))
-        if processes > 1 or summary["missed"]:
-            low = max(low, summary["peak_low"])
-            high = max(low, largest_bytes, summary["peak_high"] + summary["start_file"])
+        if processes > 1 or summary.missed_bytes:
+            low = max(low, summary.peak_low_bytes)
+            high = max(low, largest_bytes, summary.peak_high_bytes + summary.start_file_bytes)
         else:
             low = max(low, *shares.values(), 0) if shares else low
             high = max(low, largest_bytes)
-    shared_bytes = summary["shared_high"] if summary else 0
+    shared_bytes = summary.shared_high_bytes if summary else 0
     if shared_bytes and not runs_with_others([launched.root, *shares]):
-        low = max(low, summary["shared_total_low"] if summary else 0)
+        low = max(low, summary.shared_total_low_bytes if summary else 0)
     elif shared_bytes:
         caveats.append(Caveat("shared-not-attributed", shared_bytes))
     high = max(low, high + shared_bytes)
@@ -133,13 +133,13 @@ def _combine(
         peak_upper_bytes=high,
         processes=processes,
         source="kernel" if exact else "sampled",
-        interval_s=None if exact or summary is None else summary["interval_s"],
+        interval_s=None if exact or summary is None else summary.interval_s,
         timed_out=ending.how == "timeout",
         ending=ending,
         shares=tuple(
-            ProcessShare(pid, names.get(str(pid), ""), size)
+            ProcessShare(pid, names.get(pid, ""), size)
             for pid, size in sorted(shares.items(), key=lambda item: -item[1])[:MOST_SHARES]
         ),
-        timeline=tuple(TimelinePoint(*point) for point in summary["timeline"]) if summary else (),
+        timeline=tuple(TimelinePoint(*point) for point in summary.timeline) if summary else (),
         caveats=tuple(map(str, caveats)),
     )

@@ -8,10 +8,23 @@ a note, in case it starts one.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pytest_membudget.measurement.process.kept_open import above_standard, identity, pipe
 from pytest_membudget.measurement.system.cgroups import group_statistics
+from pytest_membudget.measurement.tree.helper.messages import (
+    Begin,
+    Begun,
+    End,
+    Limits,
+    Message,
+    Quit,
+    Ready,
+    Summary,
+    decode,
+    encode,
+)
+from pytest_membudget.measurement.tree.helper.shared_memory import SharedReading
 from pytest_membudget.measurement.tree.helper.shared_note import Note, NoteWriter, Start
 from pytest_membudget.originals import (
     builtins,
@@ -25,6 +38,8 @@ from pytest_membudget.originals import (
     threading,
     time,
 )
+
+_Answer = TypeVar("_Answer", Ready, Begun, Summary)
 
 ANSWER_S = 20.0
 """A helper that does not answer for so long is taken for dead (a machine under load may make it wait)."""
@@ -67,13 +82,11 @@ class TreeSampler:
         except SamplerLostError:
             self.forget()
             raise
-        if "failed" in ready:
+        if ready.failure:
             self.forget()
-            raise SamplerLostError(ready["failed"])
-        self.pid: int = ready["ready"]
-        self.members: int = ready["members"]
-        self.hides_huge_pages: bool = ready["hides_huge_pages"]
-        """Whether the machine may hand out huge pages and does not show how many."""
+            raise SamplerLostError(ready.failure)
+        self.pid, self.members = ready.pid, ready.members
+        self.hides_huge_pages = ready.hides_huge_pages
         self.reaped: object = None
         """`reaped()` when the tree was last known to be this process alone."""
 
@@ -81,56 +94,73 @@ class TreeSampler:
         """Whether the helper holds its end of the pipe (1 µs)."""
         return not self._hang_up.poll(0)
 
-    def begin(self, **command: Any) -> int:
-        """Opens a measurement and returns its key; with `answer=True` only once the tree was read."""
+    def begin(
+        self,
+        *,
+        shared: SharedReading | None = None,
+        limits: Limits | None = None,
+        interval_s: float | None = None,
+    ) -> int:
+        """Opens a measurement, and returns its key once the tree was read.
+
+        Args:
+            shared: the machine's shared memory at the start; without, what is added to it is not counted.
+            limits: what the helper's watchdog keeps.
+            interval_s: between two scans at rest.
+        """
         with self._lock:
             self._keys += 1
-            self._send({"do": "begin", "id": self._keys, **command})
-            if command.get("answer"):
-                self._take_in(self._receive())
+            self._send(Begin(self._keys, interval_s, limits, shared=shared, answer=True))
+            self.members = self._receive(Begun).members
             self._open.add(self._keys)
             return self._keys
 
-    def begin_alone(self, start: Start, *, quietly: bool = True, **command: Any) -> int:
-        """Opens a measurement of this process alone; without waking the helper where no other is open.
+    def begin_alone(
+        self, start: Start, *, limits: Limits | None = None, interval_s: float | None = None
+    ) -> int:
+        """Opens a measurement of this process alone.
+
+        The helper is not woken where no other measurement is open, and this one has neither limits nor an interval.
 
         Args:
             start: what this process was like when the block began.
-            quietly: False to wake the helper, for a measurement that has to be watched.
-            command: what else the helper has to know.
+            limits: what the helper's watchdog keeps.
+            interval_s: between two scans at rest.
         """
         with self._lock:
-            if quietly and not self._open and self._writer is not None:
-                self._keys += 1
+            self._keys += 1
+            if limits is None and interval_s is None and not self._open and self._writer is not None:
                 self._writer.write(Note(self._keys, time.monotonic_ns(), start))
                 self._open.add(self._keys)
                 self._noted = self._keys
                 return self._keys
-        return self.begin(alone=start, **command)
+            self._send(Begin(self._keys, interval_s, limits, start))
+            self._open.add(self._keys)
+            return self._keys
 
-    def end(self, key: int) -> dict[str, Any]:
+    def end(self, key: int) -> Summary:
         """Closes a measurement and returns what was found."""
         with self._lock:
-            self._send({"do": "end", "id": key, "answer": True})
-            answer = self._receive()
-            self._leave(key)
-            if "unknown" in answer:
-                raise SamplerLostError("it does not know this measurement")
-            self._take_in(answer)
-            return answer
+            self._send(End(key, answer=True))
+            try:
+                found = self._receive(Summary)
+            finally:
+                self._leave(key)
+            self.members = found.members
+            return found
 
     def cancel(self, key: int) -> None:
         """Closes a measurement that needs no answer."""
         with self._lock:
             if key != self._noted:
-                self._send({"do": "end", "id": key})
+                self._send(End(key))
             self._leave(key)
 
     def close(self) -> None:
         """Ends the helper."""
         with self._lock:
             with contextlib.suppress(SamplerLostError):
-                self._send({"do": "quit"})
+                self._send(Quit())
             self.forget()
 
     def forget(self) -> None:
@@ -163,7 +193,7 @@ class TreeSampler:
             -1 if self._note < 0 else above_standard(os.dup(self._note)),
         )
 
-    def _launch(self, theirs: tuple[int, ...]) -> dict[str, Any]:
+    def _launch(self, theirs: tuple[int, ...]) -> Ready:
         """Starts the helper by way of a process that ends before it speaks: no `wait` of the user's ever meets it."""
         words = [sys.executable, "-I", "-S", "-c", LAUNCH, str(Path(__file__).parent), str(self.root)]
         passed = [descriptor for descriptor in theirs if descriptor >= 0]
@@ -183,7 +213,7 @@ class TreeSampler:
             for descriptor in passed:
                 os.close(descriptor)
         try:
-            return self._receive()
+            return self._receive(Ready)
         finally:
             process.kill()
             process.wait()
@@ -195,18 +225,15 @@ class TreeSampler:
             if self._writer is not None:
                 self._writer.wipe()
 
-    def _take_in(self, answer: dict[str, Any]) -> None:
-        self.members = answer["members"]
-
-    def _send(self, command: dict[str, Any]) -> None:
+    def _send(self, command: Message) -> None:
         if not self._is_ours(self._commands):
             raise SamplerLostError("its pipe was closed by the code under test")
         try:
-            os.write(self._commands, json.dumps(command).encode() + b"\n")
+            os.write(self._commands, encode(command, json.dumps))
         except OSError as error:
             raise SamplerLostError("it ended by itself or was killed") from error
 
-    def _receive(self) -> dict[str, Any]:
+    def _receive(self, kind: type[_Answer]) -> _Answer:
         poll = select.poll()
         if not self._is_ours(self._answers):
             raise SamplerLostError("its pipe was closed by the code under test")
@@ -220,7 +247,9 @@ class TreeSampler:
                 raise SamplerLostError("it ended by itself or was killed")
             self._buffer += received
         line, _, self._buffer = self._buffer.partition(b"\n")
-        answer: dict[str, Any] = json.loads(line)
+        answer = decode(line, json.loads)
+        if not isinstance(answer, kind):
+            raise SamplerLostError("it does not know this measurement")
         return answer
 
     def _kill(self) -> None:

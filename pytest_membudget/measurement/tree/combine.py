@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from pytest_membudget.measurement.tree.helper.messages import Summary
 from pytest_membudget.records.caveats import Caveat
 from pytest_membudget.records.measurement import Measurement, ProcessShare, TimelinePoint
 
@@ -81,26 +82,26 @@ class Tree(NamedTuple):
     caveats: tuple[Caveat, ...] = ()
 
 
-def tree_of(summary: Mapping[str, Any]) -> Tree:
+def tree_of(summary: Summary) -> Tree:
     """The helper's answer as a record."""
     return Tree(
-        peak_low=summary["peak_low"],
-        peak_high=summary["peak_high"],
-        total_low=summary["total_low"],
-        start_bytes=summary["start"],
-        end_bytes=summary["end"],
-        seen=dict(summary["seen"]),
-        names={int(pid): name for pid, name in summary["names"].items()},
-        timeline=summary["timeline"],
-        others_floor=summary["others_floor"],
-        missed_bytes=summary["missed"],
-        by_marks_bytes=summary["by_marks"],
-        floor_bytes=summary["floor"],
-        hidden_bytes=summary["hidden"],
-        interval_s=summary["interval_s"],
-        living=summary["members"],
-        shared_high_bytes=summary["shared_high"],
-        shared_total_low_bytes=summary["shared_total_low"],
+        peak_low=summary.peak_low_bytes,
+        peak_high=summary.peak_high_bytes,
+        total_low=summary.total_low_bytes,
+        start_bytes=summary.start_bytes,
+        end_bytes=summary.end_bytes,
+        seen=dict(summary.seen),
+        names=dict(summary.names),
+        timeline=summary.timeline,
+        others_floor=summary.others_floor_bytes,
+        missed_bytes=summary.missed_bytes,
+        by_marks_bytes=summary.by_marks_bytes,
+        floor_bytes=summary.floor_bytes,
+        hidden_bytes=summary.hidden_bytes,
+        interval_s=summary.interval_s,
+        living=summary.members,
+        shared_high_bytes=summary.shared_high_bytes,
+        shared_total_low_bytes=summary.shared_total_low_bytes,
     )
 
 

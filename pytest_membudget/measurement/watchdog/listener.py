@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from pytest_membudget.measurement.tree import sampler
 from pytest_membudget.measurement.tree.client import TreeSampler
+from pytest_membudget.measurement.tree.helper.messages import Exceeded, decode
 from pytest_membudget.measurement.watchdog import interrupt as interruption
 from pytest_membudget.measurement.watchdog.kill_record import Bite
 from pytest_membudget.measurement.watchdog.stacks import stacks
@@ -152,31 +153,30 @@ class Listener:
             return False
         *lines, self._buffer = (self._buffer + received).split(b"\n")
         for line in lines:
-            facts = json.loads(line)
-            if facts["id"] == self._key:
-                self._act(facts, "helper")
+            event = decode(line, json.loads)
+            if isinstance(event, Exceeded) and event.key == self._key:
+                self._act(event, "helper")
         return True
 
     def _see(self) -> None:
         time.sleep(INSIDE_POLL_S)
         held = self._look()
         if self._raised_s is None and self._rules.is_over(held):
-            facts = {"event": "over", "peak": held.peak_bytes, "total": held.total_bytes, "pid": os.getpid()}
-            self._act(facts, "inside")
+            self._act(Exceeded(0, False, held.peak_bytes, held.total_bytes, os.getpid()), "inside")
 
-    def _act(self, facts: dict[str, Any], source: Literal["helper", "inside"]) -> None:
-        is_child = facts["event"] == "child"
-        of_block = self._rules.took_too_much(Held(facts["peak"], facts["total"]))
+    def _act(self, event: Exceeded, source: Literal["helper", "inside"]) -> None:
+        is_child = event.killed
+        of_block = self._rules.took_too_much(Held(event.peak_bytes, event.total_bytes))
         limit_bytes = self._rules.limit_bytes if of_block else self._rules.stop_total_bytes
         bite = Bite(
             kind="child-killed" if is_child else "stopped",
             label=self._label,
-            peak_bytes=facts["peak"],
-            total_bytes=facts["total"],
+            peak_bytes=event.peak_bytes,
+            total_bytes=event.total_bytes,
             limit_bytes=limit_bytes or 0,
             limit_of="block" if of_block else "tree",
-            pid=facts["pid"],
-            name=facts.get("name", ""),
+            pid=event.pid,
+            name=event.name,
             stack=stacks(self._target, self._led_here),
             source=source,
         )

@@ -33,6 +33,7 @@ from typing import Any
 
 from pytest_membudget.measurement.probe import Probe
 from pytest_membudget.measurement.process import high_water
+from pytest_membudget.measurement.tree.helper.messages import Limits
 from pytest_membudget.measurement.watchdog import interrupt as interruption
 from pytest_membudget.measurement.watchdog.kill_record import Bite
 from pytest_membudget.measurement.watchdog.listener import Held, Listener, Rules
@@ -66,13 +67,15 @@ class Watchdog:
         self.last_words = None if last_words is None else list(last_words)
         self.on_stuck = on_stuck
 
-    def orders(self) -> dict[str, Any]:
-        """What the helper has to know to act in this process's place; it waits a little longer."""
-        orders: dict[str, Any] = {"grace_s": self.grace_s + HELPER_WAITS_S}
-        if self.last_words is not None:
-            directory = os.getcwd()
-            orders |= {"last_words": self.last_words, "directory": directory, "environment": dict(os.environ)}
-        return orders
+    def limits(self, block_bytes: int | None) -> Limits | None:
+        """What the helper keeps, and needs to act in this process's place; it waits a little longer. `None`: no limit."""
+        if block_bytes is None and self.stop_total_bytes is None:
+            return None
+        limits = Limits(block_bytes, self.stop_total_bytes, self.grace_s + HELPER_WAITS_S)
+        if self.last_words is None:
+            return limits
+        directory = os.getcwd()
+        return limits._replace(last_words=self.last_words, directory=directory, environment=dict(os.environ))
 
     def guard(
         self,
@@ -96,9 +99,7 @@ class GuardedProbe(Probe):
             label,
             interval_s=interval_s,
             settle=settle,
-            limit_bytes=limit_bytes,
-            total_limit_bytes=dog.stop_total_bytes,
-            orders=dog.orders(),
+            limits=dog.limits(limit_bytes),
         )
         self.bite: Bite | None = None
         self._rules = Rules(limit_bytes, dog.stop_total_bytes, dog.grace_s, dog.on_stuck)
@@ -107,7 +108,7 @@ class GuardedProbe(Probe):
     def begin(self) -> None:
         """Starts the measurement and the watch over it."""
         super().begin()
-        if self._watched:
+        if self._limits is not None:
             interruption.prepare()
             self._listener = Listener(
                 self.label,

@@ -52,7 +52,7 @@ def test_of_a_forks_mark_nothing_is_proven_beside_it():
     fork = Reading(2, 50 * MIB, faults=5, family="root", mark=200 * MIB)
     session = play([root(), fork])
     assert session.by_marks == (200 - 60) * MIB
-    assert session.summary()["floor"] == 0
+    assert session.summary().floor_bytes == 0
 
 
 def test_a_mark_from_before_the_block_proves_nothing():

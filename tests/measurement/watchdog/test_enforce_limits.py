@@ -1,6 +1,5 @@
 """The watchdog's arm in the helper, round by round: no process is really killed."""
 
-import json
 import os
 import select
 import signal
@@ -9,6 +8,7 @@ import pytest
 
 from pytest_membudget.measurement.tree.helper import enforce_limits as watch_module
 from pytest_membudget.measurement.tree.helper.enforce_limits import Watch
+from pytest_membudget.measurement.tree.helper.messages import Limits, decode
 from pytest_membudget.measurement.tree.helper.records import Reading
 from pytest_membudget.measurement.tree.helper.session import Session
 from pytest_membudget.measurement.tree.helper.tree_bounds import Bounds
@@ -37,7 +37,7 @@ class Watched:
         self._round(at_s, interval, readings)
         ready, _, _ = select.select([self._events], [], [], 0)
         said = os.read(self._events, 65536) if ready else b""
-        return [(json.loads(line)["event"], json.loads(line)["pid"]) for line in said.splitlines()]
+        return [("child" if event.killed else "over", event.pid) for event in map(decode, said.splitlines())]
 
     def _begin(self, at_s, interval, readings):
         self._session.begin_among(interval, readings)
@@ -45,8 +45,8 @@ class Watched:
 
     def _look(self, at_s, interval, readings):
         self._session.update(at_s, interval, readings)
-        orders = {"grace_s": GRACE_S}
-        self._watch.look(7, self._session, orders, at_s=at_s, interval=interval, readings=readings, names={})
+        limits = Limits(grace_s=GRACE_S)
+        self._watch.look(7, self._session, limits, at_s=at_s, interval=interval, readings=readings, names={})
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import json
 import os
 import signal
 import subprocess
-from typing import Any
 
+from .messages import Exceeded, Limits, encode
 from .records import Interval, Reading
 from .session import Session
 
@@ -25,21 +25,21 @@ class Watch:
         self,
         key: int,
         session: Session,
-        orders: dict[str, Any],
+        limits: Limits,
         *,
         at_s: float,
         interval: Interval,
         readings: list[Reading],
         names: dict[int, str],
     ) -> None:
-        """Called every round for each session that has orders (`limit`, `total_limit`, `grace_s`, `last_words`)."""
+        """Called every round for each session that has limits."""
         if session.warned_s is None:
             over = session.still_over(interval) if session.killed else session.over_limit()
             if over and not self._kill_child(key, session, interval, readings, names):
                 session.warned_s = at_s
-                self._tell("over", key, session, interval, pid=session.root)
-        elif at_s - session.warned_s > orders["grace_s"]:
-            self._end(session, orders)
+                self._tell(Exceeded(key, False, session.peak_low, interval.low, session.root))
+        elif at_s - session.warned_s > limits.grace_s:
+            self._end(session, limits)
 
     def _kill_child(
         self, key: int, session: Session, interval: Interval, readings: list[Reading], names: dict[int, str]
@@ -56,28 +56,28 @@ class Watch:
         if largest.pid not in session.killed:  # else it is on its way out
             session.killed.add(largest.pid)
             # Said before it is done: whoever sees the child's end finds the reason waiting.
-            self._tell("child", key, session, interval, pid=largest.pid, name=names.get(largest.pid, ""))
+            name = names.get(largest.pid, "")
+            self._tell(Exceeded(key, True, session.peak_low, interval.low, largest.pid, name))
             with contextlib.suppress(OSError):
                 os.kill(largest.pid, signal.SIGKILL)
         return True
 
-    def _tell(self, event: str, key: int, session: Session, interval: Interval, **holder: object) -> None:
-        facts = {"event": event, "id": key, "peak": session.peak_low, "total": interval.low, **holder}
+    def _tell(self, event: Exceeded) -> None:
         with contextlib.suppress(OSError):
-            os.write(self._events, json.dumps(facts).encode() + b"\n")
+            os.write(self._events, encode(event))
 
-    def _end(self, session: Session, orders: dict[str, Any]) -> None:
+    def _end(self, session: Session, limits: Limits) -> None:
         """Nobody has ended the block within its grace: the last words are spoken, then the process is ended."""
         facts = {"peak_bytes": session.peak_low, "total_bytes": session.total_low, "pid": session.root}
-        if orders.get("last_words"):
+        if limits.last_words:
             with contextlib.suppress(OSError, subprocess.SubprocessError):
                 subprocess.run(
-                    orders["last_words"],
+                    limits.last_words,
                     input=json.dumps(facts).encode(),
                     timeout=LAST_WORDS_S,
                     check=False,
-                    cwd=orders.get("directory") or None,
-                    env=orders.get("environment") or None,
+                    cwd=limits.directory or None,
+                    env=limits.environment or None,
                 )
         with contextlib.suppress(OSError):
             os.kill(session.root, signal.SIGABRT)

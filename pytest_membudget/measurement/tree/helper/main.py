@@ -9,14 +9,14 @@ Closer looks are taken only when they could raise a proven figure, from an accou
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import select
 import signal
 import time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from .enforce_limits import Watch
+from .messages import Begin, Begun, End, Limits, Message, Ready, Unknown, decode, encode
 from .proc_reader import huge_pages_are_hidden
 from .records import Interval, Reading
 from .scan import RootGoneError, Rounds
@@ -58,7 +58,7 @@ class Loop:
         self._shared_before = SharedReading()
         self._noted = 0
         self._sessions: dict[int, Session] = {}
-        self._orders: dict[int, dict[str, Any]] = {}
+        self._limits: dict[int, Limits] = {}
         self._buffer = b""
         self._interval_s = self._rest_s = REST_S
         self._next_s = self._paid_until_s = time.monotonic()
@@ -68,13 +68,7 @@ class Loop:
         """Runs until the measured process is gone or says so."""
         poll = select.poll()
         poll.register(self._commands, select.POLLIN)
-        self._answer(
-            {
-                "ready": os.getpid(),
-                "members": self._rounds.count,
-                "hides_huge_pages": huge_pages_are_hidden(),
-            }
-        )
+        self._answer(Ready(os.getpid(), self._rounds.count, huge_pages_are_hidden()))
         with contextlib.suppress(RootGoneError):
             while self._alive:
                 wait_s = max(0.0, self._next_s - time.monotonic()) if self._sessions else NOTE_S
@@ -96,8 +90,13 @@ class Loop:
         self._look_at_note()
         *lines, self._buffer = (self._buffer + received).split(b"\n")
         for line in lines:
-            command = json.loads(line)
-            getattr(self, f"_do_{command['do']}")(command)
+            command = decode(line)
+            if isinstance(command, Begin):
+                self._begin(command)
+            elif isinstance(command, End):
+                self._end(command)
+            else:
+                self._alive = False
 
     def _look_at_note(self) -> None:
         """Takes up the block that is noted, and leaves the one that no longer is."""
@@ -111,17 +110,18 @@ class Loop:
             self._begin_alone(note.key, Session(note.start_ns / 1e9, self._root), note.start)
             self._pace(REST_S)
 
-    def _do_begin(self, command: dict[str, Any]) -> None:
-        session = Session(time.monotonic(), self._root, command.get("limit"), command.get("total_limit"))
-        if command.get("limit") is not None or command.get("total_limit") is not None:
-            self._orders[command["id"]] = command
-        if "alone" in command:
-            self._begin_alone(command["id"], session, Start(*command["alone"]))
+    def _begin(self, command: Begin) -> None:
+        limits = command.limits or Limits()
+        session = Session(time.monotonic(), self._root, limits.block_bytes, limits.total_bytes)
+        if command.limits is not None:
+            self._limits[command.key] = limits
+        if command.alone is not None:
+            self._begin_alone(command.key, session, command.alone)
         else:
-            self._begin_among(command["id"], session, SharedReading(*command.get("shared", ())))
-        self._pace(command.get("interval_s") or REST_S)
-        if command.get("answer"):
-            self._answer({"members": self._rounds.count})
+            self._begin_among(command.key, session, command.shared or SharedReading())
+        self._pace(command.interval_s or REST_S)
+        if command.answer:
+            self._answer(Begun(self._rounds.count))
 
     def _begin_alone(self, key: int, session: Session, start: Start) -> None:
         """Opens the session of a block that began a moment ago: what joined or died since is counted as its own."""
@@ -164,29 +164,28 @@ class Loop:
         self._interval_s = min(rest_s, QUICK_S)
         self._next_s = time.monotonic() + self._interval_s
 
-    def _do_end(self, command: dict[str, Any]) -> None:
-        session = self._sessions.get(command["id"])
-        self._orders.pop(command["id"], None)
+    def _end(self, command: End) -> None:
+        session = self._sessions.get(command.key)
+        self._limits.pop(command.key, None)
         if session is None:
-            if command.get("answer"):
-                self._answer({"unknown": command["id"]})
+            if command.answer:
+                self._answer(Unknown(command.key))
             return
-        if command.get("answer"):
+        if command.answer:
             rounds = self._rounds
             rounds.take()
             rounds.look_closer()
             self._count_files(force=True)
             if rounds.count > 1:
                 rounds.take()  # a look is believed one round later
-            summary = session.summary()
-            summary["names"] = {pid: rounds.table.names.get(pid, "") for pid in session.seen}
-            summary["members"] = rounds.count
-            summary["interval_s"] = self._rest_s
-            self._answer(summary)
-        del self._sessions[command["id"]]
-
-    def _do_quit(self, command: dict[str, Any]) -> None:
-        self._alive = False
+            self._answer(
+                session.summary()._replace(
+                    names=[(pid, rounds.table.names.get(pid, "")) for pid in session.seen],
+                    members=rounds.count,
+                    interval_s=self._rest_s,
+                )
+            )
+        del self._sessions[command.key]
 
     def _paced_round(self) -> None:
         if self._may_rest():
@@ -207,7 +206,7 @@ class Loop:
     def _may_rest(self) -> bool:
         """A root alone has the kernel's own mark: all there is to do is to notice the first child."""
         rounds = self._rounds
-        if rounds.count > 1 or self._orders or self._rest_s != REST_S:
+        if rounds.count > 1 or self._limits or self._rest_s != REST_S:
             return False
         # Shared memory that was added may be mapped by now: its figure is of use beside a new reading only.
         if self._shared.read() != self._shared_before:
@@ -227,20 +226,20 @@ class Loop:
         for key, session in self._sessions.items():
             session.update(at_s, interval, readings)
             session.update_shared(shared, readings)
-            if key in self._orders:
+            if key in self._limits:
                 self._watch.look(
                     key,
                     session,
-                    self._orders[key],
+                    self._limits[key],
                     at_s=at_s,
                     interval=interval,
                     readings=readings,
                     names=self._rounds.table.names,
                 )
 
-    def _answer(self, value: dict[str, Any]) -> None:
+    def _answer(self, message: Message) -> None:
         try:
-            os.write(self._answers, json.dumps(value).encode() + b"\n")
+            os.write(self._answers, encode(message))
         except OSError:
             self._alive = False
 
@@ -269,7 +268,7 @@ def main(arguments: list[str]) -> None:
     ) as error:  # /proc is hidden, or its files look like nothing known
         os.write(
             descriptors.answers,
-            json.dumps({"failed": f"/proc cannot be read as needed: {error}"}).encode() + b"\n",
+            encode(Ready(failure=f"/proc cannot be read as needed: {error}")),
         )
         return
     with contextlib.suppress(KeyboardInterrupt):

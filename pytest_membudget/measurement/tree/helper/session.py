@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from .high_water_marks import Marks
+from .messages import Summary
 from .page_faults import PAGE
 from .records import Interval, Reading
 from .shared_memory import SharedGrowth, SharedReading
@@ -146,27 +145,25 @@ class Session:
         gap = interval.file.high - max(interval.file.low, self._start_file)
         return gap > max(FILE_GAP_BYTES, self.peak_high // FILE_GAP_PART)
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> Summary:
         """What the measured process is told."""
-        return {
-            "peak_low": self.peak_low,
-            "peak_high": self.peak_high,
-            "total_low": self.total_low,
-            "start": self.start_bytes,
-            "start_file": self._start_file,
-            "end": self.end_low,
-            "others_floor": self.others_floor,
-            "missed": self.missed,
-            "by_marks": self.by_marks,
-            "floor": 0 if self.marks.kin else self.marks.floor,
-            "hidden": self.marks.hidden,
-            "rounds": self.rounds,
-            "seen": list(self.seen.items()),
-            "timeline": self.timeline.points(),
-            "shared_high": self.shared.high_bytes,
-            "shared_left": self.shared.now_bytes,
-            "shared_total_low": self.shared.total_low_bytes,
-        }
+        return Summary(
+            peak_low_bytes=self.peak_low,
+            peak_high_bytes=self.peak_high,
+            total_low_bytes=self.total_low,
+            start_bytes=self.start_bytes,
+            start_file_bytes=self._start_file,
+            end_bytes=self.end_low,
+            others_floor_bytes=self.others_floor,
+            missed_bytes=self.missed,
+            by_marks_bytes=self.by_marks,
+            floor_bytes=0 if self.marks.kin else self.marks.floor,
+            hidden_bytes=self.marks.hidden,
+            seen=list(self.seen.items()),
+            timeline=self.timeline.points(),
+            shared_high_bytes=self.shared.high_bytes,
+            shared_total_low_bytes=self.shared.total_low_bytes,
+        )
 
     def _others(self, readings: list[Reading]) -> int:
         """What the other processes hold by themselves; those that share anonymous memory are left out."""
