@@ -7,7 +7,7 @@ from typing import Any
 
 from pytest_membudget.calibration.growth_law import fit_law, predict_next, task_figures
 from pytest_membudget.errors import UsageError
-from pytest_membudget.gate.status import TARGET_SHARE, status_of
+from pytest_membudget.gate.budgets import TARGET_SHARE, status_of
 from pytest_membudget.records.measurement import Measurement
 from pytest_membudget.records.run import BatchResult, Breakdown
 from pytest_membudget.records.scale import Scale, ScaleRow, ScaleTable, TaskFigures

@@ -1,12 +1,88 @@
-"""One measurement against its budget."""
+"""One measurement against its budget: what is judged, the verdict, and the message that explains it.
+
+1. `figures_of` are the sizes that a budget speaks of, each with its lower and upper bound;
+2. `judge` holds them against the budget; `status_of` grades one scale of a job;
+3. the message has both numbers in its first line, and below how they were obtained and what to do.
+"""
 
 from __future__ import annotations
 
-from pytest_membudget.gate.explanation import explain
-from pytest_membudget.gate.figures import Figure, figures_of
+from collections.abc import Sequence
+from typing import NamedTuple
+
 from pytest_membudget.records.judgement import Budget, Judgement
-from pytest_membudget.records.measurement import Measurement
-from pytest_membudget.units import format_as_written, format_size
+from pytest_membudget.records.measurement import Measurement, ProcessShare
+from pytest_membudget.records.scale import ScaleStatus
+from pytest_membudget.units import (
+    BYTES_PER_UNIT,
+    format_as_written,
+    format_count,
+    format_duration,
+    format_size,
+)
+
+TARGET_SHARE = 0.70
+"""A run that takes more than this share of the limit is flagged, whatever its budget."""
+
+_HEADROOM = 1.25
+_STEPS = (1, 1.5, 2, 3, 4, 5, 6, 8, 10)
+_SMALLEST_BYTES = 1024**2
+_MOST_PROCESSES = 4
+
+
+class Figure(NamedTuple):
+    """One judged size: proven and upper figure, its budget, the marker argument that set it, and its meaning."""
+
+    name: str
+    argument: str
+    meaning: str
+    proven_bytes: int
+    upper_bytes: int
+    budget_bytes: int
+
+
+def figures_of(measurement: Measurement, budget: Budget) -> list[Figure]:
+    """One figure for each part of `budget` that is given."""
+    doubt_bytes = measurement.peak_upper_bytes - measurement.peak_bytes
+    total_bytes, retained_bytes = measurement.total_peak_bytes, measurement.retained_bytes
+    parts = [
+        (
+            "peak",
+            "",
+            "peak of the whole process tree above its start",
+            measurement.peak_bytes,
+            measurement.peak_upper_bytes,
+            budget.peak_bytes,
+        ),
+        (
+            "total peak",
+            "total=",
+            "absolute peak of the whole process tree",
+            total_bytes,
+            total_bytes + doubt_bytes,
+            budget.total_bytes,
+        ),
+        (
+            "retained",
+            "retained=",
+            "what the process tree holds at the end above its start",
+            retained_bytes,
+            retained_bytes,
+            budget.retained_bytes,
+        ),
+    ]
+    return [Figure(*part[:5], part[5]) for part in parts if part[5] is not None]
+
+
+def suggested_budget(peak_bytes: int) -> str:
+    """A budget that would fit, as one writes it: a quarter above the peak, rounded up, at least "1 MiB"."""
+    wanted = max(peak_bytes * _HEADROOM, _SMALLEST_BYTES)
+    unit = "MiB" if wanted <= 1000 * 1024**2 else "GiB"
+    in_unit = wanted / BYTES_PER_UNIT[unit]
+    decade = 1
+    while in_unit > 10 * decade:
+        decade *= 10
+    return f"{next(step * decade for step in _STEPS if in_unit <= step * decade):g} {unit}"
 
 
 def judge(measurement: Measurement, budget: Budget, *, strict: bool = False) -> Judgement:
@@ -59,3 +135,71 @@ def _told_apart(measured_bytes: int, allowed_bytes: int) -> tuple[str, str]:
     if measured == allowed:
         return f"{measured_bytes:,} B", f"{allowed_bytes:,} B"
     return measured, allowed
+
+
+def status_of(
+    peak_bytes: int, limit_bytes: int, budget_bytes: int | None = None, target: float = TARGET_SHARE
+) -> ScaleStatus:
+    """FAIL over the budget or the limit, HIGH above `target` of the limit, else PASS; on the mark passes."""
+    if budget_bytes is not None and peak_bytes > budget_bytes:
+        return "FAIL"
+    if limit_bytes and peak_bytes > limit_bytes:
+        return "FAIL"
+    return "HIGH" if limit_bytes and peak_bytes > target * limit_bytes else "PASS"
+
+
+def explain(measurement: Measurement, figures: Sequence[Figure], headlines: Sequence[str]) -> str:
+    """One headline a figure, then the explanation they share."""
+    lines = [*headlines]
+    for position, figure in enumerate(figures):
+        lines.append(_line("measured" if position == 0 else "", f"{figure.meaning}: {_interval(figure)}"))
+    lines.append(_line("how", obtained(measurement)))
+    lines.append(_line("", _course(measurement)))
+    lines += [
+        _line("largest" if position == 0 else "", _holder(share))
+        for position, share in enumerate(_largest(measurement.shares))
+    ]
+    lines += [_line("note", caveat) for caveat in measurement.caveats]
+    lines += [_line("next" if position == 0 else "", step) for position, step in enumerate(_steps(figures))]
+    return "\n".join(lines)
+
+
+def obtained(measurement: Measurement) -> str:
+    """How the figure came about, in words."""
+    if measurement.source == "kernel":
+        return "the kernel's own high-water mark" + ("" if measurement.exact else ", as an interval")
+    pace = f" every {measurement.interval_s * 1000:.3g} ms" if measurement.interval_s else ""
+    return f"process tree sampled{pace}; the upper bound covers what may have passed between samples"
+
+
+def _interval(figure: Figure) -> str:
+    if figure.upper_bytes == figure.proven_bytes:
+        return format_size(figure.proven_bytes)
+    return f"at least {format_size(figure.proven_bytes)}, at most {format_size(figure.upper_bytes)}"
+
+
+def _course(measurement: Measurement) -> str:
+    return (
+        f"{format_count(measurement.processes, 'process')} in {format_duration(measurement.duration_s)}; start {format_size(measurement.start_bytes)}, "
+        f"total peak {format_size(measurement.total_peak_bytes)}, end {format_size(measurement.end_bytes)}"
+    )
+
+
+def _largest(shares: Sequence[ProcessShare]) -> list[ProcessShare]:
+    return sorted(shares, key=lambda share: -share.peak_bytes)[:_MOST_PROCESSES]
+
+
+def _holder(share: ProcessShare) -> str:
+    return f"{share.name} (pid {share.pid}): {format_size(share.peak_bytes)}"
+
+
+def _steps(figures: Sequence[Figure]) -> list[str]:
+    markers = ", ".join(f'{figure.argument}"{suggested_budget(figure.upper_bytes)}"' for figure in figures)
+    return [
+        "see who allocated it: run this test with --membudget-memray",
+        f"or, if it may use that much: @pytest.mark.memory_budget({markers})",
+    ]
+
+
+def _line(title: str, text: str) -> str:
+    return f"  {title:<9} {text}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from pytest_membudget.gate.figures import suggested_budget
+from pytest_membudget.gate.budgets import suggested_budget
 from pytest_membudget.records.report import TestRecord
 from pytest_membudget.units import format_size, parse_size
 

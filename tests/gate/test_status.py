@@ -1,6 +1,6 @@
 import pytest
 
-from pytest_membudget.gate.status import status_of
+from pytest_membudget.gate.budgets import status_of
 
 
 @pytest.mark.parametrize(

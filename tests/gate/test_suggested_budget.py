@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_membudget.gate.figures import suggested_budget
+from pytest_membudget.gate.budgets import suggested_budget
 from pytest_membudget.units import parse_size
 
 MIB = 1024**2

@@ -8,12 +8,11 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, TypeVar
 
 import msgspec
 
 from pytest_membudget.errors import UnreadableFileError, UsageError
-from pytest_membudget.gate.history.order import interleaved
 from pytest_membudget.gate.history.schema import connected, writing
 from pytest_membudget.records.history import HistoryPoint, HistoryRun, TestHistory
 from pytest_membudget.records.report import Environment, Report, TestRecord
@@ -247,3 +246,39 @@ def _digest(revision: str, created: str, environment: str, rows: Sequence[tuple[
 
 def _decode_samples(text: str) -> tuple[int, ...]:
     return tuple(json.loads(text)) if text else ()
+
+
+class _Run(Protocol):
+    @property
+    def digest(self) -> str: ...
+    @property
+    def revision(self) -> str: ...
+    @property
+    def created(self) -> str: ...
+
+
+R = TypeVar("R", bound=_Run)
+
+
+def interleaved(mine: Sequence[R], theirs: Sequence[R]) -> list[R]:
+    """All runs of both, each once; either side keeps its own order.
+
+    Where both have a revision or a run, they meet there; between two such places the older run comes first.
+    """
+    place = {run.digest: index for index, run in enumerate(mine)}
+    last_of = {run.revision: index for index, run in enumerate(mine) if run.revision}
+    meeting = {place.get(run.digest, last_of.get(run.revision)) for run in theirs}
+    ordered: list[R] = []
+    here = 0
+    for run in theirs:
+        meets = place.get(run.digest, last_of.get(run.revision))
+        end = here
+        if meets is not None:
+            end = max(here, meets + 1)
+        else:
+            while end < len(mine) and end not in meeting and mine[end].created <= run.created:
+                end += 1
+        ordered += mine[here:end]
+        ordered += [] if run.digest in place else [run]
+        here = end
+    return ordered + list(mine[here:])
