@@ -10,8 +10,7 @@ from pytest_membudget.report.trend import (
     render_trend_markdown,
     render_trend_terminal,
 )
-from pytest_membudget.report.trend_page import render_trend_page
-from pytest_membudget.report.trend_pictures import draw_trend
+from pytest_membudget.report.trend_page import draw_trend, render_trend_page
 
 MIB = 2**20
 
