@@ -12,7 +12,14 @@ from pytest_membudget.errors import UsageError
 from pytest_membudget.records.calibration import CalibrationFile, CalibrationQuality
 from pytest_membudget.stats.bounds import rate_interval
 from pytest_membudget.stats.fitting import PeakFit, fit_peaks
-from pytest_membudget.stats.surfaces import EXTRAPOLATION, Term, Values, choose_terms, fit_surface
+from pytest_membudget.stats.surfaces import (
+    EXTRAPOLATION,
+    LEAST_SCATTER,
+    Term,
+    Values,
+    choose_terms,
+    fit_surface,
+)
 from pytest_membudget.units import format_count, parse_share, parse_size
 
 LEAST_POINTS = 3
@@ -89,7 +96,7 @@ def with_terms(file: CalibrationFile) -> CalibrationFile:
 
 def fit_law(file: CalibrationFile) -> Law:
     """The law of the file's points. Its scatter is that of sizes it has not seen, where that is larger."""
-    return _fit(runs_of(file), _terms_of_used(file))
+    return _fit(runs_of(file), _terms_of_used(file), _least_scatter(file))
 
 
 def proven_bound(law: Law, runs: Sequence[Run], values: Values, *, content: float, confidence: float) -> int:
@@ -109,7 +116,7 @@ def leave_one_out(file: CalibrationFile) -> CalibrationQuality | None:
     for left_out in distinct:
         rest = [run for run in runs if run.values != left_out]
         try:
-            law = _fit(rest, terms)
+            law = _fit(rest, terms, _least_scatter(file))
         except ValueError:  # without this one the others cannot separate the terms
             continue
         bound = proven_bound(law, rest, left_out, content=file.content, confidence=file.confidence)
@@ -210,7 +217,12 @@ def _terms_of_used(file: CalibrationFile) -> tuple[Term, ...] | None:
     return tuple(tuple(term[place] for place in places) for term in file.terms)
 
 
-def _fit(runs: Sequence[Run], terms: tuple[Term, ...] | None) -> Law:
+def _least_scatter(file: CalibrationFile) -> float:
+    """That of a law of one predictor; sizes in bytes alone go by what was seen."""
+    return LEAST_SCATTER if file.predictors else 0.0
+
+
+def _fit(runs: Sequence[Run], terms: tuple[Term, ...] | None, least_scatter: float) -> Law:
     """The law of these runs.
 
     Raises:
@@ -220,7 +232,9 @@ def _fit(runs: Sequence[Run], terms: tuple[Term, ...] | None) -> Law:
         return fit_surface([run.values for run in runs], [run.peak_bytes for run in runs], terms)
     points = [(run.values[0], float(run.peak_bytes)) for run in runs]
     fit = fit_peaks(points)
-    scatter = max(fit.scatter, _scatter_between_sizes(points, fit_peaks))
+    scatter = max(
+        fit.scatter, _scatter_between_sizes(points, fit_peaks), least_scatter if fit.freedom else 0.0
+    )
     return SizeLaw(msgspec.structs.replace(fit, scatter=scatter), max(size for size, _ in points))
 
 

@@ -25,8 +25,9 @@ EXTRAPOLATION = 1.25
 
 _MOST_TERMS = 3
 _ROUNDS = 3  # of re-weighting
-_SAME_ERROR = 0.005
-"""Errors of up to half a percent are as good as none: they are the kernel's pages and the allocator's arenas."""
+LEAST_SCATTER = 0.005
+"""Errors of up to half a percent are as good as none: they are the kernel's pages and the allocator's arenas. Nor is the
+scatter taken for less: repeats of a deterministic function hardly differ, and its next input does."""
 
 _LEAST_LEVERAGE = 1e-9
 
@@ -134,7 +135,7 @@ def fit_surface(values: Sequence[Values], peaks: Sequence[float], terms: tuple[T
         units=units,
         coefficients=coefficients,
         largest=tuple(max(row[place] for row in rows) for place in range(len(terms))),
-        scatter=max(scatter, math.sqrt(judged.error) if judged and freedom else 0.0),
+        scatter=max(LEAST_SCATTER, scatter, math.sqrt(judged.error) if judged else 0.0) if freedom else 0.0,
         freedom=freedom,
         inverse=inverse,
     )
@@ -183,7 +184,7 @@ def _judge(terms: tuple[Term, ...], values: Sequence[Values], peaks: Sequence[fl
 
 def _is_as_good(law: _Judged, best: _Judged) -> bool:
     """Whether its error is within one standard error of the best law's, or too small to matter."""
-    if law.error <= _SAME_ERROR**2:
+    if law.error <= LEAST_SCATTER**2:
         return True
     worse = [ours - theirs for ours, theirs in zip(law.errors, best.errors, strict=True)]
     mean = sum(worse) / len(worse)
