@@ -1,4 +1,7 @@
-"""`map`: inputs drawn as results are read, results in the order of the inputs."""
+"""`map`: inputs drawn as results are read, results in the order of the inputs.
+
+Workers import this file for `run_chunk`, so it imports nothing of ours.
+"""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pytest_membudget import MemoryEstimator, TaskMemoryError, WorkerKilledError
 from pytest_membudget.records.measurement import MemoryLimit, MemoryReading
 from pytest_membudget.runtime.admission.ledger import Ledger
+from pytest_membudget.runtime.executor.batch import best_order
 from pytest_membudget.runtime.executor.budget import Budget
 from pytest_membudget.runtime.executor.charges import (
     CallCharge,
@@ -19,7 +20,6 @@ from pytest_membudget.runtime.executor.charges import (
     function_key,
 )
 from pytest_membudget.runtime.executor.flow_control import ConcurrencyLimit
-from pytest_membudget.runtime.executor.ordering import best_order
 from pytest_membudget.runtime.executor.retry_policy import Failure, Retry, after_failure
 from pytest_membudget.runtime.executor.state import Submission, Task
 from pytest_membudget.runtime.prediction.input_size import kind_of
