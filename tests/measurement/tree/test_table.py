@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from pytest_membudget.measurement.tree.helper.records import Reading
-from pytest_membudget.measurement.tree.helper.table import Table
+from pytest_membudget.measurement.tree.helper.scan import Table
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the table knows Linux's devices")
 ROOT = os.getpid()

@@ -2,9 +2,9 @@
 
 from pytest_membudget.measurement.tree.helper.page_faults import PAGE
 from pytest_membudget.measurement.tree.helper.records import Proportional, Reading
-from pytest_membudget.measurement.tree.helper.running_maximum import Crest
 from pytest_membudget.measurement.tree.helper.session import LONGEST_TIMELINE, Session, Timeline
 from pytest_membudget.measurement.tree.helper.tree_bounds import Bounds
+from pytest_membudget.measurement.tree.helper.upper_bound import Crest
 
 ROOT = 1
 MIB = 1024 * 1024
