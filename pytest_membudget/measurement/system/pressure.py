@@ -2,7 +2,7 @@
 
 `some` in such a file is the share of time in which at least one task waited for memory: for reclaim, for swap, or for
 pages that had just been thrown out. Where the process is in a control group of version 2 that has a file of its own,
-that one counts: it holds every stall of the group's tasks, whatever limit caused it, and nobody else's. Elsewhere it is
+that one counts: it holds every stall of the group's tasks, whatever limit caused it, and no other's. Elsewhere it is
 the whole machine's.
 """
 

@@ -1,4 +1,4 @@
-"""How much may be granted where nobody named a budget: what is really available now, read again and again.
+"""How much may be granted where no budget was given: what is really available now, read again and again.
 
 Let L be the limit, A what is available under it now, r the share of L in reserve, and R the part of the granted bytes
 that is resident already. The budget is

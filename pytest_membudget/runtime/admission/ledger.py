@@ -1,8 +1,8 @@
-"""Who may start now: bytes granted against a budget, and the line of those who wait.
+"""Who may start now: bytes granted against a budget, and the queue of requests that wait.
 
 Think of the cash book of a careful bank: it writes down what was promised, not what was drawn, and promises nothing
 that it could not pay out in full at once. It is only the book: it has no clock, no lock and no threads, measures
-nothing and wakes nobody. `MemorySemaphore` puts a lock around it, the host ledger a file, the executor its own
+nothing and wakes no thread. `MemorySemaphore` puts a lock around it, the host ledger a file, the executor its own
 bookkeeping.
 
 Bytes are whole numbers throughout: counted in floats, small errors add up until nothing fits.
@@ -29,10 +29,10 @@ _EMPTY = 2**64  # more than any machine has: an empty place fits nowhere
 
 
 class FitQueue(Generic[W]):
-    """Waiters in order of arrival over a tree of minima, so that each question takes O(log n) steps.
+    """Requests in order of arrival over a tree of minima, so that each question takes O(log n) steps.
 
     The places are the leaves of a complete binary tree in one list: node i has the children 2i and 2i+1, and each
-    node holds the smallest request below it. Places are never used twice; when the last one is taken, the line
+    node holds the smallest request below it. Places are never used twice; when the last one is taken, the queue
     moves up into a new tree.
     """
 
@@ -55,13 +55,13 @@ class FitQueue(Generic[W]):
         self._update(waiter.place, waiter.bytes)
 
     def remove(self, waiter: W) -> None:
-        """Takes `waiter` out of the line; everybody else keeps their order."""
+        """Takes `waiter` out of the queue; the others keep their order."""
         self._occupants[waiter.place] = None
         self._length -= 1
         self._update(waiter.place, _EMPTY)
 
     def first(self, at_most_bytes: int, *, behind: W | None = None) -> W | None:
-        """The first, or the first behind one of them, who asks for at most so many bytes."""
+        """The first, or the first behind one of them, that asks for at most so many bytes."""
         node = self._capacity + (behind.place + 1 if behind else 0)
         while node < 2 * self._capacity:
             while node & 1 == 0 and node > 1:  # a left child: the same first place as its parent
@@ -74,7 +74,7 @@ class FitQueue(Generic[W]):
         return None
 
     def in_order(self) -> list[W]:
-        """Everybody who waits, first come first."""
+        """All that wait, in order of arrival."""
         return [occupant for occupant in self._occupants if occupant is not None]
 
     def _leftmost_below(self, node: int, at_most_bytes: int) -> W | None:
@@ -138,9 +138,9 @@ class Ledger:
 
     - What is charged never exceeds the budget at the moment of a grant, unless it is one exclusive lease alone.
     - The *head* is the first waiter that the budget could hold. While it does not fit, later ones that do may go
-      first, at most `max_overtakes` times; then nobody is let by until it has started.
+      first, at most `max_overtakes` times; then nothing passes it until it has started.
     - A waiter that the budget could not hold even when all leases were back (the budget shrank) keeps its place and
-      holds nobody up; draining would not help it.
+      holds no other up; draining would not help it.
     - An exclusive request starts when no lease is out, and nothing starts beside it.
 
     `ceiling_bytes` is the largest request that may wait, where the budget moves; by default the budget itself.
@@ -180,7 +180,7 @@ class Ledger:
         return self._budget_bytes - self._reserved_bytes
 
     def submit(self, size_bytes: int, *, exclusive: bool = False, token: Any = None) -> Ticket:
-        """Puts a request at the end of the line; `grant` says when it may start.
+        """Puts a request at the end of the queue; `grant` says when it may start.
 
         Raises:
             OversizeError: larger than could ever be granted, and not `exclusive`.
@@ -299,7 +299,7 @@ class Ledger:
             return head
         if head.overtaken >= self.max_overtakes:
             return None
-        # Nobody in the line before an exclusive head fits the budget, so its first that fits stands behind the head.
+        # No request in the queue before an exclusive head fits the budget, so its first that fits stands behind the head.
         follower = self._queue.first(self.free_bytes, behind=None if head.exclusive else head)
         if follower is not None:
             head.overtaken += 1

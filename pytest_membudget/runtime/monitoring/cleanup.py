@@ -189,5 +189,5 @@ class Alerts:
             return
         try:
             self._on_alert(sentence)
-        except Exception:  # whoever listens must not end the work that is watched
+        except Exception:  # the callback must not end the work that is watched
             _logger.warning("the alert callback failed", exc_info=True)

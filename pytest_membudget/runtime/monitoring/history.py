@@ -13,7 +13,7 @@ from pytest_membudget.measurement.process.process_memory import ProcessMemory
 from pytest_membudget.records.monitor import ChunkRecord, CollectionEvent, MemorySnapshot
 
 
-class Sightings:
+class History:
     """Keeps the latest `most` of each kind. Sizes are bytes, times are those of `clock`."""
 
     def __init__(
@@ -48,10 +48,10 @@ class Sightings:
         figures = self._memory.figures()._asdict()
         snapshot = MemorySnapshot(at_s=self._clock(), limit_bytes=self._limit_bytes, **figures)
         self.snapshots.append(snapshot)
-        self.note(snapshot.rss_bytes)
+        self.raise_peak(snapshot.rss_bytes)
         return snapshot
 
-    def note(self, rss_bytes: int) -> None:
+    def raise_peak(self, rss_bytes: int) -> None:
         """Raises the peak to this figure, and to what was resident between two looks."""
         marked_bytes = 0 if self._mark is None else self._memory.mark_peak_bytes(self._mark)
         self.peak_bytes = max(self.peak_bytes, rss_bytes, marked_bytes)
@@ -73,19 +73,19 @@ class CollectionsLog:
     def __init__(self, clock: Callable[[], float], most: int) -> None:
         events: deque[CollectionEvent] = deque(maxlen=most)
 
-        def note(phase: str, info: dict[str, Any]) -> None:
+        def record(phase: str, info: dict[str, Any]) -> None:
             if phase == "stop" and info["generation"] == _FULL:
                 events.append(CollectionEvent(clock(), _FULL, info["collected"]))
 
-        gc.callbacks.append(note)
+        gc.callbacks.append(record)
         self.events = events
-        self._stop = weakref.finalize(self, _remove, note)
+        self._stop = weakref.finalize(self, _remove, record)
 
     def close(self) -> None:
-        """Stops listening; the events stay. A log that nobody holds any more stops by itself."""
+        """Stops listening; the events stay. A log that is dropped stops by itself."""
         self._stop()
 
 
-def _remove(note: Callable[[str, dict[str, Any]], None]) -> None:
-    if note in gc.callbacks:
-        gc.callbacks.remove(note)
+def _remove(record: Callable[[str, dict[str, Any]], None]) -> None:
+    if record in gc.callbacks:
+        gc.callbacks.remove(record)

@@ -30,7 +30,7 @@ from pytest_membudget.runtime.monitoring.advice import (
     recommend_chunk_rows,
 )
 from pytest_membudget.runtime.monitoring.cleanup import Alerts, Cleaner, Thresholds
-from pytest_membudget.runtime.monitoring.history import Sightings
+from pytest_membudget.runtime.monitoring.history import History
 from pytest_membudget.runtime.parameters import count_of, factor_of, share_of, size_of
 from pytest_membudget.units import Size
 
@@ -103,7 +103,7 @@ class MemoryMonitor(Closing):
             alerts=self._alerts,
         )
         self._cleaner = Cleaner(self._memory, clock, most)
-        self._seen = Sightings(self._memory, clock, limit_bytes=self.limit_bytes, most=most)
+        self._seen = History(self._memory, clock, limit_bytes=self.limit_bytes, most=most)
         self._lock = threading.RLock()
         self._progress = self._updates = self._chunks_done = 0
         self._started_s = clock()
@@ -148,7 +148,8 @@ class MemoryMonitor(Closing):
         """Measures one chunk of `rows`: the most it added while it ran, and what it left behind.
 
         Free memory is given back to the system first, as a chunk that uses it again would seem to need less; what the
-        heap keeps nevertheless is noted with the chunk. A chunk that raises is not counted. Chunks in several threads at once are measured as if each were alone.
+        heap keeps nevertheless is recorded with the chunk. A chunk that raises is not counted. Chunks in several threads at
+        once are measured as if each were alone.
         """
         count_of("rows", rows, least=0)
         self._memory.trim()
@@ -197,7 +198,7 @@ class MemoryMonitor(Closing):
         Its `is_extrapolated` says whether no chunk of about that size ran.
 
         Raises:
-            UsageError: no chunk with rows was noted yet.
+            UsageError: no chunk with rows was recorded yet.
         """
         base_bytes = self._memory.resident_bytes()
         budget_bytes = max(0, int(TARGET_SHARE * self.limit_bytes) - base_bytes)
@@ -213,7 +214,7 @@ class MemoryMonitor(Closing):
     def report(self) -> MonitorReport:
         """All that was seen so far."""
         with self._lock:
-            self._seen.note(self._memory.resident_bytes())
+            self._seen.raise_peak(self._memory.resident_bytes())
             growth, caveats = growth_rate(self._seen.snapshots)
             heap = self._memory.heap()
             report = MonitorReport(
@@ -247,7 +248,7 @@ class MemoryMonitor(Closing):
             return CleanupResult(ran=False, before_bytes=rss_bytes, after_bytes=rss_bytes)
         result = self._cleaner.run(reason.text, emergency=reason.emergency)
         self._thresholds.cleaned_up(result.after_bytes)
-        self._seen.note(result.before_bytes)
+        self._seen.raise_peak(result.before_bytes)
         return result
 
 
