@@ -1,6 +1,6 @@
 """A worker of a cluster: calls are sent to it in messages, and each gets exactly one reply.
 
-Everything but `send_together` and what the dispatcher reads runs in the link's loop, so nothing is locked.
+Everything but `send_together` and what the driver reads runs in the link's loop, so nothing is locked.
 """
 
 from __future__ import annotations

@@ -145,7 +145,7 @@ class Batch:
     def _record(self, ended: Ended) -> None:
         outcome = ended.outcome
         if ended.task is not None:
-            self._recorder.take_in(ended.task)
+            self._recorder.record_task(ended.task)
         self._letters.add(outcome)
         if self._monitor is not None:
             self._monitor.chunk_done(1, peak_bytes=outcome.peak_bytes or 0, duration_s=outcome.duration_s)

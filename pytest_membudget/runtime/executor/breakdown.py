@@ -23,11 +23,11 @@ _WORTH_TELLING = 0.03
 """Up to this share of the peak may be of unknown origin without a caveat."""
 
 _WALK_EVERY = 10
-"""Looks between two searches for processes that are neither the coordinator nor a worker."""
+"""Samples between two searches for processes that are neither the coordinator nor a worker."""
 
 
 class Recorder:
-    """Looks at all processes while a batch runs and keeps the parts of the highest moment.
+    """Samples all processes while a batch runs and keeps the parts of the highest moment.
 
     All figures of a breakdown are of one instant, so its parts add up. What a thread's task takes cannot be told
     apart in the coordinator: there the coordinator's growth, less the results that wait, counts as the tasks'.
@@ -42,7 +42,7 @@ class Recorder:
         self._of_tasks: set[int] = set()  # processes that tasks have started
         self._probe = Probe("run")
         self._helper_pid: int | None = None
-        self._looks = 0
+        self._samples = 0
         self._start_bytes = 0
         self._events_before = len(engine.journal.events)
         self._waiting_bytes = 0
@@ -62,8 +62,8 @@ class Recorder:
         helper = sampler()
         self._helper_pid = None if helper is None else helper.pid
         self._start_bytes = self._pages.holdings([os.getpid()]).get(os.getpid(), 0)
-        self.look()
-        self._engine.driver.observers.append(self.look)
+        self.sample()
+        self._engine.driver.observers.append(self.sample)
         self._engine.driver.wake()
         return self
 
@@ -73,7 +73,7 @@ class Recorder:
         exc_val: BaseException | None,
         exc_tb: TracebackType | None,
     ) -> None:
-        self._engine.driver.observers.remove(self.look)
+        self._engine.driver.observers.remove(self.sample)
         self._complete(self._probe.finish())
 
     @property
@@ -81,22 +81,22 @@ class Recorder:
         """Events since the recorder began."""
         return self._engine.journal.events[self._events_before :]
 
-    def take_in(self, task: Task) -> None:
+    def record_task(self, task: Task) -> None:
         """Notes a finished task: its result waits to be read, and its peak is known where it ran here alone."""
         self._waiting_bytes += task.result_bytes
         if task.coordinator_peak_bytes:
             held = self._pages.holdings([os.getpid(), *self._others])
             self._keep({**held, os.getpid(): task.coordinator_peak_bytes}, [])
 
-    def look(self) -> None:
+    def sample(self) -> None:
         """Takes one reading, and a closer one where it is the highest so far."""
         self.workers = max(self.workers, self._engine.driver.busy())
         workers = {worker.pid: worker for worker in self._engine.driver.workers()}
-        if self._looks % _WALK_EVERY == 0:
+        if self._samples % _WALK_EVERY == 0:
             ours = {*workers, self._helper_pid}
             self._others = [pid for pid in descendants() if pid not in ours]
             self._of_tasks = {below for pid in workers for below in descendants(pid)}
-        self._looks += 1
+        self._samples += 1
         pids = [os.getpid(), *workers, *self._others]
         held = self._pages.holdings(pids)
         for pid, worker in workers.items():

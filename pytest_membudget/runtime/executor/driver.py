@@ -576,5 +576,5 @@ def _resolve(submission: Submission, value: Any, error: BaseException | None) ->
             future.set_exception(error)
     except InvalidStateError:
         _logger.debug("a future was resolved by its holder")
-    except BaseException:  # a callback of the user's; it must not end the thread that serves everybody
+    except BaseException:  # a callback of the user's; it must not end the thread that serves all calls
         _logger.exception("a callback of a future raised")

@@ -32,8 +32,8 @@ class FallbackExecutor(Calls, concurrent.futures.Executor):
 
     Args:
         max_workers: tasks that run at once; as many as there are cores, where memory allows, when not given.
-        max_in_flight: how many calls may be with workers at a time; for `map` and `run`, results that nobody has read
-            yet count as well.
+        max_in_flight: how many calls may be with workers at a time; for `map` and `run`, unread results
+            count as well.
         budget: what all tasks together may add to their workers, such as "4 GB"; when not given, what is really
             available, read again as it changes.
         estimator: predicts files and learns from them; when not given, the preset "dataframe" for each function and

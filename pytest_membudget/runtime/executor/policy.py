@@ -15,7 +15,7 @@ from pytest_membudget.runtime.prediction.files import DEFAULT_CLASSES, FileClass
 from pytest_membudget.units import Size
 
 USUAL_TASKS_PER_CHILD = 50
-"""After so many tasks a worker is replaced, where nobody chose another number."""
+"""After so many tasks a worker is replaced, unless the caller chose another number."""
 
 USUAL_RETRIES = 2
 """How often a task is repeated after a loss, unless the caller chose another number."""

@@ -1,6 +1,6 @@
 """The protocol of a level: a launcher starts workers, a worker runs one call after the other and replies.
 
-A level is one file that offers a `Launcher`. The dispatcher knows these names and no more, so that a further level
+A level is one file that offers a `Launcher`. The driver knows these names and no more, so that a further level
 (another machine, say) is one more file.
 """
 
@@ -130,7 +130,7 @@ Done = Callable[[Reply], None]
 
 
 class Worker(Protocol):
-    """Runs one call after the other. Only the dispatcher's thread calls it."""
+    """Runs one call after the other. Only the driver calls it."""
 
     @property
     def pid(self) -> int | None:

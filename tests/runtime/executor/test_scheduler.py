@@ -680,6 +680,29 @@ def test_between_the_budget_and_the_machines_limit_a_task_runs_alone():
     assert huge.cause == "oversize"
 
 
+def test_pressure_is_told_once_and_again_after_it_has_passed():
+    played = Played()
+    for source, events in (
+        ("/proc/pressure/memory", 1),
+        ("/proc/pressure/memory", 0),
+        ("", 0),
+        ("a group", 1),
+    ):
+        played.scheduler.pressure_changed(source)
+        assert len(only(played.decided(), Record)) == events
+
+
+def test_queued_tasks_are_not_charged_again_after_each_task_that_keeps_to_its_charge():
+    played = Played(1000, workers=1)
+    tasks = [a_task(10) for _ in range(6)]
+    played.submit(*tasks)
+    asked = []
+    tasks[-1].charge.first_bytes = lambda: asked.append(1) or 10
+    for task in tasks[:4]:
+        played.returned(task, peak_bytes=5)
+    assert not asked
+
+
 # Prefetching ------------------------------------------------------------------------------------------------------------
 
 
