@@ -30,7 +30,7 @@ from pytest_membudget.runtime.workers import worker_main
 from pytest_membudget.runtime.workers.channel import Inbox, Outbox
 from pytest_membudget.runtime.workers.fork_server import main_left_alone_where_it_is_no_file
 from pytest_membudget.runtime.workers.forked_process import ForkedProcess, ForkServerContext, default_context
-from pytest_membudget.runtime.workers.process_tree import end_tree
+from pytest_membudget.runtime.workers.process_tree import end_tree, open_shared_bytes
 from pytest_membudget.runtime.workers.protocol import (
     Call,
     CannotStartError,
@@ -177,6 +177,7 @@ class ProcessWorker:
         finally:
             theirs.close()
         self._born_s = time.monotonic()
+        self._born_epoch_s = time.time()
 
     @property
     def pid(self) -> int | None:
@@ -239,6 +240,8 @@ class ProcessWorker:
             return 0
         own_bytes = max(0, resident_bytes(self.pid) - int(self._marks[Mark.READY_BYTES]))
         started = [pid for pid in descendants(self.pid) if pid != self._marks[Mark.HELPER_PID]]
+        if sys.platform == "linux":
+            own_bytes += open_shared_bytes([self.pid, *started], self._born_epoch_s)
         if not started:
             return own_bytes
         if self._pages is None:

@@ -12,7 +12,9 @@ import contextlib
 import ctypes
 import os
 import signal
+import stat
 import sys
+from collections.abc import Sequence
 
 from pytest_membudget.measurement.process.children import descendants
 
@@ -89,6 +91,59 @@ def end_descendants(root: int, keep: frozenset[int] = frozenset()) -> None:
         for pid in found:
             _signal(pid, _KILL)
         ended |= found
+
+
+def open_shared_bytes(pids: Sequence[int], since_s: float) -> int:
+    """What these processes hold in tmpfs and memfd by files that are open for writing, beyond what they map of it.
+
+    Such memory is in no resident size. A file that nobody has open any more cannot be told whose it is.
+
+    Args:
+        pids: the processes.
+        since_s: files that have not changed since then, in seconds of the epoch, are somebody else's.
+    """
+    files: dict[tuple[int, int], int] = {}
+    for pid in pids:
+        with contextlib.suppress(OSError):  # the process is gone
+            for name in os.listdir(f"/proc/{pid}/fd"):
+                with contextlib.suppress(OSError):
+                    status = os.stat(f"/proc/{pid}/fd/{name}")  # noqa: PTH116 - thousands of times
+                    if status.st_ctime < since_s or not stat.S_ISREG(status.st_mode):
+                        continue
+                    is_writable = os.lstat(f"/proc/{pid}/fd/{name}").st_mode & stat.S_IWUSR
+                    if is_writable and _is_memory(status.st_dev, f"/proc/{pid}/fd/{name}"):
+                        files[status.st_dev, status.st_ino] = status.st_blocks * 512
+    if not files:
+        return 0
+    return max(0, sum(files.values()) - sum(map(_mapped_shared_bytes, pids)))
+
+
+_is_memory_by_device: dict[int, bool] = {}
+
+
+def _is_memory(device: int, path: str) -> bool:
+    """Whether the files of this device lie in memory: those of memfd, and of a mount of tmpfs."""
+    if device not in _is_memory_by_device:
+        target = os.readlink(path)  # noqa: PTH115 - "/memfd:name (deleted)" is no path
+        _is_memory_by_device[device] = target.startswith("/memfd:") or device in _tmpfs_devices()
+    return _is_memory_by_device[device]
+
+
+def _tmpfs_devices() -> set[int]:
+    found = set()
+    with contextlib.suppress(OSError), open("/proc/self/mountinfo", encoding="utf-8") as mounts:  # noqa: PTH123 - no path to keep
+        for line in mounts:
+            words = line.split()
+            if words[words.index("-") + 1] == "tmpfs":
+                major, minor = map(int, words[2].split(":"))
+                found.add(os.makedev(major, minor))
+    return found
+
+
+def _mapped_shared_bytes(pid: int) -> int:
+    with contextlib.suppress(OSError, IndexError), open(f"/proc/{pid}/status", "rb") as status:  # noqa: PTH123 - likewise
+        return int(status.read().partition(b"RssShmem:")[2].split()[0]) * 1024
+    return 0
 
 
 _KILL = getattr(signal, "SIGKILL", signal.SIGTERM)

@@ -189,6 +189,32 @@ def leave_the_session(size):
     time.sleep(60)
 
 
+def fill_memory_file(size):
+    file = os.memfd_create("held")
+    os.truncate(file, size)
+    for _ in range(size // MB):
+        os.write(file, b"x" * MB)
+    time.sleep(60)
+
+
+def fill_unlinked_file(size):
+    with Path(f"/dev/shm/membudget-test-{os.getpid()}").open("wb") as file:
+        Path(file.name).unlink()
+        file.write(b"x" * size)
+        file.flush()
+        time.sleep(60)
+
+
+@pytest.mark.parametrize("fn", [fill_memory_file, fill_unlinked_file])
+def test_files_in_memory_that_a_call_holds_open_are_seen_while_it_runs(worker, fn):
+    before_bytes = worker.added_bytes()
+    worker.send(Call(1, fn, (60 * MB,), {}), lambda _: None)
+    end_s = time.monotonic() + 20
+    while worker.added_bytes() - before_bytes < 57 * MB and time.monotonic() < end_s:
+        time.sleep(0.01)
+    assert 57 * MB < worker.added_bytes() - before_bytes < 130 * MB
+
+
 @pytest.mark.parametrize("fn", [hold_for_long, leave_the_session, leave_running])
 def test_a_worker_is_ended_with_everything_it_has_started(worker, fn):
     family = end_under(worker, fn, 60 * MB)
