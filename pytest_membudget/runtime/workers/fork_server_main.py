@@ -15,8 +15,10 @@ again without it, and says why. The server itself has one thread.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import importlib
+import itertools
 import json
 import os
 import select
@@ -28,6 +30,7 @@ import threading
 import traceback
 from collections.abc import Sequence
 from multiprocessing import resource_tracker, spawn
+from pathlib import Path
 from typing import NoReturn
 
 from pytest_membudget.errors import text_of
@@ -46,7 +49,6 @@ SERVER_OOM_SCORE = 300
 """Above the program's, whose loss ends everything, and below the workers', of which one is repeated at most."""
 
 _FOR_EVERY_WORKER = (
-    "ctypes",
     "multiprocessing.connection",
     "multiprocessing.heap",
     "multiprocessing.sharedctypes",
@@ -93,15 +95,43 @@ def _preload(modules: Sequence[str]) -> str:
 
 def _left_behind(before: dict[int, str]) -> str:
     """What forks would share by accident: threads that exist in no fork but whose locks do, and open files."""
-    threads = len(os.listdir("/proc/self/task")) - 1
-    if threads:
-        names = sorted({thread.name for thread in threading.enumerate() if thread.name != "MainThread"})
-        return (
-            f"it left {threads} thread{'s' * (threads > 1)} running{''.join(f', {name}' for name in names)}"
-        )
+    if threads := _threads():
+        python = {thread.name for thread in threading.enumerate() if thread.name != "MainThread"}
+        names = "".join(f", {name}" for name in sorted(python or set(threads)))
+        return f"it left {len(threads)} thread{'s' * (len(threads) > 1)} running{names}"
     opened = [name for number, name in _open_files().items() if before.get(number) != name]
     shared = sorted({name for name in opened if name not in _STATELESS})
     return f"it left open: {', '.join(shared[:5])}" if shared else ""
+
+
+def _threads() -> list[str]:
+    """The names of this process's threads, the main one left out, and those that their owners care for at a fork.
+
+    jemalloc (pyarrow's) and OpenBLAS (numpy's) stop and restart their threads with `pthread_atfork`.
+    """
+    names = []
+    for thread in os.listdir("/proc/self/task"):
+        with contextlib.suppress(OSError):  # it has ended
+            names.append(Path(f"/proc/self/task/{thread}/comm").read_text(errors="replace").strip())
+    own = Path("/proc/self/comm").read_text(errors="replace").strip()
+    others = [name for name in names if name not in {own, "jemalloc_bg_thd"}]
+    return others + [own] * (names.count(own) - 1 - _openblas_threads())
+
+
+def _openblas_threads() -> int:
+    """How many threads all loaded copies of OpenBLAS have started; they bear the program's name."""
+    lines = Path("/proc/self/maps").read_text(errors="replace").splitlines()
+    files = {line.split(None, 5)[-1] for line in lines if "openblas" in line}
+    threads = 0
+    for file in files:
+        with contextlib.suppress(OSError):
+            library = ctypes.CDLL(file)
+            for prefix, suffix in itertools.product(("", "scipy_"), ("", "64_")):
+                ask = getattr(library, f"{prefix}openblas_get_num_threads{suffix}", None)
+                if ask is not None:
+                    threads += ask() - 1
+                    break
+    return threads
 
 
 def _open_files() -> dict[int, str]:

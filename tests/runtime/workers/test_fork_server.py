@@ -119,6 +119,13 @@ def test_modules_that_are_named_are_loaded_before_the_fork(tmp_path):
     assert (lines, errors) == (["True"], "")
 
 
+@pytest.mark.parametrize("library", ["numpy", "pandas"])
+def test_libraries_whose_threads_survive_a_fork_are_preloaded(tmp_path, library):
+    pytest.importorskip(library)
+    lines, errors = output_of(tmp_path, PRELOADING, loaded_before=f"import {library}")
+    assert (lines, errors) == (["True"], "")
+
+
 @pytest.mark.parametrize(
     ("module", "why"),
     [
