@@ -32,7 +32,7 @@ from pytest_membudget.records.judgement import Budget
 from pytest_membudget.records.report import TestRecord
 
 if TYPE_CHECKING:
-    from pytest_membudget.measurement.watchdog.kill_record import Bite
+    from pytest_membudget.measurement.watchdog.listener import Bite
     from pytest_membudget.plugin.fixtures.membudget import Membudget
 
 _JUDGING_S = pytest.StashKey[float]()

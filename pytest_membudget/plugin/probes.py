@@ -18,7 +18,7 @@ from pytest_membudget.records.judgement import Budget
 from pytest_membudget.records.measurement import Measurement
 
 if TYPE_CHECKING:
-    from pytest_membudget.measurement.watchdog.kill_record import Bite
+    from pytest_membudget.measurement.watchdog.listener import Bite
     from pytest_membudget.measurement.watchdog.watchdog import GuardedProbe
     from pytest_membudget.plugin.benchmarking import BenchmarkProbe
 

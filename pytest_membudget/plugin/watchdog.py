@@ -6,7 +6,7 @@ import pytest
 
 from pytest_membudget.errors import WatchdogStop
 from pytest_membudget.measurement.system.limit import memory_limit
-from pytest_membudget.measurement.watchdog.kill_record import Bite
+from pytest_membudget.measurement.watchdog.listener import Bite
 from pytest_membudget.measurement.watchdog.watchdog import GuardedProbe, Watchdog
 from pytest_membudget.originals import restored, sys
 from pytest_membudget.plugin import emergency_report as last_words

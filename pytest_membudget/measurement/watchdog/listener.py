@@ -2,6 +2,8 @@
 
 It interrupts the thread that began the measurement, or ends the process where that does not help. Where there is no
 helper it looks at this process's memory itself.
+
+The record of what the watchdog did to a block, and why.
 """
 
 from __future__ import annotations
@@ -10,13 +12,48 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Literal, NamedTuple
 
+import msgspec
+
 from pytest_membudget.measurement.tree import sampler
 from pytest_membudget.measurement.tree.client import TreeSampler
 from pytest_membudget.measurement.tree.helper.messages import Exceeded, decode
 from pytest_membudget.measurement.watchdog import interrupt as interruption
-from pytest_membudget.measurement.watchdog.kill_record import Bite
 from pytest_membudget.measurement.watchdog.stacks import stacks
 from pytest_membudget.originals import _thread, contextlib, json, logging, os, select, time
+from pytest_membudget.units import format_size
+
+
+class Bite(msgspec.Struct, frozen=True, kw_only=True):
+    """The watchdog stopped a block, or killed a child of it. Sizes are bytes.
+
+    `peak_bytes` is what the block had added, `total_bytes` what the whole tree held; `limit_of` says which of the two
+    was above `limit_bytes`. `stack` tells what the threads were doing (see `stacks`).
+    """
+
+    kind: Literal["stopped", "child-killed"]
+    label: str
+    peak_bytes: int
+    total_bytes: int
+    limit_bytes: int
+    limit_of: Literal["block", "tree"] = "block"
+    pid: int
+    name: str = ""
+    stack: str = ""
+    source: Literal["helper", "inside"] = "helper"
+
+    def __str__(self) -> str:
+        what = (
+            f"its child {self.name or 'process'} ({self.pid}) was killed"
+            if self.kind == "child-killed"
+            else "it was stopped"
+        )
+        took = f"{self.label or 'the block'} took {format_size(self.peak_bytes)} while it ran"
+        holds = f"the whole tree holds {format_size(self.total_bytes)}"
+        limit = format_size(self.limit_bytes)
+        if self.limit_of == "block":
+            return f"{took} ({holds}), more than the {limit} it may take: {what}"
+        return f"{took}, and {holds}, more than the {limit} it may hold: {what}"
+
 
 _logger = logging.getLogger("pytest_membudget")
 

@@ -35,8 +35,7 @@ from pytest_membudget.measurement.probe import Probe
 from pytest_membudget.measurement.process import high_water
 from pytest_membudget.measurement.tree.helper.messages import Limits
 from pytest_membudget.measurement.watchdog import interrupt as interruption
-from pytest_membudget.measurement.watchdog.kill_record import Bite
-from pytest_membudget.measurement.watchdog.listener import Held, Listener, Rules
+from pytest_membudget.measurement.watchdog.listener import Bite, Held, Listener, Rules
 from pytest_membudget.measurement.watchdog.stacks import frames_of
 from pytest_membudget.originals import os, sys
 from pytest_membudget.records.measurement import Measurement

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Literal, get_args
 
 from pytest_membudget.errors import UsageError
-from pytest_membudget.measurement.system.cores import usable_cores
+from pytest_membudget.measurement.system.limit import usable_cores
 from pytest_membudget.records.growth import Growth
 from pytest_membudget.records.run import Level, LevelEvent
 from pytest_membudget.runtime.admission.host_scope import DEFAULT_NAME
