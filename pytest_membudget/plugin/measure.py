@@ -32,7 +32,7 @@ from pytest_membudget.records.judgement import Budget
 from pytest_membudget.records.report import TestRecord
 
 if TYPE_CHECKING:
-    from pytest_membudget.measurement.watchdog.listener import Bite
+    from pytest_membudget.measurement.watchdog.listener import KillRecord
     from pytest_membudget.plugin.fixtures.membudget import Membudget
 
 _JUDGING_S = pytest.StashKey[float]()
@@ -99,7 +99,7 @@ class Measuring:
                 fail_at_test(item, message)
 
     def _fail_killed(
-        self, item: pytest.Item, plan: Plan, judged: Judged, bite: Bite, own_error: BaseException | None
+        self, item: pytest.Item, plan: Plan, judged: Judged, bite: KillRecord, own_error: BaseException | None
     ) -> NoReturn:
         """Fails a test that the watchdog ended, whatever the test itself made of that."""
         from pytest_membudget.plugin.watchdog import judge_bite

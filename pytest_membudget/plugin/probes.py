@@ -18,7 +18,7 @@ from pytest_membudget.records.judgement import Budget
 from pytest_membudget.records.measurement import Measurement
 
 if TYPE_CHECKING:
-    from pytest_membudget.measurement.watchdog.listener import Bite
+    from pytest_membudget.measurement.watchdog.listener import KillRecord
     from pytest_membudget.measurement.watchdog.watchdog import GuardedProbe
     from pytest_membudget.plugin.benchmarking import BenchmarkProbe
 
@@ -54,7 +54,7 @@ class SafeProbe:
         self._trouble: Exception | None = None
 
     @property
-    def bite(self) -> Bite | None:
+    def bite(self) -> KillRecord | None:
         """What the watchdog did, where there is one."""
         return getattr(self._probe, "bite", None)
 

@@ -6,7 +6,7 @@ import pytest
 
 from pytest_membudget.errors import WatchdogStop
 from pytest_membudget.measurement.system.limit import memory_limit
-from pytest_membudget.measurement.watchdog.listener import Bite
+from pytest_membudget.measurement.watchdog.listener import KillRecord
 from pytest_membudget.measurement.watchdog.watchdog import GuardedProbe, Watchdog
 from pytest_membudget.originals import restored, sys
 from pytest_membudget.plugin import emergency_report as last_words
@@ -28,7 +28,7 @@ def guard(item: pytest.Item, plan: Plan, budget: Budget, settings: Settings) -> 
             teller.write_journal()
         stop_bytes = None if settings.stop_at is None else int(settings.stop_at * memory_limit().bytes)
 
-    def save(bite: Bite) -> None:
+    def save(bite: KillRecord) -> None:
         message = f"killed: {bite}; it did not stop, so its process was ended"
         file, line = file_and_line(item)
         last_words.save(
@@ -51,7 +51,7 @@ def guard(item: pytest.Item, plan: Plan, budget: Budget, settings: Settings) -> 
     )
 
 
-def judge_bite(bite: Bite, own_error: BaseException | None, *, tells_next: bool) -> Judgement:
+def judge_bite(bite: KillRecord, own_error: BaseException | None, *, tells_next: bool) -> Judgement:
     """The judgement that goes before all others; `tells_next` where none of those tells what to do."""
     # pytest names the test above it, and cuts the line in its short summary.
     lines = [

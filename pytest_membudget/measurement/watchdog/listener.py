@@ -23,7 +23,7 @@ from pytest_membudget.originals import _thread, contextlib, json, logging, os, s
 from pytest_membudget.units import format_size
 
 
-class Bite(msgspec.Struct, frozen=True, kw_only=True):
+class KillRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The watchdog stopped a block, or killed a child of it. Sizes are bytes.
 
     `peak_bytes` is what the block had added, `total_bytes` what the whole tree held; `limit_of` says which of the two
@@ -81,7 +81,7 @@ class Rules(NamedTuple):
     limit_bytes: int | None
     stop_total_bytes: int | None
     grace_s: float
-    on_stuck: Callable[[Bite], None] | None
+    on_stuck: Callable[[KillRecord], None] | None
 
     def is_over(self, held: Held) -> bool:
         """Whether it took, or the whole tree holds, more than it may."""
@@ -126,7 +126,7 @@ class Listener:
         self._lock = _thread.allocate_lock()
         self._running = _thread.allocate_lock()
         self._raised_s: float | None = None
-        self._bite: Bite | None = None
+        self._bite: KillRecord | None = None
         self._buffer = b""
         self._wake = os.pipe()
 
@@ -150,7 +150,7 @@ class Listener:
         if os.getpid() == self._pid:  # a forked child of the block has no such thread
             self._running.acquire()
 
-    def heard(self) -> Bite | None:
+    def heard(self) -> KillRecord | None:
         """What was done, after everything that the helper has said of it; the last call."""
         while self._hear(0.0):
             pass
@@ -205,7 +205,7 @@ class Listener:
         is_child = event.killed
         of_block = self._rules.took_too_much(Held(event.peak_bytes, event.total_bytes))
         limit_bytes = self._rules.limit_bytes if of_block else self._rules.stop_total_bytes
-        bite = Bite(
+        bite = KillRecord(
             kind="child-killed" if is_child else "stopped",
             label=self._label,
             peak_bytes=event.peak_bytes,

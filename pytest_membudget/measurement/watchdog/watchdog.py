@@ -23,7 +23,7 @@ The helper process watches (`tree.helper.enforce_limits`), because it is not sto
 
 RLIMIT_AS is not used: it counts address space, not memory, and fails the allocation of whoever comes next.
 Without the helper (other systems, a hidden /proc) a thread reads this process's memory and its children's instead; it can
-neither interrupt nor end a C call that holds the lock, and `Bite.source` says so.
+neither interrupt nor end a C call that holds the lock, and `KillRecord.source` says so.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from pytest_membudget.measurement.probe import Probe
 from pytest_membudget.measurement.process import high_water
 from pytest_membudget.measurement.tree.helper.messages import Limits
 from pytest_membudget.measurement.watchdog import interrupt as interruption
-from pytest_membudget.measurement.watchdog.listener import Bite, Held, Listener, Rules
+from pytest_membudget.measurement.watchdog.listener import Held, KillRecord, Listener, Rules
 from pytest_membudget.measurement.watchdog.stacks import frames_of
 from pytest_membudget.originals import os, sys
 from pytest_membudget.records.measurement import Measurement
@@ -59,7 +59,7 @@ class Watchdog:
         stop_total_bytes: int | None = None,
         grace_s: float = 10.0,
         last_words: Sequence[str] | None = None,
-        on_stuck: Callable[[Bite], None] | None = None,
+        on_stuck: Callable[[KillRecord], None] | None = None,
     ) -> None:
         self.stop_total_bytes = stop_total_bytes
         self.grace_s = grace_s
@@ -100,7 +100,7 @@ class GuardedProbe(Probe):
             settle=settle,
             limits=dog.limits(limit_bytes),
         )
-        self.bite: Bite | None = None
+        self.bite: KillRecord | None = None
         self._rules = Rules(limit_bytes, dog.stop_total_bytes, dog.grace_s, dog.on_stuck)
         self._listener: Listener | None = None
 

@@ -12,7 +12,7 @@ from pytest_membudget.measurement.tree.helper.page_faults import Change
 from pytest_membudget.measurement.tree.helper.pagemap import FileLook
 from pytest_membudget.measurement.tree.helper.records import FilePages, Interval, Reading, Span
 from pytest_membudget.measurement.tree.helper.tree_bounds import Mapped
-from pytest_membudget.measurement.tree.helper.upper_bound import FileCrest
+from pytest_membudget.measurement.tree.helper.upper_bound import FileMaximum
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="pages are counted on Linux")
 
@@ -55,7 +55,7 @@ def interval(high, *, counted=False, fallen=0):
 
 
 def crest(*intervals):
-    found = FileCrest()
+    found = FileMaximum()
     for each in intervals:
         found.add(each)
     return found.value

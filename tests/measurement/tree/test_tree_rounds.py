@@ -4,7 +4,7 @@ from pytest_membudget.measurement.tree.helper.page_faults import PAGE
 from pytest_membudget.measurement.tree.helper.records import Proportional, Reading
 from pytest_membudget.measurement.tree.helper.session import LONGEST_TIMELINE, Session, Timeline
 from pytest_membudget.measurement.tree.helper.tree_bounds import Bounds
-from pytest_membudget.measurement.tree.helper.upper_bound import Crest
+from pytest_membudget.measurement.tree.helper.upper_bound import RunningMaximum
 
 ROOT = 1
 MIB = 1024 * 1024
@@ -92,7 +92,7 @@ STILL = Proportional({1: -100 * MIB, 2: -100 * MIB})  # what was forked is share
 
 
 def crest_of(readings, *, looked_at, forking=False):
-    bounds, crest = Bounds(), Crest()
+    bounds, crest = Bounds(), RunningMaximum()
     for at, round_ in enumerate(readings):
         look = Proportional(STILL.correction, forking=forking) if at == looked_at else None
         interval = bounds.update(round_, proportional=look)

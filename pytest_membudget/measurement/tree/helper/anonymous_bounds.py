@@ -20,7 +20,7 @@ from .page_faults import PAGE, Change, by_family
 from .records import Proportional, Reading, Span
 
 
-class Descent:
+class ForkTree:
     """Takes every round of a family that began as one process. All figures are bytes."""
 
     def __init__(self, trunk: int) -> None:
@@ -113,7 +113,7 @@ class Descent:
         return self._lost - min(self._lost_before.values(), default=self._lost)
 
 
-class Families:
+class ForkGroups:
     """Bounds for the anonymous memory of every family, and what is needed to correct them by a later look.
 
     All figures are bytes, and of the round that was taken last:
@@ -129,7 +129,7 @@ class Families:
     def __init__(self, *, shared_outside: bool, adoptive: int = 0) -> None:
         self._shared_outside = shared_outside
         self._adoptive = adoptive
-        self._descents: dict[object, Descent] = {}
+        self._descents: dict[object, ForkTree] = {}
         self._high: dict[object, int] = {}
         self._unlooked: dict[object, int] = {}  # the same without a look that is not believed yet
         self._correction: dict[int, int] = {}  # proportional less resident, per process; never above zero
@@ -173,7 +173,7 @@ class Families:
         self._high[only.family] = only.anon
         self._correction[only.pid] = 0
         if only.pid != self._adoptive:
-            self._descents[only.family] = Descent(only.pid)
+            self._descents[only.family] = ForkTree(only.pid)
         low = max(0, only.anon - change.growth[only.pid]) if only.pid not in change.born else 0
         return Span(low, only.anon, _most(only, change))
 

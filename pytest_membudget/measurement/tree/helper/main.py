@@ -19,7 +19,7 @@ from .enforce_limits import Watch
 from .messages import Begin, Begun, End, Limits, Message, Ready, Unknown, decode, encode
 from .proc_reader import huge_pages_are_hidden
 from .records import Interval, Reading
-from .scan import RootGoneError, Rounds
+from .scan import RootGoneError, Scans
 from .session import Session
 from .shared_memory import SharedGrowth, SharedReader, SharedReading
 from .shared_note import Notepad, Start
@@ -33,7 +33,7 @@ NOTE_S = 0.010
 IDLE_S = 1.0
 ROUND_SHARE = 0.035
 BURST_S = 0.25
-"""Rounds may cost in advance what this much rest has saved: those in which children come are dear, and the next is wanted soon."""
+"""Scans may cost in advance what this much rest has saved: those in which children come are dear, and the next is wanted soon."""
 
 
 class Descriptors(NamedTuple):
@@ -51,7 +51,7 @@ class Loop:
     def __init__(self, root: int, descriptors: Descriptors, group: str = "") -> None:
         self._commands, self._answers, events, note = descriptors
         self._root = root
-        self._rounds = Rounds(root, self._tell_sessions)
+        self._rounds = Scans(root, self._tell_sessions)
         self._watch = Watch(events)
         self._notepad = Notepad(note)
         self._shared = SharedReader(group)

@@ -18,7 +18,7 @@ PRESENT = bytes(1 if (top & 0xA0) == 0xA0 else 0 for top in range(256))
 
 
 class FileLook:
-    """Looks at the file pages of several processes; one that has not stirred since is not looked at again.
+    """PssSampling at the file pages of several processes; one that has not stirred since is not looked at again.
 
     Args:
         memory: the devices whose inodes are shared memory and not files.

@@ -49,7 +49,7 @@ class Account:
             self._patient_until_s = time.monotonic() + max(PATIENCE_S, cost_s * self._rest)
 
 
-class Looks:
+class PssSampling:
     """The accounts that looks and counts of file pages are paid from, and what the last ones were of."""
 
     def __init__(self) -> None:

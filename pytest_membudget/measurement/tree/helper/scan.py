@@ -1,4 +1,4 @@
-"""Rounds of readings of the whole tree, one after the other, and closer looks between them.
+"""Scans of readings of the whole tree, one after the other, and closer looks between them.
 
 Whoever takes a round gets to know whether anything changed; whoever is `told` gets every round's interval and readings.
 
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from .page_faults import faulted
 from .pagemap import FileLook
 from .proc_reader import Devices, Mappings, Process, huge_pages, mapped_limit, shared_outside
-from .pss_sampling import Looks, blurred, look
+from .pss_sampling import PssSampling, blurred, look
 from .records import FilePages, Interval, Proportional, Reading
 from .shared_note import Start
 from .tree_bounds import Bounds
@@ -89,7 +89,7 @@ class RootGoneError(Exception):
     """The measured process has ended."""
 
 
-class Rounds:
+class Scans:
     """The tree below `root`, as of the last round. Every method that reads it raises `RootGoneError`."""
 
     def __init__(self, root: int, told: Callable[[float, Interval, list[Reading]], None]) -> None:
@@ -97,7 +97,7 @@ class Rounds:
         self.members = Members(root, os.getpid(), os.getppid())
         self.table = Table(self.members)
         self._shared_outside = shared_outside(root)
-        self._looks = Looks()
+        self._looks = PssSampling()
         self._file_look = FileLook(self.table.devices.memory)
         self._huge_pages = huge_pages()
         self.readings: list[Reading] = []

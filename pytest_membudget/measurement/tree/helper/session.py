@@ -22,7 +22,7 @@ from .shared_note import Start
 from .upper_bound import Upper
 
 
-class Marks:
+class ChildMarks:
     """Takes every round of one measurement. All figures are bytes."""
 
     def __init__(self) -> None:
@@ -86,7 +86,7 @@ class Session:
         self.last_low = 0
         self.peak_low = 0
         self.total_low = 0
-        self.marks = Marks()
+        self.marks = ChildMarks()
         self.by_marks = 0  # what the kernel's marks of children prove of the peak
         self.end_low = 0
         self.others_floor: int | None = None  # what the other processes held throughout

@@ -22,7 +22,7 @@ Pages that any process may map: shared memory, or files.
 
 from __future__ import annotations
 
-from .anonymous_bounds import Families
+from .anonymous_bounds import ForkGroups
 from .page_faults import Change
 from .records import FilePages, Interval, Proportional, Reading, Span
 
@@ -97,7 +97,7 @@ class Bounds:
 
     def __init__(self, *, shared_outside: bool = False, adoptive: int = 0) -> None:
         self._before: dict[int, Reading] = {}
-        self._families = Families(shared_outside=shared_outside, adoptive=adoptive)
+        self._families = ForkGroups(shared_outside=shared_outside, adoptive=adoptive)
         self._shmem = Mapped("shmem")
         self._file = Mapped("file")
         self._private: dict[int, int] = {}

@@ -49,7 +49,7 @@ class Members:
         self.scan()
 
     def scan(self) -> None:
-        """Looks at the whole process table."""
+        """PssSampling at the whole process table."""
         parents = {}
         for name in os.listdir("/proc"):
             if name.isdigit():
@@ -63,7 +63,7 @@ class Members:
                 grown |= pid not in self.processes and self._consider(pid, found)
 
     def refresh(self) -> bool:
-        """Looks at the numbers given out since the last call; whether anybody joined."""
+        """PssSampling at the numbers given out since the last call; whether anybody joined."""
         if self._loadavg < 0:
             listed = {int(name) for name in os.listdir("/proc") if name.isdigit()}
             self._pending.update(dict.fromkeys(listed - self._listed, TRIES))

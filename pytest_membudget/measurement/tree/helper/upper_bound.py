@@ -24,7 +24,7 @@ from .records import Interval
 NOTHING = -(1 << 62)
 
 
-class Crest:
+class RunningMaximum:
     """The upper figure so far. It is told of every round, and of the look in it where there was one. All in bytes."""
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class Crest:
         self._grown = self._resident = NOTHING
 
 
-class FileCrest:
+class FileMaximum:
     """The most file pages that can have been mapped together, lowered by a later count of them.
 
     What was mapped at any moment before a count was either still there when it was counted, or had been given up since.
@@ -91,9 +91,9 @@ class Upper:
     """Told of every round. Two upper figures hold, the highest sum and the sum of the highest: the lower one counts."""
 
     def __init__(self) -> None:
-        self._sum = Crest()
-        self._held = Crest()
-        self._files = FileCrest()
+        self._sum = RunningMaximum()
+        self._held = RunningMaximum()
+        self._files = FileMaximum()
         self._last = (0, 0)
         self._start_file = self._file_added = 0
 
