@@ -21,6 +21,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from sys import modules as sys_modules
 from types import FunctionType, ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -86,8 +87,15 @@ if not TYPE_CHECKING:
         return _copies[name]
 
 
+def bind_loaded() -> None:
+    """Copies what is loaded already (0.1 ms). Called when pytest loads the plugin, before any conftest file."""
+    for name in _MODULES:
+        if name in sys_modules:
+            _copies.setdefault(name, SimpleNamespace(**vars(sys_modules[name])))
+
+
 def bind_all() -> None:
-    """Makes every copy now, and keeps what `restored` restores. Called when pytest loads the plugin, before any test."""
+    """Makes every copy, and keeps what `restored` restores (5 ms). Called before the first test of a session that measures."""
     if _restorable:
         return
     for name in (*_MODULES, *_ALSO_RESTORED):

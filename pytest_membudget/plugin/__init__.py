@@ -21,7 +21,7 @@ import pytest
 
 from pytest_membudget import originals
 from pytest_membudget.plugin import marker_names as marked
-from pytest_membudget.plugin import options, report_option, roles
+from pytest_membudget.plugin import options, roles
 
 if TYPE_CHECKING:
     from pytest_membudget.plugin.fixtures.membudget import Membudget
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pytest_membudget.runtime.monitoring.monitor import MemoryMonitor
     from pytest_membudget.runtime.prediction.estimator import MemoryEstimator
 
-originals.bind_all()
+originals.bind_loaded()
 
 _SETTINGS = pytest.StashKey[options.Settings]()
 _ERRORS = pytest.StashKey[list[str]]()
@@ -53,7 +53,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_load_initial_conftests(args: list[str]) -> None:
     """Tells the paths of reports from test paths."""
-    report_option.mend_arguments(args)
+    options.mend_arguments(args)
 
 
 @pytest.hookimpl(wrapper=True, optionalhook=True)

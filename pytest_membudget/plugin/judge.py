@@ -12,8 +12,7 @@ from pytest_membudget.gate.budgets import judge
 from pytest_membudget.originals import restored
 from pytest_membudget.plugin.markers import ScalesMark
 from pytest_membudget.plugin.options import Settings
-from pytest_membudget.plugin.place import file_and_line
-from pytest_membudget.plugin.plans import Plan
+from pytest_membudget.plugin.plans import Plan, file_and_line
 from pytest_membudget.records.growth import Growth
 from pytest_membudget.records.judgement import Budget, Judgement, Verdict
 from pytest_membudget.records.measurement import Measurement

@@ -24,8 +24,7 @@ from pytest_membudget.plugin.failures import OverBudget, fail_at_test, tell_shor
 from pytest_membudget.plugin.fresh.request import Purpose
 from pytest_membudget.plugin.judge import Judge, Judged, record_of
 from pytest_membudget.plugin.options import Settings
-from pytest_membudget.plugin.parts import load_parts
-from pytest_membudget.plugin.plans import PLAN, Plan
+from pytest_membudget.plugin.plans import PLAN, Plan, load_parts
 from pytest_membudget.plugin.probes import SafeProbe, choose_probe
 from pytest_membudget.plugin.report.attach import attach
 from pytest_membudget.records.judgement import Budget

@@ -7,14 +7,17 @@ the folder of that file.
 
 from __future__ import annotations
 
+import argparse
 import re
 import sys
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import pytest
 
-from pytest_membudget.plugin import report_option
+from pytest_membudget import units
 
 if TYPE_CHECKING:
     from pytest_membudget.units import Tolerance
@@ -196,7 +199,7 @@ def _flag_attributes(option: Option) -> dict[str, Any]:
         return {"action": "store_true", "default": None}
     if option.kind == "reports":
         return {
-            "action": report_option.ReportAction,
+            "action": ReportAction,
             "nargs": "?",
             "metavar": option.metavar,
             "default": None,
@@ -219,7 +222,7 @@ def _read(option: Option, config: pytest.Config) -> Any:
         return given
     try:
         if option.kind == "reports":
-            return report_option.read_paths(given, folder)
+            return read_paths(given, folder)
         return folder / fill_in(given) if option.kind == "path" else _read_text(option.kind, given)
     except ValueError as error:
         raise pytest.UsageError(f"{written}: {error}") from None
@@ -251,6 +254,102 @@ def _ini_folder(config: pytest.Config) -> Path:
 
 
 def _read_text(kind: Kind, text: str) -> Any:
-    from pytest_membudget.plugin import option_values  # a session without options need not pay for it
+    return READERS[kind](text)
 
-    return option_values.READERS[kind](text)
+
+def _read_count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= 1000:
+        raise ValueError(f"{text!r} is not a count from 1 to 1000; write a whole number such as 5")
+    return int(text)
+
+
+def _read_milliseconds(text: str) -> float:
+    spelling = "write milliseconds from 0.5 to 10000, such as 2"
+    try:
+        interval_s = float(text) / 1000
+    except ValueError:
+        raise ValueError(f"{text!r} is not a number; {spelling}") from None
+    if not 0.0005 <= interval_s <= 10:
+        raise ValueError(f"{text!r} is out of range; {spelling}")
+    return interval_s
+
+
+def _read_names(text: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+    if not all(names):
+        raise ValueError(f"{text!r} holds an empty name; write names with commas between them: micro,small")
+    return names
+
+
+READERS: Mapping[str, Callable[[str], Any]] = {
+    "size": units.parse_size,
+    "share": units.parse_share,
+    "tolerance": units.parse_tolerance,
+    "count": _read_count,
+    "milliseconds": _read_milliseconds,
+    "names": _read_names,
+}
+"""By the kind of an option, how its text is read."""
+
+
+FLAG = "--membudget-report"
+ENDINGS = (".md", ".json", ".html")
+
+
+class ReportAction(argparse.Action):
+    """Takes the following word only where it can be a report; any other word stays a test path."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        """Called by argparse for each `--membudget-report`."""
+        word = str(values or "")
+        reports = [*(getattr(namespace, self.dest, None) or [])]
+        if word and not is_report(word):
+            # argparse hands these words on as positional arguments, which are pytest's test paths.
+            left = argparse._UNRECOGNIZED_ARGS_ATTR  # noqa: SLF001 - no public way
+            namespace.__dict__.setdefault(left, []).append(word)
+            word = ""
+        setattr(namespace, self.dest, [*reports, word])
+
+
+def mend_arguments(args: list[str]) -> None:
+    """Writes `--membudget-report tests` as `--membudget-report= tests`, so that test paths keep their order.
+
+    Raises:
+        pytest.UsageError: a path is written with `=`, so that it can only be a report, and has another ending.
+    """
+    for place, (word, following) in enumerate(pairwise([*args, ""])):
+        if word == FLAG and following and not is_report(following):
+            args[place] = f"{FLAG}="
+        path = word.removeprefix(f"{FLAG}=")
+        if path != word and path and not is_report(path):
+            raise pytest.UsageError(f"{FLAG}: {_unknown_form(path)}")
+
+
+def read_paths(words: Sequence[str], folder: Path) -> tuple[Path, ...] | None:
+    """Paths of the reports; the ini file says `true` for the tables alone and `false` for none.
+
+    Raises:
+        ValueError: a path has another ending.
+    """
+    if [word.lower() for word in words] == ["false"]:
+        return None
+    paths = [word for word in words if word and word.lower() != "true"]
+    wrong = next((path for path in paths if not is_report(path)), None)
+    if wrong is not None:
+        raise ValueError(_unknown_form(wrong))
+    return tuple(folder / path for path in paths)
+
+
+def is_report(word: str) -> bool:
+    """Whether the ending is one that a report can have."""
+    return word.lower().endswith(ENDINGS)
+
+
+def _unknown_form(path: str) -> str:
+    return f"{path!r} names no known form; write a path that ends in .md, .json or .html"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import importlib
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import pytest
@@ -17,6 +18,7 @@ from pytest_membudget.plugin.markers import (
     ScalesMark,
     closest_first,
 )
+from pytest_membudget.plugin.options import Settings
 
 _MOST_ERRORS = 20
 
@@ -97,3 +99,40 @@ def _check_against_item(value: BudgetMark | GrowthMark | ScalesMark, item: pytes
         raise ValueError(
             "the test does not take the fixture memory_scale, so all scales would be the same run"
         )
+
+
+def file_and_line(item: pytest.Item) -> tuple[str, int | None]:
+    """The test's file as pytest shows it, and its line counted from 1; `None` where pytest knows no line."""
+    file, line, _ = item.location
+    return file, None if line is None else line + 1
+
+
+def load_parts(items: Iterable[pytest.Item], settings: Settings) -> None:
+    """Imports what the plans of these tests, and the options, will have used."""
+    needed = {module for item in items if PLAN in item.stash for module in _parts_of(item, item.stash[PLAN])}
+    needed.update(_parts_of_session(settings))
+    for module in sorted(needed):
+        importlib.import_module(f"pytest_membudget.plugin.{module}")
+
+
+def _parts_of(item: pytest.Item, plan: Plan) -> Iterator[str]:
+    fixtures = getattr(item, "fixturenames", ())
+    if plan.growth is not None:
+        yield "growth"
+    if "memory_scale" in fixtures:
+        yield from ("scales.rows", "scales.law")
+    if "membudget" in fixtures:
+        yield "fixtures.membudget"
+    if "benchmark" in fixtures:
+        yield "benchmarking"
+    if plan.budget is not None and plan.budget.hard:
+        yield "watchdog"
+
+
+def _parts_of_session(settings: Settings) -> Iterator[str]:
+    if settings.stop_at is not None:
+        yield "watchdog"
+    if settings.memray:
+        yield "fresh.memray"
+    if settings.baseline is not None:
+        yield "baseline_gate"

@@ -9,6 +9,7 @@ import pytest
 
 from pytest_membudget.errors import MembudgetError, MissingExtraError
 from pytest_membudget.measurement.process.life_peak import keep_maxrss_rising
+from pytest_membudget.originals import bind_all
 from pytest_membudget.plugin.fresh.request import Purpose
 from pytest_membudget.plugin.judge import Judge
 from pytest_membudget.plugin.measure import Measuring
@@ -57,6 +58,7 @@ def start_measuring(config: pytest.Config, settings: Settings) -> None:
         raise pytest.UsageError(str(MissingExtraError("--membudget-memray", "memray", "memray")))
     purpose = _purpose(config)
     gate = _gate(config, settings) if purpose in {None, "isolate"} else None
+    bind_all()
     keep_maxrss_rising()
     manager.register(Measuring(settings, Judge(settings, gate), purpose), "membudget-measuring")
     if purpose is None and not is_worker(config):
@@ -103,8 +105,7 @@ def _gate(config: pytest.Config, settings: Settings) -> Gate | None:
     if settings.baseline is None:
         return None
     if _GATE not in config.stash:
-        from pytest_membudget.plugin.baseline_gate import Gate
-        from pytest_membudget.plugin.collected import Collected
+        from pytest_membudget.plugin.baseline_gate import Collected, Gate
 
         collected = Collected(config)
         is_in_ini = config.getoption("membudget_baseline") is None

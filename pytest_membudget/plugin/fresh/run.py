@@ -20,7 +20,6 @@ import pytest
 from pytest_membudget.measurement.fresh.launcher import run
 from pytest_membudget.measurement.system.limit import memory_limit
 from pytest_membudget.originals import restored
-from pytest_membudget.plugin import joining
 from pytest_membudget.plugin.fresh.request import VARIABLE, Orders, Purpose
 from pytest_membudget.plugin.roles import CHILD_PLUGIN, is_worker
 from pytest_membudget.plugin.shared import shared_folder, temporary_folders
@@ -58,7 +57,7 @@ def run_fresh(
     with restored(), tempfile.TemporaryDirectory(prefix="fresh-", dir=shared_folder(item.config)) as folder:
         results, output, log = (Path(folder, name) for name in ("results.jsonl", "output.txt", "log.txt"))
         results.touch()
-        tells_log = purpose == "isolate" and joining.has_log_file(item.config)
+        tells_log = purpose == "isolate" and has_log_file(item.config)
         orders = Orders(
             nodeid=_bare_nodeid(item),
             target=_target(item),
@@ -69,11 +68,11 @@ def run_fresh(
             purpose=purpose,
             rehearse=rehearse,
             memray_capture=memray_capture,
-            options=joining.decided_options(item.config),
+            options=decided_options(item.config),
             log_file=str(log) if tells_log else os.devnull,
         )
         ending = _run(item.config, orders, output, timeout_s)
-        joining.append_log(item.config, log)
+        append_log(item.config, log)
         lines = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
         return _gather(item, lines, ending, output)
 
@@ -113,7 +112,7 @@ def _run(config: pytest.Config, orders: Orders, output: Path, timeout_s: float |
     shown = config.getoption("capture", "no") == "no"
     variables = {**os.environ, VARIABLE: orders.as_text()}
     if orders.purpose == "isolate":
-        variables |= joining.coverage_variables(config)
+        variables |= coverage_variables(config)
     with output.open("wb") as stream:
         return run(
             command,
@@ -169,3 +168,43 @@ def _target(item: pytest.Item) -> str:
     """The test as an argument for pytest, whatever folder it is called in."""
     _, colons, rest = _bare_nodeid(item).partition("::")
     return f"{item.path}{colons}{rest}"
+
+
+_DECIDED_AT_START = ("randomly_seed",)
+
+
+def decided_options(config: pytest.Config) -> Mapping[str, Any]:
+    """What plugins chose for this session and no argument tells."""
+    return {name: value for name in _DECIDED_AT_START if (value := config.getoption(name, None)) is not None}
+
+
+def has_log_file(config: pytest.Config) -> bool:
+    """Whether the session writes its log to a file."""
+    if not config.pluginmanager.has_plugin("logging-plugin"):
+        return False
+    return bool(config.getoption("log_file", None) or config.getini("log_file"))
+
+
+def append_log(config: pytest.Config, log: Path) -> None:
+    """Adds the log of an isolated test to the session's, where its own lines would stand."""
+    if not log.exists():
+        return
+    handler = getattr(config.pluginmanager.get_plugin("logging-plugin"), "log_file_handler", None)
+    if handler is not None:
+        with handler.lock:
+            handler.stream.write(log.read_text(encoding="utf-8", errors="replace"))
+            handler.stream.flush()
+
+
+def coverage_variables(config: pytest.Config) -> Mapping[str, str]:
+    """The environment in which coverage.py measures the interpreter too: as its own `patch = subprocess` has it.
+
+    Only where somebody will combine the data files: pytest-cov, or the user who asked for parallel ones.
+    """
+    coverage = sys.modules.get("coverage")
+    measuring = coverage.Coverage.current() if coverage is not None else None
+    if measuring is None or not hasattr(measuring.config, "serialize"):
+        return {}
+    if not config.pluginmanager.has_plugin("_cov") and not measuring.config.parallel:
+        return {}
+    return {"COVERAGE_PROCESS_CONFIG": measuring.config.serialize()}
