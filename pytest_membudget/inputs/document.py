@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from pytest_membudget.errors import UsageError
 from pytest_membudget.inputs.format import BLOCK_MARK, Draw
-from pytest_membudget.inputs.kinds import document_format
+from pytest_membudget.inputs.kinds import FORMATS
 
 BLOCK_BYTES = 512 * 1024
 """What is held in memory at a time, whatever the size of the file; about 5,000 different records."""
@@ -23,15 +23,15 @@ def write_document(stream: BinaryIO, size_bytes: int, kind: str, seed: int) -> i
     Raises:
         UsageError: the size cannot hold a valid document; names the smallest that can.
     """
-    form = document_format(kind)
-    smallest_bytes = len(form.OPENING) + form.SMALLEST_CLOSING
+    form = FORMATS[kind]
+    smallest_bytes = len(form.opening) + form.smallest_closing_bytes
     if size_bytes < smallest_bytes:
         raise UsageError(
             f"{size_bytes} B cannot hold a valid {kind} file; the smallest has {smallest_bytes} B"
         )
     left_bytes = size_bytes - smallest_bytes
     pieces, ends = _block(kind, seed, min(left_bytes, BLOCK_BYTES))
-    stream.write(form.OPENING)
+    stream.write(form.opening)
     records = 0
     for number in count(_FIRST_BLOCK):
         fitting = bisect_right(ends, left_bytes)
@@ -41,13 +41,13 @@ def write_document(stream: BinaryIO, size_bytes: int, kind: str, seed: int) -> i
         stream.write(memoryview(block)[: ends[fitting - 1]])
         left_bytes -= ends[fitting - 1]
         records += fitting
-    stream.write(form.closing(form.SMALLEST_CLOSING + left_bytes).encode())
+    stream.write(form.closing(form.smallest_closing_bytes + left_bytes).encode())
     return records + 1
 
 
 def _block(kind: str, seed: int, block_bytes: int) -> tuple[list[bytes], list[int]]:
     """Records of at least `block_bytes` together, cut where the block's number goes, and where each record ends."""
-    form = document_format(kind)
+    form = FORMATS[kind]
     draw = Draw(f"{kind} {seed}")
     records: list[str] = []
     held_bytes = 0

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar
 
 T = TypeVar("T")
 
@@ -13,24 +13,6 @@ BLOCK_MARK = "#########"
 
 LAST_IDENTIFIER = "99999999999999"
 """The identifier of the record that closes a document: as long as the others, and above them all."""
-
-
-class DocumentFormat(Protocol):
-    """One kind of document: `opening`, any number of records, then a closing of exactly the room that is left."""
-
-    @property
-    def OPENING(self) -> bytes:  # noqa: N802 - a constant of each module
-        """What precedes the first record."""
-
-    @property
-    def SMALLEST_CLOSING(self) -> int:  # noqa: N802 - likewise
-        """Bytes of the shortest closing."""
-
-    def record(self, draw: Draw, identifier: str) -> str:
-        """One record of varied ASCII content, with whatever separates it from the next."""
-
-    def closing(self, room: int) -> str:
-        """The last record and the end of the document: exactly `room` bytes, at least `SMALLEST_CLOSING`."""
 
 
 class Draw:
@@ -88,3 +70,30 @@ def filling(length: int) -> str:
         return ""
     text = (_FILLING * (length // len(_FILLING) + 1))[:length]
     return f"{text[:-1]}." if text.endswith(" ") else text
+
+
+class DocumentFormat(NamedTuple):
+    """One kind of document: `opening`, any number of records, then a closing record of exactly the room that is left.
+
+    Attributes:
+        opening: what precedes the first record.
+        record: one record of varied ASCII content, with whatever separates it from the next.
+        last: how the closing record begins.
+        end: how it ends, and the document with it.
+        filling: so many bytes between the two.
+    """
+
+    opening: bytes
+    record: Callable[[Draw, str], str]
+    last: str
+    end: str
+    filling: Callable[[int], str] = filling
+
+    @property
+    def smallest_closing_bytes(self) -> int:
+        """The shortest closing."""
+        return len(self.last) + len(self.end)
+
+    def closing(self, room_bytes: int) -> str:
+        """The last record and the end of the document: exactly `room_bytes`, at least `smallest_closing_bytes`."""
+        return f"{self.last}{self.filling(room_bytes - self.smallest_closing_bytes)}{self.end}"

@@ -29,7 +29,7 @@ def synthesize(path: str | os.PathLike[str], size: Size, kind: str = "csv", seed
     size_bytes = parse_size(size)
     with replacing(path) as stream:
         if kind == PARQUET:
-            from pytest_membudget.inputs.kinds.parquet_table import write_parquet
+            from pytest_membudget.inputs.parquet_table import write_parquet
 
             rows = write_parquet(stream, size_bytes, seed)
         else:
