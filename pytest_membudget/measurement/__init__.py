@@ -8,3 +8,10 @@
 6. `watchdog` ends a block that outgrows its limit while it runs.
 7. `growth` repeats a function and says whether it leaks.
 """
+
+from __future__ import annotations
+
+from pytest_membudget.lazy import names_on_demand
+
+# What programs import from here, beside the public names of the package.
+__getattr__ = names_on_demand(__name__, {"memory_limit": "system.limit", "memory_reading": "system.limit"})
