@@ -1,0 +1,98 @@
+"""What a task raises reaches the caller: its type, its text, its attributes and its traceback, whatever it does when pickled."""
+
+import pickle
+import threading
+
+import pytest
+
+from pytest_membudget.runtime.workers import worker_main
+from pytest_membudget.runtime.workers.protocol import Raised, Unpicklable
+from pytest_membudget.runtime.workers.serialization import unpacked
+
+
+class ParseError(Exception):
+    """As in libraries: its `__init__` takes other arguments than it hands on."""
+
+    def __init__(self, path, line):
+        super().__init__(f"{path}: line {line} is broken")
+        self.path = path
+
+
+class HoldsLockError(Exception):
+    def __init__(self):
+        super().__init__("holds a lock")
+        self.lock = threading.Lock()
+        self.kept = 7
+
+
+class LockArgumentError(Exception):
+    def __str__(self):
+        return "a lock among its arguments"
+
+
+class SilentError(Exception):
+    def __str__(self):
+        raise ValueError("no text")
+
+
+class KeywordsOnlyError(Exception):
+    def __init__(self, *, code):
+        super().__init__(code)
+        self.code = code
+
+
+def reply_to(error):
+    """What the caller gets for a task that raises `error`."""
+
+    def fail():
+        raise error
+
+    ending, body = worker_main._called(fail, (), {}, worker_main.by_name)
+    return unpacked(worker_main.Report(ending, body), "fail", "here")
+
+
+@pytest.mark.parametrize(
+    ("error", "attributes"),
+    [
+        (ValueError("plain"), {}),
+        (OSError(2, "no such file", "a.csv"), {"filename": "a.csv", "errno": 2}),
+        (ParseError("a.csv", 17), {"path": "a.csv"}),
+        (HoldsLockError(), {"kept": 7}),
+        (KeywordsOnlyError(code=5), {"code": 5}),
+        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid"), {"reason": "invalid"}),
+        (KeyboardInterrupt("of the task's own"), {}),
+        (SystemExit(3), {"code": 3}),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_an_exception_arrives_as_itself(error, attributes):
+    reply = reply_to(error)
+    assert isinstance(reply, Raised)
+    assert (type(reply.error), str(reply.error)) == (type(error), str(error))
+    assert {name: getattr(reply.error, name) for name in attributes} == attributes
+    assert "in fail" in str(reply.error.__cause__)
+
+
+def test_arguments_that_cannot_travel_are_replaced_by_the_text():
+    reply = reply_to(LockArgumentError(threading.Lock()))
+    assert (type(reply.error), reply.error.args) == (LockArgumentError, ("a lock among its arguments",))
+
+
+def test_an_exception_without_a_text_arrives():
+    assert type(reply_to(SilentError()).error) is SilentError
+
+
+def test_where_its_type_cannot_be_imported_type_text_and_traceback_are_told():
+    class LocalError(Exception):
+        pass
+
+    reply = reply_to(LocalError("inside"))
+    assert isinstance(reply, Unpicklable)
+    assert "LocalError: inside" in str(reply.error)
+    assert "in fail" in str(reply.error.__cause__)
+
+
+def test_what_arrives_can_be_pickled_again():
+    """An executor in a worker of another one hands its errors on."""
+    reply = reply_to(ValueError("plain"))
+    assert str(pickle.loads(pickle.dumps(reply.error))) == "plain"
