@@ -396,7 +396,7 @@ def _slow(pause_s):
 @leaking(300)
 def appended_bytes_in_a_slow_handler(random):
     kept = []
-    return _slow(0.05)(lambda: kept.append(b"x" * 300))
+    return _slow(0.05)(lambda: kept.append(bytes(300)))
 
 
 @leaking(1000)

@@ -44,6 +44,7 @@ STAGES = 12
 _STAKES = (0.5, 0.9, 1.0)
 _NOT_SLOWING = 0.7
 _NEXT_TO_NOTHING_BYTES = 512.0
+_MOST_RISES = 0.75
 _NO_BOUND = 2.0**63
 
 Direction = Literal["growing", "flat", "slowing", "unclear"]
@@ -153,7 +154,13 @@ def trend(
     ):
         return found._replace(direction="growing")
     lately = floor[-1] - _at(tail_calls, floor, tail_calls[-1] / 2) - allowed * tail_calls[-1] / 2
-    if (max(rates[1:]) <= bound and high <= bound) or (lately <= precision.lately and not proven):
+    is_flat = max(rates[1:]) <= bound and high <= bound
+    # Where the last samples are left out, or little growth is let pass, they must not speak of growth all the same.
+    if (is_flat and known == len(calls) - begin) or (
+        (is_flat or lately <= precision.lately)
+        and not proven
+        and not _rises_at_the_end(calls, whole_floor, bound)
+    ):
         return found._replace(direction="flat")
     slowing = rates[2] < _NOT_SLOWING * max(rates[0], rates[1])
     return found._replace(direction="slowing" if slowing else "unclear")
@@ -170,6 +177,13 @@ def evidence(calls: Sequence[int], floor: Sequence[float], bound: float) -> floa
         _windows(calls, stage / 64, lambda reached: reached * 0.27),
     )
     return sum(_winnings(calls, floor, ends, bound) for ends in layouts) / len(layouts)
+
+
+def _rises_at_the_end(calls: Sequence[int], floor: Sequence[float], bound: float) -> bool:
+    """Whether nearly every step of the last quarter rises: what fell before has hidden a leak until then."""
+    steps = list(pairwise(range(bisect_left(calls, calls[-1] * 3 / 4), len(calls))))
+    rises = sum(floor[last] - floor[first] > bound * (calls[last] - calls[first]) for first, last in steps)
+    return len(steps) > 1 and rises > _MOST_RISES * len(steps)
 
 
 def _windows(calls: Sequence[int], begin: float, width: Callable[[float], float]) -> list[int]:

@@ -181,3 +181,10 @@ def test_what_slows_down_is_clean_in_the_end_where_little_came_of_it():
 
 def test_next_to_nothing_in_all_is_flat_however_few_the_calls():
     assert judged(lambda n: 200 * (n > 20), last=32).direction == "flat"
+
+
+@pytest.mark.parametrize("fall_at", range(3, 16))
+def test_a_leak_is_not_flat_because_something_else_was_given_back_once(fall_at):
+    calls = list(range(1, 23))
+    held = [340 * n + 20_000 * (n < fall_at) for n in calls]
+    assert trend(calls, held).direction != "flat"
