@@ -1,0 +1,102 @@
+"""One open measurement, and the samples it is worth: from scripted readings, without a kernel."""
+
+import pytest
+
+from pytest_membudget.measurement.tree.helper import pss_sampling
+from pytest_membudget.measurement.tree.helper.page_faults import PAGE
+from pytest_membudget.measurement.tree.helper.pss_sampling import PssSampling, look
+from pytest_membudget.measurement.tree.helper.records import Interval, Reading, Span
+from pytest_membudget.measurement.tree.helper.session import Session
+from pytest_membudget.measurement.tree.helper.shared_note import Start
+from pytest_membudget.measurement.tree.helper.tree_bounds import Bounds
+
+MIB = 1024 * 1024
+ROOT, CHILD = 1, 2
+
+
+def interval(held, file=(0, 0), *, file_added=0, moving=0):
+    low, high = held
+    return Interval(
+        Span(low, high, high),
+        Span(*file, file[1]),
+        file_added=file_added,
+        alone=False,
+        missed=0,
+        moving=moving,
+        leaving={},
+    )
+
+
+def test_children_that_came_and_went_before_the_helper_looked_are_in_the_upper_figure():
+    session = Session(0.0, ROOT)
+    session.missed_before(Reading(ROOT, MIB, faults=30, reaped_faults=70), Start(MIB, 0, 20, 10))
+    assert (session.missed, session.peak_high) == (50 * PAGE, 70 * PAGE)
+
+
+def test_where_no_child_was_reaped_nothing_was_missed():
+    session = Session(0.0, ROOT)
+    session.missed_before(Reading(ROOT, MIB, faults=30, reaped_faults=20), Start(MIB, 0, 20, 10))
+    assert (session.missed, session.peak_high) == (0, 0)
+
+
+def test_a_process_of_the_start_that_ends_leaves_the_start():
+    bounds, session = Bounds(), Session(0.0, ROOT)
+    both = [Reading(ROOT, 10 * MIB), Reading(CHILD, 40 * MIB)]
+    bounds.update(both)
+    session.begin_among(bounds.update(both), both)
+    assert session.start_bytes == 50 * MIB
+    alone = [Reading(ROOT, 30 * MIB, faults=20 * MIB // PAGE)]
+    for at_s in (0.1, 0.2):
+        session.update(at_s, bounds.update(alone), alone)
+    assert session.start_bytes == 10 * MIB
+    assert session.peak_low == 20 * MIB
+
+
+@pytest.mark.parametrize(("high_mib", "may"), [(10, False), (20, True)])
+def test_a_sample_is_wanted_where_the_upper_figure_lies_above_the_proven_peak(high_mib, may):
+    session = Session(0.0, ROOT)
+    start = interval((5 * MIB, 5 * MIB), (MIB, MIB))
+    session.begin_among(start, [Reading(ROOT, 5 * MIB, file=MIB)])
+    session.peak_low = 5 * MIB
+    assert session.could_rise(interval((5 * MIB, high_mib * MIB), (MIB, MIB))) == may
+
+
+def test_files_of_the_start_are_not_what_a_sample_could_raise():
+    session = Session(0.0, ROOT)
+    session.begin_among(interval((MIB, MIB), (50 * MIB, 50 * MIB)), [Reading(ROOT, MIB, file=50 * MIB)])
+    assert not session.could_rise(interval((MIB, MIB), (50 * MIB, 50 * MIB), file_added=90 * MIB))
+    assert session.could_rise(interval((MIB, MIB), (60 * MIB, 60 * MIB), file_added=90 * MIB))
+
+
+def test_two_that_map_the_same_hold_at_least_what_the_larger_maps():
+    bounds = Bounds()
+    readings = [Reading(ROOT, 0, shmem=30 * MIB), Reading(CHILD, 0, shmem=50 * MIB)]
+    bounds.update(readings, shmem_limit=10 * MIB)
+    found = bounds.update(readings, shmem_limit=10 * MIB).held
+    assert (found.low, found.high) == (50 * MIB, 50 * MIB)
+
+
+class _Clearing:
+    """A process that is about to end: its memory shows nowhere, and others may still share it."""
+
+    is_clearing = True
+
+
+@pytest.mark.parametrize(("processes", "dropped"), [({CHILD: _Clearing()}, True), ({}, False)])
+def test_a_sample_beside_a_process_that_clears_its_memory_is_not_believed(processes, dropped):
+    found = look([Reading(ROOT, MIB), Reading(CHILD, 0)], processes)
+    assert found.forking == dropped
+
+
+@pytest.mark.parametrize(
+    ("held", "file", "could_rise", "wanted"),
+    [
+        ((MIB, MIB), (0, 0), False, False),  # nothing to tell
+        ((MIB, MIB), (0, 0), True, True),
+        ((MIB, MIB), (0, pss_sampling.FILE_GAP_BYTES), False, False),  # not yet worth it
+        ((MIB, MIB), (0, pss_sampling.FILE_GAP_BYTES + 1), False, True),
+    ],
+)
+def test_a_sample_is_worth_its_cost_for_a_peak_or_for_files(held, file, could_rise, wanted):
+    readings = [Reading(ROOT, MIB), Reading(CHILD, MIB)]
+    assert PssSampling().worthwhile(interval(held, file), readings, could_rise=could_rise) == wanted
