@@ -11,7 +11,7 @@ from pytest_membudget.measurement.tree.helper.shared_note import Start
 from pytest_membudget.measurement.tree.helper.tree_bounds import Bounds
 
 MIB = 1024 * 1024
-ROOT, CHILD = 1, 2
+ROOT, CHILD, OTHER = 1, 2, 3
 
 
 def interval(held, file=(0, 0), *, file_added=0, moving=0):
@@ -50,6 +50,18 @@ def test_a_process_of_the_start_that_ends_leaves_the_start():
         session.update(at_s, bounds.update(alone), alone)
     assert session.start_bytes == 10 * MIB
     assert session.peak_low == 20 * MIB
+
+
+def test_what_left_lowers_the_start_that_the_upper_figure_is_counted_from():
+    bounds, session = Bounds(), Session(0.0, ROOT)
+    start = [Reading(ROOT, 10 * MIB), Reading(CHILD, 40 * MIB), Reading(OTHER, 5 * MIB)]
+    bounds.update(start)
+    session.begin_among(bounds.update(start), start)
+    grown = [Reading(ROOT, 30 * MIB, faults=20 * MIB // PAGE), Reading(OTHER, 5 * MIB)]
+    for at_s in (0.1, 0.2, 0.3):
+        session.update(at_s, bounds.update(grown), grown)
+    assert session.peak_low == 20 * MIB
+    assert session.peak_high == 60 * MIB  # the child may have been there until the root had grown
 
 
 @pytest.mark.parametrize(("high_mib", "may"), [(10, False), (20, True)])
