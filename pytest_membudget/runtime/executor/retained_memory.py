@@ -68,7 +68,7 @@ class RetainedMemory:
 
     def has_outgrown(self, slot: Slot, share_bytes: int) -> bool:
         """Whether a worker retains more than its share, and its successor would retain less."""
-        return self.charged_bytes(slot) > share_bytes and self._would_shrink(slot)
+        return self.own_bytes(slot) > share_bytes and self._would_shrink(slot)
 
     def charged_bytes(self, slot: Slot) -> int:
         """What `slot` is charged beside its tasks; nothing where its memory is not this machine's."""
