@@ -10,7 +10,7 @@ from multiprocessing import shared_memory
 import pytest
 
 from pytest_membudget import check_growth
-from pytest_membudget.measurement.growth import object_types
+from pytest_membudget.measurement.growth import culprits
 from pytest_membudget.measurement.growth.known_caches import cache_steadier
 from pytest_membudget.measurement.growth.samples import FigureReader
 from pytest_membudget.measurement.process.heap import read_heap
@@ -52,7 +52,7 @@ def _keep(size, kept=[]):  # noqa: B006 - that is how it leaks
 
 @pytest.mark.processes
 def test_a_child_that_keeps_memory_is_a_leak_and_the_cap_holds_for_it_too(monkeypatch):
-    monkeypatch.setattr("pytest_membudget.measurement.growth.caps.MOST_GROWN_BYTES", 64 << 20)
+    monkeypatch.setattr("pytest_membudget.measurement.growth.check.MOST_GROWN_BYTES", 64 << 20)
     with multiprocessing.get_context("fork").Pool(1) as pool:
         g = check_growth(lambda: pool.apply(_keep, (300_000,)), timeout_s=5)
     assert g.verdict == "leak"
@@ -86,7 +86,7 @@ def test_a_census_does_not_find_itself():
         def make_calls(self, count, for_s):
             return 10
 
-    assert object_types.growing_types(Repeated(), 10) == []
+    assert culprits.growing_types(Repeated(), 10) == []
 
 
 def test_arrow_memory_counts_by_what_its_pool_has_handed_out():
