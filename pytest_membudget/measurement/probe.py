@@ -26,6 +26,7 @@ from pytest_membudget.measurement.tree.client import SamplerLostError, TreeSampl
 from pytest_membudget.measurement.tree.fallback_sampler import InsideSampler
 from pytest_membudget.measurement.tree.helper.messages import Limits
 from pytest_membudget.measurement.tree.helper.shared_memory import (
+    COUNTER_FLOOR_BYTES,
     SharedReader,
     SharedReading,
     held_open_bytes,
@@ -112,7 +113,9 @@ class Probe:
         kept = self._kept.caveats()  # before garbage is collected here
         own = self._close()
         reaped = children.reaped() if self._alone or self._is_unwatched else None
-        added_bytes = _shared.read().added_since(self._shared_start)
+        shared = _shared.read()
+        added_bytes = shared.added_since(self._shared_start)
+        swapped_bytes = shared.swapped_bytes - self._shared_start.swapped_bytes
         helper = self._helper
         tree = self._ask(duration_s, reaped, may_be_quiet=not added_bytes)
         if helper is not None and helper.hides_huge_pages and tree is not None and len(tree.seen) > 1:
@@ -125,7 +128,9 @@ class Probe:
             duration_s=duration_s,
             caveats=[*self._caveats, *kept],
             child_mark_bytes=self._child_mark_bytes(reaped),
-            shared=self._shared_memory(added_bytes, duration_s, tree, helper.pid if helper else 0),
+            shared=self._shared_memory(added_bytes, duration_s, tree, helper.pid if helper else 0)._replace(
+                swapped_bytes=swapped_bytes if swapped_bytes > COUNTER_FLOOR_BYTES else 0
+            ),
             unwatched=self._unwatched(tree),
             value=value,
         )

@@ -112,6 +112,7 @@ class Shared(NamedTuple):
     unmapped_bytes: int = 0  # what this process does not map of it
     is_ours: bool = True  # whether nothing else runs here that may have added it
     held_bytes: int = 0  # what this process holds open of it and does not map
+    swapped_bytes: int = 0  # by how much the machine's swap has filled, of any program's
 
 
 NOTHING_SHARED = Shared()
@@ -243,7 +244,7 @@ def _telling(timeline: Sequence[tuple[float, int]], peak_bytes: int) -> tuple[Ti
 def _with_shared(found: Measurement, tree: Tree | None, shared: Shared) -> Measurement:
     """Adds shared memory that was not mapped: to both figures where it can only be the tree's, else to the upper one."""
     high_bytes = max(shared.unmapped_bytes, tree.shared_high_bytes if tree else 0)
-    if not high_bytes and not shared.left_bytes:
+    if not high_bytes and not shared.left_bytes and not shared.swapped_bytes:
         return found
     end_bytes = found.end_bytes + (shared.unmapped_bytes if shared.is_ours else shared.held_bytes)
     low = max(found.peak_bytes, end_bytes - found.start_bytes)
@@ -252,6 +253,9 @@ def _with_shared(found: Measurement, tree: Tree | None, shared: Shared) -> Measu
         low = max(low, tree.shared_total_low_bytes if tree else 0)
     elif high_bytes > shared.held_bytes:
         caveats = (*caveats, Caveat("shared-not-attributed", high_bytes - shared.held_bytes))
+    if shared.swapped_bytes:
+        caveats = (*caveats, Caveat("swapped", shared.swapped_bytes))
+        high_bytes += shared.swapped_bytes
     exact = not high_bytes and found.exact
     return msgspec.structs.replace(
         found,

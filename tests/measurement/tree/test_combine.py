@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from pytest_membudget.measurement.tree.combine import (
     MOST_SHARES,
     Own,
+    Shared,
     Tree,
     combine,
     own_without_end,
@@ -80,6 +81,11 @@ def test_where_memory_cannot_be_read_growth_beyond_the_largest_ever_is_proven():
 def test_where_the_end_cannot_be_read_what_was_known_before_is_proven():
     found = combine(own_without_end(100, 130, 170), None, pid=PID)
     assert (interval(found), found.end_bytes, kinds(found)) == ((30, 70), 100, ["memory-not-readable"])
+
+
+def test_what_was_swapped_out_meanwhile_is_in_the_upper_figure():
+    found = combine(OWN, None, pid=PID, shared=Shared(swapped_bytes=30))
+    assert (interval(found), found.source, kinds(found)) == ((50, 80), "sampled", ["swapped"])
 
 
 def test_the_tree_proves_more_than_this_process_alone():
