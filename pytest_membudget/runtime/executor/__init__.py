@@ -7,6 +7,6 @@ machine, `cluster_placement` by the capacity of a cluster's workers. `retry_poli
 `flow_control` says how many run at once, `charges` what a task is charged.
 """
 
-from pytest_membudget.runtime.workers.stale_modules import drop_forgotten_modules
+from pytest_membudget.runtime.workers import drop_forgotten_modules
 
 drop_forgotten_modules()  # before any of the modules below imports multiprocessing

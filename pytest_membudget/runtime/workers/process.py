@@ -26,7 +26,7 @@ from pytest_membudget.measurement.process.high_water import resident_bytes
 from pytest_membudget.measurement.process.pss import SharedPages
 from pytest_membudget.origins import Arriving, off_path
 from pytest_membudget.records.run import Level
-from pytest_membudget.runtime.workers import worker_main
+from pytest_membudget.runtime.workers import drop_forgotten_modules, worker_main
 from pytest_membudget.runtime.workers.channel import Inbox, Outbox
 from pytest_membudget.runtime.workers.fork_server import main_left_alone_where_it_is_no_file
 from pytest_membudget.runtime.workers.forked_process import ForkedProcess, ForkServerContext, default_context
@@ -48,7 +48,6 @@ from pytest_membudget.runtime.workers.serialization import (
     unpacked,
     unpicklable,
 )
-from pytest_membudget.runtime.workers.stale_modules import drop_forgotten_modules
 from pytest_membudget.runtime.workers.worker_main import Environment, Mark
 
 _logger = logging.getLogger("pytest_membudget.runtime")
