@@ -31,8 +31,6 @@ from pytest_membudget.measurement.probe import measuring as measuring
 from pytest_membudget.measurement.system.limit import memory_limit as memory_limit
 from pytest_membudget.measurement.system.limit import memory_reading as memory_reading
 from pytest_membudget.plugin.fixtures.membudget import Membudget as Membudget
-from pytest_membudget.records.batch import BatchSummary as BatchSummary
-from pytest_membudget.records.batch import summarize_batch as summarize_batch
 from pytest_membudget.records.files import FileCategory as FileCategory
 from pytest_membudget.records.files import ResourceEstimate as ResourceEstimate
 from pytest_membudget.records.files import SyntheticFile as SyntheticFile
@@ -49,10 +47,12 @@ from pytest_membudget.records.monitor import MonitorReport as MonitorReport
 from pytest_membudget.records.report import Report as Report
 from pytest_membudget.records.report import TestRecord as TestRecord
 from pytest_membudget.records.run import BatchResult as BatchResult
+from pytest_membudget.records.run import BatchSummary as BatchSummary
 from pytest_membudget.records.run import Breakdown as Breakdown
 from pytest_membudget.records.run import HostUse as HostUse
 from pytest_membudget.records.run import LevelEvent as LevelEvent
 from pytest_membudget.records.run import Outcome as Outcome
+from pytest_membudget.records.run import summarize_batch as summarize_batch
 from pytest_membudget.records.scale import Scale as Scale
 from pytest_membudget.report.writing import load_report as load_report
 from pytest_membudget.report.writing import write_report as write_report

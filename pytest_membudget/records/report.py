@@ -6,12 +6,12 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from pytest_membudget.records.batch import BatchSummary
 from pytest_membudget.records.growth import Growth, RetainedByTest
 from pytest_membudget.records.judgement import Verdict
 from pytest_membudget.records.measurement import ProcessShare, Source, TimelinePoint
 from pytest_membudget.records.monitor import MonitorReport
 from pytest_membudget.records.quantities import Bytes, Count, Seconds, SignedBytes
+from pytest_membudget.records.run import BatchSummary
 from pytest_membudget.records.scale import CurvePoint, InFlightTable, ScaleTable
 
 Outcome = Literal["passed", "failed", "skipped", "xfailed", "xpassed", "error"]

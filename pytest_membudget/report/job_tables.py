@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from pytest_membudget.records.batch import BatchSummary
 from pytest_membudget.records.monitor import MonitorReport
 from pytest_membudget.records.report import CalibrationPicture
+from pytest_membudget.records.run import BatchSummary
 from pytest_membudget.records.scale import InFlightRow, InFlightTable, LawFit, ScaleRow, ScaleTable
 from pytest_membudget.report.tables import Column, Row, Table, name, number
 from pytest_membudget.report.wording import NONE, rate_text, size_or_none

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from pytest_membudget.records.batch import BatchSummary
 from pytest_membudget.records.report import Report, TestRecord
+from pytest_membudget.records.run import BatchSummary
 from pytest_membudget.report import job_tables, test_tables
 from pytest_membudget.report.tables import Table
 from pytest_membudget.report.wording import FAILING, is_failure

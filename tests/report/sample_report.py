@@ -1,6 +1,5 @@
 """One report with everything in it, figures as a real run would give them."""
 
-from pytest_membudget.records.batch import BatchSummary
 from pytest_membudget.records.growth import Culprit, Growth
 from pytest_membudget.records.measurement import ProcessShare, TimelinePoint
 from pytest_membudget.records.monitor import (
@@ -18,7 +17,7 @@ from pytest_membudget.records.report import (
     Report,
     TestRecord,
 )
-from pytest_membudget.records.run import Breakdown, HostUse
+from pytest_membudget.records.run import BatchSummary, Breakdown, HostUse
 from pytest_membudget.records.scale import (
     CurvePoint,
     InFlightRow,

@@ -25,10 +25,10 @@ from pytest_membudget.plugin.report.endurance import StartingConditions
 from pytest_membudget.plugin.report.tally import Tally
 from pytest_membudget.plugin.shared import shared_folder, shared_folder_if_made
 from pytest_membudget.records import journal
-from pytest_membudget.records.batch import BatchSummary
 from pytest_membudget.records.monitor import MonitorReport
 from pytest_membudget.records.places import from_here
 from pytest_membudget.records.report import BaselineCheck, Report, TestRecord
+from pytest_membudget.records.run import BatchSummary
 from pytest_membudget.records.scale import ScaleTable
 from pytest_membudget.stats.task_growth import rank_retained
 
