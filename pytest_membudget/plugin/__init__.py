@@ -135,7 +135,7 @@ def memory_scale(request: pytest.FixtureRequest) -> Scale:
 @pytest.fixture(scope="session")
 def _membudget_files(pytestconfig: pytest.Config) -> Iterator[SyntheticFiles]:
     from pytest_membudget.plugin.fixtures.synthetic_files import SyntheticFiles
-    from pytest_membudget.plugin.shared import shared_folder
+    from pytest_membudget.plugin.report.session_files import shared_folder
 
     files = SyntheticFiles(shared_folder(pytestconfig) / "files")
     yield files

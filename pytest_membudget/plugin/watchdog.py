@@ -12,7 +12,7 @@ from pytest_membudget.originals import restored, sys
 from pytest_membudget.plugin import emergency_report as last_words
 from pytest_membudget.plugin.options import Settings
 from pytest_membudget.plugin.plans import Plan, file_and_line
-from pytest_membudget.plugin.shared import shared_folder
+from pytest_membudget.plugin.report.session_files import shared_folder
 from pytest_membudget.records.judgement import Budget, Judgement
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pytest_membudget.plugin.options import Settings
-from pytest_membudget.plugin.shared import shared_folder
+from pytest_membudget.plugin.report.session_files import shared_folder
 
 _USAGE_ERROR = "membudget_usage_error"
 

@@ -11,7 +11,7 @@ the calls of the one after: [n/8, n/4], [n/4, n/2] and [n/2, n].
 * *slowing*: it still grows, each window by less than before, as a cache does that fills up;
 * *unclear*: anything else. More calls will tell.
 
-The slope and its interval are those of `slopes.robust_slope`, over the floor of the last two windows.
+The slope and its interval are those of `robust_slope`, over the floor of the last two windows.
 
 The probability of a false alarm, whenever the check stops: let each further window of a function that keeps nothing be as likely
 to rise by less than is allowed as by more, whatever came before. Then a bet of the share λ of one's stake on each rise is fair,
@@ -27,10 +27,9 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from math import inf, isfinite
+from math import floor, inf, isfinite, sqrt
+from statistics import NormalDist
 from typing import Literal, NamedTuple
-
-from pytest_membudget.stats.slopes import Slope, robust_slope
 
 CONFIDENCE = 0.99
 RESOLUTION_BYTES_PER_CALL = 4.0
@@ -272,3 +271,37 @@ def _slope(calls: Sequence[int], floor: Sequence[float], begin: float) -> Slope:
     """The slope of the floor from `begin` calls on."""
     first = max(0, min(bisect_left(calls, begin), len(calls) - FEWEST_SAMPLES))
     return robust_slope(calls[first:], floor[first:], CONFIDENCE)
+
+
+_MOST_POINTS = 40
+
+
+class Slope(NamedTuple):
+    """A slope and the ends of its interval, in units of y for one unit of x."""
+
+    value: float
+    low: float
+    high: float
+
+
+def robust_slope(x: Sequence[float], y: Sequence[float], confidence: float) -> Slope:
+    """Theil's slope with Sen's interval; `x` rises strictly. Without a limit of doubt where points are too few.
+
+    Of many points, evenly spaced ones are used, the last among them: 40 to 79.
+    """
+    stride = max(1, len(x) // _MOST_POINTS)
+    points = list(zip(x, y, strict=True))[::-1][::stride]
+    slopes = sorted(
+        (later - earlier) / (at - before)
+        for index, (at, later) in enumerate(points)
+        for before, earlier in points[index + 1 :]
+    )
+    if not slopes:
+        return Slope(0.0, -inf, inf)
+    middle = (slopes[(len(slopes) - 1) // 2] + slopes[len(slopes) // 2]) / 2
+    count = len(points)
+    spread = NormalDist().inv_cdf((1 + confidence) / 2) * sqrt(count * (count - 1) * (2 * count + 5) / 18)
+    below = floor((len(slopes) - spread) / 2)
+    if below < 0:
+        return Slope(middle, -inf, inf) if count < 4 else Slope(middle, slopes[0], slopes[-1])
+    return Slope(middle, slopes[below], slopes[len(slopes) - 1 - below])

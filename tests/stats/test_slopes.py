@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from pytest_membudget.stats.slopes import robust_slope
+from pytest_membudget.stats.growth import robust_slope
 
 
 def test_a_straight_line_has_its_slope_and_no_doubt():

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from pytest_membudget.plugin import emergency_report as last_words
-from pytest_membudget.plugin.failures import IsolatedCrash
 from pytest_membudget.plugin.fresh.run import FreshRun, run_fresh
+from pytest_membudget.plugin.judge import IsolatedCrash
 from pytest_membudget.plugin.plans import PLAN, Plan, file_and_line, is_isolated
 from pytest_membudget.plugin.report.attach import attach
-from pytest_membudget.plugin.shared import shared_folder
+from pytest_membudget.plugin.report.session_files import shared_folder
 from pytest_membudget.records.report import TestRecord
 
 _RUN = pytest.StashKey[FreshRun | None]()

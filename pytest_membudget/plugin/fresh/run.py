@@ -21,8 +21,8 @@ from pytest_membudget.measurement.fresh.launcher import run
 from pytest_membudget.measurement.system.limit import memory_limit
 from pytest_membudget.originals import restored
 from pytest_membudget.plugin.fresh.request import VARIABLE, Orders, Purpose
+from pytest_membudget.plugin.report.session_files import shared_folder, temporary_folders
 from pytest_membudget.plugin.roles import CHILD_PLUGIN, is_worker
-from pytest_membudget.plugin.shared import shared_folder, temporary_folders
 from pytest_membudget.records.ending import Ending
 from pytest_membudget.units import format_size
 

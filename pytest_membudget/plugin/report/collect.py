@@ -22,8 +22,8 @@ from pytest_membudget.plugin import emergency_report
 from pytest_membudget.plugin.options import Settings
 from pytest_membudget.plugin.report import terminal
 from pytest_membudget.plugin.report.endurance import StartingConditions
+from pytest_membudget.plugin.report.session_files import shared_folder, shared_folder_if_made
 from pytest_membudget.plugin.report.tally import Tally
-from pytest_membudget.plugin.shared import shared_folder, shared_folder_if_made
 from pytest_membudget.records import journal
 from pytest_membudget.records.monitor import MonitorReport
 from pytest_membudget.records.places import from_here

@@ -1,19 +1,20 @@
-"""What the session says at its end: on the terminal, and to GitHub where it runs there."""
+"""What the session says at its end: on the terminal, the markers it suggests, and to GitHub where it runs there."""
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from pytest_membudget.gate.budgets import suggested_budget
 from pytest_membudget.plugin.options import Settings
-from pytest_membudget.records.report import BaselineCheck, Report
+from pytest_membudget.records.report import BaselineCheck, Report, TestRecord
 from pytest_membudget.records.storage import is_plain_file
 from pytest_membudget.report.page import render_headline
 from pytest_membudget.report.plain_text import clean_text
-from pytest_membudget.units import format_count
+from pytest_membudget.units import format_count, format_size, parse_size
 
 
 def load_renderers(report_paths: Sequence[Path]) -> None:
@@ -43,8 +44,6 @@ def show(terminal: Any, report: Report, settings: Settings, notes: Sequence[str]
                 terminal.write_line(clean_text(line), yellow=True)
     _tell_of_reruns(terminal, report)
     if settings.suggest:
-        from pytest_membudget.plugin.suggestions import suggestions
-
         terminal.section("membudget: suggested markers")
         for suggestion in suggestions(report.tests):
             terminal.write_line(clean_text(suggestion))
@@ -109,3 +108,14 @@ def write_step_summary(report: Report) -> None:
 
     with Path(target).open("a", encoding="utf-8") as stream:
         stream.write(render_step_summary(report))
+
+
+def suggestions(records: Sequence[TestRecord]) -> Iterator[str]:
+    """One line for each passing test without a budget, or with one far above what it uses."""
+    for record in records:
+        if record.outcome != "passed" or record.peak_upper_bytes is None:
+            continue
+        suggested = suggested_budget(record.peak_upper_bytes)
+        if record.budget_bytes is None or record.budget_bytes > 2 * parse_size(suggested):
+            marker = f'@pytest.mark.memory_budget("{suggested}")'
+            yield f"{record.nodeid}: {marker}  # used {format_size(record.peak_upper_bytes)}"

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 from pytest_membudget.errors import UsageError, text_of
 from pytest_membudget.records.monitor import CleanupEvent, CleanupResult
-from pytest_membudget.stats.slopes import Slope
+from pytest_membudget.stats.growth import Slope
 from pytest_membudget.units import format_share, format_size
 
 _logger = logging.getLogger("pytest_membudget")

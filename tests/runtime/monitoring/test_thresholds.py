@@ -3,7 +3,7 @@
 import pytest
 
 from pytest_membudget.runtime.monitoring.cleanup import Alerts, Reason, Thresholds
-from pytest_membudget.stats.slopes import Slope
+from pytest_membudget.stats.growth import Slope
 
 MB = 1_000_000
 LIMIT = 1000 * MB
