@@ -115,11 +115,11 @@ def test_what_runs_there_ends_when_the_calibration_is_stopped(cluster, tmp_path,
         path.write_text(f"{marker}\n" + "x" * number)
 
     class Interrupted(host_pool.HostPool):
-        def _heard(self):
+        def _replies_soon(self):
             if marker.exists():
                 marker.unlink()
                 raise KeyboardInterrupt
-            return super()._heard()
+            return super()._replies_soon()
 
     monkeypatch.setattr(on_cluster, "HostPool", Interrupted)
     with pytest.raises(KeyboardInterrupt):

@@ -146,7 +146,7 @@ def test_warn_fails_nothing_and_says_what_it_would_have(pytester):
 def test_suggest_prints_markers_with_headroom(pytester):
     pytester.makepyfile(test_it="def test_job(): bytearray(b'x') * 40_000_000")
     result = pytester.runpytest("--membudget-suggest")
-    result.stdout.fnmatch_lines(['test_it.py::test_job: @pytest.mark.memory_budget("50.0 MiB")  # took 3*'])
+    result.stdout.fnmatch_lines(['test_it.py::test_job: @pytest.mark.memory_budget("50 MiB")  # used 3*'])
 
 
 def test_the_hook_is_called_with_the_final_outcome(pytester):
