@@ -96,9 +96,12 @@ def render_chart(chart: Chart) -> str:
     return "".join(parts)
 
 
+_SMALLEST_END = 1e-300
+
+
 def ticks(end: float, most: int = 6) -> tuple[float, ...]:
     """Round positions from 0 to at least `end`, at most `most` + 1 of them: steps of 1, 2 or 5 times a power of ten."""
-    if not end > 0:
+    if not end > _SMALLEST_END:  # a power of ten that small is no float any more
         return (0.0, 1.0)
     rough = end / most
     power = 10.0 ** math.floor(math.log10(rough))

@@ -18,7 +18,7 @@ IN_THE_WINDOW = ("units.py", "errors.py", "originals.py", "records", "stats", "g
 """What may run between a test's setup and its teardown."""
 ELSEWHERE = {
     "helper",
-    "command_launcher.py",
+    "guard.py",
     "isolated_child.py",
     "memray_run.py",
     "child_session.py",
@@ -123,6 +123,14 @@ def test_with_all_of_them(doubles):
 """
 
 
+NOTHING_SHARED = """
+# What other tests put into shared memory meanwhile would make figures inexact.
+from pytest_membudget.measurement import probe
+from pytest_membudget.measurement.tree.helper.shared_memory import SharedReading
+probe._shared.read = SharedReading
+"""
+
+
 def run(pytester, *options):
     """The names of the tests that passed, and what was said of those that were measured."""
     report = pytester.path / "report.json"
@@ -142,6 +150,7 @@ def run(pytester, *options):
 )
 def test_every_double_of_the_standard_library_leaves_outcome_and_figures_alone(pytester, marker, options):
     pytester.path.joinpath("names.json").write_text(json.dumps(names_used()))
+    pytester.makeconftest(NOTHING_SHARED)
     pytester.makepyfile(PROJECT.replace("{marker}", marker))
     by_themselves, _ = run(pytester, "-p", "no:pytest_membudget.plugin")
     assert len(by_themselves) > 100

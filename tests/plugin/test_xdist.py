@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from pytest_membudget import MemorySemaphore
+from pytest_membudget.plugin import suite_memory
 from pytest_membudget.plugin.suite_memory import SuiteMemory, workers_that_fit
 
 MIB = 1024**2
@@ -201,7 +202,8 @@ def host_directory(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def suite(host_directory):
+def suite(host_directory, monkeypatch):
+    monkeypatch.setattr(suite_memory, "resident_bytes", lambda: 50_000_000)
     memory = SuiteMemory()
     yield memory
     memory.release()

@@ -251,7 +251,9 @@ def _packed_error(error: BaseException, pack: Pack) -> bytes:
     trace = _trace_of(error)
     with contextlib.suppress(Exception):
         packed = pack(_Raised(error, trace))
-        if type(pickle.loads(packed)) is type(error):  # noqa: S301 - packed by us just now
+        arrives = pickle.loads(packed)  # noqa: S301 - packed by us just now
+        # The text too: tblib, which Dask installs, brings some of Python's own exceptions back without theirs.
+        if type(arrives) is type(error) and text_of(arrives) == text_of(error):
             return packed
     attributes = _packable(vars(error), pack)
     args = error.args if "args" in _packable({"args": error.args}, pack) else (text_of(error),)
@@ -289,7 +291,8 @@ class _Bare:
 def _from_parts(
     kind: type[BaseException], args: tuple[Any, ...], attributes: dict[str, Any]
 ) -> BaseException:
-    error = kind.__new__(kind, *args)
+    # Those of Python itself keep what they say in fields that only `__init__` fills, from these very arguments.
+    error = kind(*args) if kind.__module__ == "builtins" else kind.__new__(kind, *args)
     error.args = args
     error.__dict__.update(attributes)
     return error

@@ -1,6 +1,8 @@
 """What a task raises reaches the caller: its type, its text, its attributes and its traceback, whatever it does when pickled."""
 
 import pickle
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -71,6 +73,27 @@ def test_an_exception_arrives_as_itself(error, attributes):
     assert (type(reply.error), str(reply.error)) == (type(error), str(error))
     assert {name: getattr(reply.error, name) for name in attributes} == attributes
     assert "in fail" in str(reply.error.__cause__)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid"), SystemExit(3), OSError(2, "no such file")],
+)
+def test_it_arrives_so_where_dask_has_installed_its_way_of_pickling_exceptions(error):
+    code = (
+        "import pickle, sys\n"
+        "import tblib.pickling_support\n"
+        "from pytest_membudget.runtime.workers import worker_main\n"
+        "tblib.pickling_support.install()\n"
+        "try:\n"
+        "    raise pickle.loads(bytes.fromhex(sys.argv[1]))\n"
+        "except BaseException as error:\n"
+        "    arrived = pickle.loads(worker_main._packed_error(error, pickle.dumps))\n"
+        "    print(type(arrived).__name__, arrived)\n"
+    )
+    command = [sys.executable, "-c", code, pickle.dumps(error).hex()]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert said.strip() == f"{type(error).__name__} {error}"
 
 
 def test_arguments_that_cannot_travel_are_replaced_by_the_text():
