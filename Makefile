@@ -51,7 +51,8 @@ lint: $(READY)
 
 # What is measured on the real kernel comes first and alone; the rest shares the cores.
 test: lint
-	$(BIN)/python -m pytest tests/measurement
+	$(BIN)/python -m pytest tests/measurement --ignore=tests/measurement/growth
+	$(BIN)/python -m pytest tests/measurement/growth
 	$(BIN)/python -m pytest --numprocesses=2 --ignore=tests/measurement
 
 test-all: lint
