@@ -51,4 +51,5 @@ def test_a_process_that_is_gone_has_none():
 @pytest.mark.processes
 def test_what_a_tree_holds_includes_what_is_below_its_root(family):
     parent, grandchild = family
-    assert tree_resident_bytes(parent) >= resident_bytes(parent) + resident_bytes(grandchild) > 2 * 1024**2
+    least_bytes = resident_bytes(parent) + resident_bytes(grandchild)  # first: they may still grow by a page
+    assert tree_resident_bytes(parent) >= least_bytes > 2 * 1024**2

@@ -131,6 +131,9 @@ def test_an_allocator_that_cannot_trim_is_a_caveat(monkeypatch):
     import psutil
 
     monkeypatch.delattr(psutil, "heap_trim", raising=False)
+    monkeypatch.setattr(
+        settling._Lately, "trimmed_resident_bytes", -settling.LITTLE_BYTES
+    )  # nothing was trimmed lately
     assert not settling.settle().trimmed
     assert "could not be given back" in str(Kept(trimmed=False).caveats()[0])
 
