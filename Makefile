@@ -19,7 +19,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 help:
 	@echo "make demo      the whole job on examples/, ending with the scale table and a report"
-	@echo "make test      everything that has to pass (under five minutes)"
+	@echo "make test      everything that has to pass (about six minutes on two cores)"
 	@echo "make test-all  also the slow tests, and Python 3.12 to 3.15 where installed"
 	@echo "make docs      the documents as a site, in out/docs"
 	@echo "make bench     the figures, side by side with the peers"
