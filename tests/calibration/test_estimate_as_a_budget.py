@@ -8,8 +8,12 @@ pytestmark = pytest.mark.processes
 READER = """
 from pathlib import Path
 
+TABLE = []
+
 def load(path):
-    import json, decimal, difflib  # the first call loads what later ones find
+    import json, decimal, difflib  # the first call loads what later ones find, and fills a table
+    if not TABLE:
+        TABLE.append(bytearray(b"x") * 3_000_000)
     return json.loads(Path(path).read_bytes())
 """
 TEST = """

@@ -252,8 +252,7 @@ def _packed_error(error: BaseException, pack: Pack) -> bytes:
     with contextlib.suppress(Exception):
         packed = pack(_Raised(error, trace))
         arrives = pickle.loads(packed)  # noqa: S301 - packed by us just now
-        # The text too: tblib, which Dask installs, brings some of Python's own exceptions back without theirs.
-        if type(arrives) is type(error) and text_of(arrives) == text_of(error):
+        if _says_the_same(arrives, error):
             return packed
     attributes = _packable(vars(error), pack)
     args = error.args if "args" in _packable({"args": error.args}, pack) else (text_of(error),)
@@ -276,6 +275,12 @@ class _Raised:
 def _with_trace(error: BaseException, trace: str) -> BaseException:
     error.__cause__ = RemoteTraceback(trace)
     return error
+
+
+def _says_the_same(arrives: object, error: BaseException) -> bool:
+    """Whether what arrives is the exception: tblib, which Dask installs, brings Python's own back without text or code."""
+    is_same = type(arrives) is type(error) and text_of(arrives) == text_of(error)
+    return is_same and (not isinstance(error, SystemExit) or getattr(arrives, "code", None) == error.code)
 
 
 class _Bare:
