@@ -19,9 +19,8 @@ from collections import OrderedDict
 from collections.abc import Iterator
 
 from pytest_membudget.errors import OversizeError
-from pytest_membudget.runtime.admission.ledger import Ticket
 from pytest_membudget.runtime.executor.retained_memory import FREE_BYTES
-from pytest_membudget.runtime.executor.state import Assignment, Demand, Pool, Slot, Task
+from pytest_membudget.runtime.executor.state import Assignment, Demand, Pool, Slot, Task, UnchargedPlacement
 from pytest_membudget.units import format_duration, format_size
 
 TOGETHER = 32
@@ -45,7 +44,7 @@ PATIENCE_S = 30.0
 _WINDOW = 128
 
 
-class ClusterPlacement:
+class ClusterPlacement(UnchargedPlacement):
     """The tasks that wait for a worker of the cluster, by home, in order of arrival.
 
     Args:
@@ -166,33 +165,6 @@ class ClusterPlacement:
                 if tasks:
                     renew = not slot.running and self._retains_too_much(slot, tasks)
                     yield Assignment(tuple(tasks), slot=slot, renew=renew)
-
-    def take_within(self, lease: Ticket) -> Task | None:
-        """None: calls here run under no lease."""
-        return None
-
-    def release(self, lease: Ticket) -> None:
-        """Never asked: calls here run under no lease."""
-
-    def may_start_ahead(self, pool: Pool) -> bool:
-        """Never: the cluster starts the workers."""
-        return False
-
-    is_base_over_budget = False
-
-    def record_base(self, base_bytes: int) -> None:
-        """Nothing: what a worker offers is without its base."""
-
-    def charge(self, slot: Slot, held_bytes: int) -> int:
-        """Nothing: the memory is another machine's."""
-        return 0
-
-    def has_outgrown(self, slot: Slot, pool: Pool) -> bool:
-        """Not ours to judge."""
-        return False
-
-    def record_retained(self, slot: Slot, retained_bytes: int, *, is_first: bool) -> None:
-        """Nothing to learn: the cluster starts the workers."""
 
     def take_for(self, slot: Slot, pool: Pool, at_most: int) -> list[Task]:
         """Takes out what `slot` is to do next, in order: several only where none of them was tried before."""

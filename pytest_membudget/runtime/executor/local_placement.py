@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pytest_membudget.errors import OversizeError
 from pytest_membudget.runtime.admission.ledger import Ledger, Ticket
 from pytest_membudget.runtime.executor.retained_memory import RetainedMemory
-from pytest_membudget.runtime.executor.state import Assignment, Demand, Pool, Slot, Task
+from pytest_membudget.runtime.executor.state import Assignment, Demand, Pool, Slot, Task, UnchargedPlacement
 from pytest_membudget.units import format_size
 
 WINDOW = 128
@@ -274,7 +274,7 @@ class LocalPlacement:
         return head_bytes - self._ledger.free_bytes
 
 
-class CallerPlacement:
+class CallerPlacement(UnchargedPlacement):
     """The thread that submits is the only worker: each task starts at once, also one that another task brings.
 
     Nothing waits for memory here, as the task that holds it may be the one that waits for this one.
@@ -335,33 +335,6 @@ class CallerPlacement:
             task = next(iter(self._tasks))
             del self._tasks[task]
             yield Assignment((task,))
-
-    def take_within(self, lease: Ticket) -> Task | None:
-        """None: calls here run under no lease."""
-        return None
-
-    def release(self, lease: Ticket) -> None:
-        """Never asked: calls here run under no lease."""
-
-    def may_start_ahead(self, pool: Pool) -> bool:
-        """Never: there is one worker."""
-        return False
-
-    is_base_over_budget = False
-
-    def record_base(self, base_bytes: int) -> None:
-        """Nothing: the caller is no worker of ours."""
-
-    def charge(self, slot: Slot, held_bytes: int) -> int:
-        """Nothing: the caller's memory is not told apart."""
-        return 0
-
-    def has_outgrown(self, slot: Slot, pool: Pool) -> bool:
-        """Not ours to judge."""
-        return False
-
-    def record_retained(self, slot: Slot, retained_bytes: int, *, is_first: bool) -> None:
-        """Nothing: the caller is no worker of ours."""
 
 
 def _oversize(task: Task, largest_bytes: int) -> OversizeError:

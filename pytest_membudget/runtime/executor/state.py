@@ -416,3 +416,34 @@ class Record(NamedTuple):
 
 Effect = Start | Send | Kill | Stop | Forget | Finish | Record
 Replied = tuple[Slot, int, Reply]
+
+
+class UnchargedPlacement:
+    """What a `Placement` answers whose calls take no memory from the budget of this machine: a cluster's, or the caller's own."""
+
+    is_base_over_budget = False
+
+    def take_within(self, lease: Ticket) -> Task | None:
+        """None: calls here run under no lease."""
+        return None
+
+    def release(self, lease: Ticket) -> None:
+        """Never asked: calls here run under no lease."""
+
+    def may_start_ahead(self, pool: Pool) -> bool:
+        """Never: no worker is ours to start."""
+        return False
+
+    def record_base(self, base_bytes: int) -> None:
+        """Nothing: no worker's base is charged here."""
+
+    def charge(self, slot: Slot, held_bytes: int) -> int:
+        """Nothing: that memory is not told apart here, or another machine's."""
+        return 0
+
+    def has_outgrown(self, slot: Slot, pool: Pool) -> bool:
+        """Not ours to judge."""
+        return False
+
+    def record_retained(self, slot: Slot, retained_bytes: int, *, is_first: bool) -> None:
+        """Nothing to learn: no worker is ours to replace."""
