@@ -39,6 +39,7 @@ def trim_threads() -> int:
     """
     before_bytes = high_water.resident_bytes()
     if before_bytes < _LastTrim.resident_bytes + WORTH_TRIMMING_BYTES:
+        _LastTrim.resident_bytes = min(_LastTrim.resident_bytes, before_bytes)
         return 0
     trim_thread_arenas()
     _LastTrim.resident_bytes = high_water.resident_bytes()
@@ -62,6 +63,9 @@ def trim_if_worthwhile() -> bool:
         resident_bytes < _Lately.trimmed_resident_bytes + LITTLE_BYTES
         and used_bytes > _Lately.trimmed_heap_bytes - LITTLE_BYTES
     ):
+        # Memory that went elsewhere must not hide what malloc keeps from now on, nor what is freed of what was added.
+        _Lately.trimmed_resident_bytes = min(_Lately.trimmed_resident_bytes, resident_bytes)
+        _Lately.trimmed_heap_bytes = max(_Lately.trimmed_heap_bytes, used_bytes)
         return _Lately.trims
     _Lately.trims = heap.trim_heap()
     _Lately.trimmed_resident_bytes, _Lately.trimmed_heap_bytes = high_water.resident_bytes(), used_bytes

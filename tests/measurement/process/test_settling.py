@@ -134,8 +134,36 @@ def test_an_allocator_that_cannot_trim_is_a_caveat(monkeypatch):
     monkeypatch.setattr(
         settling._Lately, "trimmed_resident_bytes", -settling.LITTLE_BYTES
     )  # nothing was trimmed lately
+    monkeypatch.setattr(settling._Lately, "trims", True)
     assert not settling.settle().trimmed
     assert "could not be given back" in str(Kept(trimmed=False).caveats()[0])
+
+
+@pytest.mark.parametrize(
+    ("readings", "trims"),
+    [
+        # (resident, in use) in MiB at each block's start, and whether freed memory is given back there
+        ([(100, 50), (100, 50)], [True, False]),
+        ([(100, 50), (102, 50)], [True, True]),  # more is resident: some of it may be free
+        ([(100, 50), (100, 48)], [True, True]),  # less is in use
+        ([(400, 50), (150, 50), (152, 50)], [True, False, True]),  # other memory had gone meanwhile
+        ([(100, 50), (100, 60), (100, 52)], [True, False, True]),  # what was added is free again
+    ],
+)
+def test_freed_memory_is_given_back_where_there_may_be_some(monkeypatch, readings, trims):
+    resident, used = ({"now": 0}, {"now": 0})
+    given_back = []
+    monkeypatch.setattr(settling.high_water, "resident_bytes", lambda: resident["now"] * MIB)
+    monkeypatch.setattr(settling.heap, "heap_in_use_bytes", lambda: used["now"] * MIB)
+    monkeypatch.setattr(settling.heap, "trim_heap", lambda: given_back.append(True) or True)
+    for name, value in (("trimmed_resident_bytes", 0), ("trimmed_heap_bytes", 0), ("trims", True)):
+        monkeypatch.setattr(settling._Lately, name, value)
+    found = []
+    for resident["now"], used["now"] in readings:
+        given_back.clear()
+        settling.trim_if_worthwhile()
+        found.append(bool(given_back))
+    assert found == trims
 
 
 def test_a_little_is_not_worth_saying():

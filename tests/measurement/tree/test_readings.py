@@ -67,6 +67,6 @@ def test_other_shared_memory_of_the_same_size_is_noticed():
     assert process.mapped_since(reading)[1] >= 8 * MIB
     assert process.mappings(reading) is not known
     assert reading.swapped >= 8 * MIB
-    assert process.mapped_since(reading)[1] == 0
+    assert process.mapped_since(reading)[1] < MIB  # a fault of any kind since then may have been one of them
     second.close()
     process.close()
