@@ -57,3 +57,20 @@ def test_make_and_files_that_the_workflows_name_are_there():
 
 def test_the_citation_is_of_this_version():
     assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == __version__
+
+
+def test_the_conda_recipe_is_read_by_its_builder_and_says_what_the_project_says():
+    from rattler_build import PlatformConfig, RenderConfig, Stage0Recipe
+
+    (variant,) = Stage0Recipe.from_file(ROOT / "ci" / "conda" / "recipe.yaml").render(
+        render_config=RenderConfig(platform=PlatformConfig(target_platform="linux-64"))
+    )
+    recipe = variant.recipe.to_dict()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    requirements, python = recipe["requirements"], recipe["build"]["python"]
+    found = {re.sub(r" (?=[>=])", "", each) for each in requirements["run"]}
+    assert found == {*project["dependencies"], f"python{project['requires-python']}"}
+    assert recipe["package"] == {"name": project["name"], "version": __version__}
+    assert python["entry_points"] == [f"{name} = {where}" for name, where in project["scripts"].items()]
+    urls = {recipe["about"][key].rstrip("/") for key in ("homepage", "repository", "documentation")}
+    assert urls <= set(project["urls"].values())
