@@ -100,7 +100,7 @@ def string_set() -> Work:
 
 
 def random_sizes() -> Work:
-    """The sizes themselves are drawn anew in each run: about 3% of scatter."""
+    """The sizes themselves are drawn again in each run: about 3% of scatter."""
     chance = random.Random()
     return lambda: [bytes(chance.randrange(1, 60_000)) for _ in range(1_500)]
 

@@ -1,6 +1,6 @@
 """How often is the gate wrong? 60 fresh samples of each of 20 tests, resampled into 10,000 suites.
 
-The samples are those of `noise_suite.py`, kept in `data/noise_samples.json`; take them anew on another machine:
+The samples are those of `noise_suite.py`, kept in `data/noise_samples.json`; take them again on another machine:
 `python benchmarks/noise_suite.py --all 60 benchmarks/data/noise_samples.json`.
 """
 

@@ -1,4 +1,4 @@
-"""Is the peak of a value of max_in_flight that was not run foretold?"""
+"""Is the peak of a value of max_in_flight that was not run predicted?"""
 
 import calibrated_parsers as parsers
 import pytest
@@ -26,7 +26,7 @@ def test_an_untried_value_is_foretold(fn, kind, figure, tmp_path):
     ((checked, verified_bytes),) = [(row, row.verified_bytes) for row in table.rows if row.verified_bytes]
     error = checked.peak_bytes / verified_bytes - 1
     figure(
-        f"{kind}: {checked.max_in_flight} in flight, foretold and then run",
+        f"{kind}: {checked.max_in_flight} in flight, predicted and then run",
         f"{checked.peak_bytes / 1e6:.0f} MB, {verified_bytes / 1e6:.0f} MB",
         f"{error:+.1%}, at most 10%",
     )

@@ -1,4 +1,4 @@
-"""What does the plugin cost where nobody asked for it, and what does measuring cost where somebody did?
+"""What does the plugin cost where it was not asked for, and what does measuring cost where it was?
 
 Processor time of whole pytest runs, in alternation with runs without the plugin: other work on the machine disturbs it
 less than the clock on the wall.
@@ -58,7 +58,7 @@ def added_s(folder, with_plugin, without, rounds):
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    # As installed: without compiled files each start would compile the plugin anew.
+    # As installed: without compiled files each start would compile the plugin again.
     monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
     monkeypatch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path / "compiled"))
     (tmp_path / "project").mkdir()

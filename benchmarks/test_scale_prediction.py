@@ -1,4 +1,4 @@
-"""Is a larger scale foretold from the smaller ones? By what their tasks took, beside a line through their totals."""
+"""Is a larger scale predicted from the smaller ones? By what their tasks took, beside a line through their totals."""
 
 from collections.abc import Callable
 from typing import NamedTuple

@@ -195,7 +195,7 @@ def test_the_order_of_arrival_is_no_lucky_one(aim, traces, figure):
 
 
 def drawn(aim, source):
-    """Settings that somebody might have chosen who had seen no workflow."""
+    """Settings that a user might choose who has seen no workflow."""
 
     def between(low, high):
         return math.exp(source.uniform(math.log(low), math.log(high)))

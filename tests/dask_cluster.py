@@ -66,7 +66,7 @@ class DaskCluster:
         return process
 
     def close(self):
-        """Ends everybody at once; who is still there, which should be nobody."""
+        """Ends all processes at once; returns those that are still there, which should be none."""
         below = [child for process in self.processes for child in children(process.pid)]
         for process in self.processes:
             with contextlib.suppress(ProcessLookupError):

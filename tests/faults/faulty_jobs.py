@@ -15,7 +15,7 @@ class Unpicklable:
 
 
 class ExitsWhenRead:
-    """Ends whoever unpickles it, if that is allowed to."""
+    """Ends the process that unpickles it, where unpickling is allowed."""
 
     def __reduce__(self):
         return sys.exit, (99,)

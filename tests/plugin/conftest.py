@@ -2,7 +2,7 @@
 
 import pytest
 
-# Imported once here, so that pytester does not import them anew for every test project.
+# Imported once here, so that pytester does not import them again for every test project.
 
 
 @pytest.fixture(autouse=True)

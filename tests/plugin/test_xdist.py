@@ -1,4 +1,4 @@
-"""Under pytest-xdist each worker measures its own tests, and the controller tells of all of them."""
+"""Under pytest-xdist each worker measures its own tests, and the controller reports all of them."""
 
 import json
 import subprocess
