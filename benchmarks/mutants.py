@@ -35,7 +35,10 @@ class Room(NamedTuple):
 
 
 ROOMS = {
-    "scheduler": Room(("runtime/executor/scheduler.py",), ("tests/runtime/executor/test_scheduler.py",)),
+    "scheduler": Room(
+        ("runtime/executor/scheduler.py",),
+        ("tests/runtime/executor/test_scheduler.py", "tests/runtime/executor/test_scheduler_any_order.py"),
+    ),
     "admission": Room(("runtime/admission/*.py",), ("tests/runtime/admission",)),
     "gate": Room(("gate/*.py",), ("tests/gate",)),
     "bounds": Room(

@@ -1,15 +1,12 @@
-"""The scheduler alone: events in, effects out, its invariants after every step. No thread, no clock, no sleep."""
+"""What becomes of a task, story by story; any order of events is in test_scheduler_any_order."""
 
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 
-import hypothesis.strategies as st
 import pytest
-from hypothesis import settings
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from scripted_scheduler import BEHIND, KILLED, MB, UNSTARTED, Fixed, Played, a_task, only, sent
 
 from pytest_membudget import (
-    ExecutorPolicy,
     OversizeError,
     StartTimeoutError,
     TaskMemoryError,
@@ -17,11 +14,7 @@ from pytest_membudget import (
     WorkerKilledError,
 )
 from pytest_membudget.runtime.executor.charges import StatedCharge
-from pytest_membudget.runtime.executor.local_placement import LocalPlacement
-from pytest_membudget.runtime.executor.scheduler import Scheduler
 from pytest_membudget.runtime.executor.state import (
-    Backend,
-    Charge,
     Finish,
     Forget,
     Kill,
@@ -36,123 +29,12 @@ from pytest_membudget.runtime.executor.state import (
 from pytest_membudget.runtime.workers.protocol import (
     Delay,
     Died,
-    Figures,
     InitializerFailed,
     Raised,
     RanOut,
     Returned,
     Unpicklable,
 )
-
-MB = 1_000_000
-KILLED = Died("worker process 7 was killed by SIGKILL", attempted=True)
-BEHIND = Died("worker process 7 was killed by SIGKILL", attempted=False)
-UNSTARTED = Died("worker process 7 ended with exit code 1", attempted=False, failed_to_start=True)
-
-
-class Fixed(Charge):
-    """A charge that says what the test says, and keeps what it is taught."""
-
-    def __init__(self, size_bytes):
-        self.size_bytes = size_bytes
-        self.seen = []
-
-    def first_bytes(self):
-        if isinstance(self.size_bytes, Exception):
-            raise self.size_bytes
-        return self.size_bytes
-
-    def retry_bytes(self, failed_bytes):
-        return 2 * failed_bytes
-
-    def observe(self, peak_bytes, duration_s, peak_upper_bytes=None):
-        self.seen.append(peak_bytes)
-
-
-def a_task(size_bytes=10, **fields):
-    return Task(Submission(abs, (-3,), {}, Future()), Fixed(size_bytes), **fields)
-
-
-def a_scheduler(
-    budget_bytes=100,
-    workers=2,
-    levels=("process", "thread"),
-    max_in_flight=None,
-    *,
-    has_initializer=False,
-    base_bytes=0,
-    **policy,
-):
-    policy = ExecutorPolicy(**policy)
-    here = LocalPlacement(
-        budget_bytes,
-        max_overtakes=policy.max_overtakes,
-        base_bytes=base_bytes,
-        has_initializer=has_initializer,
-    )
-    made = {
-        "process": Backend("process", here, own_memory=True, is_local_pool=True),
-        "thread": Backend("thread", here, own_memory=False, most_after_fallback=policy.degraded_threads),
-        "sequential": Backend("sequential", here, own_memory=False, most_after_fallback=1),
-    }
-    backends = [made[level] for level in levels]
-    return Scheduler(backends, policy, max_workers=workers, max_in_flight=max_in_flight)
-
-
-class Played:
-    """A scheduler and what it decided, with the invariants checked after every step."""
-
-    def __init__(self, *args, **kwargs):
-        self.scheduler = a_scheduler(*args, **kwargs)
-        self.effects = []
-
-    def decided(self, *, starts=True):
-        """What the events since the last call led to; workers are started unless the test says otherwise."""
-        new = self.scheduler.decide()
-        for start in only(new, Start) if starts else ():
-            self.scheduler.started(start.slot)
-        assert not self.scheduler.decide(), "a decision was left for later"
-        self.scheduler.validate()
-        self.effects += new
-        return new
-
-    def submit(self, *tasks, starts=True):
-        for task in tasks:
-            self.scheduler.submitted(task)
-        return self.decided(starts=starts)
-
-    def reply(self, task, reply):
-        self.scheduler.replied(self.slot_of(task), task.sequence, reply)
-        return self.decided()
-
-    def returned(self, task, **figures):
-        return self.reply(task, Returned(3, Figures(**{"duration_s": 1.0, **figures})))
-
-    def pass_time(self, now_s, reading):
-        busy = [slot for slot in self.scheduler.pool.slots if slot.running]
-        self.scheduler.time_passed(now_s, dict.fromkeys(busy, reading))
-        return self.decided()
-
-    def slot_of(self, task):
-        slots = (*self.scheduler.pool.slots, *self.scheduler._gone)
-        return next(slot for slot in slots if task in slot.running)
-
-    @property
-    def running(self):
-        return [task for slot in self.scheduler.pool.slots for task in slot.running]
-
-    def outcome(self, submission):
-        (finish,) = [each for each in only(self.effects, Finish) if each.submission is submission]
-        return finish.value if finish.error is None else finish.error
-
-
-def only(effects, *kinds):
-    return [each for each in effects if isinstance(each, kinds)]
-
-
-def sent(effects):
-    return [task for send in only(effects, Send) for task, _ in send.calls]
-
 
 # From submit to the result ----------------------------------------------------------------------------------------------
 
@@ -948,192 +830,3 @@ def test_a_repeat_keeps_its_raised_charge():
     played.returned(other)
     played.reply(task, KILLED)
     assert task.charged_bytes == 20
-
-
-# Any order of events ----------------------------------------------------------------------------------------------------
-
-REPLIES = [
-    Returned(1, Figures(0.001)),
-    Returned(1, Figures(0.5, peak_bytes=12 * MB)),
-    Returned(1, Figures(0.01, peak_bytes=60 * MB, kept_bytes=45 * MB)),
-    Raised(ValueError("mine")),
-    RanOut(MemoryError()),
-    Unpicklable(TypeError("not it")),
-    KILLED,
-    BEHIND,
-    UNSTARTED,
-]
-
-
-class AnyOrder(RuleBasedStateMachine):
-    """Any order of events leaves the books right, finishes every task exactly once and lets nothing wait for nothing."""
-
-    @initialize(
-        workers=st.integers(1, 4),
-        mean_s=st.sampled_from([1.0, 0.01, 0.001]),
-        max_in_flight=st.sampled_from([None, None, 1, 3]),
-        levels=st.sampled_from(
-            [("process", "thread"), ("process",), ("thread",), ("process", "thread", "sequential")]
-        ),
-        max_tasks=st.sampled_from([None, 2, 50]),
-        oversize=st.sampled_from(["alone", "refuse"]),
-        overrun=st.sampled_from(["wait", "end"]),
-    )
-    def begin(self, *, workers, mean_s, max_in_flight, levels, max_tasks, oversize, overrun):
-        self.scheduler = a_scheduler(
-            100 * MB,
-            workers,
-            levels,
-            max_in_flight,
-            max_tasks_per_child=max_tasks,
-            oversize=oversize,
-            overrun=overrun,
-            max_overtakes=3,
-        )
-        self.scheduler.pool.throughput.mean_s = mean_s
-        self.submissions, self.numbers, self.open, self.finished = [], {}, {}, set()
-        self.started, self.starts, self.now_s = set(), True, 0.0
-
-    def carry_out(self):
-        """What a driver would do, as far as it matters here: calls go to workers that were started."""
-        for effect in self.scheduler.decide():
-            match effect:
-                case Finish(submission=submission):
-                    assert id(submission) not in self.finished, "finished twice"
-                    self.finished.add(id(submission))
-                    self.open.pop(self.numbers[id(submission)], None)
-                case Start(slot=slot) if not slot.is_gone:
-                    self.started.add(slot)
-                    if self.starts:
-                        self.scheduler.started(slot)
-                case Send(slot=slot, calls=calls):
-                    assert slot in self.started, "a call for a worker that was not started"
-                    assert all(task.sequence == sequence for task, sequence in calls)
-                case Stop(slot=slot):
-                    assert not slot.running
-                    self.started.discard(slot)
-
-    @rule(
-        size_mb=st.integers(0, 130),
-        fields=st.sampled_from(
-            [
-                {},
-                {},
-                {"fresh_worker": True},
-                {"prefers_thread": True},
-                {"timeout_s": 5.0},
-                {"estimate_bytes": 1},
-                {"limit": 20 * MB},
-            ]
-        ),
-        times=st.sampled_from([1, 1, 2, 20]),
-    )
-    def submit(self, size_mb, fields, times):
-        for _ in range(times - 1):
-            self.add(a_task(size_mb * MB, **fields))
-        self.submit_one(size_mb, fields)
-
-    def add(self, task):
-        self.numbers[id(task.submission)] = number = len(self.submissions)
-        self.submissions.append(task.submission)  # keeps its id from being used again
-        self.open[number] = task
-        self.scheduler.submitted(task)
-
-    def submit_one(self, size_mb=10, fields=None):
-        self.add(a_task(size_mb * MB, **(fields or {})))
-        self.carry_out()
-
-    @property
-    def owing(self):
-        return [slot for slot in (*self.scheduler.pool.slots, *self.scheduler._gone) if slot.running]
-
-    @precondition(lambda self: self.owing)
-    @rule(data=st.data(), reply=st.sampled_from(REPLIES))
-    def reply(self, data, reply):
-        slot = data.draw(st.sampled_from(self.owing))
-        if not slot.backend.own_memory and isinstance(reply, Died):
-            reply = REPLIES[0]
-        if slot.is_gone and not isinstance(reply, Died):
-            reply = BEHIND
-        self.scheduler.replied(slot, slot.running[0].sequence, reply)
-        self.carry_out()
-
-    @rule(data=st.data())
-    def fail_to_start(self, data):
-        """The next workers do not start; some of them fail at once, the others after that."""
-        self.starts = False
-        self.submit_one()
-        self.starts = True
-        for slot in [slot for slot in self.scheduler.pool.slots if not slot.is_started]:
-            if slot.is_gone:
-                continue
-            if data.draw(st.booleans()):
-                self.started.discard(slot)
-                self.scheduler.start_failed(slot, "no memory")
-            else:
-                self.scheduler.started(slot)
-            self.carry_out()
-
-    @precondition(lambda self: self.open)
-    @rule(data=st.data())
-    def cancel(self, data):
-        number = data.draw(st.sampled_from(sorted(self.open)))
-        task = self.open[number]
-        if task.state == "queued" and task.is_first_attempt:
-            self.open.pop(number)
-            self.scheduler.cancelled(task)
-            self.carry_out()
-
-    @rule(seconds=st.sampled_from([0.1, 6.0, 400.0]), held_mb=st.integers(0, 200), data=st.data())
-    def pass_time(self, seconds, held_mb, data):
-        self.now_s += seconds
-        reading = data.draw(
-            st.sampled_from([Reading(0.0, None, held_mb * MB), Reading(None, Delay("import", 0.0), 0)])
-        )
-        busy = [slot for slot in self.scheduler.pool.slots if slot.running]
-        self.scheduler.time_passed(self.now_s, dict.fromkeys(busy, reading))
-        self.carry_out()
-
-    @rule(budget_mb=st.integers(0, 150))
-    def change_budget(self, budget_mb):
-        self.scheduler.budget_changed(budget_mb * MB, 100 * MB)
-        self.carry_out()
-
-    @invariant()
-    def the_books_are_right(self):
-        if not hasattr(self, "scheduler"):
-            return
-        self.scheduler.validate()
-        assert self.scheduler.open_tasks == len(self.open)
-        assert all(slot in self.started for slot in self.scheduler.pool.slots)
-        assert not self.scheduler.decide(), "a decision was left for later"
-
-    def teardown(self):
-        if not hasattr(self, "scheduler"):
-            return
-        for _ in range(10_000):
-            if not self.owing:
-                break
-            slot = self.owing[0]
-            reply = BEHIND if slot.is_gone else REPLIES[0]
-            self.scheduler.replied(slot, slot.running[0].sequence, reply)
-            self.carry_out()
-        for slot in list(self.scheduler._gone):
-            self.scheduler.replied(slot, 0, REPLIES[0])
-            self.carry_out()
-        while self.owing:
-            slot = self.owing[0]
-            self.scheduler.replied(slot, slot.running[0].sequence, BEHIND if slot.is_gone else REPLIES[0])
-            self.carry_out()
-        assert not self.open, "a task was never finished"
-        assert self.scheduler.placement.leases == 0
-
-
-TestAnyOrder = AnyOrder.TestCase
-TestAnyOrder.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-class TestAnyOrderForLong(AnyOrder.TestCase):
-    settings = settings(max_examples=2000, stateful_step_count=50, deadline=None)

@@ -1,6 +1,6 @@
 """While tasks of the machine stall for want of memory nothing new starts beside what runs."""
 
-from test_scheduler import Played, a_task, only
+from scripted_scheduler import Played, a_task, only
 
 from pytest_membudget.runtime.executor.state import Record
 

@@ -5,7 +5,7 @@ from concurrent.futures import Future
 
 import pytest
 from executor_jobs import square_slowly
-from test_scheduler import Played, a_task, only
+from scripted_scheduler import Played, a_task, only
 
 from pytest_membudget import FallbackExecutor, MemoryEstimator, MemorySemaphore, OversizeError
 from pytest_membudget.runtime.executor.local_placement import LocalPlacement
