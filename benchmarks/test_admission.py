@@ -58,9 +58,7 @@ def test_a_decision_that_finds_nobody_with_ten_thousand_waiting(benchmark, figur
     ledger, _ = crowded
     ledger.set_budget(990_000)
     benchmark(ledger.grant)
-    figure(
-        "decide that none may start; 10,000 waiting", shown(benchmark.stats.stats.median), "at most 50 µs"
-    )
+    figure("decide that none may start; 10,000 waiting", shown(benchmark.stats.stats.median), "at most 50 µs")
     assert benchmark.stats.stats.median <= 50e-6
 
 
