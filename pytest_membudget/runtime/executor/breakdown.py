@@ -86,7 +86,7 @@ class Recorder:
         self._waiting_bytes += task.result_bytes
         if task.coordinator_peak_bytes:
             held = self._pages.holdings([os.getpid(), *self._others])
-            self._keep({**held, os.getpid(): task.coordinator_peak_bytes}, [])
+            self._keep({**held, os.getpid(): task.coordinator_peak_bytes}, {})
 
     def sample(self) -> None:
         """Takes one reading, and a closer one where it is the highest so far."""
@@ -103,7 +103,7 @@ class Recorder:
             if pid in held:
                 self._record_base(worker, held[pid])
         if sum(held.values()) > self.breakdown.peak_bytes:
-            self._keep(self._pages.exact_holdings(pids), list(workers))
+            self._keep(self._pages.exact_holdings(pids), workers)
 
     def _record_base(self, worker: WorkerUse, held_bytes: int) -> None:
         """A worker without its task: by a reading while it was idle, else a bare one and what its initializer loaded."""
@@ -116,15 +116,14 @@ class Recorder:
             bare_bytes = self._bare_bytes.get(pid, held_bytes)
             self._base_bytes[pid] = min(held_bytes, bare_bytes + worker.loaded_bytes)
 
-    def _keep(self, held: dict[int, int], workers: list[int]) -> None:
+    def _keep(self, held: dict[int, int], workers: dict[int, WorkerUse]) -> None:
         peak_bytes = sum(held.values())
         if peak_bytes <= self.breakdown.peak_bytes:
             return
         own_bytes = held.get(os.getpid(), 0)
         in_workers_bytes = sum(held.get(pid, 0) for pid in workers)
         of_tasks_bytes = sum(held.get(pid, 0) for pid in self._of_tasks if pid not in workers)
-        bases = {**self._bare_bytes, **self._base_bytes}
-        base_bytes = sum(min(held.get(pid, 0), bases.get(pid, 0)) for pid in workers)
+        base_bytes = sum(self._held_base_bytes(worker, held.get(pid, 0)) for pid, worker in workers.items())
         waiting_bytes = min(self._waiting_bytes, max(0, own_bytes - self._start_bytes))
         elsewhere = bool(workers) or self._engine.scheduler.backend.is_cluster
         here_bytes = 0 if elsewhere else max(0, own_bytes - self._start_bytes - waiting_bytes)
@@ -136,6 +135,11 @@ class Recorder:
             waiting_results_bytes=waiting_bytes,
             other_bytes=peak_bytes - own_bytes - in_workers_bytes - of_tasks_bytes,
         )
+
+    def _held_base_bytes(self, worker: WorkerUse, held_bytes: int) -> int:
+        if worker.loaded_bytes is None:  # its initializer still loads: it has no task yet
+            return held_bytes
+        return min(held_bytes, self._base_bytes.get(worker.pid, 0))
 
     def _complete(self, measured: Measurement) -> None:
         """Takes the probe's peak, which is exact, for the whole; what it has beyond the parts seen here becomes *other*.

@@ -1,10 +1,16 @@
 """Where the peak of a batch went, on real processes and on scripted readings."""
 
+import os
+from types import SimpleNamespace
+
 import executor_jobs as jobs
 import pytest
 
 from pytest_membudget import FallbackExecutor, measuring
 from pytest_membudget.measurement.process.pss import SharedPages, proportional_bytes
+from pytest_membudget.runtime.executor import breakdown as breakdown_module
+from pytest_membudget.runtime.executor.breakdown import Recorder
+from pytest_membudget.runtime.executor.driver import WorkerUse
 
 PARTS = ("coordinator_bytes", "workers_base_bytes", "task_bytes", "waiting_results_bytes", "other_bytes")
 MB = 1_000_000
@@ -43,10 +49,51 @@ def test_workers_base_and_waiting_results_are_told_apart():
 
 @pytest.mark.kernel
 def test_the_shares_of_one_process_are_its_resident_memory_at_most():
-    import os
-
     pages = SharedPages()
     held = pages.exact_holdings([os.getpid(), 2**22 + 1])
     assert list(held) == [os.getpid()]
     share_bytes = proportional_bytes(os.getpid())
     assert held[os.getpid()] == pytest.approx(share_bytes, rel=0.2)
+
+
+WORKER = 2**22 + 7
+
+
+@pytest.fixture
+def scripted(monkeypatch):
+    """A recorder of one worker, and what that worker holds and says of itself at the next reading."""
+    reading = SimpleNamespace(held_bytes=0, is_busy=False, loaded_bytes=None)
+
+    def holdings(pages, pids):
+        return {pid: reading.held_bytes if pid == WORKER else 0 for pid in pids}
+
+    monkeypatch.setattr(breakdown_module, "descendants", lambda *_: [])
+    monkeypatch.setattr(SharedPages, "holdings", holdings)
+    monkeypatch.setattr(SharedPages, "exact_holdings", holdings)
+    driver = SimpleNamespace(
+        busy=lambda: int(reading.is_busy),
+        workers=lambda: [WorkerUse(WORKER, reading.is_busy, reading.loaded_bytes)],
+    )
+    settings = SimpleNamespace(reading=lambda: SimpleNamespace(limit=SimpleNamespace(bytes=0)))
+    engine = SimpleNamespace(driver=driver, settings=settings, journal=SimpleNamespace(events=()))
+
+    def read(held_bytes, loaded_bytes, *, is_busy=False):
+        reading.held_bytes, reading.loaded_bytes, reading.is_busy = held_bytes, loaded_bytes, is_busy
+        recorder.sample()
+        return recorder.breakdown.workers_base_bytes, recorder.breakdown.task_bytes
+
+    recorder = Recorder(engine)
+    return read
+
+
+def test_what_an_initializer_loads_is_base_before_it_has_ended_too(scripted):
+    assert scripted(10 * MB, None) == (10 * MB, 0)
+    assert scripted(210 * MB, None) == (210 * MB, 0)
+    assert scripted(209 * MB, 200 * MB) == (210 * MB, 0)
+
+
+def test_what_a_busy_worker_holds_above_its_base_is_its_tasks(scripted):
+    scripted(10 * MB, None)
+    assert scripted(250 * MB, 200 * MB, is_busy=True) == (210 * MB, 40 * MB)
+    scripted(205 * MB, 200 * MB)
+    assert scripted(260 * MB, 200 * MB, is_busy=True) == (205 * MB, 55 * MB)
