@@ -53,6 +53,20 @@ def test_what_a_fork_made_may_live_on_in_its_own_fork():
     assert watched([trunk(), fork(2, 30 * MIB)], both, heir, [trunk()], [trunk()]).high == 300 * MIB
 
 
+def test_what_a_dead_fork_made_counts_where_its_own_fork_has_dropped_what_it_had_of_the_trunk():
+    first = [trunk(), fork(2, 30 * MIB)]
+    both = [*first, fork(3, 5 * MIB, parent=2, inherited=80 * MIB)]
+    grandchild = [
+        *both[:2],
+        fork(3, 5 * MIB, parent=2, inherited=80 * MIB),
+        fork(4, 0, parent=3, inherited=85 * MIB),
+    ]
+    heir = [trunk(), fork(4, 0, parent=0, inherited=85 * MIB)]
+    # Both dead ones may live on: the 30 MiB of the first, the 5 MiB of the second.
+    assert watched(first, both, [*heir[:1], fork(3, 5 * MIB, parent=0, inherited=80 * MIB)]).high == 335 * MIB
+    assert watched(first, both, grandchild, heir).high == 335 * MIB
+
+
 def test_of_somebody_whose_parent_is_not_known_nothing_is_said():
     lost = [trunk(), fork(2, 30 * MIB), fork(3, 5 * MIB, parent=0, inherited=330 * MIB)]
     gone = [trunk(), fork(3, 5 * MIB, parent=0, inherited=330 * MIB)]

@@ -107,6 +107,20 @@ def test_what_a_fork_takes_and_gives_back_all_the_time_counts_once_after_a_look(
     assert crest_of([*CHURN, CHURN[-1], CHURN[-1]], looked_at=5) < 245 * MIB
 
 
+def test_what_a_newborn_fork_had_and_gave_up_before_its_first_reading_is_in_the_upper_figure():
+    # It was forked with 300 MiB, added 100 MiB, and then gave up these and 200 MiB of what it was forked with.
+    parent = Reading(1, 300 * MIB, family="f")
+    older = Reading(2, 50 * MIB, family="f")
+    for elders, excess in ([parent], 100 * MIB), ([older, parent], 150 * MIB):
+        newborn = Reading(3, 100 * MIB, family="f", faults=100 * MIB // PAGE)
+        look = Proportional({1: -excess, 2: 0, 3: 0})
+        bounds, highest = Bounds(), RunningMaximum()
+        for at, readings in enumerate((elders, elders, [*elders, newborn], *[[*elders, newborn]] * 2)):
+            interval = bounds.update(readings, proportional=look if at == 3 else None)
+            highest.add(interval, interval.held.peak)
+        assert highest.value >= 400 * MIB
+
+
 def test_a_look_that_a_fork_got_into_tells_nothing():
     child = [*CHURN[-1], Reading(3, 200 * MIB, family="f", faults=1)]
     assert crest_of([*CHURN, CHURN[-1], CHURN[-1]], looked_at=5, forking=True) > 400 * MIB
