@@ -49,7 +49,7 @@ def calibrate(  # noqa: PLR0917 - published in this order
     content: float | str = 0.95,
     confidence: float | str = 0.95,
     *,
-    files: Sequence[str | os.PathLike[str]] = (),
+    files: Sequence[str | os.PathLike[str] | tuple[Any, ...]] = (),
     inputs: Sequence[Any] = (),
     predictors: Mapping[str, Predictor | None] | None = None,
     seed: int = 0,
@@ -68,7 +68,8 @@ def calibrate(  # noqa: PLR0917 - published in this order
         repeats: runs of each size, with other content each time.
         content: the share of tasks that the bound is to cover.
         confidence: how sure that is to be.
-        files: the user's own files instead of synthetic ones; `fn` gets their paths as text.
+        files: the user's own files instead of synthetic ones; `fn` gets their paths as text. Folders and tuples with
+            paths in them are taken as `inputs` are.
         inputs: any items instead: paths, folders, tuples with paths in them, numbers. `fn` gets them as they are, with
             relative paths made absolute.
         predictors: up to three named functions of the item that its memory may follow, such as
@@ -96,10 +97,11 @@ def calibrate(  # noqa: PLR0917 - published in this order
         raise UsageError("give files or inputs, not both")
     if named and not (inputs or files):
         raise UsageError("predictors need inputs that differ in them; give some with inputs=[...]")
-    if files and not named:
-        plan = plan_own_files(files, repeats, seed)
+    paths = [file for file in files if not isinstance(file, tuple) and not Path(file).is_dir()]
+    if files and not named and len(paths) == len(files):
+        plan = plan_own_files(paths, repeats, seed)
     elif inputs or files:
-        plan = plan_inputs(inputs or [os.fspath(file) for file in files], repeats, seed, named)
+        plan = plan_inputs(inputs or list(map(_path_or_item, files)), repeats, seed, named)
     else:
         plan = plan_synthetic(sizes, repeats, kind, seed)
     job = CalibrationJob(
@@ -123,6 +125,10 @@ def calibrate(  # noqa: PLR0917 - published in this order
     if len(checkpoint.runs) == len(plan):
         checkpoint.remove()
     return fitted
+
+
+def _path_or_item(item: Any) -> Any:
+    return os.fspath(item) if isinstance(item, os.PathLike) else item
 
 
 def _run_all(job: CalibrationJob, checkpoint: Checkpoint, progress: bool | None) -> list[str]:

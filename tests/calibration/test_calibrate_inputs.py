@@ -56,6 +56,8 @@ def test_tuples_and_folders_go_by_all_that_is_in_them(files):
     folders = short(functions.read_all, inputs=[path.with_suffix("").name for path in files])
     assert folders.gamma == pytest.approx(11, rel=0.2)
     assert sorted(point.size_bytes for point in folders.points) == [500_000, MB, 2 * MB]
+    as_files = short(functions.read_all, files=[path.with_suffix("") for path in files])
+    assert sorted(point.size_bytes for point in as_files.points) == [500_000, MB, 2 * MB]
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,9 @@ import heapq
 import itertools
 import math
 import os
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
-from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_membudget.records.run import BatchResult, Outcome
 from pytest_membudget.runtime.executor.breakdown import Recorder
@@ -28,7 +27,7 @@ from pytest_membudget.runtime.executor.dead_letters import DeadLetterFile
 from pytest_membudget.runtime.executor.done import DoneFile
 from pytest_membudget.runtime.executor.engine import CallOptions, Engine
 from pytest_membudget.runtime.executor.local_placement import WINDOW
-from pytest_membudget.runtime.executor.outcomes import Ended, Item, Outcomes, as_they_end, drawn
+from pytest_membudget.runtime.executor.outcomes import Ended, Item, Outcomes, as_they_end, drawn, progress
 from pytest_membudget.runtime.workers.serialization import name_of
 from pytest_membudget.runtime.workers.worker_growth import growth_in_workers
 
@@ -155,19 +154,6 @@ def _first_bytes(item: Item) -> int:
     with contextlib.suppress(Exception):  # the caller's own estimator: the task's outcome will say so
         return item.charged.charge.first_bytes()
     return 0
-
-
-@contextlib.contextmanager
-def progress(total: int | None, stream: TextIO | None = None) -> Iterator[Callable[[], object]]:
-    """A function to be called for each input that ended: how far a batch is, on a terminal, and nothing elsewhere."""
-    where = sys.stderr if stream is None else stream
-    if where is None or not where.isatty():
-        yield lambda: None
-        return
-    from tqdm import tqdm
-
-    with tqdm(total=total, unit="file", file=where, leave=False) as bar:
-        yield bar.update
 
 
 MOST_PLAYED = 1000

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sized
 from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -124,7 +125,7 @@ class Calls:
         from pytest_membudget.runtime.executor.outcomes import as_they_end, in_order
 
         outcomes = self._outcomes(fn, items, self._with(memory, size_bytes), done)
-        return _yielded(outcomes, in_order if ordered else as_they_end)
+        return _yielded(outcomes, in_order if ordered else as_they_end, _total(items))
 
     def stream_async(
         self,
@@ -138,10 +139,13 @@ class Calls:
         """As `stream`, for `async for`: the event loop goes on while tasks run (at the sequential level it cannot)."""
         ended = asyncio.Event()
         loop = asyncio.get_running_loop()
-        outcomes = self._outcomes(
-            fn, items, self._with(memory, size_bytes), done, lambda: loop.call_soon_threadsafe(ended.set)
-        )
-        return _yielded_async(outcomes, ended)
+
+        def wake() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop was closed before the task ended
+                loop.call_soon_threadsafe(ended.set)
+
+        outcomes = self._outcomes(fn, items, self._with(memory, size_bytes), done, wake)
+        return _yielded_async(outcomes, ended, _total(items))
 
     def _outcomes(
         self,
@@ -173,19 +177,30 @@ class Calls:
         return options if size_bytes is None else options._replace(size_bytes=size_bytes)
 
 
-def _yielded(outcomes: Outcomes, order: Callable[[Outcomes], Iterator[Any]]) -> Iterator[Outcome]:
-    try:
+def _total(items: Iterable[Any]) -> int | None:
+    return len(items) if isinstance(items, Sized) else None
+
+
+def _yielded(
+    outcomes: Outcomes, order: Callable[[Outcomes], Iterator[Any]], total: int | None
+) -> Iterator[Outcome]:
+    from pytest_membudget.runtime.executor.outcomes import progress
+
+    with contextlib.closing(outcomes), progress(total) as advance:
         for ended in order(outcomes):
             outcome = ended.outcome
             del ended  # the caller alone keeps the result from now on
+            advance()
             yield outcome
             del outcome
-    finally:
-        outcomes.close()
 
 
-async def _yielded_async(outcomes: Outcomes, ended: asyncio.Event) -> AsyncIterator[Outcome]:
-    try:
+async def _yielded_async(
+    outcomes: Outcomes, ended: asyncio.Event, total: int | None
+) -> AsyncIterator[Outcome]:
+    from pytest_membudget.runtime.executor.outcomes import progress
+
+    with contextlib.closing(outcomes), progress(total) as advance:
         while True:
             outcomes.fill()
             if outcomes.is_over:
@@ -197,10 +212,9 @@ async def _yielded_async(outcomes: Outcomes, ended: asyncio.Event) -> AsyncItera
                 continue
             outcome = read.outcome
             del read
+            advance()
             yield outcome
             del outcome
-    finally:
-        outcomes.close()
 
 
 def _inputs(items: Iterable[Any]) -> Iterable[Any]:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import queue
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TextIO, cast
 
 from pytest_membudget.records.files import FileCategory
 from pytest_membudget.records.run import Outcome
@@ -201,6 +202,19 @@ def as_they_end(outcomes: Outcomes) -> Iterator[Ended]:
         if outcomes.is_over:
             return
         yield outcomes.read()
+
+
+@contextlib.contextmanager
+def progress(total: int | None, stream: TextIO | None = None) -> Iterator[Callable[[], object]]:
+    """A function to be called for each input that ended: how far a batch is, on a terminal, and nothing elsewhere."""
+    where = sys.stderr if stream is None else stream
+    if where is None or not where.isatty():
+        yield lambda: None
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=total, unit="file", file=where, leave=False) as bar:
+        yield bar.update
 
 
 def _announce(

@@ -1,14 +1,19 @@
 """Streams of outcomes, options of calls, and inputs that an earlier run has done."""
 
 import asyncio
+import contextlib
 import gc
+import io
 import json
+import sys
+import threading
 import time
 import weakref
 from pathlib import Path
 
 import executor_jobs as jobs
 import pytest
+import tqdm
 
 from pytest_membudget import (
     ExecutorPolicy,
@@ -101,6 +106,65 @@ def test_an_event_loop_goes_on_while_outcomes_are_awaited(threads):
 
     assert asyncio.run(main()) == [0.05] * 6
     assert len(ticks) > 5
+
+
+def test_a_task_may_end_after_its_event_loop_was_closed(threads, caplog):
+    has_begun, may_end = threading.Event(), threading.Event()
+
+    def task(_):
+        has_begun.set()
+        may_end.wait(10)
+
+    async def leave():
+        stream = threads.stream_async(task, [1])
+        reading = asyncio.create_task(anext(stream))
+        await asyncio.to_thread(has_begun.wait, 10)
+        reading.cancel()
+
+    asyncio.run(leave())
+    may_end.set()
+    threads.shutdown(wait=True)
+    assert caplog.records == []
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+class Bar(contextlib.nullcontext):
+    """Stands for tqdm's, and counts."""
+
+    made = None
+
+    def __init__(self, **options):
+        super().__init__(self)
+        self.total, self.count = options["total"], 0
+        Bar.made = self
+
+    def update(self):
+        self.count += 1
+
+
+async def read_async(threads):
+    return [outcome async for outcome in threads.stream_async(jobs.square, range(5))]
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda threads: list(threads.stream(jobs.square, range(5))),
+        lambda threads: list(threads.stream(jobs.square, range(5), ordered=True)),
+        lambda threads: asyncio.run(read_async(threads)),
+        lambda threads: threads.run(jobs.square, range(5)),
+    ],
+    ids=["stream", "ordered", "async", "run"],
+)
+def test_a_terminal_shows_how_many_inputs_have_ended(threads, monkeypatch, read):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setattr(tqdm, "tqdm", Bar)
+    read(threads)
+    assert (Bar.made.count, Bar.made.total) == (5, 5)
 
 
 @pytest.mark.parametrize("items", ["one.csv", b"one.csv", Path("one.csv"), 3])
