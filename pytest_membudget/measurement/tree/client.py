@@ -74,10 +74,10 @@ class TreeSampler:
         self._commands, self._answers, self.events, self._note = -1, -1, -1, -1
         self._writer: NoteWriter | None = None
         self._identities: dict[int, tuple[int, int] | None] = {}
-        theirs = self._open_pipes()
         self._hang_up = select.poll()
-        self._hang_up.register(self._answers, 0)
         try:
+            theirs = self._open_pipes()
+            self._hang_up.register(self._answers, 0)
             ready = self._launch(theirs)
         except SamplerLostError:
             self.forget()
@@ -177,21 +177,27 @@ class TreeSampler:
                 os.close(descriptor)
             setattr(self, name, -1)
 
-    def _open_pipes(self) -> tuple[int, int, int, int]:
-        their_commands, self._commands = pipe()
-        self._answers, their_answers = pipe()
-        self.events, their_events = pipe()
-        with contextlib.suppress(OSError):  # a sandbox may forbid it; then every block is announced
-            self._note = above_standard(os.memfd_create("pytest-membudget"))
-            self._writer = NoteWriter(self._note)
-        for descriptor in (self._commands, self._answers, self.events, self._note):
-            self._identities[descriptor] = identity(descriptor)
-        return (
-            their_commands,
-            their_answers,
-            their_events,
-            -1 if self._note < 0 else above_standard(os.dup(self._note)),
-        )
+    def _open_pipes(self) -> tuple[int, ...]:
+        """The helper's ends: commands, answers, events, note; -1 for a note that a sandbox forbids."""
+        theirs: list[int] = []
+        try:
+            their_commands, self._commands = pipe()
+            theirs.append(their_commands)
+            for name in ("_answers", "events"):
+                our_end, their_end = pipe()
+                setattr(self, name, our_end)
+                theirs.append(their_end)
+            with contextlib.suppress(OSError):  # without a note every block is announced
+                self._note = above_standard(os.memfd_create("pytest-membudget"))
+                self._writer = NoteWriter(self._note)
+            theirs.append(-1 if self._note < 0 else above_standard(os.dup(self._note)))
+        except OSError as error:  # a limit on descriptors
+            _close(theirs)
+            raise SamplerLostError(f"it could not be started ({error})") from error
+        finally:
+            ours = (self._commands, self._answers, self.events, self._note)
+            self._identities = {descriptor: identity(descriptor) for descriptor in ours}
+        return tuple(theirs)
 
     def _launch(self, theirs: tuple[int, ...]) -> Ready:
         """Starts the helper by way of a process that ends before it speaks: no `wait` of the user's ever meets it."""
@@ -210,8 +216,7 @@ class TreeSampler:
         except (OSError, subprocess.SubprocessError) as error:
             raise SamplerLostError(f"it could not be started ({error})") from error
         finally:
-            for descriptor in passed:
-                os.close(descriptor)
+            _close(passed)
         try:
             return self._receive(Ready)
         finally:
@@ -265,3 +270,8 @@ class TreeSampler:
         """Code under test may close descriptors; a number that came to mean another file is left alone."""
         found = identity(descriptor)
         return found is not None and found == self._identities[descriptor]
+
+
+def _close(descriptors: list[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)

@@ -1,6 +1,8 @@
 """Starting the helper process, with real programs in the interpreter's place."""
 
+import itertools
 import os
+import resource
 import sys
 
 import pytest
@@ -26,3 +28,17 @@ def test_a_helper_that_cannot_start_leaves_no_process_and_no_descriptor(monkeypa
         TreeSampler()
     assert os.listdir("/proc/self/fd") == descriptors
     assert children_of(os.getpid()) == children
+
+
+@pytest.mark.parametrize("free", range(9))
+def test_a_helper_that_gets_too_few_descriptors_is_lost_and_leaves_none(free):
+    descriptors = os.listdir("/proc/self/fd")
+    numbers = (number for number in itertools.count() if str(number) not in descriptors)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (next(itertools.islice(numbers, free, None)), limits[1]))
+    try:
+        with pytest.raises(SamplerLostError, match=r"could not be started .*Too many open files"):
+            TreeSampler()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert os.listdir("/proc/self/fd") == descriptors
