@@ -114,7 +114,7 @@ class HostPool:
         number = next(self._numbers)
         self._sent[number] = sent
         call = Call(number, fn, (sent.item,), {}, charged_bytes=sent.worker.capacity_bytes)
-        sent.worker.send(call, lambda reply: self._replies.put((number, reply)))
+        sent.worker.send([(call, lambda reply: self._replies.put((number, reply)))])
 
     def _replies_soon(self) -> Iterator[tuple[_Sent, Reply]]:
         """The next reply, where one comes within `_POLL_S`."""

@@ -1,6 +1,6 @@
 """A worker of a cluster: calls are sent to it in messages, and each gets exactly one reply.
 
-Everything but `send_together` and what the driver reads runs in the link's loop, so nothing is locked.
+Everything but `send` and what the driver reads runs in the link's loop, so nothing is locked.
 """
 
 from __future__ import annotations
@@ -98,11 +98,7 @@ class RemoteWorker:
             room_bytes = min(room_bytes, share_bytes)
         return room_bytes // _MIB * _MIB
 
-    def send(self, call: Call, done: Done) -> None:
-        """Hands one call over."""
-        self.send_together([(call, done)])
-
-    def send_together(self, calls: Sequence[tuple[Call, Done]]) -> None:
+    def send(self, calls: Sequence[tuple[Call, Done]]) -> None:
         """Packs the calls and hands them over."""
         message: list[Sent] = []
         for call, done in calls:

@@ -14,8 +14,9 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, InvalidStateError
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, cast
 
@@ -136,29 +137,13 @@ class Ending(NamedTuple):
     kill: bool = False
 
 
+@dataclass(slots=True)
 class _Connection:
     """A worker, and how many calls it was sent (by the driver) and has answered (in a thread of its own)."""
 
-    __slots__ = ("answered", "sent", "worker")
-
-    def __init__(self, worker: Worker) -> None:
-        self.worker = worker
-        self.sent = 0
-        self.answered = 0
-
-    def send(self, calls: Sequence[tuple[Call, Done]]) -> None:
-        for call, done in calls:
-            self.worker.send(call, done)
-
-
-class _ClusterConnection(_Connection):
-    """The same on a cluster, where calls share a message."""
-
-    __slots__ = ()
-    worker: ClusterWorker
-
-    def send(self, calls: Sequence[tuple[Call, Done]]) -> None:
-        self.worker.send_together(calls)
+    worker: Worker
+    sent: int = 0
+    answered: int = 0
 
 
 class _Effects:
@@ -222,7 +207,7 @@ class _Effects:
             connection.sent += 1
             calls.append((_call_of(task, submission), reply_to(effect.slot, sequence)))
         if calls:
-            connection.send(calls)
+            connection.worker.send(calls)
 
     def _let_go(self, effect: Stop | Forget) -> None:
         connection = self.connections.pop(effect.slot, None)
@@ -419,15 +404,15 @@ class Driver:
             self.scheduler.cluster_lost(backend, str(error))
             return
         capacities = {
-            slot: connection.worker.capacity_bytes
+            slot: cast("ClusterWorker", connection.worker).capacity_bytes
             for slot, connection in self._effects.connections.items()
-            if isinstance(connection, _ClusterConnection)
+            if slot.backend is backend
         }
         self.scheduler.workers_changed(backend, joined, capacities)
 
     def _slot_of(self, backend: Backend, worker: ClusterWorker) -> Slot:
         slot = Slot(backend, host=worker.host, is_renewable=worker.has_nanny, is_started=True)
-        self._effects.connections[slot] = _ClusterConnection(worker)
+        self._effects.connections[slot] = _Connection(worker)
         return slot
 
     def _read_when_due(self) -> None:

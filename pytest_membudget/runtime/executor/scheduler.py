@@ -429,20 +429,24 @@ class Scheduler:
         for task in assignment.tasks:
             self._fail(task, given_up(task, RanOut(MemoryError()), own_memory=False))
 
-    def _send(self, slot: Slot, tasks: Iterable[Task]) -> None:
-        calls = []
+    def _send(self, slot: Slot, tasks: Sequence[Task]) -> None:
         for task in tasks:
-            self._move(task, "running")
-            self._sent += 1
-            task.sequence = self._sent
-            task.began_s = None
-            task.limit_bytes = self._limit_bytes(slot, task)
-            task.seen_above_charge_bytes = 0
-            task.level = slot.backend.level
-            slot.running.append(task)
-            calls.append((task, task.sequence))
-            self._count_call(slot, task)
-        self._effects.append(Send(slot, tuple(calls)))
+            self._assign_to(slot, task)
+        self._append_send(slot, tasks)
+
+    def _assign_to(self, slot: Slot, task: Task) -> None:
+        self._move(task, "running")
+        self._sent += 1
+        task.sequence = self._sent
+        task.began_s = None
+        task.limit_bytes = self._limit_bytes(slot, task)
+        task.seen_above_charge_bytes = 0
+        task.level = slot.backend.level
+        slot.running.append(task)
+        self._count_call(slot, task)
+
+    def _append_send(self, slot: Slot, tasks: Sequence[Task]) -> None:
+        self._effects.append(Send(slot, tuple((task, task.sequence) for task in tasks)))
         if slot.backend.is_local_pool and has_done_enough(
             slot, slot.handed * 4 / 3, self._policy.max_tasks_per_child
         ):
@@ -455,8 +459,12 @@ class Scheduler:
         """
         for slot in list(self.pool.slots):
             if 1 <= len(slot.running) <= self.pool.throughput.refill_at and slot.backend.is_local_pool:
+                taken = []
                 while (lease := self._lease_for_more(slot)) and (task := self._take_within(lease)):
-                    self._send(slot, (task,))
+                    self._assign_to(slot, task)
+                    taken.append(task)
+                if taken:
+                    self._append_send(slot, taken)
 
     def _lease_for_more(self, slot: Slot) -> Ticket | None:
         """What another call may run under; None where the worker may have no more."""

@@ -14,13 +14,15 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, NamedTuple
 
 _SEPARATE_BYTES = 64 * 1024
 """Larger contents travel as a message of their own: they are not copied once more to be packed."""
 
+_LENGTH = struct.Struct("!i")
+"""What stands before each frame of less than 2 GiB, as in `multiprocessing.connection`."""
 
 _READ_BYTES = 1 << 20
 
@@ -31,16 +33,29 @@ _MESSAGE_BYTES = 1024
 """What a message takes of the system's buffer beside its contents."""
 
 
-def send(channel: Connection, head: tuple[Any, ...], body: bytes) -> int:
-    """Sends one message: what is small, and what may be large. Returns its size in bytes."""
+class Message(NamedTuple):
+    """One message to a worker: the sequence of its call (0 for none), what is small, and what may be large."""
+
+    sequence: int
+    head: tuple[Any, ...]
+    body: bytes
+
+
+def send(channel: Connection, head: tuple[Any, ...], body: bytes) -> None:
+    """Sends one message: what is small, and what may be large."""
     if len(body) < _SEPARATE_BYTES:
-        packed = pickle.dumps((*head, body))
-        channel.send_bytes(packed)
-        return len(packed)
-    packed = pickle.dumps((*head, None))
-    channel.send_bytes(packed)
+        channel.send_bytes(pickle.dumps((*head, body)))
+        return
+    channel.send_bytes(pickle.dumps((*head, None)))
     channel.send_bytes(body)
-    return len(packed) + len(body)
+
+
+def _send_together(channel: Connection, messages: Sequence[Message]) -> None:
+    """Sends small messages with one system call: each would let go of the interpreter's lock, and wait to get it back."""
+    frames = [pickle.dumps((*message.head, message.body)) for message in messages]
+    unsent = memoryview(b"".join(part for frame in frames for part in (_LENGTH.pack(len(frame)), frame)))
+    while unsent:
+        unsent = unsent[os.write(channel.fileno(), unsent) :]
 
 
 def receive(channel: Connection) -> tuple[Any, ...]:
@@ -59,16 +74,15 @@ class Outbox:
     def __init__(self, channel: Connection) -> None:
         self._channel = channel
         self._lock = threading.Lock()
-        self._waiting: deque[tuple[tuple[Any, ...], bytes]] = deque()
+        self._waiting: deque[Sequence[Message]] = deque()
         self._is_writing = False
-        self._unread: deque[tuple[int, int]] = (
-            deque()
-        )  # sequences, and bytes that the worker may not have read yet
+        #: of what was put together: the last sequence, and the bytes that the worker may not have read yet
+        self._unread: deque[tuple[int, int]] = deque()
         self._unread_bytes = 0
         self._is_closed = False
 
-    def put(self, sequence: int, head: tuple[Any, ...], body: bytes) -> None:
-        """Writes a message, or has a thread do it where the worker would have to read others first.
+    def put(self, messages: Sequence[Message]) -> None:
+        """Writes messages, or has a thread do it where the worker would have to read others first.
 
         Raises:
             RuntimeError: no thread can be started.
@@ -76,14 +90,14 @@ class Outbox:
         with self._lock:
             if self._is_closed:
                 return
-            size = len(body) + _MESSAGE_BYTES
+            size = sum(len(message.body) + _MESSAGE_BYTES for message in messages)
             is_direct = not self._is_writing and self._unread_bytes + size <= _DIRECT_BYTES
-            self._unread.append((sequence, size))
+            self._unread.append((messages[-1].sequence, size))
             self._unread_bytes += size
             if is_direct:
-                self._write(head, body)
+                self._write(messages)
                 return
-            self._waiting.append((head, body))
+            self._waiting.append(messages)
             if not self._is_writing:
                 self._is_writing = True
                 try:
@@ -107,9 +121,14 @@ class Outbox:
             if not self._is_writing:
                 self._channel.close()
 
-    def _write(self, head: tuple[Any, ...], body: bytes) -> None:
+    def _write(self, messages: Sequence[Message]) -> None:
         with contextlib.suppress(OSError):  # it has ended, which is noticed elsewhere
-            send(self._channel, head, body)
+            are_small = all(len(message.body) < _SEPARATE_BYTES for message in messages)
+            if are_small and sys.platform != "win32":
+                _send_together(self._channel, messages)
+            else:
+                for message in messages:
+                    send(self._channel, message.head, message.body)
 
     def _run(self) -> None:
         while True:
@@ -119,9 +138,9 @@ class Outbox:
                     if self._is_closed:
                         self._channel.close()
                     return
-                head, body = self._waiting.popleft()
-            self._write(head, body)
-            del head, body
+                messages = self._waiting.popleft()
+            self._write(messages)
+            del messages
 
 
 class Inbox:

@@ -12,7 +12,7 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -127,9 +127,10 @@ class ThreadWorker(LocalWorker):
         )
         self._thread.start()
 
-    def send(self, call: Call, done: Done) -> None:
-        """Queues the call."""
-        self._calls.put((call, done))
+    def send(self, calls: Sequence[tuple[Call, Done]]) -> None:
+        """Queues the calls."""
+        for each in calls:
+            self._calls.put(each)
 
     def started_at(self, sequence: int) -> float | None:
         """When the thread began that call."""
@@ -188,17 +189,18 @@ class SequentialWorker(LocalWorker):
     def __init__(self, prepare: Prepare) -> None:
         self._failure = prepare()
 
-    def send(self, call: Call, done: Done) -> None:
-        """Runs the call here and now.
+    def send(self, calls: Sequence[tuple[Call, Done]]) -> None:
+        """Runs the calls here and now.
 
         Raises:
             KeyboardInterrupt: the user pressed Ctrl-C meanwhile; the call's outcome is that, too.
         """
-        with _interruptions() as interrupted:
-            reply = self._failure or _measured(call)
-        done(reply)
-        if interrupted:
-            raise KeyboardInterrupt
+        for call, done in calls:
+            with _interruptions() as interrupted:
+                reply = self._failure or _measured(call)
+            done(reply)
+            if interrupted:
+                raise KeyboardInterrupt
 
     def started_at(self, sequence: int) -> float | None:
         """Never asked while a call runs."""

@@ -27,7 +27,7 @@ from pytest_membudget.measurement.process.pss import SharedPages
 from pytest_membudget.origins import Arriving, off_path
 from pytest_membudget.records.run import Level
 from pytest_membudget.runtime.workers import drop_forgotten_modules, worker_main
-from pytest_membudget.runtime.workers.channel import Inbox, Outbox
+from pytest_membudget.runtime.workers.channel import Inbox, Message, Outbox
 from pytest_membudget.runtime.workers.fork_server import main_left_alone_where_it_is_no_file
 from pytest_membudget.runtime.workers.forked_process import ForkedProcess, ForkServerContext, default_context
 from pytest_membudget.runtime.workers.process_tree import end_tree, open_shared_bytes
@@ -189,31 +189,37 @@ class ProcessWorker:
         """A descriptor that is readable when there is something to learn of the process."""
         return int(self._process.sentinel)
 
-    def send(self, call: Call, done: Done) -> None:
-        """Packs the call and hands it over."""
-        name = name_of(call.fn)
-        try:
-            packed = packed_for_here(call.fn, call.args, call.kwargs)
-        except Exception as error:  # whatever the caller's own objects raise while they are packed
-            done(Unpicklable(unpicklable(f"the arguments of {name}", error)))
-            return
-        with self._lock:
-            is_gone = self._ended.is_set()
-            if not is_gone:
+    def send(self, calls: Sequence[tuple[Call, Done]]) -> None:
+        """Packs the calls and hands them over."""
+        messages = []
+        for call, done in calls:
+            name = name_of(call.fn)
+            try:
+                packed = packed_for_here(call.fn, call.args, call.kwargs)
+            except Exception as error:  # whatever the caller's own objects raise while they are packed
+                done(Unpicklable(unpicklable(f"the arguments of {name}", error)))
+                continue
+            head = ("call", call.sequence, call.exact, packed.is_by_value)
+            messages.append(Message(call.sequence, head, packed.data))
+            with self._lock:
                 self._sent[call.sequence] = _Sent(name, done)
-        if is_gone:
-            done(self._died(attempted=False))
-            return
+        if (
+            self._ended.is_set()
+        ):  # it may have ended before or since: what `give_up` has not answered is answered here
+            self.give_up()
+        elif messages:
+            self._write(messages)
+
+    def _write(self, messages: Sequence[Message]) -> None:
         try:
             self._send_origins()
-            self._outbox.put(
-                call.sequence, ("call", call.sequence, call.exact, packed.is_by_value), packed.data
-            )
+            self._outbox.put(messages)
         except RuntimeError as error:  # no thread to write it, or the interpreter is on its way out
-            with self._lock:
-                sent = self._sent.pop(call.sequence, None)
-            if sent is not None:
-                done(Died(str(error), attempted=False, failed_to_start=True))
+            for message in messages:
+                with self._lock:
+                    sent = self._sent.pop(message.sequence, None)
+                if sent is not None:
+                    sent.done(Died(str(error), attempted=False, failed_to_start=True))
 
     def started_at(self, sequence: int) -> float | None:
         """When the worker called the function of that call."""
@@ -260,7 +266,7 @@ class ProcessWorker:
         """Lets the worker end after the calls that it has."""
         self._retired_s = time.monotonic()
         with contextlib.suppress(RuntimeError):
-            self._outbox.put(0, ("stop",), b"")
+            self._outbox.put([Message(0, ("stop",), b"")])
 
     def join(self) -> None:
         """Waits for the process; one that neither comes up nor ends in time is ended."""
@@ -331,7 +337,7 @@ class ProcessWorker:
         origins = off_path()
         if origins is not self._origins:
             self._origins = origins
-            self._outbox.put(0, ("origins", origins), b"")
+            self._outbox.put([Message(0, ("origins", origins), b"")])
 
     def _died(self, *, attempted: bool) -> Died:
         code = self._process.exitcode

@@ -136,8 +136,11 @@ class Worker(Protocol):
     def pid(self) -> int | None:
         """The process that runs the calls; `None` for the coordinator's own."""
 
-    def send(self, call: Call, done: Done) -> None:
-        """Hands a call over; `done` gets the reply, once, from any thread. A worker that has ended replies `Died`."""
+    def send(self, calls: Sequence[tuple[Call, Done]]) -> None:
+        """Hands calls over, which run one after the other; several cost one message.
+
+        Each one's `Done` gets its reply, once, from any thread. A worker that has ended replies `Died`.
+        """
 
     def started_at(self, sequence: int) -> float | None:
         """When it called that call's function, on `time.monotonic`'s clock; `None` where it has not."""
@@ -184,7 +187,7 @@ class Launcher(Protocol):
 
 
 class ClusterWorker(Worker, Protocol):
-    """A worker on some machine of a cluster, lent to us: one budget of its own, one call at a time."""
+    """A worker on some machine of a cluster that others may use too: one budget of its own, one call at a time."""
 
     @property
     def host(self) -> str:
@@ -198,15 +201,12 @@ class ClusterWorker(Worker, Protocol):
     def has_nanny(self) -> bool:
         """Whether a nanny starts its process again when that ends."""
 
-    def send_together(self, calls: Sequence[tuple[Call, Done]]) -> None:
-        """Hands several short calls over in one message; they run one after the other."""
-
     def renew(self) -> bool:
         """Has the idle process begin anew, because it keeps memory; False where nobody would start it again."""
 
 
 class ClusterLauncher(Launcher, Protocol):
-    """Lends the workers of a cluster."""
+    """Offers the workers of a cluster."""
 
     def start(self) -> ClusterWorker:
         """A worker that is not taken yet.

@@ -8,7 +8,7 @@ from pytest_membudget.runtime.cluster import host_pool
 from pytest_membudget.runtime.workers.protocol import CannotStartError, Died, NoWorkerYetError, Returned
 
 
-class Lent:
+class Remote:
     """Answers when the test says so."""
 
     def __init__(self, host, capacity_bytes):
@@ -17,8 +17,8 @@ class Lent:
         self.is_gone = False
         self.calls = []
 
-    def send(self, call, done):
-        self.calls.append((call, done))
+    def send(self, calls):
+        self.calls += calls
 
     def answer(self, reply=None):
         call, done = self.calls.pop(0)
@@ -69,7 +69,7 @@ def drive(monkeypatch, hosts, turns):
 
 
 def test_each_host_has_one_call_at_a_time_on_its_largest_worker(spread, monkeypatch):
-    small, large, other = Lent("a", 100), Lent("a", 300), Lent("b", 50)
+    small, large, other = Remote("a", 100), Remote("a", 300), Remote("b", 50)
     hosts, launcher, answers = spread(small, large, other)
     most = []
 
@@ -89,7 +89,7 @@ def test_each_host_has_one_call_at_a_time_on_its_largest_worker(spread, monkeypa
 
 
 def test_what_a_lost_worker_had_is_sent_once_more(spread, monkeypatch):
-    first, second = Lent("a", 300), Lent("a", 100)
+    first, second = Remote("a", 300), Remote("a", 100)
 
     def lose(worker):
         worker.is_gone = True
@@ -100,14 +100,14 @@ def test_what_a_lost_worker_had_is_sent_once_more(spread, monkeypatch):
     (found,) = answers
     assert found.reply == Returned(0)
 
-    first, second = Lent("a", 300), Lent("a", 100)
+    first, second = Remote("a", 300), Remote("a", 100)
     hosts, _, answers = spread(first, second, items=1)
     drive(monkeypatch, hosts, iter([lambda: lose(first), lambda: lose(second)]))
     assert next(answers).reply == Died("lost", attempted=True)
 
 
 def test_what_is_done_is_done_though_nobody_is_left(spread, monkeypatch):
-    only = Lent("a", 300)
+    only = Remote("a", 300)
 
     def answer_and_leave():
         only.answer()
@@ -128,7 +128,7 @@ def test_a_cluster_that_is_gone_ends_it(spread):
 
 
 def test_called_off_each_worker_is_asked_to_stop_and_waited_for(spread, monkeypatch):
-    worker = Lent("a", 100)
+    worker = Remote("a", 100)
     hosts, launcher, answers = spread(worker, items=2)
 
     def stop_there():

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_membudget.runtime.workers.channel import Inbox, Outbox, receive, send
+from pytest_membudget.runtime.workers.channel import Inbox, Message, Outbox, receive, send
 
 LARGE = 300_000
 
@@ -54,7 +54,7 @@ def test_nothing_waits_for_a_worker_that_does_not_read(ends):
     ours, theirs = ends
     outbox = Outbox(ours)
     for number in range(200):
-        outbox.put(number, ("call", number), b"z" * LARGE)  # 60 MB: no buffer holds that
+        outbox.put([Message(number, ("call", number), b"z" * LARGE)])  # 60 MB: no buffer holds that
     assert [receive(theirs)[1] for _ in range(200)] == list(range(200))
 
 
@@ -63,9 +63,18 @@ def test_small_messages_need_no_thread_while_the_worker_replies(ends, monkeypatc
     outbox = Outbox(ours)
     monkeypatch.setattr(threading.Thread, "start", lambda _: pytest.fail("a thread was started"))
     for number in range(1000):
-        outbox.put(number, ("call", number), b"small")
+        outbox.put([Message(number, ("call", number), b"small")])
         assert receive(theirs)[1] == number
         outbox.was_read(number)
+
+
+@pytest.mark.parametrize("sizes", [[0, 10, 1000], [10, 64 * 1024 - 1, 5], [10, LARGE, 10]])
+def test_messages_that_are_put_together_arrive_one_by_one(ends, sizes):
+    ours, theirs = ends
+    Outbox(ours).put([Message(place, ("call", place), b"t" * size) for place, size in enumerate(sizes)])
+    assert [receive(theirs) for _ in sizes] == [
+        ("call", place, b"t" * size) for place, size in enumerate(sizes)
+    ]
 
 
 def test_where_no_thread_can_be_had_it_is_said_and_the_rest_is_kept(ends, monkeypatch):
@@ -76,9 +85,9 @@ def test_where_no_thread_can_be_had_it_is_said_and_the_rest_is_kept(ends, monkey
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", no_thread)
-    outbox.put(1, ("call", 1), b"")
+    outbox.put([Message(1, ("call", 1), b"")])
     with pytest.raises(RuntimeError, match="can't start new thread"):
-        outbox.put(2, ("call", 2), b"z" * LARGE)
+        outbox.put([Message(2, ("call", 2), b"z" * LARGE)])
     assert receive(theirs) == ("call", 1, b"")
 
 
@@ -86,5 +95,5 @@ def test_what_is_put_after_the_end_is_dropped(ends):
     ours, _ = ends
     outbox = Outbox(ours)
     outbox.close()
-    outbox.put(1, ("call", 1), b"late")
+    outbox.put([Message(1, ("call", 1), b"late")])
     assert ours.closed

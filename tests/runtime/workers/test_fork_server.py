@@ -99,7 +99,7 @@ PRELOADING = """
 
     def call(worker, fn, *args):
         ended, replies = threading.Event(), []
-        worker.send(Call(1, fn, args, {}), lambda reply: (replies.append(reply), ended.set()))
+        worker.send([(Call(1, fn, args, {}), lambda reply: (replies.append(reply), ended.set()))])
         assert ended.wait(30)
         return replies[0].value
 

@@ -93,7 +93,9 @@ def worker():
 
 def call(worker, fn, *args, sequence=1):
     ended, replies = threading.Event(), []
-    worker.send(Call(sequence, fn, args, {}, exact=True), lambda reply: (replies.append(reply), ended.set()))
+    worker.send(
+        [(Call(sequence, fn, args, {}, exact=True), lambda reply: (replies.append(reply), ended.set()))]
+    )
     assert ended.wait(60)
     return replies[0]
 
@@ -156,7 +158,7 @@ def test_neighbours_are_told_apart(worker):
     call(neighbour, start_nothing, 0, sequence=0)
     ended, replies = threading.Event(), []
     large = Call(1, run_program, (80 * MB,), {}, exact=True)
-    neighbour.send(large, lambda reply: (replies.append(reply), ended.set()))
+    neighbour.send([(large, lambda reply: (replies.append(reply), ended.set()))])
     small = call(worker, run_program, 10 * MB).figures
     assert ended.wait(60)
     neighbour.kill()
@@ -168,7 +170,7 @@ def test_neighbours_are_told_apart(worker):
 def end_under(worker, fn, size):
     """Ends the worker while it holds that much; everything that was below it then."""
     ended = threading.Event()
-    worker.send(Call(1, fn, (size,), {}), lambda _: ended.set())
+    worker.send([(Call(1, fn, (size,), {}), lambda _: ended.set())])
     end_s = time.monotonic() + 20
     while worker.added_bytes() < 0.9 * size and time.monotonic() < end_s:
         time.sleep(0.01)
@@ -212,7 +214,7 @@ def fill_unlinked_file(size):
 @pytest.mark.parametrize("fn", [fill_memory_file, fill_unlinked_file])
 def test_files_in_memory_that_a_call_holds_open_are_seen_while_it_runs(worker, fn):
     before_bytes = worker.added_bytes()
-    worker.send(Call(1, fn, (60 * MB,), {}), lambda _: None)
+    worker.send([(Call(1, fn, (60 * MB,), {}), lambda _: None)])
     end_s = time.monotonic() + 20
     while worker.added_bytes() - before_bytes < 57 * MB and time.monotonic() < end_s:
         time.sleep(0.01)
