@@ -26,6 +26,7 @@ from pytest_membudget.runtime.executor.charges import (
     FunctionPeaks,
     Memory,
     SizeOf,
+    function_key,
 )
 from pytest_membudget.runtime.executor.cluster_placement import ClusterPlacement
 from pytest_membudget.runtime.executor.driver import CallerDriver, Driver, Ending, Journal, TaskFuture
@@ -34,6 +35,7 @@ from pytest_membudget.runtime.executor.policy import ExecutorPolicy
 from pytest_membudget.runtime.executor.scheduler import Scheduler
 from pytest_membudget.runtime.executor.state import Backend, Submission, Task
 from pytest_membudget.runtime.prediction.estimator import MemoryEstimator
+from pytest_membudget.runtime.prediction.profiles import Profiles
 from pytest_membudget.runtime.workers.in_process import SequentialLauncher, ThreadLauncher
 from pytest_membudget.runtime.workers.process import ProcessLauncher
 from pytest_membudget.runtime.workers.protocol import ClusterLauncher, Launcher
@@ -79,6 +81,7 @@ class Engine:
         self.journal = Journal()
         self.peaks = FunctionPeaks()
         self.estimators = FileEstimators(settings.estimator, by_kind=settings.learns_by_kind)
+        self.profiles = Profiles()
         policy = settings.policy
         self.budget = _budget(settings)
         launchers = {level: _launcher(level, settings, self.journal) for level in settings.levels}
@@ -156,6 +159,7 @@ class Engine:
             charged.charge,
             timeout_s=policy.time_limit_s(file_bytes) if options.timeout_s == "policy" else options.timeout_s,
             limit=policy.task_limit if options.limit is None else options.limit,
+            profile=self.profiles.of(function_key(fn), charged.size_bytes) if policy.profiles else None,
         )
         future.task = task
         return task

@@ -72,6 +72,11 @@ class FallbackExecutor(Calls, concurrent.futures.Executor):
             raise UsageError(f'scope is {scope!r}; choose "process" or "host"')
         if scope == "process" and name is not None:
             raise UsageError(f'name is {name!r}, but this budget is shared with no program; add scope="host"')
+        if scope == "host" and policy.profiles:
+            raise UsageError(
+                'profiles=True goes with scope="process": of a budget that programs share each holds what it leased, '
+                "which is the peaks of its tasks"
+            )
         if max_workers is not None and max_workers <= 0:
             raise UsageError("max_workers must be greater than 0")
         if max_in_flight is not None:

@@ -13,12 +13,17 @@ from pytest_membudget.errors import OversizeError
 from pytest_membudget.runtime.admission.ledger import Ledger, Ticket
 from pytest_membudget.runtime.executor.retained_memory import RetainedMemory
 from pytest_membudget.runtime.executor.state import Assignment, Demand, Pool, Slot, Task, UnchargedPlacement
+from pytest_membudget.runtime.prediction.profiles import ChargedCall, fits
 from pytest_membudget.units import format_size
 
 WINDOW = 128
 
 SLOW_START_S = 1.0
 """Where nothing is known of a function, its next call starts when one has ended, or so long after the one before began."""
+
+WARM_START_S = 0.1
+COLD_START_S = 0.5
+"""A call that was sent begins so soon, in a warm worker and in a new one. Later, it counts as late."""
 
 _MORE_THAN_ANY_BUDGET = 2**63
 """A budget that moves may have room tomorrow for what does not fit today: the ledger is to refuse nothing."""
@@ -212,7 +217,31 @@ class LocalPlacement:
             and self.waits_for_others
         ):
             return None
-        return self._started(self._ledger.grant(at_most=1))
+        return self._started(self._ledger.grant(at_most=1) or self._grant_by_profile(pool, head))
+
+    def _grant_by_profile(self, pool: Pool, head: Ticket | None) -> list[Ticket]:
+        """The head of the queue where its peak does not fit, but the sum of all profiles does at every instant to come.
+
+        The ledger books its peak all the same, beyond the budget, so nothing else starts by its peak meanwhile.
+        """
+        if head is None or head.exclusive or (task := head.token).profile is None:
+            return []
+        profile = task.profile.now()
+        if profile is None or self._ledger.statistics().exclusive:
+            return []
+        idle = pool.idle(pool.backend)
+        is_warm = bool(idle) and idle[0].has_begun and not task.fresh_worker
+        call = ChargedCall(head.bytes, profile, may_wait_s=WARM_START_S if is_warm else COLD_START_S)
+        leases = [slot.lease for slot in pool.slots if slot.lease is not None]
+        running = [
+            _charged_call(slot, slot.lease, pool.now_s) for slot in pool.slots if slot.lease is not None
+        ]
+        other_bytes = self._ledger.reserved_bytes - sum(lease.charge_bytes for lease in leases)
+        if not fits(call, running, self._ledger.budget_bytes - other_bytes):
+            return []
+        self._ledger.cancel(head)
+        ticket = self._tickets[task] = self._ledger.adopt(head.bytes, token=task)
+        return [ticket]
 
     def _grant_the_only_one(self) -> Ticket | None:
         """Nothing runs and nothing fits: others use the machine. Waiting for them could last for ever."""
@@ -335,6 +364,14 @@ class CallerPlacement(UnchargedPlacement):
             task = next(iter(self._tasks))
             del self._tasks[task]
             yield Assignment((task,))
+
+
+def _charged_call(slot: Slot, lease: Ticket, now_s: float) -> ChargedCall:
+    """What `slot` is charged over the time to come: by the profile of its only call, as far as that has kept to it."""
+    task = slot.running[0] if len(slot.running) == 1 else None
+    if task is None or task.profile is None or task.began_s is None or task.is_off_profile:
+        return ChargedCall(lease.charge_bytes)
+    return ChargedCall(lease.charge_bytes, task.profile.now(), age_s=now_s - task.began_s)
 
 
 def _oversize(task: Task, largest_bytes: int) -> OversizeError:

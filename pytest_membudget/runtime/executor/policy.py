@@ -38,6 +38,8 @@ class ExecutorPolicy(msgspec.Struct, frozen=True, kw_only=True):
             it is charged, such as 1.5. `None`: no limit.
         overrun: what follows where a task takes more than it is charged. "wait": nothing starts until it fits again.
             "end": the task is ended and repeated with a larger charge, as after a kill.
+        profiles: a task may also start where its peak does not fit, but what it and the running ones will hold over their
+            time does, by what finished calls of their functions held; see docs/admission.md. Not with `scope="host"`.
         max_worker_bytes: a worker that retains more after a task is replaced before its next one; `None` goes by the
             budget, of which each worker may retain its share.
         preload: modules that the fork server imports for all workers; nothing else of the program is.
@@ -61,6 +63,7 @@ class ExecutorPolicy(msgspec.Struct, frozen=True, kw_only=True):
     timeout_s: float | Literal["category"] | None = "category"
     limit: Size | float | None = None
     overrun: Literal["wait", "end"] = "wait"
+    profiles: bool = False
     max_worker_bytes: Size | None = None
     preload: tuple[str, ...] = ()
     start_timeout_s: float | None = 300.0

@@ -57,6 +57,7 @@ from pytest_membudget.runtime.executor.state import (
     Stop,
     Task,
 )
+from pytest_membudget.runtime.prediction.profiles import CallProfile, Timeline
 from pytest_membudget.runtime.workers.protocol import (
     Died,
     Figures,
@@ -97,6 +98,9 @@ KILL_PAUSE_S = 0.25
 
 ONE_BY_ONE_S = 0.1
 """Between two starts after that."""
+
+READING_LAG_S = 0.02
+"""What a task holds may be read so much later than its age says."""
 
 RETAINED_CHANGE_BYTES = 1024 * 1024
 """A smaller change of what a worker retains is no news."""
@@ -169,7 +173,9 @@ class Scheduler:
 
     @property
     def has_limits(self) -> bool:
-        """Whether a task runs whose memory has a limit, so that a driver should read it often."""
+        """Whether a task runs whose memory has a limit or a profile, so that a driver should read it often."""
+        if self._policy.profiles:
+            return self.pool.busy > 0
         ends_overruns = self._policy.overrun == "end"
         return any(
             slot.running and (ends_overruns or slot.running[0].limit_bytes is not None)
@@ -441,6 +447,8 @@ class Scheduler:
         task.began_s = None
         task.limit_bytes = self._limit_bytes(slot, task)
         task.seen_above_charge_bytes = 0
+        if task.profile is not None:
+            task.timeline, task.is_off_profile = Timeline(), False
         task.level = slot.backend.level
         slot.running.append(task)
         self._count_call(slot, task)
@@ -468,6 +476,8 @@ class Scheduler:
 
     def _lease_for_more(self, slot: Slot) -> Ticket | None:
         """What another call may run under; None where the worker may have no more."""
+        if self._policy.profiles:
+            return None  # what follows would hold memory when the profile says that the call has ended
         if slot.is_closing or len(slot.running) >= self.pool.throughput.depth or self.pool.is_full_in_flight:
             return None
         return None if slot.lease is None or slot.lease.exclusive else slot.lease
@@ -495,6 +505,8 @@ class Scheduler:
         # What a task loads once, modules say, is the worker's from then on. What each task leaves is its own.
         is_leak, slot.left_something = slot.left_something, left_bytes > RESOLUTION_BYTES
         taken_bytes = self._learn(task, figures, 0 if is_leak and slot.left_something else left_bytes)
+        if task.profile is not None and task.timeline is not None and isinstance(reply, Returned):
+            task.profile.observe(figures.duration_s, taken_bytes or 0, task.timeline)
         if taken_bytes is not None and self._reestimation.is_due(
             exceeded=taken_bytes > (task.charged_bytes or 0)
         ):
@@ -670,6 +682,12 @@ class Scheduler:
         if lease is None or task.timed_out or task.over_limit_bytes or task.overran_bytes:
             return
         taken_bytes = self.placement.charge(slot, held_bytes)
+        if task.profile is not None and task.timeline is not None and task.began_s is not None:
+            age_s = self.pool.now_s - task.began_s
+            task.timeline.add(age_s, taken_bytes)
+            task.is_off_profile = task.is_off_profile or self._exceeds_profile(
+                task, task.profile, age_s, taken_bytes
+            )
         if task.limit_bytes is not None and taken_bytes > task.limit_bytes:
             self._end_over_limit(slot, task, taken_bytes)
         elif taken_bytes > max(lease.bytes, task.charged_bytes or 0) + RESOLUTION_BYTES:
@@ -680,6 +698,14 @@ class Scheduler:
             if self._policy.overrun == "end" and slot.backend.own_memory:
                 task.overran_bytes = taken_bytes
                 self._effects.append(Kill(slot))
+
+    def _exceeds_profile(self, task: Task, known: CallProfile, age_s: float, held_bytes: int) -> bool:
+        """Whether a task holds more than its profile has at its age: it is charged its peak from then on."""
+        profile = known.now()
+        if profile is None:
+            return False
+        allowed_bytes = profile.share_at(age_s + READING_LAG_S) * (task.charged_bytes or 0)
+        return held_bytes > allowed_bytes + RESOLUTION_BYTES
 
     def _end_over_limit(self, slot: Slot, task: Task, taken_bytes: int) -> None:
         task.over_limit_bytes = taken_bytes

@@ -39,12 +39,12 @@ def fit_models(sizes: Sequence[float], peaks: Sequence[float]) -> list[Model]:
 
 def _line(name: str, sizes: Sequence[float], peaks: Sequence[float], *, relative: bool) -> Model:
     """A least-squares line; `relative` weighs each task by 1 / fitted², for scatter that grows with the peak."""
-    start, slope, leverage = _least_squares(sizes, peaks, [1.0] * len(sizes))
+    start, slope, leverage = least_squares_line(sizes, peaks, [1.0] * len(sizes))
     if relative:
         floor = _RELATIVE_FLOOR * sum(peaks) / len(peaks) or 1.0
         for _ in range(2):
             weights = [max(start + slope * size, floor) ** -2 for size in sizes]
-            start, slope, leverage = _least_squares(sizes, peaks, weights)
+            start, slope, leverage = least_squares_line(sizes, peaks, weights)
     least = min(peaks) / 2
     left_out = [
         max(least, peak - (peak - start - slope * size) / (1 - lever))
@@ -57,7 +57,7 @@ def _power(sizes: Sequence[float], peaks: Sequence[float]) -> Model:
     """Peak = a · size^b: a line through the logarithms."""
     xs = [math.log(max(1.0, size)) for size in sizes]
     ys = [math.log(max(1.0, peak)) for peak in peaks]
-    start, slope, leverage = _least_squares(xs, ys, [1.0] * len(xs))
+    start, slope, leverage = least_squares_line(xs, ys, [1.0] * len(xs))
     # In logarithms a line that is extended far soon predicts what no task has ever taken.
     low, high = min(ys) - 1, max(ys) + 1
 
@@ -97,7 +97,7 @@ def fit_neighbours(sizes: Sequence[float], peaks: Sequence[float]) -> Model:
     return Model("neighbours", predict, left_out, grows=False)
 
 
-def _least_squares(
+def least_squares_line(
     xs: Sequence[float], ys: Sequence[float], weights: Sequence[float]
 ) -> tuple[float, float, list[float]]:
     """Start and slope of the weighted line, and the leverage of each point on its own fitted value."""

@@ -13,6 +13,7 @@ from pytest_membudget.runtime.executor.state import (
     Start,
     Stop,
 )
+from pytest_membudget.runtime.prediction.profiles import Profiles
 from pytest_membudget.runtime.workers.protocol import (
     Delay,
     Died,
@@ -49,8 +50,9 @@ class AnyOrder(RuleBasedStateMachine):
         max_tasks=st.sampled_from([None, 2, 50]),
         oversize=st.sampled_from(["alone", "refuse"]),
         overrun=st.sampled_from(["wait", "end"]),
+        profiles=st.booleans(),
     )
-    def begin(self, *, workers, mean_s, max_in_flight, levels, max_tasks, oversize, overrun):
+    def begin(self, *, workers, mean_s, max_in_flight, levels, max_tasks, oversize, overrun, profiles):
         self.scheduler = a_scheduler(
             100 * MB,
             workers,
@@ -60,7 +62,9 @@ class AnyOrder(RuleBasedStateMachine):
             oversize=oversize,
             overrun=overrun,
             max_overtakes=3,
+            profiles=profiles,
         )
+        self.profile = Profiles().of("parse", 0) if profiles else None
         self.scheduler.pool.throughput.mean_s = mean_s
         self.submissions, self.numbers, self.open, self.finished = [], {}, {}, set()
         self.started, self.starts, self.now_s = set(), True, 0.0
@@ -105,6 +109,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.submit_one(size_mb, fields)
 
     def add(self, task):
+        task.profile = self.profile
         self.numbers[id(task.submission)] = number = len(self.submissions)
         self.submissions.append(task.submission)  # keeps its id from being used again
         self.open[number] = task
