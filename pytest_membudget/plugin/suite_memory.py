@@ -8,9 +8,9 @@ from pathlib import Path
 
 from pytest_membudget.errors import MembudgetError
 from pytest_membudget.measurement.process.high_water import resident_bytes
+from pytest_membudget.measurement.system.limit import memory_reading
 from pytest_membudget.runtime.admission.available_budget import (
     RESERVE_SHARE,
-    read_memory,
     reserved_share_bytes,
 )
 from pytest_membudget.runtime.admission.host_scope import DEFAULT_NAME, HostScope
@@ -43,7 +43,7 @@ class SuiteMemory:
             return self._reserve(cores, worker_bytes)
         except (MembudgetError, OSError) as error:
             _say(f"the memory that other programs reserved is not counted: {error}")
-            now = read_memory()
+            now = memory_reading()
             return workers_that_fit(cores, now.available_bytes, now.limit.bytes, worker_bytes)
 
     def _reserve(self, cores: int, worker_bytes: int) -> int:
@@ -52,7 +52,7 @@ class SuiteMemory:
             name=DEFAULT_NAME,
             reserve=RESERVE_SHARE,
             max_overtakes=MAX_OVERTAKES,
-            reading=read_memory,
+            reading=memory_reading,
         )
         worker_bytes = min(worker_bytes, scope.ceiling_bytes())  # one worker starts on any machine
         claim = scope.submit(worker_bytes, exclusive=False)

@@ -1,6 +1,7 @@
 """How much may be granted where no budget was given: what is really available now, read again and again.
 
-Let L be the limit, A what is available under it now, r the share of L in reserve, and R the part of the granted bytes
+An executor (`Budget`) knows what its own workers hold, so all else that is used is what others use. A semaphore
+(`AvailableBudget`) does not. Let L be the limit, A what is available under it now, r the share of L in reserve, and R the part of the granted bytes
 that is resident already. The budget is
 
     A + R - r·L
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Protocol
 
 from pytest_membudget.measurement.process.children import tree_resident_bytes
 from pytest_membudget.measurement.system.limit import memory_reading
@@ -37,11 +39,6 @@ REREAD_S = 0.05
 _logger = logging.getLogger("pytest_membudget")
 
 
-def read_memory() -> MemoryReading:
-    """The real limit and what is free under it."""
-    return memory_reading()
-
-
 def reserved_share_bytes(limit_bytes: int, reserve: float) -> int:
     """What is kept back of a limit."""
     return round(limit_bytes * reserve)
@@ -58,11 +55,6 @@ def resident_part_bytes(granted_bytes: int, holders_grew_bytes: int, use_grew_by
     return max(0, min(granted_bytes, holders_grew_bytes, use_grew_bytes))
 
 
-def tree_bytes(pid: int | None = None) -> int:
-    """Resident memory of `pid` (this process by default) and of all below it, in bytes; shared pages count in each."""
-    return tree_resident_bytes(pid)
-
-
 class AvailableBudget:
     """The limit less a reserve, less what others use, as it changes; for the leases of one process.
 
@@ -74,14 +66,14 @@ class AvailableBudget:
 
     def __init__(
         self,
-        reading: ReadMemory = read_memory,
+        reading: ReadMemory = memory_reading,
         *,
         reserve: float = RESERVE_SHARE,
         own_bytes: Callable[[], int] | None = None,
     ) -> None:
         self._reading = reading
         self._reserve = reserve
-        self._own_bytes = own_bytes or tree_bytes
+        self._own_bytes = own_bytes or tree_resident_bytes
         self._available_when_empty_bytes = 0
         self._own_when_empty_bytes = 0
         self.limit_bytes = 0
@@ -143,3 +135,85 @@ def budget_while_closed(budget_bytes: int, granted_bytes: int) -> int:
     The caller grants one request at a time then, and asks again before the next.
     """
     return min(budget_bytes, granted_bytes) if granted_bytes else budget_bytes
+
+
+READ_EVERY_S = 0.25
+
+
+class AnyBudget(Protocol):
+    """What a driver and an engine ask of a budget."""
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether it is a figure that was given, and never moves."""
+
+    @property
+    def largest_bytes(self) -> int:
+        """The budget as it would be if nothing else used any memory."""
+
+    @property
+    def ceiling_bytes(self) -> int:
+        """A task that is expected to take more is refused."""
+
+    def now_bytes(self, own_bytes: Callable[[], int]) -> int:
+        """The budget as it is now; `own_bytes` says what this executor's own workers hold."""
+
+
+class Budget:
+    """In bytes. Without a figure it is the limit, less a reserve, less what others use.
+
+    The reserve is 20% of the limit, or what `target_memory` leaves where that is more. What this executor's own workers
+    hold is not "others".
+
+    Args:
+        fixed_bytes: the figure that was given, if any.
+        target_memory: share of the limit that all use together may reach.
+        reading: reads the limit and what is used of it.
+        clock: seconds that pass.
+    """
+
+    def __init__(
+        self,
+        fixed_bytes: int | None,
+        target_memory: float,
+        reading: Callable[[], MemoryReading],
+        clock: Callable[[], float],
+    ) -> None:
+        self._fixed_bytes = fixed_bytes
+        self._share = min(1 - RESERVE_SHARE, target_memory)
+        self._reading = reading
+        self._clock = clock
+        self._read_at = float("-inf")
+        self._last: MemoryReading | None = None
+        self._others_bytes = 0
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether it is a figure that was given."""
+        return self._fixed_bytes is not None
+
+    @property
+    def largest_bytes(self) -> int:
+        """The budget as it would be if nothing else used any memory."""
+        if self._fixed_bytes is not None:
+            return self._fixed_bytes
+        if self._last is None:
+            self._last = self._reading()
+        return int(self._share * self._last.limit.bytes)
+
+    @property
+    def ceiling_bytes(self) -> int:
+        """The most that a task may be expected to take: the figure that was given, or the machine's limit itself."""
+        if self._fixed_bytes is not None:
+            return self._fixed_bytes
+        if self._last is None:
+            self._last = self._reading()
+        return self._last.limit.bytes
+
+    def now_bytes(self, own_bytes: Callable[[], int]) -> int:
+        """The budget as it is now; `own_bytes` says what this executor's own workers hold. Read four times a second."""
+        if self._fixed_bytes is None and self._clock() - self._read_at >= READ_EVERY_S:
+            self._last = self._reading()
+            self._read_at = self._clock()
+            self._others_bytes = max(0, self._last.used_bytes - own_bytes())
+        return max(0, self.largest_bytes - self._others_bytes)

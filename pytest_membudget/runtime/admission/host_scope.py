@@ -19,15 +19,15 @@ from pathlib import Path
 import msgspec
 
 from pytest_membudget.errors import UsageError
+from pytest_membudget.measurement.process.children import tree_resident_bytes
+from pytest_membudget.measurement.system.limit import memory_reading
 from pytest_membudget.records.host import HostRequest, HostStatus
 from pytest_membudget.records.run import SemaphoreStatistics
 from pytest_membudget.runtime.admission.available_budget import (
     RESERVE_SHARE,
     PressureGate,
     ReadMemory,
-    read_memory,
     reserved_share_bytes,
-    tree_bytes,
     unreserved_bytes,
 )
 from pytest_membudget.runtime.admission.host_ledger import HostClaim, HostClient, HostLedger, Owner
@@ -197,7 +197,7 @@ class HostScope:
                 state,
                 alive=is_alive,
                 reading=self._reading,
-                tree_bytes=tree_bytes,
+                tree_bytes=tree_resident_bytes,
                 is_closed=self._gate.is_closed(),
             )
             for dead in before.difference(claim.id for claim in state.claims):
@@ -219,7 +219,7 @@ class HostScope:
             raise UsageError("this semaphore was closed and takes no more requests; make a new one")
         owner = self._this_process()
         if self._client.reserve is not None and not self.claims:
-            self._client = msgspec.structs.replace(self._client, idle_bytes=tree_bytes())
+            self._client = msgspec.structs.replace(self._client, idle_bytes=tree_resident_bytes())
         return HostClaim(
             id=secrets.token_hex(8),
             owner=owner,
@@ -348,7 +348,7 @@ def _take_forgotten(path: Path) -> set[str]:
 def host_status(
     name: str = DEFAULT_NAME,
     *,
-    reading: ReadMemory = read_memory,
+    reading: ReadMemory = memory_reading,
     gate: PressureGate | None = None,
     directory: Path | None = None,
 ) -> HostStatus:
@@ -362,7 +362,7 @@ def host_status(
     is_stalled = gate.is_closed()
     with HostStateFile(name, directory).transaction() as state:
         ledger = HostLedger(
-            state, alive=is_alive, reading=reading, tree_bytes=tree_bytes, is_closed=is_stalled
+            state, alive=is_alive, reading=reading, tree_bytes=tree_resident_bytes, is_closed=is_stalled
         )
         ledger.grant()
         clients = {client.id: client.label for client in state.clients}

@@ -139,3 +139,27 @@ class HostShare:
             self._surplus_since_s = now_s
             return False
         return now_s - self._surplus_since_s >= SURPLUS_S
+
+
+class SharedBudget:
+    """What this executor holds of the budget that programs of this host share.
+
+    Args:
+        share: grows and shrinks with what the tasks need.
+    """
+
+    is_fixed = False
+
+    def __init__(self, share: HostShare) -> None:
+        self.share = share
+
+    @property
+    def largest_bytes(self) -> int:
+        """The smallest budget among the programs that take part."""
+        return self.share.ceiling_bytes
+
+    ceiling_bytes = largest_bytes
+
+    def now_bytes(self, own_bytes: Callable[[], int]) -> int:
+        """What is granted now."""
+        return self.share.held_bytes

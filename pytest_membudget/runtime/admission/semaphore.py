@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Literal, Protocol, Self, TypeVar
 
 from pytest_membudget.errors import OversizeError, UsageError
+from pytest_membudget.measurement.system.limit import memory_reading
 from pytest_membudget.records.run import SemaphoreStatistics
 from pytest_membudget.runtime.admission.available_budget import (
     REREAD_S,
@@ -18,7 +19,6 @@ from pytest_membudget.runtime.admission.available_budget import (
     AvailableBudget,
     PressureGate,
     ReadMemory,
-    read_memory,
 )
 from pytest_membudget.runtime.admission.process_scope import ProcessScope, Wait
 from pytest_membudget.runtime.closing import Closing
@@ -166,7 +166,7 @@ class MemorySemaphore(Closing):
         oversize: Literal["refuse", "alone"] = "refuse",
         max_overtakes: int = MAX_OVERTAKES,
         reserve: float | str = RESERVE_SHARE,
-        reading: ReadMemory = read_memory,
+        reading: ReadMemory = memory_reading,
         own_bytes: Callable[[], int] | None = None,
         gate: PressureGate | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -336,7 +336,7 @@ class DynamicSemaphore:
         initial_permits: int = 4,
         eta: float = 0.75,
         *,
-        reading: ReadMemory = read_memory,
+        reading: ReadMemory = memory_reading,
         clock: Callable[[], float] = time.monotonic,
         wait: WaitForChange = threading.Condition.wait,
     ) -> None:

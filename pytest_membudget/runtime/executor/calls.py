@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import itertools
 import os
+import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sized
 from concurrent.futures import Future
 from functools import partial
@@ -15,7 +17,7 @@ from pytest_membudget.errors import UsageError
 from pytest_membudget.records.run import BatchResult, Outcome
 from pytest_membudget.runtime.executor.charges import Charged, Memory, SizeOf, item_of_call, largest_of
 from pytest_membudget.runtime.executor.engine import CallOptions, Engine, engine_for
-from pytest_membudget.runtime.executor.streams import ResultStream, flattened, run_chunk
+from pytest_membudget.runtime.workers.worker_main import run_chunk
 
 if TYPE_CHECKING:
     from pytest_membudget.runtime.executor.outcomes import Outcomes
@@ -251,3 +253,101 @@ class _Source:
             self._engine = engine_for(self, self._engine.settings)
         self._has_begun = True
         return self._engine.submit(self._engine.task(fn, arguments, {}, charged, self._options))
+
+
+Submit = Callable[[tuple[Any, ...]], "Future[Any]"]
+
+
+class ResultStream(Iterator[Any]):
+    """Results of calls, in order.
+
+    At most `window()` results are waited for or wait to be read. An input is drawn in the thread that reads, when
+    there is room for its result. As in the standard library, the first exception ends the stream and cancels what
+    has not started; so does letting go of it.
+    """
+
+    def __init__(
+        self,
+        submit: Submit,
+        inputs: Iterator[tuple[Any, ...]],
+        window: Callable[[], int],
+        timeout_s: float | None,
+    ) -> None:
+        self._futures: deque[Future[Any]] = deque()
+        self._submit = submit
+        self._inputs = inputs
+        self._window = window
+        self._end_s = None if timeout_s is None else time.monotonic() + timeout_s
+        self._drawing_error: BaseException | None = None
+        self._is_drawn = False
+        self._fill()
+        try:
+            self._raise_drawing_error()
+        except BaseException:
+            self.close()
+            raise
+
+    def __iter__(self) -> ResultStream:
+        return self
+
+    def __next__(self) -> Any:
+        if not self._futures:
+            self._raise_drawing_error()
+            raise StopIteration
+        try:
+            value = _result_of(self._futures, self._end_s)
+        except BaseException:
+            self.close()
+            raise
+        self._fill()
+        return value
+
+    def close(self) -> None:
+        """Draws no more and cancels what has not started."""
+        self._is_drawn = True
+        self._inputs = iter(())
+        while self._futures:
+            self._futures.pop().cancel()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_futures"):
+            self.close()
+
+    def _fill(self) -> None:
+        while not self._is_drawn and len(self._futures) < self._window():
+            try:
+                arguments = next(self._inputs)
+            except StopIteration:
+                self._is_drawn = True
+                return
+            except BaseException as error:
+                # The caller's inputs raised it: told when the results before it have been read.
+                self._is_drawn = True
+                self._drawing_error = error
+                return
+            self._futures.append(self._submit(arguments))
+
+    def _raise_drawing_error(self) -> None:
+        if self._drawing_error is not None:
+            error, self._drawing_error = self._drawing_error, None
+            raise error
+
+
+def flattened(chunks: Iterator[list[Any]]) -> Iterator[Any]:
+    """The items of lists, none of them kept after it was given out."""
+    for chunk in chunks:
+        chunk.reverse()
+        while chunk:
+            yield chunk.pop()
+
+
+def _result_of(futures: deque[Future[Any]], end_s: float | None) -> Any:
+    """The first one's result. No name here or in the stream keeps it alive."""
+    future = futures.popleft()
+    try:
+        return future.result(None if end_s is None else max(0.0, end_s - time.monotonic()))
+    except BaseException:
+        future.cancel()
+        raise
+    finally:
+        del future

@@ -22,9 +22,8 @@ from typing import Any, NamedTuple, cast
 
 from pytest_membudget.errors import WorkerKilledError
 from pytest_membudget.records.run import EventKind, HostUse, Level, LevelEvent
-from pytest_membudget.runtime.admission.available_budget import PressureGate
-from pytest_membudget.runtime.admission.host_share import SURPLUS_S, HostShare
-from pytest_membudget.runtime.executor.budget import AnyBudget, SharedBudget
+from pytest_membudget.runtime.admission.available_budget import AnyBudget, PressureGate
+from pytest_membudget.runtime.admission.host_share import SURPLUS_S, HostShare, SharedBudget
 from pytest_membudget.runtime.executor.scheduler import Scheduler
 from pytest_membudget.runtime.executor.state import (
     Backend,

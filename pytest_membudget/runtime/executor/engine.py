@@ -15,10 +15,9 @@ from typing import Any, Literal, NamedTuple
 from pytest_membudget.measurement.system.limit import memory_reading
 from pytest_membudget.records.measurement import MemoryReading
 from pytest_membudget.records.run import Level
-from pytest_membudget.runtime.admission.available_budget import RESERVE_SHARE
+from pytest_membudget.runtime.admission.available_budget import RESERVE_SHARE, AnyBudget, Budget
 from pytest_membudget.runtime.admission.host_scope import HostScope
-from pytest_membudget.runtime.admission.host_share import HostShare
-from pytest_membudget.runtime.executor.budget import AnyBudget, Budget, SharedBudget
+from pytest_membudget.runtime.admission.host_share import HostShare, SharedBudget
 from pytest_membudget.runtime.executor.charges import (
     Charged,
     ChargeRule,

@@ -7,10 +7,10 @@ import logging
 import os
 from collections.abc import Iterable
 
-from pytest_membudget.measurement.system.limit import host_memory
+from pytest_membudget.measurement.system.limit import host_memory, memory_reading
 from pytest_membudget.records.files import BatchPreview
 from pytest_membudget.records.run import MemoryStatus
-from pytest_membudget.runtime.admission.available_budget import ReadMemory, read_memory
+from pytest_membudget.runtime.admission.available_budget import ReadMemory
 from pytest_membudget.runtime.parameters import count_of, share_of
 from pytest_membudget.runtime.prediction.estimator import MemoryEstimator
 from pytest_membudget.runtime.prediction.files import FilePath, each_path, file_size_bytes, preview_batch
@@ -43,7 +43,7 @@ class ResourceManager:
         min_workers: int = 1,
         max_workers: int = 16,
         fallback_workers: int = 4,
-        reading: ReadMemory = read_memory,
+        reading: ReadMemory = memory_reading,
     ) -> None:
         self.eta = share_of("eta", eta)
         self.estimator = MemoryEstimator(gamma, overhead)

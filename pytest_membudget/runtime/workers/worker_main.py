@@ -232,6 +232,11 @@ def _error_outcome(error: BaseException, pack: Pack) -> tuple[str, bytes]:
         return "exception", pickle.dumps((subject, f"{type(why).__name__}: {text_of(why)}", _trace_of(error)))
 
 
+def run_chunk(fn: Callable[..., Any], chunk: list[tuple[Any, ...]]) -> list[Any]:
+    """Calls of one task, one after the other: what `map` sends with a `chunksize`."""
+    return [fn(*arguments) for arguments in chunk]
+
+
 class RemoteTraceback(Exception):  # noqa: N818 - no error: the text of one
     """The cause of an exception that came from a worker: its traceback there, as text."""
 

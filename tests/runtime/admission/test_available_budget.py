@@ -24,7 +24,7 @@ def test_our_own_memory_is_that_of_all_processes_below_us(monkeypatch, without_p
     )
     try:
         assert child.stdout.readline() == b"ready\n"
-        assert pressure.tree_bytes() >= resident_bytes() / 2 + 60 * MB
+        assert children.tree_resident_bytes() >= resident_bytes() / 2 + 60 * MB
     finally:
         child.communicate(b"\n")
 

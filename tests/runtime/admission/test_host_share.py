@@ -1,7 +1,7 @@
 import pytest
 
 from pytest_membudget import MemorySemaphore
-from pytest_membudget.runtime.admission.available_budget import read_memory
+from pytest_membudget.measurement.system.limit import memory_reading
 from pytest_membudget.runtime.admission.host_scope import HostScope
 from pytest_membudget.runtime.admission.host_share import POLL_S, SURPLUS_S, HostShare
 
@@ -23,7 +23,7 @@ def clock():
 def make(clock):
     def make(budget_bytes=1000):
         scope = HostScope(
-            budget_bytes, name="default", reserve=0.2, max_overtakes=4, reading=read_memory, label="share"
+            budget_bytes, name="default", reserve=0.2, max_overtakes=4, reading=memory_reading, label="share"
         )
         return HostShare(scope, clock)
 

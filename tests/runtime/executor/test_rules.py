@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from pytest_membudget import MemoryEstimator, TaskMemoryError, WorkerKilledError
 from pytest_membudget.records.measurement import MemoryLimit, MemoryReading
+from pytest_membudget.runtime.admission.available_budget import Budget
 from pytest_membudget.runtime.admission.ledger import Ledger
 from pytest_membudget.runtime.executor.batch import best_order
-from pytest_membudget.runtime.executor.budget import Budget
 from pytest_membudget.runtime.executor.charges import (
     CallCharge,
     FileCharge,
