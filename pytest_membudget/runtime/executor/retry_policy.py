@@ -1,4 +1,7 @@
-"""What an attempt is charged, and what follows a failed one: the task again with more memory, alone, or an error."""
+"""What an attempt is charged, what follows a failed one, and how that is worded for the caller: as errors and as events.
+
+After a failed attempt the task runs again with more memory, the last time alone, or its outcome is an error.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,9 @@ from pytest_membudget.errors import (
     WorkerKilledError,
     text_of,
 )
-from pytest_membudget.records.run import Cause
+from pytest_membudget.records.run import Cause, EventKind, Level
 from pytest_membudget.runtime.executor.policy import USUAL_RETRIES
-from pytest_membudget.runtime.executor.state import Task
+from pytest_membudget.runtime.executor.state import Record, Task
 from pytest_membudget.runtime.workers.protocol import Died, RanOut, Stage
 from pytest_membudget.units import format_duration, format_size
 
@@ -179,3 +182,89 @@ def _short(argument: object) -> str:
         return f"<{type(argument).__name__}>"
     text = text_of(argument, repr)
     return text if len(text) <= 80 else text[:77] + "…"
+
+
+# Events: what the caller can read of the scheduler's decisions ------------------------------------------------------------
+
+
+def lost_event(task: Task, reply: Died | RanOut, what: Retry | Failure) -> Record:
+    """An attempt was lost: what ended it, and what follows."""
+    alone = isinstance(what, Retry) and what.alone
+    kind: EventKind = "worker-killed" if isinstance(reply, Died) else "alone" if alone else "retry"
+    cause = reply.detail if isinstance(reply, Died) else str(reply.error) or "MemoryError"
+    if task.overran_bytes:
+        kind = "overrun"
+        cause = f"{_took(task, task.overran_bytes)}, more than it was charged, and was ended"
+    if isinstance(what, Failure):
+        next_step = f"{task_name(task)} is reported after {task.attempts} attempts"
+    else:
+        next_step = f"{task_name(task)} is repeated with {format_size(what.charged_bytes)} charged"
+        next_step += ", alone" if alone else ""
+    return Record(kind, task.level, cause, next_step)
+
+
+def overrun_event(task: Task, peak_bytes: int | None) -> Record:
+    """A task took more than it was charged, and has ended now."""
+    taken_bytes = max(task.seen_above_charge_bytes, peak_bytes or 0)
+    cause = f"{_took(task, taken_bytes)}, {format_size(task.charged_bytes or 0)} were granted"
+    return Record("overrun", task.level, cause, "that was charged, and nothing started until it fitted")
+
+
+def over_limit_event(task: Task, taken_bytes: int) -> Record:
+    """A task is being ended since it exceeded its limit."""
+    cause = f"{_took(task, taken_bytes)}, its limit is {format_size(task.limit_bytes or 0)}"
+    return Record("over-limit", task.level, cause, "it is ended with all that it started")
+
+
+def unkept_limit_event(task: Task, limit_bytes: int) -> Record:
+    """A task with a limit runs where nothing can be ended."""
+    cause = (
+        f"a limit of {format_size(limit_bytes)} for {task_name(task)} cannot be kept in the program itself"
+    )
+    return Record("over-limit", task.level, cause, "such tasks run without a limit", is_logged=True)
+
+
+def start_timeout_event(task: Task, level: Level, stage: Stage, limit_s: float) -> Record:
+    """A worker did not come to its call."""
+    next_step = "no call can run" if stage == "initializer" else "that worker is ended"
+    return Record("timeout", level, not_begun(task, stage, limit_s), next_step)
+
+
+def timeout_event(task: Task, *, can_be_ended: bool) -> Record:
+    """A task ran longer than it may."""
+    cause = f"{task_name(task)} ran longer than {format_duration(task.timeout_s or 0)}"
+    next_step = "its worker is replaced" if can_be_ended else "its thread is left to itself"
+    return Record("timeout", task.level, cause, next_step)
+
+
+def fallback_event(level: Level, detail: str, next_level: Level) -> Record:
+    """No worker can be had at a level."""
+    cause = no_worker(level, detail)
+    return Record("fallback", level, cause, f"continues with level {next_level!r}", is_logged=True)
+
+
+def no_worker(level: Level, detail: str) -> str:
+    """Why no worker can be had."""
+    return f"no {level} worker can be started: {detail}"
+
+
+def recovery_event(level: Level, most: int) -> Record:
+    """Concurrency is back to where it was."""
+    return Record("recovery", level, "a run of clean tasks", f"{most} tasks may run at once again")
+
+
+def pressure_event(level: Level, source: str) -> Record:
+    """Tasks of this machine stall; the gate that noticed has logged it."""
+    cause = f"tasks stall for want of memory ({source})"
+    return Record("pressure", level, cause, "nothing new starts beside what runs until that has passed")
+
+
+def base_over_budget_event(level: Level) -> Record:
+    """One worker alone is more than the budget."""
+    cause = "what a worker holds before any task is more than the whole budget"
+    next_step = "one task runs at a time; raise the budget, or load less in the initializer"
+    return Record("overrun", level, cause, next_step, is_logged=True)
+
+
+def _took(task: Task, taken_bytes: int) -> str:
+    return f"{task_name(task)} took {format_size(taken_bytes)}"

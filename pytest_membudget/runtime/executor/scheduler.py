@@ -22,22 +22,32 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from pytest_membudget.runtime.admission.ledger import Ticket
-from pytest_membudget.runtime.executor import events
 from pytest_membudget.runtime.executor.flow_control import ConcurrencyLimit, Reestimation, Throughput
 from pytest_membudget.runtime.executor.policy import USUAL_TASKS_PER_CHILD, ExecutorPolicy
 from pytest_membudget.runtime.executor.retained_memory import has_done_enough
 from pytest_membudget.runtime.executor.retry_policy import (
     Failure,
     after_failure,
+    base_over_budget_event,
     broken_by,
+    fallback_event,
     first_charge,
     given_up,
+    lost_event,
     never_began,
+    no_worker,
     not_begun,
     not_run,
     over_limit,
+    over_limit_event,
+    overrun_event,
+    pressure_event,
+    recovery_event,
+    start_timeout_event,
     task_name,
     timed_out,
+    timeout_event,
+    unkept_limit_event,
 )
 from pytest_membudget.runtime.executor.state import (
     Assignment,
@@ -275,7 +285,7 @@ class Scheduler:
         slot.backend.placement.record_base(base_bytes)
         if slot.backend.placement.is_base_over_budget and not self._has_said_base:
             self._has_said_base = True
-            self._effects.append(events.base_over_budget(slot.backend.level))
+            self._effects.append(base_over_budget_event(slot.backend.level))
 
     def budget_changed(self, budget_bytes: int, largest_bytes: int, ceiling_bytes: int | None = None) -> None:
         """What tasks and workers of this machine may hold together now; the most that it could be; and the machine's limit."""
@@ -286,7 +296,7 @@ class Scheduler:
         """`source` is the file that says that tasks stall for want of memory; empty where they do not."""
         was_under_pressure, self.pool.is_under_pressure = self.pool.is_under_pressure, bool(source)
         if source and not was_under_pressure:
-            self._effects.append(events.pressure(self.backend.level, source))
+            self._effects.append(pressure_event(self.backend.level, source))
 
     def demand(self) -> Demand:
         """What tasks and workers ask of a budget that other programs share."""
@@ -616,7 +626,7 @@ class Scheduler:
         )
         if isinstance(what, Failure) and task.overran_bytes:
             what = over_limit(task, task.charged_bytes or 0, task.overran_bytes)
-        self._effects.append(events.lost(task, reply, what))
+        self._effects.append(lost_event(task, reply, what))
         task.overran_bytes = 0
         if isinstance(what, Failure):
             self._fail(task, what)
@@ -709,12 +719,12 @@ class Scheduler:
 
     def _end_over_limit(self, slot: Slot, task: Task, taken_bytes: int) -> None:
         task.over_limit_bytes = taken_bytes
-        self._effects += [events.over_limit(task, taken_bytes), Kill(slot)]
+        self._effects += [over_limit_event(task, taken_bytes), Kill(slot)]
 
     def _record_overrun(self, task: Task, peak_bytes: int | None) -> None:
         """Says what an overrun became, when the task has ended."""
         if task.seen_above_charge_bytes and not task.overran_bytes:
-            self._effects.append(events.overrun(task, peak_bytes))
+            self._effects.append(overrun_event(task, peak_bytes))
             task.seen_above_charge_bytes = 0
 
     def _check_deadline(self, slot: Slot, reading: Reading, now_s: float) -> float | None:
@@ -737,7 +747,7 @@ class Scheduler:
         if limit_s is None or delay is None or slot.stuck_at is not None or now_s - delay.since_s < limit_s:
             return
         slot.stuck_at = delay.stage
-        self._effects.append(events.start_timeout(task, slot.backend.level, delay.stage, limit_s))
+        self._effects.append(start_timeout_event(task, slot.backend.level, delay.stage, limit_s))
         if delay.stage == "initializer":  # as one that raises: there is no worker without it, on any level
             self.shut_down(broken_by(never_began(task, delay.stage, limit_s).error))
         else:
@@ -746,7 +756,7 @@ class Scheduler:
     def _time_out(self, slot: Slot, task: Task) -> None:
         task.timed_out = True
         can_be_ended = slot.backend.own_memory
-        self._effects += [events.timeout(task, can_be_ended=can_be_ended), Kill(slot)]
+        self._effects += [timeout_event(task, can_be_ended=can_be_ended), Kill(slot)]
         if not can_be_ended:
             # The thread goes on. Its memory stays charged until it returns, and another thread takes its place.
             task.attempts += 1
@@ -823,7 +833,7 @@ class Scheduler:
             return limit_bytes
         if not self._has_said_no_limits:
             self._has_said_no_limits = True
-            self._effects.append(events.limit_cannot_be_kept(task, limit_bytes))
+            self._effects.append(unkept_limit_event(task, limit_bytes))
         return None
 
     def _count_call(self, slot: Slot, task: Task) -> None:
@@ -845,7 +855,7 @@ class Scheduler:
                 concurrency.lost()
             self._start_ahead()
         elif concurrency.clean():
-            self._effects.append(events.recovery(self.backend.level, concurrency.most))
+            self._effects.append(recovery_event(self.backend.level, concurrency.most))
 
     def _initializer_killed(self, backend: Backend, detail: str) -> None:
         """Several in a row: what it loads does not fit. The caller's program would be the next to load it, so all ends."""
@@ -889,7 +899,7 @@ class Scheduler:
         """Goes down below `backend`, unless that was left before; an error where there is no lower level."""
         below = max(self._backends.index(backend) + 1, self._backends.index(self.backend))
         if below == len(self._backends):
-            return BrokenExecutor(events.no_worker(backend.level, detail))
+            return BrokenExecutor(no_worker(backend.level, detail))
         before = self.placement
         waiting = before.waiting()
         self.pool.backend = self._backends[below]
@@ -899,7 +909,7 @@ class Scheduler:
             for task in waiting:
                 before.remove(task)
             self._pending.extendleft(reversed(waiting))
-        self._effects.append(events.fallback(backend.level, detail, self.backend.level))
+        self._effects.append(fallback_event(backend.level, detail, self.backend.level))
         return None
 
     def validate(self) -> None:
