@@ -5,10 +5,10 @@ from concurrent.futures import Future
 from pytest_membudget import (
     ExecutorPolicy,
 )
+from pytest_membudget.runtime.executor.flow_control import Backend
 from pytest_membudget.runtime.executor.local_placement import LocalPlacement
 from pytest_membudget.runtime.executor.scheduler import Scheduler
 from pytest_membudget.runtime.executor.state import (
-    Backend,
     Charge,
     Finish,
     Send,

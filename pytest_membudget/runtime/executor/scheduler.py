@@ -22,36 +22,20 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from pytest_membudget.runtime.admission.ledger import Ticket
-from pytest_membudget.runtime.executor.flow_control import ConcurrencyLimit, Reestimation, Throughput
+from pytest_membudget.runtime.executor import retry_policy
+from pytest_membudget.runtime.executor.flow_control import (
+    STARTS_THAT_MAY_FAIL,
+    Backend,
+    ConcurrencyLimit,
+    Levels,
+    Reestimation,
+    Throughput,
+)
 from pytest_membudget.runtime.executor.policy import USUAL_TASKS_PER_CHILD, ExecutorPolicy
 from pytest_membudget.runtime.executor.retained_memory import has_done_enough
-from pytest_membudget.runtime.executor.retry_policy import (
-    Failure,
-    after_failure,
-    base_over_budget_event,
-    broken_by,
-    fallback_event,
-    first_charge,
-    given_up,
-    lost_event,
-    never_began,
-    no_worker,
-    not_begun,
-    not_run,
-    over_limit,
-    over_limit_event,
-    overrun_event,
-    pressure_event,
-    recovery_event,
-    start_timeout_event,
-    task_name,
-    timed_out,
-    timeout_event,
-    unkept_limit_event,
-)
+from pytest_membudget.runtime.executor.retry_policy import Failure
 from pytest_membudget.runtime.executor.state import (
     Assignment,
-    Backend,
     Demand,
     Effect,
     Finish,
@@ -94,9 +78,6 @@ TRANSITIONS: frozenset[tuple[State, State]] = frozenset(
     }
 )
 
-STARTS_THAT_MAY_FAIL = 3
-"""When so many workers in a row ended before they were ready, their level counts as one that cannot start."""
-
 LOST_TOO_OFTEN = 10
 """A task whose worker ended just before it began has not been attempted. After so many times it counts as the cause."""
 
@@ -134,13 +115,12 @@ class Scheduler:
         max_workers: int,
         max_in_flight: int | None = None,
     ) -> None:
-        self.pool = Pool(
-            backends[0], ConcurrencyLimit(max_workers, policy.recover_after), Throughput(), max_in_flight
-        )
+        self._levels = Levels(backends)
+        concurrency = ConcurrencyLimit(max_workers, policy.recover_after)
+        self.pool = Pool(self._levels, concurrency, Throughput(), max_in_flight)
         self.broken: BaseException | None = None
         #: when a running task reaches its next time limit, on the driver's clock; None for never
         self.deadline_s: float | None = None
-        self._backends = list(backends)
         self._policy = policy
         self._pending: deque[Task] = deque()
         self._open: set[Task] = set()
@@ -165,11 +145,6 @@ class Scheduler:
     def placement(self) -> Placement:
         """That of the present level."""
         return self.pool.backend.placement
-
-    @property
-    def has_fallen(self) -> bool:
-        """Whether this is not the first level any more."""
-        return self.pool.backend is not self._backends[0]
 
     @property
     def open_tasks(self) -> int:
@@ -212,7 +187,7 @@ class Scheduler:
         """A task came."""
         self._open.add(task)
         if self.broken is not None:
-            self._fail(task, not_run(self.broken))
+            self._fail(task, retry_policy.not_run(self.broken))
             return
         self._move(task, "queued")
         task.order = self._arrived
@@ -285,18 +260,18 @@ class Scheduler:
         slot.backend.placement.record_base(base_bytes)
         if slot.backend.placement.is_base_over_budget and not self._has_said_base:
             self._has_said_base = True
-            self._effects.append(base_over_budget_event(slot.backend.level))
+            self._effects.append(retry_policy.base_over_budget_event(slot.backend.level))
 
     def budget_changed(self, budget_bytes: int, largest_bytes: int, ceiling_bytes: int | None = None) -> None:
         """What tasks and workers of this machine may hold together now; the most that it could be; and the machine's limit."""
-        for backend in self._backends:
+        for backend in self._levels.all:
             backend.placement.set_budget(budget_bytes, largest_bytes, ceiling_bytes or largest_bytes)
 
     def pressure_changed(self, source: str) -> None:
         """`source` is the file that says that tasks stall for want of memory; empty where they do not."""
         was_under_pressure, self.pool.is_under_pressure = self.pool.is_under_pressure, bool(source)
         if source and not was_under_pressure:
-            self._effects.append(pressure_event(self.backend.level, source))
+            self._effects.append(retry_policy.pressure_event(self.backend.level, source))
 
     def demand(self) -> Demand:
         """What tasks and workers ask of a budget that other programs share."""
@@ -344,7 +319,7 @@ class Scheduler:
             self._release_if_idle(slot)
             self._effects.append(Kill(slot))
         for task in sorted(self._open, key=_order):
-            self._fail(task, not_run(error))
+            self._fail(task, retry_policy.not_run(error))
 
     def decide(self, now_s: float | None = None) -> list[Effect]:
         """Starts everything that may start now, and hands out all effects since the last time."""
@@ -352,7 +327,7 @@ class Scheduler:
             self.pool.now_s = now_s
         if self.broken is None:
             for task, error in self.placement.stranded(self.pool):
-                self._fail(task, not_run(error))
+                self._fail(task, retry_policy.not_run(error))
             # Where no worker is free, short tasks need not wait in the ledger: `_prefetch` takes them from here.
             if self.backend.is_cluster or not (self.pool.is_saturated and self.pool.throughput.is_fast):
                 self._enqueue()
@@ -377,19 +352,19 @@ class Scheduler:
         placement = self.placement
         try:
             if task.charged_bytes is None:
-                task.charged_bytes = first_charge(task)
+                task.charged_bytes = retry_policy.first_charge(task)
             if task.estimate_bytes is None:
                 task.estimate_bytes = task.charged_bytes
         except (
             Exception
         ) as error:  # the caller's own estimator, or a limit below what they said that it takes
-            self._fail(task, not_run(error))
+            self._fail(task, retry_policy.not_run(error))
             return False
         # Accepted under an earlier, smaller estimate: it runs alone rather than being refused now.
         expected_bytes = min(task.estimate_bytes, task.charged_bytes) if task.limit else task.estimate_bytes
         refused = expected_bytes > placement.ceiling_bytes and self._policy.oversize == "refuse"
         if refused and not task.alone:
-            self._fail(task, not_run(placement.oversize(task)))
+            self._fail(task, retry_policy.not_run(placement.oversize(task)))
             return False
         task.alone = task.alone or task.charged_bytes > placement.largest_bytes
         return True
@@ -399,7 +374,7 @@ class Scheduler:
         for task in self.placement.waiting():
             if task.is_first_attempt:
                 with contextlib.suppress(Exception):  # the caller's own estimator; what was charged will do
-                    task.charged_bytes = first_charge(task)
+                    task.charged_bytes = retry_policy.first_charge(task)
                     task.alone = task.charged_bytes > self.placement.largest_bytes
         self.placement.recharge()
 
@@ -432,18 +407,14 @@ class Scheduler:
 
     def _backend_for(self, task: Task) -> Backend:
         """The present level, or threads for one of a small batch."""
-        if task.prefers_thread and not task.ran_out:
-            at = self._backends.index(self.backend)
-            threads = (each for each in self._backends[at:] if each.level == "thread")
-            return next(threads, self.backend)
-        return self.pool.backend
+        return self._levels.for_threads if task.prefers_thread and not task.ran_out else self._levels.now
 
     def _refuse_in_coordinator(self, assignment: Assignment) -> None:
         """It ran out of memory in a process of its own, and there are no processes any more."""
         if assignment.lease is not None:
             self.placement.release(assignment.lease)
         for task in assignment.tasks:
-            self._fail(task, given_up(task, RanOut(MemoryError()), own_memory=False))
+            self._fail(task, retry_policy.given_up(task, RanOut(MemoryError()), own_memory=False))
 
     def _send(self, slot: Slot, tasks: Sequence[Task]) -> None:
         for task in tasks:
@@ -521,8 +492,7 @@ class Scheduler:
             exceeded=taken_bytes > (task.charged_bytes or 0)
         ):
             self._reestimate()
-        if slot.backend is self.backend:
-            slot.backend.is_proven, slot.backend.failed_starts = True, 0
+        self._levels.came_to_a_call(slot.backend)
         self.pool.throughput.record(figures.duration_s)
         slot.first_task_s = slot.first_task_s if slot.tasks_done else figures.duration_s
         slot.busy_s += figures.duration_s
@@ -530,7 +500,7 @@ class Scheduler:
         slot.is_closing = slot.is_closing or self._has_outgrown(slot)
         self._release_if_idle(slot)
         if isinstance(reply, InitializerFailed):
-            broken = broken_by(reply.error)
+            broken = retry_policy.broken_by(reply.error)
             self._fail(task, Failure(broken))
             self.shut_down(broken)
         else:
@@ -571,8 +541,8 @@ class Scheduler:
     def _never_began(self, slot: Slot, task: Task, stage: Stage) -> None:
         """The worker was ended since it did not come to the task, which another one may get."""
         limit_s = self._policy.start_timeout_s or 0.0
-        failure = never_began(task, stage, limit_s)
-        detail = not_begun(task, stage, limit_s)
+        failure = retry_policy.never_began(task, stage, limit_s)
+        detail = retry_policy.not_begun(task, stage, limit_s)
         self._forget(slot)
         # Where none has ever come to a call at this level the next would not either; else it is one failed start.
         backend = slot.backend
@@ -605,11 +575,11 @@ class Scheduler:
             case Unpicklable(error=error):
                 self._fail(task, Failure(error, "unpicklable"))
             case Died() if task.timed_out:
-                self._fail(task, timed_out(task, ended=True))
+                self._fail(task, retry_policy.timed_out(task, ended=True))
             case Died() if task.over_limit_bytes:
-                self._fail(task, over_limit(task, task.limit_bytes or 0, task.over_limit_bytes))
+                self._fail(task, retry_policy.over_limit(task, task.limit_bytes or 0, task.over_limit_bytes))
             case Died() if task.overran_bytes and task.alone:
-                self._fail(task, over_limit(task, task.charged_bytes or 0, task.overran_bytes))
+                self._fail(task, retry_policy.over_limit(task, task.charged_bytes or 0, task.overran_bytes))
             case RanOut():
                 task.ran_out = task.ran_out or self.backend.own_memory
                 self._retry_or_fail(task, reply)
@@ -617,7 +587,7 @@ class Scheduler:
                 self._retry_or_fail(task, reply)
 
     def _retry_or_fail(self, task: Task, reply: Died | RanOut) -> None:
-        what = after_failure(
+        what = retry_policy.after_failure(
             task,
             reply,
             retries=self._policy.retries,
@@ -625,8 +595,8 @@ class Scheduler:
             own_memory=self.backend.own_memory,
         )
         if isinstance(what, Failure) and task.overran_bytes:
-            what = over_limit(task, task.charged_bytes or 0, task.overran_bytes)
-        self._effects.append(lost_event(task, reply, what))
+            what = retry_policy.over_limit(task, task.charged_bytes or 0, task.overran_bytes)
+        self._effects.append(retry_policy.lost_event(task, reply, what))
         task.overran_bytes = 0
         if isinstance(what, Failure):
             self._fail(task, what)
@@ -637,7 +607,7 @@ class Scheduler:
     def _requeue(self, task: Task) -> None:
         """Back to its place: before all that arrived after it."""
         if self.broken is not None:
-            self._fail(task, not_run(self.broken))
+            self._fail(task, retry_policy.not_run(self.broken))
             return
         self._move(task, "queued")
         self.placement.add(task)
@@ -681,7 +651,7 @@ class Scheduler:
         try:
             task.charge.observe(taken_bytes, figures.duration_s, upper_bytes)
         except Exception:  # the caller's own estimator; the result is good all the same
-            _logger.exception("the estimator cannot learn from %s", task_name(task))
+            _logger.exception("the estimator cannot learn from %s", retry_policy.task_name(task))
         return taken_bytes
 
     # Time ------------------------------------------------------------------------------------------------------------
@@ -719,12 +689,12 @@ class Scheduler:
 
     def _end_over_limit(self, slot: Slot, task: Task, taken_bytes: int) -> None:
         task.over_limit_bytes = taken_bytes
-        self._effects += [over_limit_event(task, taken_bytes), Kill(slot)]
+        self._effects += [retry_policy.over_limit_event(task, taken_bytes), Kill(slot)]
 
     def _record_overrun(self, task: Task, peak_bytes: int | None) -> None:
         """Says what an overrun became, when the task has ended."""
         if task.seen_above_charge_bytes and not task.overran_bytes:
-            self._effects.append(overrun_event(task, peak_bytes))
+            self._effects.append(retry_policy.overrun_event(task, peak_bytes))
             task.seen_above_charge_bytes = 0
 
     def _check_deadline(self, slot: Slot, reading: Reading, now_s: float) -> float | None:
@@ -747,16 +717,16 @@ class Scheduler:
         if limit_s is None or delay is None or slot.stuck_at is not None or now_s - delay.since_s < limit_s:
             return
         slot.stuck_at = delay.stage
-        self._effects.append(start_timeout_event(task, slot.backend.level, delay.stage, limit_s))
+        self._effects.append(retry_policy.start_timeout_event(task, slot.backend.level, delay.stage, limit_s))
         if delay.stage == "initializer":  # as one that raises: there is no worker without it, on any level
-            self.shut_down(broken_by(never_began(task, delay.stage, limit_s).error))
+            self.shut_down(retry_policy.broken_by(retry_policy.never_began(task, delay.stage, limit_s).error))
         else:
             self._effects.append(Kill(slot))
 
     def _time_out(self, slot: Slot, task: Task) -> None:
         task.timed_out = True
         can_be_ended = slot.backend.own_memory
-        self._effects += [timeout_event(task, can_be_ended=can_be_ended), Kill(slot)]
+        self._effects += [retry_policy.timeout_event(task, can_be_ended=can_be_ended), Kill(slot)]
         if not can_be_ended:
             # The thread goes on. Its memory stays charged until it returns, and another thread takes its place.
             task.attempts += 1
@@ -764,7 +734,7 @@ class Scheduler:
             self._gone[slot] = None
             self._remove(slot)
             self._effects.append(Forget(slot))
-            self._fail(task, timed_out(task, ended=False))
+            self._fail(task, retry_policy.timed_out(task, ended=False))
 
     # Workers and levels ----------------------------------------------------------------------------------------------
 
@@ -833,7 +803,7 @@ class Scheduler:
             return limit_bytes
         if not self._has_said_no_limits:
             self._has_said_no_limits = True
-            self._effects.append(unkept_limit_event(task, limit_bytes))
+            self._effects.append(retry_policy.unkept_limit_event(task, limit_bytes))
         return None
 
     def _count_call(self, slot: Slot, task: Task) -> None:
@@ -855,12 +825,11 @@ class Scheduler:
                 concurrency.lost()
             self._start_ahead()
         elif concurrency.clean():
-            self._effects.append(recovery_event(self.backend.level, concurrency.most))
+            self._effects.append(retry_policy.recovery_event(self.backend.level, concurrency.most))
 
     def _initializer_killed(self, backend: Backend, detail: str) -> None:
         """Several in a row: what it loads does not fit. The caller's program would be the next to load it, so all ends."""
-        backend.failed_starts += 1
-        if backend.failed_starts >= STARTS_THAT_MAY_FAIL:
+        if self._levels.cannot_start(backend):
             self.shut_down(
                 BrokenProcessPool(
                     f"{STARTS_THAT_MAY_FAIL} workers in a row were killed while the initializer ran ({detail}); it needs more "
@@ -885,31 +854,24 @@ class Scheduler:
 
     def _start_ended(self, backend: Backend, detail: str) -> BrokenExecutor | None:
         """A worker ended before it was ready. Several in a row mean that the level cannot start: then as `_fall_back`."""
-        if backend is not self.backend:
-            return None  # that level has been left already
-        backend.failed_starts += 1
-        if backend.failed_starts < STARTS_THAT_MAY_FAIL:
-            return None
-        backend.failed_starts = 0
-        return self._fall_back(
-            backend, f"{STARTS_THAT_MAY_FAIL} ended before they were ready, in a row ({detail})"
-        )
+        if backend is not self.backend or not self._levels.cannot_start(backend):
+            return None  # that level has been left already, or may go on
+        ended = f"{STARTS_THAT_MAY_FAIL} ended before they were ready, in a row ({detail})"
+        return self._fall_back(backend, ended)
 
     def _fall_back(self, backend: Backend, detail: str) -> BrokenExecutor | None:
         """Goes down below `backend`, unless that was left before; an error where there is no lower level."""
-        below = max(self._backends.index(backend) + 1, self._backends.index(self.backend))
-        if below == len(self._backends):
-            return BrokenExecutor(no_worker(backend.level, detail))
         before = self.placement
         waiting = before.waiting()
-        self.pool.backend = self._backends[below]
+        if not self._levels.fall_below(backend):
+            return BrokenExecutor(retry_policy.no_worker(backend.level, detail))
         if self.backend.most_after_fallback is not None:
             self.pool.concurrency.lower_to(self.backend.most_after_fallback)
         if before is not self.placement:
             for task in waiting:
                 before.remove(task)
             self._pending.extendleft(reversed(waiting))
-        self._effects.append(fallback_event(backend.level, detail, self.backend.level))
+        self._effects.append(retry_policy.fallback_event(backend.level, detail, self.backend.level))
         return None
 
     def validate(self) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from pytest_membudget.records.run import Cause, EventKind, Level
 from pytest_membudget.runtime.admission.ledger import Ticket
-from pytest_membudget.runtime.executor.flow_control import ConcurrencyLimit, Throughput
+from pytest_membudget.runtime.executor.flow_control import Backend, ConcurrencyLimit, Levels, Throughput
 from pytest_membudget.runtime.prediction.profiles import CallProfile, Timeline
 from pytest_membudget.runtime.workers.protocol import Delay, Reply, Stage
 
@@ -136,29 +136,6 @@ class Task:
 
 
 @dataclass(slots=True, eq=False)
-class Backend:
-    """A level as the scheduler sees it."""
-
-    level: Level
-    placement: Placement
-    #: tasks run outside the coordinator: a death costs one task, and what ran out of memory may be repeated
-    own_memory: bool
-    #: we start and stop its workers, which run several calls under one lease and are charged for what they retain
-    is_local_pool: bool = False
-    #: tasks at once after the executor has fallen back to this level; None for as many as before
-    most_after_fallback: int | None = None
-    #: workers that ended before they were ready, in a row
-    failed_starts: int = 0
-    #: a worker has come to a call
-    is_proven: bool = False
-
-    @property
-    def is_cluster(self) -> bool:
-        """Whether its workers are a cluster's: each has a budget of its own, and is not ours to start or stop."""
-        return self.own_memory and not self.is_local_pool
-
-
-@dataclass(slots=True, eq=False)
 class Slot:
     """A worker as the scheduler sees it. The process or thread itself is the driver's."""
 
@@ -208,7 +185,7 @@ class Slot:
 class Pool:
     """All that placement strategies may read."""
 
-    backend: Backend
+    levels: Levels
     concurrency: ConcurrencyLimit
     throughput: Throughput
     #: calls that may be with workers at a time; None for no limit
@@ -220,6 +197,11 @@ class Pool:
     is_under_pressure: bool = False
     #: nothing starts before, unless nothing runs
     pause_until_s: float = 0.0
+
+    @property
+    def backend(self) -> Backend:
+        """The level that tasks run at now."""
+        return self.levels.now
 
     @property
     def busy(self) -> int:

@@ -7,11 +7,10 @@ import pytest
 
 from pytest_membudget import ExecutorPolicy, OversizeError
 from pytest_membudget.runtime.executor.cluster_placement import PATIENCE_S, ClusterPlacement, calls_together
-from pytest_membudget.runtime.executor.flow_control import ConcurrencyLimit, Throughput
+from pytest_membudget.runtime.executor.flow_control import Backend, ConcurrencyLimit, Levels, Throughput
 from pytest_membudget.runtime.executor.local_placement import LocalPlacement
 from pytest_membudget.runtime.executor.scheduler import Scheduler
 from pytest_membudget.runtime.executor.state import (
-    Backend,
     Charge,
     Finish,
     Forget,
@@ -292,7 +291,7 @@ def test_without_a_cluster_the_next_level_goes_on_in_order():
 )
 def test_so_many_calls_travel_together_that_the_clusters_scheduler_keeps_up(workers, mean_s, room, together):
     backend = Backend("dask", ClusterPlacement(), own_memory=True)
-    pool = Pool(backend, ConcurrencyLimit(2, 8), Throughput(), room)
+    pool = Pool(Levels([backend]), ConcurrencyLimit(2, 8), Throughput(), room)
     pool.throughput.mean_s = mean_s
     pool.slots.extend(Slot(backend) for _ in range(workers))
     assert calls_together(pool) == together

@@ -19,7 +19,12 @@ from pytest_membudget.runtime.executor.charges import (
     FunctionPeaks,
     function_key,
 )
-from pytest_membudget.runtime.executor.flow_control import ConcurrencyLimit
+from pytest_membudget.runtime.executor.flow_control import (
+    STARTS_THAT_MAY_FAIL,
+    Backend,
+    ConcurrencyLimit,
+    Levels,
+)
 from pytest_membudget.runtime.executor.retry_policy import Failure, Retry, after_failure
 from pytest_membudget.runtime.executor.state import Submission, Task
 from pytest_membudget.runtime.prediction.input_size import kind_of
@@ -33,6 +38,44 @@ def task(attempts, charged_bytes=100):
     made = Task(call, FileCharge(10, MemoryEstimator(gamma=0, overhead=100)))
     made.attempts, made.charged_bytes = attempts, charged_bytes
     return made
+
+
+def levels(*names):
+    return Levels([Backend(name, None, own_memory=name == "process") for name in names])
+
+
+def test_levels_go_down_one_by_one_and_never_up():
+    three = levels("process", "thread", "sequential")
+    process, thread, sequential = three.all
+    assert three.fall_below(process)
+    assert three.now is thread
+    assert three.fall_below(process), "a worker of a level that was left says nothing of the present one"
+    assert three.now is thread
+    assert three.fall_below(thread)
+    assert not three.fall_below(sequential)
+    assert three.now is sequential
+
+
+def test_a_level_cannot_start_after_failures_in_a_row_and_a_call_ends_the_row():
+    one = levels("process")
+    for _ in range(STARTS_THAT_MAY_FAIL - 1):
+        assert not one.cannot_start(one.now)
+    one.came_to_a_call(one.now)
+    assert [one.cannot_start(one.now) for _ in range(2 * STARTS_THAT_MAY_FAIL)] == [False, False, True] * 2
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [(("process", "thread"), "thread"), (("process",), "process"), (("process", "sequential"), "process")],
+)
+def test_threads_are_those_of_the_present_level_or_below(names, found):
+    assert levels(*names).for_threads.level == found
+
+
+def test_a_level_of_threads_that_was_left_is_not_gone_back_to():
+    two = levels("thread", "sequential")
+    two.fall_below(two.now)
+    assert two.for_threads.level == "sequential"
 
 
 @pytest.mark.parametrize(

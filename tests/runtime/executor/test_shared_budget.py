@@ -20,7 +20,7 @@ class Shared(Played):
     def __init__(self, largest_bytes=100, workers=2, **policy):
         super().__init__(largest_bytes, workers, **policy)
         placement = LocalPlacement(largest_bytes, max_overtakes=32, is_shared=True)
-        for backend in self.scheduler._backends:
+        for backend in self.scheduler._levels.all:
             backend.placement = placement
         self.largest_bytes = largest_bytes
 
