@@ -78,9 +78,12 @@ class TaskOverLimitError(MembudgetError, MemoryError):
         self.name = name
 
     def __str__(self) -> str:
+        reached, limit = format_size(self.reached), format_size(self.limit)
+        took = (
+            f"took {reached}, more than its" if reached != limit else "exceeded its"
+        )  # held there by the kernel
         return (
-            f"{self.name} took {format_size(self.reached)}, more than its limit of {format_size(self.limit)}, and was ended; "
-            "give it a larger limit, or a smaller input"
+            f"{self.name} {took} limit of {limit}, and was ended; give it a larger limit, or a smaller input"
         )
 
 

@@ -76,13 +76,8 @@ def _version_1(group: Group) -> Constraint | None:
     limit_bytes = _number(group.directory / "memory.limit_in_bytes")
     if limit_bytes is None or limit_bytes >= UNLIMITED_BYTES:
         return None
-    usage_bytes = _number(group.directory / "memory.usage_in_bytes") or 0
-    statistics = _statistics(group.directory)
-    cache_bytes = sum(
-        statistics.get(f"total_{name}", statistics.get(name, 0)) for name in ("inactive_file", "active_file")
-    )
     source = f"cgroup v1 {group.name} memory.limit_in_bytes"
-    return Constraint(limit_bytes, max(0, usage_bytes - cache_bytes), source)
+    return Constraint(limit_bytes, used_bytes(1, group.directory), source)
 
 
 def _version_2(group: Group) -> Constraint | None:
@@ -92,10 +87,17 @@ def _version_2(group: Group) -> Constraint | None:
     if not known:
         return None
     name = min(known, key=lambda key: known[key])
-    usage_bytes = _number(group.directory / "memory.current") or 0
-    statistics = _statistics(group.directory)
-    cache_bytes = statistics.get("inactive_file", 0) + statistics.get("active_file", 0)
-    return Constraint(known[name], max(0, usage_bytes - cache_bytes), f"cgroup v2 {group.name} {name}")
+    return Constraint(known[name], used_bytes(2, group.directory), f"cgroup v2 {group.name} {name}")
+
+
+def used_bytes(version: int, directory: Path) -> int:
+    """What a group holds with those below it, without the page cache that it would give up."""
+    usage = "memory.usage_in_bytes" if version == 1 else "memory.current"
+    statistics = _statistics(directory)
+    cache_bytes = sum(
+        statistics.get(f"total_{name}", statistics.get(name, 0)) for name in ("inactive_file", "active_file")
+    )
+    return max(0, (_number(directory / usage) or 0) - cache_bytes)
 
 
 def _paths_by_version(text: str) -> dict[int, PurePosixPath]:

@@ -1,7 +1,8 @@
 """A memory control group of our own, where one can be made: the kernel then holds a limit, however fast a tree grows.
 
-- Version 1, as root: the kernel is told not to kill. A process that would exceed the limit stands still instead, until the
-  group is ended as a whole (`has_reached_limit`, `kill`).
+- Version 1, as root: the kernel may be told not to kill. A process that would exceed the limit stands still instead, until the
+  group is ended as a whole (`has_reached_limit`, `kill`); a system call that would exceed it fails with ENOMEM. Otherwise the
+  kernel ends the largest process.
 - Version 2, where a part of the tree is delegated to this user with its memory controller switched on: the kernel ends the
   group as a whole.
 
@@ -19,18 +20,28 @@ import sys
 import time
 from pathlib import Path
 
-from pytest_membudget.measurement.system.cgroups import Group, groups
+from pytest_membudget.measurement.system.cgroups import UNLIMITED_BYTES, Group, groups, used_bytes
 
 _PREFIX = "membudget-"
 _REMOVE_S = 2.0
 
 
 class ControlGroup:
-    """Made by `make_control_group`, and removed by `close`."""
+    """Made by `make_control_group`, and removed by `close`.
 
-    def __init__(self, version: int, directory: Path) -> None:
+    Args:
+        version: 1 or 2.
+        directory: of the group.
+    """
+
+    def __init__(self, version: int, directory: str | Path) -> None:
         self._version = version
-        self._directory = directory
+        self._directory = Path(directory)
+
+    @property
+    def address(self) -> tuple[int, str]:
+        """Version and directory: by these another process refers to the same group."""
+        return self._version, str(self._directory)
 
     @property
     def entrance(self) -> Path:
@@ -38,10 +49,21 @@ class ControlGroup:
         return self._directory / "cgroup.procs"
 
     def has_reached_limit(self) -> bool:
-        """Whether the group is at its limit: held there (version 1) or ended (version 2)."""
-        if self._version == 1:
-            return _fields(self._directory / "memory.oom_control").get("under_oom") == 1
-        return _fields(self._directory / "memory.events").get("oom_kill", 0) > 0
+        """Whether the group stands still at its limit, or the kernel has ended processes there."""
+        state = _fields(self._directory / ("memory.oom_control" if self._version == 1 else "memory.events"))
+        return state.get("under_oom", 0) > 0 or state.get("oom_kill", 0) > 0
+
+    def used_bytes(self) -> int:
+        """What the group holds now, without page cache that it would give up (50 µs)."""
+        return used_bytes(self._version, self._directory)
+
+    def set_limit(self, limit_bytes: int | None) -> None:
+        """Another limit; None for none.
+
+        Raises:
+            OSError: the group is gone, or holds more and can give up no page cache.
+        """
+        _write_limit(self._version, self._directory, limit_bytes)
 
     def kill(self) -> None:
         """Ends every process in it."""
@@ -60,11 +82,14 @@ class ControlGroup:
             time.sleep(0.01)  # a process that was killed takes a moment to leave
 
 
-def make_control_group(limit_bytes: int, root: Path = Path("/")) -> ControlGroup | None:
+def make_control_group(
+    limit_bytes: int | None, root: Path = Path("/"), *, stands_still: bool = True
+) -> ControlGroup | None:
     """A new group below this process's own with that limit; `None` where this process may not make one.
 
     Args:
-        limit_bytes: the most that its processes may be charged together.
+        limit_bytes: the most that its processes may be charged together; None for no limit yet.
+        stands_still: whether, in version 1, processes are stopped at the limit rather than ended by the kernel.
         root: where `proc` and the control groups are found; a recorded tree in tests.
     """
     if sys.platform != "linux":
@@ -75,12 +100,14 @@ def make_control_group(limit_bytes: int, root: Path = Path("/")) -> ControlGroup
     for version in (2, 1):
         if version in own:
             _remove_abandoned(own[version].directory, root)
-        if version in own and (made := _make(version, own[version].directory, limit_bytes)) is not None:
-            return made
+        if version in own:
+            made = _make(version, own[version].directory, limit_bytes, stands_still=stands_still)
+            if made is not None:
+                return made
     return None
 
 
-def _make(version: int, parent: Path, limit_bytes: int) -> ControlGroup | None:
+def _make(version: int, parent: Path, limit_bytes: int | None, *, stands_still: bool) -> ControlGroup | None:
     if version == 2 and "memory" not in _words(parent / "cgroup.subtree_control"):
         return None
     directory = parent / f"{_PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
@@ -88,22 +115,37 @@ def _make(version: int, parent: Path, limit_bytes: int) -> ControlGroup | None:
         directory.mkdir()
     except OSError:
         return None
-    settings = (
-        {"memory.limit_in_bytes": limit_bytes, "memory.oom_control": 1}
-        if version == 1
-        else {"memory.max": limit_bytes, "memory.oom.group": 1}
-    )
     try:
-        for name, value in settings.items():
-            (directory / name).write_text(str(value), encoding="ascii")
-        swap = "memory.memsw.limit_in_bytes" if version == 1 else "memory.swap.max"
-        with contextlib.suppress(OSError):  # a kernel that does not count swap
-            (directory / swap).write_text(str(limit_bytes if version == 1 else 0), encoding="ascii")
+        if version == 2:
+            (directory / "memory.oom.group").write_text("1", encoding="ascii")
+        elif stands_still:
+            (directory / "memory.oom_control").write_text("1", encoding="ascii")
+        _write_limit(version, directory, limit_bytes)
     except OSError:
         with contextlib.suppress(OSError):
             directory.rmdir()
         return None
     return ControlGroup(version, directory)
+
+
+def _write_limit(version: int, directory: Path, limit_bytes: int | None) -> None:
+    """Of memory, and of memory and swap together, which version 1 wants to be no less at any moment."""
+    if version == 2:
+        (directory / "memory.max").write_text(
+            "max" if limit_bytes is None else str(limit_bytes), encoding="ascii"
+        )
+        with contextlib.suppress(OSError):  # a kernel that does not count swap
+            (directory / "memory.swap.max").write_text("0", encoding="ascii")
+        return
+    text = str(UNLIMITED_BYTES if limit_bytes is None else limit_bytes)
+    memory, with_swap = directory / "memory.limit_in_bytes", directory / "memory.memsw.limit_in_bytes"
+    with contextlib.suppress(
+        OSError
+    ):  # a rise: the limit with swap has to come first; or swap is not counted
+        with_swap.write_text(text, encoding="ascii")
+    memory.write_text(text, encoding="ascii")
+    with contextlib.suppress(OSError):  # a fall
+        with_swap.write_text(text, encoding="ascii")
 
 
 def _remove_abandoned(parent: Path, root: Path) -> None:

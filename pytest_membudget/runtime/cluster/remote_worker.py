@@ -134,6 +134,10 @@ class RemoteWorker:
         """Nothing on this machine."""
         return 0
 
+    def has_reached_limit(self) -> bool:
+        """Nothing holds it there."""
+        return False
+
     def kill(self) -> bool:
         """Ends its process where it has calls of ours; the cluster's other workers are not ours to end."""
         if self.pending and not self._is_ending:

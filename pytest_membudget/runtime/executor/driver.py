@@ -436,7 +436,10 @@ class Driver:
             if slot.running:
                 sequence, worker = slot.running[0].sequence, connection.worker
                 readings[slot] = Reading(
-                    worker.started_at(sequence), worker.delay(sequence), worker.added_bytes()
+                    worker.started_at(sequence),
+                    worker.delay(sequence),
+                    worker.added_bytes(),
+                    worker.has_reached_limit(),
                 )
         return readings
 
@@ -545,7 +548,9 @@ class _OneWorker:
 
 def _call_of(task: Task, submission: Submission) -> Call:
     fn, args, kwargs, _ = submission
-    return Call(task.sequence, fn, args, kwargs, task.charged_bytes or 0, task.is_file, task.exact)
+    return Call(
+        task.sequence, fn, args, kwargs, task.charged_bytes or 0, task.is_file, task.exact, task.limit_bytes
+    )
 
 
 def _resolve(submission: Submission, value: Any, error: BaseException | None) -> None:

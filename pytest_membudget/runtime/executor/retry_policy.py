@@ -212,7 +212,7 @@ def overrun_event(task: Task, peak_bytes: int | None) -> Record:
 
 def over_limit_event(task: Task, taken_bytes: int) -> Record:
     """A task is being ended since it exceeded its limit."""
-    cause = f"{_took(task, taken_bytes)}, its limit is {format_size(task.limit_bytes or 0)}"
+    cause = f"{_took(task, taken_bytes)} or more, its limit is {format_size(task.limit_bytes or 0)}"
     return Record("over-limit", task.level, cause, "it is ended with all that it started")
 
 

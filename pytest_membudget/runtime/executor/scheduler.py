@@ -303,7 +303,7 @@ class Scheduler:
         due_s = []
         for slot, reading in readings.items():
             if slot.running and not slot.is_gone:
-                self._check_memory(slot, reading.held_bytes)
+                self._check_memory(slot, reading)
                 due_s.append(self._check_deadline(slot, reading, now_s))
         self.deadline_s = min((each for each in due_s if each is not None), default=None)
 
@@ -498,6 +498,9 @@ class Scheduler:
         slot.busy_s += figures.duration_s
         slot.tasks_done += 1
         slot.is_closing = slot.is_closing or self._has_outgrown(slot)
+        if figures.reached_limit and task.limit_bytes is not None and not slot.is_gone:
+            self._end_over_limit(slot, task, figures.peak_bytes or 0)
+            self._forget(slot)
         self._release_if_idle(slot)
         if isinstance(reply, InitializerFailed):
             broken = retry_policy.broken_by(reply.error)
@@ -512,11 +515,8 @@ class Scheduler:
             self._never_began(slot, task, slot.stuck_at)
             return
         self._learn(task, reply.figures, 0)
-        if reply.attempted and not task.over_limit_bytes:
-            self._record_overrun(task, None)
-        if reply.attempted and slot.lease is not None and not (task.overran_bytes and task.alone):
-            # It needs more than it was seen to hold.
-            task.charged_bytes = max(task.charged_bytes or 0, slot.lease.charge_bytes)
+        if reply.attempted:
+            self._record_lost_attempt(slot, task, reply)
         error = None
         if slot.is_gone:
             self._release_if_idle(slot)
@@ -537,6 +537,15 @@ class Scheduler:
             self._attempted(task, reply)
         else:
             self._requeue(task)
+
+    def _record_lost_attempt(self, slot: Slot, task: Task, reply: Died) -> None:
+        if reply.figures.reached_limit and task.limit_bytes is not None and not task.over_limit_bytes:
+            self._end_over_limit(slot, task, 0)
+        if not task.over_limit_bytes:
+            self._record_overrun(task, None)
+        if slot.lease is not None and not (task.overran_bytes and task.alone):
+            # It needs more than it was seen to hold.
+            task.charged_bytes = max(task.charged_bytes or 0, slot.lease.charge_bytes)
 
     def _never_began(self, slot: Slot, task: Task, stage: Stage) -> None:
         """The worker was ended since it did not come to the task, which another one may get."""
@@ -568,6 +577,8 @@ class Scheduler:
         if not task.over_limit_bytes:  # that it was ended says nothing of the others
             self._adapt_concurrency(ended_well=not isinstance(reply, Died | RanOut))
         match reply:
+            case _ if task.over_limit_bytes and (reply.figures.reached_limit or isinstance(reply, Died)):
+                self._fail(task, retry_policy.over_limit(task, task.limit_bytes or 0, task.over_limit_bytes))
             case Returned(value=value):
                 self._finish(task, value=value)
             case Raised(error=error):
@@ -576,8 +587,6 @@ class Scheduler:
                 self._fail(task, Failure(error, "unpicklable"))
             case Died() if task.timed_out:
                 self._fail(task, retry_policy.timed_out(task, ended=True))
-            case Died() if task.over_limit_bytes:
-                self._fail(task, retry_policy.over_limit(task, task.limit_bytes or 0, task.over_limit_bytes))
             case Died() if task.overran_bytes and task.alone:
                 self._fail(task, retry_policy.over_limit(task, task.charged_bytes or 0, task.overran_bytes))
             case RanOut():
@@ -656,19 +665,19 @@ class Scheduler:
 
     # Time ------------------------------------------------------------------------------------------------------------
 
-    def _check_memory(self, slot: Slot, held_bytes: int) -> None:
+    def _check_memory(self, slot: Slot, reading: Reading) -> None:
         """Charges what a task really holds where that is more than was granted, and ends it above its limit."""
         lease, task = slot.lease, slot.running[0]
         if lease is None or task.timed_out or task.over_limit_bytes or task.overran_bytes:
             return
-        taken_bytes = self.placement.charge(slot, held_bytes)
+        taken_bytes = self.placement.charge(slot, reading.held_bytes)
         if task.profile is not None and task.timeline is not None and task.began_s is not None:
             age_s = self.pool.now_s - task.began_s
             task.timeline.add(age_s, taken_bytes)
             task.is_off_profile = task.is_off_profile or self._exceeds_profile(
                 task, task.profile, age_s, taken_bytes
             )
-        if task.limit_bytes is not None and taken_bytes > task.limit_bytes:
+        if task.limit_bytes is not None and (taken_bytes > task.limit_bytes or reading.reached_limit):
             self._end_over_limit(slot, task, taken_bytes)
         elif taken_bytes > max(lease.bytes, task.charged_bytes or 0) + RESOLUTION_BYTES:
             if not task.seen_above_charge_bytes:
@@ -688,7 +697,8 @@ class Scheduler:
         return held_bytes > allowed_bytes + RESOLUTION_BYTES
 
     def _end_over_limit(self, slot: Slot, task: Task, taken_bytes: int) -> None:
-        task.over_limit_bytes = taken_bytes
+        # What the kernel has held at the limit may be gone when it is read.
+        task.over_limit_bytes = taken_bytes = max(taken_bytes, (task.limit_bytes or 0) + 1)
         self._effects += [retry_policy.over_limit_event(task, taken_bytes), Kill(slot)]
 
     def _record_overrun(self, task: Task, peak_bytes: int | None) -> None:

@@ -347,6 +347,8 @@ class Reading(NamedTuple):
     delay: Delay | None
     #: resident above the ready worker
     held_bytes: int
+    #: the kernel ended something of it at the call's limit
+    reached_limit: bool = False
 
 
 # Effects: what the scheduler has decided, for a driver to carry out in this order ---------------------------------------

@@ -77,6 +77,10 @@ class LocalWorker:
         """It has no memory of its own."""
         return 0
 
+    def has_reached_limit(self) -> bool:
+        """It has no limit."""
+        return False
+
 
 def run_here(call: Call) -> Reply:
     """Runs the call in this thread; whatever it raises becomes the reply."""

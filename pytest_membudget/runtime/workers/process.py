@@ -30,6 +30,7 @@ from pytest_membudget.runtime.workers import drop_forgotten_modules, worker_main
 from pytest_membudget.runtime.workers.channel import Inbox, Message, Outbox
 from pytest_membudget.runtime.workers.fork_server import main_left_alone_where_it_is_no_file
 from pytest_membudget.runtime.workers.forked_process import ForkedProcess, ForkServerContext, default_context
+from pytest_membudget.runtime.workers.kernel_limit import HeldGroup
 from pytest_membudget.runtime.workers.process_tree import end_tree, open_shared_bytes
 from pytest_membudget.runtime.workers.protocol import (
     Call,
@@ -37,6 +38,7 @@ from pytest_membudget.runtime.workers.protocol import (
     Delay,
     Died,
     Done,
+    Figures,
     Reply,
     Stage,
     Unpicklable,
@@ -158,6 +160,7 @@ class ProcessWorker:
         self._lock = threading.Lock()
         self._sent: dict[int, _Sent] = {}
         self._ended = threading.Event()
+        self._held = HeldGroup()
         self.channel, theirs = context.Pipe(duplex=True)
         self._outbox = Outbox(self.channel)
         self._inbox = Inbox(self.channel)
@@ -199,7 +202,8 @@ class ProcessWorker:
             except Exception as error:  # whatever the caller's own objects raise while they are packed
                 done(Unpicklable(unpicklable(f"the arguments of {name}", error)))
                 continue
-            head = ("call", call.sequence, call.exact, packed.is_by_value)
+            limit = (call.limit_bytes, None if call.limit_bytes is None else self._held.address())
+            head = ("call", call.sequence, call.exact, packed.is_by_value, limit)
             messages.append(Message(call.sequence, head, packed.data))
             with self._lock:
                 self._sent[call.sequence] = _Sent(name, done)
@@ -253,6 +257,10 @@ class ProcessWorker:
             self._pages = SharedPages()
         return own_bytes + sum(self._pages.exact_holdings(started).values())
 
+    def has_reached_limit(self) -> bool:
+        """Whether the kernel has ended something of it at the limit of a call."""
+        return self._held.has_reached_limit()
+
     def kill(self) -> bool:
         """Ends the worker, its task and all that the task has started."""
         if not self._ended.is_set():
@@ -298,7 +306,10 @@ class ProcessWorker:
             with self._lock:
                 sent = self._sent.pop(sequence, None)
             if sent is not None:
-                sent.done(_reply(worker_main.Report(*report)._replace(body=body), sent.name))
+                reply = _reply(worker_main.Report(*report)._replace(body=body), sent.name)
+                if self._held.has_reached_limit():
+                    reply = reply._replace(figures=reply.figures._replace(reached_limit=True))
+                sent.done(reply)
         return not self._inbox.at_end_s
 
     def look_after(self) -> bool:
@@ -328,6 +339,7 @@ class ProcessWorker:
 
     def close(self) -> None:
         """Closes what was open for it."""
+        self._held.close()
         self._outbox.close()
         if isinstance(self._process, ForkedProcess):
             self._process.let_go()
@@ -360,6 +372,7 @@ class ProcessWorker:
             and bool(self._marks[Mark.PID])
             and not by_itself,
             crashed=not is_lost and code is not None and (code >= 0 or -code in _FAULTS),
+            figures=Figures(reached_limit=attempted and self._held.has_reached_limit()),
         )
 
 

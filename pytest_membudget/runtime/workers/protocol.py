@@ -24,7 +24,7 @@ class Call(NamedTuple):
     """One attempt at a task. `sequence` is unique in the executor.
 
     `is_file` tells that the only argument is the path of a file that was there when the task was made, `exact`
-    that the call's own peak is wanted and not a bound of it.
+    that the call's own peak is wanted and not a bound of it. `limit_bytes` is the most that its tree may take.
     """
 
     sequence: int
@@ -34,6 +34,7 @@ class Call(NamedTuple):
     charged_bytes: int = 0
     is_file: bool = False
     exact: bool = False
+    limit_bytes: int | None = None
 
 
 Stage = Literal["start", "initializer", "import"]
@@ -72,6 +73,7 @@ class Figures(NamedTuple):
     coordinator_peak_bytes: int = 0  # where it ran in the coordinator: the most that was resident there
     heap: HeapReading | None = None
     peak_upper_bytes: int | None = None
+    reached_limit: bool = False  # the kernel ended something of it at its limit
 
 
 class Returned(NamedTuple):
@@ -153,6 +155,9 @@ class Worker(Protocol):
 
     def added_bytes(self) -> int:
         """Resident memory above that of the worker when it was ready; 0 where it has none of its own."""
+
+    def has_reached_limit(self) -> bool:
+        """Whether the kernel has ended something of it at the limit of a call."""
 
     def kill(self) -> bool:
         """Ends it at once, with whatever it runs; False where that is impossible."""

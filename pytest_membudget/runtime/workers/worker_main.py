@@ -29,6 +29,7 @@ from pytest_membudget.measurement.process.high_water import resident_bytes
 from pytest_membudget.origins import Arriving, install
 from pytest_membudget.runtime.workers import process_tree
 from pytest_membudget.runtime.workers.channel import receive, send
+from pytest_membudget.runtime.workers.kernel_limit import HeldCalls
 from pytest_membudget.runtime.workers.task_memory import HeapReader, TaskMemory, TaskTree
 
 _logger = logging.getLogger("concurrent.futures")
@@ -98,15 +99,16 @@ class WorkerState:
     """What a worker knows of itself: its marks, what it holds, and whether its initializer failed.
 
     `heap` reads what it holds from task to task, and `tree` measures what calls start, where all that happens in the
-    process is ours.
+    process is ours; then `held` has the kernel hold the limits of calls.
     """
 
-    __slots__ = ("heap", "initializer_error", "marks", "memory", "tree")
+    __slots__ = ("heap", "held", "initializer_error", "marks", "memory", "tree")
 
     def __init__(self, marks: Any, heap: HeapReader | None = None, tree: TaskTree | None = None) -> None:
         self.marks = marks
         self.heap = heap
         self.tree = tree
+        self.held = HeldCalls()
         self.initializer_error: bytes | None = None
 
     def initialize(
@@ -166,7 +168,8 @@ def main(
         if kind == "origins":
             install(details[0])
             continue
-        sequence, exact, is_by_value, data = details
+        sequence, exact, is_by_value, limit, data = details
+        state.held.begin(*limit, has_helper=marks[Mark.HELPER_PID] > 0)
         report = run_call(state, sequence, Packed(data, is_by_value), exact=exact)
         del details, data
         try:

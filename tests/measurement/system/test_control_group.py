@@ -61,6 +61,29 @@ def test_at_its_limit_is_what_the_kernel_says(machine):
     assert group.has_reached_limit()
 
 
+def test_a_group_may_begin_without_a_limit_and_change_it(machine):
+    version, root = machine
+    group = make_control_group(None, root, stands_still=False)
+    name = {1: "memory.limit_in_bytes", 2: "memory.max"}[version]
+    limit = group.entrance.parent / name
+    without = limit.read_text()
+    group.set_limit(90_000_000)
+    assert limit.read_text() == "90000000"
+    group.set_limit(None)
+    assert limit.read_text() == without == {1: str(2**62), 2: "max"}[version]
+    assert not (group.entrance.parent / "memory.oom_control").exists()
+    assert group.address == (version, str(group.entrance.parent))
+
+
+def test_page_cache_that_can_be_given_up_is_not_used(machine):
+    version, root = machine
+    group = make_control_group(None, root)
+    usage = {1: "memory.usage_in_bytes", 2: "memory.current"}[version]
+    (group.entrance.parent / usage).write_text("90000000\n")
+    (group.entrance.parent / "memory.stat").write_text("inactive_file 20000000\nactive_file 10000000\n")
+    assert group.used_bytes() == 60_000_000
+
+
 def test_where_none_may_be_made_there_is_none(machine, monkeypatch):
     _, root = machine
     monkeypatch.setattr("pathlib.Path.mkdir", refuse)

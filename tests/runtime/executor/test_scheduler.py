@@ -29,6 +29,7 @@ from pytest_membudget.runtime.executor.state import (
 from pytest_membudget.runtime.workers.protocol import (
     Delay,
     Died,
+    Figures,
     InitializerFailed,
     Raised,
     RanOut,
@@ -524,6 +525,43 @@ def test_a_task_above_its_limit_is_ended_and_its_neighbours_are_not(limit, limit
     assert (task.cause, task.attempts) == ("over-limit", 1)
     assert other.state == "running"
     assert played.scheduler.pool.concurrency.now == 2
+
+
+AT_LIMIT = Figures(1.0, reached_limit=True)
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda played, task: (played.pass_time(1.0, Reading(0.0, None, 0, True)), played.reply(task, KILLED)),
+        lambda played, task: played.reply(task, KILLED._replace(figures=AT_LIMIT)),
+        lambda played, task: played.reply(task, Raised(OSError("its program was killed"), AT_LIMIT)),
+        lambda played, task: played.reply(task, Returned(0, AT_LIMIT)),
+    ],
+    ids=["seen while it runs", "its worker killed", "its program killed", "unnoticed"],
+)
+def test_what_the_kernel_ends_at_a_limit_is_over_its_limit_and_not_repeated(end):
+    played = Played(1000 * MB)
+    task, other = a_task(20 * MB, limit=50 * MB), a_task(20 * MB)
+    submission = task.submission
+    played.submit(task, other)
+    slot = played.slot_of(task)
+    end(played, task)
+    error = played.outcome(submission)
+    assert isinstance(error, TaskOverLimitError)
+    assert error.reached > error.limit == 50 * MB
+    assert "exceeded its limit of 47.7 MiB" in str(error)
+    assert only(played.effects, Kill) == [Kill(slot)]
+    assert [event.kind for event in only(played.effects, Record)] == ["over-limit"]
+    assert slot not in played.scheduler.pool.slots
+    assert other.state == "running"
+    played.scheduler.validate()
+
+
+def test_a_call_without_a_limit_is_not_blamed_for_what_one_before_it_left():
+    played, task = Played(), a_task()
+    played.submit(task)
+    assert [effect.value for effect in only(played.reply(task, Returned(3, AT_LIMIT)), Finish)] == [3]
 
 
 def test_a_guess_is_charged_no_more_than_the_limit_and_what_the_caller_said_is_refused():

@@ -29,6 +29,8 @@ REPLIES = [
     Returned(1, Figures(0.5, peak_bytes=12 * MB)),
     Returned(1, Figures(0.01, peak_bytes=60 * MB, kept_bytes=45 * MB)),
     Raised(ValueError("mine")),
+    Returned(1, Figures(0.5, reached_limit=True)),
+    KILLED._replace(figures=Figures(reached_limit=True)),
     RanOut(MemoryError()),
     Unpicklable(TypeError("not it")),
     KILLED,
@@ -164,7 +166,13 @@ class AnyOrder(RuleBasedStateMachine):
     def pass_time(self, seconds, held_mb, data):
         self.now_s += seconds
         reading = data.draw(
-            st.sampled_from([Reading(0.0, None, held_mb * MB), Reading(None, Delay("import", 0.0), 0)])
+            st.sampled_from(
+                [
+                    Reading(0.0, None, held_mb * MB),
+                    Reading(0.0, None, held_mb * MB, True),
+                    Reading(None, Delay("import", 0.0), 0),
+                ]
+            )
         )
         busy = [slot for slot in self.scheduler.pool.slots if slot.running]
         self.scheduler.time_passed(self.now_s, dict.fromkeys(busy, reading))

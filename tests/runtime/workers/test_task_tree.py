@@ -13,6 +13,7 @@ import pytest
 
 from pytest_membudget import FallbackExecutor, measure
 from pytest_membudget.measurement.process.children import descendants
+from pytest_membudget.measurement.system.control_group import make_control_group
 from pytest_membudget.runtime.workers.process import ProcessLauncher
 from pytest_membudget.runtime.workers.protocol import Call
 
@@ -219,6 +220,31 @@ def test_files_in_memory_that_a_call_holds_open_are_seen_while_it_runs(worker, f
     while worker.added_bytes() - before_bytes < 57 * MB and time.monotonic() < end_s:
         time.sleep(0.01)
     assert 57 * MB < worker.added_bytes() - before_bytes < 130 * MB
+
+
+@pytest.mark.parametrize("fn", [start_nothing, run_program, run_pool])
+def test_the_kernel_holds_the_limit_of_a_call(worker, fn):
+    group = make_control_group(None)
+    if group is None:
+        pytest.skip("this process may make no control group")
+    group.close()
+    ended, replies = threading.Event(), []
+    limited = Call(1, fn, (400 * MB,), {}, exact=True, limit_bytes=60 * MB)
+    worker.send([(limited, lambda reply: (replies.append(reply), ended.set()))])
+    while not worker.has_reached_limit() and not ended.is_set():
+        time.sleep(0.005)
+    worker.kill()
+    assert ended.wait(60)
+    assert replies[0].figures.reached_limit
+
+
+def test_a_limit_that_is_not_reached_changes_nothing(worker):
+    ended, replies = threading.Event(), []
+    limited = Call(1, run_program, (30 * MB,), {}, exact=True, limit_bytes=60 * MB)
+    worker.send([(limited, lambda reply: (replies.append(reply), ended.set()))])
+    assert ended.wait(60)
+    assert not replies[0].figures.reached_limit
+    assert call(worker, start_nothing, 100 * MB, sequence=2).value == 100 * MB
 
 
 @pytest.mark.parametrize("fn", [hold_for_long, leave_the_session, leave_running])
