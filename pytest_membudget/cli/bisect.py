@@ -31,7 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("test", metavar="TEST", help="its node id, such as tests/test_load.py::test_load")
     parser.add_argument("good", metavar="GOOD", help="a revision that used less")
     parser.add_argument("bad", metavar="BAD", help="a later revision that uses more")
-    parser.add_argument("words", nargs="*", metavar="ARGUMENTS", help="more of pytest's arguments, after --")
+    parser.add_argument(
+        "words", nargs="*", default=[], metavar="ARGUMENTS", help="more of pytest's arguments, after --"
+    )
     parser.add_argument(
         "--setup",
         default="",

@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "files",
         nargs="*",
+        default=[],
         type=Path,
         metavar="FILE",
         help="your own files or folders instead of synthetic ones",

@@ -16,7 +16,7 @@ from pytest_membudget.report.comparison import (
     render_comparison_terminal,
 )
 from pytest_membudget.report.writing import check_report_path, load_report
-from pytest_membudget.units import parse_share, parse_tolerance
+from pytest_membudget.units import format_count, parse_share, parse_tolerance
 
 _DEFAULT_TOLERANCE = "10% + 1 MiB"
 
@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "words",
         nargs="*",
+        default=[],
         metavar="BASE NEW",
         help="two reports or baselines (JSON), or pytest's arguments after --",
     )
@@ -97,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
         return _compare_revisions(arguments)
     if len(arguments.words) != 2:
         raise UsageError(
-            f"two reports are compared, {len(arguments.words)} were named; "
+            f"found {format_count(len(arguments.words), 'report')}, two are compared; "
             "write: membudget compare base.json new.json, or: membudget compare --revisions BASE HEAD -- tests"
         )
     base_path, new_path = arguments.words

@@ -19,7 +19,9 @@ from pytest_membudget.units import parse_size
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's options."""
     parser.add_argument("calibration", metavar="CALIBRATION", help="the name it was saved by, or its file")
-    parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="the inputs that a job may get")
+    parser.add_argument(
+        "files", nargs="*", default=[], type=Path, metavar="FILE", help="the inputs that a job may get"
+    )
     parser.add_argument("--size", metavar="SIZE", help="instead of files: one input of this size")
     parser.add_argument("--for", dest="system", required=True, choices=SYSTEMS, help="who runs the job")
     parser.add_argument(

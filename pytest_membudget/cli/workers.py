@@ -25,7 +25,9 @@ from pytest_membudget.units import (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's options."""
     parser.add_argument("calibration", metavar="CALIBRATION", help="the name it was saved by, or its file")
-    parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="what is to be processed")
+    parser.add_argument(
+        "files", nargs="*", default=[], type=Path, metavar="FILE", help="what is to be processed"
+    )
     parser.add_argument("--size", metavar="SIZE", help="instead of files: one of this size for each worker")
     add_predictor_option(parser)
     parser.add_argument("--limit", metavar="SIZE", help="memory of the machine (that of this one)")

@@ -15,3 +15,13 @@ def test_an_unknown_command_is_a_usage_error_that_lists_them(capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["dotcor"])
     assert "'doctor'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "required"),
+    [("calibrate", "MODULE:FUNCTION"), ("workers", "CALIBRATION"), ("bisect", "TEST, GOOD, BAD")],
+)
+def test_words_that_may_be_left_out_are_not_said_to_be_required(capsys, command, required):
+    with pytest.raises(SystemExit, match="2"):
+        main([command])
+    assert capsys.readouterr().err.endswith(f"the following arguments are required: {required}\n")

@@ -149,6 +149,20 @@ def test_suggest_prints_markers_with_headroom(pytester):
     result.stdout.fnmatch_lines(['test_it.py::test_job: @pytest.mark.memory_budget("50 MiB")  # used 3*'])
 
 
+def test_suggest_says_where_there_is_nothing_to_suggest(pytester):
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.memory_budget("50 MiB")
+        def test_job():
+            bytearray(b"x") * 40_000_000
+        """
+    )
+    result = pytester.runpytest("--membudget-suggest")
+    result.stdout.fnmatch_lines(["*suggested markers*", "none: no test that passed is without a budget*"])
+
+
 def test_the_hook_is_called_with_the_final_outcome(pytester):
     pytester.makeconftest(
         """

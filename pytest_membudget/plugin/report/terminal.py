@@ -16,6 +16,8 @@ from pytest_membudget.report.page import render_headline
 from pytest_membudget.report.plain_text import clean_text
 from pytest_membudget.units import format_count, format_size, parse_size
 
+_NOTHING_TO_SUGGEST = "none: no test that passed is without a budget, or has one far above what it uses"
+
 
 def load_renderers(report_paths: Sequence[Path]) -> None:
     """Imports what the session's end will need, while there are descriptors and address space to import with."""
@@ -45,7 +47,7 @@ def show(terminal: Any, report: Report, settings: Settings, notes: Sequence[str]
     _tell_of_reruns(terminal, report)
     if settings.suggest:
         terminal.section("membudget: suggested markers")
-        for suggestion in suggestions(report.tests):
+        for suggestion in [*suggestions(report.tests)] or [_NOTHING_TO_SUGGEST]:
             terminal.write_line(clean_text(suggestion))
     for note in notes:
         terminal.write_line(f"membudget: {clean_text(note)}")
