@@ -56,8 +56,8 @@ class Batch:
         self._fn = fn
         self._durations_s = durations_s
         self._monitor = monitor
-        self._letters = DeadLetterFile(engine.settings.policy.dead_letters_path, fn)
-        self._letters.check()
+        path = engine.settings.policy.dead_letters_path
+        self._letters = None if path is None else DeadLetterFile(path, fn)
         self._done = None if done is None else DoneFile(done, fn)
         self._is_sized = isinstance(items, Sized)
         self._total = len(items) if isinstance(items, Sized) else None
@@ -103,12 +103,12 @@ class Batch:
             events=recorder.events,
             hosts=self._engine.driver.hosts(),
             dead_letters=tuple(outcome for outcome in outcomes if not outcome.ok),
-            dead_letters_path=self._letters.path,
+            dead_letters_path=None if self._letters is None else str(self._letters.path),
             growth=growth.together,
             worker_growth=growth.workers,
             caveats=(
                 *recorder.breakdown.caveats,
-                *self._letters.caveats,
+                *(self._letters.caveats if self._letters is not None else ()),
                 *(self._done.caveats if self._done is not None else ()),
             ),
         )
@@ -145,7 +145,8 @@ class Batch:
         outcome = ended.outcome
         if ended.task is not None:
             self._recorder.record_task(ended.task)
-        self._letters.add(outcome)
+        if self._letters is not None:
+            self._letters.add(outcome)
         if self._monitor is not None:
             self._monitor.chunk_done(1, peak_bytes=outcome.peak_bytes or 0, duration_s=outcome.duration_s)
 

@@ -73,39 +73,30 @@ class Letters(NamedTuple):
 
 
 class DeadLetterFile:
-    """Adds to a file of dead letters, if there is one. A disk that is full costs letters, and no outcome."""
+    """Adds to a file of dead letters. A disk that is full costs letters, and no outcome.
 
-    def __init__(self, path: Path | None, fn: Callable[..., Any]) -> None:
-        self._path = path
+    Raises:
+        UsageError: no line can be added there; better now than after an hour of work.
+    """
+
+    def __init__(self, path: Path, fn: Callable[..., Any]) -> None:
+        check_writable(path)
+        self.path = path
         self._fn = fn
         self._lost = 0
         self._why = ""
 
-    def check(self) -> None:
-        """Fails now rather than after an hour of work.
-
-        Raises:
-            UsageError: no line can be added there.
-        """
-        if self._path is not None:
-            check_writable(self._path)
-
     def add(self, outcome: Outcome) -> None:
         """Adds an input that failed; one that was cancelled was never tried."""
-        if self._path is None or outcome.ok or outcome.cause == "cancelled":
+        if outcome.ok or outcome.cause == "cancelled":
             return
         try:
-            append(self._path, letter_of(self._fn, outcome))
+            append(self.path, letter_of(self._fn, outcome))
         except Exception as error:  # the outcomes of all other inputs are worth more than this line
             self._why = (error.strerror if isinstance(error, OSError) else None) or text_of(error)
             if not self._lost:
-                _logger.warning("dead letters: %s cannot be written: %s", self._path, self._why)
+                _logger.warning("dead letters: %s cannot be written: %s", self.path, self._why)
             self._lost += 1
-
-    @property
-    def path(self) -> str | None:
-        """The file's."""
-        return None if self._path is None else str(self._path)
 
     @property
     def caveats(self) -> tuple[str, ...]:
@@ -113,7 +104,7 @@ class DeadLetterFile:
         if not self._lost:
             return ()
         missing = (
-            f"{self._lost} failed inputs could not be added to {self._path} ({self._why}); "
+            f"{self._lost} failed inputs could not be added to {self.path} ({self._why}); "
             "they are in the batch's dead_letters, and nowhere else"
         )
         return (missing,)

@@ -84,14 +84,13 @@ class Engine:
         self.profiles = Profiles()
         policy = settings.policy
         self.budget = _budget(settings)
-        launchers = {level: _launcher(level, settings, self.journal) for level in settings.levels}
         self.scheduler = Scheduler(
             _backends(settings, self.budget.largest_bytes),
             policy,
             max_workers=settings.max_workers,
             max_in_flight=settings.max_in_flight,
         )
-        self.driver = Driver(self.scheduler, launchers, self.budget, self.journal)
+        self.driver = Driver(self.scheduler, _Launchers(settings, self.journal), self.budget, self.journal)
         self._caller: CallerDriver | None = None
         self._is_started = False
         self._is_shut = False
@@ -254,14 +253,34 @@ def _backends(settings: Settings, budget_bytes: int) -> list[Backend]:
         has_initializer=settings.initializer is not None and "process" in settings.levels,
         is_shared=settings.host_name is not None,
     )
-    cluster = ClusterPlacement(most=settings.most_in_cluster, base_bytes=base_bytes)
-    made = {
-        "dask": Backend("dask", cluster, own_memory=True),
-        "process": Backend("process", here, own_memory=True, is_local_pool=True),
-        "thread": Backend("thread", here, own_memory=False, most_after_fallback=policy.degraded_threads),
-        "sequential": Backend("sequential", here, own_memory=False, most_after_fallback=1),
-    }
-    return [made[level] for level in settings.levels]
+
+    def backend(level: Level) -> Backend:
+        match level:
+            case "dask":
+                cluster = ClusterPlacement(most=settings.most_in_cluster, base_bytes=base_bytes)
+                return Backend(level, cluster, own_memory=True)
+            case "process":
+                return Backend(level, here, own_memory=True, is_local_pool=True)
+            case "thread":
+                return Backend(level, here, own_memory=False, most_after_fallback=policy.degraded_threads)
+            case "sequential":
+                return Backend(level, here, own_memory=False, most_after_fallback=1)
+
+    return [backend(level) for level in settings.levels]
+
+
+class _Launchers(dict[Level, Launcher]):
+    """That of the first level, and those below it once the executor has come down to them."""
+
+    def __init__(self, settings: Settings, journal: Journal) -> None:
+        super().__init__()
+        self._settings = settings
+        self._journal = journal
+        self[settings.levels[0]] = _launcher(settings.levels[0], settings, journal)
+
+    def __missing__(self, level: Level) -> Launcher:
+        launcher = self[level] = _launcher(level, self._settings, self._journal)
+        return launcher
 
 
 def _launcher(level: Level, settings: Settings, journal: Journal) -> Launcher:

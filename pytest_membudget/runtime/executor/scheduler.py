@@ -139,12 +139,12 @@ class Scheduler:
     @property
     def backend(self) -> Backend:
         """The level that tasks run at now."""
-        return self.pool.backend
+        return self._levels.now
 
     @property
     def placement(self) -> Placement:
         """That of the present level."""
-        return self.pool.backend.placement
+        return self._levels.now.placement
 
     @property
     def open_tasks(self) -> int:
