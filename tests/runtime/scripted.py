@@ -28,7 +28,7 @@ class ScriptedMemory:
 
 
 class ScriptedClock:
-    """A clock that moves only when somebody waits, and runs what the script has for that moment."""
+    """A clock that moves only when a caller waits, and runs what the script has for that moment."""
 
     def __init__(self):
         self.now_s = 0.0

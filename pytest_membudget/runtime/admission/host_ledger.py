@@ -117,7 +117,7 @@ class HostLedger:
         self.state.clients = [client for client in self.state.clients if client.id not in clients]
 
     def submit(self, claim: HostClaim) -> None:
-        """Puts a claim at the end of the queue; one that is there already keeps its place.
+        """Puts a claim at the end of the queue; one that waits already keeps its place.
 
         Raises:
             OversizeError: larger than the smallest limit, and not exclusive.

@@ -174,7 +174,7 @@ def host_directory() -> Path:
 
 
 def _file_name(name: str) -> str:
-    """`name` where it is a plain word, else its plain characters and a digest that tells it from its like."""
+    """`name` where it is a plain word, else its plain characters and a digest that separates it from names alike."""
     plain = re.sub(r"[^A-Za-z0-9_-]+", "-", name)[:40]
     if plain == name:
         return name

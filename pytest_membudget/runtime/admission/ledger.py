@@ -113,7 +113,7 @@ class Ticket:
     """One request: waiting, granted, or done (released or cancelled).
 
     `bytes` is what was asked for and `charge_bytes` what is charged once granted: that, or what is really resident
-    where it is more. `token` is the caller's own and is not looked at.
+    where it is more. `token` is the caller's own and is not read.
     """
 
     __slots__ = ("bytes", "charge_bytes", "exclusive", "overtaken", "place", "sequence", "state", "token")

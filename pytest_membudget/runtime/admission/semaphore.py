@@ -6,6 +6,7 @@ import contextlib
 import functools
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Mapping
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self, TypeVar
@@ -84,7 +85,22 @@ class Scope(Protocol[C]):
         """Takes no more part; what is out stays out until it is released."""
 
 
-class Lease:
+class _Released(ABC):
+    """What is released at the end of its `with` block."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def release(self) -> None:
+        """Gives back what is held."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+class Lease(_Released):
     """Bytes that were granted; given back by `release` or at the end of its `with` block, once."""
 
     __slots__ = ("_claim", "_released", "_scope")
@@ -126,11 +142,6 @@ class Lease:
 
     def __enter__(self) -> Self:
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.release()
 
     def __repr__(self) -> str:
         return f"<Lease of {format_size(self.bytes)}, {'released' if self._released else 'held'}>"
@@ -318,7 +329,7 @@ class MemorySemaphore(Closing):
         )
 
 
-class DynamicSemaphore:
+class DynamicSemaphore(_Released):
     """Think of a club that lets fewer people in when the air gets thin, and never asks a guest to leave.
 
     All `initial_permits` can be had while at most `eta` of the limit is in use. From there to the limit they go down
@@ -393,11 +404,6 @@ class DynamicSemaphore:
     def __enter__(self) -> Self:
         self.acquire()
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.release()
 
     def __repr__(self) -> str:
         return (

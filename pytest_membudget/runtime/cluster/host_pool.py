@@ -42,11 +42,11 @@ class HostPool:
 
     Args:
         cluster: the scheduler's address, a scheduler file or a `distributed.Client`.
-        tell: gets each reason why a worker is not used, and what happens instead.
+        report: gets each reason why a worker is not used, and what happens instead.
     """
 
-    def __init__(self, cluster: Any, tell: Callable[[str, str], None]) -> None:
-        self._launcher = DaskLauncher(cluster, tell=tell)
+    def __init__(self, cluster: Any, report: Callable[[str, str], None]) -> None:
+        self._launcher = DaskLauncher(cluster, report=report)
         self._workers: list[RemoteWorker] = []
         self._sent: dict[int, _Sent] = {}
         self._replies: queue.SimpleQueue[tuple[int, Reply]] = queue.SimpleQueue()

@@ -97,7 +97,7 @@ class Membership:
         registry: WorkerRegistry,
         *,
         make_worker: Callable[[str, worker_side.Hello, Offer], RemoteWorker],
-        tell: Callable[[str, str], None],
+        report: Callable[[str, str], None],
         initializer: Callable[..., object] | None,
         initargs: tuple[Any, ...],
         start_timeout_s: float | None = None,
@@ -105,7 +105,7 @@ class Membership:
         self._connection = link
         self._registry = registry
         self._remote_worker = make_worker
-        self._tell = tell
+        self._report = report
         self._packed_initializer = packed_for_elsewhere((initializer, initargs))
         self._start_timeout_s = start_timeout_s
         self._refused: dict[str, str] = {}
@@ -203,7 +203,7 @@ class Membership:
 
     def _refuse(self, address: str, why: str) -> None:
         self._refused[address] = why
-        self._tell(why, "it is not used")
+        self._report(why, "it is not used")
 
     def _note_if_empty(self) -> None:
         if not self._registry.present:

@@ -29,7 +29,7 @@ UNSEEN_S = 5.0
 """A worker that did not say for so long what it does counts as busy with the first call that it was sent."""
 
 ENDING_S = 30.0
-"""How long a worker that was told to end may take."""
+"""How long a worker that was ended may take."""
 
 _MIB = 1024 * 1024
 
@@ -154,7 +154,7 @@ class RemoteWorker:
         """Nothing to do: it stays in the cluster."""
 
     def join(self) -> None:
-        """Waits for a worker that was told to end."""
+        """Waits for a worker that was ended."""
         if self._is_ending:
             self._ended.wait(ENDING_S + 1)
 

@@ -19,7 +19,7 @@ from pytest_membudget.runtime.executor.engine import Engine
 from pytest_membudget.runtime.executor.state import Task
 from pytest_membudget.units import format_size
 
-_WORTH_TELLING = 0.03
+_WORTH_A_CAVEAT = 0.03
 """Up to this share of the peak may be of unknown origin without a caveat."""
 
 _WALK_EVERY = 10
@@ -29,8 +29,8 @@ _WALK_EVERY = 10
 class Recorder:
     """Samples all processes while a batch runs and keeps the parts of the highest moment.
 
-    All figures of a breakdown are of one instant, so its parts add up. What a thread's task takes cannot be told
-    apart in the coordinator: there the coordinator's growth, less the results that wait, counts as the tasks'.
+    All figures of a breakdown are of one instant, so its parts add up. What a thread's task takes cannot be
+    separated in the coordinator: there the coordinator's growth, less the results that wait, counts as the tasks'.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -146,19 +146,19 @@ class Recorder:
 
         Part of that is pages of libraries that programs outside this tree map as well. The parts count only this
         tree's share of such pages, its peak counts them in full. What that does not explain, and is more than
-        `_WORTH_TELLING` of the peak, was there too briefly to be seen, and a caveat says so.
+        `_WORTH_A_CAVEAT` of the peak, was there too briefly to be seen, and a caveat says so.
         """
         missed_bytes = measured.total_peak_bytes - self.breakdown.peak_bytes
         if missed_bytes <= 0:
             return
         caveats = measured.caveats
         unexplained_bytes = missed_bytes - self._pages.shared_bytes(os.getpid())
-        if unexplained_bytes > _WORTH_TELLING * measured.total_peak_bytes:
-            told = (
-                f"{format_size(unexplained_bytes)} of the peak lasted too briefly to tell whose they were: "
+        if unexplained_bytes > _WORTH_A_CAVEAT * measured.total_peak_bytes:
+            caveat = (
+                f"{format_size(unexplained_bytes)} of the peak lasted too briefly to say whose they were: "
                 f"parts are read every {WATCHED_TICK_S * 1000:g} ms"
             )
-            caveats = (*caveats, told)
+            caveats = (*caveats, caveat)
         self.breakdown = msgspec.structs.replace(
             self.breakdown,
             peak_bytes=measured.total_peak_bytes,

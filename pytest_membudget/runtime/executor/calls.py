@@ -89,7 +89,7 @@ class Calls:
                 or a function of the input.
             durations_s: how long an input is expected to take, where that is known. A list of inputs is run in the
                 order that ends soonest; other iterables are drawn lazily, in order.
-            monitor: a `MemoryMonitor` of this process, which is told of each input that ended (as a chunk of one row,
+            monitor: a `MemoryMonitor` of this process, which records each input that ended (as a chunk of one row,
                 with the peak of its task), reads this process then, and cleans up where it is time.
             done: a file of inputs that ended well. Those of earlier runs are skipped, with the cause "done" and without
                 a value; those of this run are added as they end.
@@ -321,7 +321,7 @@ class ResultStream(Iterator[Any]):
                 self._is_drawn = True
                 return
             except BaseException as error:
-                # The caller's inputs raised it: told when the results before it have been read.
+                # The caller's inputs raised it: raised again when the results before it have been read.
                 self._is_drawn = True
                 self._drawing_error = error
                 return

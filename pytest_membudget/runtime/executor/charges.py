@@ -72,7 +72,7 @@ class FileEstimators:
 
     Each comes with what is known of it: of the caller's own everything, of a preset nothing until a task was seen.
 
-    What a kilobyte of an image takes tells nothing of a kilobyte of text.
+    What a kilobyte of an image takes says nothing of a kilobyte of text.
     """
 
     def __init__(self, estimator: MemoryEstimator, *, by_kind: bool) -> None:

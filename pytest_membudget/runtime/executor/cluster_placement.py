@@ -177,7 +177,7 @@ class ClusterPlacement(UnchargedPlacement):
         for home in reversed(self._homes[: bisect.bisect_right(self._capacities, slot.capacity_bytes)]):
             while home and len(taken) < at_most:
                 task = next(iter(home))
-                if task.lost or task.attempts:  # one that ended its worker must be told from those beside it
+                if task.lost or task.attempts:  # one that ended its worker must be known from those beside it
                     return taken or ([] if slot.running else [self._take(task)])
                 taken.append(self._take(task))
         return taken

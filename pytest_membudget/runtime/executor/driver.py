@@ -194,7 +194,7 @@ class _Effects:
     def _send(self, effect: Send, reply_to: Callable[[Slot, int], Done]) -> None:
         connection = self.connections.get(effect.slot)
         if connection is None:
-            return  # it could not be started; the scheduler has been told, and sends the tasks elsewhere
+            return  # it could not be started; the scheduler knows, and sends the tasks elsewhere
         calls = []
         for task, sequence in effect.calls:
             submission = task.submission
@@ -378,7 +378,7 @@ class Driver:
     def _handle_reply(self, slot: Slot, sequence: int, reply: Reply) -> None:
         connection = self._effects.connections.get(slot)
         if reply.figures.heap is not None and connection is not None and connection.worker.pid is not None:
-            self.heap_log.note(connection.worker.pid, reply.figures.heap)
+            self.heap_log.record(connection.worker.pid, reply.figures.heap)
         if slot.base_bytes is None and connection is not None:
             self._record_base(slot, connection.worker)
         self.scheduler.replied(slot, sequence, reply)
@@ -466,7 +466,7 @@ class Driver:
 
     def _handle(self, event: TaskFuture | Ending | None) -> None:
         if isinstance(event, TaskFuture):
-            event.begin()  # those who wait for it are told that it is cancelled
+            event.begin()  # those who wait for it learn that it is cancelled
             if event.task is not None:
                 self.scheduler.cancelled(event.task)
         elif isinstance(event, Ending):

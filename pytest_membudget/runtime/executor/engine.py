@@ -306,7 +306,7 @@ def _cluster(settings: Settings, journal: Journal) -> ClusterLauncher:
 
     return DaskLauncher(
         settings.dask,
-        tell=journal.record_host,
+        report=journal.record_host,
         budget_bytes=settings.budget_bytes,
         sent_bytes=settings.policy.sent_bytes,
         start_timeout_s=settings.policy.start_timeout_s,

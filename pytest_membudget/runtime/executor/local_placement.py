@@ -258,7 +258,7 @@ class LocalPlacement:
         return granted[0]
 
     def _must_wait(self, pool: Pool) -> bool:
-        """Whether one that runs, or starts, will soon tell what the next one takes; or memory has just run out."""
+        """Whether one that runs, or starts, will soon show what the next one takes; or memory has just run out."""
         if not pool.busy:
             return False
         if pool.now_s < pool.pause_until_s:

@@ -174,7 +174,7 @@ class _Announced:
 
 
 def drawn(items: Iterable[Any], charge: Callable[[Any], Charged]) -> Iterator[Item]:
-    """Inputs in their order, each looked at when it is drawn."""
+    """Inputs in their order, each charged when it is drawn."""
     return (Item(place, value, charge(value)) for place, value in enumerate(items))
 
 

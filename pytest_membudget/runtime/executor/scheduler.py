@@ -231,7 +231,7 @@ class Scheduler:
         backend = slot.backend
         tasks = self._withdraw(slot)
         if not tasks:
-            return  # it was started ahead; the next start that a task needs will tell
+            return  # it was started ahead; the next start that a task needs will show it
         there = [each for each in self.pool.slots if each.backend is backend]
         if any(each.is_started for each in self.pool.idle(backend)):
             for task in tasks:
@@ -642,7 +642,7 @@ class Scheduler:
         task.state = to
 
     def _learn(self, task: Task, figures: Figures, left_bytes: int) -> int | None:
-        """Records what an attempt took, and teaches the estimate; what that was told in bytes, where it is known.
+        """Records what an attempt took, and teaches the estimate; the bytes that this learned, where they are known.
 
         What it has left in its worker (modules that it imported, say) is the worker's from now on, and no other task's.
         """

@@ -361,7 +361,7 @@ class Start(NamedTuple):
 
 
 class Send(NamedTuple):
-    """Send the calls. Those whose future was cancelled are told by `Scheduler.cancelled` instead."""
+    """Send the calls. Those whose future was cancelled are reported by `Scheduler.cancelled` instead."""
 
     slot: Slot
     calls: tuple[tuple[Task, int], ...]
@@ -428,7 +428,7 @@ class UnchargedPlacement:
         """Nothing: no worker's base is charged here."""
 
     def charge(self, slot: Slot, held_bytes: int) -> int:
-        """Nothing: that memory is not told apart here, or another machine's."""
+        """Nothing: that memory cannot be separated here, or another machine's."""
         return 0
 
     def has_outgrown(self, slot: Slot, pool: Pool) -> bool:

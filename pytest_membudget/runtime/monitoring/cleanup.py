@@ -116,7 +116,7 @@ class Thresholds:
     Args:
         limit_bytes: the soft limit that the shares are of.
         real_limit_bytes: what the kernel allows.
-        cleanup_share: past this share of the limit each look asks for a cleanup.
+        cleanup_share: past this share of the limit each reading asks for a cleanup.
         emergency_factor: past this multiple of the limit it is an emergency.
         alerts: where it is said.
     """

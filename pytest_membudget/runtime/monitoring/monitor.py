@@ -38,14 +38,14 @@ from pytest_membudget.units import Size
 class MemoryMonitor(Closing):
     """Snapshots, cleanups and advice for one process.
 
-    Tell it what happens: `progress` after each step, `chunk` around each chunk. It looks at resident memory then and
+    Call `progress` after each step, and `chunk` around each chunk. It reads resident memory then and
     cleans up (the registered callbacks, a collection, a trim of the heap) past `cleanup_threshold` of the limit, past
     the emergency threshold, every `cleanup_every` steps and every `cleanup_every_chunks` chunks. It runs no thread of
     its own. Use it as a context manager, or `close` it, to stop noting collections and the exact peak.
 
     Args:
         limit: a soft limit; the real limit of this process where none is given.
-        cleanup_threshold: share of the limit past which each look cleans up.
+        cleanup_threshold: share of the limit past which each reading cleans up.
         emergency_threshold: share of the limit past which a cleanup is an emergency: callbacks that wait for one run
             too. Never more than 95% of the real limit.
         cleanup_every: progress updates between two regular cleanups; 0 for none.

@@ -144,7 +144,7 @@ class Outbox:
 
 
 class Inbox:
-    """Messages from one worker, put together from what there is to read: a large one holds nobody up.
+    """Messages from one worker, put together from what there is to read: a large one delays no other worker.
 
     The form is that of `multiprocessing.connection`: a length of four bytes, or -1 and a length of eight.
     """

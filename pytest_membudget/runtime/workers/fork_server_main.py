@@ -8,7 +8,7 @@ The coordinator sends one message for each worker, with descriptors (`SCM_RIGHTS
     the rest  what the process object refers to: its connection, the resource tracker's pipe, shared memory
 
 Nothing of the program is imported here: the script, its open files, threads and generators would be shared by all
-workers. What the user names to be preloaded is looked at first; where it leaves threads or open files the server starts
+workers. What the user names to be preloaded is checked first; where it leaves threads or open files the server starts
 again without it, and says why. The server itself has one thread.
 """
 
@@ -200,7 +200,7 @@ class _Server:
         process_tree.end_descendants(os.getpid())
 
     def _serve(self) -> bool:
-        """One request; False where there is nobody to make any more."""
+        """One request; False where the program is gone, and none can follow."""
         try:
             message, descriptors, _, _ = socket.recv_fds(self._requests, 1, MOST_DESCRIPTORS)
         except OSError:

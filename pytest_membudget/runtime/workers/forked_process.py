@@ -2,7 +2,7 @@
 
 The process object travels as the standard library's `spawn` packs it, so locks, queues and connections of
 `multiprocessing` may be in an initializer's arguments. Unlike the standard library's, a start does not wait for the
-server, and a process outlives its server: the kernel then tells of its end (`pidfd_open`).
+server, and a process outlives its server: the kernel then reports its end (`pidfd_open`).
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class ForkedProcess(process.BaseProcess):
         super().kill()
 
     def ask_kernel(self) -> None:
-        """Lets the kernel tell of the end where the server does not: it may be stopped."""
+        """Has the kernel report the end where the server does not: it may be stopped."""
         if self._popen.pid is not None and self._popen.returncode is None:
             self._popen.ask_kernel()
 

@@ -1,7 +1,7 @@
 """The levels without processes: calls run in the coordinator itself, in its own memory.
 
 A thread cannot be ended from outside. So at its level a task past its time is reported but goes on until it returns, its
-memory stays charged until then, a peak cannot be told apart from its neighbours', and a task that exhausts memory takes
+memory stays charged until then, its peak cannot be separated from that of its neighbours, and a task that exhausts memory takes
 the coordinator with it. The sequential level needs no process, no thread and no semaphore, so it always works.
 """
 
@@ -70,7 +70,7 @@ class LocalWorker:
         return None
 
     def base_bytes(self) -> int | None:
-        """Nothing that could be told apart."""
+        """Nothing: what an initializer loads here cannot be separated from the rest."""
         return 0
 
     def added_bytes(self) -> int:
@@ -246,11 +246,11 @@ def _interruptions() -> Iterator[list[int]]:
         yield seen
         return
 
-    def note(number: int, frame: FrameType | None) -> None:
+    def record(number: int, frame: FrameType | None) -> None:
         seen.append(number)
         handler(number, frame)
 
-    signal.signal(signal.SIGINT, note)
+    signal.signal(signal.SIGINT, record)
     try:
         yield seen
     finally:

@@ -1,7 +1,7 @@
 """One worker process: a connection, some shared memory, and what to make of its end.
 
 Each worker stands alone, so the death of one costs the call that it ran and nothing else. One thread for all workers of a
-launcher (`Replies`) reads what they send and hears of their ends. Calls are written by the caller's thread where they fit
+launcher (`Replies`) reads what they send and notices their ends. Calls are written by the caller's thread where they fit
 into what the system buffers, and else by a thread of the worker's own: nothing waits for a worker that is busy, stopped
 or gone.
 """
@@ -100,7 +100,7 @@ class ProcessLauncher:
         """A new worker process, on its way up. Waits for half a second at most.
 
         Raises:
-            CannotStartError: no memory, threads, processes or descriptors for one, or it cannot be told what it needs.
+            CannotStartError: no memory, threads, processes or descriptors for one, or what it needs cannot be sent to it.
         """
         try:
             _check_directory()
@@ -120,7 +120,7 @@ class ProcessLauncher:
 
 
 def _check_directory() -> None:
-    """Makes sure that the worker can be told where it is to work.
+    """Makes sure that there is a working directory for the worker.
 
     Raises:
         OSError: the working directory is gone.
@@ -139,7 +139,7 @@ class _Sent(NamedTuple):
 
 
 class ProcessWorker:
-    """A process, the connection to it, and the marks by which it tells how far it has come.
+    """A process, the connection to it, and the marks by which it shows how far it has come.
 
     What comes from the process is handled in the launcher's thread (`Replies`), all else in the caller's.
     """
@@ -312,7 +312,7 @@ class ProcessWorker:
                 sent.done(reply)
         return not self._inbox.at_end_s
 
-    def look_after(self) -> bool:
+    def check_end(self) -> bool:
         """Whether the process has ended; then its calls have their replies."""
         if self._ended.is_set():
             return True
@@ -384,7 +384,7 @@ def _reply(report: worker_main.Report, name: str) -> Reply:
 
 
 class Replies:
-    """One thread that reads what the workers of a launcher send, and hears of their ends. It is there while they are."""
+    """One thread that reads what the workers of a launcher send, and notices their ends. It runs while there are any."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -422,7 +422,7 @@ class Replies:
                 checked_s = time.monotonic()
                 changed = set(self._workers)
             for each in changed:
-                self._look_after(each)
+                self._check_end(each)
             with self._lock:
                 if not self._workers:
                     self._is_running = False
@@ -430,10 +430,10 @@ class Replies:
                         self._selector.close()
                     return
 
-    def _look_after(self, worker: ProcessWorker) -> None:
+    def _check_end(self, worker: ProcessWorker) -> None:
         sentinel = worker.sentinel
         try:
-            has_ended = worker.look_after()
+            has_ended = worker.check_end()
         except Exception:  # a defect of ours must not leave the others without replies
             _logger.exception("worker process %s is given up", worker.pid)
             worker.give_up()
@@ -441,7 +441,7 @@ class Replies:
         if has_ended:
             self._drop(worker, sentinel)
         elif self._selector is not None:
-            # The number may stand for another file now, which tells of the same process.
+            # The number may stand for another file now, which stands for the same process.
             self._selector.unregister(sentinel)
             self._selector.register(worker.sentinel, selectors.EVENT_READ, worker)
 

@@ -96,11 +96,11 @@ def end_descendants(root: int, keep: frozenset[int] = frozenset()) -> None:
 def open_shared_bytes(pids: Sequence[int], since_s: float) -> int:
     """What these processes hold in tmpfs and memfd by files that are open for writing, beyond what they map of it.
 
-    Such memory is in no resident size. A file that nobody has open any more cannot be told whose it is.
+    Such memory is in no resident size. Of a file that no process has open any more the owner is not known.
 
     Args:
         pids: the processes.
-        since_s: files that have not changed since then, in seconds of the epoch, are somebody else's.
+        since_s: files that have not changed since then, in seconds of the epoch, belong to other programs.
     """
     files: dict[tuple[int, int], int] = {}
     for pid in pids:

@@ -23,8 +23,8 @@ class NoWorkerYetError(Exception):
 class Call(NamedTuple):
     """One attempt at a task. `sequence` is unique in the executor.
 
-    `is_file` tells that the only argument is the path of a file that was there when the task was made, `exact`
-    that the call's own peak is wanted and not a bound of it. `limit_bytes` is the most that its tree may take.
+    `is_file`: the only argument is the path of a file that was there when the task was made. `exact`: the call's own peak
+    is wanted, and not a bound of it. `limit_bytes` is the most that its tree may take.
     """
 
     sequence: int
@@ -59,7 +59,7 @@ class HeapReading(NamedTuple):
 
 
 class Figures(NamedTuple):
-    """What one attempt took. `None` where this level cannot tell; `kept_bytes` is what the worker did not give back.
+    """What one attempt took. `None` where this level cannot measure it; `kept_bytes` is what the worker did not give back.
 
     `peak_bytes` is proven; no more than `peak_upper_bytes` is possible, which is `None` where the two are the same.
 
@@ -105,7 +105,7 @@ class Unpicklable(NamedTuple):
 
 
 class Died(NamedTuple):
-    """The worker ended. `attempted` tells whether it had begun this call.
+    """The worker ended. `attempted`: it had begun this call.
 
     `crashed`: it was an exit or a fault of its own rather than a lack of memory.
     `failed_to_start`: it ended by itself before it was ready. One that was killed then might have come up.
@@ -207,7 +207,7 @@ class ClusterWorker(Worker, Protocol):
         """Whether a nanny starts its process again when that ends."""
 
     def renew(self) -> bool:
-        """Has the idle process begin anew, because it keeps memory; False where nobody would start it again."""
+        """Restarts the idle process, because it keeps memory; False where nothing would start it again."""
 
 
 class ClusterLauncher(Launcher, Protocol):

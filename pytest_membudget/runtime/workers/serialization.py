@@ -50,7 +50,9 @@ def packed_for_here(
             return worker.Packed(worker.by_value(call), is_by_value=True)
         return worker.Packed(packed)  # the worker will say what it lacks
     except (pickle.PicklingError, AttributeError, TypeError):
-        with contextlib.suppress(Exception):  # then the first one is told: it is about what the caller wrote
+        with contextlib.suppress(
+            Exception
+        ):  # then the first one is raised: it is about what the caller wrote
             return worker.Packed(worker.by_value(call), is_by_value=True)
         raise
 

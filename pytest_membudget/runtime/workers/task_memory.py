@@ -7,7 +7,7 @@ and that is kept below `RESOLUTION_BYTES`.
 What a call starts, programs, pools of its own and what these start in turn, is part of what it takes.
 
 A call that starts nothing pays two system calls (2 µs). Just before the first start the worker's own tree helper begins to
-watch, as it does for `measure`; it is there from then on, and takes 50 ms once. Starts are noticed by the at-fork hook
+watch, as it does for `measure`; it stays from then on, and its start takes 50 ms. Starts are noticed by the at-fork hook
 and by stand-ins for the three functions of Python that start programs. An audit hook would see them all, but costs 0.1 µs
 at each of a program's `id()`, which doubles the time of a deep copy.
 
@@ -35,7 +35,7 @@ from pytest_membudget.measurement.process.pss import proportional_bytes
 from pytest_membudget.measurement.tree.sampler import helper_pid, is_starting
 
 RESOLUTION_BYTES = 1024 * 1024
-"""The kernel counts in batches and the interpreter takes memory by itself: less than this tells nothing of a task."""
+"""The kernel counts in batches and the interpreter takes memory by itself: less than this says nothing of a task."""
 
 
 class Taken(NamedTuple):
@@ -44,7 +44,7 @@ class Taken(NamedTuple):
     `peak_bytes` is proven, `peak_upper_bytes` possible; the latter is `None` where the first is exact.
     """
 
-    peak_bytes: int | None  # the most it added; `None` where the kernel does not tell
+    peak_bytes: int | None  # the most it added; `None` where the kernel does not count it
     kept_bytes: int  # what the worker keeps since it was ready, and what is left running below it
     resident_peak_bytes: int  # the most that was resident in the worker
     peak_upper_bytes: int | None = None
@@ -92,7 +92,7 @@ _PROGRAM_STARTERS = (
     ("os", "posix_spawnp"),
     ("os", "system"),
 )
-"""Functions that start a program, looked up where they are called. Python 3.11 to 3.15 have them."""
+"""Functions that start a program, found by name where they are called. Python 3.11 to 3.15 have them."""
 
 
 class TreeTaken(NamedTuple):
@@ -158,7 +158,7 @@ class TaskTree:
         return self._unwatched(reaped, own_peak_bytes)
 
     def _unwatched(self, reaped: children.Reaped, own_peak_bytes: int) -> TreeTaken | None:
-        """Something was started that nothing has told of: what the kernel counts of it bounds it."""
+        """Something was started that nothing has announced: what the kernel counts of it bounds it."""
         others = self._others()
         self._tell_helper(helper_pid())  # the call may have started it, with a measurement of its own
         faults = 0 if self._reaped is None else reaped.faults - self._reaped.faults
@@ -235,7 +235,7 @@ class TaskMemory:
             self._tree.begin()
 
     def end(self) -> Taken:
-        """Just after a call. A peak of `None`: the kernel does not tell."""
+        """Just after a call. A peak of `None`: the kernel does not count it."""
         reached_bytes, resident_bytes = high_water.high_water_and_resident_bytes()
         peak_bytes = None
         if self._mark is not None:

@@ -19,7 +19,7 @@ class HeapLog:
     def __init__(self) -> None:
         self._readings: dict[int, list[HeapReading]] = {}
 
-    def note(self, pid: int, reading: HeapReading) -> None:
+    def record(self, pid: int, reading: HeapReading) -> None:
         """Keeps a reading; of a long series every second one is dropped now and then, the first and last stay."""
         found = self._readings.get(pid)
         if found is None or reading.tasks <= found[-1].tasks:  # or another process with the same number

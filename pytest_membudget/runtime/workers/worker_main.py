@@ -41,7 +41,7 @@ WORKER_OOM_SCORE = 500
 class Mark(IntEnum):
     """Places in the memory that a worker shares with the coordinator, each a float.
 
-    They survive the worker: after a kill they tell which call it had begun.
+    They survive the worker: after a kill they say which call it had begun.
     """
 
     PID = 0

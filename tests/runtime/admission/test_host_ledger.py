@@ -13,7 +13,7 @@ def everybody(owner):
 
 
 def never():
-    raise AssertionError("nobody measures")
+    raise AssertionError("nothing measures here")
 
 
 def client(owner, budget_bytes, **more):

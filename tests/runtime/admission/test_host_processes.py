@@ -1,4 +1,4 @@
-"""Real programs that share one budget, some of them killed: nobody but the kernel keeps time here."""
+"""Real programs that share one budget, some of them killed: only the kernel keeps time here."""
 
 import json
 import os

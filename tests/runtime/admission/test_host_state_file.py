@@ -193,7 +193,7 @@ def test_a_process_is_known_by_its_number_and_its_start():
     assert store._started_by_psutil(child.pid) is not None
     child.kill()
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-    assert not is_alive(owner), "killed, though nobody has waited for it"
+    assert not is_alive(owner), "killed, and not waited for"
     assert store._started_by_psutil(child.pid) is None
     child.communicate()
     assert not is_alive(owner)

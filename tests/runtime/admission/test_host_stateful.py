@@ -120,7 +120,7 @@ class HostMachine(RuleBasedStateMachine):
         self.ended |= self.granted - {claim.id for claim in out}
 
     def count_overtakes(self, claims, budget, before):
-        """Whoever started now from behind the first that waits has overtaken it: while it waits, it never fits."""
+        """What started now from behind the first that waits has overtaken it: while it waits, it never fits."""
         head = next(
             (claim for claim in claims if not claim.granted and (claim.exclusive or claim.bytes <= budget)),
             None,

@@ -22,7 +22,7 @@ LINK_S = 0.03
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
-    """Two workers of different size, each with a nanny that starts it anew; it takes seconds, so all tests share it.
+    """Two workers of different size, each with a nanny that restarts it; it takes seconds, so all tests share it.
 
     A test before may have killed one: where both are needed, wait for `all_workers`.
     """

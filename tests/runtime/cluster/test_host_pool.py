@@ -122,8 +122,8 @@ def test_what_is_done_is_done_though_nobody_is_left(spread, monkeypatch):
 
 def test_a_cluster_that_is_gone_ends_it(spread):
     _, launcher, answers = spread()
-    launcher.fault = CannotStartError("nobody there")
-    with pytest.raises(CannotStartError, match="nobody there"):
+    launcher.fault = CannotStartError("no scheduler there")
+    with pytest.raises(CannotStartError, match="no scheduler there"):
         next(answers)
 
 

@@ -1,4 +1,4 @@
-"""What goes wrong on real machines: in each case one outcome per input, right values, and nobody left behind."""
+"""What goes wrong on real machines: in each case one outcome per input, right values, and no process left behind."""
 
 import errno
 import json

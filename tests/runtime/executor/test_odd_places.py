@@ -1,4 +1,4 @@
-"""Workers that cannot find what they need, and programs that pull the floor away: an answer in any case, never a wait."""
+"""Workers that cannot find what they need, and programs that take away what workers stand on: an answer in any case, never a wait."""
 
 import os
 import pickle

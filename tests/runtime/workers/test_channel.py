@@ -1,4 +1,4 @@
-"""Messages between the coordinator and a worker: whole, in order, and nobody waits for a worker that does not read."""
+"""Messages between the coordinator and a worker: whole, in order, and nothing waits for a worker that does not read."""
 
 import threading
 from multiprocessing import Pipe

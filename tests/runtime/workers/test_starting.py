@@ -1,4 +1,4 @@
-"""Workers that never come to their first call: an answer within a limit of its own, and nobody left behind."""
+"""Workers that never come to their first call: an answer within a limit of its own, and no process left behind."""
 
 import contextlib
 import signal

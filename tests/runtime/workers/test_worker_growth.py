@@ -80,11 +80,11 @@ def test_threads_have_no_memory_of_their_own_to_judge():
 def test_the_log_forgets_the_oldest_worker_and_thins_long_series():
     log = HeapLog()
     for pid in range(MOST_WORKERS + 1):
-        log.note(pid, HeapReading(0, 100))
+        log.record(pid, HeapReading(0, 100))
     assert 0 not in log.latest()
     assert len(log.latest()) == MOST_WORKERS
     for tasks in range(1, 3 * MOST_POINTS):
-        log.note(7, HeapReading(tasks, 100))
+        log.record(7, HeapReading(tasks, 100))
     readings = log.since({})[7]
     assert len(readings) <= MOST_POINTS
     assert (readings[0].tasks, readings[-1].tasks) == (0, 3 * MOST_POINTS - 1)
@@ -93,7 +93,7 @@ def test_the_log_forgets_the_oldest_worker_and_thins_long_series():
 def test_a_process_with_the_number_of_an_earlier_one_begins_a_series_of_its_own():
     log = HeapLog()
     for tasks in (0, 1, 2, 0, 1):
-        log.note(7, HeapReading(tasks, 100))
+        log.record(7, HeapReading(tasks, 100))
     assert [reading.tasks for reading in log.since({})[7]] == [0, 1]
 
 
@@ -101,9 +101,9 @@ def test_only_what_came_after_a_moment_is_given():
     log = HeapLog()
     for pid in (1, 2):
         for tasks in range(5):
-            log.note(pid, HeapReading(tasks, 100))
+            log.record(pid, HeapReading(tasks, 100))
     before = log.latest()
-    log.note(2, HeapReading(5, 100))
+    log.record(2, HeapReading(5, 100))
     assert {pid: [each.tasks for each in found] for pid, found in log.since(before).items()} == {2: [4, 5]}
 
 
