@@ -369,9 +369,9 @@ class CallerPlacement(UnchargedPlacement):
 def _charged_call(slot: Slot, lease: Ticket, now_s: float) -> ChargedCall:
     """What `slot` is charged over the time to come: by the profile of its only call, as far as that has kept to it."""
     task = slot.running[0] if len(slot.running) == 1 else None
-    if task is None or task.profile is None or task.began_s is None or task.is_off_profile:
+    if task is None or task.followed is None or task.began_s is None:
         return ChargedCall(lease.charge_bytes)
-    return ChargedCall(lease.charge_bytes, task.profile.now(), age_s=now_s - task.began_s)
+    return ChargedCall(lease.charge_bytes, task.followed.profile(), age_s=now_s - task.began_s)
 
 
 def _oversize(task: Task, largest_bytes: int) -> OversizeError:

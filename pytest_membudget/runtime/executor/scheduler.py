@@ -51,7 +51,7 @@ from pytest_membudget.runtime.executor.state import (
     Stop,
     Task,
 )
-from pytest_membudget.runtime.prediction.profiles import CallProfile, Timeline
+from pytest_membudget.runtime.prediction.profiles import FollowedCall
 from pytest_membudget.runtime.workers.protocol import (
     Died,
     Figures,
@@ -89,9 +89,6 @@ KILL_PAUSE_S = 0.25
 
 ONE_BY_ONE_S = 0.1
 """Between two starts after that."""
-
-READING_LAG_S = 0.02
-"""What a task holds may be read so much later than its age says."""
 
 RETAINED_CHANGE_BYTES = 1024 * 1024
 """A smaller change of what a worker retains is no news."""
@@ -429,7 +426,7 @@ class Scheduler:
         task.limit_bytes = self._limit_bytes(slot, task)
         task.seen_above_charge_bytes = 0
         if task.profile is not None:
-            task.timeline, task.is_off_profile = Timeline(), False
+            task.followed = FollowedCall(task.profile, task.charged_bytes or 0)
         task.level = slot.backend.level
         slot.running.append(task)
         self._count_call(slot, task)
@@ -486,8 +483,8 @@ class Scheduler:
         # What a task loads once, modules say, is the worker's from then on. What each task leaves is its own.
         is_leak, slot.left_something = slot.left_something, left_bytes > RESOLUTION_BYTES
         taken_bytes = self._learn(task, figures, 0 if is_leak and slot.left_something else left_bytes)
-        if task.profile is not None and task.timeline is not None and isinstance(reply, Returned):
-            task.profile.observe(figures.duration_s, taken_bytes or 0, task.timeline)
+        if task.followed is not None and isinstance(reply, Returned):
+            task.followed.ended(figures.duration_s, taken_bytes or 0)
         if taken_bytes is not None and self._reestimation.is_due(
             exceeded=taken_bytes > (task.charged_bytes or 0)
         ):
@@ -671,12 +668,8 @@ class Scheduler:
         if lease is None or task.timed_out or task.over_limit_bytes or task.overran_bytes:
             return
         taken_bytes = self.placement.charge(slot, reading.held_bytes)
-        if task.profile is not None and task.timeline is not None and task.began_s is not None:
-            age_s = self.pool.now_s - task.began_s
-            task.timeline.add(age_s, taken_bytes)
-            task.is_off_profile = task.is_off_profile or self._exceeds_profile(
-                task, task.profile, age_s, taken_bytes
-            )
+        if task.followed is not None and task.began_s is not None:
+            task.followed.read(self.pool.now_s - task.began_s, taken_bytes)
         if task.limit_bytes is not None and (taken_bytes > task.limit_bytes or reading.reached_limit):
             self._end_over_limit(slot, task, taken_bytes)
         elif taken_bytes > max(lease.bytes, task.charged_bytes or 0) + RESOLUTION_BYTES:
@@ -687,14 +680,6 @@ class Scheduler:
             if self._policy.overrun == "end" and slot.backend.own_memory:
                 task.overran_bytes = taken_bytes
                 self._effects.append(Kill(slot))
-
-    def _exceeds_profile(self, task: Task, known: CallProfile, age_s: float, held_bytes: int) -> bool:
-        """Whether a task holds more than its profile has at its age: it is charged its peak from then on."""
-        profile = known.now()
-        if profile is None:
-            return False
-        allowed_bytes = profile.share_at(age_s + READING_LAG_S) * (task.charged_bytes or 0)
-        return held_bytes > allowed_bytes + RESOLUTION_BYTES
 
     def _end_over_limit(self, slot: Slot, task: Task, taken_bytes: int) -> None:
         # What the kernel has held at the limit may be gone when it is read.

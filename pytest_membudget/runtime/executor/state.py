@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 from pytest_membudget.records.run import Cause, EventKind, Level
 from pytest_membudget.runtime.admission.ledger import Ticket
 from pytest_membudget.runtime.executor.flow_control import Backend, ConcurrencyLimit, Levels, Throughput
-from pytest_membudget.runtime.prediction.profiles import CallProfile, Timeline
+from pytest_membudget.runtime.prediction.profiles import CallProfile, FollowedCall
 from pytest_membudget.runtime.workers.protocol import Delay, Reply, Stage
 
 State = Literal["new", "queued", "running", "done"]
@@ -102,9 +102,8 @@ class Task:
     overran_bytes: int = 0
     #: the most that it was seen to take while it ran, where that was more than it was charged
     seen_above_charge_bytes: int = 0
-    #: what this attempt was seen to hold, where it has a `profile`; and whether that was more than its profile says
-    timeline: Timeline | None = None
-    is_off_profile: bool = False
+    #: what this attempt was seen to hold, where it has a `profile`
+    followed: FollowedCall | None = None
     #: it raised MemoryError in a process of its own: it is not repeated inside the coordinator
     ran_out: bool = False
     #: attempts that ended; a worker that was lost before it began the task is none

@@ -6,6 +6,8 @@ durations seen allow for that age, and a call that is late is charged its peak.
 
     age a, progress q:   a / longest_s <= q <= a / shortest_s,   charge(a) = peak * max of the profile over these q
 
+What it is read to hold says more: only where the profile knows such a share can it be, which narrows both durations.
+
 `fits` adds the charges of all calls at every instant to come. A sum of piecewise constant functions changes only at their
 edges, so these are all that it looks at.
 """
@@ -34,6 +36,13 @@ _SHARE_MARGIN = 0.02
 """Of the peak: by so much two runs of one function differ although they do the same."""
 
 _TIME_MARGIN = 1.05
+
+READING_LAG_S = 0.02
+"""What a call holds may be read so much later than its age says."""
+
+_READING_BYTES = 1024 * 1024
+"""A reading differs by so much from what the call holds: the kernel counts in batches."""
+
 _NEAR = 1.25
 """A profile holds for sizes up to this factor beyond those that were seen."""
 
@@ -59,40 +68,60 @@ class Timeline:
             self._readings = [(later_s, max(one, other)) for (_, one), (later_s, other) in pairs]
             self._stride *= 2
 
-    def shares(self, duration_s: float, peak_bytes: int) -> tuple[float, ...]:
-        """The most that was held in each part of the duration, as a share of the peak.
+    def shares(self, duration_s: float, peak_bytes: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """The most and the least that was held in each part of the duration, as shares of the peak.
 
-        Between two readings the call may have held what either shows, so each part that they touch gets the larger one.
-        What the kernel's peak shows above all readings may have been held at any time: it is added everywhere.
+        Between two readings the call may have held what either shows, so each part that they touch knows both. What the
+        kernel's peak shows above all readings may have been held at any time: it is added to the most everywhere.
         """
         top_bytes = max((held for _, held in self._readings), default=0)
         unseen_bytes = max(0, peak_bytes - top_bytes)
         whole_bytes = max(1, top_bytes, peak_bytes)
-        bins = [0] * BINS
+        most, least = [0] * BINS, [whole_bytes] * BINS
         before_s, before_bytes = 0.0, 0
         for age_s, held_bytes in [*self._readings, (duration_s, 0)]:
             first, last = (min(BINS - 1, int(BINS * t / duration_s)) for t in (before_s, age_s))
             for place in range(first, last + 1):
-                bins[place] = max(bins[place], before_bytes, held_bytes)
+                most[place] = max(most[place], before_bytes, held_bytes)
+                least[place] = min(least[place], before_bytes, held_bytes)
             before_s, before_bytes = age_s, held_bytes
-        return tuple((held + unseen_bytes) / whole_bytes for held in bins)
+        return (
+            tuple((held + unseen_bytes) / whole_bytes for held in most),
+            tuple(held / whole_bytes for held in least),
+        )
 
 
 class Profile(NamedTuple):
-    """The most that a call holds in each of equal parts of its duration, as shares of its peak; and its duration in seconds."""
+    """What a call holds in each of equal parts of its duration, as shares of what it is charged; and its duration in seconds."""
 
+    #: the most
     shares: tuple[float, ...]
     shortest_s: float
     longest_s: float
+    #: the least; empty where nothing is known of that
+    least: tuple[float, ...] = ()
 
-    def share_at(self, age_s: float) -> float:
-        """The most that a call of this age may hold, as a share of its peak; all of it where the call is late."""
+    def within(self, age_s: float, low_share: float, high_share: float) -> Profile | None:
+        """The profile of a call that holds between these shares at its age; `None` where it has that at no progress possible."""
         if age_s >= self.longest_s:
-            return 1.0
-        end = len(self.shares) - 1
-        first = min(end, int(len(self.shares) * age_s / self.longest_s))
-        last = min(end, int(len(self.shares) * age_s / self.shortest_s))
-        return max(self.shares[first : last + 1])
+            return self  # late, whatever it holds
+        count = len(self.shares)
+        first = min(count - 1, int(count * age_s / self.longest_s))
+        last = min(count - 1, int(count * (age_s + READING_LAG_S) / self.shortest_s))
+        possible = [
+            place
+            for place in range(first, last + 1)
+            if low_share <= self.shares[place] and high_share >= (self.least[place] if self.least else 0)
+        ]
+        if not possible:
+            return None
+        begins, ends = possible[0] / count, (possible[-1] + 1) / count
+        longest_s = _TIME_MARGIN * (age_s + READING_LAG_S) / begins if begins else self.longest_s
+        shortest_s = age_s / ends / _TIME_MARGIN
+        return self._replace(
+            shortest_s=min(self.longest_s, max(self.shortest_s, shortest_s)),
+            longest_s=max(self.shortest_s, min(self.longest_s, longest_s)),
+        )
 
 
 class ChargedCall(NamedTuple):
@@ -115,7 +144,7 @@ class ChargedCall(NamedTuple):
         """`(after_s, bytes)`: charged from so many seconds from now until the next step; the first is now."""
         if self.profile is None or self.is_late:
             return [(0.0, self.peak_bytes)]
-        shares, shortest_s, longest_s = self.profile
+        shares, shortest_s, longest_s, _ = self.profile
         enters_s = [place * shortest_s / len(shares) - self.age_s for place in range(len(shares))]
         leaves_s = [
             (place + 1) * longest_s / len(shares) - self.age_s + self.may_wait_s
@@ -154,7 +183,8 @@ def fits(call: ChargedCall, running: Sequence[ChargedCall], budget_bytes: int) -
 class _Run(NamedTuple):
     size: float
     duration_s: float
-    shares: tuple[float, ...]
+    most: tuple[float, ...]
+    least: tuple[float, ...]
 
 
 class ProfileLearner:
@@ -165,15 +195,20 @@ class ProfileLearner:
 
     def __init__(self) -> None:
         self._runs: deque[_Run] = deque(maxlen=_LATEST_RUNS)
-        self._shares: tuple[float, ...] = ()
+        self._most: tuple[float, ...] = ()
+        self._least: tuple[float, ...] = ()
         self._start_s = self._slope = 0.0
         self._fastest = self._slowest = 1.0
 
-    def observe(self, size: float, duration_s: float, peak_bytes: int, timeline: Timeline) -> None:
+    def observe(
+        self, size: float, duration_s: float, peak_bytes: int, timeline: Timeline, charged_bytes: int = 0
+    ) -> None:
         """A call has ended well; without a duration or a peak it teaches nothing."""
         if duration_s <= 0 or peak_bytes <= 0:
             return
-        self._runs.append(_Run(size, duration_s, timeline.shares(duration_s, peak_bytes)))
+        most, least = timeline.shares(duration_s, peak_bytes)
+        charged_share = min(1.0, peak_bytes / charged_bytes) if charged_bytes else 1.0
+        self._runs.append(_Run(size, duration_s, most, tuple(charged_share * share for share in least)))
         if len(self._runs) >= LEAST_RUNS:
             self._fit()
 
@@ -185,7 +220,7 @@ class ProfileLearner:
         if not min(sizes) / _NEAR <= size <= max(sizes) * _NEAR:
             return None
         usual_s = self._usual_s(size)
-        return Profile(self._shares, usual_s * self._fastest, usual_s * self._slowest)
+        return Profile(self._most, usual_s * self._fastest, usual_s * self._slowest, self._least)
 
     def _fit(self) -> None:
         durations = [run.duration_s for run in self._runs]
@@ -197,8 +232,10 @@ class ProfileLearner:
         missed = (max(ratios) / min(ratios)) ** (2 / (len(ratios) - 1))
         widened = max(_TIME_MARGIN, missed)
         self._fastest, self._slowest = min(ratios) / widened, max(ratios) * widened
-        highest = [max(shares) for shares in zip(*(run.shares for run in self._runs), strict=True)]
-        self._shares = tuple(min(1.0, share + _SHARE_MARGIN) for share in highest)
+        highest = map(max, zip(*(run.most for run in self._runs), strict=True))
+        lowest = map(min, zip(*(run.least for run in self._runs), strict=True))
+        self._most = tuple(min(1.0, share + _SHARE_MARGIN) for share in highest)
+        self._least = tuple(max(0.0, share - _SHARE_MARGIN) for share in lowest)
 
     def _usual_s(self, size: float) -> float:
         least_s = min(run.duration_s for run in self._runs) / 2
@@ -215,9 +252,51 @@ class CallProfile(NamedTuple):
         """As far as it is known."""
         return self.learner.profile(self.size)
 
-    def observe(self, duration_s: float, peak_bytes: int, timeline: Timeline) -> None:
-        """The call has ended well."""
-        self.learner.observe(self.size, duration_s, peak_bytes, timeline)
+
+class FollowedCall:
+    """A call that runs: what it was read to hold, and how far it can have come by that.
+
+    Args:
+        known: the profile of its function.
+        charged_bytes: what it is charged at most.
+    """
+
+    def __init__(self, known: CallProfile, charged_bytes: int) -> None:
+        self._known = known
+        self._charged_bytes = max(1, charged_bytes)
+        self._timeline = Timeline()
+        self._shortest_s, self._longest_s = 0.0, math.inf
+        self._is_off_profile = False
+
+    def read(self, age_s: float, held_bytes: int) -> None:
+        """At this age it holds so much."""
+        self._timeline.add(age_s, held_bytes)
+        profile = self.profile()
+        if profile is None:
+            return
+        low_share = (held_bytes - _READING_BYTES) / self._charged_bytes
+        high_share = (held_bytes + _READING_BYTES) / self._charged_bytes
+        narrowed = profile.within(age_s, low_share, high_share)
+        if narrowed is None:
+            self._is_off_profile = True
+        else:
+            self._shortest_s, self._longest_s = narrowed.shortest_s, narrowed.longest_s
+
+    def profile(self) -> Profile | None:
+        """What it will hold; `None` where nothing is known, or it held what its profile has at no time possible."""
+        known = None if self._is_off_profile else self._known.now()
+        if known is None:
+            return None
+        shortest_s = min(known.longest_s, max(known.shortest_s, self._shortest_s))
+        return known._replace(
+            shortest_s=shortest_s, longest_s=max(shortest_s, min(known.longest_s, self._longest_s))
+        )
+
+    def ended(self, duration_s: float, peak_bytes: int) -> None:
+        """It ended well, and teaches the profile of its function."""
+        self._known.learner.observe(
+            self._known.size, duration_s, peak_bytes, self._timeline, self._charged_bytes
+        )
 
 
 class Profiles:

@@ -5,7 +5,7 @@ from scripted_scheduler import MB, Played, a_task, sent
 
 from pytest_membudget import ExecutorPolicy, FallbackExecutor, UsageError
 from pytest_membudget.runtime.executor.state import Reading
-from pytest_membudget.runtime.prediction.profiles import LEAST_RUNS, Profiles, Timeline
+from pytest_membudget.runtime.prediction.profiles import LEAST_RUNS, FollowedCall, Profiles
 
 PEAK_BYTES = 100 * MB
 
@@ -14,10 +14,10 @@ def early_peak():
     """Of a call that takes ten seconds, and holds its peak in the first three."""
     profile = Profiles().of("parse", 0)
     for _ in range(LEAST_RUNS):
-        timeline = Timeline()
+        followed = FollowedCall(profile, PEAK_BYTES)
         for second in range(11):
-            timeline.add(second, PEAK_BYTES if second <= 3 else 10 * MB)
-        profile.observe(10.0, PEAK_BYTES, timeline)
+            followed.read(second, PEAK_BYTES if second <= 3 else 10 * MB)
+        followed.ended(10.0, PEAK_BYTES)
     return profile
 
 

@@ -7,7 +7,9 @@ from hypothesis import given, settings
 from pytest_membudget.runtime.prediction.profiles import (
     BINS,
     LEAST_RUNS,
+    CallProfile,
     ChargedCall,
+    FollowedCall,
     Profile,
     ProfileLearner,
     Profiles,
@@ -37,23 +39,23 @@ def learned(runs, held=lambda progress: 100 * progress):
 
 
 def test_between_two_readings_a_call_held_what_either_shows():
-    shares = a_timeline((0.0, 10), (0.5, 100), (0.6, 20), (1.0, 20)).shares(1.0, 100)
+    shares = a_timeline((0.0, 10), (0.5, 100), (0.6, 20), (1.0, 20)).shares(1.0, 100)[0]
     assert shares[:11] == (1.0,) * 11  # it rose to 100 at some time before the half
     assert shares[13:] == (0.2,) * (BINS - 13)
 
 
 def test_what_no_reading_shows_of_a_peak_was_held_at_any_time():
-    shares = a_timeline((0.0, 10), (0.5, 10), (1.0, 10)).shares(1.0, 60)
+    shares = a_timeline((0.0, 10), (0.5, 10), (1.0, 10)).shares(1.0, 60)[0]
     assert shares == (1.0,) * BINS
 
 
 def test_a_call_without_readings_has_a_flat_profile():
-    assert a_timeline().shares(0.01, 50) == (1.0,) * BINS
+    assert a_timeline().shares(0.01, 50)[0] == (1.0,) * BINS
 
 
 def test_a_long_call_keeps_the_largest_of_many_readings():
     timeline = a_timeline(*((number / 1000, 90 if number == 7_777 else 10) for number in range(10_000)))
-    shares = timeline.shares(10.0, 100)
+    shares = timeline.shares(10.0, 100)[0]
     assert max(shares) == shares[int(BINS * 0.7777)] == 1.0
     assert shares[0] == shares[-1] == 0.2
 
@@ -87,14 +89,15 @@ def test_a_profile_says_nothing_of_sizes_that_were_not_seen():
 def test_functions_share_no_profile():
     profiles = Profiles()
     for _ in range(LEAST_RUNS):
-        profiles.of("parse", 0).observe(1.0, 100, a_timeline((0.5, 100)))
+        followed = FollowedCall(profiles.of("parse", 0), 100)
+        followed.read(0.5, 100)
+        followed.ended(1.0, 100)
     assert profiles.of("parse", 0).now() is not None
     assert profiles.of("render", 0).now() is None
 
 
 def test_a_late_call_is_charged_its_peak_until_it_ends():
     assert ChargedCall(100, LATE, age_s=10.0).steps() == [(0.0, 100)]
-    assert LATE.share_at(10.0) == 1.0
 
 
 def test_a_call_is_charged_what_the_fastest_and_the_slowest_would_hold():
@@ -119,6 +122,33 @@ def test_a_call_that_may_begin_later_is_charged_for_both():
 def test_without_a_profile_peaks_add_up():
     assert largest_sum([ChargedCall(40), ChargedCall(50), ChargedCall(10, LATE)]) == 100
     assert largest_sum([]) == 0
+
+
+def test_what_a_call_holds_says_how_far_it_has_come():
+    ramp = Profile(
+        tuple(place / 10 for place in range(1, 11)), 5.0, 20.0, tuple(place / 10 for place in range(10))
+    )
+    half = ramp.within(5.0, 0.45, 0.55)
+    assert 7.5 < half.shortest_s < 10.0 < half.longest_s < 14.0
+    assert ramp.within(5.0, 0.05, 0.15) is None  # a quarter is the least at that age
+    assert ramp.within(20.0, 0.1, 0.2) is ramp
+
+
+def test_a_call_that_has_risen_is_past_that_and_one_that_has_not_is_before():
+    late = LATE._replace(shortest_s=5.0, longest_s=20.0, least=LATE.shares)
+    risen, waiting = late.within(7.0, 0.9, 1.1), late.within(7.0, 0.0, 0.2)
+    assert risen.longest_s < 11.0
+    assert waiting.shortest_s > 9.0
+
+
+def test_a_call_off_its_profile_has_none():
+    learner = learned([(0, 1.0)] * LEAST_RUNS)
+    followed = FollowedCall(CallProfile(learner, 0), 100_000_000)
+    followed.read(0.1, 8_000_000)
+    assert followed.profile() is not None
+    followed.read(0.2, 90_000_000)
+    followed.read(0.9, 90_000_000)
+    assert followed.profile() is None
 
 
 @st.composite
@@ -174,3 +204,15 @@ def test_the_largest_sum_is_an_upper_bound_of_every_sum(charged, after_s):
         next(held for since_s, held in reversed(call.steps()) if since_s <= after_s) for call in running
     )
     assert at_once <= largest_sum(running) <= sum(call.peak_bytes for call in running)
+
+
+@given(profiles(), st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
+def test_what_is_read_never_rules_out_how_long_a_call_really_takes(profile, speed, done, height):
+    least = tuple(share / 2 for share in profile.shares)
+    profile = profile._replace(least=least)
+    duration_s = profile.shortest_s + speed * (profile.longest_s - profile.shortest_s)
+    place = min(len(least) - 1, int(done * len(least)))
+    held = least[place] + height * (profile.shares[place] - least[place])
+    narrowed = profile.within(done * duration_s, held, held)
+    assert narrowed is not None
+    assert narrowed.shortest_s <= duration_s <= narrowed.longest_s + 1e-9
