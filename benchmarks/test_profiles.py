@@ -56,6 +56,7 @@ def run(tasks, *, profiles):
         return time.monotonic() - began_s, most_held(timelines)
 
 
+@pytest.mark.timeout(0)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_profiles_against_peaks(figure, shape):
     ratios, held, broken = [], [], 0

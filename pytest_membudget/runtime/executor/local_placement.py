@@ -21,7 +21,7 @@ WINDOW = 128
 SLOW_START_S = 1.0
 """Where nothing is known of a function, its next call starts when one has ended, or so long after the one before began."""
 
-WARM_START_S = 0.1
+WARM_START_S = 0.05
 COLD_START_S = 0.5
 """A call that was sent begins so soon, in a warm worker and in a new one. Later, it counts as late."""
 
