@@ -187,9 +187,10 @@ class LocalPlacement:
             self._ledger.charge(slot.lease, held_by_tasks_bytes)
         return held_by_tasks_bytes
 
-    def has_outgrown(self, slot: Slot, pool: Pool) -> bool:
-        """Whether a worker retains more than its share of the budget, and its successor would retain less."""
-        return self.retained.has_outgrown(slot, self.largest_bytes // pool.concurrency.most)
+    def has_outgrown(self, slot: Slot, pool: Pool, task_bytes: int) -> bool:
+        """Whether what a worker retains and its next task exceed its share of the budget, and a new one would retain less."""
+        share_bytes = self.largest_bytes // pool.concurrency.most
+        return self.retained.has_outgrown(slot, share_bytes - min(task_bytes, share_bytes // 2))
 
     def record_retained(self, slot: Slot, retained_bytes: int, *, is_first: bool) -> None:
         """A worker has ended a task and retains so much."""

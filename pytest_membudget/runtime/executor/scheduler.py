@@ -494,7 +494,7 @@ class Scheduler:
         slot.first_task_s = slot.first_task_s if slot.tasks_done else figures.duration_s
         slot.busy_s += figures.duration_s
         slot.tasks_done += 1
-        slot.is_closing = slot.is_closing or self._has_outgrown(slot)
+        slot.is_closing = slot.is_closing or self._has_outgrown(slot, figures.peak_bytes or 0)
         if figures.reached_limit and task.limit_bytes is not None and not slot.is_gone:
             self._end_over_limit(slot, task, figures.peak_bytes or 0)
             self._forget(slot)
@@ -839,13 +839,13 @@ class Scheduler:
             self.pool.pause_until_s = self.pool.now_s + KILL_PAUSE_S
             self._starts_one_by_one = self.pool.concurrency.most
 
-    def _has_outgrown(self, slot: Slot) -> bool:
-        """Whether a worker retains more than it may."""
+    def _has_outgrown(self, slot: Slot, task_bytes: int) -> bool:
+        """Whether a worker retains more than it may, where its tasks take `task_bytes` beside that."""
         if not slot.backend.is_local_pool:
             return False
         if self._policy.max_worker_bytes is not None:
             return slot.retained_bytes + (slot.base_bytes or 0) > self._policy.most_worker_bytes
-        return self.placement.has_outgrown(slot, self.pool)
+        return self.placement.has_outgrown(slot, self.pool, task_bytes)
 
     def _start_ended(self, backend: Backend, detail: str) -> BrokenExecutor | None:
         """A worker ended before it was ready. Several in a row mean that the level cannot start: then as `_fall_back`."""

@@ -332,8 +332,8 @@ class Placement(Protocol):
     def ceiling_bytes(self) -> int:
         """A task that is expected to take more is refused; one between `largest_bytes` and this runs alone."""
 
-    def has_outgrown(self, slot: Slot, pool: Pool) -> bool:
-        """Whether a worker retains more than its share of the budget, and its successor would retain less."""
+    def has_outgrown(self, slot: Slot, pool: Pool, task_bytes: int) -> bool:
+        """Whether what a worker retains and its next task exceed its share of the budget, and a new one would retain less."""
 
     def record_retained(self, slot: Slot, retained_bytes: int, *, is_first: bool) -> None:
         """A worker has ended a task and retains so much."""
@@ -430,7 +430,7 @@ class UnchargedPlacement:
         """Nothing: that memory cannot be separated here, or another machine's."""
         return 0
 
-    def has_outgrown(self, slot: Slot, pool: Pool) -> bool:
+    def has_outgrown(self, slot: Slot, pool: Pool, task_bytes: int) -> bool:
         """Not ours to judge."""
         return False
 
