@@ -154,7 +154,7 @@ class _Effects:
         self._launchers = launchers
         self._journal = journal
         self._queue: deque[Effect] = deque()
-        self._leaving: list[Worker] = []
+        self._leaving: dict[Slot, Worker] = {}
 
     def carry_out(self, reply_to: Callable[[Slot, int], Done]) -> None:
         """Has the scheduler decide, and does so; `reply_to` makes what a worker calls with its reply."""
@@ -216,8 +216,13 @@ class _Effects:
             connection.worker.retire()
         elif effect.renew:
             cast("ClusterWorker", connection.worker).renew()
-        self._leaving = [each for each in self._leaving if not each.has_ended()]
-        self._leaving.append(connection.worker)
+        self._leaving[effect.slot] = connection.worker
+
+    def let_go_of_ended(self) -> None:
+        """Tells the scheduler of workers that were stopped and have ended since."""
+        for slot in [slot for slot, worker in self._leaving.items() if worker.has_ended()]:
+            del self._leaving[slot]
+            self.scheduler.ended(slot)
 
     def close(self, *, kill: bool) -> None:
         """Ends every worker and waits for that."""
@@ -226,7 +231,7 @@ class _Effects:
             if kill:
                 worker.kill()
             worker.retire()
-        for worker in (*self._leaving, *workers):
+        for worker in (*self._leaving.values(), *workers):
             worker.join()
         self.connections.clear()
         self._leaving.clear()
@@ -353,6 +358,7 @@ class Driver:
         while self._arrivals:
             self.scheduler.submitted(self._arrivals.popleft())
         self._update_cluster()
+        self._effects.let_go_of_ended()
         if self.scheduler.has_waiting and not self.scheduler.backend.is_cluster:
             self.scheduler.pressure_changed(self._gate.source if self._gate.is_closed() else "")
         if not self._budget.is_fixed and self.scheduler.has_waiting:
@@ -425,7 +431,8 @@ class Driver:
             self._read_at_s = now_s + tick_s if deadline_s is None else min(deadline_s, now_s + tick_s)
         for observer in self.observers:
             observer()
-        often = self.observers or self.scheduler.pool.throughput.refill_at > 1
+        pool = self.scheduler.pool
+        often = self.observers or pool.leaving or pool.throughput.refill_at > 1
         self._observe_at_s = min(self._read_at_s, now_s + (WATCHED_TICK_S if often else TICK_S))
 
     def _readings(self) -> dict[Slot, Reading]:

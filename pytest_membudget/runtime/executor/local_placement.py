@@ -72,7 +72,7 @@ class LocalPlacement:
 
     def demand(self, pool: Pool) -> Demand:
         """What these tasks ask of a budget that other programs share."""
-        needed_bytes = self._ledger.reserved_bytes + sum(map(self.retained.charged_bytes, pool.slots))
+        needed_bytes = self._ledger.reserved_bytes + self._aside_bytes(pool)
         room = 0 if pool.is_saturated else max(0, pool.concurrency.now - pool.busy)
         startable = [ticket.bytes for ticket in itertools.islice(self._tickets.values(), room)]
         if not startable:
@@ -140,7 +140,7 @@ class LocalPlacement:
             if ticket is None and (surplus := self._surplus_for_next(pool)):
                 yield Assignment(stop=(surplus[0],))
                 continue
-            ticket = ticket or self._grant_the_only_one()
+            ticket = ticket or self._grant_the_only_one(pool)
             if ticket is None:
                 return
             task: Task = ticket.token
@@ -165,10 +165,8 @@ class LocalPlacement:
     def may_start_ahead(self, pool: Pool) -> bool:
         """Whether what a new worker will hold fits beside what is granted and retained."""
         start_bytes = self.retained.start_bytes(pool)
-        aside_bytes = sum(map(self.retained.charged_bytes, pool.slots))
-        return (
-            not start_bytes or self._ledger.reserved_bytes + aside_bytes + start_bytes <= self._budget_bytes
-        )
+        held_bytes = self._ledger.reserved_bytes + self._aside_bytes(pool)
+        return not start_bytes or held_bytes + start_bytes <= self._budget_bytes
 
     @property
     def is_base_over_budget(self) -> bool:
@@ -206,7 +204,7 @@ class LocalPlacement:
 
     def _grant(self, pool: Pool) -> Ticket | None:
         """The next request that may start; what workers hold beside their tasks is not there to be granted."""
-        aside_bytes = sum(map(self.retained.charged_bytes, pool.slots)) + self.retained.start_bytes(pool)
+        aside_bytes = self._aside_bytes(pool) + self.retained.start_bytes(pool)
         if aside_bytes > self._budget_bytes:
             return None  # not even a task that takes nothing
         self._ledger.set_budget(self._budget_bytes - aside_bytes)
@@ -244,9 +242,13 @@ class LocalPlacement:
         ticket = self._tickets[task] = self._ledger.adopt(head.bytes, token=task)
         return [ticket]
 
-    def _grant_the_only_one(self) -> Ticket | None:
+    def _aside_bytes(self, pool: Pool) -> int:
+        """What workers hold beside their tasks."""
+        return sum(map(self.retained.charged_bytes, (*pool.slots, *pool.leaving)))
+
+    def _grant_the_only_one(self, pool: Pool) -> Ticket | None:
         """Nothing runs and nothing fits: others use the machine. Waiting for them could last for ever."""
-        if self.waits_for_others or self._ledger.reserved_bytes or self.leases:
+        if self.waits_for_others or pool.leaving or self._ledger.reserved_bytes or self.leases:
             return None
         self._ledger.set_budget(min(ticket.bytes for ticket in self._tickets.values()))
         return self._started(self._ledger.grant(at_most=1))
@@ -292,8 +294,10 @@ class LocalPlacement:
     def _surplus_for_next(self, pool: Pool) -> list[Slot]:
         """Idle workers to stop for the next task, the largest first.
 
-        None where all of them together retain too little: its memory has to come from those that are busy.
+        None where all of them together retain too little: its memory has to come from those that are busy, or are leaving.
         """
+        if pool.leaving:
+            return []  # what they held may be enough
         surplus = self.retained.surplus(pool)
         retained_bytes = sum(map(self.retained.charged_bytes, surplus))
         return [] if pool.busy and retained_bytes < self._lacking_bytes() else surplus

@@ -90,6 +90,9 @@ KILL_PAUSE_S = 0.25
 ONE_BY_ONE_S = 0.1
 """Between two starts after that."""
 
+LEAVING_S = 2.0
+"""How long what a worker retains is waited for after it was stopped. One that a thread of a task keeps alive may take minutes."""
+
 RETAINED_CHANGE_BYTES = 1024 * 1024
 """A smaller change of what a worker retains is no news."""
 
@@ -244,6 +247,11 @@ class Scheduler:
         for task in tasks:
             self._requeue(task)
 
+    def ended(self, slot: Slot) -> None:
+        """A worker that was stopped is gone, and what it retained is free."""
+        if slot in self.pool.leaving:
+            self.pool.leaving.remove(slot)
+
     def _withdraw(self, slot: Slot) -> list[Task]:
         """Takes a worker that was not started off the list, and its calls back."""
         tasks = list(slot.running)
@@ -322,6 +330,8 @@ class Scheduler:
         """Starts everything that may start now, and hands out all effects since the last time."""
         if now_s is not None:
             self.pool.now_s = now_s
+        for slot in [each for each in self.pool.leaving if self.pool.now_s - each.stopped_s >= LEAVING_S]:
+            self.ended(slot)
         if self.broken is None:
             for task, error in self.placement.stranded(self.pool):
                 self._fail(task, retry_policy.not_run(error))
@@ -749,6 +759,9 @@ class Scheduler:
             self._start(self.backend)
 
     def _stop(self, slot: Slot) -> None:
+        if slot.backend.is_local_pool and slot.retained_bytes:
+            slot.stopped_s = self.pool.now_s
+            self.pool.leaving.append(slot)
         self._drop(slot)
         self._effects.append(Stop(slot))
 
@@ -888,7 +901,7 @@ class Scheduler:
             assert all(
                 slot.lease is not None for slot in slots if slot.running and slot.backend.is_local_pool
             )
-            is_held_up = self.placement.waits_for_others
+            is_held_up = self.placement.waits_for_others or self.pool.leaving
             assert not waiting or running or self._gone or is_held_up, "tasks wait while nothing runs"
         if any(lease.exclusive for lease in leases):
             assert len(leases) == 1, "something runs beside a task that must be alone"

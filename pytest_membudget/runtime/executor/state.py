@@ -155,6 +155,8 @@ class Slot:
     is_closing: bool = False
     #: it ended, or is a thread left to itself; it may still hold a lease
     is_gone: bool = False
+    #: when it was stopped, on the driver's clock
+    stopped_s: float = 0.0
     #: what it was at when it was ended for not coming to its call
     stuck_at: Stage | None = None
     #: resident when it was ready, above a bare worker: what the initializer loaded; None until it is ready
@@ -190,6 +192,8 @@ class Pool:
     #: calls that may be with workers at a time; None for no limit
     max_in_flight: int | None = None
     slots: list[Slot] = field(default_factory=list)
+    #: stopped and not ended yet: what they retain is not free
+    leaving: list[Slot] = field(default_factory=list)
     #: on the driver's monotonic clock
     now_s: float = 0.0
     #: whether tasks of this machine stall for want of memory; nothing then starts beside what runs

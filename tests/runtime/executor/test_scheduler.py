@@ -14,6 +14,7 @@ from pytest_membudget import (
     WorkerKilledError,
 )
 from pytest_membudget.runtime.executor.charges import StatedCharge
+from pytest_membudget.runtime.executor.scheduler import LEAVING_S
 from pytest_membudget.runtime.executor.state import (
     Finish,
     Forget,
@@ -757,7 +758,7 @@ def test_workers_larger_than_the_budget_run_one_task_at_a_time_and_that_is_said(
 
 
 def leaks(played, task, megabytes):
-    return played.returned(task, peak_bytes=(megabytes - 4) * MB, kept_bytes=megabytes * MB)
+    return played.returned(task, peak_bytes=4 * MB, kept_bytes=megabytes * MB)
 
 
 def test_a_worker_that_retains_more_and_more_is_replaced_before_its_next_task():
@@ -768,7 +769,24 @@ def test_a_worker_that_retains_more_and_more_is_replaced_before_its_next_task():
         stops = only(leaks(played, task, 4 * number), Stop)
         if stops:
             break
-    assert 4 * number == 52  # its share is half of the budget
+    assert 4 * number == 48  # its share is half of the budget, and its next task would take 4 MB more
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_what_a_stopped_worker_retained_is_free_when_it_has_ended_or_was_waited_for(ends):
+    played, first, second = (
+        Played(100 * MB, workers=1, max_worker_bytes="50 MB"),
+        a_task(4 * MB),
+        a_task(90 * MB),
+    )
+    played.submit(first)
+    (stop,) = only(played.returned(first, peak_bytes=4 * MB, kept_bytes=60 * MB), Stop)
+    assert not sent(played.submit(second))
+    if ends:
+        played.scheduler.ended(stop.slot)
+    else:  # a thread that its task has left keeps it alive
+        played.scheduler.time_passed(LEAVING_S, {})
+    assert sent(played.decided()) == [second]
 
 
 def test_what_each_task_leaves_is_learned_as_its_own():

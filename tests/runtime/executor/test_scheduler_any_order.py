@@ -178,6 +178,12 @@ class AnyOrder(RuleBasedStateMachine):
         self.scheduler.time_passed(self.now_s, dict.fromkeys(busy, reading))
         self.carry_out()
 
+    @precondition(lambda self: self.scheduler.pool.leaving)
+    @rule()
+    def a_stopped_worker_ends(self):
+        self.scheduler.ended(self.scheduler.pool.leaving[0])
+        self.carry_out()
+
     @rule(budget_mb=st.integers(0, 150))
     def change_budget(self, budget_mb):
         self.scheduler.budget_changed(budget_mb * MB, 100 * MB)
@@ -196,6 +202,8 @@ class AnyOrder(RuleBasedStateMachine):
         if not hasattr(self, "scheduler"):
             return
         for _ in range(10_000):
+            while self.scheduler.pool.leaving:
+                self.a_stopped_worker_ends()
             if not self.owing:
                 break
             slot = self.owing[0]
@@ -205,7 +213,10 @@ class AnyOrder(RuleBasedStateMachine):
         for slot in list(self.scheduler._gone):
             self.scheduler.replied(slot, 0, REPLIES[0])
             self.carry_out()
-        while self.owing:
+        while self.owing or self.scheduler.pool.leaving:
+            if self.scheduler.pool.leaving:
+                self.a_stopped_worker_ends()
+                continue
             slot = self.owing[0]
             self.scheduler.replied(slot, slot.running[0].sequence, BEHIND if slot.is_gone else REPLIES[0])
             self.carry_out()
