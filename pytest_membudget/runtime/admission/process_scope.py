@@ -7,7 +7,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from pytest_membudget.errors import UsageError
 from pytest_membudget.records.run import SemaphoreStatistics
@@ -72,14 +72,9 @@ class ProcessScope:
 
     def wait(self, claim: Ticket, timeout_s: float | None) -> bool:
         """Sleeps until the request is granted or its time is over."""
-        deadline_s = None if timeout_s is None else self._clock() + timeout_s
         try:
-            while claim.state == "waiting":
-                patience_s = self._patience_s(deadline_s)
-                if patience_s is not None and patience_s <= 0:
-                    break
+            for patience_s in self._waits(claim, timeout_s):
                 self._wait(claim.token, patience_s)
-                self._reread_budget()
             return self._end_wait(claim)
         except BaseException:
             self.release(claim)
@@ -87,17 +82,12 @@ class ProcessScope:
 
     async def wait_async(self, claim: Ticket, timeout_s: float | None) -> bool:
         """Likewise without blocking the event loop; a cancelled wait gives its place in the queue back."""
-        deadline_s = None if timeout_s is None else self._clock() + timeout_s
         try:
-            while claim.state == "waiting":
-                patience_s = self._patience_s(deadline_s)
-                if patience_s is not None and patience_s <= 0:
-                    break
+            for patience_s in self._waits(claim, timeout_s):
                 wake_up = _WakeUp()
                 if not self._wake_when_granted(claim, wake_up):
                     break
                 await asyncio.wait([wake_up.future], timeout=patience_s)
-                self._reread_budget()
             return self._end_wait(claim)
         except BaseException:
             self.release(claim)
@@ -141,6 +131,16 @@ class ProcessScope:
 
     def close(self) -> None:
         """Nothing is kept outside this process."""
+
+    def _waits(self, claim: Ticket, timeout_s: float | None) -> Iterator[float | None]:
+        """Seconds to sleep next, until the request is granted or its time is over; `None` for as long as it takes."""
+        deadline_s = None if timeout_s is None else self._clock() + timeout_s
+        while claim.state == "waiting":
+            patience_s = self._patience_s(deadline_s)
+            if patience_s is not None and patience_s <= 0:
+                return
+            yield patience_s
+            self._reread_budget()
 
     def _wake_when_granted(self, claim: Ticket, wake_up: _WakeUp) -> bool:
         """False where the request was granted meanwhile."""

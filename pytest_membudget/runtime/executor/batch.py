@@ -28,8 +28,8 @@ from pytest_membudget.runtime.executor.done import DoneFile
 from pytest_membudget.runtime.executor.engine import CallOptions, Engine
 from pytest_membudget.runtime.executor.local_placement import WINDOW
 from pytest_membudget.runtime.executor.outcomes import Ended, Item, Outcomes, as_they_end, drawn, progress
+from pytest_membudget.runtime.executor.retained_memory import growth_in_workers
 from pytest_membudget.runtime.workers.serialization import name_of
-from pytest_membudget.runtime.workers.worker_growth import growth_in_workers
 
 if TYPE_CHECKING:
     from pytest_membudget.runtime.monitoring.monitor import MemoryMonitor
@@ -177,7 +177,9 @@ class _Machine:
         self.budget_bytes = max(1, budget_bytes)
         self.free_bytes = self.budget_bytes
         self.now_s = 0.0
-        self._running: list[tuple[float, int]] = []
+        self._running: list[
+            tuple[float, int, int]
+        ] = []  # when each ends, its place in the order, and its bytes
 
     @property
     def free_workers(self) -> int:
@@ -190,18 +192,19 @@ class _Machine:
         free_bytes = self.free_bytes
         return [task for task in tasks if task.bytes <= free_bytes] if self.free_workers else []
 
-    def start(self, task: _Known) -> None:
-        heapq.heappush(self._running, (self.now_s + task.duration_s, task.bytes))
+    def start(self, task: _Known, at: int) -> None:
+        """Starts `task`, number `at` of the order."""
+        heapq.heappush(self._running, (self.now_s + task.duration_s, at, task.bytes))
         self.free_bytes -= task.bytes
 
     def go_on(self) -> None:
-        """To the end of the task that ends next."""
-        self.now_s, freed_bytes = heapq.heappop(self._running)
+        """To the end of the task that ends next; of several the first of the order, as what starts then depends on it."""
+        self.now_s, _, freed_bytes = heapq.heappop(self._running)
         self.free_bytes += freed_bytes
 
     def end_s(self) -> float:
         """When everything that runs has ended."""
-        return max((end_s for end_s, _ in self._running), default=self.now_s)
+        return max((end_s for end_s, _, _ in self._running), default=self.now_s)
 
 
 def best_order(
@@ -238,7 +241,8 @@ def best_order(
 
 
 def _balanced(by_cost: list[_Known], machine: _Machine) -> list[_Known]:
-    left, order = list(by_cost), []
+    left = list(by_cost)
+    order: list[_Known] = []
     roots = [math.sqrt(task.duration_s) for task in sorted(by_cost)]
     while left:
         fitting = machine.fitting(left[:WINDOW])
@@ -250,7 +254,7 @@ def _balanced(by_cost: list[_Known], machine: _Machine) -> list[_Known]:
         use = [(task.bytes * memory_weight + worker_weight) * roots[task.place] for task in fitting]
         chosen = fitting[use.index(max(use))]
         left.remove(chosen)
-        machine.start(chosen)
+        machine.start(chosen, len(order))
         order.append(chosen)
     return order
 
@@ -258,6 +262,7 @@ def _balanced(by_cost: list[_Known], machine: _Machine) -> list[_Known]:
 def _makespan_s(order: list[_Known], machine: _Machine, max_overtakes: int) -> float:
     """When the last task ends where the ledger grants them: in order, past the head at most that often."""
     left, overtakes = list(order), 0
+    places = {task: place for place, task in enumerate(order)}
     while left:
         fitting = machine.fitting(left[: WINDOW if overtakes < max_overtakes else 1])
         if not fitting:
@@ -265,5 +270,5 @@ def _makespan_s(order: list[_Known], machine: _Machine, max_overtakes: int) -> f
             continue
         overtakes = 0 if fitting[0] is left[0] else overtakes + 1
         left.remove(fitting[0])
-        machine.start(fitting[0])
+        machine.start(fitting[0], places[fitting[0]])
     return machine.end_s()

@@ -25,6 +25,7 @@ from pytest_membudget.records.run import EventKind, HostUse, Level, LevelEvent
 from pytest_membudget.runtime.admission.available_budget import AnyBudget, PressureGate
 from pytest_membudget.runtime.admission.host_share import SURPLUS_S, HostShare, SharedBudget
 from pytest_membudget.runtime.executor.flow_control import Backend
+from pytest_membudget.runtime.executor.retained_memory import HeapLog
 from pytest_membudget.runtime.executor.scheduler import Scheduler
 from pytest_membudget.runtime.executor.state import (
     Effect,
@@ -53,7 +54,6 @@ from pytest_membudget.runtime.workers.protocol import (
     Returned,
     Worker,
 )
-from pytest_membudget.runtime.workers.worker_growth import HeapLog
 
 _logger = logging.getLogger("pytest_membudget.runtime")
 

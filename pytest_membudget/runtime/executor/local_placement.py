@@ -29,7 +29,28 @@ _MORE_THAN_ANY_BUDGET = 2**63
 """A budget that moves may have room tomorrow for what does not fit today: the ledger is to refuse nothing."""
 
 
-class LocalPlacement:
+class _MachinePlacement:
+    """What holds of any placement on this machine."""
+
+    largest_bytes: int
+
+    def oversize(self, task: Task) -> OversizeError:
+        """With both numbers."""
+        return OversizeError(
+            f"this task is expected to take {format_size(task.charged_bytes or 0)}, more than the whole budget of "
+            f"{format_size(self.largest_bytes)}; raise the budget, split the input, or run such tasks alone with "
+            'ExecutorPolicy(oversize="alone")'
+        )
+
+    def workers_changed(self, slots: list[Slot]) -> None:
+        """Never asked: workers here are ours."""
+
+    def stranded(self, pool: Pool) -> list[tuple[Task, Exception]]:
+        """None: whatever waits can start when nothing else runs."""
+        return []
+
+
+class LocalPlacement(_MachinePlacement):
     """The tasks that wait for memory, in order of arrival.
 
     Args:
@@ -121,17 +142,6 @@ class LocalPlacement:
         self._tickets.clear()
         for task, ticket in tickets:
             self._submit(task).overtaken = ticket.overtaken
-
-    def oversize(self, task: Task) -> OversizeError:
-        """With both numbers."""
-        return _oversize(task, self.largest_bytes)
-
-    def workers_changed(self, slots: list[Slot]) -> None:
-        """Never asked: workers here are ours."""
-
-    def stranded(self, pool: Pool) -> list[tuple[Task, Exception]]:
-        """None: whatever waits can start when nothing else runs."""
-        return []
 
     def assignments(self, pool: Pool) -> Iterator[Assignment]:
         """Tasks whose memory was granted, and between them idle workers whose memory the next task needs."""
@@ -308,7 +318,7 @@ class LocalPlacement:
         return head_bytes - self._ledger.free_bytes
 
 
-class CallerPlacement(UnchargedPlacement):
+class CallerPlacement(_MachinePlacement, UnchargedPlacement):
     """The thread that submits is the only worker: each task starts at once, also one that another task brings.
 
     Nothing waits for memory here, as the task that holds it may be the one that waits for this one.
@@ -352,17 +362,6 @@ class CallerPlacement(UnchargedPlacement):
     def recharge(self) -> None:
         """Nothing: no memory is granted here."""
 
-    def oversize(self, task: Task) -> OversizeError:
-        """With both numbers."""
-        return _oversize(task, self.largest_bytes)
-
-    def workers_changed(self, slots: list[Slot]) -> None:
-        """Never asked: there is one worker."""
-
-    def stranded(self, pool: Pool) -> list[tuple[Task, Exception]]:
-        """None."""
-        return []
-
     def assignments(self, pool: Pool) -> Iterator[Assignment]:
         """Everything."""
         while self._tasks:
@@ -377,11 +376,3 @@ def _charged_call(slot: Slot, lease: Ticket, now_s: float) -> ChargedCall:
     if task is None or task.followed is None or task.began_s is None:
         return ChargedCall(lease.charge_bytes)
     return ChargedCall(lease.charge_bytes, task.followed.profile(), age_s=now_s - task.began_s)
-
-
-def _oversize(task: Task, largest_bytes: int) -> OversizeError:
-    return OversizeError(
-        f"this task is expected to take {format_size(task.charged_bytes or 0)}, more than the whole budget of "
-        f"{format_size(largest_bytes)}; raise the budget, split the input, or run such tasks alone with "
-        'ExecutorPolicy(oversize="alone")'
-    )

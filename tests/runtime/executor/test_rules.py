@@ -4,7 +4,7 @@ from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pytest_membudget import MemoryEstimator, TaskMemoryError, WorkerKilledError
@@ -154,6 +154,9 @@ def test_the_order_is_the_one_that_ends_soonest():
 @given(
     st.lists(st.tuples(st.floats(0.01, 10), st.integers(1, 120)), min_size=1, max_size=40), st.integers(1, 5)
 )
+@example(
+    [(1.0, 1), (1.0, 58), (1.0, 58), (2.0, 1), (3.0, 1), (3.0, 38), (3.0, 63), (2.5, 43)], 2
+)  # two end at once
 def test_playing_orders_through_never_ends_later_than_the_formula(tasks, workers):
     durations_s, sizes_bytes = [each[0] for each in tasks], [each[1] for each in tasks]
     order = best_order(durations_s, sizes_bytes, workers=workers, budget_bytes=100)
