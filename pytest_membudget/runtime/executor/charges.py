@@ -23,6 +23,13 @@ SizeOf = Size | Callable[[Any], Size]
 _MOST_FUNCTIONS = 1024
 _MOST_KINDS = 64
 _NO_UPPER_BOUND = 2**62
+_NUMBER = "(number)"
+
+_NUMBERS_SEEN = 8
+"""Calls before a number counts for more than the largest peak of all."""
+
+_SMALL_BYTES = 8 * 1024 * 1024
+"""Calls that take less are charged the largest peak: to learn of each would cost short calls more than it saves memory."""
 
 
 class _Seen(NamedTuple):
@@ -57,14 +64,20 @@ class FunctionPeaks:
 
 
 class KindEstimator:
-    """An estimator, and whether a task of its kind was seen."""
+    """An estimator, and how many tasks of its kind it has seen; one that the caller chose knows without."""
 
-    __slots__ = ("estimator", "is_seen", "name")
+    __slots__ = ("estimator", "is_given", "name", "tasks")
 
-    def __init__(self, estimator: MemoryEstimator, name: str, *, is_seen: bool = False) -> None:
+    def __init__(self, estimator: MemoryEstimator, name: str, *, is_given: bool = False) -> None:
         self.estimator = estimator
         self.name = name
-        self.is_seen = is_seen
+        self.is_given = is_given
+        self.tasks = 0
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it goes by more than a guess."""
+        return self.is_given or self.tasks > 0
 
 
 class FileEstimators:
@@ -79,7 +92,7 @@ class FileEstimators:
         self._estimator = estimator
         self._is_by_kind = by_kind
         self._estimators: dict[tuple[str, str], KindEstimator] = {}
-        self._common = KindEstimator(estimator, "", is_seen=True)
+        self._common = KindEstimator(estimator, "", is_given=True)
 
     def of(self, fn: Callable[..., Any], kind: str) -> KindEstimator:
         """The estimator for files of this kind; a common one for those beyond 64 kinds, which are none then."""
@@ -90,6 +103,14 @@ class FileEstimators:
             return self._common
         begun = MemoryEstimator(self._estimator.gamma, self._estimator.overhead_bytes)
         return self._estimators.setdefault(key, KindEstimator(begun, f"{key[0]} {kind}"))
+
+    def of_numbers(self, fn: Callable[..., Any]) -> KindEstimator | None:
+        """What was learned of this function's calls with a number; `None` beyond 64 kinds."""
+        key = function_key(fn), _NUMBER
+        if key not in self._estimators and len(self._estimators) >= _MOST_KINDS:
+            return None
+        begun = MemoryEstimator(0.0, self._estimator.overhead_bytes)
+        return self._estimators.setdefault(key, KindEstimator(begun, f"{key[0]} {_NUMBER}"))
 
 
 class CallCharge(Charge):
@@ -125,6 +146,53 @@ class CallCharge(Charge):
         self._peaks.observe(self._name, held_bytes, has_finished=False)
 
 
+class NumberCharge(CallCharge):
+    """By the number that is the whole input, where that says more than the largest peak seen.
+
+    A number of rows says nearly all, an identifier nothing. The estimator of aim *safe* learns which it is: with
+    unrelated numbers it stays near the largest peak. As long as all calls are small there is nothing to gain.
+    """
+
+    __slots__ = ("_kind", "_number")
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        number: int,
+        peaks: FunctionPeaks,
+        estimator: MemoryEstimator,
+        kind: KindEstimator,
+    ) -> None:
+        super().__init__(fn, peaks, estimator)
+        self._number = number
+        self._kind = kind
+
+    def first_bytes(self) -> int:
+        """The largest peak seen of any number; once eight calls were seen the estimate for this one."""
+        largest_bytes = super().first_bytes()
+        if self._kind.tasks < _NUMBERS_SEEN or largest_bytes < _SMALL_BYTES:
+            return largest_bytes
+        return self._kind.estimator.estimate_file_memory(self._number)
+
+    def retry_bytes(self, failed_bytes: int) -> int:
+        """By the estimator."""
+        return self._kind.estimator.retry_bytes(self._number, failed_bytes)
+
+    def observe(self, peak_bytes: int, duration_s: float, peak_upper_bytes: int | None = None) -> None:
+        """Remembers the function's peak, and lets the estimator learn."""
+        super().observe(peak_bytes, duration_s, peak_upper_bytes)
+        if super().first_bytes() >= _SMALL_BYTES:
+            self._kind.tasks += 1
+            self._kind.estimator.observe(
+                self._number, peak_bytes, duration_s, peak_upper_bytes=peak_upper_bytes
+            )
+
+    def observe_running(self, held_bytes: int) -> None:
+        """A call that still runs holds so much, and may take more."""
+        super().observe_running(held_bytes)
+        self._kind.estimator.observe(self._number, held_bytes, peak_upper_bytes=_NO_UPPER_BOUND)
+
+
 class FileCharge(Charge):
     """By an estimator, which learns from it; `size` is what that goes by: bytes, or features of the item."""
 
@@ -138,7 +206,7 @@ class FileCharge(Charge):
     @property
     def guess_of(self) -> str | None:
         """The function and kind of file, as long as none was seen to its end."""
-        return None if self._kind is None or self._kind.is_seen else self._kind.name
+        return None if self._kind is None or self._kind.is_known else self._kind.name
 
     def first_bytes(self) -> int:
         """The estimate as it is now."""
@@ -152,7 +220,7 @@ class FileCharge(Charge):
         """Lets the estimator learn, which knows what it can trust."""
         self._estimator.observe(self.size, peak_bytes, duration_s, peak_upper_bytes=peak_upper_bytes)
         if self._kind is not None:
-            self._kind.is_seen = True
+            self._kind.tasks += 1
 
     def observe_running(self, held_bytes: int) -> None:
         """A task that still runs holds so much, and may take more."""
@@ -243,10 +311,16 @@ class ChargeRule(NamedTuple):
         if memory is not None:
             return Charged(FileCharge(size_bytes or 0, estimator), size_bytes)
         if size is None:
-            return Charged(CallCharge(fn, self.peaks, estimator), None)
+            return Charged(self._charge_by_history(fn, item), None)
         is_file = size.kind != FOLDER and isinstance(item, str | bytes | os.PathLike)
         kind = self.estimators.of(fn, size.kind)
         return Charged(FileCharge(size.bytes, kind.estimator, kind), size.bytes, is_file)
+
+    def _charge_by_history(self, fn: Callable[..., Any], item: Any) -> Charge:
+        kind = self.estimators.of_numbers(fn) if type(item) is int and item >= 0 else None
+        if kind is None:
+            return CallCharge(fn, self.peaks, self.estimator)
+        return NumberCharge(fn, item, self.peaks, self.estimator, kind)
 
     def _size(self, item: Any) -> InputSize | None:
         if self.size_bytes is None:

@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pytest_membudget import MemoryEstimator, UsageError
 from pytest_membudget.runtime.executor.charges import (
@@ -140,3 +142,46 @@ def test_a_preset_is_a_guess_until_a_file_of_that_kind_was_seen(files):
     assert (again.guess_of, again.first_bytes()) == ("builtins:print .csv", 30 * MB)
     first.observe(40 * MB, 1.0)
     assert again.guess_of is None
+
+
+def seen_numbers(pairs):
+    """A rule after calls of `pow` with these numbers, and the peaks that they took."""
+    asked = rule()
+    for number, peak_bytes in pairs:
+        asked.charge(pow, number).charge.observe(peak_bytes, 1.0)
+    return lambda number: asked.charge(pow, number).charge.first_bytes()
+
+
+def test_a_number_counts_for_its_call_once_eight_were_seen():
+    charged = seen_numbers([(80, 80 * MB), *[(5, 5 * MB)] * 6])
+    assert charged(5) == charged(80) == 80 * MB
+    charged = seen_numbers([(80, 80 * MB), *[(5, 5 * MB)] * 7])
+    assert 5 * MB <= charged(5) < 20 * MB
+    assert charged(80) >= 80 * MB
+
+
+def test_numbers_that_say_nothing_leave_the_largest_peak():
+    charged = seen_numbers((number, (20 + 61 * number % 80) * MB) for number in range(80))
+    assert all(charged(number) >= 90 * MB for number in range(0, 80, 7))
+
+
+def test_calls_that_take_little_are_charged_the_largest_peak_of_all():
+    charged = seen_numbers((number, number * MB // 10) for number in range(60))
+    assert charged(1) == 59 * MB // 10
+
+
+@pytest.mark.parametrize("item", [-1, 0.5, True, "7", (7,), None])
+def test_nothing_but_a_count_is_taken_for_a_number(item):
+    asked = rule()
+    for _ in range(9):
+        asked.charge(pow, 1).charge.observe(10 * MB, 1.0)
+    asked.charge(pow, 9).charge.observe(90 * MB, 1.0)
+    assert asked.charge(pow, 1).charge.first_bytes() < 50 * MB
+    assert asked.charge(pow, item).charge.first_bytes() == 90 * MB
+
+
+@given(st.lists(st.tuples(st.integers(0, 100), st.integers(1, 400)), min_size=1, max_size=30))
+def test_no_number_is_charged_less_than_was_seen_of_it(pairs):
+    charged = seen_numbers((number, megabytes * MB) for number, megabytes in pairs)
+    for number, megabytes in pairs:
+        assert charged(number) >= megabytes * MB
