@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from io import BytesIO
 from typing import Any, BinaryIO
 
@@ -9,51 +10,48 @@ from pytest_membudget.errors import MissingExtraError, UsageError
 from pytest_membudget.inputs.format import CITIES, CURRENCIES, Draw
 
 GROUP_ROWS = 2000
-"""Rows of a full row group, about 140 kB: what is held in memory at a time, and how close a size comes."""
+"""Rows of a full row group, about 140 kB: what is held in memory at a time."""
 
 _FIRST_IDENTIFIER = 100_000_000_00000
 """Group and row make the identifier, as block and record do in the other kinds."""
 
 
 def write_parquet(stream: BinaryIO, size_bytes: int, seed: int) -> int:
-    """Writes a file within half a row group of `size_bytes` and returns its number of rows.
+    """Writes a file of exactly `size_bytes` and returns its number of rows.
+
+    What no further row fits into, about 2 kB at most, is padding between the rows and the footer, which readers find
+    from the file's end.
 
     Raises:
         MissingExtraError: pyarrow is not installed.
         UsageError: the size cannot hold a file of one row; names the smallest that can.
     """
     block = _block(seed)
-    smallest_bytes, group_bytes = _written_bytes(block, 1), _written_bytes(block, GROUP_ROWS)
+    smallest_bytes, *full = (_write(BytesIO(), block, rows) for rows in (1, GROUP_ROWS, 2 * GROUP_ROWS))
     if size_bytes < smallest_bytes:
         raise UsageError(
             f"{size_bytes} B cannot hold a valid parquet file; the smallest has {smallest_bytes} B"
         )
-    row_bytes = (group_bytes - smallest_bytes) / (GROUP_ROWS - 1)
-    rows = 1
-    missing_bytes = size_bytes - smallest_bytes
-    # The footer grows a little faster than the rows, so that large files may need a second try.
-    while abs(missing_bytes) > min(group_bytes / 2, row_bytes * rows / 2):
-        rows = max(1, rows + round(missing_bytes / row_bytes))
-        stream.seek(0)
-        stream.truncate()
-        _write(stream, block, rows)
-        missing_bytes = size_bytes - stream.tell()
+    row_bytes = (full[1] - full[0]) / GROUP_ROWS
+    rows = 1 + int((size_bytes - smallest_bytes) / row_bytes)
+    # A further row may begin a row group, which costs less than the smallest file has.
+    while not 0 <= (missing_bytes := size_bytes - _write(stream, block, rows)) <= smallest_bytes:
+        rows = max(1, rows + math.floor(missing_bytes / row_bytes))
+    _write(stream, block, rows, padding_bytes=missing_bytes)
     return rows
 
 
-def _written_bytes(block: Any, rows: int) -> int:
-    stream = BytesIO()
-    _write(stream, block, rows)
-    return stream.tell()
-
-
-def _write(stream: BinaryIO, block: Any, rows: int) -> None:
-    """A file of `rows`, in full row groups and a last one with what remains."""
+def _write(stream: BinaryIO, block: Any, rows: int, padding_bytes: int = 0) -> int:
+    """Writes `rows` from the stream's start, in full row groups and a last one with what remains; returns the size."""
     from pyarrow.parquet import ParquetWriter
 
+    stream.seek(0)
+    stream.truncate()
     with ParquetWriter(stream, block.schema, compression="none", use_dictionary=False) as writer:
         for group, first in enumerate(range(0, rows, GROUP_ROWS)):
             writer.write_table(_group(block, group).slice(0, rows - first))
+        stream.write(bytes(padding_bytes))
+    return stream.tell()
 
 
 def _group(block: Any, number: int) -> Any:

@@ -25,8 +25,8 @@ _FIRST_BLOCK = 100_000_000
 def synthesize(path: str | os.PathLike[str], size: Size, kind: str = "csv", seed: int = 0) -> SyntheticFile:
     """Makes a file of exactly `size` with varied, valid content; the same seed gives the same bytes.
 
-    A file that is at `path` is replaced, whole or not at all. Parquet comes as close as its row groups allow
-    (`size_bytes` is what the file really has), and its bytes also depend on the version of pyarrow.
+    A file that is at `path` is replaced, whole or not at all. The bytes of parquet also depend on the version of
+    pyarrow.
 
     Raises:
         ValueError: the size cannot be read or cannot hold a valid document, or the kind is unknown.
