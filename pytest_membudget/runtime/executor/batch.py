@@ -1,35 +1,41 @@
-"""`run`: a batch of inputs, one outcome each, in their order.
-
-In which order a list of inputs is run is free. Where memory does not bind, what takes longest goes first. Where it does,
-three orders are played through as the ledger would grant them, and the one that ends soonest is taken:
-
-- by cost, `duration × max(1/P, m/B)` descending: what takes most of the machine for longest;
-- balanced: whenever a worker is free, the task that makes most use of what is free of both, `(m/B · free memory + 1/P ·
-  free workers) · √duration` (the alignment of Grandl et al. 2014, "Multi-resource packing for cluster schedulers");
-- by memory alone, descending.
-"""
+"""`run`: a batch of inputs, one outcome each, in their order; and where the peak of all processes went."""
 
 from __future__ import annotations
 
 import contextlib
-import heapq
 import itertools
-import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sized
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
-from pytest_membudget.records.run import BatchResult, Outcome
-from pytest_membudget.runtime.executor.breakdown import Recorder
+import msgspec
+
+from pytest_membudget.measurement.probe import Probe
+from pytest_membudget.measurement.process.children import descendants
+from pytest_membudget.measurement.process.pss import SharedPages
+from pytest_membudget.measurement.tree.sampler import sampler
+from pytest_membudget.records.measurement import Measurement
+from pytest_membudget.records.run import BatchResult, Breakdown, LevelEvent, Outcome
 from pytest_membudget.runtime.executor.cluster_placement import TOGETHER
 from pytest_membudget.runtime.executor.dead_letters import DeadLetterFile
-from pytest_membudget.runtime.executor.done import DoneFile
+from pytest_membudget.runtime.executor.driver import WATCHED_TICK_S, WorkerUse
 from pytest_membudget.runtime.executor.engine import CallOptions, Engine
-from pytest_membudget.runtime.executor.local_placement import WINDOW
-from pytest_membudget.runtime.executor.outcomes import Ended, Item, Outcomes, as_they_end, drawn, progress
+from pytest_membudget.runtime.executor.flow_control import best_order
+from pytest_membudget.runtime.executor.outcomes import (
+    DoneFile,
+    Ended,
+    Item,
+    Outcomes,
+    as_they_end,
+    drawn,
+    progress,
+)
 from pytest_membudget.runtime.executor.retained_memory import growth_in_workers
+from pytest_membudget.runtime.executor.state import Task
 from pytest_membudget.runtime.workers.serialization import name_of
+from pytest_membudget.units import format_size
 
 if TYPE_CHECKING:
     from pytest_membudget.runtime.monitoring.monitor import MemoryMonitor
@@ -157,118 +163,149 @@ def _first_bytes(item: Item) -> int:
     return 0
 
 
-MOST_PLAYED = 1000
-"""Longer lists go by cost at once: playing them through would take longer than it saves."""
+_WORTH_A_CAVEAT = 0.03
+"""Up to this share of the peak may be of unknown origin without a caveat."""
+
+_WALK_EVERY = 10
+"""Samples between two searches for processes that are neither the coordinator nor a worker."""
 
 
-class _Known(NamedTuple):
-    """What is expected of an input, and its place in the list."""
+class Recorder:
+    """Samples all processes while a batch runs and keeps the parts of the highest moment.
 
-    place: int
-    bytes: int
-    duration_s: float
+    All figures of a breakdown are of one instant, so its parts add up. What a thread's task takes cannot be
+    separated in the coordinator: there the coordinator's growth, less the results that wait, counts as the tasks'.
+    """
 
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._pages = SharedPages()
+        self._bare_bytes: dict[int, int] = {}
+        self._base_bytes: dict[int, int] = {}
+        self._others: list[int] = []
+        self._of_tasks: set[int] = set()  # processes that tasks have started
+        self._probe = Probe("run")
+        self._helper_pid: int | None = None
+        self._samples = 0
+        self._start_bytes = 0
+        self._events_before = len(engine.journal.events)
+        self._waiting_bytes = 0
+        self.limit_bytes = engine.settings.reading().limit.bytes
+        self.workers = 1
+        self.breakdown = Breakdown(
+            peak_bytes=0,
+            coordinator_bytes=0,
+            workers_base_bytes=0,
+            task_bytes=0,
+            waiting_results_bytes=0,
+            other_bytes=0,
+        )
 
-class _Machine:
-    """Workers and a budget, played through: when each task ends is known."""
+    def __enter__(self) -> Self:
+        self._probe.begin()
+        helper = sampler()
+        self._helper_pid = None if helper is None else helper.pid
+        self._start_bytes = self._pages.holdings([os.getpid()]).get(os.getpid(), 0)
+        self.sample()
+        self._engine.driver.observers.append(self.sample)
+        self._engine.driver.wake()
+        return self
 
-    def __init__(self, workers: int, budget_bytes: int) -> None:
-        self.workers = workers
-        self.budget_bytes = max(1, budget_bytes)
-        self.free_bytes = self.budget_bytes
-        self.now_s = 0.0
-        self._running: list[
-            tuple[float, int, int]
-        ] = []  # when each ends, its place in the order, and its bytes
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> None:
+        self._engine.driver.observers.remove(self.sample)
+        self._complete(self._probe.finish())
 
     @property
-    def free_workers(self) -> int:
-        return self.workers - len(self._running)
+    def events(self) -> tuple[LevelEvent, ...]:
+        """Events since the recorder began."""
+        return self._engine.journal.events[self._events_before :]
 
-    def fitting(self, tasks: list[_Known]) -> list[_Known]:
-        """Those that could start now, in order; one that is larger than the budget runs when nothing else does."""
-        if not self._running:
-            return tasks
-        free_bytes = self.free_bytes
-        return [task for task in tasks if task.bytes <= free_bytes] if self.free_workers else []
+    def record_task(self, task: Task) -> None:
+        """Notes a finished task: its result waits to be read, and its peak is known where it ran here alone."""
+        self._waiting_bytes += task.result_bytes
+        if task.coordinator_peak_bytes:
+            held = self._pages.holdings([os.getpid(), *self._others])
+            self._keep({**held, os.getpid(): task.coordinator_peak_bytes}, {})
 
-    def start(self, task: _Known, at: int) -> None:
-        """Starts `task`, number `at` of the order."""
-        heapq.heappush(self._running, (self.now_s + task.duration_s, at, task.bytes))
-        self.free_bytes -= task.bytes
+    def sample(self) -> None:
+        """Takes one reading, and a closer one where it is the highest so far."""
+        self.workers = max(self.workers, self._engine.driver.busy())
+        workers = {worker.pid: worker for worker in self._engine.driver.workers()}
+        if self._samples % _WALK_EVERY == 0:
+            ours = {*workers, self._helper_pid}
+            self._others = [pid for pid in descendants() if pid not in ours]
+            self._of_tasks = {below for pid in workers for below in descendants(pid)}
+        self._samples += 1
+        pids = [os.getpid(), *workers, *self._others]
+        held = self._pages.holdings(pids)
+        for pid, worker in workers.items():
+            if pid in held:
+                self._record_base(worker, held[pid])
+        if sum(held.values()) > self.breakdown.peak_bytes:
+            self._keep(self._pages.exact_holdings(pids), workers)
 
-    def go_on(self) -> None:
-        """To the end of the task that ends next; of several the first of the order, as what starts then depends on it."""
-        self.now_s, _, freed_bytes = heapq.heappop(self._running)
-        self.free_bytes += freed_bytes
+    def _record_base(self, worker: WorkerUse, held_bytes: int) -> None:
+        """A worker without its task: by a reading while it was idle, else a bare one and what its initializer loaded."""
+        pid = worker.pid
+        if worker.loaded_bytes is None:
+            self._bare_bytes[pid] = min(self._bare_bytes.get(pid, held_bytes), held_bytes)
+        elif not worker.is_busy:
+            self._base_bytes[pid] = min(self._base_bytes.get(pid, held_bytes), held_bytes)
+        elif pid not in self._base_bytes:
+            bare_bytes = self._bare_bytes.get(pid, held_bytes)
+            self._base_bytes[pid] = min(held_bytes, bare_bytes + worker.loaded_bytes)
 
-    def end_s(self) -> float:
-        """When everything that runs has ended."""
-        return max((end_s for end_s, _, _ in self._running), default=self.now_s)
+    def _keep(self, held: dict[int, int], workers: dict[int, WorkerUse]) -> None:
+        peak_bytes = sum(held.values())
+        if peak_bytes <= self.breakdown.peak_bytes:
+            return
+        own_bytes = held.get(os.getpid(), 0)
+        in_workers_bytes = sum(held.get(pid, 0) for pid in workers)
+        of_tasks_bytes = sum(held.get(pid, 0) for pid in self._of_tasks if pid not in workers)
+        base_bytes = sum(self._held_base_bytes(worker, held.get(pid, 0)) for pid, worker in workers.items())
+        waiting_bytes = min(self._waiting_bytes, max(0, own_bytes - self._start_bytes))
+        elsewhere = bool(workers) or self._engine.scheduler.backend.is_cluster
+        here_bytes = 0 if elsewhere else max(0, own_bytes - self._start_bytes - waiting_bytes)
+        self.breakdown = Breakdown(
+            peak_bytes=peak_bytes,
+            coordinator_bytes=own_bytes - waiting_bytes - here_bytes,
+            workers_base_bytes=base_bytes,
+            task_bytes=in_workers_bytes - base_bytes + of_tasks_bytes + here_bytes,
+            waiting_results_bytes=waiting_bytes,
+            other_bytes=peak_bytes - own_bytes - in_workers_bytes - of_tasks_bytes,
+        )
 
+    def _held_base_bytes(self, worker: WorkerUse, held_bytes: int) -> int:
+        if worker.loaded_bytes is None:  # its initializer still loads: it has no task yet
+            return held_bytes
+        return min(held_bytes, self._base_bytes.get(worker.pid, 0))
 
-def best_order(
-    durations_s: Sequence[float],
-    sizes_bytes: Sequence[int],
-    *,
-    workers: int,
-    budget_bytes: int,
-    max_overtakes: int = 32,
-) -> list[int]:
-    """Indices in the order to run. Ties keep their order.
+    def _complete(self, measured: Measurement) -> None:
+        """Takes the probe's peak, which is exact, for the whole; what it has beyond the parts seen here becomes *other*.
 
-    Args:
-        durations_s: what is expected of each input, in seconds or anything in proportion.
-        sizes_bytes: the memory that each is charged.
-        workers: how many may run at once.
-        budget_bytes: what they may take together.
-        max_overtakes: how often the head of the line may be overtaken.
-    """
-    known = [_Known(*each) for each in zip(range(len(durations_s)), sizes_bytes, durations_s, strict=True)]
-    by_cost = sorted(
-        known, key=lambda task: -task.duration_s * max(1 / workers, task.bytes / max(1, budget_bytes))
-    )
-    memory_binds = sum(sorted(sizes_bytes)[-workers:]) > budget_bytes
-    if not memory_binds or len(known) > MOST_PLAYED or workers == 1:
-        return [task.place for task in by_cost]
-    candidates = [
-        by_cost,
-        _balanced(by_cost, _Machine(workers, budget_bytes)),
-        sorted(known, key=lambda task: -task.bytes),
-    ]
-    ends_s = [_makespan_s(order, _Machine(workers, budget_bytes), max_overtakes) for order in candidates]
-    return [task.place for task in candidates[ends_s.index(min(ends_s))]]
-
-
-def _balanced(by_cost: list[_Known], machine: _Machine) -> list[_Known]:
-    left = list(by_cost)
-    order: list[_Known] = []
-    roots = [math.sqrt(task.duration_s) for task in sorted(by_cost)]
-    while left:
-        fitting = machine.fitting(left[:WINDOW])
-        if not fitting:
-            machine.go_on()
-            continue
-        memory_weight = machine.free_bytes / machine.budget_bytes**2
-        worker_weight = machine.free_workers / machine.workers**2
-        use = [(task.bytes * memory_weight + worker_weight) * roots[task.place] for task in fitting]
-        chosen = fitting[use.index(max(use))]
-        left.remove(chosen)
-        machine.start(chosen, len(order))
-        order.append(chosen)
-    return order
-
-
-def _makespan_s(order: list[_Known], machine: _Machine, max_overtakes: int) -> float:
-    """When the last task ends where the ledger grants them: in order, past the head at most that often."""
-    left, overtakes = list(order), 0
-    places = {task: place for place, task in enumerate(order)}
-    while left:
-        fitting = machine.fitting(left[: WINDOW if overtakes < max_overtakes else 1])
-        if not fitting:
-            machine.go_on()
-            continue
-        overtakes = 0 if fitting[0] is left[0] else overtakes + 1
-        left.remove(fitting[0])
-        machine.start(fitting[0], places[fitting[0]])
-    return machine.end_s()
+        Part of that is pages of libraries that programs outside this tree map as well. The parts count only this
+        tree's share of such pages, its peak counts them in full. What that does not explain, and is more than
+        `_WORTH_A_CAVEAT` of the peak, was there too briefly to be seen, and a caveat says so.
+        """
+        missed_bytes = measured.total_peak_bytes - self.breakdown.peak_bytes
+        if missed_bytes <= 0:
+            return
+        caveats = measured.caveats
+        unexplained_bytes = missed_bytes - self._pages.shared_bytes(os.getpid())
+        if unexplained_bytes > _WORTH_A_CAVEAT * measured.total_peak_bytes:
+            caveat = (
+                f"{format_size(unexplained_bytes)} of the peak lasted too briefly to say whose they were: "
+                f"parts are read every {WATCHED_TICK_S * 1000:g} ms"
+            )
+            caveats = (*caveats, caveat)
+        self.breakdown = msgspec.structs.replace(
+            self.breakdown,
+            peak_bytes=measured.total_peak_bytes,
+            other_bytes=self.breakdown.other_bytes + missed_bytes,
+            caveats=caveats,
+        )

@@ -19,6 +19,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 
 from pytest_membudget.errors import OversizeError
+from pytest_membudget.runtime.executor.flow_control import WINDOW
 from pytest_membudget.runtime.executor.retained_memory import FREE_BYTES
 from pytest_membudget.runtime.executor.state import Assignment, Demand, Pool, Slot, Task, UnchargedPlacement
 from pytest_membudget.units import format_duration, format_size
@@ -40,8 +41,6 @@ AHEAD_S = 0.5
 
 PATIENCE_S = 30.0
 """How long a task waits for a worker that was large enough for it, and is gone, to come back."""
-
-_WINDOW = 128
 
 
 class ClusterPlacement(UnchargedPlacement):
@@ -67,7 +66,7 @@ class ClusterPlacement(UnchargedPlacement):
     @property
     def is_full(self) -> bool:
         """Whether it takes no more tasks: enough wait, or no worker has come yet and none can be called too large."""
-        return not self.largest_bytes or len(self._queue_of) >= _WINDOW + 2 * TOGETHER * self._workers
+        return not self.largest_bytes or len(self._queue_of) >= WINDOW + 2 * TOGETHER * self._workers
 
     @property
     def is_empty(self) -> bool:

@@ -11,12 +11,11 @@ from collections.abc import Iterator
 
 from pytest_membudget.errors import OversizeError
 from pytest_membudget.runtime.admission.ledger import Ledger, Ticket
+from pytest_membudget.runtime.executor.flow_control import WINDOW
 from pytest_membudget.runtime.executor.retained_memory import RetainedMemory
 from pytest_membudget.runtime.executor.state import Assignment, Demand, Pool, Slot, Task, UnchargedPlacement
 from pytest_membudget.runtime.prediction.profiles import ChargedCall, fits
 from pytest_membudget.units import format_size
-
-WINDOW = 128
 
 SLOW_START_S = 1.0
 """Where nothing is known of a function, its next call starts when one has ended, or so long after the one before began."""

@@ -510,9 +510,7 @@ class Scheduler:
             self._forget(slot)
         self._release_if_idle(slot)
         if isinstance(reply, InitializerFailed):
-            broken = retry_policy.broken_by(reply.error)
-            self._fail(task, Failure(broken))
-            self.shut_down(broken)
+            self.shut_down(retry_policy.broken_by(reply.error))  # this task among all others
         else:
             self._attempted(task, reply)
 

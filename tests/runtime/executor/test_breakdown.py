@@ -8,8 +8,8 @@ import pytest
 
 from pytest_membudget import FallbackExecutor, measuring
 from pytest_membudget.measurement.process.pss import SharedPages, proportional_bytes
-from pytest_membudget.runtime.executor import breakdown as breakdown_module
-from pytest_membudget.runtime.executor.breakdown import Recorder
+from pytest_membudget.runtime.executor import batch as batch_module
+from pytest_membudget.runtime.executor.batch import Recorder
 from pytest_membudget.runtime.executor.driver import WorkerUse
 
 PARTS = ("coordinator_bytes", "workers_base_bytes", "task_bytes", "waiting_results_bytes", "other_bytes")
@@ -67,7 +67,7 @@ def scripted(monkeypatch):
     def holdings(pages, pids):
         return {pid: reading.held_bytes if pid == WORKER else 0 for pid in pids}
 
-    monkeypatch.setattr(breakdown_module, "descendants", lambda *_: [])
+    monkeypatch.setattr(batch_module, "descendants", lambda *_: [])
     monkeypatch.setattr(SharedPages, "holdings", holdings)
     monkeypatch.setattr(SharedPages, "exact_holdings", holdings)
     driver = SimpleNamespace(

@@ -24,7 +24,7 @@ from pytest_membudget import (
     UnreadableFileError,
     UsageError,
 )
-from pytest_membudget.runtime.executor.done import key_of
+from pytest_membudget.runtime.executor.outcomes import key_of
 
 MB = 1_000_000
 

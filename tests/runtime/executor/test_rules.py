@@ -11,7 +11,6 @@ from pytest_membudget import MemoryEstimator, TaskMemoryError, WorkerKilledError
 from pytest_membudget.records.measurement import MemoryLimit, MemoryReading
 from pytest_membudget.runtime.admission.available_budget import Budget
 from pytest_membudget.runtime.admission.ledger import Ledger
-from pytest_membudget.runtime.executor.batch import best_order
 from pytest_membudget.runtime.executor.charges import (
     CallCharge,
     FileCharge,
@@ -24,6 +23,7 @@ from pytest_membudget.runtime.executor.flow_control import (
     Backend,
     ConcurrencyLimit,
     Levels,
+    best_order,
 )
 from pytest_membudget.runtime.executor.retry_policy import Failure, Retry, after_failure
 from pytest_membudget.runtime.executor.state import Submission, Task

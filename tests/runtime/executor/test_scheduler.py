@@ -298,6 +298,21 @@ def test_without_a_lower_level_the_task_is_told_so():
     assert str(played.outcome(submission)) == "no process worker can be started: no memory"
 
 
+@pytest.mark.parametrize("levels", [("process",), ("process", "thread")])
+def test_a_cluster_that_is_lost_leaves_its_tasks_to_the_next_level_or_ends_them_all(levels):
+    played, tasks = Played(levels=levels), [a_task() for _ in range(5)]
+    played.submit(*tasks)
+    played.scheduler.cluster_lost(played.scheduler.backend, "its scheduler is gone")
+    played.decided()
+    if levels[1:]:
+        assert played.scheduler.backend.level == "thread"
+        assert played.scheduler.open_tasks == 5
+    else:
+        errors = [str(finish.error) for finish in only(played.effects, Finish)]
+        assert errors == ["no process worker can be started: its scheduler is gone"] * 5
+        assert played.scheduler.broken is not None
+
+
 def test_where_a_second_worker_cannot_start_the_first_does_it_all():
     played = Played(workers=4)
     tasks = [a_task() for _ in range(3)]
@@ -866,6 +881,14 @@ def test_what_a_task_leaves_in_its_worker_is_not_what_the_next_task_takes():
     played.returned(task, peak_bytes=110 * MB, kept_bytes=100 * MB)
     assert task.charge.seen == [10 * MB]
     assert task.peak_bytes == 110 * MB
+
+
+@pytest.mark.parametrize(("told_mb", "upper_mb"), [(None, 100), (130, 130)])
+def test_what_a_task_took_at_most_is_its_peak_where_that_is_exact(told_mb, upper_mb):
+    played, task = Played(1000 * MB), a_task()
+    played.submit(task)
+    played.returned(task, peak_bytes=100 * MB, peak_upper_bytes=told_mb and told_mb * MB)
+    assert (task.peak_bytes, task.peak_upper_bytes) == (100 * MB, upper_mb * MB)
 
 
 def test_tasks_that_wait_profit_from_what_was_learned_meanwhile():
