@@ -11,7 +11,7 @@ import msgspec
 from pytest_membudget.errors import UsageError
 from pytest_membudget.records.calibration import CalibrationFile, CalibrationQuality
 from pytest_membudget.stats.bounds import rate_interval
-from pytest_membudget.stats.fitting import PeakFit, fit_peaks
+from pytest_membudget.stats.fitting import RUN_TO_RUN_BYTES, PeakFit, fit_peaks
 from pytest_membudget.stats.surfaces import (
     EXTRAPOLATION,
     LEAST_SCATTER,
@@ -99,10 +99,27 @@ def fit_law(file: CalibrationFile) -> Law:
     return _fit(runs_of(file), _terms_of_used(file), _least_scatter(file))
 
 
-def proven_bound(law: Law, runs: Sequence[Run], values: Values, *, content: float, confidence: float) -> int:
-    """The tolerance bound of the law, but never below a peak that was seen with no predictor larger."""
+def proven_bound(
+    law: Law,
+    runs: Sequence[Run],
+    values: Values,
+    *,
+    content: float,
+    confidence: float,
+    least_margin_bytes: int = 0,
+) -> int:
+    """The tolerance bound of the law, but never below a peak that was seen with no predictor larger.
+
+    `least_margin_bytes` is what it lies above the central estimate at least: see `least_margin_bytes`.
+    """
     seen = max((run.peak_bytes for run in runs if _is_no_larger(run.values, values)), default=0)
-    return max(seen, round(law.bound(values, content=content, confidence=confidence)))
+    bound = law.bound(values, content=content, confidence=confidence)
+    return max(seen, round(max(bound, law.expect(values) + least_margin_bytes)))
+
+
+def least_margin_bytes(file: CalibrationFile) -> int:
+    """For a law of predictors, what two runs of one input may differ by. Sizes in bytes alone go by what was seen."""
+    return RUN_TO_RUN_BYTES if file.predictors else 0
 
 
 def leave_one_out(file: CalibrationFile) -> CalibrationQuality | None:
@@ -119,7 +136,14 @@ def leave_one_out(file: CalibrationFile) -> CalibrationQuality | None:
             law = _fit(rest, terms, _least_scatter(file))
         except ValueError:  # without this one the others cannot separate the terms
             continue
-        bound = proven_bound(law, rest, left_out, content=file.content, confidence=file.confidence)
+        bound = proven_bound(
+            law,
+            rest,
+            left_out,
+            content=file.content,
+            confidence=file.confidence,
+            least_margin_bytes=least_margin_bytes(file),
+        )
         for peak in (run.peak_bytes for run in runs if run.values == left_out):
             errors.append(abs(law.expect(left_out) - peak) / max(1, peak))
             under += peak > bound

@@ -13,6 +13,7 @@ from pytest_membudget.calibration.law import (
     check_file,
     checked_share,
     fit_law,
+    least_margin_bytes,
     leave_one_out,
     proven_bound,
     proven_content,
@@ -195,6 +196,7 @@ class Calibration:
             self._values(item),
             content=self.content if content is None else checked_share("content", content),
             confidence=self.confidence,
+            least_margin_bytes=least_margin_bytes(self.file),
         )
 
     def is_extrapolated(self, item: Any) -> bool:

@@ -9,7 +9,7 @@ from pytest_membudget.units import format_share
 
 
 class Coverage(msgspec.Struct, frozen=True, kw_only=True):
-    """Tasks that were estimated and then seen, and those that took more.
+    """Tasks that were estimated and then seen, and those that took more, by more than two runs of one input may differ.
 
     The true rate lies between `low` and `high` with 99% confidence at all times at once: the interval may be read after
     every task.

@@ -15,6 +15,11 @@ from pytest_membudget.stats.bounds import curvature_p, t_quantile, tolerance_fac
 from pytest_membudget.units import format_count
 
 LEAST_BYTES = 1_000_000.0
+RUN_TO_RUN_BYTES = 512 * 1024
+"""Two runs of one input may differ by so much: the kernel counts pages in batches for each core, malloc and Python ask for
+128 KiB to 1 MiB at a time, and a freed block fits the next request or does not. Ten functions that follow their
+predictors exactly differed by up to 0.22 MB between inputs, whatever their peak."""
+
 CURVATURE_P = 0.10
 """A law with a bend replaces the line when the F-test for its bending term falls below this and the term is positive."""
 

@@ -103,3 +103,13 @@ class Reader:
         return self.times * Path(path).read_bytes()
 
     __call__ = read
+
+
+_SURVIVORS = []
+
+
+def scattered(path):
+    """Leaves one small object in many pages, so that Python keeps the others' memory."""
+    blocks = [bytes(100) for _ in range(200_000)]
+    _SURVIVORS.append(blocks[::1000])
+    return len(blocks) + Path(path).stat().st_size + len(Path(path).read_bytes())

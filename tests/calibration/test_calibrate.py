@@ -181,3 +181,8 @@ def test_functions_without_a_name_to_find_them_by_are_refused():
         CalibrationError, match="cannot be imported by a fresh interpreter: ModuleNotFoundError"
     ):
         short(parse_reference("no_such_module:read"))
+
+
+def test_memory_that_the_call_before_has_left_free_is_no_doubt_about_a_warm_worker():
+    found = calibrate(functions.scattered, sizes=("10 kB", "20 kB", "40 kB"), repeats=1, progress=False)
+    assert not any("reused" in caveat for caveat in found.caveats)

@@ -4,6 +4,8 @@ import math
 import pytest
 
 from pytest_membudget import Calibration, UnreadableFileError, UsageError, fit_points, load_calibration
+from pytest_membudget.records.calibration import CalibrationFile, CalibrationPoint
+from pytest_membudget.stats.fitting import RUN_TO_RUN_BYTES
 
 MB = 1_000_000
 PARSER = [
@@ -103,3 +105,15 @@ def test_a_picture_carries_the_curve_for_a_report():
     assert all(point.expected_bytes <= point.bound_bytes for point in picture.curve)
     assert isinstance(fit_points(PARSER), Calibration)
     assert not math.isnan(picture.gamma)
+
+
+def test_a_bound_by_predictors_leaves_what_two_runs_of_one_input_may_differ_by():
+    values = [(float(lines),) for lines in (500, 1000, 1500, 2000)] * 3
+    points = tuple(CalibrationPoint(0, round(16 * lines * lines)) for (lines,) in values)
+    file = CalibrationFile(
+        version=2, predictors=("lines",), values=tuple(values), points=points, content=0.95, confidence=0.95
+    )
+    found = Calibration(file)
+    seen_for_less = {"lines": 400}
+    assert found.expect(seen_for_less) == pytest.approx(16 * 400**2, rel=0.01)
+    assert found.bound(seen_for_less) >= found.expect(seen_for_less) + RUN_TO_RUN_BYTES

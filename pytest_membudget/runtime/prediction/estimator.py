@@ -14,6 +14,7 @@ from pytest_membudget.records.coverage import Coverage
 from pytest_membudget.runtime.parameters import count_of, factor_of, share_of, size_of
 from pytest_membudget.runtime.prediction.predictors import size_of_item
 from pytest_membudget.stats.bounds import anytime_rate_interval
+from pytest_membudget.stats.fitting import RUN_TO_RUN_BYTES
 from pytest_membudget.stats.learning.learner import PeakStairs
 from pytest_membudget.units import Size, format_count
 
@@ -298,7 +299,11 @@ class MemoryEstimator:
 
 
 class _RealizedCoverage:
-    """Counts how many tasks took more than their last estimate. A task that was never estimated does not count."""
+    """Counts how many tasks took more than their last estimate. A task that was never estimated does not count.
+
+    Nor does an excess that two runs of the same input may differ by: an estimate that is exact would be exceeded half of the
+    time, by some pages.
+    """
 
     def __init__(self) -> None:
         self._exceeded = 0
@@ -315,7 +320,7 @@ class _RealizedCoverage:
         estimate_bytes = self._open.get(size)
         if estimate_bytes is None:
             return False
-        exceeded = peak_bytes > estimate_bytes
+        exceeded = peak_bytes > estimate_bytes + RUN_TO_RUN_BYTES
         self._tasks += 1
         self._exceeded += exceeded
         return exceeded

@@ -100,10 +100,19 @@ def test_a_kept_promise_is_not_called_broken(caplog):
     estimator = calibrated()
     for turn in range(300):
         given = estimator.estimate_file_memory(2 * MB + turn)
-        estimator.observe(2 * MB + turn, given + 1 if turn in {40, 200} else 102 * MB)
+        estimator.observe(2 * MB + turn, given + MB if turn in {40, 200} else 102 * MB)
     found = estimator.coverage
     assert (found.tasks, found.exceeded, found.is_broken) == (300, 2, False)
     assert found.low < 0.01 < found.high
+    assert not caplog.records
+
+
+def test_what_two_runs_of_one_input_differ_by_breaks_no_promise(caplog):
+    estimator = calibrated()
+    for turn in range(5):
+        given = estimator.estimate_file_memory(2 * MB + turn)
+        estimator.observe(2 * MB + turn, given + 200_000)
+    assert (estimator.coverage.tasks, estimator.coverage.exceeded) == (5, 0)
     assert not caplog.records
 
 
