@@ -81,7 +81,8 @@ class Patience(NamedTuple):
     """How many calls and how many seconds each verdict needs.
 
     Either both of `calls` and `seconds` are reached, or `enough_s` alone: slow functions cannot make thousands of calls.
-    A leak needs more than a clean bill: until a bounded cache is full it grows like a leak.
+    A leak needs more than a clean bill: until a bounded cache is full it grows like a leak. What has grown in very many calls, or
+    by very much in some hundreds, is no cache of the usual sizes: entries are many or large, not both.
     """
 
     clean_calls: int = 2048
@@ -90,21 +91,31 @@ class Patience(NamedTuple):
     leak_calls: int = 8192
     leak_s: float = 0.2
     leak_enough_s: float = 8.0
+    large_calls: int = 256
+    large_s: float = 1.0
+    large_byte_calls: int = 16 << 30
+    """Calls times bytes grown: 64 MiB in 256 calls, 16 MiB in 1,024, 4 MiB in 4,096."""
     fewest_calls: int = 16
 
     def may_decide(self, effort: Effort) -> bool:
         """Whether any verdict may be given already."""
-        return effort.exhausted or self.may_call_clean(effort) or self.may_call_leak(effort)
+        return (
+            effort.exhausted
+            or self.may_call_clean(effort)
+            or self.may_call_leak(effort, grown_bytes=self.large_byte_calls)
+        )
 
     def may_call_clean(self, effort: Effort) -> bool:
         """Whether a flat figure may be called clean already."""
         thorough = effort.calls >= self.clean_calls and effort.elapsed_s >= self.clean_s
         return thorough or (effort.calls >= self.fewest_calls and effort.elapsed_s >= self.clean_enough_s)
 
-    def may_call_leak(self, effort: Effort) -> bool:
-        """Whether a growing figure may be called a leak already."""
+    def may_call_leak(self, effort: Effort, grown_bytes: float = 0.0) -> bool:
+        """Whether a figure that grows, and has grown by so much, may be called a leak already."""
         thorough = effort.calls >= self.leak_calls and effort.elapsed_s >= self.leak_s
-        return thorough or (effort.calls >= self.fewest_calls and effort.elapsed_s >= self.leak_enough_s)
+        enough = effort.calls >= self.fewest_calls and effort.elapsed_s >= self.leak_enough_s
+        large = effort.calls >= self.large_calls and effort.elapsed_s >= self.large_s
+        return thorough or enough or (large and effort.calls * grown_bytes >= self.large_byte_calls)
 
 
 class Precision(NamedTuple):
@@ -209,8 +220,9 @@ def decide(
 
     One growing figure makes a leak; a clean bill needs all of them flat, or in the end so slow that little came of it.
     """
-    if any(figure.direction == "growing" for figure in trends):
-        if effort.exhausted or patience.may_call_leak(effort):
+    growing = [figure.grown for figure in trends if figure.direction == "growing"]
+    if growing:
+        if effort.exhausted or patience.may_call_leak(effort, max(growing)):
             return "leak"
     elif all(figure.direction == "flat" for figure in trends):
         if effort.exhausted or patience.may_call_clean(effort):

@@ -123,6 +123,7 @@ def test_one_descriptor_a_call_is_growing_at_the_resolution_of_counts():
 GROWING = Trend("growing", 8.0, 8.0, 8.0, 0.0)
 FLAT = Trend("flat", 0.0, 0.0, 0.0, 0.0)
 UNCLEAR = Trend("unclear", 2.0, 0.0, 9.0, 0.0)
+LARGE = GROWING._replace(grown=64 << 20)
 
 
 @pytest.mark.parametrize(
@@ -132,6 +133,12 @@ UNCLEAR = Trend("unclear", 2.0, 0.0, 9.0, 0.0)
         ([GROWING, FLAT], Effort(10_000, 0.01), None),
         ([GROWING, FLAT], Effort(3000, 1.0), None),
         ([GROWING, FLAT], Effort(400, 8.1), "leak"),
+        ([LARGE, FLAT], Effort(256, 1.0), "leak"),
+        ([LARGE, FLAT], Effort(255, 7.0), None),
+        ([LARGE, FLAT], Effort(256, 0.9), None),
+        ([LARGE._replace(grown=16 << 20), FLAT], Effort(1023, 7.0), None),
+        ([LARGE._replace(grown=16 << 20), FLAT], Effort(1024, 1.0), "leak"),
+        ([GROWING, FLAT._replace(grown=64 << 20)], Effort(1024, 1.0), None),
         ([GROWING, FLAT], Effort(200, 1.0, exhausted=True), "leak"),
         ([FLAT, FLAT], Effort(2048, 0.3), "clean"),
         ([FLAT, FLAT], Effort(2048, 0.1), None),

@@ -61,14 +61,17 @@ class Caps(NamedTuple):
                 return f"{shown} had piled up by then"
         return ""
 
-    def calls_left(self, first: Figures, last: Figures, calls: int) -> int:
-        """How many calls may follow before a cap is reached, at the mean growth so far; at least one."""
+    def next_calls(self, first: Figures, last: Figures, calls: int) -> int:
+        """How many calls may follow before the next sample; at least one.
+
+        No more than reach a cap, at the mean growth so far, and on the way to it a share of these only: a verdict needs samples.
+        """
         left = sys.maxsize
         for name, cap in self._asdict().items():
             grown = getattr(last, name) - getattr(first, name)
             if grown > 0 and calls:
                 left = min(left, int((cap - grown) * calls / grown) + 1)
-        return max(1, left)
+        return max(1, min(left, max(left // 16, calls // 32)))
 
 
 def _descriptor_limit() -> int:
@@ -138,7 +141,8 @@ def check_growth(
         counted = [
             found
             for name, found in finding.trends.items()
-            if name in EXACT_BYTES or (name in PAGED_BYTES and found.direction == "growing")
+            if (name in EXACT_BYTES or (name in PAGED_BYTES and found.direction == "growing"))
+            and not (name == "mapped_bytes" and reader.counts_mappings_twice)
         ]
         low, high = (sum(ends) for ends in zip(*(found.bounds() for found in counted), strict=True))
         return Growth(
@@ -165,7 +169,7 @@ def _judge(rounds: Rounds, allowed_bytes: int, timeout_s: float, *, can_interrup
     reason = ""
     while True:
         try:
-            rounds.advance(caps.calls_left(rounds.first, rounds.last, rounds.calls))
+            rounds.advance(caps.next_calls(rounds.first, rounds.last, rounds.calls))
             reason = piled_up = caps.reached(rounds.first, rounds.last, rounds.calls)
         except CallsEnded as end:
             reason = str(end)
@@ -178,6 +182,8 @@ def _judge(rounds: Rounds, allowed_bytes: int, timeout_s: float, *, can_interrup
         verdict = decide(list(trends.values()), effort, patience)
         if verdict == "clean" and piled_up:
             verdict = "inconclusive"
+        if verdict == "clean" and not reason and rounds.may_hide_growth and effort.elapsed_s < timeout_s / 2:
+            continue
         if verdict:
             return _Finding(verdict, trends, _doubts(verdict, trends, rounds, reason, can_interrupt))
 

@@ -1,14 +1,17 @@
-"""Memory of allocators that neither Python nor the C library knows: Arrow's pool, and what only resident pages tell.
+"""Memory of allocators that neither Python nor the C library knows: asked where they answer, else by their resident pages.
 
-- Arrow says what its pool has handed out, exactly. Its default pool (mimalloc) reserves address space by the gibibyte, of which the
+- Arrow says what its pool has handed out. Its default pool (mimalloc) reserves address space by the gibibyte, of which the
   resident pages count and not the size.
-- polars and duckdb have allocators inside, and jemalloc, mimalloc or tcmalloc may be preloaded in malloc's place. Of those only
-  what is resident can be read; what they keep after it was freed is in that too.
+- jemalloc, mimalloc and tcmalloc may be preloaded in malloc's place, and duckdb has a jemalloc inside. All of them say what is in
+  use: jemalloc and tcmalloc of the process, mimalloc of the calling thread.
+- polars has a jemalloc inside that exports nothing. Of it only what is resident can be read, which includes what it keeps after it
+  was freed.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from pytest_membudget.measurement.process.high_water import PAGE_BYTES
 from pytest_membudget.originals import builtins, contextlib, ctypes, os, re, sys
@@ -16,7 +19,6 @@ from pytest_membudget.originals import builtins, contextlib, ctypes, os, re, sys
 _LINUX = sys.platform.startswith("linux")
 RESERVED_BYTES = 1 << 30
 """From this size on a mapping is taken for address space that an allocator reserved."""
-_LIBRARIES = ("polars", "duckdb")
 _PRELOADED = re.compile(rb"lib(jemalloc|mimalloc|tcmalloc|snmalloc|hoard)[^/]*$", re.MULTILINE)
 
 
@@ -30,17 +32,147 @@ def arrow_bytes() -> int:
     return 0
 
 
-def libraries_with_allocators() -> tuple[str, ...]:
-    """Loaded libraries whose memory shows only by resident pages."""
-    return tuple(name for name in _LIBRARIES if name in sys.modules)
+class ForeignAllocator(NamedTuple):
+    """An allocator beside Python's and the C library's."""
+
+    name: str
+    read_used_bytes: Callable[[], int] | None
+    """What it has handed out; `None` where it does not say."""
+    is_complete: bool
+    """Whether that is all of it, and not the calling thread's part."""
 
 
-def preloaded_allocators() -> tuple[str, ...]:
-    """Allocators in the place of malloc, likewise."""
+_IMPORTED = ("duckdb", "polars")
+
+
+class ForeignAllocators:
+    """Those of this process: in malloc's place from the start, or inside of a library once that is imported."""
+
+    def __init__(self) -> None:
+        self.preloaded = _preloaded()
+        self._imported: dict[str, ForeignAllocator] = {}
+
+    @property
+    def imported(self) -> tuple[ForeignAllocator, ...]:
+        """A function may import such a library in its first call."""
+        for name in _IMPORTED:
+            if name in sys.modules and name not in self._imported:
+                self._imported[name] = ForeignAllocator(name, *_asked_inside(name))
+        return tuple(self._imported.values())
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """Those of which only resident pages tell, all of it or a part."""
+        return tuple(each.name for each in (*self.preloaded, *self.imported) if not each.is_complete)
+
+    def used_bytes(self) -> int:
+        """What those that answer have handed out."""
+        return sum(
+            each.read_used_bytes() for each in (*self.preloaded, *self.imported) if each.read_used_bytes
+        )
+
+
+def _preloaded() -> tuple[ForeignAllocator, ...]:
+    names: set[str] = set()
     if _LINUX:
         with contextlib.suppress(OSError), builtins.open("/proc/self/maps", "rb") as maps:
-            return tuple(sorted({name.decode() for name in _PRELOADED.findall(maps.read())}))
-    return ()
+            names = {name.decode() for name in _PRELOADED.findall(maps.read())}
+    if not names:
+        return ()
+    process = ctypes.CDLL(None)
+    found = []
+    for name in sorted(names):
+        read, is_complete = None, True
+        with contextlib.suppress(AttributeError):  # built without these calls
+            if name == "jemalloc":
+                read = _jemalloc_reader(process.mallctl)
+            elif name == "tcmalloc":
+                read = _tcmalloc_reader(process.MallocExtension_GetNumericProperty)
+            elif name == "mimalloc":
+                read, is_complete = _mimalloc_reader(process), False
+        found.append(ForeignAllocator(name, read, read is not None and is_complete))
+    return tuple(found)
+
+
+def _asked_inside(name: str) -> tuple[Callable[[], int] | None, bool]:
+    library = getattr(sys.modules.get("_duckdb"), "__file__", None) if name == "duckdb" else None
+    if library is None:
+        return None, False
+    with contextlib.suppress(OSError, AttributeError):
+        read = _jemalloc_reader(ctypes.CDLL(library).duckdb_je_mallctl)
+        return read, read is not None
+    return None, False
+
+
+def _jemalloc_reader(control: Any) -> Callable[[], int] | None:
+    """`mallctl`, by any prefix: https://jemalloc.net/jemalloc.3.html. `None` where it was built without statistics."""
+    pointer, size = ctypes.c_void_p, ctypes.c_size_t
+    control.argtypes = [ctypes.c_char_p, pointer, pointer, pointer, size]
+    value, length, epoch = size(), size(ctypes.sizeof(size)), ctypes.c_uint64(1)
+
+    def read() -> int:
+        # What the thread keeps for its next requests counts as allocated.
+        control(b"thread.tcache.flush", None, None, None, 0)
+        control(b"epoch", None, None, ctypes.byref(epoch), 8)
+        failed = control(b"stats.allocated", ctypes.byref(value), ctypes.byref(length), None, 0)
+        return 0 if failed else value.value
+
+    return read if read() else None
+
+
+def _tcmalloc_reader(ask: Any) -> Callable[[], int] | None:
+    """`generic.current_allocated_bytes`: https://gperftools.github.io/gperftools/tcmalloc.html."""
+    ask.argtypes = [ctypes.c_char_p, ctypes.c_void_p]
+    value = ctypes.c_size_t()
+
+    def read() -> int:
+        answered = ask(b"generic.current_allocated_bytes", ctypes.byref(value))
+        return value.value if answered else 0
+
+    return read if read() else None
+
+
+class _Area(ctypes.Structure):
+    """`mi_heap_area_t` of mimalloc 2: https://microsoft.github.io/mimalloc/group__analysis.html."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t) for name in ("blocks", "reserved", "committed", "used", "block_size", "full")
+    )
+
+
+_AreaVisitor = ctypes.CFUNCTYPE(
+    ctypes.c_bool,
+    *(ctypes.c_void_p, ctypes.POINTER(_Area), ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p),
+)
+
+
+def _mimalloc_reader(library: Any) -> Callable[[], int] | None:
+    """Adds up the areas of the calling thread's heap, some dozens of them a megabyte.
+
+    Not where Python takes its own small blocks from it (PYTHONMALLOC): the heap must not change while it is visited.
+    """
+    if os.environ.get("PYTHONMALLOC", "").startswith("malloc"):
+        return None
+    heap, visit, collect = library.mi_heap_get_default, library.mi_heap_visit_blocks, library.mi_collect
+    heap.restype = ctypes.c_void_p
+    visit.argtypes = [ctypes.c_void_p, ctypes.c_bool, _AreaVisitor, ctypes.c_void_p]
+    used_bytes = 0
+
+    def add(_heap: Any, area: Any, _block: Any, _size: int, _argument: Any) -> bool:
+        nonlocal used_bytes
+        used_bytes += area[0].used * area[0].block_size
+        return True
+
+    visitor = _AreaVisitor(add)
+
+    def read() -> int:
+        nonlocal used_bytes
+        collect(False)  # takes what other threads have freed of it
+        used_bytes = 0
+        visit(heap(), False, visitor, None)
+        return used_bytes
+
+    return read if read() else None
 
 
 class ResidentPages:

@@ -25,6 +25,8 @@ _RECENT = 24
 _GOLDEN = 0.618034
 _MOST_TOGETHER = 64
 _TOGETHER_S = 0.0005
+_CALLS_BEYOND_KEPT = 256
+"""What hides below the allowance for whole pages is 4 KiB a call then."""
 
 
 class CallsEnded(Exception):  # noqa: N818 - the regular end of the rounds
@@ -58,6 +60,11 @@ class Rounds:
     def elapsed_s(self) -> float:
         """Seconds since the first call."""
         return time.perf_counter() - self._begun
+
+    @property
+    def may_hide_growth(self) -> bool:
+        """Whether few calls were made, and an allocator that shows by pages may have given them memory it had kept."""
+        return self._reader.has_unknown_allocator and self.calls < _CALLS_BEYOND_KEPT
 
     def advance(self, most_calls: int) -> None:
         """Makes the next round of calls, at most `most_calls`, and takes a sample.

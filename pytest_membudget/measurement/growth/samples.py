@@ -11,12 +11,11 @@ import psutil
 
 from pytest_membudget.measurement.growth.foreign_memory import (
     RESERVED_BYTES,
+    ForeignAllocators,
     ResidentPages,
     SharedFiles,
     anonymous_bytes,
     arrow_bytes,
-    libraries_with_allocators,
-    preloaded_allocators,
 )
 from pytest_membudget.measurement.growth.known_caches import cache_steadier
 from pytest_membudget.measurement.process.children import children_of, descendants
@@ -51,8 +50,9 @@ PAGED_ALLOWANCE_BYTES = 1 << 20
 class Figures(NamedTuple):
     """Bytes and counts after a collection.
 
-    `heap_bytes`: malloc in use, what malloc mapped, Python's small blocks, and what Arrow's pool has handed out. `mapped_bytes`:
-    mappings that belong to none of these and are accessible, the stacks of threads left out; moves by whole pages.
+    `heap_bytes`: malloc in use, what malloc mapped, Python's small blocks, and what other allocators say that they have handed out.
+    `mapped_bytes`: mappings that belong to none of these and are accessible, the stacks of threads left out; moves by whole pages; 0
+    where another allocator has malloc's place, whose mappings they would be.
     `resident_bytes`: pages that belong to none of these, where an allocator is loaded that only they show; 0 elsewhere.
     `children_bytes`: resident memory of all descendants. `shared_bytes`: files in shared memory that were made meanwhile.
     """
@@ -82,12 +82,7 @@ class FigureReader:
         self._pages = ResidentPages()
         self.shared_files = SharedFiles()
         self._waiting_left_s = _SETTLE_IN_ALL_S
-        self._preloaded = preloaded_allocators()
-
-    @property
-    def foreign(self) -> tuple[str, ...]:
-        """Allocators whose memory shows by resident pages alone; a function may import one in its first call."""
-        return (*self._preloaded, *libraries_with_allocators())
+        self._foreign = ForeignAllocators()
 
     def read(self) -> Figures:
         """Collects garbage, steadies known caches and reads. Waits a moment for threads and children that are about to be gone."""
@@ -95,8 +90,8 @@ class FigureReader:
         self._steady()
         blocks = self._blocks.read()
         malloc = read_heap()
-        arrow = arrow_bytes()
-        in_use_bytes = malloc.used_bytes + malloc.mapped_bytes + arrow
+        foreign = self._foreign
+        in_use_bytes = malloc.used_bytes + malloc.mapped_bytes + arrow_bytes() + foreign.used_bytes()
         threads = count_threads()
         other_bytes = malloc.system_bytes + malloc.mapped_bytes + blocks.arena_bytes
         other_bytes += max(0, threads - 1) * _thread_stack_bytes()
@@ -105,7 +100,7 @@ class FigureReader:
         accessible_bytes, reserved_bytes = self._mapped_bytes()
         return Figures(
             heap_bytes=blocks.used_bytes + in_use_bytes,
-            mapped_bytes=accessible_bytes - other_bytes,
+            mapped_bytes=0 if foreign.preloaded else accessible_bytes - other_bytes,
             resident_bytes=self._foreign_bytes(in_use_bytes + blocks.arena_bytes, reserved_bytes),
             children_bytes=sum(map(anonymous_bytes, below)),
             shared_bytes=shared_bytes,
@@ -116,7 +111,7 @@ class FigureReader:
         )
 
     def _foreign_bytes(self, known_bytes: int, reserved_bytes: int) -> int:
-        if self.foreign:
+        if self._foreign.preloaded or self._foreign.unknown:
             return anonymous_bytes(os.getpid()) - known_bytes
         # Of Arrow's pool it is known what it has handed out; what it keeps besides comes and goes.
         return 0 if "pyarrow" in sys.modules else reserved_bytes
@@ -132,7 +127,7 @@ class FigureReader:
             begin, end = int(first, 16), int(last, 16)
             if end - begin < RESERVED_BYTES:
                 total += end - begin
-            elif "pyarrow" not in sys.modules and not self.foreign:
+            elif "pyarrow" not in sys.modules and not self._foreign.preloaded and not self._foreign.unknown:
                 reserved += self._pages.bytes_of(begin, end)
         stack = _MAIN_STACK.search(text, max(0, len(text) - 1000))
         return total - (int(stack[2], 16) - int(stack[1], 16) if stack else 0), reserved
@@ -155,6 +150,16 @@ class FigureReader:
         self._blocks.close()
 
     @property
+    def counts_mappings_twice(self) -> bool:
+        """Whether the mappings of a library's allocator hold what is in another figure already."""
+        return bool(self._foreign.imported)
+
+    @property
+    def has_unknown_allocator(self) -> bool:
+        """Whether some memory shows by whole pages only, those that are kept after they were freed included."""
+        return bool(self._foreign.unknown)
+
+    @property
     def caveats(self) -> tuple[str, ...]:
         """What these figures cannot tell here."""
         doubts = []
@@ -166,9 +171,9 @@ class FigureReader:
             doubts.append("malloc's own figures cannot be read here: native memory shows by whole pages only")
         if not _LINUX:
             doubts.append("mappings outside malloc are not seen on this system")
-        if self.foreign:
+        if self._foreign.unknown:
             doubts.append(
-                f"{', '.join(self.foreign)}: an allocator of its own, of which only whole pages can be read, and they include "
+                f"{', '.join(self._foreign.unknown)}: an allocator of its own, of which only whole pages can be read, and they include "
                 f"what it keeps after it was freed: growth below {format_size(PAGED_ALLOWANCE_BYTES)} in all would not show there"
             )
         return tuple(doubts)

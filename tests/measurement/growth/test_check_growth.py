@@ -15,8 +15,10 @@ import warnings
 import pytest
 
 from pytest_membudget.errors import UsageError
-from pytest_membudget.measurement.growth.check import check_growth
+from pytest_membudget.measurement.growth.check import Caps, check_growth
+from pytest_membudget.measurement.growth.samples import Figures
 from pytest_membudget.records.places import from_here
+from pytest_membudget.stats.growth import trend
 
 pytestmark = pytest.mark.kernel
 HERE = from_here(__file__)
@@ -233,3 +235,17 @@ def test_what_other_threads_print_meanwhile_is_not_lost(capfd):
     seen = capfd.readouterr().err
     assert "arenas" not in seen
     assert set(seen.splitlines(keepends=True)) == set(printed)
+
+
+def test_on_the_way_to_a_cap_there_are_samples_enough_for_a_verdict():
+    first = Figures(*[0] * len(Figures._fields))
+    caps = Caps(*[512 << 20] * len(Figures._fields))
+    calls, at_calls = 0, []
+    while not caps.reached(first, first._replace(heap_bytes=1000 * calls), calls):
+        # However dear a sample is: half as many calls as went before, at most.
+        calls += min(
+            max(1, calls // 2), caps.next_calls(first, first._replace(heap_bytes=1000 * calls), calls)
+        )
+        at_calls.append(calls)
+    assert 1000 * calls < 1.1 * (512 << 20)
+    assert trend(at_calls, [1000 * n for n in at_calls]).direction == "growing"
