@@ -71,7 +71,7 @@ def after_failure(
             memory is not repeated: the coordinator would be the next to run out.
     """
     repeats = task.attempts - 1
-    charged_bytes = task.charged_bytes or 0
+    charged_bytes = max(task.charged_bytes or 0, task.overran_bytes)
     if task.alone and isinstance(reply, Died) and retries <= USUAL_RETRIES:
         # There is no more memory than all. Who asks for more repeats than usual expects kills of another kind.
         return given_up(task, reply, own_memory=own_memory)

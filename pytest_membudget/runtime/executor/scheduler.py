@@ -548,8 +548,8 @@ class Scheduler:
             self._end_over_limit(slot, task, 0)
         if not task.over_limit_bytes:
             self._record_overrun(task, None)
-        if slot.lease is not None and not (task.overran_bytes and task.alone):
-            # It needs more than it was seen to hold.
+        if slot.lease is not None and not task.overran_bytes:
+            # It needs more than it was seen to hold. Where it was ended for that, `overran_bytes` has what it held.
             task.charged_bytes = max(task.charged_bytes or 0, slot.lease.charge_bytes)
 
     def _never_began(self, slot: Slot, task: Task, stage: Stage) -> None:

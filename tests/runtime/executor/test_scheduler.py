@@ -7,6 +7,7 @@ import pytest
 from scripted_scheduler import BEHIND, KILLED, MB, UNSTARTED, Fixed, Played, a_task, only, sent
 
 from pytest_membudget import (
+    ExecutorPolicy,
     OversizeError,
     StartTimeoutError,
     TaskMemoryError,
@@ -14,7 +15,9 @@ from pytest_membudget import (
     WorkerKilledError,
 )
 from pytest_membudget.runtime.executor.charges import StatedCharge
-from pytest_membudget.runtime.executor.scheduler import LEAVING_S
+from pytest_membudget.runtime.executor.cluster_placement import ClusterPlacement
+from pytest_membudget.runtime.executor.flow_control import Backend
+from pytest_membudget.runtime.executor.scheduler import LEAVING_S, Scheduler
 from pytest_membudget.runtime.executor.state import (
     Finish,
     Forget,
@@ -22,6 +25,7 @@ from pytest_membudget.runtime.executor.state import (
     Reading,
     Record,
     Send,
+    Slot,
     Start,
     Stop,
     Submission,
@@ -211,6 +215,19 @@ def test_what_waited_behind_a_killed_call_was_not_attempted_and_keeps_its_place(
     assert played.running[0] is first
 
 
+def test_the_lease_of_a_worker_that_ended_goes_back_with_the_reply_to_its_last_call():
+    played = Played(workers=1, retries=0)
+    played.scheduler.pool.throughput.mean_s = 0.01
+    first, behind, large = a_task(), a_task(), a_task(95)
+    played.submit(first, behind, large)
+    slot, sequence = played.slot_of(first), behind.sequence
+    played.reply(first, KILLED)
+    assert played.running == [], "what the worker held is charged until all is known of it"
+    played.scheduler.replied(slot, sequence, Died("ended", attempted=True))
+    played.decided()
+    assert (played.running, slot.lease) == ([large], None)
+
+
 def test_a_task_whose_workers_always_end_before_it_begins_counts_as_the_cause():
     played, task = Played(workers=1, retries=0), a_task()
     played.submit(task)
@@ -311,6 +328,19 @@ def test_a_cluster_that_is_lost_leaves_its_tasks_to_the_next_level_or_ends_them_
         errors = [str(finish.error) for finish in only(played.effects, Finish)]
         assert errors == ["no process worker can be started: its scheduler is gone"] * 5
         assert played.scheduler.broken is not None
+
+
+def test_a_task_waits_for_the_worker_that_begins_again_to_have_room_for_it():
+    backend = Backend("dask", ClusterPlacement(), own_memory=True)
+    scheduler, task = Scheduler([backend], ExecutorPolicy(), max_workers=1), a_task(80 * MB)
+    full, fresh = (Slot(backend, host="there", is_renewable=True) for _ in range(2))
+    full.retained_bytes = 60 * MB
+    scheduler.workers_changed(backend, [full], {full: 100 * MB})
+    scheduler.submitted(task)
+    assert scheduler.decide() == [Forget(full, renew=True)]
+    scheduler.validate()
+    scheduler.workers_changed(backend, [fresh], {fresh: 100 * MB})
+    assert sent(scheduler.decide()) == [task]
 
 
 def test_where_a_second_worker_cannot_start_the_first_does_it_all():
@@ -524,6 +554,16 @@ def test_what_outgrows_the_whole_budget_alone_is_told_with_both_numbers():
     assert (error.limit, error.reached) == (120 * MB, 200 * MB)
 
 
+def test_without_repeats_an_overrun_that_is_ended_is_told_with_both_numbers():
+    played, task = Played(100 * MB, overrun="end", retries=0), a_task(20 * MB)
+    submission = task.submission
+    played.submit(task)
+    played.pass_time(1.0, holds(60))
+    played.reply(task, KILLED)
+    error = played.outcome(submission)
+    assert (error.limit, error.reached) == (20 * MB, 60 * MB)
+
+
 @pytest.mark.parametrize(("limit", "limit_mb"), [(50 * MB, 50), (2.0, 40)])
 def test_a_task_above_its_limit_is_ended_and_its_neighbours_are_not(limit, limit_mb):
     played = Played(1000 * MB)
@@ -649,6 +689,14 @@ def test_short_calls_wait_in_their_worker_under_its_lease_in_order():
     played.submit(*tasks)
     assert played.running == tasks[:6]  # the seventh needs more than the lease, and is not overtaken
     assert played.scheduler.placement.leases == 1
+
+
+def test_short_calls_do_not_wait_behind_one_in_a_thread():
+    played = Played(100, workers=1, levels=("thread",))
+    played.scheduler.pool.throughput.mean_s = 0.001
+    first, second = a_task(10), a_task(10)
+    played.submit(first, second)
+    assert played.running == [first]
 
 
 @pytest.mark.parametrize("fields", [{"fresh_worker": True}, {"prefers_thread": True}, {"alone": True}])
@@ -854,6 +902,25 @@ def test_after_a_kill_nothing_starts_for_a_moment_and_then_one_by_one():
     assert len(played.running) == 3
     played.effects += played.scheduler.decide(0.6)
     assert len(played.running) == 4
+
+
+@pytest.mark.parametrize(
+    ("fields", "reply", "pauses"),
+    [
+        ({}, KILLED, True),
+        ({}, KILLED._replace(crashed=True), False),
+        ({}, BEHIND, False),
+        ({"limit": 20 * MB}, KILLED, False),
+    ],
+)
+def test_only_after_a_kill_that_was_not_ours_starts_pause(fields, reply, pauses):
+    played = Played(1000 * MB, workers=2, recover_after=1)
+    played.scheduler.pool.concurrency.lost = lambda: None  # halving is another rule
+    task, other = a_task(10 * MB, **fields), a_task(10 * MB)
+    played.submit(task, other, a_task(10 * MB), a_task(10 * MB))
+    played.pass_time(0.0, holds(30))
+    played.reply(task, reply)
+    assert len(played.running) == (1 if pauses else 2)
 
 
 def test_of_a_function_that_is_not_known_one_call_tells_what_the_others_take():

@@ -211,6 +211,7 @@ class AnyOrder(RuleBasedStateMachine):
             self.scheduler.replied(slot, slot.running[0].sequence, reply)
             self.carry_out()
         for slot in list(self.scheduler._gone):
+            assert not slot.backend.own_memory, "only a thread that was left to itself still holds its lease"
             self.scheduler.replied(slot, 0, REPLIES[0])
             self.carry_out()
         while self.owing or self.scheduler.pool.leaving:
