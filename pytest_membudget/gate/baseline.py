@@ -14,8 +14,7 @@ from pytest_membudget.errors import UnreadableFileError
 from pytest_membudget.gate.decision import DEFAULT_TOLERANCE, base_peak, direction, fresh_reference
 from pytest_membudget.gate.environment import environment_differences, major_and_minor
 from pytest_membudget.gate.matching import match_baseline
-from pytest_membudget.records.report import Environment, Report, TestRecord
-from pytest_membudget.records.report_file import encode_report, read_report
+from pytest_membudget.records.report import Environment, Report, TestRecord, encode_report, read_report
 from pytest_membudget.records.storage import write_atomically
 from pytest_membudget.stats.samples import median
 from pytest_membudget.units import Tolerance

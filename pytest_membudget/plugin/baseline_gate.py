@@ -25,9 +25,8 @@ from pytest_membudget.plugin.report.attach import attached
 from pytest_membudget.plugin.roles import is_worker
 from pytest_membudget.plugin.terminal_progress import telling
 from pytest_membudget.records.judgement import Judgement
-from pytest_membudget.records.places import from_here
 from pytest_membudget.records.report import BaselineCheck, Comparison, Report, TestRecord
-from pytest_membudget.records.storage import check_writable
+from pytest_membudget.records.storage import check_writable, from_here
 from pytest_membudget.units import Tolerance, format_count, format_size
 
 

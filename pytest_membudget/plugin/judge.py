@@ -18,8 +18,8 @@ from pytest_membudget.plugin.plans import Plan, file_and_line
 from pytest_membudget.records.growth import Growth
 from pytest_membudget.records.judgement import Budget, Judgement, Verdict
 from pytest_membudget.records.measurement import Measurement
-from pytest_membudget.records.places import from_here
 from pytest_membudget.records.report import AllocationSite, Comparison, TestRecord
+from pytest_membudget.records.storage import from_here
 
 if TYPE_CHECKING:
     from pytest_membudget.plugin.baseline_gate import Gate

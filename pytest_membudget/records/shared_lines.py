@@ -1,7 +1,8 @@
-"""A file of lines that several programs add to, at the same time, and that a crash must not spoil.
+"""Files of lines that several programs or processes add to, at the same time, and that a crash must not spoil.
 
-A program takes the file's lock for as long as it writes. A kill in that moment leaves half a line at the end: the next
-program ends it with a newline, so that it stays a line of its own and spoils no other.
+A kill while a line is written leaves half of it at the end: what is added next ends it with a newline, so that it stays a
+line of its own and spoils no other. `add_line` takes the file's lock for as long as it writes, so that `rewrite` loses
+nothing. `add_records` is one write without a lock, for files of one session that are only added to.
 """
 
 from __future__ import annotations
@@ -9,10 +10,13 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO, Generic, NamedTuple, TypeVar
 
-from pytest_membudget.records.storage import write_atomically
+import msgspec
+
+from pytest_membudget.records.storage import encode_line, write_atomically
 
 if sys.platform != "win32":  # there one program at a time is safe, as a line is one write; several are not
     import fcntl
@@ -98,3 +102,50 @@ def _whole(descriptor: int) -> bytes:
         parts.append(part)
         at += len(part)
     return b"".join(parts)
+
+
+Record = TypeVar("Record", bound=msgspec.Struct)
+
+
+class Lines(NamedTuple, Generic[Record]):
+    """What a file holds. A process that was killed, or a full disk, may leave lines that cannot be read."""
+
+    records: list[Record]
+    unreadable: int
+
+
+def add_records(file: Path, records: Iterable[msgspec.Struct]) -> None:
+    """Adds `records` at the end of `file`, which need not exist.
+
+    Raises:
+        OSError: they cannot be written.
+    """
+    lines = b"".join(map(encode_line, records))
+    with file.open("a+b") as stream:
+        if _ends_in_a_torn_line(stream):
+            lines = b"\n" + lines
+        stream.write(lines)
+
+
+def _ends_in_a_torn_line(stream: BinaryIO) -> bool:
+    if not stream.seek(0, os.SEEK_END):
+        return False
+    stream.seek(-1, os.SEEK_END)
+    return stream.read(1) != b"\n"
+
+
+def read_records(file: Path, kind: type[Record]) -> Lines[Record]:
+    """All records of `file` in their order, and how many lines are none; none where there is no file.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    records: list[Record] = []
+    unreadable = 0
+    for line in file.read_bytes().split(b"\n") if file.exists() else ():
+        try:
+            if line:
+                records.append(msgspec.json.decode(line, type=kind))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            unreadable += 1
+    return Lines(records, unreadable)

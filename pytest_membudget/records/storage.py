@@ -314,3 +314,10 @@ def _place(message: str, data: bytes) -> str:
 def _one_line(message: str) -> str:
     text = message if len(message) <= 300 else message[:297] + "..."
     return "".join(character if character.isprintable() else " " for character in text)
+
+
+def from_here(path: str | os.PathLike[str]) -> str:
+    """As short as a reader who stands in the working directory needs it."""
+    text = os.fspath(path)
+    here = Path.cwd()
+    return str(Path(text).relative_to(here)) if Path(text).is_relative_to(here) else text

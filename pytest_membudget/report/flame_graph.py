@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from html import escape
 
-from pytest_membudget.records.revisions import FlameFrame
+from pytest_membudget.records.comparison import FlameFrame
 from pytest_membudget.units import format_size
 
 WIDTH, _ROW = 1000.0, 18

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from pytest_membudget.records.revisions import RevisionComparison, RevisionTest, StackGrowth
+from pytest_membudget.records.comparison import RevisionComparison, RevisionTest, StackGrowth
 from pytest_membudget.records.storage import encodable, encode_json, write_atomically
 from pytest_membudget.report.flame_graph import draw_flame_graph
 from pytest_membudget.report.history import short_revision

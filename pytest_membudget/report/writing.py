@@ -6,8 +6,7 @@ import os
 from pathlib import Path
 
 from pytest_membudget.errors import UsageError
-from pytest_membudget.records.report import Report
-from pytest_membudget.records.report_file import encode_report, read_report
+from pytest_membudget.records.report import Report, encode_report, read_report
 from pytest_membudget.records.storage import check_writable, write_atomically
 from pytest_membudget.report.markdown import render_markdown
 

@@ -3,8 +3,7 @@ import pytest
 
 from pytest_membudget.errors import UnreadableFileError
 from pytest_membudget.gate.baseline import load_baseline, make_baseline, save_baseline
-from pytest_membudget.records.report import Environment, Report, TestRecord
-from pytest_membudget.records.report_file import encode_report
+from pytest_membudget.records.report import Environment, Report, TestRecord, encode_report
 from pytest_membudget.records.storage import write_atomically
 
 MIB = 2**20

@@ -8,11 +8,11 @@ import msgspec
 import pytest
 
 from pytest_membudget.errors import UnreadableFileError
-from pytest_membudget.records.report import Report, TestRecord
-from pytest_membudget.records.report_file import encode_report, read_report
+from pytest_membudget.records.report import Report, TestRecord, encode_report, read_report
 from pytest_membudget.records.storage import (
     encode_json,
     encode_line,
+    from_here,
     private_directory,
     read_json,
     write_atomically,
@@ -176,3 +176,10 @@ def test_another_users_link_in_a_folder_open_to_all_is_not_followed(tmp_path):
     with pytest.raises(OSError, match="another user's link"):
         write_atomically(link, "new")
     assert target.read_text() == "old"
+
+
+def test_what_lies_below_the_working_directory_is_told_from_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert from_here(tmp_path / "out" / "a.md") == str(Path("out", "a.md"))
+    assert from_here(Path("a.md")) == "a.md"
+    assert from_here("/elsewhere/a.md") == "/elsewhere/a.md"

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from pytest_membudget.errors import MeasurementError
-from pytest_membudget.records.revisions import Bisection, BisectStep
+from pytest_membudget.records.comparison import Bisection, BisectStep
 from pytest_membudget.stats.samples import median
 
 Measure = Callable[[str], int | None]

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from pytest_membudget.records.revisions import (
+from pytest_membudget.records.comparison import (
     RevisionComparison,
     RevisionTest,
     RevisionVerdict,

@@ -12,7 +12,7 @@ from pytest_membudget.errors import UsageError
 from pytest_membudget.gate.history.store import COUNTED
 from pytest_membudget.gate.revisions.git import Checkout, Repository, import_roots
 from pytest_membudget.measurement.fresh import launcher, stack_recorder
-from pytest_membudget.records.report_file import read_report
+from pytest_membudget.records.report import read_report
 
 #: What a project's configuration may ask for and a comparison must not do.
 _OVERRIDES = [

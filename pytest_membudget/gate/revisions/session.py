@@ -26,7 +26,7 @@ from pytest_membudget.gate.revisions.git import (
 from pytest_membudget.gate.revisions.runs import Side
 from pytest_membudget.gate.revisions.stacks import compare_stacks
 from pytest_membudget.measurement.fresh.stack_reader import read_stacks
-from pytest_membudget.records.revisions import RevisionComparison
+from pytest_membudget.records.comparison import RevisionComparison
 from pytest_membudget.units import Tolerance
 
 Progress = Callable[[str], None]

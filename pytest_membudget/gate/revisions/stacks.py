@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pytest_membudget.measurement.fresh.stack_reader import Frame, RecordedStack
-from pytest_membudget.records.revisions import FlameFrame, StackComparison, StackGrowth, StackKind
+from pytest_membudget.records.comparison import FlameFrame, StackComparison, StackGrowth, StackKind
 from pytest_membudget.units import format_size
 
 MOST_STACKS = 10

@@ -16,7 +16,7 @@ from pytest_membudget.measurement.growth import repeat as rounds
 from pytest_membudget.measurement.growth.repeat import Rounds
 from pytest_membudget.originals import contextlib, os, tempfile, time, tracemalloc
 from pytest_membudget.records.growth import Culprit
-from pytest_membudget.records.places import from_here
+from pytest_membudget.records.storage import from_here
 
 NATIVE = "native code: memory that no Python allocator handed out"
 

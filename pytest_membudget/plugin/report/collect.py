@@ -24,12 +24,12 @@ from pytest_membudget.plugin.report import terminal
 from pytest_membudget.plugin.report.endurance import StartingConditions
 from pytest_membudget.plugin.report.session_files import shared_folder, shared_folder_if_made
 from pytest_membudget.plugin.report.tally import Tally
-from pytest_membudget.records import journal
+from pytest_membudget.records import shared_lines
 from pytest_membudget.records.monitor import MonitorReport
-from pytest_membudget.records.places import from_here
 from pytest_membudget.records.report import BaselineCheck, Report, TestRecord
 from pytest_membudget.records.run import BatchSummary
 from pytest_membudget.records.scale import ScaleTable
+from pytest_membudget.records.storage import from_here
 from pytest_membudget.stats.task_growth import rank_retained
 
 if TYPE_CHECKING:
@@ -143,16 +143,18 @@ class Reporting:
                 from pytest_membudget.plugin.scales import rows
 
                 tables, unreadable = rows.tables(folder)
-                scales = tuple(self._lines(journal.Lines(tables, unreadable), "scales"))
+                scales = tuple(self._lines(shared_lines.Lines(tables, unreadable), "scales"))
             with self._noting("the batches"):
                 from pytest_membudget.plugin.fixtures import executor
 
-                kept = self._lines(journal.read(folder / executor.FILE, BatchSummary), "batches")
+                kept = self._lines(shared_lines.read_records(folder / executor.FILE, BatchSummary), "batches")
                 batches = tuple({each.title: each for each in kept}.values())  # of a test run again, the last
             with self._noting("the monitors"):
                 from pytest_membudget.plugin.fixtures import monitor
 
-                seen = self._lines(journal.read(folder / monitor.FILE, MonitorReport), "monitors")
+                seen = self._lines(
+                    shared_lines.read_records(folder / monitor.FILE, MonitorReport), "monitors"
+                )
                 monitors = tuple({each.label: each for each in seen}.values())
         report = Report(
             environment=self._environment,
@@ -171,7 +173,7 @@ class Reporting:
                 check = self.gate.check(report)
             self.report = msgspec.structs.replace(report, baseline=check, caveats=self.gate.caveats)
 
-    def _lines(self, lines: journal.Lines[Record], title: str) -> list[Record]:
+    def _lines(self, lines: shared_lines.Lines[Record], title: str) -> list[Record]:
         """The records of a file of the session's; a note where some of its lines cannot be read."""
         if lines.unreadable:
             self.notes.append(

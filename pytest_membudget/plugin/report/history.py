@@ -8,9 +8,8 @@ import pytest
 
 from pytest_membudget.errors import MembudgetError
 from pytest_membudget.gate.history.store import open_history
-from pytest_membudget.records.places import from_here
 from pytest_membudget.records.report import Report
-from pytest_membudget.records.storage import check_writable
+from pytest_membudget.records.storage import check_writable, from_here
 from pytest_membudget.units import format_count
 
 

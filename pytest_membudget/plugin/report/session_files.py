@@ -13,13 +13,13 @@ import msgspec
 import pytest
 
 from pytest_membudget.plugin.roles import is_controller, is_fresh, is_worker
-from pytest_membudget.records import journal
+from pytest_membudget.records import shared_lines
 
 
 def keep(config: pytest.Config, file_name: str, records: Sequence[msgspec.Struct]) -> None:
     """Adds `records` to those of the session in that file, where there is to be a report."""
     if records and config.pluginmanager.has_plugin("membudget-measuring"):
-        journal.append(shared_folder(config) / file_name, records)
+        shared_lines.add_records(shared_folder(config) / file_name, records)
 
 
 _MADE = pytest.StashKey[Path]()

@@ -23,7 +23,7 @@ from pytest_membudget.plugin.fresh.run import leave_time_limit, run_fresh
 from pytest_membudget.plugin.markers import ScalesMark
 from pytest_membudget.plugin.report.session_files import shared_folder
 from pytest_membudget.plugin.terminal_progress import telling
-from pytest_membudget.records import journal
+from pytest_membudget.records import shared_lines
 from pytest_membudget.records.judgement import Budget, Judgement
 from pytest_membudget.records.measurement import Measurement
 from pytest_membudget.records.scale import Scale, ScaleRow, ScaleTable
@@ -65,9 +65,9 @@ def add_row(item: pytest.Item, scale: Scale, measurement: Measurement, budget: B
     run_here = item.config.stash.setdefault(_RUN_HERE, set())
     kept = KeptRow(title, _row(item, scale, measurement, budget), first=title not in run_here)
     run_here.add(title)
-    journal.append(_file(item), [kept])
+    shared_lines.add_records(_file(item), [kept])
     # Of other processes too: the one whose row is the last judges, and it alone.
-    lines = journal.read(_file(item), KeptRow).records
+    lines = shared_lines.read_records(_file(item), KeptRow).records
     return lines[-1].name == scale.name and len({line.name for line in lines}) >= len(siblings(item))
 
 
@@ -84,7 +84,7 @@ def take_row(item: pytest.Item, name: str) -> None:
     """
     row = msgspec.json.decode(_left(item, name).read_bytes(), type=ScaleRow)
     row = msgspec.structs.replace(row, caveats=(*row.caveats, _AGAIN))
-    journal.append(_file(item), [KeptRow(_title(item), row, again=True)])
+    shared_lines.add_records(_file(item), [KeptRow(_title(item), row, again=True)])
 
 
 def kept_rows(item: pytest.Item) -> list[KeptRow]:
@@ -108,7 +108,7 @@ def tables(folder: Path) -> tuple[list[ScaleTable], int]:
     made, unreadable = [], 0
     for file in files:
         kept = _latest(file)
-        unreadable += journal.read(file, KeptRow).unreadable
+        unreadable += shared_lines.read_records(file, KeptRow).unreadable
         if kept:
             rows = tuple(each.row for each in kept)
             made.append(ScaleTable(title=kept[0].title, rows=rows, law=fit_law(rows)))
@@ -163,7 +163,7 @@ def _short(text: str) -> str:
 
 
 def _latest(file: Path) -> list[KeptRow]:
-    latest = {kept.name: kept for kept in journal.read(file, KeptRow).records}
+    latest = {kept.name: kept for kept in shared_lines.read_records(file, KeptRow).records}
     return sorted(latest.values(), key=lambda kept: kept.row.scale.size_bytes)
 
 

@@ -17,7 +17,7 @@ import pytest
 from pytest_membudget.errors import UsageError
 from pytest_membudget.measurement.growth.check import Caps, check_growth
 from pytest_membudget.measurement.growth.samples import Figures
-from pytest_membudget.records.places import from_here
+from pytest_membudget.records.storage import from_here
 from pytest_membudget.stats.growth import trend
 
 pytestmark = pytest.mark.kernel
