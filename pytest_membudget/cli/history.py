@@ -9,8 +9,14 @@ from pathlib import Path
 from pytest_membudget.cli.manner import manner_of_stdout
 from pytest_membudget.gate.history.store import open_history
 from pytest_membudget.gate.history.trend import TREND_TOLERANCE, find_trends
-from pytest_membudget.report.history import render_history_json, render_runs, render_test_history
-from pytest_membudget.report.trend import render_trend_json, render_trend_terminal, write_trend
+from pytest_membudget.report.history import (
+    render_history_json,
+    render_runs,
+    render_test_history,
+    render_trend_json,
+    render_trend_terminal,
+    write_trend,
+)
 from pytest_membudget.report.writing import check_report_path, load_report
 from pytest_membudget.units import format_count, parse_tolerance
 

@@ -6,8 +6,13 @@ import argparse
 
 from pytest_membudget.cli.manner import manner_of_stdout
 from pytest_membudget.records.report import Report
-from pytest_membudget.report.ci import render_badge, render_comment
-from pytest_membudget.report.github import render_annotations, render_benchmark_json, render_step_summary
+from pytest_membudget.report.ci import (
+    render_annotations,
+    render_badge,
+    render_benchmark_json,
+    render_comment,
+    render_step_summary,
+)
 from pytest_membudget.report.markdown import render_markdown
 from pytest_membudget.report.plain_text import without_commands
 from pytest_membudget.report.terminal import render_terminal

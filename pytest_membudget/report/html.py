@@ -6,16 +6,45 @@ import base64
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from importlib import resources
-from typing import Any
+from typing import Any, NamedTuple
 
-from pytest_membudget.records.report import Report
-from pytest_membudget.report import html_view, job_tables, test_tables
-from pytest_membudget.report.pictures import draw_calibration, draw_scale_curve, draw_scale_timelines
-from pytest_membudget.report.small_pictures import changes, timelines_of
+from pytest_membudget.records.report import Report, TestRecord
+from pytest_membudget.records.run import Breakdown
+from pytest_membudget.records.storage import encodable
+from pytest_membudget.report import job_tables, test_tables
+from pytest_membudget.report.page import environment_rows, render_headline
+from pytest_membudget.report.pictures import (
+    changes,
+    draw_calibration,
+    draw_scale_curve,
+    draw_scale_timelines,
+    timelines_of,
+)
+from pytest_membudget.report.wording import (
+    FAILING,
+    NONE,
+    is_failure,
+    peak_text,
+    size_or_none,
+    source_text,
+    verdict_text,
+)
+from pytest_membudget.units import format_count, format_duration, format_share, format_size
+
+MOST_CARDS = 200
+FIRST_ROWS = 50
 
 _FOLDER = "page_files"
-_PARTS = re.compile(r"[^_/:\[.-]*[_/:\[.-]*", re.DOTALL)
+_PARTS = (
+    ("coordinator", "coordinator_bytes"),
+    ("workers' base", "workers_base_bytes"),
+    ("tasks", "task_bytes"),
+    ("waiting results", "waiting_results_bytes"),
+    ("other", "other_bytes"),
+)
+_BREAKABLE = re.compile(r"[^_/:\[.-]*[_/:\[.-]*", re.DOTALL)
 
 
 def render_html(report: Report) -> str:
@@ -35,9 +64,9 @@ def render_html(report: Report) -> str:
         style=read_page_file("page.css"),
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        data=_script_json(html_view.table_data(report.tests)),
-        cards=html_view.cards(report.tests),
-        first_rows=html_view.first_rows(report.tests),
+        data=_script_json(table_data(report.tests)),
+        cards=cards(report.tests),
+        first_rows=first_rows(report.tests),
         test_count=len(report.tests),
         timelines=timelines,
         drawn={timeline.number for timeline in timelines},
@@ -54,11 +83,11 @@ def render_html(report: Report) -> str:
         calibration_pictures=[
             (fit.name, picture) for fit in report.calibrations if (picture := draw_calibration(fit))
         ],
-        obtained=html_view.obtained(report.tests),
+        obtained=obtained(report.tests),
         test_caveats=test_tables.caveat_counts(report.tests),
         most_caveats=test_tables.MOST_CAVEATS,
         caveats=report.caveats,
-        **html_view.summary(report),
+        **summary(report),
     )
     # Names that are not UTF-8 hold lone surrogates, which no file can carry.
     return page.encode("utf-8", "backslashreplace").decode()
@@ -71,7 +100,7 @@ def _scale_section(table: Any) -> dict[str, Any]:
         "curve": draw_scale_curve(table),
         "timelines": draw_scale_timelines(table),
         "breakdown": job_tables.breakdown_table(table),
-        "bars": html_view.breakdown_bars(found),
+        "bars": breakdown_bars(found),
     }
 
 
@@ -79,7 +108,7 @@ def breakable(text: str) -> str:
     """A node id as markup that may be broken after its separators rather than within a word."""
     from markupsafe import Markup, escape
 
-    return Markup("<wbr>").join(escape(part) for part in _PARTS.findall(text))
+    return Markup("<wbr>").join(escape(part) for part in _BREAKABLE.findall(text))
 
 
 def _script_json(value: Any) -> str:
@@ -91,3 +120,199 @@ def _script_json(value: Any) -> str:
 def read_page_file(name: str) -> str:
     """A template, style or script that ships with the package."""
     return resources.files(__package__).joinpath(_FOLDER, name).read_text(encoding="utf-8")
+
+
+class Tile(NamedTuple):
+    """One number of the summary, and the filter that shows what it counts."""
+
+    amount: str
+    label: str
+    filter: str
+    tone: str
+
+
+class Bar(NamedTuple):
+    """A bar cut into parts: (name, share of the longest bar in percent, text)."""
+
+    label: str
+    total: str
+    parts: tuple[tuple[str, str, str], ...]
+
+
+class Card(NamedTuple):
+    """A failed test with everything that explains it."""
+
+    number: int
+    nodeid: str
+    place: str
+    verdict: str
+    first: str
+    rest: str
+    used: str
+    budget_at: str
+    how: str
+    shares: tuple[tuple[str, str, str], ...]
+    sites: tuple[tuple[str, str, str], ...]
+    caveats: tuple[str, ...]
+
+
+def tiles(report: Report) -> list[Tile]:
+    """Tests measured and the count of each verdict that occurs, failures first."""
+    measured = sum(test.peak_bytes is not None for test in report.tests)
+    found = [Tile(f"{measured:,}", f"{'test' if measured == 1 else 'tests'} measured", "", "plain")]
+    counts: dict[str, int] = {}
+    for test in report.tests:
+        counts[test.verdict] = counts.get(test.verdict, 0) + 1
+    tones = {**dict.fromkeys(FAILING, "bad"), "over_upper": "doubt", "inconclusive": "doubt"}
+    labels = {**FAILING, "over_upper": "over by the upper bound", "within": "within limits"}
+    found += [
+        Tile(f"{counts[verdict]:,}", labels.get(verdict, verdict), verdict, tones.get(verdict, "good"))
+        for verdict in (*FAILING, "over_upper", "inconclusive", "within", "clean")
+        if counts.get(verdict)
+    ]
+    improved = sum(
+        test.comparison is not None and test.comparison.finding == "improved" for test in report.tests
+    )
+    if improved:
+        found.append(Tile(f"{improved:,}", "improved", "improved", "good"))
+    return found
+
+
+def table_data(tests: Sequence[TestRecord]) -> dict[str, Any]:
+    """Every test as cells of text and the numbers they sort by; repeated texts stand once and are pointed at."""
+    caveats: dict[str, int] = {}
+    rows = [
+        [
+            index,
+            encodable(test.nodeid),
+            test.verdict,
+            _cells(test),
+            _keys(test),
+            encodable(test.message),
+            [caveats.setdefault(caveat, len(caveats)) for caveat in test.caveats],
+            test.outcome,
+            "" if test.comparison is None else test.comparison.finding,
+        ]
+        for index, test in enumerate(tests)
+    ]
+    return {"rows": rows, "caveats": encodable(list(caveats))}
+
+
+def first_rows(tests: Sequence[TestRecord]) -> list[tuple[str, str, list[str]]]:
+    """The rows shown before, or without, JavaScript: failing first, then the largest."""
+    ordered = sorted(
+        tests, key=lambda test: (test.verdict not in FAILING, -(test.peak_bytes or 0), test.nodeid)
+    )
+    return [(test.nodeid, test.verdict, _cells(test)) for test in ordered[:FIRST_ROWS]]
+
+
+def cards(tests: Sequence[TestRecord]) -> list[Card]:
+    """The failed tests, at most `MOST_CARDS`; the table has the rest."""
+    failing = [(index, test) for index, test in enumerate(tests) if is_failure(test)]
+    return [_card(index, test) for index, test in failing[:MOST_CARDS]]
+
+
+def breakdown_bars(breakdowns: Sequence[tuple[str, Breakdown]]) -> list[Bar]:
+    """One bar a breakdown, all on one scale."""
+    longest = max((parts.peak_bytes for _, parts in breakdowns), default=0) or 1
+    return [
+        Bar(
+            label,
+            format_size(parts.peak_bytes),
+            tuple(
+                (title, f"{100 * getattr(parts, field) / longest:.2f}", format_size(getattr(parts, field)))
+                for title, field in _PARTS
+            ),
+        )
+        for label, parts in breakdowns
+    ]
+
+
+def obtained(tests: Sequence[TestRecord]) -> list[tuple[str, str, str]]:
+    """How the peaks came about: source, how many tests, and what that means."""
+    meanings = {
+        "kernel": "The kernel's own high-water mark, exact or proven: however short the peak.",
+        "sampled": "The process tree, sampled: the peak is at least the proven figure and at most the upper one.",
+    }
+    found: dict[str, int] = {}
+    for test in tests:
+        if test.source is not None:
+            found[test.source] = found.get(test.source, 0) + 1
+    return [(source, format_count(count, "test"), meanings[source]) for source, count in found.items()]
+
+
+def summary(report: Report) -> dict[str, Any]:
+    """The head of the page."""
+    return {
+        "headline": render_headline(report),
+        "environment": environment_rows(report),
+        "tiles": tiles(report),
+    }
+
+
+def _cells(test: TestRecord) -> list[str]:
+    used = NONE
+    if test.budget_bytes and test.peak_bytes is not None:
+        used = format_share(test.peak_bytes / test.budget_bytes)
+    return [
+        peak_text(test),
+        size_or_none(test.budget_bytes),
+        used,
+        verdict_text(test) if test.outcome != "skipped" else "skipped",
+        size_or_none(test.total_peak_bytes),
+        size_or_none(test.retained_bytes),
+        NONE if test.duration_s is None else format_duration(test.duration_s),
+        NONE if test.processes is None else str(test.processes),
+        source_text(test),
+    ]
+
+
+def _keys(test: TestRecord) -> list[float]:
+    """What the numeric columns sort by; -1 stands for a figure that was not taken."""
+    used = -1.0
+    if test.budget_bytes and test.peak_bytes is not None:
+        used = round(test.peak_bytes / test.budget_bytes, 4)
+    numbers = (
+        test.peak_bytes,
+        test.budget_bytes,
+        used,
+        test.total_peak_bytes,
+        test.retained_bytes,
+        test.duration_s,
+        test.processes,
+    )
+    return [-1 if number is None else number for number in numbers]
+
+
+def _card(index: int, test: TestRecord) -> Card:
+    first, _, rest = (test.message or FAILING[test.verdict]).partition("\n")
+    span_bytes = max(test.peak_bytes or 0, test.budget_bytes or 0) or 1
+    largest = max((share.peak_bytes for share in test.shares), default=0) or 1
+    return Card(
+        number=index,
+        nodeid=test.nodeid,
+        place=f"{test.file}:{test.line}" if test.file and test.line else test.file,
+        verdict=test.verdict,
+        first=first,
+        rest=rest,
+        used="" if test.budget_bytes is None else f"{100 * (test.peak_bytes or 0) / span_bytes:.2f}",
+        budget_at="" if test.budget_bytes is None else f"{100 * test.budget_bytes / span_bytes:.2f}",
+        how=source_text(test),
+        shares=tuple(
+            (
+                f"{share.name} (pid {share.pid})",
+                format_size(share.peak_bytes),
+                f"{100 * share.peak_bytes / largest:.2f}",
+            )
+            for share in sorted(test.shares, key=lambda share: -share.peak_bytes)[:8]
+        ),
+        sites=tuple(
+            (
+                format_size(site.heap_bytes),
+                site.stack[0] if site.stack else "unknown",
+                " ← ".join(site.stack[1:6]),
+            )
+            for site in test.allocations[:8]
+        ),
+        caveats=tuple(caveat for caveat in test.caveats if caveat not in test.message),
+    )

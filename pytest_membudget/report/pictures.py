@@ -1,16 +1,28 @@
-"""The larger pictures of the page: which lines, points and limits each of them shows, and in which unit."""
+"""The pictures of the page: which lines, points and limits each chart shows, in which unit; then the small ones.
+
+Those are coordinates which the template draws: memory over time, and tests against their baseline.
+"""
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from pytest_membudget.records.report import CalibrationPicture
+from pytest_membudget.records.measurement import TimelinePoint
+from pytest_membudget.records.report import CalibrationPicture, Comparison, TestRecord
 from pytest_membudget.records.scale import CurvePoint, ScaleTable
 from pytest_membudget.report.charts import Band, Chart, Dots, Limit, Line, render_chart
-from pytest_membudget.units import format_size
+from pytest_membudget.report.wording import FAILING, signed_share, size_or_none
+from pytest_membudget.units import format_duration, format_size
 
+MOST_POINTS = 32
+MOST_TIMELINES = 200
+WIDTH, HEIGHT = 320.0, 84.0
+
+_TOP = 10.0
+_NEARLY = 1.05
 _SERIES = tuple(f"series-{number}" for number in range(1, 7))
 _LIMIT_IN_SIGHT = 1.6
 """A limit further above the highest figure than this would press everything else to the ground."""
@@ -123,3 +135,149 @@ def _curve(curve: Sequence[CurvePoint], across: _Unit, up: _Unit) -> tuple[Band,
     expected = tuple((across.of(point.size_bytes), up.of(max(0, point.expected_bytes))) for point in curve)
     bound = tuple((across.of(point.size_bytes), up.of(max(0, point.bound_bytes))) for point in curve)
     return Band("up to the upper bound", "series-1", expected, bound), Line("fitted", "series-1", expected)
+
+
+class Timeline(NamedTuple):
+    """One small picture: coordinates as SVG reads them, and what stands beside it as text."""
+
+    number: int
+    nodeid: str
+    verdict: str
+    line: str
+    area: str
+    budget_y: str
+    peak_y: str
+    over: bool
+    peak: str
+    budget: str
+    duration: str
+    spoken: str
+
+
+def timelines_of(tests: Sequence[TestRecord]) -> list[Timeline]:
+    """Those of the failing tests and of the largest others, at most `MOST_TIMELINES` of these."""
+    drawn = [(index, test) for index, test in enumerate(tests) if len(test.timeline) > 1]
+    failing = [pair for pair in drawn if pair[1].verdict in FAILING]
+    others = sorted(
+        (pair for pair in drawn if pair[1].verdict not in FAILING),
+        key=lambda pair: (-(pair[1].peak_bytes or 0), pair[1].nodeid),
+    )
+    return [_timeline(index, test) for index, test in [*failing, *others[:MOST_TIMELINES]]]
+
+
+def thin(points: Sequence[TimelinePoint], most: int = MOST_POINTS) -> list[TimelinePoint]:
+    """At most `most` of `points`, in order: the ends, and from each stretch between them the highest."""
+    if len(points) <= most:
+        return list(points)
+    inner, stretches = points[1:-1], most - 2
+    cuts = [round(position * len(inner) / stretches) for position in range(stretches + 1)]
+    highest = [
+        max(inner[start:end], key=lambda point: point.tree_bytes)
+        for start, end in itertools.pairwise(cuts)
+        if end > start
+    ]
+    return [points[0], *highest, points[-1]]
+
+
+def _timeline(index: int, test: TestRecord) -> Timeline:
+    points = thin(sorted(test.timeline, key=lambda point: point.at_s))
+    start_s, end_s = points[0].at_s, points[-1].at_s
+    span_s = max(end_s - start_s, 1e-9)
+    seen_bytes = max(point.tree_bytes for point in points)
+    highest = max(1, test.budget_bytes or 0, test.peak_bytes or 0, seen_bytes)
+    # The peak lay between two samples: it has a line of its own, at no moment.
+    is_missed = (test.peak_bytes or 0) > seen_bytes * _NEARLY
+
+    def across(at_s: float) -> float:
+        return WIDTH * (at_s - start_s) / span_s
+
+    def down(size_bytes: float) -> float:
+        return HEIGHT - (HEIGHT - _TOP) * max(0.0, size_bytes) / highest
+
+    line = " ".join(f"{across(point.at_s):.1f},{down(point.tree_bytes):.1f}" for point in points)
+    duration = format_duration(test.duration_s if test.duration_s is not None else span_s)
+    peak, budget = size_or_none(test.peak_bytes), size_or_none(test.budget_bytes)
+    return Timeline(
+        number=index,
+        nodeid=test.nodeid,
+        verdict=test.verdict,
+        line=line,
+        area=f"0,{HEIGHT:.0f} {line} {WIDTH:.0f},{HEIGHT:.0f}",
+        budget_y="" if test.budget_bytes is None else f"{down(test.budget_bytes):.1f}",
+        peak_y=f"{down(test.peak_bytes or 0):.1f}" if is_missed else "",
+        over=test.verdict in FAILING,
+        peak=peak,
+        budget=budget,
+        duration=duration,
+        spoken=_spoken(points, peak, budget, duration),
+    )
+
+
+def _spoken(points: Sequence[TimelinePoint], peak: str, budget: str, duration: str) -> str:
+    """The picture in words, for those who hear the page."""
+    top = max(points, key=lambda point: point.tree_bytes)
+    reached = format_duration(max(0.0, top.at_s)) if math.isfinite(top.at_s) else ""
+    against = "" if budget == size_or_none(None) else f", budget {budget}"
+    return (
+        f"memory over {duration}: highest {format_size(top.tree_bytes)} after {reached}, peak {peak}{against}"
+    )
+
+
+_MOST_TESTS = 50
+_ROOM = 1.04
+"""The longest bar ends before the edge, so that a tick at its end is seen."""
+
+
+class Lane(NamedTuple):
+    """A bar and its ticks, in percent of the picture's width."""
+
+    title: str
+    width: float
+    ticks: tuple[float, ...]
+    size: str
+
+
+class Change(NamedTuple):
+    """One test: its two lanes, and where the tolerance ends."""
+
+    nodeid: str
+    finding: str
+    spoken: str
+    lanes: tuple[Lane, Lane]
+    allowed_at: float
+    allowed: str
+
+
+def changes(tests: Sequence[TestRecord]) -> tuple[Change, ...]:
+    """Regressed tests first, then improved ones, then those that were run again; each to its own scale."""
+    found = [
+        (test.nodeid, test.comparison)
+        for test in tests
+        if test.comparison is not None
+        and (test.comparison.finding in {"regressed", "improved"} or test.comparison.samples_bytes)
+    ]
+    order = {"regressed": 0, "improved": 1}
+    found.sort(key=lambda each: (order.get(each[1].finding, 2), -abs(each[1].change), each[0]))
+    return tuple(_change(nodeid, comparison) for nodeid, comparison in found[:_MOST_TESTS])
+
+
+def _change(nodeid: str, found: Comparison) -> Change:
+    sizes = (found.base_bytes, found.new_bytes, found.allowed_bytes)
+    most_bytes = _ROOM * max(*sizes, *found.samples_bytes, *found.base_samples_bytes, 1)
+
+    def lane(title: str, size_bytes: int, samples: Sequence[int]) -> Lane:
+        ticks = tuple(round(100 * sample / most_bytes, 2) for sample in samples)
+        return Lane(title, round(100 * size_bytes / most_bytes, 2), ticks, format_size(size_bytes))
+
+    base, now, allowed = map(format_size, sizes)
+    return Change(
+        nodeid=nodeid,
+        finding=found.finding,
+        spoken=f"baseline {base}, now {now} ({signed_share(found.change)}), allowed {allowed}",
+        lanes=(
+            lane("baseline", found.base_bytes, found.base_samples_bytes),
+            lane("now", found.new_bytes, found.samples_bytes),
+        ),
+        allowed_at=round(100 * found.allowed_bytes / most_bytes, 2),
+        allowed=allowed,
+    )

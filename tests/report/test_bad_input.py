@@ -12,7 +12,7 @@ from pytest_membudget.cli import main
 from pytest_membudget.errors import UnreadableFileError
 from pytest_membudget.gate.baseline import load_baseline, make_baseline
 from pytest_membudget.gate.reports import compare_reports
-from pytest_membudget.report.github import render_annotations, render_benchmark_json, render_step_summary
+from pytest_membudget.report.ci import render_annotations, render_benchmark_json, render_step_summary
 from pytest_membudget.report.html import render_html
 from pytest_membudget.report.markdown import render_markdown
 from pytest_membudget.report.terminal import render_terminal

@@ -4,7 +4,7 @@ import pytest
 
 from pytest_membudget.records.report import Comparison, Report, TestRecord
 from pytest_membudget.report.html import render_html
-from pytest_membudget.report.small_pictures import changes
+from pytest_membudget.report.pictures import changes
 
 MIB = 2**20
 

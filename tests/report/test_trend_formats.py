@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from pytest_membudget.records.history import RevisionPoint, TestTrend, TrendChange, TrendReport
-from pytest_membudget.report.trend import (
+from pytest_membudget.report.history import (
     describe,
     render_trend_json,
     render_trend_markdown,
