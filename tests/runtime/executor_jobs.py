@@ -5,6 +5,7 @@ import signal
 import sys
 import threading
 import time
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
@@ -311,3 +312,19 @@ def fill_slowly(size_bytes):
         held.append(bytearray(b"x") * 8_000_000)
         time.sleep(0.02)
     return len(held)
+
+
+_pools: list[ProcessPoolExecutor] = []
+
+
+def keep_a_pool(number):
+    """Works in a pool of the worker's own, which the worker keeps for its next task."""
+    if not _pools:
+        _pools.append(ProcessPoolExecutor(1))
+    return _pools[0].submit(square, number).result()
+
+
+def square_by_joblib(number):
+    from joblib import Parallel, delayed
+
+    return sum(Parallel(n_jobs=2)(delayed(square)(each) for each in (number, 0)))

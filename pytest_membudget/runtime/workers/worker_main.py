@@ -158,6 +158,14 @@ def main(
     state = WorkerState(marks, heap=_heap_reader(), tree=_task_tree(marks))
     state.initialize(initializer, initargs)
     del initializer, initargs
+    _run_calls(state, channel)
+    # As at the end of a program, pools that tasks have kept end first. `multiprocessing` would join their processes
+    # before, which wait for more work.
+    threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001 - it has no public name
+
+
+def _run_calls(state: WorkerState, channel: Connection) -> None:
+    """Until the coordinator says that there are no more, or is gone."""
     while True:
         try:
             kind, *details = receive(channel)
@@ -169,7 +177,7 @@ def main(
             install(details[0])
             continue
         sequence, exact, is_by_value, limit, data = details
-        state.held.begin(*limit, has_helper=marks[Mark.HELPER_PID] > 0)
+        state.held.begin(*limit, has_helper=state.marks[Mark.HELPER_PID] > 0)
         report = run_call(state, sequence, Packed(data, is_by_value), exact=exact)
         del details, data
         try:

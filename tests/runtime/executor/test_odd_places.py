@@ -201,6 +201,13 @@ def test_a_thread_that_a_task_left_running_does_not_keep_the_program(monkeypatch
     assert "had not ended 0.5 s after its last call" in caplog.text
 
 
+@pytest.mark.parametrize("job", [jobs.keep_a_pool, jobs.square_by_joblib])
+def test_a_pool_that_a_task_has_kept_ends_with_its_worker(caplog, job):
+    with FallbackExecutor(1, budget="1 GB") as executor:
+        assert executor.run(job, range(3)).values == [0, 1, 4]
+    assert "had not ended" not in caplog.text
+
+
 class Unpredictable(FileCharge):
     def first_bytes(self):
         raise ZeroDivisionError("the estimator's own")
