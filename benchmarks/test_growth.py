@@ -1,7 +1,8 @@
 """Are leaks found, and clean functions left in peace? By `check_growth` with five seeds and on a loaded machine, and by peers.
 
-Each part takes one to three minutes on two quiet cores; choose some with `-k`: `check_growth`, `seed0`, `loaded`, `psleak`,
-`memray`, `part2`. One table at the end puts side by side what all parts that ran have found.
+Short functions, and functions of real libraries as people have them. Each part takes one to five minutes on two quiet cores; choose some
+with `-k`: `check_growth`, `seed0`, `loaded`, `libraries`, `psleak`, `memray`, `part2`. One table at the end puts side by side what
+all parts that ran have found.
 """
 
 import contextlib
@@ -17,6 +18,8 @@ from growth_corpus.run import Found, judge, judge_with_memray, judge_with_psleak
 from tables import print_table
 
 LEAKS = {name for name, case in CASES.items() if case.leaks}
+LIBRARIES = tuple(name for name, case in CASES.items() if case.make.__module__ == "growth_corpus.libraries")
+SHORT = tuple(name for name in CASES if name not in LIBRARIES)
 SEEDS = range(5)
 LOADED_PARTS = 2
 PEER_PARTS = 6
@@ -80,32 +83,37 @@ def stressed(processes=4):
             process.wait()
 
 
-def run(tool, seed, names=tuple(CASES)):
+def run(tool, seed, names):
     return Runs((name, tool(name, seed)) for name in names)
 
 
-def part_of(number, parts):
+def part_of(names, number, parts):
     """Every `parts`-th case, so that each part has some of every kind."""
-    return tuple(CASES)[number::parts]
+    return names[number::parts]
 
 
-def check(found):
+def check(found, *, undecided=0.02):
     assert (found.names("clean", among="leaks"), found.names("leak", among="clean")) == ([], [])
-    assert len(found.undecided) <= 0.02 * len(found)
+    assert len(found.undecided) <= undecided * len(found)
+
+
+def check_short(found):
+    check(found)
     assert max(each.seconds for _, each in found) <= 10
 
 
 def test_the_corpus_is_large_enough():
-    assert len(LEAKS) >= 40
-    assert len(CASES) - len(LEAKS) >= 40
+    assert len(LEAKS.intersection(SHORT)) >= 40
+    assert len(set(SHORT) - LEAKS) >= 40
+    assert len(LIBRARIES) >= 60
 
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", SEEDS, ids="seed{}".format)
 def test_check_growth(seed, runs):
-    found = run(judge, seed)
-    runs["check_growth"] += found
-    check(found)
+    found = run(judge, seed, SHORT)
+    runs["check_growth, short"] += found
+    check_short(found)
     assert statistics.median(each.seconds for _, each in found) <= 0.5
 
 
@@ -113,15 +121,25 @@ def test_check_growth(seed, runs):
 @pytest.mark.parametrize("part", range(LOADED_PARTS), ids="part{}".format)
 def test_check_growth_loaded(part, runs):
     with stressed():
-        found = run(judge, 5, part_of(part, LOADED_PARTS))
-    runs["check_growth, 4 busy processes beside it"] += found
-    check(found)
+        found = run(judge, 5, part_of(SHORT, part, LOADED_PARTS))
+    runs["check_growth, short, 4 busy processes beside it"] += found
+    check_short(found)
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("seed", SEEDS, ids="seed{}".format)
+def test_check_growth_on_libraries(seed, runs):
+    found = run(judge, seed, LIBRARIES)
+    runs["check_growth, libraries"] += found
+    check(found, undecided=0.05)
 
 
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("part", range(PEER_PARTS), ids="part{}".format)
-@pytest.mark.parametrize("library", PEERS)
-def test_peers(library, part, runs):
-    if importlib.util.find_spec(library) is None:
-        pytest.skip(f"{library} is not installed: pip install -r benchmarks/requirements.txt")
-    runs[library] += run(PEERS[library], 0, part_of(part, PEER_PARTS))
+@pytest.mark.parametrize("names", [SHORT, LIBRARIES], ids=["short", "libraries"])
+@pytest.mark.parametrize("peer", PEERS)
+def test_peers(peer, names, part, runs):
+    if importlib.util.find_spec(peer) is None:
+        pytest.skip(f"{peer} is not installed: pip install -r benchmarks/requirements.txt")
+    title = f"{peer}, {'short' if names is SHORT else 'libraries'}"
+    runs[title] += run(PEERS[peer], 0, part_of(names, part, PEER_PARTS))

@@ -379,6 +379,166 @@ def shared_memory_given_back(random):
     return call
 
 
+@clean
+def pillow_thumbnails(random):
+    from PIL import Image
+
+    def call():
+        image = Image.new("RGB", (random.randrange(10, 600), random.randrange(10, 600)), (9, 9, 9))
+        image.thumbnail((64, 64))
+        image.save(io.BytesIO(), "PNG")
+
+    return call
+
+
+@clean
+def numpy_linear_algebra(random):
+    import numpy
+
+    def call():
+        size = random.randrange(2, 200)
+        numpy.linalg.svd(numpy.random.default_rng(size).random((size, size)))
+
+    return call
+
+
+@clean
+def scipy_transforms_of_many_lengths(random):
+    import numpy
+    import scipy.fft
+
+    def call():
+        scipy.fft.fft(numpy.ones(random.randrange(2, 20_000)))
+        time.sleep(0.005)
+
+    return call
+
+
+@clean
+def yaml_documents(random):
+    import yaml
+
+    def call():
+        yaml.safe_load(yaml.safe_dump(_records(random, 20)))
+
+    return call
+
+
+@clean
+def jsonschema_validation(random):
+    import jsonschema
+
+    schema = {"type": "array", "items": {"$ref": "#/$defs/row"}, "$defs": {"row": {"required": ["id"]}}}
+    return lambda: jsonschema.Draft202012Validator(schema).validate(_records(random, 50))
+
+
+@clean
+def markdown_pages(random):
+    import markdown_it
+
+    def call():
+        markdown_it.MarkdownIt().render("# a\n\n* b `c` [d](e)\n" * random.randrange(1, 100))
+
+    return call
+
+
+@clean
+def patterns_up_to_the_size_of_their_cache(random):
+    import re
+
+    numbers = itertools.count()
+
+    def call():
+        re.fullmatch(f"a{next(numbers) % 300}b*", "a7bb")
+        time.sleep(0.002)
+
+    return call
+
+
+@clean
+def records_written_in_batches_of_100(random):
+    batch = []
+
+    def call():
+        batch.append({"id": len(batch), "text": "t" * random.randrange(300)})
+        if len(batch) == 100:
+            json.dumps(batch)
+            batch.clear()
+        time.sleep(0.01)
+
+    return call
+
+
+@clean
+def statements_of_150_shapes(random):
+    import sqlalchemy as sa
+
+    engine, numbers = sa.create_engine("sqlite://"), itertools.count()
+
+    def call():
+        columns = [sa.literal(1).label(f"c{n}") for n in range(1 + next(numbers) % 150)]
+        with engine.connect() as connection:
+            connection.execute(sa.select(*columns)).fetchall()
+
+    return call
+
+
+@clean
+def latest_200_results_in_a_deque(random):
+    import collections
+
+    latest = collections.deque(maxlen=200)
+
+    def call():
+        latest.append(bytes(random.randrange(2000)))
+        time.sleep(0.005)
+
+    return call
+
+
+@clean
+def http_server_asked_once(random):
+    import http.server
+    import urllib.request
+
+    class Quiet(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"w" * random.randrange(50_000))
+
+        def log_message(self, *arguments): ...
+
+    def call():
+        with http.server.HTTPServer(("127.0.0.1", 0), Quiet) as server:
+            thread = threading.Thread(target=server.handle_request)
+            thread.start()
+            with urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}") as answer:
+                answer.read()
+            thread.join()
+
+    return call
+
+
+@clean
+def objects_with_weak_references(random):
+    import weakref
+
+    class Node:
+        pass
+
+    names = weakref.WeakValueDictionary()
+
+    def call():
+        nodes = [Node() for _ in range(random.randrange(200))]
+        for node in nodes:
+            node.neighbours = nodes
+            names[id(node)] = node
+        time.sleep(0.005)
+
+    return call
+
+
 # Leaking.
 
 
@@ -623,3 +783,99 @@ def files_left_open(random):
         time.sleep(0.02)
 
     return call
+
+
+@leaking(300)
+def handlers_added_to_a_logger(random):
+    import logging
+
+    logger = logging.getLogger("corpus")
+    return _slow(0.01)(lambda: logger.addHandler(logging.NullHandler()))
+
+
+@leaking(100)
+def callbacks_for_the_end_of_the_program(random):
+    import atexit
+
+    return _slow(0.005)(lambda: atexit.register(str, random.random()))
+
+
+@leaking(30_000)
+def pillow_images_kept(random):
+    from PIL import Image
+
+    kept = []
+    return _slow(0.005)(lambda: kept.append(Image.new("RGB", (100, 100), (1, 2, 3))))
+
+
+@leaking(1000)
+def classes_made_in_each_call(random):
+    kept = []
+    return _slow(0.01)(lambda: kept.append(type("Row", (), {"id": 1})))
+
+
+@leaking(500)
+def tasks_that_never_end(random):
+    loop, waiting = asyncio.new_event_loop(), []
+
+    async def wait():
+        await loop.create_future()
+
+    async def work():
+        waiting.append(loop.create_task(wait()))
+        await asyncio.sleep(0.005)
+
+    return lambda: loop.run_until_complete(work())
+
+
+@leaking(80_000)
+def views_that_keep_their_arrays(random):
+    import numpy
+
+    kept = []
+    return _slow(0.005)(lambda: kept.append(numpy.ones(10_000)[:3]))
+
+
+@leaking(500)
+def duckdb_rows_kept(random):
+    import duckdb
+
+    connection, kept = duckdb.connect(), []
+
+    def call():
+        kept.append(connection.execute("SELECT i, 'n' || i FROM range(20) AS t(i)").fetchall())
+        time.sleep(0.005)
+
+    return call
+
+
+@leaking(5_000)
+def graphs_in_a_dictionary(random):
+    import networkx
+
+    kept, numbers = {}, itertools.count()
+    return _slow(0.005)(lambda: kept.update({next(numbers): networkx.path_graph(20)}))
+
+
+@leaking(500)
+def exceptions_kept_with_their_frames(random):
+    kept = []
+
+    def fails():
+        unused = bytes(300)
+        raise ValueError(len(unused))
+
+    def call():
+        try:
+            fails()
+        except ValueError as error:
+            kept.append(error)
+        time.sleep(0.01)
+
+    return call
+
+
+@leaking(500)
+def sqlite_connections_kept(random):
+    kept = []
+    return _slow(0.01)(lambda: kept.append(sqlite3.connect(":memory:")))
