@@ -90,34 +90,15 @@ class ForkedProcess(process.BaseProcess):
         return Forked(self._server, self)
 
     @property
-    def waits_for_server_s(self) -> float:
-        """How long a server that has loaded does not answer; 0 once it has."""
-        return self._popen.waits_for_server_s
-
-    @property
-    def failed_to_fork(self) -> bool:
-        """Whether there was no process, for a reason that the next one would meet as well."""
-        return self._popen.failed_to_fork
-
-    @property
-    def is_code_unknown(self) -> bool:
-        """Whether it ended after its server, which alone would know its exit code."""
-        return self._popen.is_code_unknown
+    def forked(self) -> Forked:
+        """The process as the server has answered for it; there once it was started."""
+        return self._popen
 
     def kill(self) -> None:
         """Ends the process, or the server that does not answer."""
         if self._popen.pid is None and self._popen.returncode is None and self._server is not None:
             self._server.kill()
         super().kill()
-
-    def ask_kernel(self) -> None:
-        """Has the kernel report the end where the server does not: it may be stopped."""
-        if self._popen.pid is not None and self._popen.returncode is None:
-            self._popen.ask_kernel()
-
-    def let_go(self) -> None:
-        """Closes what was open for it; a process that still runs is killed."""
-        self._popen.close()
 
 
 class Forked:
@@ -260,8 +241,9 @@ class Forked:
             self.ask_kernel()
 
     def ask_kernel(self) -> None:
-        """Makes `sentinel` the kernel's own descriptor of the process, which is readable once that has ended."""
-        assert self.pid is not None
+        """Makes `sentinel` the kernel's own descriptor of the process, readable once that has ended: the server may be stopped."""
+        if self.pid is None or self.returncode is not None:
+            return
         try:
             told_by_kernel = os.pidfd_open(self.pid)
         except (OSError, AttributeError):  # it has ended, or this kernel has no such descriptors

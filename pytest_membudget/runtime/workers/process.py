@@ -178,6 +178,7 @@ class ProcessWorker:
             raise
         finally:
             theirs.close()
+        self._forked = self._process.forked if isinstance(self._process, ForkedProcess) else None
         self._born_s = time.monotonic()
         self._born_epoch_s = time.time()
 
@@ -316,11 +317,11 @@ class ProcessWorker:
         """Whether the process has ended; then its calls have their replies."""
         if self._ended.is_set():
             return True
-        if isinstance(self._process, ForkedProcess):
-            if self._process.waits_for_server_s > HUNG_S:
+        if self._forked is not None:
+            if self._forked.waits_for_server_s > HUNG_S:
                 self._process.kill()
             if self._inbox.at_end_s and time.monotonic() - self._inbox.at_end_s > _TICK_S:
-                self._process.ask_kernel()
+                self._forked.ask_kernel()
         if self._process.exitcode is None:
             return False
         while connection.wait([self.channel], 0) and self.receive():
@@ -341,8 +342,8 @@ class ProcessWorker:
         """Closes what was open for it."""
         self._held.close()
         self._outbox.close()
-        if isinstance(self._process, ForkedProcess):
-            self._process.let_go()
+        if self._forked is not None:
+            self._forked.close()
 
     def _send_origins(self) -> None:
         """What was loaded since the worker began: a test module of a session that collects as it runs."""
@@ -353,7 +354,7 @@ class ProcessWorker:
 
     def _died(self, *, attempted: bool) -> Died:
         code = self._process.exitcode
-        is_lost = isinstance(self._process, ForkedProcess) and self._process.is_code_unknown
+        is_lost = self._forked is not None and self._forked.is_code_unknown
         if is_lost or code is None:
             how = "ended after its fork server was lost" if self.pid else "was lost with its fork server"
         elif code < 0:
@@ -361,7 +362,7 @@ class ProcessWorker:
         else:
             how = f"ended with exit code {code}"
         by_itself = not is_lost and code is not None and code >= 0
-        if isinstance(self._process, ForkedProcess) and self._process.failed_to_fork:
+        if self._forked is not None and self._forked.failed_to_fork:
             by_itself = True
         return Died(
             f"worker process {self.pid} {how}",
