@@ -1,11 +1,23 @@
 """Scripted memory and clocks, and a place of its own for what is shared with other programs."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import settings
 from scripted import ScriptedClock, ScriptedMemory
 
+from pytest_membudget.measurement.system.pressure import MemoryPressure
+from pytest_membudget.runtime.admission import available_budget
+
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
+
+
+@pytest.fixture(autouse=True)
+def no_pressure(monkeypatch):
+    """A machine that is short of memory while tests run would hold starts up, and say so in `events`."""
+    calm = MemoryPressure(Path("no-such-root"))
+    monkeypatch.setattr(available_budget, "memory_pressure", lambda: calm)
 
 
 @pytest.fixture

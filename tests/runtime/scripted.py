@@ -5,6 +5,11 @@ from pytest_membudget.records.measurement import MemoryLimit, MemoryReading
 MB = 1_000_000
 
 
+def without_pressure(errors):
+    """What a program wrote to its standard error, but for the warning that the machine is short of memory."""
+    return "".join(line for line in errors.splitlines(True) if not line.startswith("memory pressure:"))
+
+
 class ScriptedMemory:
     """A machine of 16,384 MB, half of it free: the reference's figures. Tests change them as they go."""
 

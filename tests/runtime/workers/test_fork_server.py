@@ -10,6 +10,7 @@ import time
 
 import psutil
 import pytest
+from scripted import without_pressure
 
 from pytest_membudget import FallbackExecutor
 from pytest_membudget.runtime.workers.fork_server import server_for
@@ -30,7 +31,7 @@ def output_of(tmp_path, code, **modules):
     done = subprocess.run(
         [sys.executable, path], capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path
     )
-    return done.stdout.splitlines(), done.stderr
+    return done.stdout.splitlines(), without_pressure(done.stderr)
 
 
 def is_gone(pid):
