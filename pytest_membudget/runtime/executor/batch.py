@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, SupportsFloat, TypeAlias
 
 import msgspec
 
+from pytest_membudget.errors import UsageError, text_of
 from pytest_membudget.measurement.probe import Probe
 from pytest_membudget.measurement.process.children import descendants
 from pytest_membudget.measurement.process.pss import SharedPages
@@ -40,6 +42,9 @@ from pytest_membudget.units import format_size
 if TYPE_CHECKING:
     from pytest_membudget.runtime.monitoring.monitor import MemoryMonitor
 
+Durations: TypeAlias = Callable[[Any], float] | Sequence[float]
+"""Expected seconds of an input: one for each, in their order, or a function of the input."""
+
 _WINDOW = 256
 """Tasks of a list that are submitted at a time: enough for the ledger to choose from."""
 
@@ -54,7 +59,7 @@ class Batch:
         items: Iterable[Any],
         options: CallOptions,
         *,
-        durations_s: Callable[[Any], float] | None = None,
+        durations_s: Durations | None = None,
         monitor: MemoryMonitor | None = None,
         done: str | os.PathLike[str] | None = None,
     ) -> None:
@@ -67,6 +72,11 @@ class Batch:
         self._done = None if done is None else DoneFile(done, fn)
         self._is_sized = isinstance(items, Sized)
         self._total = len(items) if isinstance(items, Sized) else None
+        if durations_s is not None and not callable(durations_s) and len(durations_s) != self._total:
+            raise UsageError(
+                f"durations_s has {len(durations_s)} for {self._total or 'an unknown number of'} inputs; give one for each "
+                "of a list of inputs, or a function of the input"
+            )
         inputs = drawn(items, lambda item: engine.charge_rule(options).charge(fn, item))
         first, is_small = self._counted(inputs)
         self._recorder = Recorder(engine)
@@ -137,9 +147,15 @@ class Batch:
 
     def _expected_s(self, item: Item) -> float:
         """Expected seconds, or where that is not known, something in proportion to the input's size."""
-        if self._durations_s is not None:
-            return self._durations_s(item.value)
-        return float(item.charged.size_bytes or 0) + 1.0
+        given = self._durations_s
+        if given is None:
+            return float(item.charged.size_bytes or 0) + 1.0
+        expected_s = given(item.value) if callable(given) else given[item.place]
+        if not (isinstance(expected_s, SupportsFloat) and 0 <= float(expected_s) < math.inf):
+            raise UsageError(
+                f"durations_s gives {text_of(expected_s, repr)} for {text_of(item.value, repr)}; give seconds of 0 or more"
+            )
+        return float(expected_s)
 
     def _window(self) -> int:
         """A list may be submitted in advance. What is drawn lazily is drawn when a worker is about to need it."""

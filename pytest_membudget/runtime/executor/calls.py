@@ -20,6 +20,7 @@ from pytest_membudget.runtime.executor.engine import CallOptions, Engine, engine
 from pytest_membudget.runtime.workers.worker_main import run_chunk
 
 if TYPE_CHECKING:
+    from pytest_membudget.runtime.executor.batch import Durations
     from pytest_membudget.runtime.executor.outcomes import Outcomes
     from pytest_membudget.runtime.monitoring.monitor import MemoryMonitor
 
@@ -74,7 +75,7 @@ class Calls:
         *,
         memory: Memory | None = None,
         size_bytes: SizeOf | None = None,
-        durations_s: Callable[[Any], float] | None = None,
+        durations_s: Durations | None = None,
         monitor: MemoryMonitor | None = None,
         done: str | os.PathLike[str] | None = None,
     ) -> BatchResult[T]:
@@ -87,15 +88,16 @@ class Calls:
                 estimator goes by its files, and without any by what was seen of `fn`.
             size_bytes: the size that the estimator goes by, where that is not what the files of the input take: a size
                 or a function of the input.
-            durations_s: how long an input is expected to take, where that is known. A list of inputs is run in the
-                order that ends soonest; other iterables are drawn lazily, in order.
+            durations_s: how long each input is expected to take, where that is known: a list of seconds, or a function of
+                the input. A list of inputs is run in the order that ends soonest; other iterables are drawn lazily, in order.
             monitor: a `MemoryMonitor` of this process, which records each input that ended (as a chunk of one row,
                 with the peak of its task), reads this process then, and cleans up where it is time.
             done: a file of inputs that ended well. Those of earlier runs are skipped, with the cause "done" and without
                 a value; those of this run are added as they end.
 
         Raises:
-            UsageError: `items` is one path, or the files of `done` or `ExecutorPolicy(dead_letters=…)` cannot be written.
+            UsageError: `items` is one path, `durations_s` makes no sense, or the files of `done` or
+                `ExecutorPolicy(dead_letters=…)` cannot be written.
             KeyboardInterrupt: Ctrl-C; all workers have been ended then.
         """
         from pytest_membudget.runtime.executor.batch import Batch

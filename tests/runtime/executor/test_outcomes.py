@@ -364,3 +364,24 @@ def test_a_kill_of_the_program_loses_nothing_that_was_noted(tmp_path):
     assert sorted(map(int, keys)) == list(range(300))
     assert all(keys[: len(before)] == before for before in noted)
     assert set(map(int, log.read_text().split())) == set(range(300))
+
+
+@pytest.mark.parametrize("durations_s", [[1, 3, 2], lambda item: [1, 3, 2][item]])
+def test_a_list_is_run_in_the_order_of_the_durations_that_the_caller_gives(durations_s):
+    begun = []
+    with FallbackExecutor(1, budget="60 MB", levels=("thread",)) as executor:
+        executor.run(begun.append, [0, 1, 2], durations_s=durations_s)
+    assert begun == [1, 2, 0]
+
+
+@pytest.mark.parametrize(
+    ("durations_s", "words"),
+    [
+        ([1], "durations_s has 1 for 3 inputs; give one for each"),
+        ([1, 2, float("nan")], "durations_s gives nan for 2; give seconds of 0 or more"),
+        (lambda _: "long", "durations_s gives 'long' for 0; give seconds of 0 or more"),
+    ],
+)
+def test_durations_that_make_no_sense_are_refused_before_anything_runs(threads, durations_s, words):
+    with pytest.raises(UsageError, match=words):
+        threads.run(str, [0, 1, 2], durations_s=durations_s)
