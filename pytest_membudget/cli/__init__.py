@@ -51,25 +51,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; 0 is fine, 1 the thing asked about failed, 2 usage or unreadable input."""
     words = list(sys.argv[1:] if argv is None else argv)
     spell_out(sys.stdout, sys.stderr)
-    chosen = next((word for word in words if not word.startswith("-")), None)
-    parser = make_parser([chosen] if chosen in COMMANDS else [])
-    arguments = parser.parse_args(words)
-    if arguments.command is None:
-        parser.print_help(sys.stderr)
-        return EXIT_USAGE
+    command = next((word for word in words if not word.startswith("-")), "")
     try:
-        return _load(arguments.command).run(arguments)
+        return _run(words, command)
     except (MembudgetError, ValueError) as error:
-        _complain(arguments.command, str(error))
+        _complain(command, str(error))
         return EXIT_USAGE
     except OSError as error:
         what = error.strerror or str(error)
         where = f"{error.filename}: " if error.filename is not None else ""
-        _complain(arguments.command, where + what)
+        _complain(command, where + what)
         return EXIT_USAGE
-    except KeyboardInterrupt:
-        _complain(arguments.command, "interrupted")
+    except (
+        KeyboardInterrupt
+    ):  # while modules are imported as well, which takes the longest of a short command
+        _complain(command, "interrupted")
         return EXIT_INTERRUPTED
+
+
+def _run(words: list[str], command: str) -> int:
+    parser = make_parser([command] if command in COMMANDS else [])
+    arguments = parser.parse_args(words)
+    if arguments.command is None:
+        parser.print_help(sys.stderr)
+        return EXIT_USAGE
+    return _load(command).run(arguments)
 
 
 def make_parser(with_options: Collection[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:

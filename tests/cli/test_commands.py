@@ -2,6 +2,7 @@
 
 import pytest
 
+from pytest_membudget import cli
 from pytest_membudget.cli import COMMANDS, main
 
 
@@ -25,3 +26,12 @@ def test_words_that_may_be_left_out_are_not_said_to_be_required(capsys, command,
     with pytest.raises(SystemExit, match="2"):
         main([command])
     assert capsys.readouterr().err.endswith(f"the following arguments are required: {required}\n")
+
+
+def test_an_interrupt_while_a_command_is_imported_is_no_traceback(capsys, monkeypatch):
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_load", interrupted)
+    assert main(["doctor"]) == 130
+    assert capsys.readouterr().err == "membudget doctor: interrupted\n"
