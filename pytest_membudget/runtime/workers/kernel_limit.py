@@ -13,11 +13,11 @@ import os
 
 from pytest_membudget.measurement.system.control_group import ControlGroup, make_control_group
 
-_EXCESS_SHARE = 0.04
+_EXCESS_SHARE = 0.03
 _EXCESS_BYTES = 2 * 1024 * 1024
 """What the kernel lets a call take above its limit."""
 
-_HELPER_BYTES = 12 * 1024 * 1024
+_HELPER_BYTES = 8 * 1024 * 1024
 """What the helper may take that measures a call's tree. It is started by the first call that starts anything."""
 
 
