@@ -1,4 +1,4 @@
-"""What a `with` block closes."""
+"""What a `with` block closes or gives back at its end."""
 
 from __future__ import annotations
 
@@ -21,3 +21,18 @@ class Closing(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class Released(ABC):
+    """What is released at the end of its `with` block."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def release(self) -> None:
+        """Gives back what is held."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()

@@ -6,9 +6,7 @@ import contextlib
 import functools
 import threading
 import time
-from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Mapping
-from types import TracebackType
 from typing import Any, Literal, Protocol, Self, TypeVar
 
 from pytest_membudget.errors import OversizeError, UsageError
@@ -22,7 +20,7 @@ from pytest_membudget.runtime.admission.available_budget import (
     ReadMemory,
 )
 from pytest_membudget.runtime.admission.process_scope import ProcessScope, Wait
-from pytest_membudget.runtime.closing import Closing
+from pytest_membudget.runtime.closing import Closing, Released
 from pytest_membudget.runtime.parameters import count_of, share_of, size_of, timeout_of
 from pytest_membudget.units import Size, format_duration, format_size
 
@@ -85,22 +83,7 @@ class Scope(Protocol[C]):
         """Takes no more part; what is out stays out until it is released."""
 
 
-class _Released(ABC):
-    """What is released at the end of its `with` block."""
-
-    __slots__ = ()
-
-    @abstractmethod
-    def release(self) -> None:
-        """Gives back what is held."""
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.release()
-
-
-class Lease(_Released):
+class Lease(Released):
     """Bytes that were granted; given back by `release` or at the end of its `with` block, once."""
 
     __slots__ = ("_claim", "_released", "_scope")
@@ -329,7 +312,7 @@ class MemorySemaphore(Closing):
         )
 
 
-class DynamicSemaphore(_Released):
+class DynamicSemaphore(Released):
     """Think of a club that lets fewer people in when the air gets thin, and never asks a guest to leave.
 
     All `initial_permits` can be had while at most `eta` of the limit is in use. From there to the limit they go down

@@ -11,9 +11,9 @@ import itertools
 import queue
 from collections import deque
 from collections.abc import Callable, Iterator
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
+from pytest_membudget.runtime.closing import Closing
 from pytest_membudget.runtime.cluster.launcher import DaskLauncher
 from pytest_membudget.runtime.cluster.remote_worker import RemoteWorker
 from pytest_membudget.runtime.workers.protocol import Call, Died, NoWorkerYetError, Reply
@@ -37,7 +37,7 @@ class _Sent(NamedTuple):
     attempt: int
 
 
-class HostPool:
+class HostPool(Closing):
     """The hosts of a Dask cluster, for as long as the `with` block lasts.
 
     Args:
@@ -52,12 +52,8 @@ class HostPool:
         self._replies: queue.SimpleQueue[tuple[int, Reply]] = queue.SimpleQueue()
         self._numbers = itertools.count(1)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Leaves the cluster."""
         self._launcher.close()
 
     def spread(self, fn: Callable[[Any], Any], items: Iterator[Any]) -> Iterator[Answered]:

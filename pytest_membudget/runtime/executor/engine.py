@@ -81,7 +81,7 @@ class Engine:
         self.journal = Journal()
         self.peaks = FunctionPeaks()
         self.estimators = FileEstimators(settings.estimator, by_kind=settings.learns_by_kind)
-        self.profiles = Profiles()
+        self.profiles = Profiles() if settings.policy.profiles else None
         policy = settings.policy
         self.budget = _budget(settings)
         self.scheduler = Scheduler(
@@ -158,7 +158,7 @@ class Engine:
             charged.charge,
             timeout_s=policy.time_limit_s(file_bytes) if options.timeout_s == "policy" else options.timeout_s,
             limit=policy.task_limit if options.limit is None else options.limit,
-            profile=self.profiles.of(function_key(fn), charged.size_bytes) if policy.profiles else None,
+            profile=None if self.profiles is None else self.profiles.of(function_key(fn), charged.size_bytes),
         )
         future.task = task
         return task
