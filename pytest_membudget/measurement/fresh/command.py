@@ -112,19 +112,21 @@ def _combine(
         shares = {pid: size for pid, size in summary.seen if pid != launched.root}
         names = dict(summary.names)
         processes = max(1, len(shares))
+        # What the guard maps of files at the start is in no figure of the tree above its start.
+        tree_high_bytes = summary.peak_high_bytes + summary.start_file_bytes
         if processes > 1 or summary.missed_bytes:
             low = max(low, summary.peak_low_bytes)
-            high = max(low, largest_bytes, summary.peak_high_bytes + summary.start_file_bytes)
+            high = max(low, largest_bytes, tree_high_bytes)
         else:
             low = max(low, *shares.values(), 0) if shares else low
-            high = max(low, largest_bytes)
+            high = max(low, min(largest_bytes, tree_high_bytes))
     shared_bytes = summary.shared_high_bytes if summary else 0
     if shared_bytes and not runs_with_others([launched.root, *shares]):
         low = max(low, summary.shared_total_low_bytes if summary else 0)
     elif shared_bytes:
         caveats.append(Caveat("shared-not-attributed", shared_bytes))
     high = max(low, high + shared_bytes)
-    exact = low == high and processes == 1 and not lost and not shared_bytes
+    exact = kernel > 0 and low == high and processes == 1 and not lost and not shared_bytes
     return CommandMeasurement(
         command=command,
         exit_code=ending.exit_code,

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 from tree_programs import HOLD, MIB
@@ -11,7 +12,9 @@ from tree_programs import HOLD, MIB
 from pytest_membudget import measure_command
 from pytest_membudget.cli import main
 from pytest_membudget.errors import MeasurementError, UsageError
-from pytest_membudget.measurement.fresh import launcher
+from pytest_membudget.measurement.fresh import command, launcher
+from pytest_membudget.measurement.tree.helper.messages import Summary
+from pytest_membudget.records.ending import Ending
 
 pytestmark = [
     pytest.mark.kernel,
@@ -39,6 +42,20 @@ def test_one_process_is_exact():
     m = measure_command(python(TAKE, 80 * MIB))
     assert m.peak_bytes == m.peak_upper_bytes == pytest.approx(88 * MIB, abs=3 * MIB)
     assert (m.exit_code, m.processes, m.source) == (0, 1, "kernel")
+
+
+@pytest.mark.parametrize(
+    ("largest_mib", "peak_mib", "upper_mib", "source"), [(12, 2, 7, "sampled"), (80, 80, 80, "kernel")]
+)
+def test_a_small_command_is_bounded_by_what_its_tree_held(largest_mib, peak_mib, upper_mib, source):
+    """`ru_maxrss` of a command is never less than what its guard held, 12 MiB here."""
+    summary = Summary(
+        1 * MIB, 1 * MIB, 0, 12 * MIB, 6 * MIB, 0, None, 0, 0, 0, 0, [(1, 12 * MIB), (2, 2 * MIB)], [], 0, 0
+    )
+    launched = SimpleNamespace(largest_bytes=largest_mib * MIB, floor_bytes=12 * MIB, root=1)
+    m = command._combine(("sleep",), Ending(how="exited"), summary, launched, lost="")
+    assert (m.peak_bytes, m.peak_upper_bytes) == (peak_mib * MIB, upper_mib * MIB)
+    assert (m.source, m.processes) == (source, 1)
 
 
 def test_a_tree_is_counted_together():
