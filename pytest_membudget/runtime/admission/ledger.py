@@ -284,11 +284,11 @@ class Ledger:
 
     def _head(self) -> Ticket | None:
         """The first waiter that the whole budget could hold, or that runs alone."""
-        in_line = self._queue.first(self._budget_bytes)
+        waiting_first = self._queue.first(self._budget_bytes)
         alone = next(iter(self._waiting_alone.values()), None)
-        if in_line is None or alone is None:
-            return in_line or alone
-        return min(in_line, alone, key=_by_arrival)
+        if waiting_first is None or alone is None:
+            return waiting_first or alone
+        return min(waiting_first, alone, key=_by_arrival)
 
     def _next(self) -> Ticket | None:
         """Who may start now: the head where it fits, else the first behind it that does while the head allows it."""

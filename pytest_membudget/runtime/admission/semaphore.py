@@ -144,7 +144,7 @@ class MemorySemaphore(Closing):
         name: which budget of the host is shared.
         oversize: what becomes of a request larger than the whole budget: "refuse" raises `OversizeError`, "alone"
             lets it run when nothing else does.
-        max_overtakes: how often the first in line may be overtaken.
+        max_overtakes: how often the first in the queue may be overtaken.
         reserve: share of the limit that is kept back where the budget is measured.
         label: how `membudget host` shows this program; its command line where none is given.
         reading, own_bytes, gate, clock, wait: replaced by tests.

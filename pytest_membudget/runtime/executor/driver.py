@@ -257,7 +257,7 @@ class Driver:
         self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._arrivals: deque[Task] = deque()
         self._replies: deque[Replied] = deque()
-        self._is_hungry = True
+        self._can_accept = True
         self._has_stopped = False
         self._ending: Ending | None = None
         self._observe_at_s = 0.0
@@ -275,7 +275,7 @@ class Driver:
     def submit(self, task: Task) -> None:
         """Brings a task. The thread is not woken while it could not start it anyway."""
         self._arrivals.append(task)
-        if self._is_hungry:
+        if self._can_accept:
             self._events.put(None)
         if self._has_stopped:
             self._refuse_arrivals()
@@ -367,7 +367,7 @@ class Driver:
         self._effects.carry_out(self._reply_to)
         if self._share is not None:
             self._adjust_share(self._share)
-        self._is_hungry = self.scheduler.can_accept
+        self._can_accept = self.scheduler.can_accept
 
     def _adjust_share(self, share: HostShare) -> None:
         """Asks the host for what could start now, gives back what is not needed, and starts what was granted."""
@@ -465,7 +465,7 @@ class Driver:
 
     def _wait_s(self) -> float | None:
         """How long nothing needs a reading; `None` for as long as nothing happens."""
-        if self._arrivals and self._is_hungry:
+        if self._arrivals and self._can_accept:
             return 0.0  # came after the last step, and before the flag that has arrivals announced
         if not self.scheduler.open_tasks and not self.observers:
             return None if self._share is None or not self._share.held_bytes else SURPLUS_S

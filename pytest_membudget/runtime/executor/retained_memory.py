@@ -1,7 +1,7 @@
 """What workers retain of their tasks: imported modules, caches, models; and whether that grows from task to task.
 
-A new worker will retain as much before long. So stopping a warm worker to make room gains nothing where its successor loads the same again, and a new worker costs
-what it will retain from its first task on.
+A new worker will retain as much before long. So stopping a warm worker to make room gains nothing where its successor loads the
+same again, and a new worker costs what it will retain from its first task on.
 """
 
 from __future__ import annotations
