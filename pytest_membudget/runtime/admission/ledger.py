@@ -198,7 +198,11 @@ class Ledger:
     @property
     def head(self) -> Ticket | None:
         """Who is next: the first waiter that the whole budget could hold, or that runs alone."""
-        return self._head()
+        waiting_first = self._queue.first(self._budget_bytes)
+        alone = next(iter(self._waiting_alone.values()), None)
+        if waiting_first is None or alone is None:
+            return waiting_first or alone
+        return min(waiting_first, alone, key=_by_arrival)
 
     def grant(self, at_most: int | None = None) -> list[Ticket]:
         """Starts everything that may start now (`at_most` so many), in that order; empty where nothing may."""
@@ -221,7 +225,7 @@ class Ledger:
         """Whether a request that came now would start at once (after `grant` has let in whom it could)."""
         if self._alone is not None or size_bytes > self.free_bytes:
             return False
-        head = self._head()
+        head = self.head
         return head is None or head.overtaken < self.max_overtakes
 
     def release(self, ticket: Ticket) -> None:
@@ -271,7 +275,7 @@ class Ledger:
 
     def statistics(self) -> SemaphoreStatistics:
         """The book at this instant, as a frozen record."""
-        head = self._head()
+        head = self.head
         return SemaphoreStatistics(
             budget_bytes=self._budget_bytes,
             reserved_bytes=self._reserved_bytes,
@@ -282,17 +286,9 @@ class Ledger:
             paused=self._alone is None and self.free_bytes < 0,
         )
 
-    def _head(self) -> Ticket | None:
-        """The first waiter that the whole budget could hold, or that runs alone."""
-        waiting_first = self._queue.first(self._budget_bytes)
-        alone = next(iter(self._waiting_alone.values()), None)
-        if waiting_first is None or alone is None:
-            return waiting_first or alone
-        return min(waiting_first, alone, key=_by_arrival)
-
     def _next(self) -> Ticket | None:
         """Who may start now: the head where it fits, else the first behind it that does while the head allows it."""
-        head = self._head()
+        head = self.head
         if head is None or self._alone is not None:
             return None
         if (not self._granted) if head.exclusive else (head.bytes <= self.free_bytes):
