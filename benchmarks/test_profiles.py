@@ -15,9 +15,9 @@ from profile_jobs import SHAPES, hold
 from pytest_membudget import ExecutorPolicy, FallbackExecutor
 
 BATCHES = int(os.environ.get("MEMBUDGET_BATCHES", "3"))
-TASKS = 100
+TASKS = 60
 WORKERS = 8
-BUDGET_BYTES = 90_000_000
+BUDGET_BYTES = 180_000_000
 
 
 def a_batch(shape, seed):
@@ -26,7 +26,7 @@ def a_batch(shape, seed):
     tasks = []
     for _ in range(TASKS):
         size = chance.uniform(0.5, 1.5)
-        tasks.append((shape, int(size * 20_000_000), 0.5 * (0.5 + size / 2) * chance.uniform(0.9, 1.1)))
+        tasks.append((shape, int(size * 40_000_000), 1.0 * (0.5 + size / 2) * chance.uniform(0.9, 1.1)))
     return tasks
 
 

@@ -22,7 +22,7 @@ SLOW_START_S = 1.0
 
 WARM_START_S = 0.05
 COLD_START_S = 0.5
-"""A call that was sent begins so soon, in a warm worker and in a new one. Later, it counts as late."""
+"""A call that was sent begins so soon, in a warm worker and in a new one. One that has not by then is charged its peak."""
 
 _MORE_THAN_ANY_BUDGET = 2**63
 """A budget that moves may have room tomorrow for what does not fit today: the ledger is to refuse nothing."""
@@ -242,7 +242,7 @@ class LocalPlacement(_MachinePlacement):
         call = ChargedCall(head.bytes, profile, may_wait_s=WARM_START_S if is_warm else COLD_START_S)
         leases = [slot.lease for slot in pool.slots if slot.lease is not None]
         running = [
-            _charged_call(slot, slot.lease, pool.now_s) for slot in pool.slots if slot.lease is not None
+            charged_call(slot, slot.lease, pool.now_s) for slot in pool.slots if slot.lease is not None
         ]
         other_bytes = self._ledger.reserved_bytes - sum(lease.charge_bytes for lease in leases)
         if not fits(call, running, self._ledger.budget_bytes - other_bytes):
@@ -369,9 +369,14 @@ class CallerPlacement(_MachinePlacement, UnchargedPlacement):
             yield Assignment((task,))
 
 
-def _charged_call(slot: Slot, lease: Ticket, now_s: float) -> ChargedCall:
+def charged_call(slot: Slot, lease: Ticket, now_s: float) -> ChargedCall:
     """What `slot` is charged over the time to come: by the profile of its only call, as far as that has kept to it."""
     task = slot.running[0] if len(slot.running) == 1 else None
-    if task is None or task.followed is None or task.began_s is None:
+    if task is None or task.followed is None:
         return ChargedCall(lease.charge_bytes)
-    return ChargedCall(lease.charge_bytes, task.followed.profile(), age_s=now_s - task.began_s)
+    if task.began_s is not None:
+        return ChargedCall(lease.charge_bytes, task.followed.profile(), age_s=now_s - task.began_s)
+    start_s = WARM_START_S if slot.tasks_done else COLD_START_S
+    age_s = now_s - task.sent_s
+    profile = None if age_s > start_s else task.followed.profile()
+    return ChargedCall(lease.charge_bytes, profile, age_s=age_s, may_wait_s=start_s)

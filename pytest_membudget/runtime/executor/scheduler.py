@@ -432,7 +432,7 @@ class Scheduler:
         self._move(task, "running")
         self._sent += 1
         task.sequence = self._sent
-        task.began_s = None
+        task.sent_s, task.began_s = self.pool.now_s, None
         task.limit_bytes = self._limit_bytes(slot, task)
         task.seen_above_charge_bytes = 0
         if task.profile is not None:

@@ -89,6 +89,8 @@ class Task:
     state: State = "new"
     #: place in the order of arrival; a repeat keeps it
     order: int = 0
+    #: when it was sent to its worker last
+    sent_s: float = 0.0
     #: when its function was called last, as far as a driver has seen; None before
     began_s: float | None = None
     #: number of the latest attempt in this executor, 0 before the first; a reply with another number is stale

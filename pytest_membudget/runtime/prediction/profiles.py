@@ -20,6 +20,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from pytest_membudget.stats.fitting import RUN_TO_RUN_BYTES
 from pytest_membudget.stats.learning.models import least_squares_line
 
 BINS = 20
@@ -39,9 +40,6 @@ _TIME_MARGIN = 1.05
 
 READING_LAG_S = 0.02
 """What a call holds may be read so much later than its age says."""
-
-_READING_BYTES = 1024 * 1024
-"""A reading differs by so much from what the call holds: the kernel counts in batches."""
 
 _NEAR = 1.25
 """A profile holds for sizes up to this factor beyond those that were seen."""
@@ -94,7 +92,7 @@ class Timeline:
 class Profile(NamedTuple):
     """What a call holds in each of equal parts of its duration, as shares of what it is charged; and its duration in seconds."""
 
-    #: the most
+    #: the most; above 1 where calls took more than they were charged, which raises no charge above the peak
     shares: tuple[float, ...]
     shortest_s: float
     longest_s: float
@@ -127,7 +125,7 @@ class Profile(NamedTuple):
 class ChargedCall(NamedTuple):
     """A call that runs or is to start. Without a profile it is charged its peak until it ends, whenever that is.
 
-    `may_wait_s`: it is not known to have begun, and will at the latest so many seconds from now.
+    `age_s` is the most that it can have; `may_wait_s` by how much it may have begun later, where that is not known.
     """
 
     peak_bytes: int
@@ -154,7 +152,7 @@ class ChargedCall(NamedTuple):
         steps = []
         for after_s in edges:
             possible = shares[bisect_right(leaves_s, after_s) : bisect_right(enters_s, after_s)]
-            steps.append((after_s, math.ceil(max(possible, default=0.0) * self.peak_bytes)))
+            steps.append((after_s, math.ceil(min(1.0, max(possible, default=0.0)) * self.peak_bytes)))
         return steps
 
 
@@ -207,8 +205,10 @@ class ProfileLearner:
         if duration_s <= 0 or peak_bytes <= 0:
             return
         most, least = timeline.shares(duration_s, peak_bytes)
-        charged_share = min(1.0, peak_bytes / charged_bytes) if charged_bytes else 1.0
-        self._runs.append(_Run(size, duration_s, most, tuple(charged_share * share for share in least)))
+        taken = peak_bytes / charged_bytes if charged_bytes else 1.0
+        most = tuple(max(1.0, taken) * share for share in most)
+        least = tuple(min(1.0, taken) * share for share in least)
+        self._runs.append(_Run(size, duration_s, most, least))
         if len(self._runs) >= LEAST_RUNS:
             self._fit()
 
@@ -234,7 +234,7 @@ class ProfileLearner:
         self._fastest, self._slowest = min(ratios) / widened, max(ratios) * widened
         highest = map(max, zip(*(run.most for run in self._runs), strict=True))
         lowest = map(min, zip(*(run.least for run in self._runs), strict=True))
-        self._most = tuple(min(1.0, share + _SHARE_MARGIN) for share in highest)
+        self._most = tuple(share + _SHARE_MARGIN for share in highest)
         self._least = tuple(max(0.0, share - _SHARE_MARGIN) for share in lowest)
 
     def _usual_s(self, size: float) -> float:
@@ -274,8 +274,8 @@ class FollowedCall:
         profile = self.profile()
         if profile is None:
             return
-        low_share = (held_bytes - _READING_BYTES) / self._charged_bytes
-        high_share = (held_bytes + _READING_BYTES) / self._charged_bytes
+        low_share = (held_bytes - RUN_TO_RUN_BYTES) / self._charged_bytes
+        high_share = (held_bytes + RUN_TO_RUN_BYTES) / self._charged_bytes
         narrowed = profile.within(age_s, low_share, high_share)
         if narrowed is None:
             self._is_off_profile = True
