@@ -323,6 +323,10 @@ class Scheduler:
         for slot in self.pool.slots:
             self._release_if_idle(slot)
             self._effects.append(Kill(slot))
+        for slot in [each for each in self._gone if each.backend.own_memory]:
+            self._release_if_idle(
+                slot
+            )  # a process that has ended holds nothing; a thread holds until it returns
         for task in sorted(self._open, key=_order):
             self._fail(task, retry_policy.not_run(error))
 

@@ -175,6 +175,20 @@ def test_shut_down_gives_every_task_the_error_and_ends_every_worker():
     assert played.decided() == []
 
 
+def test_shut_down_takes_back_what_a_lost_worker_held():
+    played = Played(workers=1)
+    played.scheduler.pool.throughput.mean_s = 0.01
+    first, behind = a_task(), a_task()
+    played.submit(first, behind)
+    slot = played.slot_of(first)
+    assert list(slot.running) == [first, behind]
+    played.scheduler.replied(slot, first.sequence, KILLED)
+    played.scheduler.shut_down(WorkerKilledError("ended"))
+    played.decided()
+    assert slot.lease is None
+    assert played.scheduler.placement.leases == 0
+
+
 # Lost and repeated ------------------------------------------------------------------------------------------------------
 
 
