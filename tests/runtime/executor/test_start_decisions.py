@@ -43,7 +43,7 @@ def test_a_worker_of_a_cluster_whose_initializer_never_returns_is_not_used():
 
     told = []
     membership = Membership(
-        Connection(), WorkerRegistry(), make_worker=None, tell=lambda *each: told.append(each), initializer=None, initargs=(), start_timeout_s=0.01
+        Connection(), WorkerRegistry(), make_worker=None, report=lambda *each: told.append(each), initializer=None, initargs=(), start_timeout_s=0.01
     )  # fmt: skip
     asyncio.run(membership.open())
     assert "was not ready within 0.01 s" in membership.why_no_worker()
