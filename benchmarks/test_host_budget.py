@@ -6,24 +6,19 @@ is asked REPEATS times, by default 3.
 
 import json
 import os
-import subprocess
 import sys
 import threading
 import time
-import uuid
-from pathlib import Path
 
 import pytest
+from memory_group import Group, can_be_made
 from tables import print_table
 
-ROOT = Path("/sys/fs/cgroup/memory")
 REPEATS = int(os.environ.get("REPEATS", "3"))
 LIMIT_BYTES = 1 << 30
 GOAL_SHARE = 0.9
 
-pytestmark = pytest.mark.skipif(
-    not os.access(ROOT / "cgroup.procs", os.W_OK), reason="needs control groups of version 1, as root"
-)
+pytestmark = pytest.mark.skipif(not can_be_made(), reason="needs control groups of version 1, as root")
 
 PROGRAM = """
 import json, sys, time
@@ -57,36 +52,6 @@ def test_job(number):
 """
 
 
-class Group:
-    """A memory control group with a limit; what it held at most, and how many the kernel killed."""
-
-    def __init__(self):
-        self.path = ROOT / f"bench-{uuid.uuid4().hex[:8]}"
-        self.path.mkdir()
-        (self.path / "memory.limit_in_bytes").write_text(str(LIMIT_BYTES))
-
-    def start(self, *command, **options):
-        enter = f'echo $$ > {self.path}/cgroup.procs; exec "$@"'
-        words = ["sh", "-c", enter, "sh", *map(str, command)]
-        return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
-
-    def killed(self):
-        lines = dict(line.split() for line in (self.path / "memory.oom_control").read_text().splitlines())
-        return int(lines["oom_kill"])
-
-    def peak_bytes(self):
-        return int((self.path / "memory.max_usage_in_bytes").read_text())
-
-    def remove(self):
-        for _ in range(100):
-            try:
-                self.path.rmdir()
-            except OSError:
-                time.sleep(0.1)
-            else:
-                return
-
-
 @pytest.fixture
 def program(tmp_path, monkeypatch):
     monkeypatch.setenv("MEMBUDGET_HOST_DIRECTORY", str(tmp_path / "host"))
@@ -97,7 +62,7 @@ def program(tmp_path, monkeypatch):
 
 def both(program, options):
     """Two programs at once: seconds until both are done, kills by the kernel, the group's peak, inputs that ended well."""
-    group = Group()
+    group = Group(LIMIT_BYTES)
     try:
         began_s = time.monotonic()
         running = [group.start(sys.executable, program, json.dumps(options)) for _ in range(2)]
@@ -148,7 +113,7 @@ def test_four_suites_and_four_commands_at_once(program, tmp_path, figure):
     ]
     rows = [("run", "seconds", "killed", "peak MiB", "ended well")]
     for number in range(REPEATS):
-        group = Group()
+        group = Group(LIMIT_BYTES)
         began_s = time.monotonic()
         running = [group.start(*suite, cwd=tmp_path) for _ in range(4)]
         running += [group.start(*command, sys.executable, "-c", grow) for _ in range(4)]
