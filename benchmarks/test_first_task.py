@@ -1,6 +1,7 @@
 """What does a worker's first task cost in a script that imports pandas, by how its process starts?"""
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 
 pytest.importorskip("pandas")
 
-REPEATS = 5
+REPEATS = int(os.environ.get("REPEATS", "3"))
 
 PROGRAM = """
     import json, multiprocessing, sys, time
