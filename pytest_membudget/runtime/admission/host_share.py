@@ -83,6 +83,15 @@ class HostShare:
                 self._lease.resident_bytes = overrun_bytes
         return self.held_bytes
 
+    def give_back(self) -> None:
+        """Gives everything back at once: nothing runs, and the next task may be long in coming."""
+        if self._request is not None:
+            self._scope.release(self._request)
+            self._request = None
+        if self._lease is not None:
+            with self._scope.ledger() as ledger:
+                self._shrink(ledger, 0)
+
     def close(self) -> None:
         """Gives everything back, and takes part no more."""
         for claim in (self._request, self._lease):

@@ -14,7 +14,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, cast
 from pytest_membudget.errors import WorkerKilledError
 from pytest_membudget.records.run import EventKind, HostUse, Level, LevelEvent
 from pytest_membudget.runtime.admission.available_budget import AnyBudget, PressureGate
-from pytest_membudget.runtime.admission.host_share import SURPLUS_S, HostShare, SharedBudget
+from pytest_membudget.runtime.admission.host_share import POLL_S, SURPLUS_S, HostShare, SharedBudget
 from pytest_membudget.runtime.executor.flow_control import Backend
 from pytest_membudget.runtime.executor.retained_memory import HeapLog
 from pytest_membudget.runtime.executor.scheduler import Scheduler
@@ -513,10 +513,21 @@ class Driver:
 
 
 class CallerDriver:
-    """Runs each task inside `submit`, in the thread that brings it; a task may bring another one."""
+    """Runs each task inside `submit`, in the thread that brings it; a task may bring another one.
 
-    def __init__(self, scheduler: Scheduler, launcher: Launcher, journal: Journal) -> None:
+    Args:
+        scheduler: of one worker.
+        launcher: of the sequential level.
+        journal: keeps events.
+        share: what tasks lease from the budget of the host, where they do.
+    """
+
+    def __init__(
+        self, scheduler: Scheduler, launcher: Launcher, journal: Journal, share: HostShare | None = None
+    ) -> None:
         self.scheduler = scheduler
+        self._share = share
+        self._running_bytes = 0
         self._effects = _Effects(scheduler, {launcher.level: _OneWorker(launcher)}, journal)
         self._lock = threading.RLock()
 
@@ -526,9 +537,35 @@ class CallerDriver:
         Raises:
             KeyboardInterrupt: the user pressed Ctrl-C meanwhile.
         """
-        with self._lock:
+        with self._lock, self._leased(task):
             self.scheduler.submitted(task)
             self._effects.carry_out(self._reply_to)
+
+    @contextlib.contextmanager
+    def _leased(self, task: Task) -> Iterator[None]:
+        """Waits until the host has granted what the task takes; not inside another task, which could be what it waits for."""
+        if self._share is None:
+            yield
+            return
+        task_bytes = 0
+        with contextlib.suppress(
+            Exception
+        ):  # the caller's own estimator: the scheduler fails the task with it
+            task_bytes = min(task.charge.first_bytes(), self._share.ceiling_bytes)
+        needed_bytes = self._running_bytes + task_bytes
+        try:
+            while self._share.adjust(self._running_bytes, task_bytes, needed_bytes) < task_bytes:
+                if self._running_bytes:
+                    break
+                time.sleep(POLL_S)
+            self._running_bytes += task_bytes
+            try:
+                yield
+            finally:
+                self._running_bytes -= task_bytes
+        finally:
+            if not self._running_bytes:
+                self._share.give_back()
 
     def _reply_to(self, slot: Slot, sequence: int) -> Done:
         return partial(self._receive, slot, sequence)

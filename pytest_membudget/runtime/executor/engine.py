@@ -200,6 +200,8 @@ class Engine:
             self._is_shut = True
             if self._is_started:
                 self.driver.close(Ending(cancel, kill))
+            elif isinstance(self.budget, SharedBudget):
+                self.budget.share.close()
         if wait and self._is_started:
             self.driver.join()
 
@@ -224,9 +226,9 @@ class Engine:
         settings = self.settings
         backend = Backend("sequential", CallerPlacement(self.budget.largest_bytes), own_memory=False)
         scheduler = Scheduler([backend], settings.policy, max_workers=1)
-        return CallerDriver(
-            scheduler, SequentialLauncher(settings.initializer, settings.initargs), self.journal
-        )
+        launcher = SequentialLauncher(settings.initializer, settings.initargs)
+        share = self.budget.share if isinstance(self.budget, SharedBudget) else None
+        return CallerDriver(scheduler, launcher, self.journal, share)
 
 
 def _budget(settings: Settings) -> AnyBudget:

@@ -1,5 +1,6 @@
 """Executors that lease what their tasks take from the budget of the host."""
 
+import threading
 import time
 from concurrent.futures import Future
 
@@ -108,6 +109,36 @@ def test_while_its_tasks_run_their_memory_is_reserved_and_then_it_is_free(execut
     go_on.set_result(7)
     assert future.result(30) == 7
     until(lambda: other.statistics().reserved_bytes == 0)
+
+
+@pytest.fixture
+def caller(host_directory):
+    with FallbackExecutor(
+        budget="300 MB", scope="host", levels=("sequential",), estimator=MemoryEstimator(0, "100 MB")
+    ) as executor:
+        yield executor
+
+
+def test_a_task_in_its_caller_leases_from_the_host_and_gives_it_back_at_once(caller, other):
+    def reserved():
+        return other.statistics().reserved_bytes
+
+    assert caller.submit(reserved).result() == 100 * MB
+    assert reserved() == 0
+    assert caller.submit(lambda: caller.submit(reserved).result()).result() == 100 * MB + 1024 * 1024
+    assert reserved() == 0
+
+
+def test_a_task_in_its_caller_waits_for_what_another_program_holds(caller, other):
+    lease = other.reserve("250 MB")
+    done = []
+    waiting = threading.Thread(target=lambda: done.append(caller.submit(abs, -3).result()))
+    waiting.start()
+    until(lambda: other.statistics().waiting == 1)
+    assert done == []
+    lease.release()
+    waiting.join(30)
+    assert done == [3]
 
 
 def test_closed_its_limit_counts_no_longer(host_directory):
