@@ -24,12 +24,12 @@ import multiprocessing
 import os
 import pickle
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 from pytest_membudget.errors import MissingExtraError, UsageError
 from pytest_membudget.runtime.executor.executor import FallbackExecutor
-from pytest_membudget.runtime.executor.policy import ExecutorPolicy
+from pytest_membudget.runtime.executor.policy import ExecutorPolicy, limit_of
 from pytest_membudget.runtime.parameters import size_of
 from pytest_membudget.units import Size
 
@@ -90,16 +90,11 @@ class MembudgetBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
         inner_max_num_threads: int | None = None,
         **unknown: Any,
     ) -> None:
-        if unknown:
-            raise UsageError(
-                f"the backend {NAME!r} has no {', '.join(sorted(unknown))}; it takes budget, memory, limit, policy, max_nbytes, "
-                "temp_folder and mmap_mode"
-            )
+        _refuse(unknown)
         super().__init__(nesting_level=nesting_level, inner_max_num_threads=inner_max_num_threads)
-        self._budget_bytes = None if budget is None else size_of("budget", budget)
-        self._memory_bytes = None if memory is None else size_of("memory", memory)
-        self._limit = limit
-        self._policy = policy
+        self._settings = _Settings(budget, memory, limit, policy).checked()
+        self._of_call = self._settings
+        self._arguments: dict[str, Any] = {}
         self._files = _ArrayFiles(max_nbytes, temp_folder, mmap_mode)
         self._executor: FallbackExecutor | None = None
 
@@ -119,15 +114,22 @@ class MembudgetBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
         require: str | None = None,
         **arguments: Any,
     ) -> int:
-        """Gets workers ready for one call of `Parallel` and returns their number."""
+        """Gets workers ready for one call of `Parallel`, which hands its own arguments on, and returns their number.
+
+        Raises:
+            UsageError: an argument makes no sense, or is neither joblib's nor this backend's.
+        """
+        _refuse(arguments.keys() - _OF_JOBLIB - {*_Settings._fields})
+        given = {name: arguments[name] for name in _Settings._fields if name in arguments}
+        self._of_call = self._settings._replace(**given).checked()
         n_jobs = self.effective_n_jobs(n_jobs)
         if n_jobs == 1:
             raise FallbackToBackend(SequentialBackend(nesting_level=self.nesting_level))
-        self.parallel = parallel
+        self.parallel, self._arguments = parallel, arguments
         self._files.open(parallel._id, arguments)  # noqa: SLF001 - as joblib's own backends do
         threads = self._prepare_worker_env(n_jobs=n_jobs)
         self._executor = _reused(
-            _Key(n_jobs, self._budget_bytes, self._policy, tuple(sorted(threads.items())))
+            _Key(n_jobs, self._of_call.budget, self._of_call.policy, tuple(sorted(threads.items())))
         )
         return n_jobs
 
@@ -136,7 +138,7 @@ class MembudgetBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
     ) -> concurrent.futures.Future[Any]:
         """Queues a batch of calls; joblib's `callback` gets the future when it is done."""
         assert self._executor is not None
-        calls = self._executor.options(memory=self._memory_bytes, limit=self._limit)
+        calls = self._executor.options(memory=self._of_call.memory, limit=self._of_call.limit)
         future = calls.submit(_call, self._files.pickled(func))
         if callback is not None:
             future.add_done_callback(callback)
@@ -155,13 +157,42 @@ class MembudgetBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
             self._executor = None
         self._files.close()
         if ensure_ready:
-            self.configure(n_jobs=self.parallel.n_jobs, parallel=self.parallel)
+            self.configure(n_jobs=self.parallel.n_jobs, parallel=self.parallel, **self._arguments)
 
     def terminate(self) -> None:
         """Ends one call of `Parallel`: its files are removed, the workers stay for the next."""
         self._executor = None
         self._files.close()
         self.reset_batch_stats()
+
+
+class _Settings(NamedTuple):
+    """What may be given to the backend, and to one call of `Parallel` instead."""
+
+    budget: Size | None
+    memory: Size | None
+    limit: Size | float | None
+    policy: ExecutorPolicy
+
+    def checked(self) -> _Settings:
+        """The same with sizes in bytes."""
+        return self._replace(
+            budget=None if self.budget is None else size_of("budget", self.budget),
+            memory=None if self.memory is None else size_of("memory", self.memory),
+            limit=limit_of("limit", self.limit),
+        )
+
+
+_OF_JOBLIB = {"context", "max_nbytes", "mmap_mode", "temp_folder", "verbose"}
+"""What `Parallel` hands on to any backend."""
+
+
+def _refuse(unknown: Collection[str]) -> None:
+    if unknown:
+        raise UsageError(
+            f"the backend {NAME!r} has no {', '.join(sorted(unknown))}; it takes budget, memory, limit, policy, max_nbytes, "
+            "temp_folder and mmap_mode"
+        )
 
 
 class _ArrayFiles:
@@ -211,7 +242,7 @@ class _Key(NamedTuple):
     """Settings with which workers may be used again."""
 
     n_jobs: int
-    budget_bytes: int | None
+    budget: Size | None
     policy: ExecutorPolicy
     threads: tuple[tuple[str, str], ...]
 
@@ -227,7 +258,7 @@ def _reused(key: _Key) -> FallbackExecutor:
             other.shutdown(wait=False)
         _kept[key] = FallbackExecutor(
             key.n_jobs,
-            budget=key.budget_bytes,
+            budget=key.budget,
             policy=key.policy,
             levels=("process", "thread"),
             initializer=_limit_threads,

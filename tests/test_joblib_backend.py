@@ -1,5 +1,6 @@
 """joblib's backend: its own tests of a backend, scikit-learn unchanged, and the budget."""
 
+import inspect
 import os
 import time
 
@@ -13,6 +14,10 @@ from pytest_membudget import FallbackExecutor
 
 pytestmark = pytest.mark.processes
 MB = 1_000_000
+takes_options = pytest.mark.skipif(
+    "backend_kwargs" not in inspect.signature(Parallel).parameters,
+    reason="joblib 1.5 hands options on to a backend",
+)
 
 
 @pytest.fixture
@@ -157,6 +162,31 @@ def test_inner_threads_are_limited_as_joblib_says():
 def test_a_wrong_option_is_named(options, said):
     with pytest.raises(ValueError, match=said):
         joblib.parallel_config("membudget", **options)
+
+
+@takes_options
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({"budget": "much"}, "budget"), ({"buget": "1 GB"}, "has no buget"), ({"limit": 0.5}, "limit")],
+)
+def test_a_wrong_option_of_one_call_is_named(options, said):
+    with pytest.raises(ValueError, match=said):
+        Parallel(n_jobs=2, backend="membudget", **options)(delayed(abs)(number) for number in range(2))
+
+
+@takes_options
+def test_the_options_of_one_call_go_before_those_of_its_surroundings(monkeypatch):
+    budgets = []
+
+    def recorded(*_, budget, **__):
+        budgets.append(budget)
+        return FallbackExecutor(1)
+
+    monkeypatch.setattr(ours, "FallbackExecutor", recorded)
+    with joblib.parallel_config("membudget", budget="2 GB", n_jobs=2):
+        for options in ({"budget": "1 GB"}, {}):
+            assert Parallel(**options)(delayed(abs)(number) for number in (-1, 1)) == [1, 1]
+    assert budgets == [1000 * MB, 2000 * MB]
 
 
 @pytest.mark.slow
