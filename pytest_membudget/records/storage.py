@@ -90,7 +90,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        if isinstance(error, OSError) and error.filename is None:  # a full disk names no file
+        # A full disk names no file, a missing folder one that nobody asked for.
+        if isinstance(error, OSError) and error.filename in {None, str(temporary)}:
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     _remove_abandoned(target)

@@ -15,6 +15,7 @@ from pytest_membudget.records.storage import (
     from_here,
     private_directory,
     read_json,
+    replacing,
     write_atomically,
 )
 
@@ -33,6 +34,12 @@ def test_writing_keeps_the_mode_and_follows_a_link(tmp_path):
     link.symlink_to(target)
     write_atomically(link, "new")
     assert (target.read_text(), target.stat().st_mode & 0o777, link.is_symlink()) == ("new", 0o640, True)
+
+
+def test_a_folder_that_is_missing_names_the_file_that_was_asked_for(tmp_path):
+    with pytest.raises(FileNotFoundError) as raised, replacing(tmp_path / "missing" / "file"):
+        pass
+    assert raised.value.filename == str(tmp_path / "missing" / "file")
 
 
 def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from pytest_membudget.errors import UsageError
 from pytest_membudget.records.monitor import ChunkRecord, MemorySnapshot, MonitorReport, Recommendation
 from pytest_membudget.runtime.parameters import count_of, size_of
 from pytest_membudget.stats.growth import Slope, robust_slope
-from pytest_membudget.units import Size, format_duration, format_share, format_size
+from pytest_membudget.units import Size, format_count, format_duration, format_share, format_size
 
 _logger = logging.getLogger("pytest_membudget")
 
@@ -107,7 +107,7 @@ def _collecting(report: MonitorReport) -> Iterator[Recommendation]:
     if freed_bytes >= _WORTH_FREEING * report.peak_bytes:
         yield Recommendation(
             "call gc.collect() after each batch, and drop intermediate results before it",
-            f"{len(report.cleanups)} cleanups freed {format_size(freed_bytes)} each on average, "
+            f"{format_count(len(report.cleanups), 'cleanup')} freed {format_size(freed_bytes)} each on average, "
             f"{format_share(freed_bytes / report.peak_bytes)} of the peak",
         )
 
