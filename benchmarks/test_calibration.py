@@ -13,6 +13,7 @@ from pytest_membudget.calibration.fresh_run import run_fresh
 from pytest_membudget.calibration.function_reference import refer_to
 from pytest_membudget.stats.bounds import rate_interval
 
+pytestmark = pytest.mark.timeout(0)
 MB = 1_000_000
 HELD_OUT_MB = (1.5, 1.5, 3, 3, 5, 5, 6, 6, 7.2, 7.2, 9, 9, 10, 10, 32)
 FLOOR_BYTES = 16 * MB

@@ -15,6 +15,7 @@ from pytest_membudget.calibration.worker import RunInput
 from pytest_membudget.runtime.prediction.predictors import Predictors
 from pytest_membudget.stats.bounds import rate_interval
 
+pytestmark = pytest.mark.timeout(0)
 INPUTS, REPEATS, HELD_OUT = 10, 2, 15
 FLOOR_BYTES = 16_000_000  # what a figure costs at least, as in the benchmark of calibration
 

@@ -23,8 +23,7 @@ from pytest_membudget.inputs import KINDS, synthesize
 from pytest_membudget.records.calibration import CalibrationRun, CalibrationState
 from pytest_membudget.records.report import Environment
 from pytest_membudget.records.storage import encode_json, read_json, write_atomically
-from pytest_membudget.runtime.prediction.input_size import input_size
-from pytest_membudget.runtime.prediction.predictors import Predictors, size_of_item
+from pytest_membudget.runtime.prediction.predictors import Predictors, input_size, size_of_item
 from pytest_membudget.units import Size, format_count, parse_size, parse_size_range
 
 WARM_UP_BYTES = 20_000

@@ -94,7 +94,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Runs a test that takes `memory_scale` once for each scale."""
     if "memory_scale" in metafunc.fixturenames:
-        from pytest_membudget.plugin.scales.parametrize import parametrize
+        from pytest_membudget.plugin.scales import parametrize
 
         error = parametrize(metafunc, metafunc.config.stash[_SETTINGS])
         metafunc.config.stash[_ERRORS] += [error] if error else []
@@ -107,7 +107,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if settings.off and not errors:
         return
     if settings.scales and not errors:
-        from pytest_membudget.plugin.scales.parametrize import unknown
+        from pytest_membudget.plugin.scales import unknown
 
         errors += unknown(settings, config)
     if settings.measure_all or errors or any(map(marked.is_marked, items)):

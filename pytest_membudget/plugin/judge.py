@@ -115,7 +115,7 @@ class Judge:
         """Keeps the row of a scale; the last one of its test is judged by all."""
         if "memory_scale" not in getattr(item, "funcargs", {}):
             return None
-        from pytest_membudget.plugin.scales import rows as scale_rows
+        from pytest_membudget.plugin import scales as scale_rows
 
         scale = scale_rows.scale_of(item)
         with restored():
@@ -125,7 +125,7 @@ class Judge:
         mark = plan.scales or ScalesMark()
         if mark.law is None and mark.at_most is None:
             return None
-        from pytest_membudget.plugin.scales.rows import judge_law
+        from pytest_membudget.plugin.scales import judge_law
 
         # Isolated scales all pay alike for what is loaded once.
         return judge_law(item, mark, again=not plan.isolate, strict=self.settings.strict)

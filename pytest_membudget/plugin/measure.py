@@ -193,7 +193,7 @@ def _recording() -> Generator[None, Any, Any]:
 
 def _leave_row(item: pytest.Item, judged: Judged) -> None:
     """Leaves the row of a scale for the session that ordered it again."""
-    from pytest_membudget.plugin.scales.rows import leave_row, scale_of
+    from pytest_membudget.plugin.scales import leave_row, scale_of
 
     scale = scale_of(item)
     if scale is not None:

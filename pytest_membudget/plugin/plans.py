@@ -120,7 +120,7 @@ def _parts_of(item: pytest.Item, plan: Plan) -> Iterator[str]:
     if plan.growth is not None:
         yield "growth"
     if "memory_scale" in fixtures:
-        yield "scales.rows"
+        yield "scales"
     if "membudget" in fixtures:
         yield "fixtures.membudget"
     if "benchmark" in fixtures:

@@ -140,7 +140,7 @@ class Reporting:
         monitors: tuple[MonitorReport, ...] = ()
         if folder is not None:
             with self._noting("the tables of scales"):
-                from pytest_membudget.plugin.scales import rows
+                from pytest_membudget.plugin import scales as rows
 
                 tables, unreadable = rows.tables(folder)
                 scales = tuple(self._lines(shared_lines.Lines(tables, unreadable), "scales"))

@@ -13,7 +13,7 @@ from pytest_membudget.errors import UsageError, text_of
 from pytest_membudget.runtime.executor.state import Charge
 from pytest_membudget.runtime.parameters import size_of
 from pytest_membudget.runtime.prediction.estimator import MemoryEstimator
-from pytest_membudget.runtime.prediction.input_size import FOLDER, InputSize, input_size
+from pytest_membudget.runtime.prediction.predictors import FOLDER, InputSize, input_size
 from pytest_membudget.runtime.workers.task_memory import RESOLUTION_BYTES
 from pytest_membudget.units import Size
 

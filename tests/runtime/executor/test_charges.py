@@ -15,7 +15,7 @@ from pytest_membudget.runtime.executor.charges import (
     item_of_call,
     largest_of,
 )
-from pytest_membudget.runtime.prediction.input_size import InputSize, input_size
+from pytest_membudget.runtime.prediction.predictors import InputSize, input_size
 
 MB = 1_000_000
 ESTIMATOR = MemoryEstimator(gamma=10, overhead="1 MB")

@@ -27,7 +27,7 @@ from pytest_membudget.runtime.executor.flow_control import (
 )
 from pytest_membudget.runtime.executor.retry_policy import Failure, Retry, after_failure
 from pytest_membudget.runtime.executor.state import Submission, Task
-from pytest_membudget.runtime.prediction.input_size import kind_of
+from pytest_membudget.runtime.prediction.predictors import kind_of
 from pytest_membudget.runtime.workers.protocol import Died, RanOut
 
 KILLED = Died("worker process 7 was killed by SIGKILL", attempted=True)

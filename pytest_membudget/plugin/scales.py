@@ -1,12 +1,13 @@
-"""The rows of scales: what each scale of a test took, the tables that they make, and the law that these are judged by.
+"""`memory_scales`: which scales there are, one run of a test for each, the rows that these leave, and their law.
 
-They are kept in the folder that all processes of the session share, so that whichever of them runs the last scale
+Rows are kept in the folder that all processes of the session share, so that whichever of them runs the last scale
 sees them all.
 """
 
 from __future__ import annotations
 
 import hashlib
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,13 @@ import msgspec
 import pytest
 
 from pytest_membudget.calibration.growth_law import assert_law, fit_law, scales_in_doubt
-from pytest_membudget.calibration.scales import scale_row
+from pytest_membudget.calibration.scales import chosen_scales, configured_scales, scale_row
 from pytest_membudget.errors import MembudgetError, OverBudgetError
 from pytest_membudget.measurement.system.limit import memory_limit
 from pytest_membudget.plugin.fixtures.executor import Account, NotingExecutor
 from pytest_membudget.plugin.fresh.run import leave_time_limit, run_fresh
-from pytest_membudget.plugin.markers import ScalesMark
+from pytest_membudget.plugin.markers import ScalesMark, read_scales
+from pytest_membudget.plugin.options import Settings
 from pytest_membudget.plugin.report.session_files import shared_folder
 from pytest_membudget.plugin.terminal_progress import telling
 from pytest_membudget.records import shared_lines
@@ -30,6 +32,59 @@ from pytest_membudget.records.scale import Scale, ScaleRow, ScaleTable
 from pytest_membudget.records.storage import write_atomically
 
 FIXTURE = "memory_scale"
+DEFAULT_NAMES = ("micro", "small", "medium")
+
+_KNOWN = pytest.StashKey[dict[str, Scale]]()
+
+
+def known_scales(config: pytest.Config) -> dict[str, Scale]:
+    """The default scales and presets, those of pyproject.toml, and those that the hook adds.
+
+    Raises:
+        ValueError: pyproject.toml holds a scale that makes no sense.
+    """
+    if _KNOWN not in config.stash:
+        scales = configured_scales(_configured(config.rootpath / "pyproject.toml"))
+        config.hook.pytest_membudget_scales(config=config, scales=scales)
+        config.stash[_KNOWN] = scales
+    return config.stash[_KNOWN]
+
+
+def unknown(settings: Settings, config: pytest.Config) -> list[str]:
+    """What is wrong with `--membudget-scales`, whether or not a test takes a scale."""
+    try:
+        chosen_scales(settings.scales, known_scales(config))
+    except (MembudgetError, ValueError) as error:
+        return [f"--membudget-scales: {error}"]
+    return []
+
+
+def parametrize(metafunc: pytest.Metafunc, settings: Settings) -> str | None:
+    """Gives the test one run a scale; answers with what is wrong, if anything is."""
+    if any(FIXTURE in mark.args[:1] for mark in metafunc.definition.iter_markers("parametrize")):
+        return None
+    mark = metafunc.definition.get_closest_marker("memory_scales")
+    try:
+        names = settings.scales or (read_scales(mark).names if mark else ()) or DEFAULT_NAMES
+        scales = chosen_scales(names, known_scales(metafunc.config))
+    except (MembudgetError, ValueError) as error:
+        metafunc.parametrize(FIXTURE, [], indirect=True)
+        return f"{metafunc.definition.nodeid}: memory_scales: {error}"
+    metafunc.parametrize(FIXTURE, scales, indirect=True, ids=[scale.name for scale in scales])
+    return None
+
+
+def _configured(pyproject: Path) -> Mapping[str, Mapping[str, Any]]:
+    try:
+        table = tomllib.loads(pyproject.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    scales = table.get("tool", {}).get("membudget", {}).get("scales", {})
+    if not isinstance(scales, dict) or not all(isinstance(fields, dict) for fields in scales.values()):
+        raise MembudgetError(f"{pyproject}: write each scale as a table: [tool.membudget.scales.night]")
+    return scales
+
+
 _FOLDER = "scales"
 _AGAIN = "run again in a fresh interpreter, where the second run counts"
 _RUN_HERE = pytest.StashKey[set[str]]()
