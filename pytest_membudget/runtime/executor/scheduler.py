@@ -686,7 +686,10 @@ class Scheduler:
             self._end_over_limit(slot, task, taken_bytes)
         elif taken_bytes > max(lease.bytes, task.charged_bytes or 0) + RESOLUTION_BYTES:
             if not task.seen_above_charge_bytes:
-                task.charge.observe_running(taken_bytes)
+                with contextlib.suppress(
+                    Exception
+                ):  # the caller's own estimator: it will fail again when the task has ended
+                    task.charge.observe_running(taken_bytes)
                 self._reestimate()
             task.seen_above_charge_bytes = max(task.seen_above_charge_bytes, taken_bytes)
             if self._policy.overrun == "end" and slot.backend.own_memory:

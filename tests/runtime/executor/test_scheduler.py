@@ -545,6 +545,25 @@ def test_an_overrun_is_charged_and_told_once_with_what_it_became():
     assert "took 85.8 MiB, 9.54 MiB were granted" in event.cause
 
 
+def test_what_a_task_holds_above_its_charge_is_learned_once_and_charged_to_those_that_wait():
+    played, charge = Played(100 * MB, workers=2), Fixed(60 * MB)
+    first, second = (Task(Submission(abs, (-3,), {}, Future()), charge) for _ in range(2))
+    played.submit(first, second)
+    for megabytes in (50, 70, 75):
+        charge.size_bytes = megabytes * MB
+        played.pass_time(1.0, holds(megabytes))
+    assert charge.seen_running == [70 * MB]
+    assert second.charged_bytes == 70 * MB
+
+
+def test_an_estimator_that_cannot_learn_from_a_running_task_ends_nothing():
+    played, task = Played(100 * MB), a_task(10 * MB)
+    task.charge.seen_running = None
+    played.submit(task)
+    played.pass_time(1.0, holds(80))
+    assert played.running == [task]
+
+
 def test_an_overrun_can_be_ended_and_is_repeated_with_a_larger_charge():
     played, task = Played(200 * MB, overrun="end", retries=2), a_task(10 * MB)
     played.submit(task)
@@ -981,6 +1000,16 @@ def test_tasks_that_wait_profit_from_what_was_learned_meanwhile():
     for task in tasks[:2]:
         played.returned(task, peak_bytes=500)
     assert sorted(played.running, key=lambda task: task.order) == tasks[2:]
+
+
+@pytest.mark.parametrize(("size_mb", "runs_alone"), [(1000, False), (1001, True)])
+def test_what_waits_is_alone_only_where_it_turns_out_to_be_more_than_the_whole_budget(size_mb, runs_alone):
+    played, charge = Played(1000 * MB, workers=1), Fixed(600 * MB)
+    first, second = (Task(Submission(abs, (-3,), {}, Future()), charge) for _ in range(2))
+    played.submit(first, second)
+    charge.size_bytes = size_mb * MB
+    played.pass_time(1.0, holds(700))
+    assert (second.charged_bytes, second.alone) == (size_mb * MB, runs_alone)
 
 
 def test_a_repeat_keeps_its_raised_charge():
