@@ -141,7 +141,7 @@ class Side:
         return self._folder / "output.txt"
 
     def _last_words(self) -> str:
-        return self._output.read_bytes()[-_LAST_WORDS:].decode(errors="replace").strip()
+        return last_lines(self._output.read_bytes(), _LAST_WORDS)
 
     def _own_path(self, word: str) -> str:
         place = Path(word.partition("::")[0])
@@ -167,3 +167,11 @@ class Side:
             if root == self.checkout.top:
                 break
         return nodeid
+
+
+def last_lines(output: bytes, most_bytes: int) -> str:
+    """Whole lines at the end of what a program has said; the end of the last one where that is longer."""
+    said = output.strip()
+    if len(said) > most_bytes:
+        said = said[-most_bytes:].partition(b"\n")[2] or said[-most_bytes:]
+    return said.decode(errors="replace")

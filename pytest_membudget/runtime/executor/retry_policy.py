@@ -6,6 +6,7 @@ After a failed attempt the task runs again with more memory, the last time alone
 from __future__ import annotations
 
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from typing import NamedTuple
 
 from pytest_membudget.errors import (
@@ -167,6 +168,8 @@ def task_name(task: Task) -> str:
     if task.submission is None:
         return "a task that has ended"
     fn, args, _, _ = task.submission
+    while isinstance(fn, partial):
+        fn = fn.func
     name = getattr(fn, "__qualname__", None) or type(fn).__name__
     shown = ", ".join(_short(argument) for argument in args[:1])
     return f"{name}({shown}{', …' if len(args) > 1 else ''})"

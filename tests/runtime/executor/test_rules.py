@@ -1,6 +1,7 @@
 """The executor's decisions, on scripted figures."""
 
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ from pytest_membudget.runtime.executor.flow_control import (
     Levels,
     best_order,
 )
-from pytest_membudget.runtime.executor.retry_policy import Failure, Retry, after_failure
+from pytest_membudget.runtime.executor.retry_policy import Failure, Retry, after_failure, task_name
 from pytest_membudget.runtime.executor.state import Submission, Task
 from pytest_membudget.runtime.prediction.predictors import kind_of
 from pytest_membudget.runtime.workers.protocol import Died, RanOut
@@ -96,6 +97,11 @@ def test_after_the_last_repeat_the_task_is_reported():
     assert isinstance(what.error, WorkerKilledError)
     assert "tried 3 times" in str(what.error)
     assert "SIGKILL" in str(what.error)
+
+
+def test_a_partial_is_named_by_its_function():
+    call = Submission(partial(partial(sorted, key=len), reverse=True), ("a.csv",), {}, Future())
+    assert task_name(Task(call, FileCharge(10, MemoryEstimator()))) == "sorted('a.csv')"
 
 
 def test_a_crash_is_not_told_as_a_lack_of_memory():
