@@ -3,11 +3,15 @@
 import signal
 
 import pytest
+from hypothesis import settings
 
 from pytest_membudget.measurement import probe
 from pytest_membudget.measurement.tree.helper.shared_memory import SharedReading
 
 pytest_plugins = ["pytester"]
+# How long an example takes depends on what else the machine does, and on what is imported in it.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 
 @pytest.fixture(autouse=True)

@@ -68,6 +68,15 @@ class Growth(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+class HeldByFixture(msgspec.Struct, frozen=True):
+    """What the setup of a fixture of a wider scope than one test added to its process; `nodeid` is the test that it was set up for."""
+
+    name: str
+    scope: str
+    held_bytes: int
+    nodeid: str
+
+
 class RetainedByTest(msgspec.Struct, frozen=True):
     """What one test of a session left behind, in bytes and as a fraction of what all of them did."""
 

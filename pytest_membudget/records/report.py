@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from pytest_membudget.errors import UnreadableFileError
-from pytest_membudget.records.growth import Growth, RetainedByTest
+from pytest_membudget.records.growth import Growth, HeldByFixture, RetainedByTest
 from pytest_membudget.records.judgement import Verdict
 from pytest_membudget.records.measurement import ProcessShare, Source, TimelinePoint
 from pytest_membudget.records.monitor import MonitorReport
@@ -173,6 +173,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     calibrations: tuple[CalibrationPicture, ...] = ()
     baseline: BaselineCheck | None = None
     left_behind: tuple[RetainedByTest, ...] = ()
+    fixtures: tuple[HeldByFixture, ...] = ()
     created: str = ""
     revision: str = ""
     caveats: tuple[str, ...] = ()

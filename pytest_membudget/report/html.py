@@ -71,6 +71,7 @@ def render_html(report: Report) -> str:
         timelines=timelines,
         drawn={timeline.number for timeline in timelines},
         left_behind=test_tables.left_behind_table(report.left_behind),
+        fixtures=test_tables.fixtures_table(report.fixtures),
         comparison=test_tables.comparison_table(report.tests),
         changes=changes(report.tests),
         baseline=test_tables.baseline_table(report.baseline),

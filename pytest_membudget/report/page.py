@@ -45,6 +45,7 @@ def make_page(report: Report, *, verbose: bool = False, most_tests: int | None =
             for table in (
                 test_tables.tests_table(report.tests, verbose=verbose, most_tests=most_tests),
                 test_tables.left_behind_table(report.left_behind, most_tests=None if verbose else _MOST_LEFT),
+                test_tables.fixtures_table(report.fixtures, most_fixtures=None if verbose else _MOST_LEFT),
                 test_tables.comparison_table(report.tests),
                 test_tables.baseline_table(report.baseline),
                 *(job_tables.scale_table(table) for table in report.scales),

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from pytest_membudget.records.growth import RetainedByTest
+from pytest_membudget.records.growth import HeldByFixture, RetainedByTest
 from pytest_membudget.records.report import BaselineCheck, TestRecord
 from pytest_membudget.report.tables import Column, Row, Table, name, number
 from pytest_membudget.report.wording import (
@@ -117,6 +117,18 @@ def baseline_table(check: BaselineCheck | None) -> Table | None:
         tuple(rows),
         notes,
     )
+
+
+def fixtures_table(fixtures: Sequence[HeldByFixture], *, most_fixtures: int | None = None) -> Table | None:
+    """What fixtures of a wider scope than one test hold, the largest first."""
+    if not fixtures:
+        return None
+    shown = fixtures if most_fixtures is None else fixtures[:most_fixtures]
+    rows = tuple((each.name, each.scope, format_size(each.held_bytes), each.nodeid) for each in shown)
+    columns = (name("fixture"), Column("scope"), number("holds"), name("set up for"))
+    left_out = len(fixtures) - len(shown)
+    notes = (f"{format_count(left_out, 'smaller fixture')} not shown",) if left_out else ()
+    return Table("fixtures", "Memory that fixtures hold (in no test's figures)", columns, rows, notes)
 
 
 def left_behind_table(left: Sequence[RetainedByTest], *, most_tests: int | None = None) -> Table | None:

@@ -194,6 +194,36 @@ def test_the_tables_say_which_tests_left_memory_behind(pytester):
     assert [each["nodeid"] for each in left] == ["test_it.py::test_keeps"]
 
 
+def test_a_table_says_what_fixtures_of_many_tests_hold(pytester):
+    pytester.makepyfile(
+        test_it="""
+        import pytest
+
+        @pytest.fixture(scope="session")
+        def corpus():
+            return bytearray(b"x") * 60_000_000
+
+        @pytest.fixture(scope="module")
+        def index(request):
+            request.getfixturevalue("corpus")
+            return bytearray(b"x") * 30_000_000
+
+        @pytest.fixture
+        def page():
+            return bytearray(b"x") * 60_000_000
+
+        def test_finds(index, page):
+            pass
+        """
+    )
+    result = pytester.runpytest("--membudget-report=a.json", "--membudget-report=a.html")
+    result.stdout.fnmatch_lines(["corpus *session *5*MiB *test_it.py::test_finds", "index *module *2*MiB*"])
+    held = json.loads((pytester.path / "a.json").read_text())["fixtures"]
+    assert [(each["name"], each["scope"]) for each in held] == [("corpus", "session"), ("index", "module")]
+    assert held[1]["held_bytes"] == pytest.approx(30_000_000, rel=0.2)
+    assert "Memory that fixtures hold" in (pytester.path / "a.html").read_text()
+
+
 def test_memory_that_ends_with_a_fixture_or_an_interpreter_is_not_left_behind(pytester):
     pytester.makepyfile(
         jobs="""

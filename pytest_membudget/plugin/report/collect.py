@@ -25,6 +25,7 @@ from pytest_membudget.plugin.report.endurance import StartingConditions
 from pytest_membudget.plugin.report.session_files import shared_folder, shared_folder_if_made
 from pytest_membudget.plugin.report.tally import Tally
 from pytest_membudget.records import shared_lines
+from pytest_membudget.records.growth import HeldByFixture
 from pytest_membudget.records.monitor import MonitorReport
 from pytest_membudget.records.report import BaselineCheck, Report, TestRecord
 from pytest_membudget.records.run import BatchSummary
@@ -138,6 +139,7 @@ class Reporting:
         scales: tuple[ScaleTable, ...] = ()
         batches: tuple[BatchSummary, ...] = ()
         monitors: tuple[MonitorReport, ...] = ()
+        fixtures: tuple[HeldByFixture, ...] = ()
         if folder is not None:
             with self._noting("the tables of scales"):
                 from pytest_membudget.plugin import scales as rows
@@ -156,6 +158,12 @@ class Reporting:
                     shared_lines.read_records(folder / monitor.FILE, MonitorReport), "monitors"
                 )
                 monitors = tuple({each.label: each for each in seen}.values())
+            with self._noting("what fixtures hold"):
+                from pytest_membudget.plugin.fixtures import held
+
+                fixtures = _largest_of_each(
+                    self._lines(shared_lines.read_records(folder / held.FILE, HeldByFixture), "fixtures")
+                )
         report = Report(
             environment=self._environment,
             tests=self.tally.records,
@@ -163,6 +171,7 @@ class Reporting:
             batches=batches,
             monitors=monitors,
             left_behind=rank_retained(_staying(self.tally.records, batches), least_bytes=LEAST_LEFT_BYTES),
+            fixtures=fixtures,
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
             revision=self._revision,
         )
@@ -202,6 +211,14 @@ class Reporting:
             self.notes.append(f"{shown} could not be {done}: {why}")
             if session.exitstatus == pytest.ExitCode.OK:
                 session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+
+
+def _largest_of_each(held: Iterable[HeldByFixture]) -> tuple[HeldByFixture, ...]:
+    """Each fixture once, by its largest setup (of its parameters, modules or workers), the largest first."""
+    largest: dict[tuple[str, str], HeldByFixture] = {}
+    for each in sorted(held, key=lambda it: it.held_bytes, reverse=True):
+        largest.setdefault((each.name, each.scope), each)
+    return tuple(largest.values())
 
 
 def _staying(tests: Iterable[TestRecord], batches: Iterable[BatchSummary]) -> list[TestRecord]:
