@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import json
 import shlex
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -14,11 +15,12 @@ from msgspec.structs import replace
 from pytest_membudget.errors import MembudgetError
 from pytest_membudget.gate.baseline import carried_over, load_baseline, update_baseline
 from pytest_membudget.gate.comparison import compare_test, judge_comparison, judge_undecided
-from pytest_membudget.gate.decision import DEFAULT_TOLERANCE, next_step
+from pytest_membudget.gate.decision import DEFAULT_TOLERANCE, Step, next_step
 from pytest_membudget.gate.environment import check_environment, environment_differences, in_short
 from pytest_membudget.gate.history.tolerances import LearnedTolerance, learn_tolerances
 from pytest_membudget.gate.matching import match_baseline, moved_tests
 from pytest_membudget.measurement.system.fingerprint import environment
+from pytest_membudget.plugin.fresh.forked_samples import ForkedSamples
 from pytest_membudget.plugin.fresh.run import run_fresh
 from pytest_membudget.plugin.options import Settings
 from pytest_membudget.plugin.report.attach import attached
@@ -33,7 +35,9 @@ from pytest_membudget.units import Tolerance, format_count, format_size
 class Gate:
     """The baseline of this session, and what to do about a test that differs from it."""
 
-    def __init__(self, settings: Settings, collected: Collected, *, is_in_ini: bool = False) -> None:
+    def __init__(
+        self, settings: Settings, collected: Collected, forks: ForkedSamples, *, is_in_ini: bool = False
+    ) -> None:
         """Reads the baseline. One that the ini file names need not exist yet, save under `--membudget-strict`.
 
         Raises:
@@ -44,6 +48,7 @@ class Gate:
         self.settings = settings
         self.is_in_ini = is_in_ini
         self.collected = collected
+        self._forks = forks
         self.tolerance = settings.tolerance or DEFAULT_TOLERANCE
         self.path = settings.baseline
         self.shown_path = from_here(settings.baseline)
@@ -112,8 +117,26 @@ class Gate:
         taken = []
         for number in range(1, self.settings.samples + 1):
             with telling(item.config, f"rerun {number} of {self.settings.samples}"):
-                taken.append(fresh_peak_bytes(item))
+                taken.append(_peak_bytes(_run_fresh(item)))
         return tuple(peak_bytes for peak_bytes in taken if peak_bytes is not None)
+
+    def _samples(
+        self,
+        item: pytest.Item,
+        step: Callable[[Sequence[int]], Step],
+        run: Callable[[], Any | None],
+    ) -> list[int] | None:
+        """Peaks of `item`, until no more are needed; `None` where a run did not pass."""
+        taken: list[int] = []
+        while step(taken) == "rerun":
+            with telling(
+                item.config, f"beyond its baseline: rerun {len(taken) + 1} of {self.settings.samples}"
+            ):
+                peak_bytes = _peak_bytes(run())
+            if peak_bytes is None:
+                return None
+            taken.append(peak_bytes)
+        return taken
 
     def compare(
         self, item: pytest.Item, record: TestRecord, tolerance: Tolerance | None = None
@@ -127,18 +150,20 @@ class Gate:
             return None
         peak_bytes = record.peak_upper_bytes if self.settings.strict else record.peak_bytes
         assert peak_bytes is not None
-        samples: list[int] = []
-        is_decided = True
         learned = None if tolerance else self._learned.get(base.nodeid)
         tolerance = tolerance or (learned.tolerance if learned else self.tolerance)
         wanted = self.settings.samples
-        while next_step(base, peak_bytes, samples, tolerance=tolerance, wanted=wanted) == "rerun":
-            with telling(item.config, f"beyond its baseline: rerun {len(samples) + 1} of {wanted}"):
-                sample = fresh_peak_bytes(item, warm=not base.samples_bytes)
-            if sample is None:
-                is_decided = False
-                break
-            samples.append(sample)
+        step = functools.partial(next_step, base, peak_bytes, tolerance=tolerance, wanted=wanted)
+        # A baseline without fresh samples has the figure of a session in which earlier tests may have loaded and kept
+        # what this one needs; the first run in a fresh process pays for that.
+        rehearse = not base.samples_bytes
+        samples: list[int] | None = None
+        if record.processes == 1:  # see `fork_server`
+            samples = self._samples(item, step, functools.partial(self._forks.run, item, rehearse=rehearse))
+        if samples is None or step(samples) != "same":
+            samples = self._samples(item, step, functools.partial(_run_fresh, item, rehearse=rehearse))
+        is_decided = samples is not None
+        samples = samples or []
         comparison = compare_test(
             record, base, tolerance, samples, strict=self.settings.strict, wanted=wanted
         )
@@ -224,13 +249,12 @@ class Gate:
             raise pytest.UsageError(f"--membudget-baseline: {error}") from None
 
 
-def fresh_peak_bytes(item: pytest.Item, *, warm: bool = False) -> int | None:
-    """The peak of one more run of `item` in a process of its own; `None` where that run did not pass.
+def _run_fresh(item: pytest.Item, *, rehearse: bool = False) -> Any | None:
+    """The report of one more run in a fresh interpreter; of the second one there with `rehearse`."""
+    return run_fresh(item, "sample", rehearse=rehearse).reports.get("call")
 
-    `warm`: of its second run there. A baseline without fresh samples has the figure of a session in which earlier
-    tests may have loaded and kept what this one needs; the first run in a fresh process pays for that.
-    """
-    report = run_fresh(item, "sample", rehearse=warm).reports.get("call")
+
+def _peak_bytes(report: Any | None) -> int | None:
     record = attached(report) if report is not None and report.passed else None
     return record.peak_bytes if record is not None else None
 

@@ -14,7 +14,7 @@ from _pytest.logging import LogCaptureHandler
 from pytest_membudget.gate.growth import judge_growth
 from pytest_membudget.measurement.growth.check import check_growth
 from pytest_membudget.originals import contextlib, logging, warnings
-from pytest_membudget.plugin.fresh.run import leave_time_limit
+from pytest_membudget.plugin.fresh.run import skip_time_limit
 from pytest_membudget.plugin.markers import GrowthMark
 from pytest_membudget.records.growth import Growth
 from pytest_membudget.records.judgement import Judgement
@@ -29,7 +29,7 @@ def grow(item: pytest.Item, mark: GrowthMark, *, strict: bool) -> tuple[Growth, 
     Raises:
         BaseException: what the body raises in one of its runs; a note says that it was a repetition.
     """
-    leave_time_limit(item)
+    skip_time_limit(item)
     with _output_kept(item), _reports_withheld(item) as subtest_failures:
         body = _body(item, subtest_failures, fresh_fixtures=mark.fresh_fixtures)
         growth = check_growth(body, mark.per_call_bytes, timeout_s=mark.timeout_s, label=item.name)

@@ -110,9 +110,11 @@ def _gate(config: pytest.Config, settings: Settings) -> Gate | None:
         return None
     if _GATE not in config.stash:
         from pytest_membudget.plugin.baseline_gate import Collected, Gate
+        from pytest_membudget.plugin.fresh.forked_samples import ForkedSamples
 
-        collected = Collected(config)
+        collected, forks = Collected(config), ForkedSamples()
         is_in_ini = config.getoption("membudget_baseline") is None
-        config.stash[_GATE] = Gate(settings, collected, is_in_ini=is_in_ini)
+        config.stash[_GATE] = Gate(settings, collected, forks, is_in_ini=is_in_ini)
         config.pluginmanager.register(collected, "membudget-collected")
+        config.pluginmanager.register(forks, "membudget-forks")
     return config.stash[_GATE]

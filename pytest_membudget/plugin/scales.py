@@ -20,7 +20,7 @@ from pytest_membudget.calibration.scales import chosen_scales, configured_scales
 from pytest_membudget.errors import MembudgetError, OverBudgetError
 from pytest_membudget.measurement.system.limit import memory_limit
 from pytest_membudget.plugin.fixtures.executor import Account, NotingExecutor
-from pytest_membudget.plugin.fresh.run import leave_time_limit, run_fresh
+from pytest_membudget.plugin.fresh.run import run_fresh, skip_time_limit
 from pytest_membudget.plugin.markers import ScalesMark, read_scales
 from pytest_membudget.plugin.options import Settings
 from pytest_membudget.plugin.report.session_files import shared_folder
@@ -256,7 +256,7 @@ def _in_doubt(kept: list[KeptRow], mark: ScalesMark) -> tuple[str, ...]:
 
 def _run_again(item: pytest.Item, name: str) -> bool:
     """Measures the scale in a fresh interpreter; whether its run there passed."""
-    leave_time_limit(item)
+    skip_time_limit(item)
     other = siblings(item).get(name)
     if other is None:
         return False

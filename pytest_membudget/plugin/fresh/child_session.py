@@ -15,9 +15,11 @@ import pytest
 from _pytest.runner import runtestprotocol
 
 from pytest_membudget import plugin
+from pytest_membudget.plugin.fresh.fork_server import serve
 from pytest_membudget.plugin.fresh.request import Orders, take_orders
 
 ORDERS: Orders = take_orders()
+"""Of this run; those of a fork server's are replaced in each fork."""
 
 # Options of pytest and of well-known plugins that are the starter's business.
 _SWITCHED_OFF: Mapping[str, Any] = {
@@ -41,7 +43,9 @@ _SWITCHED_OFF: Mapping[str, Any] = {
     "memray": False,
     "cacheclear": False,
 }
-_LEFT_TO_STARTER = ("rerunfailures", "pytest_rerunfailures", "_cov")
+_LEFT_TO_STARTER = ("_cov",)
+#: Its configuration starts a thread beside xdist, and a fork server must have none.
+_NEVER_CONFIGURED = ("rerunfailures", "pytest_rerunfailures")
 _TERMINAL = "terminalreporter"
 
 
@@ -60,6 +64,9 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
             setattr(config.option, name, value)
     config.option.basetemp = ORDERS.basetemp
     config.args[:] = [ORDERS.target]
+    for name in filter(config.pluginmanager.has_plugin, _NEVER_CONFIGURED):
+        config.pluginmanager.unregister(name=name)
+        config.addinivalue_line("markers", "flaky: of pytest-rerunfailures, which repeats the test elsewhere")
 
 
 @pytest.hookimpl(trylast=True)
@@ -76,9 +83,22 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Sender(config), "membudget-sender")
 
 
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
+    """Where a fork server was ordered, only forks of it go on from here, each with a test of its own."""
+    global ORDERS  # noqa: PLW0603 - a fork is another process, with orders of its own
+    result = yield
+    if ORDERS.fork_server:
+        ORDERS = serve(Path(ORDERS.fork_server), ORDERS.caller)
+        session.items[:] = [item for item in session.items if item.nodeid == ORDERS.nodeid][:1]
+    return result
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None]:
     """Keeps the one test, also where a plugin takes its share of the tests: the starter has taken this one."""
+    if ORDERS.fork_server:
+        return (yield)
     items[:] = the_one = [item for item in items if item.nodeid == ORDERS.nodeid][:1]
     result = yield
     if items != the_one:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
@@ -18,7 +19,8 @@ class Orders(NamedTuple):
     """Run `nodeid`, which is found at `target`, and write one JSON line a report to `results`.
 
     With `rehearse` the test runs once before, untold, so that what it loads and keeps the first time is there.
-    `options` replace those that the arguments give; the session's log goes to `log_file`.
+    `options` replace those that the arguments give; the session's log goes to `log_file`. With `fork_server`, the folder
+    that it is asked through, a fork server of the module at `target` is left instead, for the process `caller`.
     """
 
     nodeid: str
@@ -31,12 +33,19 @@ class Orders(NamedTuple):
     memray_capture: str = ""
     log_file: str = os.devnull
     options: Mapping[str, Any] = MappingProxyType({})
+    fork_server: str = ""
+    caller: int = 0
 
     def as_text(self) -> str:
-        """For the environment."""
+        """For the environment, or a file."""
         return json.dumps({**self._asdict(), "options": dict(self.options)})
 
 
 def take_orders() -> Orders:
     """The orders of this interpreter."""
     return Orders(**json.loads(os.environ.pop(VARIABLE)))
+
+
+def read_orders(file: Path) -> Orders:
+    """The orders of one fork."""
+    return Orders(**json.loads(file.read_text(encoding="utf-8")))

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from pytest_membudget.measurement.fresh.launcher import run
+from pytest_membudget.measurement.fresh.launcher import launch
 from pytest_membudget.measurement.system.limit import memory_limit
 from pytest_membudget.originals import restored
 from pytest_membudget.plugin.fresh.request import VARIABLE, Orders, Purpose
@@ -52,32 +52,37 @@ def run_fresh(
     With `rehearse` it runs twice there, and the second time is told.
     """
     if purpose != "isolate":
-        leave_time_limit(item)
+        skip_time_limit(item)
     # A sample is taken in the test's call phase, when its doubles still stand.
     with restored(), tempfile.TemporaryDirectory(prefix="fresh-", dir=shared_folder(item.config)) as folder:
-        results, output, log = (Path(folder, name) for name in ("results.jsonl", "output.txt", "log.txt"))
-        results.touch()
-        tells_log = purpose == "isolate" and has_log_file(item.config)
-        orders = Orders(
-            nodeid=_bare_nodeid(item),
-            target=_target(item),
-            results=str(results),
-            # A folder of its own in this session's, since pytest empties the one that it is given.
-            basetemp=str(temporary_folders(item.config).mktemp("fresh")),
-            shared=str(shared_folder(item.config)),
-            purpose=purpose,
-            rehearse=rehearse,
-            memray_capture=memray_capture,
-            options=decided_options(item.config),
-            log_file=str(log) if tells_log else os.devnull,
+        output, log = Path(folder, "output.txt"), Path(folder, "log.txt")
+        orders = orders_for(item, purpose, Path(folder))._replace(
+            rehearse=rehearse, memray_capture=memray_capture
         )
-        ending = _run(item.config, orders, output, timeout_s)
+        if purpose == "isolate" and has_log_file(item.config):
+            orders = orders._replace(log_file=str(log))
+        Path(orders.results).touch()
+        ending = start(item.config, orders, output, timeout_s=timeout_s)
         append_log(item.config, log)
-        lines = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
-        return _gather(item, lines, ending, output)
+        found, trouble = read_results(item, Path(orders.results))
+        return _with_death(found, trouble, ending, output)
 
 
-def leave_time_limit(item: pytest.Item) -> None:
+def orders_for(item: pytest.Item, purpose: Purpose, folder: Path) -> Orders:
+    """What to do with `item`; the results go to `folder`."""
+    return Orders(
+        nodeid=_bare_nodeid(item),
+        target=_target(item),
+        results=str(folder / "results.jsonl"),
+        # A folder of its own in this session's, since pytest empties the one that it is given.
+        basetemp=str(temporary_folders(item.config).mktemp("fresh")),
+        shared=str(shared_folder(item.config)),
+        purpose=purpose,
+        options=decided_options(item.config),
+    )
+
+
+def skip_time_limit(item: pytest.Item) -> None:
     """Stops pytest-timeout's clock: the test itself is over, what follows repeats it and has limits of its own."""
     cancel = getattr(item.config.hook, "pytest_timeout_cancel_timer", None)
     if cancel is not None:
@@ -93,8 +98,17 @@ def invocation(config: pytest.Config) -> tuple[Path, list[str]]:
     return config.invocation_params.dir, [str(each) for each in config.invocation_params.args]
 
 
-def _run(config: pytest.Config, orders: Orders, output: Path, timeout_s: float | None) -> Ending:
-    """Starts the interpreter and waits; it ends with all that it started, also when Ctrl-C ends the wait."""
+def start(
+    config: pytest.Config,
+    orders: Orders,
+    output: Path,
+    *,
+    timeout_s: float | None = None,
+) -> Ending:
+    """Starts the interpreter and waits; it ends with all that it started, also when Ctrl-C ends the wait.
+
+    A fork server stays. It is all that is left where its interpreter ended with exit code 0.
+    """
     folder, arguments = invocation(config)
     # Where the starter does not look for modules in its working directory, neither does the fresh interpreter.
     finds_here = "" in sys.path or str(folder) in sys.path
@@ -113,8 +127,9 @@ def _run(config: pytest.Config, orders: Orders, output: Path, timeout_s: float |
     variables = {**os.environ, VARIABLE: orders.as_text()}
     if orders.purpose == "isolate":
         variables |= coverage_variables(config)
-    with output.open("wb") as stream:
-        return run(
+    with (
+        output.open("wb") as stream,
+        launch(
             command,
             cwd=folder,
             env=variables,
@@ -122,15 +137,21 @@ def _run(config: pytest.Config, orders: Orders, output: Path, timeout_s: float |
             stdout=None if shown else stream,
             stderr=None if shown else subprocess.STDOUT,
             timeout_s=timeout_s,
-        )
+        ) as launched,
+    ):
+        ending = launched.wait()
+        if orders.fork_server and ending.exit_code == 0:
+            launched.close(keep_rest=True)
+        return ending
 
 
-def _gather(item: pytest.Item, lines: Sequence[Mapping[str, Any]], ending: Ending, output: Path) -> FreshRun:
+def read_results(item: pytest.Item, results: Path) -> tuple[FreshRun, str]:
+    """The reports of `item`, and what kept the interpreter from running it."""
     reports: dict[str, Any] = {}
     sub_reports = []
     exit_message = None
     trouble = ""
-    for line in lines:
+    for line in map(json.loads, results.read_text(encoding="utf-8").splitlines()):
         if "report" in line:
             report = item.config.hook.pytest_report_from_serializable(
                 config=item.config, data={**line["report"], "nodeid": item.nodeid}
@@ -141,14 +162,19 @@ def _gather(item: pytest.Item, lines: Sequence[Mapping[str, Any]], ending: Endin
                 sub_reports.append(report)
         exit_message = line.get("exit", exit_message)
         trouble = line.get("collect_error") or line.get("internal_error") or trouble
+    return FreshRun(reports, sub_reports, exit_message=exit_message), trouble
+
+
+def _with_death(found: FreshRun, trouble: str, ending: Ending, output: Path) -> FreshRun:
+    reports = found.reports
     if "teardown" in reports:
-        return FreshRun(reports, sub_reports)
+        return found._replace(exit_message=None)
     last_words = trouble or output.read_bytes()[-_LAST_WORDS:].decode(errors="replace").strip()
     death = f"its fresh interpreter {ending}, {_phase(reports)}"
     if ending.how == "signalled" and ending.signal == _SIGKILL:
         limit = memory_limit()
         death += f"\n  next      so the kernel ends who needs too much: the limit is {format_size(limit.bytes)} ({limit.source})"
-    return FreshRun(reports, sub_reports, f"{death}\n{last_words}".rstrip(), exit_message)
+    return found._replace(death=f"{death}\n{last_words}".rstrip())
 
 
 def _phase(reports: Mapping[str, Any]) -> str:
