@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from pytest_membudget.records.judgement import Budget, Judgement
+from pytest_membudget.records.judgement import Advice, Budget, Judgement
 from pytest_membudget.records.measurement import Measurement, ProcessShare
 from pytest_membudget.records.scale import ScaleStatus
 from pytest_membudget.units import (
@@ -99,7 +99,8 @@ def judge(measurement: Measurement, budget: Budget, *, strict: bool = False) -> 
         return Judgement(
             verdict="over",
             failed=True,
-            message=explain(measurement, over, [_over_line(figure) for figure in over]),
+            finding=explain(measurement, over, [_over_line(figure) for figure in over]),
+            advice=_advice(over),
             caveats=measurement.caveats,
         )
     doubtful = [figure for figure in figures if figure.upper_bytes > figure.budget_bytes]
@@ -108,7 +109,8 @@ def judge(measurement: Measurement, budget: Budget, *, strict: bool = False) -> 
         return Judgement(
             verdict="over_upper",
             failed=strict,
-            message=explain(measurement, doubtful, lines) if strict else "",
+            finding=explain(measurement, doubtful, lines) if strict else "",
+            advice=_advice(doubtful) if strict else None,
             caveats=(*measurement.caveats, *lines),
         )
     return Judgement(verdict="within", caveats=measurement.caveats)
@@ -160,7 +162,6 @@ def explain(measurement: Measurement, figures: Sequence[Figure], headlines: Sequ
         for position, share in enumerate(_largest(measurement.shares))
     ]
     lines += [_line("note", caveat) for caveat in measurement.caveats]
-    lines += [_line("next" if position == 0 else "", step) for position, step in enumerate(_steps(figures))]
     return "\n".join(lines)
 
 
@@ -193,12 +194,9 @@ def _holder(share: ProcessShare) -> str:
     return f"{share.name} (pid {share.pid}): {format_size(share.peak_bytes)}"
 
 
-def _steps(figures: Sequence[Figure]) -> list[str]:
+def _advice(figures: Sequence[Figure]) -> Advice:
     markers = ", ".join(f'{figure.argument}"{suggested_budget(figure.upper_bytes)}"' for figure in figures)
-    return [
-        "see who allocated it: run this test with --membudget-memray",
-        f"or, if it may use that much: @pytest.mark.memory_budget({markers})",
-    ]
+    return Advice(permit=f"@pytest.mark.memory_budget({markers})")
 
 
 def _line(title: str, text: str) -> str:

@@ -14,7 +14,7 @@ from pytest_membudget.gate.decision import (
     rank_test_p,
     suspicion,
 )
-from pytest_membudget.records.judgement import Judgement
+from pytest_membudget.records.judgement import Advice, Judgement
 from pytest_membudget.records.report import Comparison, TestRecord
 from pytest_membudget.stats.samples import median, samples_needed
 from pytest_membudget.units import Tolerance, format_count, format_size
@@ -81,15 +81,17 @@ def judge_comparison(
             first,
             *([f"  allowed   {comparison.tolerance}"] if comparison.tolerance else []),
             *_evidence(comparison),
-            f"  next      see who allocates it: run this test with --membudget-memray{_named(nodeid)}",
-            f"            or, if it may use that much: {accept_command}",
         ]
         return Judgement(
-            verdict="regressed", failed=True, message="\n".join(lines), caveats=comparison.caveats
+            verdict="regressed",
+            failed=True,
+            finding="\n".join(lines),
+            advice=Advice(permit=accept_command, nodeid=nodeid),
+            caveats=comparison.caveats,
         )
     if comparison.finding == "improved":
         text = f"improved: peak {_change(comparison)}; accept it: {accept_command}"
-        return Judgement(verdict="within", message=text, caveats=comparison.caveats)
+        return Judgement(verdict="within", finding=text, caveats=comparison.caveats)
     return Judgement(verdict="within", caveats=comparison.caveats)
 
 
@@ -99,7 +101,7 @@ def judge_undecided(comparison: Comparison, *, strict: bool = False) -> Judgemen
     return Judgement(
         verdict="inconclusive",
         failed=strict,
-        message=text if strict else "",
+        finding=text if strict else "",
         caveats=(text, *comparison.caveats),
     )
 
@@ -148,7 +150,3 @@ def _caveats(base: TestRecord, samples_bytes: Sequence[int], p: float | None) ->
     else:
         lack = f"the baseline has no samples from fresh processes, and a rank test against {taken} needs {needed}"
     return (f"judged by the tolerance alone: {lack}",)
-
-
-def _named(nodeid: str) -> str:
-    return f' "{nodeid}"' if nodeid else ""

@@ -16,13 +16,13 @@ def judge_growth(growth: Growth, strict: bool = False) -> Judgement:
         return Judgement(verdict="clean", caveats=growth.caveats)
     if growth.verdict == "leak":
         return Judgement(
-            verdict="leak", failed=True, message=_message(growth, _leak(growth)), caveats=growth.caveats
+            verdict="leak", failed=True, finding=_message(growth, _leak(growth)), caveats=growth.caveats
         )
     text = _message(growth, _doubt(growth))
     return Judgement(
         verdict="inconclusive",
         failed=strict,
-        message=text if strict else "",
+        finding=text if strict else "",
         caveats=(*growth.caveats, text.partition("\n")[0]),
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
@@ -24,8 +23,6 @@ from pytest_membudget.records.storage import from_here
 if TYPE_CHECKING:
     from pytest_membudget.plugin.baseline_gate import Gate
 
-_WOULD_FIT = re.compile(r"or, if it may use that much: @pytest\.mark\..*")
-_ASKED = "run this test with --membudget-memray"
 _GRAVEST_FIRST: Sequence[Verdict] = (
     "killed",
     "crashed",
@@ -65,14 +62,17 @@ class Judged(NamedTuple):
     @property
     def message(self) -> str:
         """What each judgement says, in the order of gravity."""
-        told = [each for each in self.judgements if each.message]
-        told.sort(key=lambda each: _GRAVEST_FIRST.index(each.verdict))
-        text = "\n\n".join([each.message for each in told])
-        if self.verdict == "killed":
-            text = _WOULD_FIT.sub("what it would have used is not known, since it was stopped", text)
-        if not self.explanation:
-            return text
-        return f"{text.replace(_ASKED, 'it is told below')}\n{self.explanation}"
+        speaking = [each for each in self.judgements if each.finding]
+        speaking.sort(key=lambda each: _GRAVEST_FIRST.index(each.verdict))
+        text = "\n\n".join(
+            each.worded(
+                # A stopped test has used what the budget's judgement suggests, and would have used more.
+                was_stopped=self.verdict == "killed" and each.verdict != "killed",
+                is_explained=bool(self.explanation),
+            )
+            for each in speaking
+        )
+        return f"{text}\n{self.explanation}" if self.explanation else text
 
     @property
     def caveats(self) -> tuple[str, ...]:

@@ -118,7 +118,7 @@ class Measuring:
         """Fails a test that the watchdog ended, whatever the test itself made of that."""
         from pytest_membudget.plugin.watchdog import judge_bite
 
-        judged = judged.with_judgement(judge_bite(bite, own_error, tells_next=not judged.failed))
+        judged = judged.with_judgement(judge_bite(bite, own_error, advises=not judged.failed))
         _keep(item, plan, judged)
         message = self._explained(item, plan, judged).message
         if own_error is None:

@@ -278,9 +278,9 @@ def _verdict(kept: list[KeptRow], mark: ScalesMark, lacking: list[str], *, stric
     except OverBudgetError as error:
         if lacking:
             text = "\n".join([str(error), *(f"  note      {caveat}" for caveat in caveats)])
-            return Judgement(verdict="inconclusive", failed=strict, message=text, caveats=caveats)
+            return Judgement(verdict="inconclusive", failed=strict, finding=text, caveats=caveats)
         how = _HOW_AGAIN if all(each.again for each in kept) else _HOW_ISOLATED
-        return Judgement(verdict="over", failed=True, message=f"{error}\n{how}")
+        return Judgement(verdict="over", failed=True, finding=f"{error}\n{how}")
     except MembudgetError as error:
         return Judgement(verdict="none", caveats=(f"the law was not judged: {error}",))
     return Judgement(verdict="within", caveats=caveats)

@@ -13,7 +13,7 @@ from pytest_membudget.plugin import emergency_report as last_words
 from pytest_membudget.plugin.options import Settings
 from pytest_membudget.plugin.plans import Plan, file_and_line
 from pytest_membudget.plugin.report.session_files import shared_folder
-from pytest_membudget.records.judgement import Budget, Judgement
+from pytest_membudget.records.judgement import Advice, Budget, Judgement
 
 
 def guard(item: pytest.Item, plan: Plan, budget: Budget, settings: Settings) -> GuardedProbe:
@@ -50,8 +50,8 @@ def guard(item: pytest.Item, plan: Plan, budget: Budget, settings: Settings) -> 
     )
 
 
-def judge_bite(bite: KillRecord, own_error: BaseException | None, *, tells_next: bool) -> Judgement:
-    """The judgement that goes before all others; `tells_next` where none of those tells what to do."""
+def judge_bite(bite: KillRecord, own_error: BaseException | None, *, advises: bool) -> Judgement:
+    """The judgement that goes before all others; `advises` where none of those says what to do."""
     # pytest names the test above it, and cuts the line in its short summary.
     lines = [
         f"killed: {str(bite).removeprefix(bite.label).lstrip()}",
@@ -59,10 +59,13 @@ def judge_bite(bite: KillRecord, own_error: BaseException | None, *, tells_next:
     ]
     if own_error is not None and not isinstance(own_error, WatchdogStop):
         lines.append(f"            the test then ended with {type(own_error).__name__}: {own_error}")
-    if tells_next:
-        lines.append("  next      see who allocated it: run this test with --membudget-memray")
-    lines += ["", bite.stack.rstrip()]
-    return Judgement(verdict="killed", failed=True, message="\n".join(lines).rstrip())
+    return Judgement(
+        verdict="killed",
+        failed=True,
+        finding="\n".join(lines),
+        advice=Advice() if advises else None,
+        trace=bite.stack.rstrip(),
+    )
 
 
 def _named(item: pytest.Item) -> tuple[str, str, str]:

@@ -28,7 +28,7 @@ def test_a_regression_fails_with_both_numbers_and_what_to_do():
         "regressed: peak 150 MiB, baseline 120 MiB (+25.0%), allowed 133 MiB",
         "  how       run again in 5 fresh processes: 150 MiB, 151 MiB, 149 MiB, 150 MiB, 152 MiB",
         "            rank test against the baseline's 5 samples: p = 0.0040",
-        '  next      see who allocates it: run this test with --membudget-memray "test_a.py::test_x"',
+        '  next      see who allocated it: run this test with --membudget-memray "test_a.py::test_x"',
         "            or, if it may use that much: pytest --membudget-update-baseline",
     ]
 
