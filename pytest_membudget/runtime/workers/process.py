@@ -138,6 +138,23 @@ class _Sent(NamedTuple):
     done: Done
 
 
+class FilesInMemory(NamedTuple):
+    """What one call was seen to hold in tmpfs and memfd beside what it maps, and what was resident in its worker then."""
+
+    sequence: int
+    file_bytes: int
+    resident_bytes: int
+
+    def added_to(self, report: worker_main.Report) -> worker_main.Report:
+        """The report of a call that started nothing, with that in its peak: both at that moment, or both at their most."""
+        if report.peak_bytes is None or report.peak_upper_bytes is not None or not self.file_bytes:
+            return report
+        start_bytes = report.resident_peak_bytes - report.peak_bytes
+        then_bytes = self.file_bytes + max(0, self.resident_bytes - start_bytes)
+        peak_bytes, upper_bytes = max(report.peak_bytes, then_bytes), report.peak_bytes + self.file_bytes
+        return report._replace(peak_bytes=peak_bytes, peak_upper_bytes=max(peak_bytes, upper_bytes))
+
+
 class ProcessWorker:
     """A process, the connection to it, and the marks by which it shows how far it has come.
 
@@ -157,6 +174,7 @@ class ProcessWorker:
         self._origins = off_path()
         self._retired_s: float | None = None
         self._pages: SharedPages | None = None  # of what its calls have started
+        self._files: FilesInMemory | None = None
         self._lock = threading.Lock()
         self._sent: dict[int, _Sent] = {}
         self._ended = threading.Event()
@@ -248,15 +266,28 @@ class ProcessWorker:
         """What is resident above the bare worker, in it and in all that its calls have started (30 µs without such)."""
         if not self._marks[Mark.READY] or self.pid is None or self._ended.is_set():
             return 0
-        own_bytes = max(0, resident_bytes(self.pid) - int(self._marks[Mark.READY_BYTES]))
+        now_bytes = resident_bytes(self.pid)
+        own_bytes = max(0, now_bytes - int(self._marks[Mark.READY_BYTES]))
         started = [pid for pid in descendants(self.pid) if pid != self._marks[Mark.HELPER_PID]]
         if sys.platform == "linux":
-            own_bytes += open_shared_bytes([self.pid, *started], self._born_epoch_s)
+            file_bytes = open_shared_bytes([self.pid, *started], self._born_epoch_s)
+            own_bytes += file_bytes
+            if file_bytes and not started:
+                self._read_files(self.pid, now_bytes)
         if not started:
             return own_bytes
         if self._pages is None:
             self._pages = SharedPages()
         return own_bytes + sum(self._pages.exact_holdings(started).values())
+
+    def _read_files(self, pid: int, now_bytes: int) -> None:
+        """Keeps the most that the present call is seen to hold in files in memory, which are in no resident size."""
+        sequence = int(self._marks[Mark.STARTED])
+        began_epoch_s = time.time() - (time.monotonic() - self._marks[Mark.STARTED_AT])
+        read = FilesInMemory(sequence, open_shared_bytes([pid], began_epoch_s), now_bytes)
+        if sequence == self._marks[Mark.STARTED]:  # else it has gone on to the next call meanwhile
+            before = self._files
+            self._files = read if before is None or before.sequence != sequence else max(before, read)
 
     def has_reached_limit(self) -> bool:
         """Whether the kernel has ended something of it at the limit of a call."""
@@ -307,7 +338,10 @@ class ProcessWorker:
             with self._lock:
                 sent = self._sent.pop(sequence, None)
             if sent is not None:
-                reply = _reply(worker_main.Report(*report)._replace(body=body), sent.name)
+                told = worker_main.Report(*report)._replace(body=body)
+                if self._files is not None and self._files.sequence == sequence:
+                    told = self._files.added_to(told)
+                reply = _reply(told, sent.name)
                 if self._held.has_reached_limit():
                     reply = reply._replace(figures=reply.figures._replace(reached_limit=True))
                 sent.done(reply)

@@ -222,6 +222,29 @@ def test_files_in_memory_that_a_call_holds_open_are_seen_while_it_runs(worker, f
     assert 57 * MB < worker.added_bytes() - before_bytes < 130 * MB
 
 
+def fill_until_read(size, seen):
+    """Holds `size` bytes in a memory file until the other side has read it."""
+    with os.fdopen(os.memfd_create("held"), "wb", buffering=0) as file:
+        for _ in range(size // MB):
+            file.write(b"x" * MB)
+        while not Path(seen).exists():
+            time.sleep(0.005)
+
+
+def test_files_in_memory_that_were_read_while_a_call_ran_are_in_its_peak(worker, tmp_path):
+    ended, replies, before_bytes = threading.Event(), [], worker.added_bytes()
+    filling = Call(1, fill_until_read, (60 * MB, str(tmp_path / "seen")), {}, exact=True)
+    worker.send([(filling, lambda reply: (replies.append(reply), ended.set()))])
+    end_s = time.monotonic() + 20
+    while worker.added_bytes() - before_bytes < 59 * MB and time.monotonic() < end_s:
+        time.sleep(0.01)
+    (tmp_path / "seen").touch()
+    assert ended.wait(60)
+    figures = replies[0].figures
+    assert 50 * MB < figures.peak_bytes <= figures.peak_upper_bytes < 80 * MB
+    assert call(worker, start_nothing, 10 * MB, sequence=2).figures.peak_bytes < 20 * MB
+
+
 @pytest.mark.parametrize("fn", [start_nothing, run_program, run_pool])
 def test_the_kernel_holds_the_limit_of_a_call(worker, fn):
     group = make_control_group(None)
