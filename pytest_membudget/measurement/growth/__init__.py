@@ -1,10 +1,11 @@
 """Growth: does what a function holds grow with every call, and what is it that grows?
 
 1. `check` goes on until it knows, or the time or what may pile up is used up; `repeat` calls the function between two samples;
-2. `samples` takes a sample: exact bytes and counts after a collection, with `known_caches` steadied, and `foreign_memory`;
+2. `samples` takes a sample: exact bytes and counts after a collection, beside `foreign_memory`; `noise` keeps out what only looks
+   like growth;
 3. `stats.growth` decides from the samples: leak, clean, or not yet known;
-4. for a leak, `culprits` says who: `allocation_sites` and types of objects.
+4. for a leak, `culprits` says who: allocation sites and types of objects.
 
-`quiet` is what the interpreter is like meanwhile, `call_timeout` ends a call that runs too long. `task_heap` reads what a worker
+`call_timeout` ends a call that runs too long. `task_heap` reads what a worker
 process holds after its tasks.
 """

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from pytest_membudget.errors import UsageError
 from pytest_membudget.measurement.growth.call_timeout import CallTooLongError, interrupted_after
 from pytest_membudget.measurement.growth.culprits import find_culprits
-from pytest_membudget.measurement.growth.quiet import each_warning_once, old_objects_frozen
+from pytest_membudget.measurement.growth.noise import each_warning_once, old_objects_frozen
 from pytest_membudget.measurement.growth.repeat import CallsEnded, Rounds
 from pytest_membudget.measurement.growth.samples import (
     EXACT_BYTES,

@@ -1,21 +1,32 @@
-"""Who leaks: allocation sites and object types that grow over some further calls."""
+"""Who leaks: allocation sites and object types that grow over some further calls.
+
+Sites by `tracemalloc` for Python's allocators and by memray for others, types by the collector.
+"""
 
 from __future__ import annotations
 
+import importlib
+import sysconfig
 from collections import Counter, deque
-from itertools import islice
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice, takewhile
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from pytest_membudget.measurement.growth.allocation_sites import growing_sites
+from msgspec.structs import replace
+
+from pytest_membudget.measurement.growth import repeat as rounds
 from pytest_membudget.measurement.growth.call_timeout import CallTooLongError
 from pytest_membudget.measurement.growth.repeat import Rounds
 from pytest_membudget.measurement.growth.samples import EXACT_BYTES, PAGED_BYTES
-from pytest_membudget.originals import contextlib, gc, sys
+from pytest_membudget.originals import contextlib, gc, os, sys, tempfile, time, tracemalloc
 from pytest_membudget.records.growth import Culprit
+from pytest_membudget.records.storage import from_here
 from pytest_membudget.stats.growth import RESOLUTION_BYTES_PER_CALL, Trend
 
-_CALLS = 500
-_STAGE_S = 0.15
+_TYPE_CALLS = 500
+_TYPE_STAGE_S = 0.15
 _MOST_OBJECTS = 150_000
 _HOLDERS = frozenset({list, dict, deque})
 _MANY = 100
@@ -46,7 +57,7 @@ def growing_types(repeated: Rounds, most_calls: int) -> list[Culprit]:
         gc.unfreeze()
     first = _census()
     before = _census()
-    calls = repeated.make_calls(min(_CALLS, most_calls), _STAGE_S)
+    calls = repeated.make_calls(min(_TYPE_CALLS, most_calls), _TYPE_STAGE_S)
     now = _census()
     loose = _added_entries(now.holders, before.lengths)
     ours = (
@@ -147,3 +158,163 @@ def _further_calls(trends: dict[str, Trend]) -> int:
 def _largest(culprits: list[Culprit], least_bytes: float) -> list[Culprit]:
     ordered = sorted(culprits, key=lambda culprit: culprit.bytes_per_call, reverse=True)
     return [culprit for culprit in ordered[:_MOST_SHOWN] if culprit.bytes_per_call >= least_bytes]
+
+
+NATIVE = "native code: memory that no Python allocator handed out"
+
+_FRAMES = 8
+"""How many are traced, to get from a library to the user's line. Each further one makes every traced allocation slower."""
+_SHOWN_FRAMES = 3
+_MOST_CHARACTERS = 100
+_WARM_UP_CALLS = 10
+_CALLS = 500
+_STAGE_S = 0.3
+_IN_ALL_S = 0.6
+_ENOUGH_SHARE = 1 / 3
+_TRACING_NOISE_BYTES = 64 << 10
+_TRACING_NOISE_PER_BLOCK_BYTES = 100
+_TRACING_OVERHEAD = 2.5
+"""What tracing takes is this many times what it says of itself: its small blocks have malloc's overhead (2 times)."""
+_RUNNERS = {"_pytest", "pluggy", "unittest"}
+"""Folders of what runs a test: their frames lead to the user's code and tell nothing of it."""
+_OWN_PACKAGE = str(Path(__file__).parents[2]) + os.sep
+_CALLERS = (rounds.__file__, f"{_OWN_PACKAGE}plugin")
+"""Of ours, what calls the user's code; all else reads figures."""
+_STANDARD_LIBRARY = sysconfig.get_path("stdlib") + os.sep
+_LIBRARY_FOLDERS = (f"site-packages{os.sep}", f"dist-packages{os.sep}", _STANDARD_LIBRARY)
+
+
+def growing_sites(repeated: Rounds, heap_bytes_per_call: float, most_calls: int) -> list[Culprit]:
+    """Where the heap grows. Figures are scaled to the growth that was measured before.
+
+    A list that was moved as a whole while allocations were traced would else count with all it held.
+    """
+    give_up_at = time.perf_counter() + _IN_ALL_S
+    with _traced():
+        repeated.make_calls(min(_WARM_UP_CALLS, most_calls), _STAGE_S)
+        tracemalloc.take_snapshot()  # fills the caches that a snapshot needs
+        before = tracemalloc.take_snapshot()
+        held_before_bytes = _untraced_bytes(repeated)
+        calls, further = 0, _CALLS
+        while True:
+            calls += repeated.make_calls(min(further, most_calls), _STAGE_S)
+            untraced_bytes = _untraced_bytes(repeated) - held_before_bytes
+            traced = _grown_sites(tracemalloc.take_snapshot(), before, calls)
+            found = sum(site.bytes_per_call for site in traced)
+            blocks = calls * sum(site.count_per_call for site in traced)
+            native_bytes_per_call = 0.0
+            if untraced_bytes > _TRACING_NOISE_BYTES + _TRACING_NOISE_PER_BLOCK_BYTES * blocks:
+                native_bytes_per_call = max(0.0, min(untraced_bytes / calls, heap_bytes_per_call - found))
+            found += native_bytes_per_call
+            is_enough = found > _ENOUGH_SHARE * heap_bytes_per_call or calls >= most_calls
+            if is_enough or time.perf_counter() > give_up_at:
+                break
+            # What grows in rare large steps needs more calls to show.
+            further = max(calls, repeated.calls // 16)
+    if native_bytes_per_call > found / 2:
+        traced += _native_sites(repeated, native_bytes_per_call, most_calls)
+    scale = min(1.0, heap_bytes_per_call / found) if found > 0 else 1.0
+    return [replace(site, bytes_per_call=site.bytes_per_call * scale) for site in traced]
+
+
+@contextmanager
+def _traced() -> Iterator[None]:
+    """Traces allocations, with the depth that somebody else chose where they are traced already."""
+    if tracemalloc.is_tracing():
+        yield
+        return
+    tracemalloc.start(_FRAMES)
+    try:
+        yield
+    finally:
+        tracemalloc.stop()
+
+
+def _untraced_bytes(repeated: Rounds) -> int:
+    """Heap in use, after a collection, beside what is traced and what the tracing takes."""
+    held_bytes = repeated.held_bytes()
+    traced_bytes, _ = tracemalloc.get_traced_memory()
+    return held_bytes - traced_bytes - int(_TRACING_OVERHEAD * tracemalloc.get_tracemalloc_memory())
+
+
+def _grown_sites(now: tracemalloc.Snapshot, before: tracemalloc.Snapshot, calls: int) -> list[Culprit]:
+    return [
+        Culprit("site", name, site.size_diff / calls, site.count_diff / calls)
+        for site in now.compare_to(before, "traceback")
+        if site.size_diff > 0 and (name := _site_name(site.traceback))
+    ]
+
+
+def _site_name(traceback: tracemalloc.Traceback) -> str:
+    return _shown([(frame.filename, frame.lineno) for frame in reversed(list(traceback))])
+
+
+def _shown(frames: Sequence[tuple[str, int]]) -> str:
+    """Writes `file:line < caller:line`, the user's lines first; empty for what the check itself allocated.
+
+    Where a library allocated for the user, the user's line is the first and the library's stands behind.
+    """
+    users = list(takewhile(lambda frame: not _is_ours(frame[0]), frames))
+    if not users or (len(users) < len(frames) and not frames[len(users)][0].startswith(_CALLERS)):
+        return ""
+    called = list(takewhile(lambda frame: not _RUNNERS & set(Path(frame[0]).parts), users)) or users
+    inner = list(takewhile(lambda frame: _is_library(frame[0]), called))
+    own = called[len(inner) :]
+    if not own:
+        inner, own = [], called
+    behind = f" (in {_library_place(inner[0])})" if inner else ""
+    lines = [_place(frame) for frame in own[:_SHOWN_FRAMES]]
+    while len(lines) > 1 and len(" < ".join(lines) + behind) > _MOST_CHARACTERS:
+        lines.pop()
+    return shortened(" < ".join(lines) + behind)
+
+
+def shortened(text: str) -> str:
+    """The end of a text that is too long for one line: a path says most there."""
+    return text if len(text) <= _MOST_CHARACTERS else f"...{text[3 - _MOST_CHARACTERS :]}"
+
+
+def _place(frame: tuple[str, int]) -> str:
+    return _library_place(frame) if _is_library(frame[0]) else f"{from_here(frame[0])}:{frame[1]}"
+
+
+def _library_place(frame: tuple[str, int]) -> str:
+    """The file as it is imported: from the folder of installed packages, or of the standard library, on."""
+    file, line = frame
+    for folder in _LIBRARY_FOLDERS:
+        file = file.rpartition(folder)[2]
+    return f"{file}:{line}"
+
+
+def _is_library(filename: str) -> bool:
+    return filename.startswith(("<", _STANDARD_LIBRARY)) or "site-packages" in Path(filename).parts
+
+
+def _is_ours(filename: str) -> bool:
+    return filename == tracemalloc.__file__ or filename.startswith(_OWN_PACKAGE)
+
+
+def _native_sites(repeated: Rounds, native_bytes_per_call: float, most_calls: int) -> list[Culprit]:
+    """The Python lines that called the native code; `NATIVE` where nothing tells them.
+
+    memray sees what compiled libraries allocate. It does not see calls through a pointer (`ctypes`), and only one of
+    its trackers may be active in a process.
+    """
+    with contextlib.suppress(ImportError, OSError, RuntimeError):
+        memray = importlib.import_module("memray")
+        with tempfile.TemporaryDirectory(prefix="membudget-") as folder:
+            capture = Path(folder, "capture")
+            with memray.Tracker(capture):
+                calls = repeated.make_calls(min(_CALLS, most_calls), _STAGE_S)
+            sizes: Counter[str] = Counter()
+            with memray.FileReader(capture) as reader:
+                for record in reader.get_leaked_allocation_records(merge_threads=True):
+                    frames = record.stack_trace(max_stacks=_FRAMES)
+                    sizes[_shown([(file, line) for _, file, line in frames])] += record.size
+        del sizes[""]
+        native = [
+            Culprit("site", f"native code called by {name}", size / calls) for name, size in sizes.items()
+        ]
+        if sum(site.bytes_per_call for site in native) > native_bytes_per_call / 2:
+            return native
+    return [Culprit("site", NATIVE, native_bytes_per_call)]

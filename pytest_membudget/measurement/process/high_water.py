@@ -11,13 +11,17 @@ overlap.
 called exec, whichever is more: it survives exec, so that a child may report its parent's memory. See `_Account`.
 
 On macOS and Windows the mark cannot be reset: `reset_high_water_mark` says so, and the mark is that of the whole
-life of the process.
+life of the process. On macOS a process's size is its physical footprint, which counts compressed memory and leaves out what is
+merely mapped: `proc_pid_rusage` fills `struct rusage_info_v4` (sys/resource.h), 16 bytes of identity, then 64-bit fields.
 """
 
 from __future__ import annotations
 
+import functools
+from typing import Any, NamedTuple
+
 from pytest_membudget.measurement.process.kept_open import KeptOpen
-from pytest_membudget.originals import contextlib, os, resource, sys, threading
+from pytest_membudget.originals import contextlib, ctypes, os, resource, struct, sys, threading
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
@@ -134,7 +138,7 @@ def high_water_and_resident_bytes() -> tuple[int, int]:
 def resident_bytes(pid: int | None = None) -> int:
     """What process `pid` (this one by default) holds now, in bytes; 0 for one that is gone, or where nothing tells."""
     if sys.platform == "darwin":
-        from pytest_membudget.measurement.process.footprint import footprint
+        # FOLDED
 
         return footprint(pid).now_bytes
     if sys.platform != "linux":
@@ -208,7 +212,7 @@ def _life_peak_bytes() -> int:
 
         return int(psutil.Process().memory_info().peak_wset)
     if sys.platform == "darwin":
-        from pytest_membudget.measurement.process.footprint import footprint
+        # FOLDED
 
         return footprint().life_peak_bytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -240,3 +244,35 @@ def _forget_marks_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_marks_in_child)
+
+
+FLAVOR = 4
+IDENTITY_BYTES = 16
+FIELDS = 35
+FOOTPRINT_FIELD = 7
+LIFETIME_MAX_FIELD = 28
+
+
+class Footprint(NamedTuple):
+    """Bytes now, and the most during the life of the process."""
+
+    now_bytes: int
+    life_peak_bytes: int
+
+
+def footprint(pid: int | None = None) -> Footprint:
+    """The footprint of `pid`, or of this process; zeros for one that is gone or not ours to see."""
+    buffer = ctypes.create_string_buffer(IDENTITY_BYTES + 8 * FIELDS)
+    failed = _library().proc_pid_rusage(os.getpid() if pid is None else pid, FLAVOR, buffer)
+    return Footprint(0, 0) if failed else decode(buffer.raw)
+
+
+def decode(raw: bytes) -> Footprint:
+    """Reads the two fields out of the kernel's answer."""
+    fields = struct.unpack_from(f"={FIELDS}Q", raw, IDENTITY_BYTES)
+    return Footprint(fields[FOOTPRINT_FIELD], fields[LIFETIME_MAX_FIELD])
+
+
+@functools.cache
+def _library() -> Any:
+    return ctypes.CDLL("/usr/lib/libproc.dylib")

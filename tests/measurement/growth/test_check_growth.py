@@ -15,6 +15,7 @@ import warnings
 import pytest
 
 from pytest_membudget.errors import UsageError
+from pytest_membudget.measurement.growth import culprits
 from pytest_membudget.measurement.growth.check import Caps, check_growth
 from pytest_membudget.measurement.growth.samples import Figures
 from pytest_membudget.records.storage import from_here
@@ -26,6 +27,12 @@ HERE = from_here(__file__)
 LIBC = ctypes.CDLL(None)
 LIBC.malloc.restype = ctypes.c_void_p
 LIBC.malloc.argtypes = [ctypes.c_size_t]
+
+
+@pytest.fixture(autouse=True)
+def _culprits_are_sought_until_they_are_found(monkeypatch):
+    """On a loaded machine the search takes longer than a user would wait for it."""
+    monkeypatch.setattr(culprits, "_IN_ALL_S", 8.0)
 
 
 def test_eight_bytes_a_call_are_a_leak():

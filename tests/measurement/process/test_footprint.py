@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from pytest_membudget.measurement.process.footprint import FIELDS, decode, footprint
+from pytest_membudget.measurement.process.high_water import FIELDS, decode, footprint
 
 
 def test_the_two_fields_are_found_in_the_kernels_answer():

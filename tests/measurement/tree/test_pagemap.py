@@ -11,8 +11,7 @@ from pytest_membudget import measuring
 from pytest_membudget.measurement.tree.helper.page_faults import Change
 from pytest_membudget.measurement.tree.helper.pagemap import FileLook
 from pytest_membudget.measurement.tree.helper.records import FilePages, Interval, Reading, Span
-from pytest_membudget.measurement.tree.helper.tree_bounds import Mapped
-from pytest_membudget.measurement.tree.helper.upper_bound import FileMaximum
+from pytest_membudget.measurement.tree.helper.tree_bounds import FileMaximum, Mapped
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="pages are counted on Linux")
 

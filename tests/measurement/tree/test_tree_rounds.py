@@ -3,8 +3,7 @@
 from pytest_membudget.measurement.tree.helper.page_faults import PAGE
 from pytest_membudget.measurement.tree.helper.records import Proportional, Reading
 from pytest_membudget.measurement.tree.helper.session import LONGEST_TIMELINE, Session, Timeline
-from pytest_membudget.measurement.tree.helper.tree_bounds import Bounds
-from pytest_membudget.measurement.tree.helper.upper_bound import RunningMaximum
+from pytest_membudget.measurement.tree.helper.tree_bounds import Bounds, RunningMaximum
 
 ROOT = 1
 MIB = 1024 * 1024

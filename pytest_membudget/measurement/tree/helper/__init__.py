@@ -8,7 +8,7 @@ inside the measured process would starve while C code holds the interpreter's lo
    of file pages (`pagemap`) are closer and dear,
 3. `tree_bounds` turns two consecutive scans into an interval for the memory of the whole tree: what changed (`page_faults`),
    anonymous memory by fork groups (`anonymous_bounds`), and what any process may map,
-4. `session` keeps the peak, the timeline and the shares of each open measurement, with the upper figure (`upper_bound`) and
+4. `session` keeps the peak, the timeline and the shares of each open measurement, with the upper figure (`tree_bounds`) and
    memory that no process maps (`shared_memory`),
 5. `shared_note` is where the measured process leaves word of a block without waking the helper,
 6. `enforce_limits` ends what exceeds its limit, and

@@ -19,7 +19,7 @@ from .page_faults import PAGE, PAGES_MAPPED_AT_ONCE
 from .records import Interval, Reading
 from .shared_memory import SharedGrowth, SharedReading
 from .shared_note import Start
-from .upper_bound import Upper
+from .tree_bounds import Upper
 
 
 class ChildMarks:
