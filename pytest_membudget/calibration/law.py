@@ -118,8 +118,11 @@ def proven_bound(
 
 
 def least_margin_bytes(file: CalibrationFile) -> int:
-    """For a law of predictors, what two runs of one input may differ by. Sizes in bytes alone go by what was seen."""
-    return RUN_TO_RUN_BYTES if file.predictors else 0
+    """What two runs of one input may differ by, where runs were measured here: exact repeats promise nothing below that.
+
+    Figures that the user gives are taken as they are.
+    """
+    return RUN_TO_RUN_BYTES if file.predictors or file.source_digest else 0
 
 
 def leave_one_out(file: CalibrationFile) -> CalibrationQuality | None:

@@ -113,3 +113,12 @@ def scattered(path):
     blocks = [bytes(100) for _ in range(200_000)]
     _SURVIVORS.append(blocks[::1000])
     return len(blocks) + Path(path).stat().st_size + len(Path(path).read_bytes())
+
+
+def holds(path):
+    """Holds twenty times the file for long enough that two such calls meet, and returns little."""
+    import time
+
+    kept = b"\x01" * (20 * Path(path).stat().st_size)
+    time.sleep(0.4)
+    return len(kept)

@@ -141,7 +141,7 @@ def test_no_files_are_refused():
 def test_real_processes_hold_more_when_more_is_in_flight(tmp_path):
     path = tmp_path / "input.bin"
     path.write_bytes(bytes(3_000_000))
-    table = calibrate_in_flight(functions.tenfold, [path], values=(1, 2), progress=False)
+    table = calibrate_in_flight(functions.holds, [path], values=(1, 2), progress=False)
     one, two = table.rows
     assert one.peak_bytes < two.peak_bytes
     assert one.breakdown.peak_bytes == one.peak_bytes
