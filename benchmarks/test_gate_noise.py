@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_membudget.gate.decision import next_step
+from pytest_membudget.gate.comparison import next_step
 from pytest_membudget.records.report import TestRecord
 
 SUITES = 10_000

@@ -17,7 +17,7 @@ from pytest_membudget.gate.revisions.git import (
     subject_of,
     working_folder,
 )
-from pytest_membudget.gate.revisions.session import Asked, prepared_side
+from pytest_membudget.gate.revisions.runs import Asked, prepared_side
 from pytest_membudget.records.comparison import Bisection
 from pytest_membudget.records.storage import encode_json
 from pytest_membudget.report.plain_text import clean_text

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pytest_membudget.calibration.function_reference import FunctionReference, parse_reference
+from pytest_membudget.calibration.in_flight import load_here
 from pytest_membudget.calibration.model import Calibration
 from pytest_membudget.calibration.run_loop import calibrate
-from pytest_membudget.calibration.store import calibration_path, save_named
+from pytest_membudget.calibration.store import (
+    calibration_path,
+    load_calibration,
+    named_calibration,
+    save_named,
+)
 from pytest_membudget.cli import EXIT_FAILED, EXIT_OK, EXIT_USAGE
-from pytest_membudget.cli.calibrations import add_predictor_option, predictors_of
 from pytest_membudget.errors import CalibrationError, UsageError
 from pytest_membudget.inputs import KINDS
 from pytest_membudget.records.calibration import CalibrationQuality
 from pytest_membudget.records.scale import InFlightTable
+from pytest_membudget.runtime.prediction.predictors import BYTES, Predictor
 from pytest_membudget.units import (
     format_as_written,
     format_count,
@@ -308,3 +316,50 @@ def _print_rows(rows: Sequence[Sequence[str]]) -> None:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def add_predictor_option(parser: argparse.ArgumentParser) -> None:
+    """Declares ``--predictor``."""
+    parser.add_argument(
+        "--predictor",
+        action="append",
+        default=[],
+        metavar="NAME=MODULE:FUNCTION",
+        help="a function of the input that its memory may follow, up to three times; "
+        f'"{BYTES}" alone is the size',
+    )
+
+
+def predictors_of(texts: Sequence[str]) -> dict[str, Predictor | None]:
+    """The functions of ``NAME=MODULE:FUNCTION``, imported here; `None` for the size in bytes.
+
+    Raises:
+        UsageError: not of that form, a name that stands twice, or a function that cannot be imported.
+    """
+    found: dict[str, Predictor | None] = {}
+    for text in texts:
+        name, equals, reference = text.partition("=")
+        if name in found:
+            raise UsageError(f"--predictor {name} stands twice; give each a name of its own")
+        if not equals and name != BYTES:
+            raise UsageError(
+                f'--predictor {text}: write NAME=MODULE:FUNCTION, such as "pages=readers:count_pages"'
+            )
+        found[name] = load_here(parse_reference(reference)) if equals else None
+    return found
+
+
+def find_calibration(name: str, predictors: Sequence[str] = ()) -> Calibration:
+    """The calibration kept as `name`, or in the file of that path."""
+    functions = {key: value for key, value in predictors_of(predictors).items() if value is not None}
+    if os.sep in name or name.endswith(".json"):
+        return load_calibration(name, functions)
+    return named_calibration(name, predictors=functions)
+
+
+def shown_features(found: Calibration, item: Any) -> str:
+    """What the law goes by of an item, in words: its size, or its predictors."""
+    features = found.features(item)
+    if isinstance(features, int):
+        return format_as_written(features)
+    return ", ".join(f"{name} {value:g}" for name, value in features.items()) or "any input"

@@ -127,7 +127,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _compare_revisions(arguments: argparse.Namespace) -> int:
     # git, pytest and statistics of pairs: what compares two files need not pay for their import.
     from pytest_membudget.gate.revisions.compare import REVISIONS_TOLERANCE
-    from pytest_membudget.gate.revisions.session import Asked, compare_revisions
+    from pytest_membudget.gate.revisions.runs import Asked, compare_revisions
     from pytest_membudget.report import revisions
 
     for path in arguments.output:

@@ -9,7 +9,7 @@ from typing import Any
 from pytest_membudget.calibration.fresh_run import bare_interpreter_bytes
 from pytest_membudget.calibration.other_systems import ATTEMPTS, request_for
 from pytest_membudget.cli import EXIT_OK
-from pytest_membudget.cli.calibrations import add_predictor_option, find_calibration
+from pytest_membudget.cli.calibrate import add_predictor_option, find_calibration
 from pytest_membudget.errors import UsageError
 from pytest_membudget.records.other_systems import SYSTEMS
 from pytest_membudget.report.job_requests import render_request

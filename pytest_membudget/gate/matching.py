@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from pytest_membudget.gate.decision import DEFAULT_TOLERANCE, base_peak, direction
+from pytest_membudget.gate.comparison import DEFAULT_TOLERANCE, base_peak, direction
 from pytest_membudget.records.report import Report, TestRecord
 from pytest_membudget.units import Tolerance
 

@@ -14,7 +14,7 @@ from pytest_membudget.measurement.process import settle as settling
 from pytest_membudget.measurement.system import cgroups, fingerprint
 from pytest_membudget.measurement.system.limit import memory_reading
 from pytest_membudget.measurement.tree import sampler
-from pytest_membudget.records.doctor import DoctorReport, Finding, Quality
+from pytest_membudget.records.host import DoctorReport, Finding, Quality
 from pytest_membudget.units import format_count, format_size
 
 TRIAL_BYTES = 16 * 1024 * 1024

@@ -13,10 +13,22 @@ import pytest
 from msgspec.structs import replace
 
 from pytest_membudget.errors import MembudgetError
-from pytest_membudget.gate.baseline import carried_over, load_baseline, update_baseline
-from pytest_membudget.gate.comparison import compare_test, judge_comparison, judge_undecided
-from pytest_membudget.gate.decision import DEFAULT_TOLERANCE, Step, next_step
-from pytest_membudget.gate.environment import check_environment, environment_differences, in_short
+from pytest_membudget.gate.baseline import (
+    carried_over,
+    check_environment,
+    environment_differences,
+    in_short,
+    load_baseline,
+    update_baseline,
+)
+from pytest_membudget.gate.comparison import (
+    DEFAULT_TOLERANCE,
+    Step,
+    compare_test,
+    judge_comparison,
+    judge_undecided,
+    next_step,
+)
 from pytest_membudget.gate.history.tolerances import LearnedTolerance, learn_tolerances
 from pytest_membudget.gate.matching import match_baseline, moved_tests
 from pytest_membudget.measurement.system.fingerprint import environment

@@ -37,9 +37,9 @@ from pytest_membudget.measurement.process.garbage import at_end, collector
 from pytest_membudget.measurement.process.life_peak import restore_getrusage
 from pytest_membudget.measurement.tree.sampler import close_sampler, sampler
 from pytest_membudget.measurement.watchdog.interrupt import forget_frames
-from pytest_membudget.plugin.budget_rules import budget_of
 from pytest_membudget.plugin.fresh.request import Purpose
 from pytest_membudget.plugin.judge import Judge, Judged, OverBudget, fail_at_test, record_of, tell_shortly
+from pytest_membudget.plugin.markers import budget_of
 from pytest_membudget.plugin.plans import PLAN, load_parts
 from pytest_membudget.plugin.report.attach import attach
 from pytest_membudget.records.report import TestRecord

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from pytest_membudget.plugin.budget_rules import check_rule
 from pytest_membudget.plugin.marker_names import is_marked
 from pytest_membudget.plugin.markers import (
     READERS,
@@ -16,6 +15,7 @@ from pytest_membudget.plugin.markers import (
     BudgetMark,
     GrowthMark,
     ScalesMark,
+    check_rule,
     closest_first,
 )
 from pytest_membudget.plugin.options import Settings

@@ -1,11 +1,14 @@
-"""The budget that programs of one host share, as `membudget host` and `membudget run` show it."""
+"""One host: the budget that its programs share, as `membudget host` and `membudget run` show it, and what `doctor` found."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import msgspec
 
 from pytest_membudget.records.measurement import CommandMeasurement
 from pytest_membudget.records.quantities import Bytes
+from pytest_membudget.records.report import Environment
 
 
 class HostRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,3 +68,22 @@ class CommandRun(msgspec.Struct, frozen=True, kw_only=True):
     def exit_code(self) -> int:
         """What a shell would say."""
         return self.measurement.exit_code
+
+
+Quality = Literal["exact", "bounded", "sampled", "missing", "note"]
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One thing that was looked at: how good figures are because of it, what was found, and why that matters."""
+
+    subject: str
+    quality: Quality
+    found: str
+    why: str
+
+
+class DoctorReport(msgspec.Struct, frozen=True, kw_only=True):
+    """All findings, those that matter most first, and where they were made."""
+
+    findings: tuple[Finding, ...]
+    environment: Environment

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_membudget.gate.decision import direction, next_step, suspicion
+from pytest_membudget.gate.comparison import direction, next_step, suspicion
 from pytest_membudget.records.report import TestRecord
 from pytest_membudget.units import Tolerance, parse_tolerance
 

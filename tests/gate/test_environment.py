@@ -2,7 +2,7 @@ import msgspec
 import pytest
 
 from pytest_membudget.errors import UsageError
-from pytest_membudget.gate.environment import check_environment, environment_differences, in_short
+from pytest_membudget.gate.baseline import check_environment, environment_differences, in_short
 from pytest_membudget.records.report import Environment
 
 HERE = Environment(

@@ -18,7 +18,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from pytest_membudget.errors import UsageError
-from pytest_membudget.gate.environment import environment_differences
+from pytest_membudget.gate.baseline import environment_differences
 from pytest_membudget.gate.history.store import History, RawSeries
 from pytest_membudget.records.history import (
     ChangeKind,

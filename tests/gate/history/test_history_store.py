@@ -4,7 +4,7 @@ import sqlite3
 import pytest
 
 from pytest_membudget.errors import UnreadableFileError, UsageError
-from pytest_membudget.gate.history import schema
+from pytest_membudget.gate.history import store
 from pytest_membudget.gate.history.store import open_history
 from pytest_membudget.records.report import Environment, Report, TestRecord
 
@@ -119,8 +119,8 @@ def test_an_older_file_is_brought_up_to_date_and_a_newer_one_refused(tmp_path, m
     path = tmp_path / "h"
     with open_history(path, create=True) as history:
         history.add(report({"a": 1}), "r1")
-    newer = (*schema.MIGRATIONS, "ALTER TABLE runs ADD COLUMN branch TEXT NOT NULL DEFAULT 'main'")
-    monkeypatch.setattr(schema, "MIGRATIONS", newer)
+    newer = (*store.MIGRATIONS, "ALTER TABLE runs ADD COLUMN branch TEXT NOT NULL DEFAULT 'main'")
+    monkeypatch.setattr(store, "MIGRATIONS", newer)
     with open_history(path) as history:
         assert history._connection.execute("SELECT branch FROM runs").fetchall() == [("main",)]
     monkeypatch.undo()

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from pytest_membudget.gate.history import schema
+from pytest_membudget.gate.history import store
 from pytest_membudget.gate.history.store import open_history
 from pytest_membudget.records.report import Report
 
@@ -56,11 +56,11 @@ def test_a_killed_writer_leaves_every_run_that_it_had_told_and_no_half_one(tmp_p
 
 
 def test_a_writer_that_waits_too_long_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(schema, "WAIT_S", 0.05)
+    monkeypatch.setattr(store, "WAIT_S", 0.05)
     path = tmp_path / "h"
     with (
         open_history(path, create=True) as first,
-        schema.writing(first._connection),
+        store.writing(first._connection),
         pytest.raises(OSError, match="another program has been writing"),
         open_history(path, create=True) as second,
     ):
