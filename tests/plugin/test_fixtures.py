@@ -84,9 +84,9 @@ def test_several(synthetic_files):
     three = synthetic_files("2 kB", count=3)
     assert len({file.path.read_bytes() for file in three}) == 3
 
-def test_parquet_comes_as_close_as_its_row_groups_allow(synthetic_file):
+def test_parquet_has_exactly_the_asked_size(synthetic_file):
     file = synthetic_file("150 kB", kind="parquet")
-    assert os.stat(file).st_size == file.size_bytes != 150_000
+    assert os.stat(file).st_size == file.size_bytes == 150_000
 
 def test_unknown_kind(synthetic_file):
     with pytest.raises(ValueError, match="'exe' is not a kind of file; there are csv"):
