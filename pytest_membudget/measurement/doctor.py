@@ -9,8 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from pytest_membudget.measurement.process import heap, high_water
-from pytest_membudget.measurement.process import settle as settling
+from pytest_membudget.measurement.process import heap, high_water, reclaim
 from pytest_membudget.measurement.system import cgroups, fingerprint
 from pytest_membudget.measurement.system.limit import memory_reading
 from pytest_membudget.measurement.tree import sampler
@@ -121,7 +120,7 @@ def _trimming() -> Finding:
     subject = "what ran before"
     if not heap.trim_heap():
         return Finding(subject, "missing", "psutil.heap_trim is missing", "freed memory may be reused unseen")
-    kept = settling.kept_small_blocks_bytes()
+    kept = reclaim.kept_small_blocks_bytes()
     return Finding(
         subject,
         "exact",

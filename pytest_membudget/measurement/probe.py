@@ -17,8 +17,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from pytest_membudget.errors import MeasurementError
-from pytest_membudget.measurement.process import children, garbage, heap, high_water
-from pytest_membudget.measurement.process import settle as settling
+from pytest_membudget.measurement.process import children, garbage, heap, high_water, reclaim
 from pytest_membudget.measurement.system.cgroups import group_statistics
 from pytest_membudget.measurement.system.limit import memory_limit
 from pytest_membudget.measurement.tree import combine, sampler
@@ -72,7 +71,7 @@ class Probe:
         self._helper: TreeSampler | None = None
         self._inside: InsideSampler | None = None
         self._caveats: list[Caveat] = []
-        self._kept = settling.Kept()
+        self._kept = reclaim.Kept()
         self._alone = False
         self._start_bytes = self._shared_bytes = self._life_mark_bytes = self._mapped_bytes = 0
         self._shared_start = SharedReading()
@@ -98,9 +97,9 @@ class Probe:
         self._caveats = []
         # A full collection is too dear for every block; giving freed memory back takes microseconds.
         if self.settle:
-            self._kept = settling.settle()
+            self._kept = reclaim.reclaim()
         else:
-            settling.trim_if_worthwhile()
+            reclaim.trim_if_worthwhile()
         self._is_unwatched = False
         self._helper = sampler.sampler()
         self._alone = self._is_alone()
@@ -207,15 +206,15 @@ class Probe:
 
     def _left_bytes(self, end_bytes: int) -> int:
         """What is resident at the end, less garbage where that was collected at the start, and less freed memory."""
-        if end_bytes - self._start_bytes < settling.WORTH_TRIMMING_BYTES:
+        if end_bytes - self._start_bytes < reclaim.WORTH_TRIMMING_BYTES:
             return end_bytes
         if self.settle:
             garbage.at_end.collect()  # where less was added no budget for what is retained can be exceeded by it
         if heap.trim_heap() and self.settle:
-            kept_bytes = settling.trim_threads()
-            if kept_bytes > settling.WORTH_SAYING_BYTES:
+            kept_bytes = reclaim.trim_threads()
+            if kept_bytes > reclaim.WORTH_SAYING_BYTES:
                 self._caveats.append(Caveat("kept-by-threads", kept_bytes))
-            pool = settling.read_pool()
+            pool = reclaim.read_pool()
             if pool is not None and pool.owner == "pyarrow":  # what polars keeps goes within a second
                 self._caveats.append(Caveat("pool-at-end", pool.most_bytes, pool.owner))
         return high_water.resident_bytes()

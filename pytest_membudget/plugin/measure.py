@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from pytest_membudget.errors import WatchdogStop
 from pytest_membudget.measurement.process import heap
 from pytest_membudget.measurement.process.garbage import at_end, collector
-from pytest_membudget.measurement.process.life_peak import restore_getrusage
+from pytest_membudget.measurement.process.high_water import restore_getrusage
 from pytest_membudget.measurement.tree.sampler import close_sampler, sampler
 from pytest_membudget.measurement.watchdog.interrupt import forget_frames
 from pytest_membudget.plugin.fresh.request import Purpose

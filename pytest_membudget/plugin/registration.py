@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_membudget.errors import MembudgetError, MissingExtraError
-from pytest_membudget.measurement.process.life_peak import keep_maxrss_rising
+from pytest_membudget.measurement.process.high_water import keep_maxrss_rising
 from pytest_membudget.originals import bind_all
 from pytest_membudget.plugin.fresh.request import Purpose
 from pytest_membudget.plugin.judge import Judge

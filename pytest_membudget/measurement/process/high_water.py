@@ -10,6 +10,9 @@ overlap.
 `ru_maxrss` tells the mark in a tenth of the time that `/proc/self/status` takes, or what this process held before it
 called exec, whichever is more: it survives exec, so that a child may report its parent's memory. See `_Account`.
 
+Programs that watch their own `ru_maxrss`, which otherwise never falls, would see another story when a reset lowers it. While tests
+are measured `getrusage` gives the largest value before all resets where that is larger (`keep_maxrss_rising`).
+
 On macOS and Windows the mark cannot be reset: `reset_high_water_mark` says so, and the mark is that of the whole
 life of the process. On macOS a process's size is its physical footprint, which counts compressed memory and leaves out what is
 merely mapped: `proc_pid_rusage` fills `struct rusage_info_v4` (sys/resource.h), 16 bytes of identity, then 64-bit fields.
@@ -276,3 +279,46 @@ def decode(raw: bytes) -> Footprint:
 @functools.cache
 def _library() -> Any:
     return ctypes.CDLL("/usr/lib/libproc.dylib")
+
+
+def keep_maxrss_rising() -> None:
+    """Puts a `getrusage` in place whose `ru_maxrss` for this process never falls. `restore_getrusage` takes it out again."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    if isinstance(getattr(resource.getrusage, "__self__", None), _Rising):
+        return
+    resource.getrusage = _Rising(resource.getrusage).getrusage
+
+
+def restore_getrusage() -> None:
+    """Puts the one that was found back."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    rising = getattr(resource.getrusage, "__self__", None)
+    if isinstance(rising, _Rising):
+        resource.getrusage = rising.original
+
+
+class _Rising:
+    def __init__(self, original: Any) -> None:
+        self.original = original
+
+    def getrusage(self, who: int, /) -> Any:
+        """As `resource.getrusage`."""
+        import resource
+
+        usage = self.original(who)
+        before_resets_kib = largest_maxrss_kib()
+        if who != resource.RUSAGE_SELF or usage.ru_maxrss >= before_resets_kib:
+            return usage
+        fields = list(usage)
+        fields[_MAXRSS] = before_resets_kib
+        return resource.struct_rusage(fields)
+
+
+_MAXRSS = 2
+"""The place of `ru_maxrss` in the record."""

@@ -7,9 +7,7 @@ import types
 
 import pytest
 
-from pytest_membudget.measurement.process import allocator_pools as own_pools
-from pytest_membudget.measurement.process import heap, high_water
-from pytest_membudget.measurement.process import settle as settling
+from pytest_membudget.measurement.process import allocator_pools, heap, high_water, reclaim
 from pytest_membudget.measurement.process.allocator_pools import Pool, read_pool
 from pytest_membudget.measurement.process.heap import Heap
 
@@ -20,7 +18,7 @@ MIB = 1024 * 1024
 def _holding(monkeypatch):
     """A process of 300 MiB: 20 of files, 50 in malloc's heap, 60 mapped by malloc; and polars is loaded."""
     monkeypatch.setitem(sys.modules, "polars", types.ModuleType("polars"))
-    monkeypatch.delenv(own_pools.SETTING, raising=False)
+    monkeypatch.delenv(allocator_pools.SETTING, raising=False)
     monkeypatch.setattr(heap, "read_heap", lambda: Heap(50 * MIB, 60 * MIB, 90 * MIB))
     monkeypatch.setattr(high_water, "resident_and_shared_bytes", lambda: (300 * MIB, 20 * MIB))
 
@@ -29,7 +27,7 @@ def _holding(monkeypatch):
 def test_what_is_neither_mallocs_nor_pythons_is_the_pools():
     assert read_pool(arena_bytes=30 * MIB) == Pool("polars", 140 * MIB)
     assert "up to 140 MiB that it held at the start" in str(
-        settling.Kept(pool=read_pool(30 * MIB)).caveats()[0]
+        reclaim.Kept(pool=read_pool(30 * MIB)).caveats()[0]
     )
 
 
@@ -46,7 +44,7 @@ def test_without_the_library_there_is_no_pool(monkeypatch):
 
 @pytest.mark.usefixtures("_holding")
 def test_memory_that_goes_back_at_once_is_not_kept(monkeypatch):
-    monkeypatch.setenv(own_pools.SETTING, f"background_thread:true,{own_pools.AT_ONCE}")
+    monkeypatch.setenv(allocator_pools.SETTING, f"background_thread:true,{allocator_pools.AT_ONCE}")
     assert read_pool(0) is None
 
 
@@ -59,15 +57,15 @@ def test_where_malloc_does_not_say_what_it_has_nothing_is_known(monkeypatch):
 # The library's name alone, and private memory that is mapped past malloc: as an allocator of its own does it.
 SCRIPT = """
 import mmap, sys, types
-from pytest_membudget.measurement.process import settle as settling
+from pytest_membudget.measurement.process import reclaim
 
 sys.modules["polars"] = types.ModuleType("polars")
 python = [str(number) * 5 for number in range(300_000)]
 malloc = bytearray(b"x") * 50_000_000
-print(settling.settle().pool)
+print(reclaim.reclaim().pool)
 pool = mmap.mmap(-1, 64 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 pool.write(b"x" * len(pool))
-print(settling.settle().pool.most_bytes)
+print(reclaim.reclaim().pool.most_bytes)
 """
 
 
@@ -77,7 +75,7 @@ print(settling.settle().pool.most_bytes)
 def test_in_a_real_process_it_is_counted_beside_malloc_and_python():
     before, after = subprocess.check_output([sys.executable, "-c", SCRIPT], text=True).split()
     assert before == "None"
-    assert 60 * MIB < int(after) < 64 * MIB + own_pools.WORTH_SAYING_BYTES
+    assert 60 * MIB < int(after) < 64 * MIB + allocator_pools.WORTH_SAYING_BYTES
 
 
 POLARS_SCRIPT = """
@@ -99,10 +97,10 @@ for _ in range(2):
 @pytest.mark.kernel
 @pytest.mark.processes
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of one block is exact on Linux")
-@pytest.mark.parametrize(("setting", "may_reuse"), [("", True), (own_pools.AT_ONCE, False)])
+@pytest.mark.parametrize(("setting", "may_reuse"), [("", True), (allocator_pools.AT_ONCE, False)])
 def test_the_second_of_two_equal_blocks_of_polars_takes_as_much_or_says_why_not(setting, may_reuse):
     pytest.importorskip("polars")
-    environment = {**os.environ, own_pools.SETTING: setting}
+    environment = {**os.environ, allocator_pools.SETTING: setting}
     shown = subprocess.check_output([sys.executable, "-c", POLARS_SCRIPT], text=True, env=environment)
     (first, _, early), (again, _, late) = (line.partition(" ") for line in shown.splitlines())
     assert int(first) > 55 * MIB

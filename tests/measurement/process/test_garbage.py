@@ -3,7 +3,7 @@
 import gc
 import sys
 
-from pytest_membudget.measurement.process import garbage, settle
+from pytest_membudget.measurement.process import garbage, reclaim
 from pytest_membudget.measurement.process.garbage import FullCollections, GarbageCollector
 
 
@@ -52,7 +52,7 @@ def test_what_finalizers_raise_is_kept_and_handed_on_later(monkeypatch):
 
 
 def test_garbage_that_python_collects_inside_is_a_doubt_where_it_may_be_older():
-    kept = settle.Kept(collections=FullCollections.so_far())
+    kept = reclaim.Kept(collections=FullCollections.so_far())
     assert kept.caveats() == []
     cycle = []
     cycle.append(cycle)

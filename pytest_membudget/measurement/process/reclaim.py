@@ -3,15 +3,14 @@
 Freed memory that the process keeps is resident already, so a block that reuses it seems to take none. `malloc_trim`
 gives the C library's share back, and Arrow that of its pool where it is loaded. Python's own small blocks come in
 arenas, and one survivor keeps a whole arena: the free blocks in them are counted, and a measurement that could have
-reused them says so. So it does where a library's pool can only be bounded (`own_pools`).
+reused them says so. So it does where a library's pool can only be bounded (`allocator_pools`).
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from pytest_membudget.measurement.process import allocator_pools as own_pools
-from pytest_membudget.measurement.process import garbage, heap, high_water
+from pytest_membudget.measurement.process import allocator_pools, garbage, heap, high_water
 from pytest_membudget.measurement.process.garbage import FullCollections
 from pytest_membudget.measurement.process.small_blocks import SmallBlockReader, SmallBlocks
 from pytest_membudget.measurement.process.thread_arenas import trim_thread_arenas
@@ -90,7 +89,7 @@ class Kept(NamedTuple):
 
     small_blocks_bytes: int = 0
     trimmed: bool = True
-    pool: own_pools.Pool | None = None
+    pool: allocator_pools.Pool | None = None
     collections: FullCollections | None = None
     """Before the start, where old garbage was left alone; `None` where all of it was collected."""
 
@@ -109,19 +108,19 @@ class Kept(NamedTuple):
         return found
 
 
-def settle() -> Kept:
+def reclaim() -> Kept:
     """Collects (fully where that is affordable), trims and counts what is kept, as far as anything has changed."""
     collections = None if garbage.collector.collect() else FullCollections.so_far()
     blocks = _small_blocks_lately()
     trimmed = trim_if_worthwhile()
     if trimmed:
         trim_threads()
-    return Kept(blocks.free_bytes, trimmed, own_pools.read_pool(blocks.arena_bytes), collections)
+    return Kept(blocks.free_bytes, trimmed, allocator_pools.read_pool(blocks.arena_bytes), collections)
 
 
-def read_pool() -> own_pools.Pool | None:
+def read_pool() -> allocator_pools.Pool | None:
     """A library's own pool, where one may hold free memory now."""
-    return own_pools.read_pool(_small_blocks().arena_bytes)
+    return allocator_pools.read_pool(_small_blocks().arena_bytes)
 
 
 def kept_small_blocks_bytes() -> int:

@@ -7,9 +7,8 @@ import sys
 import pytest
 
 from pytest_membudget import originals
-from pytest_membudget.measurement.process import settle as settling
-from pytest_membudget.measurement.process import small_blocks
-from pytest_membudget.measurement.process.settle import Kept, kept_small_blocks_bytes
+from pytest_membudget.measurement.process import reclaim, small_blocks
+from pytest_membudget.measurement.process.reclaim import Kept, kept_small_blocks_bytes
 
 pytestmark = [pytest.mark.kernel, pytest.mark.processes]
 MIB = 1024 * 1024
@@ -132,10 +131,10 @@ def test_an_allocator_that_cannot_trim_is_a_caveat(monkeypatch):
 
     monkeypatch.delattr(psutil, "heap_trim", raising=False)
     monkeypatch.setattr(
-        settling._Lately, "trimmed_resident_bytes", -settling.LITTLE_BYTES
+        reclaim._Lately, "trimmed_resident_bytes", -reclaim.LITTLE_BYTES
     )  # nothing was trimmed lately
-    monkeypatch.setattr(settling._Lately, "trims", True)
-    assert not settling.settle().trimmed
+    monkeypatch.setattr(reclaim._Lately, "trims", True)
+    assert not reclaim.reclaim().trimmed
     assert "could not be given back" in str(Kept(trimmed=False).caveats()[0])
 
 
@@ -153,21 +152,21 @@ def test_an_allocator_that_cannot_trim_is_a_caveat(monkeypatch):
 def test_freed_memory_is_given_back_where_there_may_be_some(monkeypatch, readings, trims):
     resident, used = ({"now": 0}, {"now": 0})
     given_back = []
-    monkeypatch.setattr(settling.high_water, "resident_bytes", lambda: resident["now"] * MIB)
-    monkeypatch.setattr(settling.heap, "heap_in_use_bytes", lambda: used["now"] * MIB)
-    monkeypatch.setattr(settling.heap, "trim_heap", lambda: given_back.append(True) or True)
+    monkeypatch.setattr(reclaim.high_water, "resident_bytes", lambda: resident["now"] * MIB)
+    monkeypatch.setattr(reclaim.heap, "heap_in_use_bytes", lambda: used["now"] * MIB)
+    monkeypatch.setattr(reclaim.heap, "trim_heap", lambda: given_back.append(True) or True)
     for name, value in (("trimmed_resident_bytes", 0), ("trimmed_heap_bytes", 0), ("trims", True)):
-        monkeypatch.setattr(settling._Lately, name, value)
+        monkeypatch.setattr(reclaim._Lately, name, value)
     found = []
     for resident["now"], used["now"] in readings:
         given_back.clear()
-        settling.trim_if_worthwhile()
+        reclaim.trim_if_worthwhile()
         found.append(bool(given_back))
     assert found == trims
 
 
 def test_a_little_is_not_worth_saying():
-    assert Kept(settling.WORTH_SAYING_BYTES).caveats() == []
+    assert Kept(reclaim.WORTH_SAYING_BYTES).caveats() == []
 
 
 HOLE = """
