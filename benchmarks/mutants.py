@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import itertools
 import os
 import random
 import shutil
@@ -86,17 +87,31 @@ class Mutation(NamedTuple):
 def mutations(file: Path) -> Iterator[Mutation]:
     """Every single change of `file` that this script knows."""
     text = file.read_text()
-    for index in range(sum(1 for _ in ast.walk(ast.parse(text)))):
+    unchanged = ast.unparse(ast.parse(text))
+    for index, found in enumerate(ast.walk(ast.parse(text))):
+        if not _may_change(found):
+            continue
         tree = ast.parse(text)
-        node = next(each for number, each in enumerate(ast.walk(tree)) if number == index)
+        node = next(itertools.islice(ast.walk(tree), index, None))
         before = _unparsed(node)
         change = _change(tree, node)
-        if change and (source := ast.unparse(tree)) != ast.unparse(ast.parse(text)):
+        if change and (source := ast.unparse(tree)) != unchanged:
             yield Mutation(file, getattr(node, "lineno", 0), f"{before[:60]!r}: {change}", source)
 
 
 def _unparsed(node: ast.AST) -> str:
     return ast.unparse(node) if isinstance(node, (ast.expr, ast.stmt)) else type(node).__name__
+
+
+def _may_change(node: ast.AST) -> bool:
+    """Whether `node` is of a kind that is changed, so that a tree of its own is worth parsing for it."""
+    match node:
+        case ast.Name(id=name):
+            return name in _NAMES
+        case ast.Constant(value=value):
+            return isinstance(value, int)
+    kinds = (ast.Compare, ast.BinOp, ast.BoolOp, ast.If, ast.IfExp, ast.While, ast.Expr, ast.AugAssign)
+    return isinstance(node, kinds)
 
 
 def _change(tree: ast.Module, node: ast.AST) -> str:
