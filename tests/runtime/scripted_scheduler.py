@@ -34,6 +34,7 @@ class Fixed(Charge):
     def __init__(self, size_bytes):
         self.size_bytes = size_bytes
         self.seen = []
+        self.seen_upper = []
         self.seen_running = []
 
     def first_bytes(self):
@@ -46,6 +47,7 @@ class Fixed(Charge):
 
     def observe(self, peak_bytes, duration_s, peak_upper_bytes=None):
         self.seen.append(peak_bytes)
+        self.seen_upper.append(peak_upper_bytes)
 
     def observe_running(self, held_bytes):
         self.seen_running.append(held_bytes)

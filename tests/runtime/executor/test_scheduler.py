@@ -17,6 +17,7 @@ from pytest_membudget import (
 from pytest_membudget.runtime.executor.charges import StatedCharge
 from pytest_membudget.runtime.executor.cluster_placement import ClusterPlacement
 from pytest_membudget.runtime.executor.flow_control import Backend
+from pytest_membudget.runtime.executor.local_placement import LocalPlacement
 from pytest_membudget.runtime.executor.scheduler import LEAVING_S, Scheduler
 from pytest_membudget.runtime.executor.state import (
     Finish,
@@ -344,6 +345,25 @@ def test_a_cluster_that_is_lost_leaves_its_tasks_to_the_next_level_or_ends_them_
         assert played.scheduler.broken is not None
 
 
+def test_tasks_of_a_cluster_that_is_lost_wait_on_this_machine_in_their_order_and_there_no_more():
+    cluster, here = ClusterPlacement(), LocalPlacement(100 * MB, max_overtakes=4)
+    backends = [
+        Backend("dask", cluster, own_memory=True),
+        Backend("process", here, own_memory=True, is_local_pool=True),
+    ]
+    scheduler = Scheduler(backends, ExecutorPolicy(), max_workers=2)
+    tasks = [a_task(10 * MB) for _ in range(3)]
+    slot = Slot(backends[0], host="there")
+    scheduler.workers_changed(backends[0], [slot], {slot: 20 * MB})
+    for task in tasks:
+        scheduler.submitted(task)
+    assert sent(scheduler.decide()) == tasks[:1]
+    assert cluster.waiting() == tasks[1:]
+    scheduler.cluster_lost(backends[0], "its scheduler is gone")
+    assert sent(scheduler.decide()) == tasks[1:2]
+    assert (cluster.waiting(), here.waiting()) == ([], tasks[2:])
+
+
 def test_a_task_waits_for_the_worker_that_begins_again_to_have_room_for_it():
     backend = Backend("dask", ClusterPlacement(), own_memory=True)
     scheduler, task = Scheduler([backend], ExecutorPolicy(), max_workers=1), a_task(80 * MB)
@@ -530,7 +550,7 @@ def test_where_no_worker_can_come_to_a_call_every_task_is_told():
 
 
 def holds(megabytes):
-    return Reading(0.0, None, megabytes * MB)
+    return Reading(0.0, None, int(megabytes * MB))
 
 
 def test_an_overrun_is_charged_and_told_once_with_what_it_became():
@@ -543,6 +563,14 @@ def test_an_overrun_is_charged_and_told_once_with_what_it_became():
     (event,) = only(played.effects, Record)
     assert event.kind == "overrun"
     assert "took 85.8 MiB, 9.54 MiB were granted" in event.cause
+
+
+def test_less_above_its_charge_than_can_be_told_is_no_overrun():
+    played, task = Played(100 * MB), a_task(10 * MB)
+    played.submit(task)
+    played.pass_time(1.0, holds(10.5))
+    played.returned(task)
+    assert not only(played.effects, Record)
 
 
 def test_what_a_task_holds_above_its_charge_is_learned_once_and_charged_to_those_that_wait():
@@ -721,6 +749,7 @@ def test_short_calls_wait_in_their_worker_under_its_lease_in_order():
     tasks = [a_task(10) for _ in range(6)] + [a_task(20)] + [a_task(10)]
     played.submit(*tasks)
     assert played.running == tasks[:6]  # the seventh needs more than the lease, and is not overtaken
+    assert sent(played.effects) == tasks[:6]
     assert played.scheduler.placement.leases == 1
 
 
@@ -737,7 +766,8 @@ def test_what_needs_a_place_of_its_own_does_not_wait_in_a_worker(fields):
     played = Played(100, workers=1)
     played.scheduler.pool.throughput.mean_s = 0.001
     first, special = a_task(), a_task(**fields)
-    played.submit(first, special)
+    played.submit(first)
+    played.submit(special)
     assert played.running == [first]
 
 
@@ -978,8 +1008,8 @@ def test_of_a_function_that_is_not_known_one_call_tells_what_the_others_take():
 def test_what_a_task_leaves_in_its_worker_is_not_what_the_next_task_takes():
     played, task = Played(1000 * MB), a_task()
     played.submit(task)
-    played.returned(task, peak_bytes=110 * MB, kept_bytes=100 * MB)
-    assert task.charge.seen == [10 * MB]
+    played.returned(task, peak_bytes=110 * MB, peak_upper_bytes=130 * MB, kept_bytes=100 * MB)
+    assert (task.charge.seen, task.charge.seen_upper) == ([10 * MB], [30 * MB])
     assert task.peak_bytes == 110 * MB
 
 

@@ -69,7 +69,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.profile = Profiles().of("parse", 0) if profiles else None
         self.scheduler.pool.throughput.mean_s = mean_s
         self.submissions, self.numbers, self.open, self.finished = [], {}, {}, set()
-        self.started, self.starts, self.now_s = set(), True, 0.0
+        self.started, self.sent, self.starts, self.now_s = set(), set(), True, 0.0
 
     def carry_out(self):
         """What a driver would do, as far as it matters here: calls go to workers that were started."""
@@ -86,6 +86,7 @@ class AnyOrder(RuleBasedStateMachine):
                 case Send(slot=slot, calls=calls):
                     assert slot in self.started, "a call for a worker that was not started"
                     assert all(task.sequence == sequence for task, sequence in calls)
+                    self.sent.update(sequence for _, sequence in calls)
                 case Stop(slot=slot):
                     assert not slot.running
                     self.started.discard(slot)
@@ -196,6 +197,9 @@ class AnyOrder(RuleBasedStateMachine):
         self.scheduler.validate()
         assert self.scheduler.open_tasks == len(self.open)
         assert all(slot in self.started for slot in self.scheduler.pool.slots)
+        assert all(task.sequence in self.sent for slot in self.owing for task in slot.running), (
+            "a call was not sent"
+        )
         assert not self.scheduler.decide(), "a decision was left for later"
 
     def teardown(self):
