@@ -3,14 +3,10 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 from scripted import ScriptedClock, ScriptedMemory
 
 from pytest_membudget.measurement.system.pressure import MemoryPressure
 from pytest_membudget.runtime.admission import available_budget
-
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
 
 
 @pytest.fixture(autouse=True)
