@@ -55,8 +55,8 @@ def run_fresh(
         answer = msgspec.json.decode(answer_path.read_bytes(), type=Answer)
         written = sorted(path.name for path in workplace.iterdir())
         if written:
-            note = f"it writes into its working directory ({', '.join(written[:3])}); that was an empty one, now removed"
-            answer = msgspec.structs.replace(answer, caveats=(*answer.caveats, note))
+            caveat = f"it writes into its working directory ({', '.join(written[:3])}); that was an empty one, now removed"
+            answer = msgspec.structs.replace(answer, caveats=(*answer.caveats, caveat))
         return answer
 
 

@@ -270,7 +270,7 @@ def predict_concurrent(rows: Sequence[ScaleRow], scale: Scale) -> CurvePoint | N
         task=fit_peaks(points),
     )
     together = parts.together(scale.size_bytes, workers, one_task_bytes)
-    # A row's upper figure leaves this much beside its parts. The closest of them is believed, the widest bounds.
+    # By so much a row's upper figure exceeds its parts. The closest of them is believed, the widest bounds.
     rests = [one.upper_bytes - parts.of(one) for one in accounts]
     nearness = max(
         one.row.peak_bytes / max(1.0, one.row.peak_bytes, parts.of(one) + min(rests)) for one in accounts

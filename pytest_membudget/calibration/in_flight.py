@@ -71,8 +71,8 @@ def calibrate_in_flight(
         table = fill_table(lambda value: advance(run(value)), wanted, share, limit_bytes, len(items))
     if len(items) > len(paths):
         again = "1 file was" if len(paths) == 1 else f"{len(paths)} files were"
-        note = f"{again} gone through again, to {len(items)} tasks for each value"
-        table = msgspec.structs.replace(table, caveats=(*table.caveats, note))
+        repeated = f"{again} gone through again, to {len(items)} tasks for each value"
+        table = msgspec.structs.replace(table, caveats=(*table.caveats, repeated))
     return table
 
 

@@ -114,7 +114,7 @@ Row = Mapping[str, str]
 
 
 def read_recording(path: str | os.PathLike[str]) -> Recording:
-    """The finished jobs in a file of any of the three, told apart by its first line.
+    """The finished jobs in a file of any of the three, recognized by its first line.
 
     Raises:
         FileNotFoundError: there is none.

@@ -105,7 +105,7 @@ def preview_batch(
     estimator: MemoryEstimator | None = None,
     classes: FileClasses = DEFAULT_CLASSES,
 ) -> BatchPreview:
-    """Looks at every file of a batch, logs what is ahead, and returns it.
+    """Counts the files of a batch by category, logs that, and returns it.
 
     The batch's timeout is its largest file's. A file that cannot be looked at is counted as unclassified and
     stands for 1200 s: the batch goes on, and that file's own task will say what is wrong with it.

@@ -9,7 +9,7 @@ durations seen allow for that age, and a call that is late is charged its peak.
 What it is read to hold says more: only where the profile knows such a share can it be, which narrows both durations.
 
 `fits` adds the charges of all calls at every instant to come. A sum of piecewise constant functions changes only at their
-edges, so these are all that it looks at.
+edges, so it is computed at these alone.
 """
 
 from __future__ import annotations
