@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-#: The folder that recordings go to. Set by whoever starts the run.
+#: The folder that recordings go to. Set by what starts the run.
 FOLDER = "PYTEST_MEMBUDGET_RECORD"
 #: Set while the test runs: what is started meanwhile is recorded from its first instruction.
 CHILDREN = "PYTEST_MEMBUDGET_RECORD_CHILDREN"

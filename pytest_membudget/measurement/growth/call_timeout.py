@@ -1,7 +1,7 @@
 """Ends a call that goes on beyond the time limit, where Python can be interrupted at all.
 
 On Linux by a timer of our own with a real-time signal (`timer_create`): SIGALRM and its one timer stay the function's. Elsewhere by
-that timer, unless somebody else's would ring first.
+that timer, unless it is set already.
 """
 
 from __future__ import annotations

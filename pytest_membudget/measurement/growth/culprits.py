@@ -50,7 +50,7 @@ def growing_types(repeated: Rounds, most_calls: int) -> list[Culprit]:
     """Types whose objects pile up over some further calls.
 
     What existed before the check is frozen, and `gc` lists only what is new; where that is little enough, all is
-    looked at, for the containers that grow are old. Numbers and text are no containers: they are counted as the
+    counted, for the containers that grow are old. Numbers and text are no containers: they are counted as the
     latest entries of large containers that grew.
     """
     if gc.get_freeze_count() < _MOST_OBJECTS:
@@ -219,7 +219,7 @@ def growing_sites(repeated: Rounds, heap_bytes_per_call: float, most_calls: int)
 
 @contextmanager
 def _traced() -> Iterator[None]:
-    """Traces allocations, with the depth that somebody else chose where they are traced already."""
+    """Traces allocations, with the depth that was chosen before where they are traced already."""
     if tracemalloc.is_tracing():
         yield
         return

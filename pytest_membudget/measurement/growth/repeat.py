@@ -177,13 +177,13 @@ class _Process:
     life = object()
 
     @classmethod
-    def begin_anew(cls) -> None:
+    def begin_in_child(cls) -> None:
         """Runs in each forked child."""
         cls.life = object()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_Process.begin_anew)
+    os.register_at_fork(after_in_child=_Process.begin_in_child)
 
 
 def _end_forked_child() -> None:

@@ -38,7 +38,7 @@ def read_pool(arena_bytes: int) -> Pool | None:
     if not known.system_bytes:
         return None
     resident_bytes, shared_bytes = high_water.resident_and_shared_bytes()
-    # After a trim little is resident of what malloc has and nobody uses.
+    # After a trim little is resident of what malloc has and is not in use.
     malloc_bytes = known.used_bytes + known.mapped_bytes
     most_bytes = resident_bytes - shared_bytes - malloc_bytes - arena_bytes - used_bytes
     return Pool(owner, most_bytes) if most_bytes > WORTH_SAYING_BYTES else None

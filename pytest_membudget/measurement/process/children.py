@@ -43,7 +43,7 @@ def reaped() -> Reaped:
 
 
 def are_waited_for() -> bool:
-    """Whether children that end show in `reaped`: where SIGCHLD is ignored nobody can be waited for."""
+    """Whether children that end show in `reaped`: where SIGCHLD is ignored no child can be waited for."""
     return signal.getsignal(signal.SIGCHLD) is not signal.SIG_IGN
 
 

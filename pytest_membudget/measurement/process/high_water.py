@@ -3,7 +3,7 @@
 The kernel keeps a high-water mark of each process's resident memory (`VmHWM`), so even a spike of an instant is caught
 exactly. Writing `5` to `/proc/self/clear_refs` sets the mark back to what is resident now (Linux 4.0 and later).
 
-A process has only one such mark, and whoever resets it takes it from everybody else. Every reset therefore goes through
+A process has only one such mark, and a reset loses it for every other reader. Every reset therefore goes through
 this module, which first writes down in each open `Mark` how high the kernel's had been. So measurements may nest and
 overlap.
 
@@ -30,7 +30,7 @@ PAGE_BYTES = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
 
 class Mark:
-    """The most that was resident since the mark was opened, whoever resets the kernel's mark meanwhile.
+    """The most that was resident since the mark was opened, whatever resets the kernel's mark meanwhile.
 
     All figures are bytes, and 0 where they could not be read. `start_bytes` is what was resident when the mark was
     opened, `shared_bytes` the part of that in mapped files and shared memory, `end_bytes` what was resident when it was

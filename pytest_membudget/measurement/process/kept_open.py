@@ -10,7 +10,7 @@ from pytest_membudget.originals import fcntl, os
 
 
 class KeptOpen:
-    """One such file, opened when first asked for, and anew where the descriptor is no longer ours."""
+    """One such file, opened when first asked for, and again where the descriptor is no longer ours."""
 
     def __init__(self, file: str, flags: int) -> None:
         self._file = file

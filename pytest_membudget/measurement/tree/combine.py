@@ -50,7 +50,7 @@ def own_without_reset(start: tuple[int, int], end: tuple[int, int]) -> Own:
         return Own(mark_before, mark_after, mark_after, mark_before + mark_after, readable=False)
     if mark_after > mark_before:
         return Own(start_bytes, mark_after, end_bytes)
-    # The mark can even have fallen: then somebody else has reset it, and the higher reading still bounds the block.
+    # The mark can even have fallen: then other code has reset it, and the higher reading still bounds the block.
     return Own(start_bytes, max(start_bytes, end_bytes), end_bytes, max(mark_before, mark_after))
 
 
@@ -74,7 +74,7 @@ class Tree(NamedTuple):
     missed_bytes: int = 0  # at most so much was held by processes that ended before they could be read
     by_marks_bytes: int = 0  # what the marks of living children prove of `peak_low`
     floor_bytes: int = 0  # what this process held throughout and no child of it can have shared
-    hidden_bytes: int = 0  # what a fork that nobody saw may have had beside what this process had
+    hidden_bytes: int = 0  # what a fork that no scan saw may have had beside what this process had
     interval_s: float | None = None  # between two readings
     living: int = 1  # processes at the end
     shared_high_bytes: int = 0  # shared memory that was added and that no process of the tree maps, at most
@@ -119,7 +119,7 @@ NOTHING_SHARED = Shared()
 
 
 class Unwatched(NamedTuple):
-    """Children of a block that nobody watched, in bytes."""
+    """Children of a block without a helper, in bytes."""
 
     reaped_bytes: int = 0  # what those that ended held at most, by what they had faulted in
     limit_bytes: int | None = None  # the memory limit, where some live and nothing is known of them
@@ -148,7 +148,7 @@ def combine(
 
     Args:
         own: this process alone.
-        tree: what was seen of the tree; `None` where there was no other process, or nobody to see it.
+        tree: what was seen of the tree; `None` where there was no other process, or no helper to see it.
         pid: this process's number, for the shares.
         label: the name of the measurement.
         duration_s: how long the block took.
@@ -156,7 +156,7 @@ def combine(
         child_mark_bytes: the largest high-water mark of a process that was started and waited for in the block, 0 where
             none is known.
         shared: what was added to shared memory and tmpfs.
-        unwatched: what is known of children where there was nobody to see them.
+        unwatched: what is known of children where there was no helper.
         value: what the block returned.
     """
     found = _resident(
@@ -293,7 +293,7 @@ def _proven_by_child(own: Own, tree: Tree | None, mark_bytes: int) -> int:
 
     A program (a child that called exec) shares no anonymous memory with this process, so what this process held
     throughout (`Tree.floor_bytes`) is proven beside the mark. A fork may share all of it: where the mark may be a fork's,
-    the mark alone is proven. A fork that nobody saw cannot have had more than this process at its highest and what was
+    the mark alone is proven. A fork that no scan saw cannot have had more than this process at its highest and what was
     faulted in out of sight (`Tree.hidden_bytes`); a mark above both is a program's.
     """
     most_bytes = max(own.peak_bytes, own.high_bytes or 0)

@@ -50,7 +50,7 @@ def helper_pid() -> int:
 
 
 def is_starting() -> bool:
-    """Whether a helper is being started, or looked for, just now."""
+    """Whether a helper is being started, or searched for, just now."""
     return _keeper.lock.locked()
 
 
@@ -70,7 +70,7 @@ def why_not() -> str:
 
 
 def close_sampler() -> None:
-    """Ends the helper and closes what is kept open; a later measurement starts anew."""
+    """Ends the helper and closes what is kept open; a later measurement starts another."""
     high_water.close_files()
     with _keeper.lock:
         if _keeper.sampler is not None:

@@ -35,7 +35,7 @@ def may_raise_in(frame: FrameType | None) -> bool:
 
 
 def prepare() -> None:
-    """Reserves a real-time signal that nobody else uses, once. Unlike an asynchronous exception it ends a sleep.
+    """Reserves a real-time signal that is free, once. Unlike an asynchronous exception it ends a sleep.
 
     Without one (in another thread than the main one, on Windows, or where the signal is taken) `raise_in` uses such an
     exception.

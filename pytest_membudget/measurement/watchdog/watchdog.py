@@ -21,7 +21,7 @@ The helper process watches (`tree.helper.enforce_limits`), because it is not sto
    it can run; and the helper, for the case that it cannot, runs the command `last_words` with the facts as JSON on its
    standard input, then ends this process by SIGABRT, which makes faulthandler print the stacks.
 
-RLIMIT_AS is not used: it counts address space, not memory, and fails the allocation of whoever comes next.
+RLIMIT_AS is not used: it counts address space, not memory, and fails whichever allocation comes next.
 Without the helper (other systems, a hidden /proc) a thread reads this process's memory and its children's instead; it can
 neither interrupt nor end a C call that holds the lock, and `KillRecord.source` says so.
 """

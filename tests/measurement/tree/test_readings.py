@@ -33,7 +33,7 @@ def test_a_process_that_ended_since_its_faults_were_read_has_all_of_them_in_one_
 ):
     """500 when its memory was gone; none any more when its parent is about to have them on its account."""
     from pytest_membudget.measurement.tree.helper import proc_reader as readings
-    from pytest_membudget.measurement.tree.helper import pss_sampling as looks
+    from pytest_membudget.measurement.tree.helper import pss_sampling
 
     process = readings.Process(os.getpid())
     gone = os.memfd_create("statm")
@@ -50,7 +50,9 @@ def test_a_process_that_ended_since_its_faults_were_read_has_all_of_them_in_one_
     reading = process.read()
     process.close()
     assert (reading.resident, reading.faults, reading.late_faults) == (0, faults, 0)
-    assert looks.look([reading], {reading.pid: process}).forking  # others may still share what it clears
+    assert pss_sampling.sample_proportional(
+        [reading], {reading.pid: process}
+    ).forking  # others may still share what it clears
 
 
 def test_other_shared_memory_of_the_same_size_is_noticed():

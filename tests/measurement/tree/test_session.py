@@ -4,7 +4,7 @@ import pytest
 
 from pytest_membudget.measurement.tree.helper import pss_sampling
 from pytest_membudget.measurement.tree.helper.page_faults import PAGE
-from pytest_membudget.measurement.tree.helper.pss_sampling import PssSampling, look
+from pytest_membudget.measurement.tree.helper.pss_sampling import PssSampling, sample_proportional
 from pytest_membudget.measurement.tree.helper.records import Interval, Reading, Span
 from pytest_membudget.measurement.tree.helper.session import Session
 from pytest_membudget.measurement.tree.helper.shared_note import Start
@@ -96,7 +96,7 @@ class _Clearing:
 
 @pytest.mark.parametrize(("processes", "dropped"), [({CHILD: _Clearing()}, True), ({}, False)])
 def test_a_sample_beside_a_process_that_clears_its_memory_is_not_believed(processes, dropped):
-    found = look([Reading(ROOT, MIB), Reading(CHILD, 0)], processes)
+    found = sample_proportional([Reading(ROOT, MIB), Reading(CHILD, 0)], processes)
     assert found.forking == dropped
 
 

@@ -46,7 +46,7 @@ class Watched:
     def _look(self, at_s, interval, readings):
         self._session.update(at_s, interval, readings)
         limits = Limits(grace_s=GRACE_S)
-        self._watch.look(7, self._session, limits, at_s=at_s, interval=interval, readings=readings, names={})
+        self._watch.check(7, self._session, limits, at_s=at_s, interval=interval, readings=readings, names={})
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ the family holds at most
 
 - what the first of them, the `trunk`, holds now, and what the trunk lost (gave up, or copied to write to it) since the oldest
   living fork was made, which that fork may have kept; and
-- of each of the others what it has faulted in since it was forked: no more than it holds, as long as nobody was forked from it.
+- of each of the others what it has faulted in since it was forked: no more than it holds, as long as no process was forked from it.
 
-With a process that ends goes what it had faulted in, unless somebody was forked from it. That is what makes this figure
+With a process that ends goes what it had faulted in, unless a process was forked from it. That is what makes this figure
 tighter than a sum of all faults where forks come and go. Where a process comes whose parent is not known, the figure is given up
 until one process is left.
 """
@@ -32,7 +32,7 @@ class ForkTree:
         self._dead: dict[int, int] = {}
 
     def update(self, members: list[Reading], change: Change) -> tuple[int, int] | None:
-        """The most that the family holds now and may have held since the round before, but for what nobody saw.
+        """The most that the family holds now and may have held since the round before, but for what no scan saw.
 
         That is what was faulted in by who has died or called exec since, after the last reading. `None` from the moment on
         when it cannot be told.
@@ -56,7 +56,7 @@ class ForkTree:
         return high, max(high, peak)
 
     def _adopt(self, members: list[Reading], change: Change) -> bool:
-        """Takes in who was born since the round before; False where somebody's parent is not known."""
+        """Adds the processes born since the round before; False where the parent of one is not known."""
         born = [member for member in members if member.pid in change.born]
         while born:
             known = [each for each in born if each.parent == self._trunk or each.parent in self._made]
@@ -114,7 +114,7 @@ class ForkTree:
 
 
 class ForkGroups:
-    """Bounds for the anonymous memory of every family, and what is needed to correct them by a later look.
+    """Bounds for the anonymous memory of every family, and what is needed to correct them by a later sample of proportional sizes.
 
     All figures are bytes, and of the round that was taken last:
 
@@ -131,7 +131,7 @@ class ForkGroups:
         self._adoptive = adoptive
         self._descents: dict[object, ForkTree] = {}
         self._high: dict[object, int] = {}
-        self._unlooked: dict[object, int] = {}  # the same without a look that is not believed yet
+        self._unsampled: dict[object, int] = {}  # the same without a sample that does not count yet
         self._correction: dict[int, int] = {}  # proportional less resident, per process; never above zero
         self.together = 0
         self.resident_peak = 0
@@ -162,7 +162,7 @@ class ForkGroups:
         gone = [family for family in ended if family not in members_of]
         total.peak += sum(min(self._high[f], sum(r.anon for r in ended[f])) for f in gone if f in self._high)
         self._high = {family: size for family, size in self._high.items() if family in members_of}
-        self._unlooked = {family: size for family, size in self._unlooked.items() if family in members_of}
+        self._unsampled = {family: size for family, size in self._unsampled.items() if family in members_of}
         self._descents = {family: size for family, size in self._descents.items() if family in members_of}
         self._correction = {pid: size for pid, size in self._correction.items() if pid in change.growth}
         self.excess = self._excess(members_of, proportional)
@@ -185,10 +185,10 @@ class ForkGroups:
         unread = change.unseen + sum(size for pid, size in change.before_exec.items() if pid not in pids)
         added = sum(change.anon_growth[pid] for pid in pids) + unread
         resident = sum(member.anon for member in members)
-        unlooked = self._unlooked.pop(family, None)
+        unsampled = self._unsampled.pop(family, None)
         before = self._high.get(family, resident)
-        if change.born and unlooked is not None:
-            before = unlooked
+        if change.born and unsampled is not None:
+            before = unsampled
         grown_to = before + added
         high = min(resident, grown_to)
         settled = {m.pid: max(0, m.anon - change.growth[m.pid]) for m in members if m.pid not in change.born}
@@ -196,7 +196,7 @@ class ForkGroups:
         if len(members) == 1:
             self._correction[members[0].pid] = 0
         elif proportional and all(member.pid in proportional.correction for member in members):
-            # Sharing grows by forks only, and after one this look is dropped. So the corrections may be too low,
+            # Sharing grows by forks only, and after one this sample is dropped. So the corrections may be too low,
             # by a page for each that was copied or given up meanwhile, never too high.
             self._correction.update(proportional.correction)
             dropped = sum(max(0, change.before[m.pid].anon - m.anon) for m in members)
@@ -204,7 +204,7 @@ class ForkGroups:
             moved = added + dropped + len(members) * PAGE
             self._moved += moved
             if not self._shared_outside:
-                self._unlooked[family] = high
+                self._unsampled[family] = high
                 high = min(high, unique + moved)
         if all(pid in self._correction for pid in settled):
             low = max(low, sum(size + self._correction[pid] for pid, size in settled.items()))
@@ -229,7 +229,7 @@ class ForkGroups:
 
 
 def _most(reading: Reading, change: Change) -> int:
-    """The most that one process, and a fork of it that nobody saw, may have held since the round before."""
+    """The most that one process, and a fork of it that no scan saw, may have held since the round before."""
     earlier = None if reading.pid in change.born else change.before[reading.pid]
     grown = change.anon_growth[reading.pid] + change.late[reading.pid]
     most = (earlier.anon if earlier else 0) + grown
@@ -245,7 +245,7 @@ def _resident_peak(members: list[Reading], ended: list[Reading], change: Change)
     held = [each.anon + change.before_exec.get(each.pid, 0) for each in ended]
     held += [_most(member, change) for member in members if member.pid not in change.born]
     if change.unseen:
-        # What they gave up may have lived on in a child that nobody saw.
+        # What they gave up may have lived on in a child that no scan saw.
         held.append(sum(held) - sum(member.anon for member in members if member.pid not in change.born))
     born = [member for member in members if member.pid in change.born]
     # A child starts with all that its parent held, who may have been born in this round too.

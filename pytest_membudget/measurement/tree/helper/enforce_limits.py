@@ -16,12 +16,12 @@ LAST_WORDS_S = 20.0
 
 
 class Watch:
-    """Speaks when a session's limit is proven to be exceeded, and acts when nobody listens."""
+    """Reports when a session's limit is proven to be exceeded, and ends it where the measured process does not answer."""
 
     def __init__(self, events: int) -> None:
         self._events = events
 
-    def look(
+    def check(
         self,
         key: int,
         session: Session,
@@ -55,7 +55,7 @@ class Watch:
             return False
         if largest.pid not in session.killed:  # else it is on its way out
             session.killed.add(largest.pid)
-            # Said before it is done: whoever sees the child's end finds the reason waiting.
+            # Said before it is done: the reason is there when the child's end is seen.
             name = names.get(largest.pid, "")
             self._tell(Exceeded(key, True, session.peak_low, interval.low, largest.pid, name))
             with contextlib.suppress(OSError):

@@ -1,9 +1,9 @@
 """The helper's loop: commands in, rounds of readings as often as they are worth, answers out.
 
 A round takes place every 10 ms at rest and every 2 ms after a change, slowly back; never more often than its cost allows.
-While the root is alone new processes are looked for every 20 ms, and the root is read every 100 ms. Between commands the
-`note` is looked at every 10 ms.
-Closer looks are taken only when they could raise a proven figure, from an account that fills at a fixed rate.
+While the root is alone new processes are searched for every 20 ms, and the root is read every 100 ms. Between commands the
+`note` is read every 10 ms.
+Proportional sizes are sampled only when they could raise a proven figure, from an account that fills at a fixed rate.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ class Loop:
         rounds.take()
 
     def _begin_among(self, key: int, session: Session, shared: SharedReading) -> None:
-        """Opens the session of a block that begins now, with whoever is there."""
+        """Opens the session of a block that begins now, with the processes that live then."""
         rounds = self._rounds
         if self._sessions:
             rounds.take()
@@ -177,7 +177,7 @@ class Loop:
             rounds.look_closer()
             self._count_files(force=True)
             if rounds.count > 1:
-                rounds.take()  # a look is believed one round later
+                rounds.take()  # a sample counts one round later
             self._answer(
                 session.summary()._replace(
                     names=[(pid, rounds.table.names.get(pid, "")) for pid in session.seen],
@@ -227,7 +227,7 @@ class Loop:
             session.update(at_s, interval, readings)
             session.update_shared(shared, readings)
             if key in self._limits:
-                self._watch.look(
+                self._watch.check(
                     key,
                     session,
                     self._limits[key],

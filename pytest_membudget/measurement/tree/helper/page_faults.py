@@ -50,13 +50,13 @@ class Change:
             hidden = min(new, reading.mark - reading.resident) if reading.mark is not None else 0
             self.anon_growth[reading.pid] = max(0, new - mapped, hidden)
             self.skew[reading.pid] = min(late, max(0, mapped - new))
-        # What somebody who was born in this round may have added before a call of exec: the rest is in its new memory.
+        # What a process born in this round may have added before a call of exec: the rest is in its new memory.
         self.before_exec = {
             r.pid: max(0, self.anon_growth[r.pid] + self.late[r.pid] - r.anon)
             for r in now
             if r.pid in self.born
         }
-        # Processes that may have had a fork since that nobody saw while it lived.
+        # Processes that may have had a fork since that no scan saw while it lived.
         self.secretive = {r.parent for r in now if r.pid in self.born and not r.resident}
         self.credit = 0
         self.unseen = self._unseen(huge_pages, credit)

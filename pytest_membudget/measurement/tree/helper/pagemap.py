@@ -1,6 +1,6 @@
 """Which pages of which files processes map at this moment, so that what several of them map counts once.
 
-`pagemap` tells of every page of an address space whether it is there and whether it is a file's. What it costs goes with the
+`pagemap` says of every page of an address space whether it is there and whether it is a file's. What it costs goes with the
 number of mappings: 0.1 ms for a small program, 1 ms for a large one.
 """
 
@@ -18,7 +18,7 @@ PRESENT = bytes(1 if (top & 0xA0) == 0xA0 else 0 for top in range(256))
 
 
 class FileLook:
-    """PssSampling at the file pages of several processes; one that has not stirred since is not looked at again.
+    """Counts file pages of several processes; one that has not changed since is not read again.
 
     Args:
         memory: the devices whose inodes are shared memory and not files.
@@ -35,7 +35,7 @@ class FileLook:
         own resident size.
 
         Raises:
-            OSError: somebody is gone, or may not be looked at.
+            OSError: a process is gone, or may not be read.
         """
         living = [reading for reading in readings if reading.resident]
         self._known = {

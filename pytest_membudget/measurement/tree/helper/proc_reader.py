@@ -141,7 +141,7 @@ class Process:
         faults = int(fields[7]) + int(fields[9])
         reaped_faults = int(fields[8]) + int(fields[10])
         self.parent = int(fields[1])
-        # The place of the stack is drawn anew by exec and inherited by fork. It is 0 once the memory is gone.
+        # The place of the stack is drawn again by exec and inherited by fork. It is 0 once the memory is gone.
         family: object = (fields[25], fields[24])
         if fields[25] == b"0":
             family = self._before.family if self._before else self.pid
@@ -219,7 +219,7 @@ class Process:
         return min(reading.shmem, (reading.faults + reading.late_faults - before) * PAGE)
 
     def proportional(self) -> dict[bytes, int]:
-        """Fields of `smaps_rollup` in bytes. Opened anew: an open one keeps the address space from before an exec."""
+        """Fields of `smaps_rollup` in bytes. Opened each time: an open one keeps the address space from before an exec."""
         descriptor = os.open(f"/proc/{self.pid}/smaps_rollup", os.O_RDONLY | os.O_CLOEXEC)
         try:
             lines = os.read(descriptor, 4096).splitlines()[1:]

@@ -1,4 +1,4 @@
-"""Closer looks: proportional sizes, which are dear, and when they are worth their cost. All figures are bytes."""
+"""Samples of proportional sizes, which are dear, and when they are worth their cost. All figures are bytes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FILE_GAP_BYTES = 8 * 1024 * 1024
 
 
 class Account:
-    """Time that looks may take: a share of all that passes, saved up to a limit, and `rest` times its cost between two."""
+    """Time that samples may take: a share of all that passes, saved up to a limit, and `rest` times its cost between two."""
 
     def __init__(self, share: float, most_s: float, rest: int) -> None:
         self._share = share
@@ -31,7 +31,7 @@ class Account:
         self._patient_until_s = 0.0
 
     def is_open(self) -> bool:
-        """Whether something is saved and the last look is long enough ago."""
+        """Whether something is saved and the last sample is long enough ago."""
         now_s = time.monotonic()
         self._saved_s = min(self._most_s, self._saved_s + (now_s - self._at_s) * self._share)
         self._at_s = now_s
@@ -50,7 +50,7 @@ class Account:
 
 
 class PssSampling:
-    """The accounts that looks and counts of file pages are paid from, and what the last ones were of."""
+    """The accounts that samples and counts of file pages are paid from, and what the last ones were of."""
 
     def __init__(self) -> None:
         self._account = Account(SHARE, ACCOUNT_S, REST)
@@ -60,7 +60,7 @@ class PssSampling:
         self._files_before: object = None
 
     def worthwhile(self, interval: Interval, readings: list[Reading], *, could_rise: bool) -> bool:
-        """Each look at a tree that stands still raises what is proven, so these are few; the others have an account."""
+        """Each sample of a tree that stands still raises what is proven, so these are few; the others have an account."""
         is_open = self._account.is_open()
         if could_rise and blurred(interval, readings) and interval.moving <= GAP_BYTES:
             return True
@@ -69,7 +69,7 @@ class PssSampling:
 
     @contextlib.contextmanager
     def charged(self, readings: list[Reading]) -> Iterator[bool]:
-        """Takes the block's cost from the account; whether a look may tell anything new."""
+        """Takes the block's cost from the account; whether a sample may show anything new."""
         if _signature(readings) == self._seen:
             yield False
             return
@@ -78,7 +78,7 @@ class PssSampling:
 
     @contextlib.contextmanager
     def counting(self, readings: list[Reading], *, force: bool = False) -> Iterator[bool]:
-        """Likewise for a count of file pages, once nobody has mapped more since the round before: it betters all before it."""
+        """Likewise for a count of file pages, once no process has mapped more since the round before: it betters all before it."""
         files = [(reading.pid, reading.family, reading.file) for reading in readings]
         still, self._files_before = files == self._files_before, files
         is_open = force or (still and self._files_account.is_open())
@@ -90,12 +90,12 @@ class PssSampling:
             yield True
 
     def taken(self, found: Proportional, interval: Interval | None, readings: list[Reading]) -> None:
-        """Remembers a look at a tree that stood still: another one would tell nothing new."""
+        """Remembers a sample of a tree that stood still: another one would show nothing new."""
         still = interval is not None and not interval.moving and not found.forking
         self._seen = _signature(readings) if still else None
 
     def forget(self) -> None:
-        """The next look tells something new, whatever it is of."""
+        """The next sample shows something new, whatever it is of."""
         self._seen = self._files_seen = self._files_before = None
 
 
@@ -104,7 +104,7 @@ def blurred(interval: Interval, readings: list[Reading]) -> bool:
     return len(readings) > 1 and interval.held.high - interval.held.low > GAP_BYTES
 
 
-def look(readings: list[Reading], processes: Mapping[int, Process]) -> Proportional | None:
+def sample_proportional(readings: list[Reading], processes: Mapping[int, Process]) -> Proportional | None:
     """Reads the proportional sizes of everybody who may share something; `None` where one of them is gone."""
     families = [reading.family for reading in readings]
     found = Proportional({}, {}, {}, {})

@@ -61,13 +61,13 @@ class Reading:
 
 
 class Proportional:
-    """What a closer look between the round before and this one found, by process.
+    """What a sample of proportional sizes between the round before and this one found, by process.
 
-    It tells nothing while somebody is `forking`: what is shared with a child that shows nowhere else yet. No more does it while
+    It tells nothing while a fork is under way (`forking`): what is shared with a child that shows nowhere else yet. No more does it while
     a process clears its memory, which shows nowhere else any more.
 
     `correction` is the proportional less the resident size of anonymous memory, never above zero: what a sum of
-    resident sizes counts too often. `shmem` and `file` are proportional sizes, `private` is nobody else's.
+    resident sizes counts too often. `shmem` and `file` are proportional sizes, `private` is not shared.
     """
 
     __slots__ = ("correction", "file", "forking", "private", "shmem")
@@ -157,9 +157,9 @@ class Interval:
         self.file = file
         self.file_added = file_added  # all file pages that anybody has added since the first round
         self.alone = alone  # one process, and no trace of another since the round before
-        self.forked = forked  # somebody was born since the round before
+        self.forked = forked  # a process was born since the round before
         self.counted_twice = counted_twice  # how much higher the peak is as a sum of resident sizes
-        self.excess = excess  # what such a sum counted more than once when it was looked at in this round
+        self.excess = excess  # what such a sum counted more than once where it was sampled in this round
         self.excess_left = excess_left  # and at the round's end, at least
         self.missed = missed  # faulted in by processes that ended before they could be read
         self.overdue = overdue  # faulted in by who was gone in the round before, and counted in this one

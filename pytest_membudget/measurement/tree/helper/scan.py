@@ -1,6 +1,6 @@
-"""Scans of readings of the whole tree, one after the other, and closer looks between them.
+"""Scans of readings of the whole tree, one after the other, and samples of proportional sizes between them.
 
-Whoever takes a round gets to know whether anything changed; whoever is `told` gets every round's interval and readings.
+A round answers whether anything changed; its interval and readings go to the callback `told`.
 
 One round of readings of everybody in the tree, and what they can have mapped together.
 """
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from .page_faults import faulted
 from .pagemap import FileLook
 from .proc_reader import Devices, Mappings, Process, huge_pages, mapped_limit, shared_outside
-from .pss_sampling import PssSampling, blurred, look
+from .pss_sampling import PssSampling, blurred, sample_proportional
 from .records import FilePages, Interval, Proportional, Reading
 from .shared_note import Start
 from .tree_bounds import Bounds
@@ -44,7 +44,7 @@ class Table:
             try:
                 reading = process.read()
                 if process.ended and process.parent not in self._members.processes:
-                    self._members.drop(pid)  # nobody in the tree will ever wait for it
+                    self._members.drop(pid)  # no process of the tree will ever wait for it
                     continue
                 if len(self._members.processes) > 1:
                     mappings.append(process.mappings(reading))
@@ -70,7 +70,7 @@ class Table:
         return parent is not None and parent.statm == process.statm and reading.faults < BORROWER_FAULTS
 
     def _mapped_limits(self, mappings: list[Mappings]) -> tuple[int, int]:
-        """Of file pages and of shared memory; computed anew only when somebody's mappings were looked up again."""
+        """Of file pages and of shared memory; computed again only when the mappings of a process were read again."""
         key = [id(mapping) for mapping in mappings]
         if key != self._mappings_key:
             self._mappings_key = key
@@ -121,7 +121,7 @@ class Scans:
     def restart_alone(self, start: Start) -> Interval:
         """The root alone, as it was when the block began.
 
-        What it has added since and whoever has joined or died show in the next round.
+        What it has added since, and processes that came or ended, show in the next round.
         """
         self._forget()
         self.members.refresh()
@@ -144,7 +144,7 @@ class Scans:
         return self.interval
 
     def take(self, proportional: Proportional | None = None, file_pages: FilePages | None = None) -> bool:
-        """Reads everybody once and tells of it and of what looks have found; whether anything changed."""
+        """Reads each process once and reports that and the samples; whether anything changed."""
         changed = self.members.refresh()
         readings, file_limit, shmem_limit = self.table.read()
         if not readings or readings[0].pid != self.members.root:
@@ -181,7 +181,7 @@ class Scans:
         ):
             return
         with self._looks.charged(self.readings) as may_tell:
-            proportional = look(self.readings, self.members.processes) if may_tell else None
+            proportional = sample_proportional(self.readings, self.members.processes) if may_tell else None
             if proportional:
                 self.take(proportional)
                 self._looks.taken(proportional, self.interval, self.readings)

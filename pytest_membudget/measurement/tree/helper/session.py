@@ -3,12 +3,12 @@
 What the kernel's own high-water marks of children prove, however short their peaks were.
 
 A mark is the most that one address space held, at some instant of its life. When that life began within the block, the tree
-held at least as much then: the mark is proven, less the start. A program that was started anew (by exec) shares no anonymous
+held at least as much then: the mark is proven, less the start. A program that was started by exec shares no anonymous
 memory with the root, so what the root held of it throughout, the `floor`, is proven beside the mark. A forked child may share
 all of that: then it is not.
 
 The mark of a child that has ended is known as the largest of all that were waited for, and not whose it was. It is taken for
-a program's only where no fork can have had it: none was seen, and one that nobody saw had what the root had at most,
+a program's only where no fork can have had it: none was seen, and one that no scan saw had what the root had at most,
 and what was faulted in out of sight (`hidden`).
 """
 
@@ -90,7 +90,7 @@ class Session:
         self.by_marks = 0  # what the kernel's marks of children prove of the peak
         self.end_low = 0
         self.others_floor: int | None = None  # what the other processes held throughout
-        self.missed = 0  # what processes that nobody saw have faulted in
+        self.missed = 0  # what processes that no scan saw have faulted in
         self.seen: dict[int, int] = {}  # the highest resident size of each process
         self.timeline = Timeline()
         self.rounds = 0
@@ -119,7 +119,7 @@ class Session:
         self.root_start = next((r.resident for r in readings if r.pid == self.root), 0)
 
     def missed_before(self, root: Reading, start: Start) -> None:
-        """Takes in which children came and went between the block's begin, when `start` was read of the root, and now."""
+        """Adds the children that came and went between the block's begin, when `start` was read of the root, and now."""
         reaped, own = root.reaped_faults - start.reaped_faults, root.faults - start.own_faults
         if reaped > 0:
             self.missed += reaped * PAGE
@@ -187,7 +187,7 @@ class Session:
         return above or (self.total_limit is not None and interval.low >= self.total_limit)
 
     def could_rise(self, interval: Interval) -> bool:
-        """Whether a closer look at what processes hold may raise the proven peak by as much as matters."""
+        """Whether a sample of proportional sizes may raise the proven peak by as much as matters."""
         file = min(interval.file.low - self._start_file, interval.file_added - self._file_added)
         most = interval.held.high - self._start_high + file
         return most > self.peak_low + max(WORTHWHILE_BYTES, self.peak_low // WORTHWHILE_PART)

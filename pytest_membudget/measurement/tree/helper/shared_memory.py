@@ -2,7 +2,7 @@
 
 The kernel counts it for the whole machine (`sharedram` of sysinfo(2)) and for each mounted tmpfs (statvfs), 1 µs each. Whose it
 is it does not say. Let S be such a figure, m what the processes of the tree map of it, which their resident sizes count
-already, and 0 the start. Where nobody else gives shared memory up meanwhile,
+already, and 0 the start. Where no other process gives shared memory up meanwhile,
 
     what the tree made and does not map  <=  (S - S_0) - (m - m_0).
 

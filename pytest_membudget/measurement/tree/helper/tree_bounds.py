@@ -14,7 +14,7 @@ write shows in faults, not in resident sizes. A family of one needs nothing more
 proportional set sizes (`Proportional`) tells what is counted more than once; until one is there, the largest member
 is the lower figure.
 
-*shared memory* (`shmem`) and *file pages*: anybody may map them. Lower figure: the largest member, or the last
+*shared memory* (`shmem`) and *file pages*: any process may map them. Lower figure: the largest member, or the last
 proportional reading less what was given up since. Upper figure: the sum, or the last upper figure plus what was added.
 
 The upper figure of one measurement (`Upper`) is the most that the tree can have held, lowered by later samples of proportional
@@ -184,7 +184,7 @@ NOTHING = -(1 << 62)
 
 
 class RunningMaximum:
-    """The upper figure so far. It is told of every round, and of the look in it where there was one. All in bytes."""
+    """The upper figure so far. It takes every round, with the sample in it where there was one. All in bytes."""
 
     def __init__(self) -> None:
         self._firm = 0
@@ -197,7 +197,7 @@ class RunningMaximum:
         return max(self._firm, self._grown, self._waiting[0])
 
     def raise_to(self, high: int) -> None:
-        """Takes in what a round before this one may have reached, as is only known now."""
+        """Raises it to what an earlier round may have reached, as is only known now."""
         self._firm = max(self._firm, high)
 
     def add(self, interval: Interval, above: int | None) -> None:
@@ -216,7 +216,7 @@ class RunningMaximum:
             self._grown = max(self._grown, grown)
             self._resident = max(self._resident, resident)
             return
-        # This round's last moments are later than the look.
+        # This round's last moments are later than the sample.
         found = max(self._resident - interval.excess, resident - interval.excess_left)
         self._waiting = (max(self._grown, grown), found)
         self._grown = self._resident = NOTHING
@@ -263,7 +263,7 @@ class Upper:
         return min(self._sum.value, self._held.value + max(0, files))
 
     def raise_to(self, high: int) -> None:
-        """Takes in what a round before this one may have reached, as is only known now."""
+        """Raises it to what an earlier round may have reached, as is only known now."""
         self._sum.raise_to(high)
         self._held.raise_to(high)
 

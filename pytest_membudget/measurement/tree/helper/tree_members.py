@@ -14,10 +14,10 @@ from typing import NamedTuple
 from .proc_reader import Process
 
 TRIES = 3
-"""A number is given out shortly before its process can be seen; it is looked for in this many rounds."""
+"""A number is given out shortly before its process can be seen; it is searched for in this many rounds."""
 
 LARGEST_STEP = 3000
-"""More new numbers than this are not looked at one by one: the whole table is."""
+"""More new numbers than this are not read one by one: the whole table is."""
 
 
 class Identity(NamedTuple):
