@@ -565,6 +565,14 @@ def test_an_overrun_is_charged_and_told_once_with_what_it_became():
     assert "took 85.8 MiB, 9.54 MiB were granted" in event.cause
 
 
+def test_an_overrun_that_a_kill_has_ended_is_told_beside_the_kill():
+    played, task = Played(100 * MB), a_task(10 * MB)
+    played.submit(task)
+    played.pass_time(1.0, holds(80))
+    played.reply(task, KILLED)
+    assert [event.kind for event in only(played.effects, Record)] == ["overrun", "worker-killed"]
+
+
 def test_less_above_its_charge_than_can_be_told_is_no_overrun():
     played, task = Played(100 * MB), a_task(10 * MB)
     played.submit(task)
@@ -933,6 +941,16 @@ def test_a_worker_that_holds_more_than_the_caller_allows_is_replaced():
 
 
 KILLED_LOADING = Died("worker process 7 was killed by SIGKILL", attempted=False, in_initializer=True)
+
+
+@pytest.mark.parametrize(("base_mb", "is_replaced"), [(20, False), (40, True)])
+def test_what_the_initializer_loads_counts_to_what_a_worker_may_hold(base_mb, is_replaced):
+    played, task = Played(1000 * MB, workers=1, max_worker_bytes=100 * MB), a_task()
+    played.submit(task)
+    slot = played.slot_of(task)
+    played.scheduler.ready(slot, base_mb * MB)
+    played.returned(task, peak_bytes=80 * MB, kept_bytes=70 * MB)
+    assert slot.is_gone is is_replaced
 
 
 def test_three_workers_killed_in_their_initializer_end_it_and_say_so():
