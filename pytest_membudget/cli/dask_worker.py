@@ -16,7 +16,7 @@ from pytest_membudget.runtime.admission.available_budget import RESERVE_SHARE
 from pytest_membudget.units import format_size, parse_size
 
 LAST_RESORT = 0.95
-"""Share of a worker's whole memory at which its nanny ends it, so that the kernel need not choose somebody."""
+"""Share of a worker's whole memory at which its nanny ends it, before the kernel has to choose a process."""
 
 # One thread runs a call and nothing else: the executor decides what fits, and a peak is the call's own. Dask would
 # otherwise spill what it holds, or pause a worker that does what it was asked to do.

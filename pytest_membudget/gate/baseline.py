@@ -82,12 +82,12 @@ def update_baseline(
     tolerance: Tolerance = DEFAULT_TOLERANCE,
     is_gone: Callable[[str], bool] = lambda _: True,
 ) -> Report:
-    """Writes the baseline that `report` justifies beside what is there now, and returns it.
+    """Writes the baseline that `report` justifies beside the file's other tests, and returns it.
 
     Sessions that end at once come one after the other, and each keeps what the others wrote.
 
     Raises:
-        UnreadableFileError: what is there is no baseline.
+        UnreadableFileError: the file is no baseline.
         OSError: it cannot be written.
     """
     with _one_at_a_time(path):

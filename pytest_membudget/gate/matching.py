@@ -13,7 +13,7 @@ from pytest_membudget.units import Tolerance
 
 _LEAST_LIKENESS = 0.6
 _MOST_CANDIDATES = 30
-"""Where more tests of a file changed their names, nobody can tell which became which."""
+"""Where more tests of a file changed their names, which became which is not known."""
 
 
 class Matching(NamedTuple):
@@ -36,7 +36,7 @@ def match_baseline(
 ) -> Matching:
     """Pairs `tests` with the baseline's records by node id, then by likely renaming.
 
-    `is_gone` tells of a test that is missing whether it would be there if it still existed. Where only a part of
+    `is_gone(nodeid)`: a missing test would have been collected if it still existed. Where only a part of
     the tests was asked for (a path, `-k`, one job of several) the others were not run, and are not called gone.
     """
     known = {record.nodeid: record for record in baseline.tests if record.peak_bytes is not None}

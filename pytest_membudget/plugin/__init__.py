@@ -1,10 +1,10 @@
 """pytest's door to the other rooms.
 
 1. `options` declares every flag and ini option once; `markers` reads the markers, strictly;
-2. once the tests are collected, `plan` notes what each of them asks for;
-3. `call` measures a test's call phase, `judging` holds that against all it asks for;
-4. the record travels with the test's report (`travel`), from a worker or an isolated interpreter too;
-5. `reporting` gathers the records, writes the reports, and shows what was found.
+2. once the tests are collected, `plans` reads what each of them asks for;
+3. `measure` measures a test's call phase, `judge` holds that against all it asks for;
+4. the record travels with the test's report (`report.attach`), from a worker or an isolated interpreter too;
+5. `report.collect` collects the records, writes the reports, and shows what was found.
 
 This module only declares and hands over. The rest is imported when a marker, a fixture or an option needs it, so
 that a session that uses none of them pays next to nothing. Those imports give full names: as attributes of this
@@ -52,7 +52,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_load_initial_conftests(args: list[str]) -> None:
-    """Tells the paths of reports from test paths."""
+    """Separates the paths of reports from test paths."""
     options.mend_arguments(args)
 
 

@@ -271,11 +271,11 @@ def _peak_bytes(report: Any | None) -> int | None:
     return record.peak_bytes if record is not None else None
 
 
-_TOLD = "membudget_collected"
+_OUTPUT_KEY = "membudget_collected"
 
 
 class Collected:
-    """Every test that was collected, whoever deselected it later, and every place that could not be read."""
+    """Every test that was collected, deselected or not, and every place that could not be read."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
@@ -285,36 +285,36 @@ class Collected:
         self._ignored: set[str] = set()
 
     def pytest_itemcollected(self, item: pytest.Item) -> None:
-        """Notes a test."""
+        """Adds a test."""
         self.names.add(item.nodeid)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        """Notes a module that was skipped or is broken: its tests are not known."""
+        """Adds a module that was skipped or is broken: its tests are not known."""
         if not report.passed:
             self._unread.add(report.nodeid)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_ignore_collect(self, collection_path: Path) -> Generator[None, bool | None, bool | None]:
-        """Notes what an option or a conftest file leaves out."""
+        """Adds what an option or a conftest file leaves out."""
         ignored = yield
         if ignored:
             self._ignored.add(str(collection_path))
         return ignored
 
     def pytest_collection_finish(self) -> None:
-        """From now on what is missing is told from what is not known."""
+        """From now on a missing test and an unknown one differ."""
         self._complete = True
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """A worker tells its controller, which collects nothing itself."""
+        """A worker sends it to its controller, which collects nothing itself."""
         if is_worker(session.config) and self._complete:
             facts = [sorted(each) for each in (self.names, self._unread, self._ignored)]
-            session.config.workeroutput[_TOLD] = json.dumps(facts)  # type: ignore[attr-defined]
+            session.config.workeroutput[_OUTPUT_KEY] = json.dumps(facts)  # type: ignore[attr-defined]
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: object) -> None:
-        """Takes over what a worker knows."""
-        told = getattr(node, "workeroutput", {}).get(_TOLD)
+        """Adds what a worker has collected."""
+        told = getattr(node, "workeroutput", {}).get(_OUTPUT_KEY)
         if told is not None:
             for mine, its in zip((self.names, self._unread, self._ignored), json.loads(told), strict=True):
                 mine.update(its)

@@ -31,7 +31,7 @@ def plan_tests(
     """Reads the markers of the collected tests and starts measuring where any test asks for it.
 
     Raises:
-        pytest.UsageError: a marker cannot be understood; a worker tells its controller instead, and runs nothing.
+        pytest.UsageError: a marker cannot be understood; a worker reports it to its controller instead, and runs nothing.
     """
     try:
         if make_plans(items, errors, measure_all=settings.measure_all):
@@ -46,7 +46,7 @@ def plan_tests(
 
 
 def start_measuring(config: pytest.Config, settings: Settings) -> None:
-    """Registers what measures the tests of this process and, where it is the only one, what tells of them.
+    """Registers what measures the tests of this process and, where it is the only one, what reports them.
 
     Raises:
         pytest.UsageError: a report could not be written where it is to go, or the baseline cannot be read.
@@ -70,7 +70,7 @@ def start_measuring(config: pytest.Config, settings: Settings) -> None:
 
 
 def start_reporting(config: pytest.Config, settings: Settings) -> None:
-    """Registers what gathers the records and tells of them.
+    """Registers what collects and reports the records.
 
     Raises:
         pytest.UsageError: as above.

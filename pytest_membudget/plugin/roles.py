@@ -9,7 +9,7 @@ CHILD_PLUGIN = "pytest_membudget.plugin.fresh.child_session"
 
 
 def is_worker(config: pytest.Config) -> bool:
-    """Whether this is one of pytest-xdist's workers, whose controller does the telling."""
+    """Whether this is one of pytest-xdist's workers, whose controller reports."""
     return hasattr(config, "workerinput")
 
 
@@ -19,5 +19,5 @@ def is_controller(config: pytest.Config) -> bool:
 
 
 def is_fresh(config: pytest.Config) -> bool:
-    """Whether this interpreter was started for one test, by a session that does the telling."""
+    """Whether this interpreter was started for one test, by a session that reports."""
     return config.pluginmanager.has_plugin(CHILD_PLUGIN)

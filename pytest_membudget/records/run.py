@@ -103,7 +103,7 @@ class Breakdown(msgspec.Struct, frozen=True, kw_only=True):
     coordinator_bytes: Bytes  # the process that hands out the tasks
     workers_base_bytes: Bytes  # workers without their tasks: interpreter and libraries
     task_bytes: Bytes  # what tasks added to their workers
-    waiting_results_bytes: Bytes  # results in the coordinator that nobody has read yet
+    waiting_results_bytes: Bytes  # results in the coordinator that are not read yet
     other_bytes: Bytes  # the fork server, what tasks started, and what was too brief to tell whose it was
     caveats: tuple[str, ...] = ()
 

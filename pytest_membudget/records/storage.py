@@ -90,7 +90,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        # A full disk names no file, a missing folder one that nobody asked for.
+        # A full disk names no file, a missing folder a temporary one.
         if isinstance(error, OSError) and error.filename in {None, str(temporary)}:
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise

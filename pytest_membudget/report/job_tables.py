@@ -178,7 +178,7 @@ def _in_flight_row(row: InFlightRow, recommended: int) -> Row:
 
 
 def batch_table(batches: Sequence[BatchSummary], *, verbose: bool = True) -> Table | None:
-    """What became of each batch; its events and doubts stand below. Nobody fails for growth that is not known."""
+    """What became of each batch; its events and doubts stand below. Growth that is not known fails nothing."""
     if not batches:
         return None
     columns = (

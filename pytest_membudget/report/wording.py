@@ -19,7 +19,7 @@ FAILING = {
 
 
 def is_failure(test: TestRecord) -> bool:
-    """Whether the test went wrong and nobody had said that it would."""
+    """Whether the test failed although it was not expected to."""
     return test.verdict in FAILING and test.outcome != "xfailed"
 
 

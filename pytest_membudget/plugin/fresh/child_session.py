@@ -109,7 +109,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> None:
-    """Where a rehearsal was ordered: one run from the first fixture to the last, then what comes is as if anew."""
+    """Where a rehearsal was ordered: one run from the first fixture to the last, then the measured run starts from the beginning."""
     if ORDERS.rehearse:
         runtestprotocol(item, log=False, nextitem=None)
         item._initrequest()  # type: ignore[attr-defined]  # noqa: SLF001 - as every plugin that repeats tests

@@ -46,7 +46,7 @@ class _Server:
         results.touch()
         orders = orders_for(item, "sample", self._path)._replace(results=str(results), rehearse=rehearse)
         (self._path / ORDERS_FILE).write_text(orders.as_text(), encoding="utf-8")
-        # Opened before the request is sent: the server ends a sample that nobody waits for.
+        # Opened before the request is sent: the server ends a sample whose answer has no reader.
         answers = os.open(self._path / ANSWERS, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             if not self._send(SAMPLE) or not self._wait(answers):

@@ -225,7 +225,7 @@ def append_log(config: pytest.Config, log: Path) -> None:
 def coverage_variables(config: pytest.Config) -> Mapping[str, str]:
     """The environment in which coverage.py measures the interpreter too: as its own `patch = subprocess` has it.
 
-    Only where somebody will combine the data files: pytest-cov, or the user who asked for parallel ones.
+    Only where the data files will be combined: by pytest-cov, or by the user who asked for parallel ones.
     """
     coverage = sys.modules.get("coverage")
     measuring = coverage.Coverage.current() if coverage is not None else None
