@@ -13,7 +13,7 @@ from pytest_membudget.gate.budgets import judge
 from pytest_membudget.originals import restored
 from pytest_membudget.plugin.markers import ScalesMark
 from pytest_membudget.plugin.options import Settings
-from pytest_membudget.plugin.plans import Plan, file_and_line
+from pytest_membudget.plugin.plans import Plan
 from pytest_membudget.records.growth import Growth
 from pytest_membudget.records.judgement import Budget, Judgement, Verdict
 from pytest_membudget.records.measurement import Measurement
@@ -132,7 +132,7 @@ class Judge:
 
     @staticmethod
     def _by_gate(item: pytest.Item, plan: Plan, judged: Judged, gate: Gate) -> Judged:
-        record = record_of(item, plan, judged)
+        record = record_of(plan, judged)
         tolerance = plan.budget.tolerance if plan.budget is not None else None
         compared = gate.compare(item, record, tolerance)
         if compared is None:
@@ -144,12 +144,11 @@ class Judge:
         )
 
 
-def record_of(item: pytest.Item, plan: Plan, judged: Judged) -> TestRecord:
+def record_of(plan: Plan, judged: Judged) -> TestRecord:
     """The record as of the end of the call; its outcome is known when the reports are."""
     measurement, budget = judged.measurement, judged.budget
-    file, line = file_and_line(item)
     return TestRecord(
-        nodeid=item.nodeid,
+        nodeid=plan.nodeid,
         outcome="passed",
         verdict=judged.verdict,
         peak_bytes=measurement.peak_bytes,
@@ -164,8 +163,8 @@ def record_of(item: pytest.Item, plan: Plan, judged: Judged) -> TestRecord:
         budget_total_bytes=budget.total_bytes,
         budget_retained_bytes=budget.retained_bytes,
         isolated=plan.isolate,
-        file=file,
-        line=line,
+        file=plan.file,
+        line=plan.line,
         samples_bytes=judged.samples_bytes,
         growth=judged.growth,
         comparison=judged.comparison,

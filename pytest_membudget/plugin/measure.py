@@ -219,7 +219,7 @@ def _face(item: pytest.Item) -> Membudget | None:
 
 def _keep(item: pytest.Item, plan: Plan, judged: Judged) -> None:
     """Puts the record where the report finds it, and its figures among the JUnit properties."""
-    record = item.stash[RECORD] = record_of(item, plan, judged)
+    record = item.stash[RECORD] = record_of(plan, judged)
     told = {"membudget_peak_bytes": record.peak_bytes, "membudget_verdict": record.verdict}
     others = [each for each in item.user_properties if each[0] not in told]
     item.user_properties[:] = [*others, *told.items()]
@@ -238,9 +238,9 @@ def choose_probe(
     if _may_be_ended(plan, settings):
         from pytest_membudget.plugin.watchdog import guard
 
-        return guard(item, plan, budget, settings)
+        return guard(item.config, plan, budget, settings)
     judged = budget != Budget() or settings.baseline is not None
-    return Probe(item.nodeid, interval_s=settings.interval_s, settle=judged)
+    return Probe(plan.nodeid, interval_s=settings.interval_s, settle=judged)
 
 
 class SafeProbe:

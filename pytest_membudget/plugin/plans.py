@@ -24,8 +24,14 @@ _MOST_ERRORS = 20
 
 
 class Plan(NamedTuple):
-    """What one test asks for; a marker it does not have is `None`."""
+    """One test: its name, its place, and what it asks for; a marker that it does not have is `None`.
 
+    `file` is as pytest shows it, and `line` counted from 1; `None` where pytest knows no line.
+    """
+
+    nodeid: str
+    file: str
+    line: int | None
     budget: BudgetMark | None = None
     growth: GrowthMark | None = None
     scales: ScalesMark | None = None
@@ -42,7 +48,6 @@ class Plan(NamedTuple):
 
 
 PLAN = pytest.StashKey[Plan]()
-_EVERY_TEST = Plan()
 
 
 def is_isolated(item: pytest.Item) -> bool:
@@ -65,7 +70,10 @@ def make_plans(items: Iterable[pytest.Item], errors: list[str], *, measure_all: 
         marked = is_marked(item)
         if not marked and not measure_all:
             continue
-        plan = _read_plan(item, errors) if marked else _EVERY_TEST
+        file, line, _ = item.location
+        plan = Plan(item.nodeid, file, None if line is None else line + 1)
+        if marked:
+            plan = plan._replace(**_read_marks(item, errors))
         if not plan.is_left_out:
             item.stash[PLAN] = plan
             planned += 1
@@ -77,7 +85,8 @@ def make_plans(items: Iterable[pytest.Item], errors: list[str], *, measure_all: 
     return planned
 
 
-def _read_plan(item: pytest.Item, errors: list[str]) -> Plan:
+def _read_marks(item: pytest.Item, errors: list[str]) -> dict[str, Any]:
+    """The fields of its plan that markers give."""
     found: dict[str, Any] = {}
     for name, read in READERS.items():
         for mark in closest_first(item, name):
@@ -87,8 +96,8 @@ def _read_plan(item: pytest.Item, errors: list[str]) -> Plan:
             except ValueError as error:
                 errors.append(f"{item.nodeid}: {name}: {error}; write for example {SPELLINGS[name]}")
             else:
-                found.setdefault(name, value)
-    return Plan(found.get("memory_budget"), found.get("memory_growth"), found.get("memory_scales"))
+                found.setdefault(name.removeprefix("memory_"), value)
+    return found
 
 
 def _check_against_item(value: BudgetMark | GrowthMark | ScalesMark, item: pytest.Item) -> None:
@@ -99,12 +108,6 @@ def _check_against_item(value: BudgetMark | GrowthMark | ScalesMark, item: pytes
         raise ValueError(
             "the test does not take the fixture memory_scale, so all scales would be the same run"
         )
-
-
-def file_and_line(item: pytest.Item) -> tuple[str, int | None]:
-    """The test's file as pytest shows it, and its line counted from 1; `None` where pytest knows no line."""
-    file, line, _ = item.location
-    return file, None if line is None else line + 1
 
 
 def load_parts(items: Iterable[pytest.Item], settings: Settings) -> None:

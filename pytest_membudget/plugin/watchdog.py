@@ -11,17 +11,17 @@ from pytest_membudget.measurement.watchdog.watchdog import GuardedProbe, Watchdo
 from pytest_membudget.originals import restored, sys
 from pytest_membudget.plugin import emergency_report as last_words
 from pytest_membudget.plugin.options import Settings
-from pytest_membudget.plugin.plans import Plan, file_and_line
+from pytest_membudget.plugin.plans import Plan
 from pytest_membudget.plugin.report.session_files import shared_folder
 from pytest_membudget.records.judgement import Advice, Budget, Judgement
 
 
-def guard(item: pytest.Item, plan: Plan, budget: Budget, settings: Settings) -> GuardedProbe:
+def guard(config: pytest.Config, plan: Plan, budget: Budget, settings: Settings) -> GuardedProbe:
     """The probe of a watched test."""
     hard = plan.budget is not None and plan.budget.hard and not settings.warn
     with restored():
-        folder = shared_folder(item.config)
-    teller = item.config.pluginmanager.get_plugin("membudget-reporting")
+        folder = shared_folder(config)
+    teller = config.pluginmanager.get_plugin("membudget-reporting")
     with restored():
         if teller is not None:
             teller.write_journal()
@@ -29,21 +29,28 @@ def guard(item: pytest.Item, plan: Plan, budget: Budget, settings: Settings) -> 
 
     def save(bite: KillRecord) -> None:
         message = f"killed: {bite}; it did not stop, so its process was ended"
-        file, line = file_and_line(item)
         last_words.save(
             folder,
             last_words.killed_record(
-                item.nodeid, file, line, bite.peak_bytes, message, budget_bytes=budget.peak_bytes
+                plan.nodeid, plan.file, plan.line, bite.peak_bytes, message, budget_bytes=budget.peak_bytes
             ),
         )
 
     dog = Watchdog(
         stop_total_bytes=stop_bytes,
-        last_words=[sys.executable, "-m", last_words.__name__, str(folder), *_named(item)],
+        last_words=[
+            sys.executable,
+            "-m",
+            last_words.__name__,
+            str(folder),
+            plan.nodeid,
+            plan.file,
+            "" if plan.line is None else str(plan.line),
+        ],
         on_stuck=save,
     )
     return dog.guard(
-        item.nodeid,
+        plan.nodeid,
         limit_bytes=budget.peak_bytes if hard else None,
         interval_s=settings.interval_s,
         settle=True,
@@ -66,9 +73,3 @@ def judge_bite(bite: KillRecord, own_error: BaseException | None, *, advises: bo
         advice=Advice() if advises else None,
         trace=bite.stack.rstrip(),
     )
-
-
-def _named(item: pytest.Item) -> tuple[str, str, str]:
-    """The test, its file and its line, as arguments of a command."""
-    file, line = file_and_line(item)
-    return item.nodeid, file, "" if line is None else str(line)

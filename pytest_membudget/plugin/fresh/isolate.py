@@ -14,7 +14,7 @@ import pytest
 from pytest_membudget.plugin import emergency_report as last_words
 from pytest_membudget.plugin.fresh.run import FreshRun, run_fresh
 from pytest_membudget.plugin.judge import IsolatedCrash
-from pytest_membudget.plugin.plans import PLAN, Plan, file_and_line, is_isolated
+from pytest_membudget.plugin.plans import PLAN, Plan, is_isolated
 from pytest_membudget.plugin.report.attach import attach
 from pytest_membudget.plugin.report.session_files import shared_folder
 from pytest_membudget.records.report import TestRecord
@@ -48,7 +48,7 @@ class Isolation:
             own: pytest.TestReport = run.reports[report.when]
             return own
         if call.excinfo is not None and isinstance(call.excinfo.value, IsolatedCrash):
-            attach(report, _crash_record(item, call.excinfo.value))
+            attach(report, _crash_record(item.config, item.stash[PLAN], call.excinfo.value))
         return report
 
     @pytest.hookimpl(optionalhook=True, tryfirst=True)
@@ -92,18 +92,17 @@ def _tear_down(item: pytest.Item) -> None:
         raise IsolatedCrash(run.death)
 
 
-def _crash_record(item: pytest.Item, crash: IsolatedCrash) -> TestRecord:
+def _crash_record(config: pytest.Config, plan: Plan, crash: IsolatedCrash) -> TestRecord:
     """Of a test that the watchdog killed, what its interpreter left; of any other, how it ended."""
-    for record in last_words.killed(shared_folder(item.config)).records:
-        if record.nodeid == item.nodeid:
+    for record in last_words.killed(shared_folder(config)).records:
+        if record.nodeid == plan.nodeid:
             return record
-    file, line = file_and_line(item)
     return TestRecord(
-        nodeid=item.nodeid,
+        nodeid=plan.nodeid,
         outcome="failed",
         verdict="crashed",
-        file=file,
-        line=line,
+        file=plan.file,
+        line=plan.line,
         isolated=True,
         message=str(crash.msg),
     )
