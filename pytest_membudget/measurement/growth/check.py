@@ -141,9 +141,13 @@ def check_growth(
         counted = [
             found
             for name, found in finding.trends.items()
-            if (name in EXACT_BYTES or (name in PAGED_BYTES and found.direction == "growing"))
-            and not (name == "mapped_bytes" and reader.counts_mappings_twice)
+            if name in EXACT_BYTES or (name in PAGED_BYTES and found.direction == "growing")
         ]
+        held, mapped = finding.trends["heap_bytes"], finding.trends["mapped_bytes"]
+        if reader.counts_mappings_twice and mapped.slope < 2 * max(
+            held.slope, finding.trends["resident_bytes"].slope
+        ):
+            counted.remove(mapped)  # the mappings of an allocator whose memory is in another figure
         low, high = (sum(ends) for ends in zip(*(found.bounds() for found in counted), strict=True))
         return Growth(
             verdict=finding.verdict,

@@ -1,6 +1,7 @@
 """Allocators beside Python's and the C library's: asked where they answer, judged by pages where they do not."""
 
 import ctypes
+import mmap
 import sys
 from types import SimpleNamespace
 
@@ -96,6 +97,14 @@ def test_what_a_library_keeps_in_an_allocator_of_its_own_is_a_leak_of_so_many_by
     assert g.verdict == "leak"
     assert g.bytes_per_call == pytest.approx(1000, rel=0.05)
     assert not any("duckdb" in caveat for caveat in g.caveats)
+
+
+def test_mappings_beside_such_an_allocator_count_where_they_are_not_its_own(imported):
+    imported({"bytes": 0})
+    held = []
+    g = check_growth(lambda: held.append(mmap.mmap(-1, 4096)), culprits=False)
+    assert g.verdict == "leak"
+    assert g.bytes_per_call >= 4096
 
 
 def test_an_allocator_that_does_not_answer_is_named_and_few_calls_do_not_clear_it(imported, monkeypatch):
