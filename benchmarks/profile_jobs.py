@@ -21,7 +21,7 @@ def hold(item):
     chunks: list[mmap.mmap] = []
     spans = []
     for place, share in enumerate(SHAPES[shape]):
-        wanted = round(share * peak_bytes / CHUNK_BYTES)
+        wanted = int(share * peak_bytes + 1) // CHUNK_BYTES  # never more than its share
         if len(chunks) < wanted:
             spans.append((time.monotonic(), wanted * CHUNK_BYTES))
         while len(chunks) < wanted:

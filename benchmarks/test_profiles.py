@@ -10,7 +10,7 @@ import statistics
 import time
 
 import pytest
-from profile_jobs import SHAPES, hold
+from profile_jobs import CHUNK_BYTES, SHAPES, hold
 
 from pytest_membudget import ExecutorPolicy, FallbackExecutor
 
@@ -26,7 +26,9 @@ def a_batch(shape, seed):
     tasks = []
     for _ in range(TASKS):
         size = chance.uniform(0.5, 1.5)
-        tasks.append((shape, int(size * 40_000_000), 1.0 * (0.5 + size / 2) * chance.uniform(0.9, 1.1)))
+        tasks.append(
+            (shape, round(size * 40) * CHUNK_BYTES, 1.0 * (0.5 + size / 2) * chance.uniform(0.9, 1.1))
+        )
     return tasks
 
 
