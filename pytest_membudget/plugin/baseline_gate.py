@@ -43,6 +43,9 @@ from pytest_membudget.records.report import BaselineCheck, Comparison, Report, T
 from pytest_membudget.records.storage import check_writable, from_here
 from pytest_membudget.units import Tolerance, format_count, format_size
 
+MOST_FORKS = 3
+"""More would acquit too much: each is one more chance for a test that has changed (`benchmarks/test_gate_noise.py`)."""
+
 
 class Gate:
     """The baseline of this session, and what to do about a test that differs from it."""
@@ -137,10 +140,11 @@ class Gate:
         item: pytest.Item,
         step: Callable[[Sequence[int]], Step],
         run: Callable[[], Any | None],
+        most: int | None = None,
     ) -> list[int] | None:
-        """Peaks of `item`, until no more are needed; `None` where a run did not pass."""
+        """Peaks of `item`, until no more are needed or there are `most`; `None` where a run did not pass."""
         taken: list[int] = []
-        while step(taken) == "rerun":
+        while step(taken) == "rerun" and (most is None or len(taken) < most):
             with telling(
                 item.config, f"beyond its baseline: rerun {len(taken) + 1} of {self.settings.samples}"
             ):
@@ -171,7 +175,9 @@ class Gate:
         rehearse = not base.samples_bytes
         samples: list[int] | None = None
         if record.processes == 1:  # see `fork_server`
-            samples = self._samples(item, step, functools.partial(self._forks.run, item, rehearse=rehearse))
+            samples = self._samples(
+                item, step, functools.partial(self._forks.run, item, rehearse=rehearse), MOST_FORKS
+            )
         if samples is None or step(samples) != "same":
             samples = self._samples(item, step, functools.partial(_run_fresh, item, rehearse=rehearse))
         is_decided = samples is not None
