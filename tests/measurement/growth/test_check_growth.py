@@ -159,7 +159,7 @@ def test_the_functions_own_exception_propagates_and_leaves_nothing_behind():
 def test_a_call_that_hangs_is_interrupted_and_inconclusive():
     growth = check_growth(lambda: time.sleep(3600), timeout_s=0.2)
     assert (growth.verdict, growth.calls) == ("inconclusive", 0)
-    assert "interrupted" in growth.caveats[0]
+    assert any("interrupted" in caveat for caveat in growth.caveats)
 
 
 def test_an_alarm_that_was_set_before_is_still_set_afterwards():
