@@ -59,7 +59,8 @@ def growing_types(repeated: Rounds, most_calls: int) -> list[Culprit]:
     before = _census()
     calls = repeated.make_calls(min(_TYPE_CALLS, most_calls), _TYPE_STAGE_S)
     now = _census()
-    loose = _added_entries(now.holders, before.lengths)
+    own = {id(part) for census in (first, before, now) for part in census}
+    loose = _added_entries([each for each in now.holders if id(each) not in own], before.lengths)
     ours = (
         before.counts - first.counts
     )  # what one census leaves for the next to find; made only now, or it were found too
