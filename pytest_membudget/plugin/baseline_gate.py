@@ -173,11 +173,9 @@ class Gate:
         # A baseline without fresh samples has the figure of a session in which earlier tests may have loaded and kept
         # what this one needs; the first run in a fresh process pays for that.
         rehearse = not base.samples_bytes
-        samples: list[int] | None = None
-        if record.processes == 1:  # see `fork_server`
-            samples = self._samples(
-                item, step, functools.partial(self._forks.run, item, rehearse=rehearse), MOST_FORKS
-            )
+        samples = self._samples(
+            item, step, functools.partial(self._forks.run, item, rehearse=rehearse), MOST_FORKS
+        )
         if samples is None or step(samples) != "same":
             samples = self._samples(item, step, functools.partial(_run_fresh, item, rehearse=rehearse))
         is_decided = samples is not None

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import os
+import subprocess
 import time
 
 import psutil
@@ -56,6 +57,23 @@ def test_only_fresh_interpreters_call_a_regression(pytester):
 def test_a_module_that_starts_a_thread_is_run_in_fresh_interpreters(pytester):
     thread = "import threading, time\nthreading.Thread(target=time.sleep, args=(600,), daemon=True).start()"
     assert interpreters(pytester, 120, 40, thread) == (1 + 1 + 2, {"passed": 2})
+
+
+def test_an_idle_process_of_the_session_is_no_reason_against_forks(pytester):
+    with subprocess.Popen(["sleep", "600"]) as idle:
+        assert interpreters(pytester, 120, 40) == (2, {"passed": 2})
+        idle.kill()
+
+
+def test_what_a_fork_tells_of_a_test_that_starts_processes_is_not_used(pytester):
+    starts = """
+import builtins, subprocess
+
+def bytearray(data):
+    subprocess.run(["sleep", "0.2"])
+    return builtins.bytearray(data)
+"""
+    assert interpreters(pytester, 120, 40, starts) == (1 + 1 + 2, {"passed": 2})
 
 
 def test_nothing_runs_on_after_the_session(pytester):

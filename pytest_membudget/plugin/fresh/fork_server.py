@@ -14,7 +14,7 @@ A sample finds what a fresh interpreter has when its first test begins, and its 
 - Pages of files are not: `fork` leaves those mappings empty. `populate` maps what the server had mapped, or the code that a
   test runs would count as its memory a second time.
 - Memory that a sample shares with the server halves its proportional size (PSS). So the figures of a test that starts
-  processes do not agree, and such tests are not sampled here.
+  processes do not agree, and its samples are not used.
 - Hash seed and address layout are those of the server: samples of one server scatter less than fresh interpreters.
 
 To fork is safe in a process of one thread only. Libraries that prepare for forks (OpenBLAS) end their threads at the first one,

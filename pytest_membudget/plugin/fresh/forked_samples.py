@@ -15,6 +15,7 @@ import pytest
 from pytest_membudget.originals import contextlib, restored
 from pytest_membudget.plugin.fresh.fork_server import ANSWERS, ORDERS_FILE, QUIT, REQUESTS, SAMPLE
 from pytest_membudget.plugin.fresh.run import orders_for, read_results, skip_time_limit, start
+from pytest_membudget.plugin.report.attach import attached
 from pytest_membudget.plugin.report.session_files import shared_folder
 
 CHECK_MS = 500
@@ -95,7 +96,11 @@ class ForkedSamples:
         self._server: _Server | None = None
 
     def run(self, item: pytest.Item, *, rehearse: bool) -> Any | None:
-        """The report of the call phase of `item` in a fork; `None` where there was none, or it did not pass."""
+        """The report of the call phase of `item` in a fork; `None` where there was none, it did not pass, or its figures differ.
+
+        Those of a test that starts processes do, see `fork_server`. Whether it does is asked of the sample: in a session an
+        idle process of other tests may be in every test's tree.
+        """
         if sys.platform != "linux":
             return None
         skip_time_limit(item)
@@ -110,7 +115,8 @@ class ForkedSamples:
                 # Forks share what the module has opened: one test may have closed it for all others.
                 self._server.close()
                 return None
-            return report
+            record = attached(report)
+            return report if record is not None and record.processes == 1 else None
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(
