@@ -109,3 +109,26 @@ def test_the_arenas_are_counted():
 def test_where_malloc_does_not_tell_there_is_the_main_arena_alone(monkeypatch):
     monkeypatch.setattr(thread_arenas, "_library", lambda: None)
     assert read_arenas() == thread_arenas.trim_thread_arenas() == (1, 0)
+
+
+def test_threads_that_stay_are_waited_for_once(monkeypatch):
+    waits = []
+    living = iter([])
+    monkeypatch.setattr(thread_arenas._Native, "threads", 0)
+    monkeypatch.setattr(thread_arenas._thread, "_count", lambda: 0)  # but for the main one
+    monkeypatch.setattr(thread_arenas.time, "sleep", waits.append)
+    monkeypatch.setattr(thread_arenas.os, "listdir", lambda _: ["thread"] * next(living))
+
+    def waited(*numbers):
+        nonlocal living
+        living = iter(numbers)
+        waits.clear()
+        assert thread_arenas._living_threads() == numbers[-1]
+        return len(waits)
+
+    stays = [3] * thread_arenas.ENDING_LOOKS
+    assert waited(*stays) == thread_arenas.ENDING_LOOKS
+    assert waited(3) == 0
+    assert waited(5, 4, 3) == 2  # two that Python has joined
+    assert waited(2) == 0
+    assert waited(*stays) == thread_arenas.ENDING_LOOKS  # one more than there was
