@@ -56,3 +56,28 @@ def test_the_least_that_leases_can_fill_is_added_back(memory, granted, grown, us
     assert available.read(granted * MB) == empty_bytes + (resident - used) * MB
     assert available.read(0) == empty_bytes - used * MB  # with no lease out all of it is others' use
     assert available.read(granted * MB) == empty_bytes - used * MB  # and nothing has grown since
+
+
+def test_a_given_budget_is_never_read_from_the_machine(clock):
+    def refuse():
+        raise AssertionError("the machine was asked")
+
+    budget = pressure.Budget(500 * MB, 0.7, refuse, clock)
+    assert budget.is_fixed
+    assert (budget.largest_bytes, budget.ceiling_bytes) == (500 * MB, 500 * MB)
+    assert budget.now_bytes(lambda: 400 * MB) == 500 * MB
+
+
+def test_a_measured_budget_is_read_four_times_a_second_and_goes_by_what_others_use(memory, clock):
+    budget = pressure.Budget(None, 0.7, memory.reading, clock)
+    assert not budget.is_fixed
+    assert budget.ceiling_bytes == memory.total_bytes
+    assert budget.largest_bytes == int(0.7 * memory.total_bytes)
+    # Half of the machine is used, 1,000 MB of that by this executor's own workers.
+    memory.own_bytes = 1000 * MB
+    now_bytes = budget.largest_bytes - 8_192 * MB + 1000 * MB
+    assert budget.now_bytes(memory.own) == now_bytes
+    memory.available_bytes = 9_000 * MB
+    assert budget.now_bytes(memory.own) == now_bytes
+    clock.now_s += pressure.READ_EVERY_S
+    assert budget.now_bytes(memory.own) == now_bytes + 808 * MB

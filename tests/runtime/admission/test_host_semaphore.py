@@ -7,6 +7,7 @@ import time
 import pytest
 
 from pytest_membudget import MemorySemaphore, OversizeError
+from pytest_membudget.runtime.admission import available_budget as pressure
 from pytest_membudget.runtime.admission import host_scope
 from pytest_membudget.runtime.admission.host_state_file import HostStateFile
 
@@ -270,3 +271,21 @@ def test_what_outlives_the_lease_it_was_started_in_takes_part_like_any_other(
 def test_a_lease_of_one_process_is_handed_to_no_program():
     with MemorySemaphore("1 GB").reserve("1 MB") as lease:
         assert lease.environment() == {}
+
+
+def test_the_status_of_a_host_without_programs_is_the_budget_that_the_first_would_find(memory):
+    memory.available_bytes = 1_000 * MB
+    status = host_scope.host_status(reading=memory.reading)
+    assert status.programs == 0
+    assert status.budget_bytes == pressure.unreserved_bytes(memory.reading(), pressure.RESERVE_SHARE, 0)
+    assert status.budget_bytes < status.ceiling_bytes
+    memory.available_bytes = memory.total_bytes
+    idle = host_scope.host_status(reading=memory.reading)
+    assert idle.budget_bytes == idle.ceiling_bytes < memory.total_bytes
+
+
+def test_the_status_says_how_long_ago_a_program_asked(shared):
+    before_s = time.monotonic()
+    with shared().reserve("100 MB"):
+        (request,) = host_scope.host_status("nightly").requests
+        assert 0 <= request.age_s <= time.monotonic() - before_s
