@@ -219,13 +219,18 @@ class Launched:
             signal.SIGUSR2,
         }
         before = signal.pthread_sigmask(signal.SIG_BLOCK, passed)
+        to_pass: list[
+            int
+        ] = []  # one that comes before the guard has told the command's number is kept until then
         try:
             while (ending := self.poll(POLL_S)) is None:
                 while (caught := signal.sigtimedwait(passed, 0)) is not None:
                     # A positive code is the kernel's: a terminal has sent it to the command as well.
-                    if caught.si_code <= 0 and self._command_pid:
-                        with contextlib.suppress(OSError):
-                            os.kill(self._command_pid, caught.si_signo)
+                    if caught.si_code <= 0:
+                        to_pass.append(caught.si_signo)
+                while to_pass and self._command_pid:
+                    with contextlib.suppress(OSError):
+                        os.kill(self._command_pid, to_pass.pop(0))
             return ending
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -128,6 +129,24 @@ def test_a_signal_to_the_caller_reaches_the_command_in_its_place():
     caller.send_signal(signal.SIGUSR1)
     assert caller.wait(20) == 42
     caller.stdout.close()
+
+
+def test_a_signal_that_comes_before_the_commands_number_is_known_reaches_it():
+    with launch(["sleep", "600"]) as launched:
+        wait_until(lambda: launched.poll(0) is None and launched._command_pid)
+        poll, number = launched.poll, launched._command_pid
+        launched._command_pid = 0
+
+        def scripted(wait_s):
+            launched.poll = told
+            signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
+
+        def told(wait_s=0):
+            launched._command_pid = number
+            return poll(wait_s)
+
+        launched.poll = scripted
+        assert launched.wait(passthrough=True).signal == signal.SIGUSR1
 
 
 def test_a_cancelled_command_is_ended_with_its_tree(tmp_path):
