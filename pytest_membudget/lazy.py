@@ -11,7 +11,7 @@ def names_on_demand(package: str, module_of: Mapping[str, str]) -> Callable[[str
     """The `__getattr__` of `package` (PEP 562): each name comes from its module below the package.
 
     It is looked up each time. Kept in the package, it would outlive its module where a program forgets modules and
-    loads them anew, as pytest's own `pytester` does between the projects that it runs: then two copies of a class meet.
+    loads them again, as pytest's own `pytester` does between the projects that it runs: then two copies of a class meet.
     """
 
     def load(name: str) -> Any:

@@ -149,7 +149,7 @@ def format_size(size_bytes: float) -> str:
 
 
 def format_as_written(size_bytes: int) -> str:
-    """A size that somebody chose, as they are likely to have written it: "20 MB" or "19.1 MiB".
+    """A size that a user chose, as it was probably written: "20 MB" or "19.1 MiB".
 
     Powers of 1000 where it is a number of at most three digits in them, else as `format_size`.
     """

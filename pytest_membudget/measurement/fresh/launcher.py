@@ -266,7 +266,7 @@ def launch(
             Checked every 10 ms or so; the tree is then killed.
         timeout_s: the most that it may take.
         own_session: False to leave it in this process's group and at its terminal.
-        held: True to start the command by `Launched.start` only, when somebody watches it.
+        held: True to start the command by `Launched.start` only, when it is watched.
         keep_rest: True to let go on what outlives the command, if that ended by itself.
 
     Raises:

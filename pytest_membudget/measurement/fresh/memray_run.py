@@ -1,7 +1,7 @@
 """Who took it: a second run under memray, in a fresh interpreter.
 
-1. `recording` runs in that interpreter, around what is recorded. memray allows one tracker a process: where somebody
-   else's is at work the reason is told instead.
+1. `recording` runs in that interpreter, around what is recorded. memray allows one tracker a process: where another
+   one is at work the reason is given instead.
 2. `read_captures` reads the stacks at the peak, draws the flame graph, and keeps both on disk.
 3. `attribute` does it all for a function or a Python command.
 

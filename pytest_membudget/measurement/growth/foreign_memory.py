@@ -210,7 +210,7 @@ def anonymous_bytes(pid: int) -> int:
 
 
 class SharedFiles:
-    """Files in shared memory that appeared since this was made and are this user's: what nobody maps is in no process."""
+    """Files in shared memory that appeared since this was made and are this user's: what is not mapped is in no process."""
 
     folder = "/dev/shm"  # noqa: S108 - where the system has them
 
@@ -229,7 +229,7 @@ class SharedFiles:
         return count, size_bytes
 
     def names(self) -> frozenset[str]:
-        """What is there now and was not there before."""
+        """The names that have appeared since."""
         return self._names() - self._before
 
     def _names(self) -> frozenset[str]:

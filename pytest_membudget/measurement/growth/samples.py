@@ -224,7 +224,7 @@ class Inventory(NamedTuple):
             )
 
     def growth(self, trends: dict[str, Trend], new_segments: Iterable[str]) -> tuple[ResourceGrowth, ...]:
-        """The kinds of which `trends` says that they grow, with what is there now and was not in this inventory."""
+        """The kinds of which `trends` says that they grow, with those that have appeared since this inventory."""
         growing = [kind for kind in self._fields if trends[kind].direction == "growing"]
         segments = trends["segments"]
         found = []

@@ -67,7 +67,7 @@ class Watch:
             os.write(self._events, encode(event))
 
     def _end(self, session: Session, limits: Limits) -> None:
-        """Nobody has ended the block within its grace: the last words are spoken, then the process is ended."""
+        """The block was not ended within its grace: the last words are spoken, then the process is ended."""
         facts = {"peak_bytes": session.peak_low, "total_bytes": session.total_low, "pid": session.root}
         if limits.last_words:
             with contextlib.suppress(OSError, subprocess.SubprocessError):

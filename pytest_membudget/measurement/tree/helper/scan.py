@@ -189,7 +189,7 @@ class Scans:
     def count_files(self, *, force: bool = False) -> None:
         """Counts file pages one by one, where that tells anything new and is worth its cost, or at any cost."""
         found = None
-        # Somebody may be gone meanwhile, or this kernel may not show pages.
+        # A process may be gone meanwhile, or this kernel may not show pages.
         with contextlib.suppress(OSError), self._looks.counting(self.readings, force=force) as may_tell:
             found = self._file_look.take(self.readings) if may_tell else None
         if found:
