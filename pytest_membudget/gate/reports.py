@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pytest_membudget.gate.baseline import environment_differences
+from pytest_membudget.gate.baseline import environment_differences, match_baseline
 from pytest_membudget.gate.comparison import DEFAULT_TOLERANCE, direction
-from pytest_membudget.gate.matching import match_baseline
 from pytest_membudget.records.comparison import ReportComparison, Summary, TestChange
 from pytest_membudget.records.report import Report, TestRecord
 from pytest_membudget.stats.samples import (

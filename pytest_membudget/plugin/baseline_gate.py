@@ -19,6 +19,8 @@ from pytest_membudget.gate.baseline import (
     environment_differences,
     in_short,
     load_baseline,
+    match_baseline,
+    moved_tests,
     update_baseline,
 )
 from pytest_membudget.gate.comparison import (
@@ -29,8 +31,7 @@ from pytest_membudget.gate.comparison import (
     judge_undecided,
     next_step,
 )
-from pytest_membudget.gate.history.tolerances import LearnedTolerance, learn_tolerances
-from pytest_membudget.gate.matching import match_baseline, moved_tests
+from pytest_membudget.gate.history.trend import LearnedTolerance, learn_tolerances
 from pytest_membudget.measurement.system.fingerprint import environment
 from pytest_membudget.plugin.fresh.forked_samples import ForkedSamples
 from pytest_membudget.plugin.fresh.run import run_fresh

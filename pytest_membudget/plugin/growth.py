@@ -11,7 +11,7 @@ import pytest
 from _pytest.capture import CaptureFixture
 from _pytest.logging import LogCaptureHandler
 
-from pytest_membudget.gate.growth import judge_growth
+from pytest_membudget.gate.budgets import judge_growth
 from pytest_membudget.measurement.growth.check import check_growth
 from pytest_membudget.originals import contextlib, logging, warnings
 from pytest_membudget.plugin.fresh.run import skip_time_limit

@@ -1,6 +1,6 @@
 from msgspec.structs import replace
 
-from pytest_membudget.gate.growth import judge_growth
+from pytest_membudget.gate.budgets import judge_growth
 from pytest_membudget.records.growth import Culprit, Growth, ResourceGrowth
 
 

@@ -1,4 +1,4 @@
-from pytest_membudget.gate.matching import match_baseline
+from pytest_membudget.gate.baseline import match_baseline
 from pytest_membudget.records.report import Report, TestRecord
 
 MIB = 2**20
