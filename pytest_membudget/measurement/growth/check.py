@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc as live_gc  # changed here
+import warnings as live_warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from pytest_membudget.errors import UsageError
-from pytest_membudget.measurement.growth.call_timeout import CallTooLongError, interrupted_after
 from pytest_membudget.measurement.growth.culprits import find_culprits
-from pytest_membudget.measurement.growth.noise import each_warning_once, old_objects_frozen
-from pytest_membudget.measurement.growth.repeat import CallsEnded, Rounds
+from pytest_membudget.measurement.growth.repeat import CallsEnded, CallTooLongError, Rounds, interrupted_after
 from pytest_membudget.measurement.growth.samples import (
     EXACT_BYTES,
     PAGED_BYTES,
@@ -17,8 +18,9 @@ from pytest_membudget.measurement.growth.samples import (
     Figures,
     Inventory,
 )
+from pytest_membudget.measurement.process.garbage import collector
 from pytest_membudget.measurement.system.limit import memory_reading
-from pytest_membudget.originals import contextlib, resource, restored, sys
+from pytest_membudget.originals import contextlib, gc, resource, restored, sys
 from pytest_membudget.records.growth import Growth, GrowthVerdict
 from pytest_membudget.stats.growth import CONFIDENCE, FEWEST_SAMPLES, Effort, Patience, Trend, decide
 from pytest_membudget.units import Size, format_count, format_duration, format_size, parse_size
@@ -85,6 +87,8 @@ FEW_CALLS = 1000
 _LONGEST_S = 1_000_000
 _SHARE_FOR_THE_VERDICT = 0.85
 """The rest of the time is for the culprits."""
+_QUESTIONS = ("freeze", "get_freeze_count", "get_objects", "get_referrers", "unfreeze")
+"""What tells a program that objects are frozen."""
 
 
 class _Finding(NamedTuple):
@@ -252,3 +256,54 @@ def _as_one_call(
                 teardown()
 
     return call
+
+
+@contextmanager
+def each_warning_once() -> Iterator[None]:
+    """A test runner keeps every warning that it gets: what it keeps of each call is not the call's own growth."""
+    show = live_warnings.showwarning
+    shown = set()
+
+    def show_once(message: Any, category: Any, filename: str, lineno: int, *rest: Any, **named: Any) -> None:
+        if (category, filename, lineno) not in shown:
+            shown.add((category, filename, lineno))
+            show(message, category, filename, lineno, *rest, **named)
+
+    live_warnings.showwarning = show_once
+    try:
+        yield
+    finally:
+        live_warnings.showwarning = show
+
+
+@contextmanager
+def old_objects_frozen() -> Iterator[None]:
+    """Takes what exists already out of every collection, so that collecting after each round is cheap.
+
+    A function that asks the collector what there is gets everything, as ever: from its first question on nothing is frozen.
+    """
+    frozen_before = gc.get_freeze_count()
+    answers = {name: getattr(live_gc, name) for name in _QUESTIONS}
+    collector.collect_fully()
+    gc.freeze()
+
+    def thaw() -> None:
+        gc.unfreeze()
+        for name, answer in answers.items():
+            setattr(live_gc, name, answer)
+
+    def thawing(answer: Callable[..., Any]) -> Callable[..., Any]:
+        def answer_thawed(*arguments: Any, **named: Any) -> Any:
+            thaw()
+            return answer(*arguments, **named)
+
+        return answer_thawed
+
+    for name, answer in answers.items():
+        setattr(live_gc, name, thawing(answer))
+    try:
+        yield
+    finally:
+        thaw()
+        if frozen_before:
+            gc.freeze()

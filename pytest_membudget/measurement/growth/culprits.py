@@ -17,8 +17,7 @@ from typing import Any, NamedTuple
 from msgspec.structs import replace
 
 from pytest_membudget.measurement.growth import repeat as rounds
-from pytest_membudget.measurement.growth.call_timeout import CallTooLongError
-from pytest_membudget.measurement.growth.repeat import Rounds
+from pytest_membudget.measurement.growth.repeat import CallTooLongError, Rounds
 from pytest_membudget.measurement.growth.samples import EXACT_BYTES, PAGED_BYTES
 from pytest_membudget.originals import contextlib, gc, os, sys, tempfile, time, tracemalloc
 from pytest_membudget.records.growth import Culprit

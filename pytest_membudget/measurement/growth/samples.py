@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import psutil
 
+from pytest_membudget.measurement.growth.caches import cache_steadier
 from pytest_membudget.measurement.growth.foreign_memory import (
     RESERVED_BYTES,
     ForeignAllocators,
@@ -17,7 +18,6 @@ from pytest_membudget.measurement.growth.foreign_memory import (
     anonymous_bytes,
     arrow_bytes,
 )
-from pytest_membudget.measurement.growth.noise import cache_steadier
 from pytest_membudget.measurement.process.children import children_of, descendants
 from pytest_membudget.measurement.process.heap import heap_is_known, read_heap
 from pytest_membudget.measurement.process.small_blocks import SmallBlockReader

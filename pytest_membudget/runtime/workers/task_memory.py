@@ -27,10 +27,9 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from pytest_membudget.measurement.growth.task_heap import TaskHeap
 from pytest_membudget.measurement.probe import Probe
 from pytest_membudget.measurement.process import children, high_water
-from pytest_membudget.measurement.process.heap import trim_heap
+from pytest_membudget.measurement.process.heap import TaskHeap, trim_heap
 from pytest_membudget.measurement.process.pss import proportional_bytes
 from pytest_membudget.measurement.tree.sampler import helper_pid, is_starting
 

@@ -11,7 +11,7 @@ import pytest
 
 from pytest_membudget import check_growth
 from pytest_membudget.measurement.growth import culprits
-from pytest_membudget.measurement.growth.noise import cache_steadier
+from pytest_membudget.measurement.growth.caches import cache_steadier
 from pytest_membudget.measurement.growth.samples import FigureReader
 from pytest_membudget.measurement.process.heap import read_heap
 

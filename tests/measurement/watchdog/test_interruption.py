@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from pytest_membudget.errors import WatchdogStop
-from pytest_membudget.measurement.growth import call_timeout
-from pytest_membudget.measurement.growth.call_timeout import CallTooLongError, interrupted_after
+from pytest_membudget.measurement.growth import repeat
+from pytest_membudget.measurement.growth.repeat import CallTooLongError, interrupted_after
 from pytest_membudget.measurement.watchdog.interrupt import _Interruption
 
 IN_LOGGING = SimpleNamespace(f_code=logging.Logger.isEnabledFor.__code__)
@@ -27,7 +27,7 @@ def test_a_stop_waits_until_logging_is_left():
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there are no interval timers here")
 def test_a_time_limit_waits_until_logging_is_left():
-    number = call_timeout._free_signal()
+    number = repeat._free_signal()
     with interrupted_after(60, lambda: True):
         handler = signal.getsignal(number)
         handler(number, IN_LOGGING)

@@ -1,6 +1,4 @@
-"""What would look like growth and is not the function's: kept warnings, slow collections, caches that fill up once.
-
-Caches are emptied or filled before each reading, so that they are the same in all of them:
+"""Caches that fill once, emptied or filled before each reading, so that they are the same in all of them.
 
 - CPython's method cache keeps the last name that was looked up in each of its 4,096 slots, up to 256 KiB of short strings.
   Python's own leak hunter (`test.libregrtest.refleak`) clears it before each reading, and so do we.
@@ -11,71 +9,11 @@ Caches are emptied or filled before each reading, so that they are the same in a
 
 from __future__ import annotations
 
-import gc as live_gc  # changed here
-import warnings as live_warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
-from pytest_membudget.measurement.process.garbage import collector
 from pytest_membudget.measurement.system.fingerprint import libc_version
-from pytest_membudget.originals import contextlib, ctypes, gc, sys
-
-
-@contextmanager
-def each_warning_once() -> Iterator[None]:
-    """A test runner keeps every warning that it gets: what it keeps of each call is not the call's own growth."""
-    show = live_warnings.showwarning
-    shown = set()
-
-    def show_once(message: Any, category: Any, filename: str, lineno: int, *rest: Any, **named: Any) -> None:
-        if (category, filename, lineno) not in shown:
-            shown.add((category, filename, lineno))
-            show(message, category, filename, lineno, *rest, **named)
-
-    live_warnings.showwarning = show_once
-    try:
-        yield
-    finally:
-        live_warnings.showwarning = show
-
-
-@contextmanager
-def old_objects_frozen() -> Iterator[None]:
-    """Takes what exists already out of every collection, so that collecting after each round is cheap.
-
-    A function that asks the collector what there is gets everything, as ever: from its first question on nothing is frozen.
-    """
-    frozen_before = gc.get_freeze_count()
-    answers = {name: getattr(live_gc, name) for name in _QUESTIONS}
-    collector.collect_fully()
-    gc.freeze()
-
-    def thaw() -> None:
-        gc.unfreeze()
-        for name, answer in answers.items():
-            setattr(live_gc, name, answer)
-
-    def thawing(answer: Callable[..., Any]) -> Callable[..., Any]:
-        def answer_thawed(*arguments: Any, **named: Any) -> Any:
-            thaw()
-            return answer(*arguments, **named)
-
-        return answer_thawed
-
-    for name, answer in answers.items():
-        setattr(live_gc, name, thawing(answer))
-    try:
-        yield
-    finally:
-        thaw()
-        if frozen_before:
-            gc.freeze()
-
-
-_QUESTIONS = ("freeze", "get_freeze_count", "get_objects", "get_referrers", "unfreeze")
-"""What tells a program that objects are frozen."""
-
+from pytest_membudget.originals import contextlib, ctypes, sys
 
 _CHUNKS = 7
 """`TCACHE_FILL_COUNT` of glibc up to 2.41; where more fit in, the rest fills as before."""

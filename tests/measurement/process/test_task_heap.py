@@ -4,7 +4,7 @@ import gc
 
 import pytest
 
-from pytest_membudget.measurement.growth.task_heap import TaskHeap
+from pytest_membudget.measurement.process.heap import TaskHeap
 from pytest_membudget.stats.task_growth import judge_task_series
 
 pytestmark = pytest.mark.kernel
