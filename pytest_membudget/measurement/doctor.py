@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pytest_membudget.measurement.process import heap, high_water, reclaim
-from pytest_membudget.measurement.system import cgroups, fingerprint
+from pytest_membudget.measurement.system import control_group, fingerprint
 from pytest_membudget.measurement.system.limit import memory_reading
 from pytest_membudget.measurement.tree import sampler
 from pytest_membudget.records.host import DoctorReport, Finding, Quality
@@ -107,11 +107,11 @@ def _limit() -> Finding:
 
 
 def _control_groups() -> Finding:
-    members = cgroups.groups(Path("/"))
+    members = control_group.groups(Path("/"))
     if not members:
         return Finding("control groups", "note", "none is mounted", "the host's memory is the limit")
     versions = " and ".join(str(version) for version in sorted({group.version for group in members}))
-    limits = len(list(cgroups.constraints(members)))
+    limits = len(list(control_group.constraints(members)))
     found = f"version {versions}, {len(members)} above this process, {limits} of them with a limit"
     return Finding("control groups", "note", found, "the tightest one counts, page cache is not used memory")
 

@@ -18,7 +18,7 @@ import msgspec
 
 from pytest_membudget.errors import MeasurementError
 from pytest_membudget.measurement.process import children, garbage, heap, high_water, reclaim
-from pytest_membudget.measurement.system.cgroups import group_statistics
+from pytest_membudget.measurement.system.control_group import group_statistics
 from pytest_membudget.measurement.system.limit import memory_limit
 from pytest_membudget.measurement.tree import combine, sampler
 from pytest_membudget.measurement.tree.client import SamplerLostError, TreeSampler

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pytest_membudget.errors import MeasurementError
 from pytest_membudget.measurement.fresh.launcher import Launched, checked_command, launch
 from pytest_membudget.measurement.process.children import runs_with_others
-from pytest_membudget.measurement.system.cgroups import group_statistics
+from pytest_membudget.measurement.system.control_group import group_statistics
 from pytest_membudget.measurement.tree.client import SamplerLostError, TreeSampler
 from pytest_membudget.measurement.tree.combine import MOST_SHARES
 from pytest_membudget.measurement.tree.helper.messages import Summary

@@ -6,8 +6,8 @@ import functools
 from collections.abc import Callable
 from pathlib import Path
 
-from pytest_membudget.measurement.system import cgroups
-from pytest_membudget.measurement.system.cgroups import Constraint
+from pytest_membudget.measurement.system import control_group
+from pytest_membudget.measurement.system.control_group import Constraint
 from pytest_membudget.originals import logging, os, resource, sys
 from pytest_membudget.records.measurement import MemoryLimit, MemoryReading
 
@@ -41,7 +41,7 @@ def memory_reading(
         host: the host's memory; psutil's by default.
         address_space: this process's RLIMIT_AS; the kernel's by default.
     """
-    found = [(host or host_memory)(), *cgroups.constraints(_groups(root, _membership(root)))]
+    found = [(host or host_memory)(), *control_group.constraints(_groups(root, _membership(root)))]
     address = (address_space or address_space_limit)()
     if address is not None:
         found.append(address)
@@ -75,7 +75,7 @@ def address_space_limit() -> Constraint | None:
     if sys.platform == "win32":
         return None
     limit_bytes = resource.getrlimit(resource.RLIMIT_AS)[0]
-    if limit_bytes == resource.RLIM_INFINITY or limit_bytes >= cgroups.UNLIMITED_BYTES:
+    if limit_bytes == resource.RLIM_INFINITY or limit_bytes >= control_group.UNLIMITED_BYTES:
         return None
     return Constraint(limit_bytes, _mapped_bytes(), "RLIMIT_AS")
 
@@ -102,9 +102,9 @@ def _membership(root: Path) -> bytes:
 
 
 @functools.lru_cache(maxsize=8)
-def _groups(root: Path, membership: bytes) -> list[cgroups.Group]:
+def _groups(root: Path, membership: bytes) -> list[control_group.Group]:
     """The mount table changes rarely, the group a process is in when it is moved: that is the key."""
-    return cgroups.groups(root) if membership else []
+    return control_group.groups(root) if membership else []
 
 
 @functools.cache

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from pytest_membudget.measurement.system import cgroups
+from pytest_membudget.measurement.system import control_group
 
 WINDOW_S = 2.0
 """A process without privileges may ask for windows of a multiple of 2 s only."""
@@ -107,7 +107,7 @@ def memory_pressure() -> MemoryPressure:
 
 
 def _pressure_file(root: Path) -> Path | None:
-    own = (group.directory / "memory.pressure" for group in cgroups.groups(root) if group.version == 2)
+    own = (group.directory / "memory.pressure" for group in control_group.groups(root) if group.version == 2)
     for path in (next(own, None), root / _MACHINE):
         if path is not None and _average_share(path) >= 0.0:
             return path

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pytest_membudget.measurement.process.kept_open import above_standard, identity, pipe
-from pytest_membudget.measurement.system.cgroups import group_statistics
+from pytest_membudget.measurement.system.control_group import group_statistics
 from pytest_membudget.measurement.tree.helper.messages import (
     Begin,
     Begun,

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_membudget.measurement.system import cgroups, limit
-from pytest_membudget.measurement.system.cgroups import Constraint
+from pytest_membudget.measurement.system import control_group, limit
+from pytest_membudget.measurement.system.control_group import Constraint
 
 GB = 10**9
 HOST = Constraint(64 * GB, 24 * GB, "host memory")
@@ -175,7 +175,7 @@ def test_rlimit_as_of_a_real_process():
 @pytest.fixture
 def real_group():
     """A control group below this process's own, made for the test and removed after it."""
-    own = cgroups.groups(Path("/"))
+    own = control_group.groups(Path("/"))
     made = None
     for group in own:
         directory = group.directory / f"membudget-test-{os.getpid()}"
