@@ -19,7 +19,7 @@ from pytest_membudget.calibration.plan import Finished, InputFolder, LeftS, Mach
 from pytest_membudget.calibration.worker import Answer
 from pytest_membudget.errors import CalibrationError
 from pytest_membudget.measurement.system.fingerprint import environment
-from pytest_membudget.runtime.cluster.host_pool import HostPool
+from pytest_membudget.runtime.cluster.launcher import HostPool
 from pytest_membudget.runtime.workers.protocol import CannotStartError, Died, Reply, Returned
 from pytest_membudget.units import format_size
 

@@ -15,7 +15,7 @@ from pytest_membudget.calibration.plan import PlannedRun, differing_hosts, envir
 from pytest_membudget.cli import main
 from pytest_membudget.records.calibration import CalibrationRun
 from pytest_membudget.records.report import Environment
-from pytest_membudget.runtime.cluster import host_pool
+from pytest_membudget.runtime.cluster import launcher
 
 pytest.importorskip("distributed")
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(180)]
@@ -114,7 +114,7 @@ def test_what_runs_there_ends_when_the_calibration_is_stopped(cluster, tmp_path,
     for number, path in enumerate(paths):
         path.write_text(f"{marker}\n" + "x" * number)
 
-    class Interrupted(host_pool.HostPool):
+    class Interrupted(launcher.HostPool):
         def _replies_soon(self):
             if marker.exists():
                 marker.unlink()

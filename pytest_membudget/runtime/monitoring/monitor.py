@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+import math
 import threading
 import time
+import weakref
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +19,7 @@ from pytest_membudget.measurement.process.process_memory import ProcessMemory
 from pytest_membudget.records.monitor import (
     ChunkRecord,
     CleanupResult,
+    CollectionEvent,
     MemorySnapshot,
     MonitorReport,
     Recommendation,
@@ -30,9 +35,10 @@ from pytest_membudget.runtime.monitoring.advice import (
     recommend_chunk_rows,
 )
 from pytest_membudget.runtime.monitoring.cleanup import Alerts, Cleaner, Thresholds
-from pytest_membudget.runtime.monitoring.history import History
 from pytest_membudget.runtime.parameters import count_of, factor_of, share_of, size_of
 from pytest_membudget.units import Size
+
+_FULL_COLLECTION = 2
 
 
 class MemoryMonitor(Closing):
@@ -254,3 +260,78 @@ class MemoryMonitor(Closing):
 
 def _when_due(count: int, every: int, what: str) -> str:
     return f"every {every} {what}" if every and count % every == 0 else ""
+
+
+class History:
+    """Keeps the latest `most` of each kind. Sizes are bytes, times are those of `clock`."""
+
+    def __init__(
+        self, memory: ProcessMemory, clock: Callable[[], float], *, limit_bytes: int, most: int
+    ) -> None:
+        self.snapshots: deque[MemorySnapshot] = deque(maxlen=most)
+        self.chunks: deque[ChunkRecord] = deque(maxlen=most)
+        self.peak_bytes = 0
+        self._memory = memory
+        self._clock = clock
+        self._limit_bytes = limit_bytes
+        self._collections = CollectionsLog(clock, most)
+        self._mark = memory.open_mark()
+
+    @property
+    def collections(self) -> tuple[CollectionEvent, ...]:
+        """The latest full collections."""
+        return tuple(self._collections.events)
+
+    @property
+    def last_snapshot_age_s(self) -> float:
+        """How long ago the latest snapshot was taken."""
+        return self._clock() - self.snapshots[-1].at_s if self.snapshots else math.inf
+
+    @property
+    def latest_chunk_bytes(self) -> int:
+        """The peak of the latest chunk; 0 where there was none."""
+        return self.chunks[-1].peak_bytes if self.chunks else 0
+
+    def take_snapshot(self) -> MemorySnapshot:
+        """Reads all figures, and keeps them."""
+        figures = self._memory.figures()._asdict()
+        snapshot = MemorySnapshot(at_s=self._clock(), limit_bytes=self._limit_bytes, **figures)
+        self.snapshots.append(snapshot)
+        self.raise_peak(snapshot.rss_bytes)
+        return snapshot
+
+    def raise_peak(self, rss_bytes: int) -> None:
+        """Raises the peak to this figure, and to what was resident between two readings."""
+        marked_bytes = 0 if self._mark is None else self._memory.mark_peak_bytes(self._mark)
+        self.peak_bytes = max(self.peak_bytes, rss_bytes, marked_bytes)
+
+    def close(self) -> None:
+        """Stops recording collections and what is resident between two readings. What was seen stays."""
+        self._collections.close()
+        if self._mark is not None:
+            self.peak_bytes = max(self.peak_bytes, self._memory.close_mark(self._mark))
+            self._mark = None
+
+
+class CollectionsLog:
+    """The latest full collections. Young generations are collected too often to be worth a line each."""
+
+    def __init__(self, clock: Callable[[], float], most: int) -> None:
+        events: deque[CollectionEvent] = deque(maxlen=most)
+
+        def record(phase: str, info: dict[str, Any]) -> None:
+            if phase == "stop" and info["generation"] == _FULL_COLLECTION:
+                events.append(CollectionEvent(clock(), _FULL_COLLECTION, info["collected"]))
+
+        gc.callbacks.append(record)
+        self.events = events
+        self._stop = weakref.finalize(self, _remove, record)
+
+    def close(self) -> None:
+        """Stops listening; the events stay. A log that is dropped stops by itself."""
+        self._stop()
+
+
+def _remove(record: Callable[[str, dict[str, Any]], None]) -> None:
+    if record in gc.callbacks:
+        gc.callbacks.remove(record)

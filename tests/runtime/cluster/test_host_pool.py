@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from pytest_membudget.runtime.cluster import host_pool
+from pytest_membudget.runtime.cluster import launcher
 from pytest_membudget.runtime.workers.protocol import CannotStartError, Died, NoWorkerYetError, Returned
 
 
@@ -46,13 +46,13 @@ class Launcher:
 @pytest.fixture
 def spread(monkeypatch):
     """Starts to spread numbers over workers; `step` lets one worker answer and gives what comes of it."""
-    monkeypatch.setattr(host_pool, "_POLL_S", 0.001)
+    monkeypatch.setattr(launcher, "_POLL_S", 0.001)
 
     def start(*workers, items=6):
-        launcher = Launcher(*workers)
-        monkeypatch.setattr(host_pool, "DaskLauncher", lambda *_, **__: launcher)
-        hosts = host_pool.HostPool("anywhere", lambda *_: None)
-        return hosts, launcher, hosts.spread(abs, iter(range(items)))
+        cluster = Launcher(*workers)
+        monkeypatch.setattr(launcher, "DaskLauncher", lambda *_, **__: cluster)
+        hosts = launcher.HostPool("anywhere", lambda *_: None)
+        return hosts, cluster, hosts.spread(abs, iter(range(items)))
 
     return start
 
