@@ -20,7 +20,6 @@ from pytest_membudget.runtime.admission.available_budget import (
     ReadMemory,
 )
 from pytest_membudget.runtime.admission.process_scope import ProcessScope, Wait
-from pytest_membudget.runtime.closing import Closing, Released
 from pytest_membudget.runtime.parameters import count_of, share_of, size_of, timeout_of
 from pytest_membudget.units import Size, format_duration, format_size
 
@@ -83,7 +82,7 @@ class Scope(Protocol[C]):
         """Takes no more part; what is out stays out until it is released."""
 
 
-class Lease(Released):
+class Lease:
     """Bytes that were granted; given back by `release` or at the end of its `with` block, once."""
 
     __slots__ = ("_claim", "_released", "_scope")
@@ -126,11 +125,14 @@ class Lease(Released):
     def __enter__(self) -> Self:
         return self
 
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
     def __repr__(self) -> str:
         return f"<Lease of {format_size(self.bytes)}, {'released' if self._released else 'held'}>"
 
 
-class MemorySemaphore(Closing):
+class MemorySemaphore:
     """Think of a car park with a counter at its gate: each car says how long it is, and waits until that much is free.
 
     It is no guard: nothing stops a task that takes more than it reserved; `Lease.charge` makes the others wait for it.
@@ -281,6 +283,12 @@ class MemorySemaphore(Closing):
         """Leaves a shared budget: it no longer counts this program's limit. Leases stay out until released."""
         self._scope.close()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def __repr__(self) -> str:
         with contextlib.suppress(UsageError):
             now = self.statistics()
@@ -312,7 +320,7 @@ class MemorySemaphore(Closing):
         )
 
 
-class DynamicSemaphore(Released):
+class DynamicSemaphore:
     """Think of a club that lets fewer people in when the air gets thin, and never asks a guest to leave.
 
     All `initial_permits` can be had while at most `eta` of the limit is in use. From there to the limit they go down
@@ -387,6 +395,9 @@ class DynamicSemaphore(Released):
     def __enter__(self) -> Self:
         self.acquire()
         return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
     def __repr__(self) -> str:
         return (

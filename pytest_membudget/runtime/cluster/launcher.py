@@ -18,10 +18,9 @@ import queue
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from pytest_membudget.records.run import HostUse, Level
-from pytest_membudget.runtime.closing import Closing
 from pytest_membudget.runtime.cluster import worker_side
 from pytest_membudget.runtime.cluster.connection import (
     CLOSE_S,
@@ -275,7 +274,7 @@ class _Sent(NamedTuple):
     attempt: int
 
 
-class HostPool(Closing):
+class HostPool:
     """The hosts of a Dask cluster, for as long as the `with` block lasts.
 
     Args:
@@ -293,6 +292,12 @@ class HostPool(Closing):
     def close(self) -> None:
         """Leaves the cluster."""
         self._launcher.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def spread(self, fn: Callable[[Any], Any], items: Iterator[Any]) -> Iterator[Answered]:
         """Calls `fn(item)` on the next host that is free, and yields what comes of each as soon as it is known.

@@ -10,7 +10,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 from msgspec.structs import replace
 
@@ -24,7 +24,6 @@ from pytest_membudget.records.monitor import (
     MonitorReport,
     Recommendation,
 )
-from pytest_membudget.runtime.closing import Closing
 from pytest_membudget.runtime.monitoring.advice import (
     TARGET_SHARE,
     ChunkRows,
@@ -41,7 +40,7 @@ from pytest_membudget.units import Size
 _FULL_COLLECTION = 2
 
 
-class MemoryMonitor(Closing):
+class MemoryMonitor:
     """Snapshots, cleanups and advice for one process.
 
     Call `progress` after each step, and `chunk` around each chunk. It reads resident memory then and
@@ -119,6 +118,12 @@ class MemoryMonitor(Closing):
         """Stops noting collections and the exact peak. What was seen stays readable."""
         with self._lock:
             self._seen.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def register_cleanup_callback(self, callback: Callable[[], Any], *, emergency_only: bool = False) -> None:
         """Adds a callback without arguments; it runs in each cleanup, or in emergencies only."""
