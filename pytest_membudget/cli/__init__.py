@@ -94,7 +94,7 @@ def make_parser(with_options: Collection[str] = tuple(COMMANDS)) -> argparse.Arg
 
 def _complain(command: str, text: str) -> None:
     """Says on standard error what went wrong; names of files and functions in it may hold anything."""
-    from pytest_membudget.report.plain_text import clean_text
+    from pytest_membudget.report.text import clean_text
 
     for line in f"membudget {command}: {text}".split("\n"):
         print(clean_text(line), file=sys.stderr)

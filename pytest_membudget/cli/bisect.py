@@ -20,7 +20,7 @@ from pytest_membudget.gate.revisions.git import (
 from pytest_membudget.gate.revisions.runs import Asked, prepared_side
 from pytest_membudget.records.comparison import Bisection
 from pytest_membudget.records.storage import encode_json
-from pytest_membudget.report.plain_text import clean_text
+from pytest_membudget.report.text import clean_text
 from pytest_membudget.units import format_count, format_size
 
 EXIT_NOT_FOUND = 1

@@ -8,7 +8,7 @@ import sys
 from pytest_membudget.cli import EXIT_OK
 from pytest_membudget.records.host import HostRequest, HostStatus
 from pytest_membudget.records.storage import encode_json, escape_controls
-from pytest_membudget.report.plain_text import clean_text
+from pytest_membudget.report.text import clean_text
 from pytest_membudget.runtime.admission.host_scope import DEFAULT_NAME, host_status
 from pytest_membudget.units import format_count, format_duration, format_size
 

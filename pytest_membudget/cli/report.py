@@ -14,8 +14,8 @@ from pytest_membudget.report.ci import (
     render_step_summary,
 )
 from pytest_membudget.report.markdown import render_markdown
-from pytest_membudget.report.plain_text import without_commands
 from pytest_membudget.report.terminal import render_terminal
+from pytest_membudget.report.text import without_commands
 from pytest_membudget.report.writing import check_report_path, load_report, render_json, write_report
 
 _FORMATS = {

@@ -13,7 +13,7 @@ from typing import Any
 from pytest_membudget.cli import EXIT_FAILED, EXIT_OK
 from pytest_membudget.errors import UsageError, text_of
 from pytest_membudget.records.run import Outcome
-from pytest_membudget.report.plain_text import clean_text
+from pytest_membudget.report.text import clean_text
 from pytest_membudget.runtime.executor import dead_letters
 from pytest_membudget.runtime.executor.dead_letters import DeadLetter
 from pytest_membudget.runtime.executor.executor import FallbackExecutor

@@ -31,7 +31,7 @@ from pytest_membudget.measurement.system.control_group import ControlGroup, make
 from pytest_membudget.records.host import CommandRun, HostStatus
 from pytest_membudget.records.measurement import CommandMeasurement
 from pytest_membudget.records.storage import check_writable, encode_json, escape_controls, write_atomically
-from pytest_membudget.report.plain_text import clean_text
+from pytest_membudget.report.text import clean_text
 from pytest_membudget.runtime.admission.host_scope import DEFAULT_NAME, host_status
 from pytest_membudget.runtime.admission.semaphore import Lease, MemorySemaphore
 from pytest_membudget.runtime.parameters import size_of

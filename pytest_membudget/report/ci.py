@@ -8,9 +8,8 @@ from __future__ import annotations
 from pytest_membudget.records.report import Report, TestRecord
 from pytest_membudget.records.storage import encodable, encode_json
 from pytest_membudget.report.markdown import block, code, markdown_table, plain
-from pytest_membudget.report.page import make_page
-from pytest_membudget.report.plain_text import clean_page, clean_text
-from pytest_membudget.report.wording import FAILING, is_failure
+from pytest_membudget.report.page import clean_page, make_page
+from pytest_membudget.report.text import FAILING, clean_text, is_failure
 from pytest_membudget.units import format_count, format_size
 
 #: The first line of each comment, invisible where it is shown: by it the next run finds and replaces it.

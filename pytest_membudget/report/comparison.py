@@ -9,9 +9,19 @@ import msgspec
 from pytest_membudget.records.comparison import ReportComparison, Summary, TestChange
 from pytest_membudget.records.storage import encodable, encode_json
 from pytest_membudget.report.markdown import markdown_table, plain
-from pytest_membudget.report.plain_text import Paint, clean_table, without_commands, wrap
-from pytest_membudget.report.tables import Column, Row, Table, name, number
-from pytest_membudget.report.wording import NONE, signed_share
+from pytest_membudget.report.page import clean_table
+from pytest_membudget.report.text import (
+    NONE,
+    Column,
+    Paint,
+    Row,
+    Table,
+    name,
+    number,
+    signed_share,
+    without_commands,
+    wrap,
+)
 from pytest_membudget.units import format_size
 
 _MOST_NAMES = 20

@@ -19,9 +19,19 @@ from pytest_membudget.records.history import (
 )
 from pytest_membudget.records.storage import encodable, encode_json, write_atomically
 from pytest_membudget.report.markdown import markdown_table, plain
-from pytest_membudget.report.plain_text import Paint, clean_table, clean_text, wrap
-from pytest_membudget.report.tables import Column, Row, Table, name, number
-from pytest_membudget.report.wording import NONE, signed_share
+from pytest_membudget.report.page import clean_table
+from pytest_membudget.report.text import (
+    NONE,
+    Column,
+    Paint,
+    Row,
+    Table,
+    clean_text,
+    name,
+    number,
+    signed_share,
+    wrap,
+)
 from pytest_membudget.units import format_count, format_size
 
 WORSE = frozenset({"jumped", "crept"})

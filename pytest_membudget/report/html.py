@@ -22,7 +22,7 @@ from pytest_membudget.report.pictures import (
     draw_scale_timelines,
     timelines_of,
 )
-from pytest_membudget.report.wording import (
+from pytest_membudget.report.text import (
     FAILING,
     NONE,
     is_failure,

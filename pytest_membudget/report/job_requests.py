@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pytest_membudget.records.other_systems import JobRequest, System
-from pytest_membudget.report.plain_text import clean_text
+from pytest_membudget.report.text import clean_text
 from pytest_membudget.units import format_count, format_size
 
 _MIB = 1024 * 1024

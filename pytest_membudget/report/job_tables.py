@@ -9,8 +9,7 @@ from pytest_membudget.records.monitor import MonitorReport
 from pytest_membudget.records.report import CalibrationPicture
 from pytest_membudget.records.run import BatchSummary
 from pytest_membudget.records.scale import InFlightRow, InFlightTable, LawFit, ScaleRow, ScaleTable
-from pytest_membudget.report.tables import Column, Row, Table, name, number
-from pytest_membudget.report.wording import NONE, rate_text, size_or_none
+from pytest_membudget.report.text import NONE, Column, Row, Table, name, number, rate_text, size_or_none
 from pytest_membudget.units import format_duration, format_share, format_size
 
 _SHAPES = {"flat": "constant", "linear": "linear", "worse": "superlinear"}

@@ -6,9 +6,8 @@ import re
 from collections.abc import Sequence
 
 from pytest_membudget.records.report import Report
-from pytest_membudget.report.page import Failure, make_page
-from pytest_membudget.report.plain_text import clean_page
-from pytest_membudget.report.tables import Column, Row, Table
+from pytest_membudget.report.page import Failure, clean_page, make_page
+from pytest_membudget.report.text import Column, Row, Table
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~&@])")
 

@@ -6,13 +6,12 @@ A renderer lays this out and computes nothing; sizes, shares and rounding become
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pytest_membudget.records.report import Report, TestRecord
 from pytest_membudget.records.run import BatchSummary
 from pytest_membudget.report import job_tables, test_tables
-from pytest_membudget.report.tables import Table
-from pytest_membudget.report.wording import FAILING, is_failure
+from pytest_membudget.report.text import FAILING, Table, clean_text, is_failure
 from pytest_membudget.units import format_count, format_size
 
 _MOST_LEFT = 5
@@ -131,3 +130,35 @@ def _expected(found: Sequence[TestRecord]) -> str:
     if not expected:
         return ""
     return " (expected)" if expected == len(found) else f" ({expected} expected)"
+
+
+def clean_page(page: Page, *, ascii_only: bool) -> Page:
+    """The page without control characters; each stands as its escape."""
+
+    def clean(text: str) -> str:
+        return clean_text(text, ascii_only=ascii_only)
+
+    return Page(
+        headline=clean(page.headline),
+        failures=tuple(
+            Failure(
+                clean(failure.nodeid),
+                "\n".join(clean(line) for line in failure.message.split("\n")),
+            )
+            for failure in page.failures
+        ),
+        tables=tuple(clean_table(table, ascii_only=ascii_only) for table in page.tables),
+        caveats=tuple(map(clean, page.caveats)),
+        environment=tuple((clean(title), clean(text)) for title, text in page.environment),
+    )
+
+
+def clean_table(table: Table, *, ascii_only: bool) -> Table:
+    """The table without control characters."""
+
+    def clean(value: Any) -> Any:
+        if isinstance(value, str):
+            return clean_text(value, ascii_only=ascii_only)
+        return tuple(clean(item) for item in value)
+
+    return table._replace(title=clean(table.title), rows=clean(table.rows), notes=clean(table.notes))

@@ -1,20 +1,23 @@
 """The pictures of the page: which lines, points and limits each chart shows, in which unit; then the small ones.
 
-Those are coordinates which the template draws: memory over time, and tests against their baseline.
+Those are coordinates which the template draws: memory over time, and tests against their baseline. Last, the flame graph of
+two revisions.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from html import escape
 from typing import NamedTuple
 
+from pytest_membudget.records.comparison import FlameFrame
 from pytest_membudget.records.measurement import TimelinePoint
 from pytest_membudget.records.report import CalibrationPicture, Comparison, TestRecord
 from pytest_membudget.records.scale import CurvePoint, ScaleTable
 from pytest_membudget.report.charts import Band, Chart, Dots, Limit, Line, render_chart
-from pytest_membudget.report.wording import FAILING, signed_share, size_or_none
+from pytest_membudget.report.text import FAILING, signed_share, size_or_none
 from pytest_membudget.units import format_duration, format_size
 
 MOST_POINTS = 32
@@ -26,6 +29,16 @@ _NEARLY = 1.05
 _SERIES = tuple(f"series-{number}" for number in range(1, 7))
 _LIMIT_IN_SIGHT = 1.6
 """A limit further above the highest figure than this would press everything else to the ground."""
+
+_FLAME_WIDTH, _FLAME_ROW_HEIGHT = 1000.0, 18
+_FLAME_LETTER_WIDTH = 6.4
+_NARROWEST_FRAME = 0.6
+_DEEPEST_FRAME = 60
+_FLAME_STYLE = (
+    "svg{background:#fff;font:11px ui-monospace,Menlo,Consolas,monospace}"
+    ".flame .gained{fill:#c44f00}.flame .lost{fill:#0068a8}.flame .same{fill:#9aa4b0}.flame rect{stroke:#fff;stroke-width:.5}"
+    ".flame text{fill:#1b2430}"
+)
 
 
 class _Unit(NamedTuple):
@@ -281,3 +294,53 @@ def _change(nodeid: str, found: Comparison) -> Change:
         allowed_at=round(100 * found.allowed_bytes / most_bytes, 2),
         allowed=allowed,
     )
+
+
+def draw_flame_graph(root: FlameFrame, *, title: str, standalone: bool = False) -> str:
+    """A differential flame graph as one svg element; `standalone` makes it a file of its own, with its colours.
+
+    Width is what a frame and all below it held, colour is what it gained (red) or lost (blue); grey is as it was. A frame is as
+    wide as the larger of its two peaks, so that what is gone stays visible. The outermost frame is at the top.
+    """
+    rows = list(_flame_rows(root, 0.0, _FLAME_WIDTH, 0, max(1, abs(root.head_bytes - root.base_bytes))))
+    depth = 1 + max(row for row, _ in rows)
+    height = depth * _FLAME_ROW_HEIGHT + 8
+    attributes = ' xmlns="http://www.w3.org/2000/svg"' if standalone else ""
+    style = f"<style>{_FLAME_STYLE}</style>" if standalone else ""
+    return (
+        f'<svg class="flame"{attributes} viewBox="0 0 {_FLAME_WIDTH:.0f} {height}" role="img" '
+        f'aria-label="{escape(title, quote=True)}">{style}<title>{escape(title)}</title>'
+        + "".join(element for _, element in rows)
+        + "</svg>"
+    )
+
+
+def _flame_rows(
+    frame: FlameFrame, left: float, width: float, depth: int, largest_change: int
+) -> Iterator[tuple[int, str]]:
+    change = frame.head_bytes - frame.base_bytes
+    shade = "gained" if change > 0 else "lost" if change < 0 else "same"
+    opacity = 0.15 + 0.75 * min(1.0, abs(change) / largest_change)
+    label = f"{frame.name}: {format_size(frame.base_bytes)} → {format_size(frame.head_bytes)}"
+    y = depth * _FLAME_ROW_HEIGHT + 4
+    text = ""
+    letters = int((width - 6) / _FLAME_LETTER_WIDTH)
+    if letters >= 4:
+        shown = frame.name if len(frame.name) <= letters else frame.name[: letters - 1] + "…"
+        text = f'<text x="{left + 3:.1f}" y="{y + 13}">{escape(shown)}</text>'
+    element = (
+        f"<g><title>{escape(label)}</title>"
+        f'<rect class="{shade}" x="{left:.1f}" y="{y}" width="{width:.1f}" height="{_FLAME_ROW_HEIGHT - 1}" fill-opacity="{opacity:.2f}"/>'
+        f"{text}</g>"
+    )
+    yield depth, element
+    if depth >= _DEEPEST_FRAME:
+        return
+    sizes = [max(child.base_bytes, child.head_bytes) for child in frame.children]
+    # Children of both revisions together may hold more than either peak of their parent.
+    whole = max(frame.base_bytes, frame.head_bytes, sum(sizes), 1)
+    for child, size in zip(frame.children, sizes, strict=True):
+        share = width * size / whole
+        if share >= _NARROWEST_FRAME:
+            yield from _flame_rows(child, left, share, depth + 1, largest_change)
+        left += share

@@ -11,13 +11,24 @@ import msgspec
 
 from pytest_membudget.records.comparison import RevisionComparison, RevisionTest, StackGrowth
 from pytest_membudget.records.storage import encodable, encode_json, write_atomically
-from pytest_membudget.report.flame_graph import draw_flame_graph
 from pytest_membudget.report.history import short_revision
 from pytest_membudget.report.html import breakable, read_page_file
 from pytest_membudget.report.markdown import code, markdown_table, plain
-from pytest_membudget.report.plain_text import Paint, clean_table, clean_text, wrap
-from pytest_membudget.report.tables import Column, Row, Table, name, number
-from pytest_membudget.report.wording import NONE, signed_share, size_or_none
+from pytest_membudget.report.page import clean_table
+from pytest_membudget.report.pictures import draw_flame_graph
+from pytest_membudget.report.text import (
+    NONE,
+    Column,
+    Paint,
+    Row,
+    Table,
+    clean_text,
+    name,
+    number,
+    signed_share,
+    size_or_none,
+    wrap,
+)
 from pytest_membudget.units import format_count, format_duration, format_share, format_size
 
 _MOST_STACKS = 5

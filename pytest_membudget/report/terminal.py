@@ -7,10 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pytest_membudget.records.report import Report
-from pytest_membudget.report.page import Failure, make_page
-from pytest_membudget.report.plain_text import Paint, clean_page, without_commands, wrap
-from pytest_membudget.report.tables import Column, Row, Table
-from pytest_membudget.report.wording import FAILING, shorten
+from pytest_membudget.report.page import Failure, clean_page, make_page
+from pytest_membudget.report.text import FAILING, Column, Paint, Row, Table, shorten, without_commands, wrap
 
 if TYPE_CHECKING:
     from tabulate import TableFormat

@@ -8,11 +8,15 @@ from collections.abc import Sequence
 
 from pytest_membudget.records.growth import HeldByFixture, RetainedByTest
 from pytest_membudget.records.report import BaselineCheck, TestRecord
-from pytest_membudget.report.tables import Column, Row, Table, name, number
-from pytest_membudget.report.wording import (
+from pytest_membudget.report.text import (
     FAILING,
     NONE,
     RANGE,
+    Column,
+    Row,
+    Table,
+    name,
+    number,
     peak_text,
     signed_share,
     size_or_none,

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from pytest_membudget.records.history import TestTrend, TrendChange, TrendReport
 from pytest_membudget.report.history import WORSE, describe, describe_change, headline, short_revision
 from pytest_membudget.report.html import breakable, read_page_file
-from pytest_membudget.report.wording import NONE, signed_share
+from pytest_membudget.report.text import NONE, signed_share
 from pytest_membudget.units import format_size
 
 WIDTH, HEIGHT = 760, 170

@@ -9,8 +9,8 @@ import pytest
 from pytest_membudget import measuring
 from pytest_membudget.cli import main
 from pytest_membudget.records.report import Report, TestRecord
-from pytest_membudget.report.plain_text import without_commands
 from pytest_membudget.report.terminal import render_terminal
+from pytest_membudget.report.text import without_commands
 from pytest_membudget.report.writing import write_report
 
 COMMANDS = ["::add-mask::a", "  ::set-env name=A::b", "x ##[group]y", "\n::warning::z"]

@@ -2,7 +2,7 @@ import json
 import xml.etree.ElementTree as ET
 
 from pytest_membudget.records.comparison import FlameFrame, RevisionComparison, RevisionTest, StackGrowth
-from pytest_membudget.report.flame_graph import draw_flame_graph
+from pytest_membudget.report.pictures import draw_flame_graph
 from pytest_membudget.report.revisions import (
     describe_stack,
     error_rate,

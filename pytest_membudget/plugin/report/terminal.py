@@ -13,7 +13,7 @@ from pytest_membudget.plugin.options import Settings
 from pytest_membudget.records.report import BaselineCheck, Report, TestRecord
 from pytest_membudget.records.storage import is_plain_file
 from pytest_membudget.report.page import render_headline
-from pytest_membudget.report.plain_text import clean_text
+from pytest_membudget.report.text import clean_text
 from pytest_membudget.units import format_count, format_size, parse_size
 
 _NOTHING_TO_SUGGEST = "none: no test that passed is without a budget, or has one far above what it uses"

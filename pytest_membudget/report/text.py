@@ -1,9 +1,38 @@
-"""The words and signs that all formats share."""
+"""Finished text, which every format lays out in its own way: made safe to show, put into tables, worded.
+
+1. `clean_text` makes text from outside fit for a terminal: no control characters, ASCII where asked; `Paint` colours ours.
+2. `Table` holds rows of finished text.
+3. The rest are the words and signs that all formats share.
+"""
 
 from __future__ import annotations
 
+import re
+import textwrap
+from typing import NamedTuple
+
 from pytest_membudget.records.report import TestRecord
 from pytest_membudget.units import format_share, format_size
+
+_CODES = {"red": "31", "green": "32", "yellow": "33", "bold": "1"}
+_ASCII = str.maketrans(
+    {
+        "–": "-",
+        "—": "-",
+        "…": "...",
+        "×": "x",
+        "±": "+/-",
+        "≤": "<=",
+        "≥": ">=",
+        "γ": "gamma",
+        "η": "eta",
+        "→": "->",
+    }
+)
+_INDENT = 12
+_COMMAND = re.compile(r"^(\s*)::")
+
+Row = tuple[str, ...]
 
 NONE = "–"
 RANGE = ".."
@@ -16,6 +45,74 @@ FAILING = {
     "regressed": "regressed",
 }
 """Verdicts that fail a test, in the order they are told, and what they are called."""
+
+
+class Paint:
+    """Wraps text in a terminal's colour codes, or leaves it as it is."""
+
+    def __init__(self, color: bool) -> None:
+        self._color = color
+
+    def __call__(self, text: str, shade: str) -> str:
+        """`text` in `shade`: red, green, yellow or bold."""
+        return f"\x1b[{_CODES[shade]}m{text}\x1b[0m" if self._color and text else text
+
+
+def wrap(text: str, width: int, *, indent: int = _INDENT) -> str:
+    """`text` in lines of at most `width`, further lines of a paragraph indented."""
+    lines: list[str] = []
+    for line in text.split("\n"):
+        wrapped = textwrap.wrap(
+            line, width, subsequent_indent=" " * indent, drop_whitespace=True, break_on_hyphens=False
+        )
+        lines += wrapped or [""]
+    return "\n".join(lines)
+
+
+def without_commands(text: str) -> str:
+    """`text` of which a CI service obeys no line.
+
+    GitHub's runner takes a line that begins with `::`, and `##[` anywhere in one, for a command; a test's name or message
+    from a report of others could hide secrets, set variables or close a group.
+    """
+    return "\n".join(_COMMAND.sub(r"\1\\x3a:", line.replace("##[", r"\x23#[")) for line in text.split("\n"))
+
+
+def clean_text(text: str, *, ascii_only: bool = False) -> str:
+    """`text` without control characters; each stands as its escape."""
+    if ascii_only:
+        text = text.translate(_ASCII).encode("ascii", "backslashreplace").decode()
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+
+
+class Column(NamedTuple):
+    """A column's title, whether it holds numbers (aligned right), and whether it holds names from outside."""
+
+    title: str
+    numeric: bool = False
+    name: bool = False
+
+
+class Table(NamedTuple):
+    """Rows of text under their columns, with notes below. `key` is stable, for anchors and tests."""
+
+    key: str
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
+
+
+def number(title: str) -> Column:
+    """A column of numbers."""
+    return Column(title, numeric=True)
+
+
+def name(title: str) -> Column:
+    """A column of names from outside: test ids, functions, files."""
+    return Column(title, name=True)
 
 
 def is_failure(test: TestRecord) -> bool:
