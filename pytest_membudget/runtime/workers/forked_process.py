@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import time
 import weakref
 from collections.abc import Sequence
@@ -105,7 +106,8 @@ class Forked:
     """What `multiprocessing` calls a Popen.
 
     `sentinel` is readable when there is something to learn by `poll`: the process's number, its end, or that the server
-    was lost. It is a pipe from the server first, and after its loss the kernel's descriptor of the process.
+    was lost. It is a pipe from the server first, and after its loss the kernel's descriptor of the process. Any thread may
+    ask: `multiprocessing` asks all processes of the program at each start, and for `active_children`.
     """
 
     method = "forkserver"
@@ -120,6 +122,7 @@ class Forked:
         self._received = b""
         self._is_told_by_kernel = False
         self._asked_s = time.monotonic()
+        self._lock = threading.RLock()
         self.sentinel, status = os.pipe()
         their_lifeline, self._lifeline = os.pipe()
         _open.add(self)
@@ -173,7 +176,9 @@ class Forked:
         end_s = None if timeout is None else time.monotonic() + timeout
         while self.returncode is None:
             left_s = None if end_s is None else max(0.0, end_s - time.monotonic())
-            if not is_readable(self.sentinel, left_s):
+            sentinel = self.sentinel
+            # Not under the lock, which a thread that waits would keep from all others.
+            if sentinel >= 0 and not is_readable(sentinel, left_s):
                 return None
             self._read()
         return self.returncode
@@ -188,13 +193,14 @@ class Forked:
 
     def close(self) -> None:
         """Closes the lifeline, which ends a process that still runs, and the sentinel."""
-        for name in ("_lifeline", "sentinel"):
-            descriptor = getattr(self, name)
-            setattr(self, name, -1)
-            if descriptor >= 0:
-                os.close(descriptor)
-        if self.returncode is None:
-            self.returncode = LOST
+        with self._lock:
+            if self.returncode is None:
+                self.returncode = LOST
+            for name in ("_lifeline", "sentinel"):
+                descriptor = getattr(self, name)
+                setattr(self, name, -1)
+                if descriptor >= 0:
+                    os.close(descriptor)
 
     def _packed(self, process_object: process.BaseProcess) -> IO[bytes]:
         """The process object, and how to prepare for it, in a file without a name: a pipe could be full."""
@@ -212,7 +218,12 @@ class Forked:
         return file
 
     def _read(self) -> None:
-        """Takes in what can be learned now that `sentinel` is readable."""
+        """Reads what `sentinel` tells, unless another thread has read it since."""
+        with self._lock:
+            if self.returncode is None and is_readable(self.sentinel, 0.0):
+                self._read_status()
+
+    def _read_status(self) -> None:
         if self._is_told_by_kernel:
             self._end_unknown()
             return
@@ -242,16 +253,17 @@ class Forked:
 
     def ask_kernel(self) -> None:
         """Makes `sentinel` the kernel's own descriptor of the process, readable once that has ended: the server may be stopped."""
-        if self.pid is None or self.returncode is not None:
-            return
-        try:
-            told_by_kernel = os.pidfd_open(self.pid)
-        except (OSError, AttributeError):  # it has ended, or this kernel has no such descriptors
-            self._end_unknown()
-            return
-        os.dup2(told_by_kernel, self.sentinel, inheritable=False)
-        os.close(told_by_kernel)
-        self._is_told_by_kernel = True
+        with self._lock:
+            if self.pid is None or self.returncode is not None:
+                return
+            try:
+                told_by_kernel = os.pidfd_open(self.pid)
+            except (OSError, AttributeError):  # it has ended, or this kernel has no such descriptors
+                self._end_unknown()
+                return
+            os.dup2(told_by_kernel, self.sentinel, inheritable=False)
+            os.close(told_by_kernel)
+            self._is_told_by_kernel = True
 
 
 def _unnamed_file() -> IO[bytes]:

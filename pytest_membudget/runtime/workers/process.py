@@ -455,7 +455,8 @@ class Replies:
                     changed.add(each)
             if time.monotonic() - checked_s > _TICK_S:
                 checked_s = time.monotonic()
-                changed = set(self._workers)
+                with self._lock:  # one that `add` has not registered yet is not to be checked
+                    changed = set(self._workers)
             for each in changed:
                 self._check_end(each)
             with self._lock:
