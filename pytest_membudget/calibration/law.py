@@ -259,10 +259,22 @@ def _fit(runs: Sequence[Run], terms: tuple[Term, ...] | None, least_scatter: flo
         return fit_surface([run.values for run in runs], [run.peak_bytes for run in runs], terms)
     points = [(run.values[0], float(run.peak_bytes)) for run in runs]
     fit = fit_peaks(points)
-    scatter = max(
-        fit.scatter, _scatter_between_sizes(points, fit_peaks), least_scatter if fit.freedom else 0.0
-    )
-    return SizeLaw(msgspec.structs.replace(fit, scatter=scatter), max(size for size, _ in points))
+    largest = max(size for size, _ in points)
+    between = _scatter_between_sizes(points, fit_peaks)
+    if not least_scatter:
+        return SizeLaw(msgspec.structs.replace(fit, scatter=max(fit.scatter, between)), largest)
+    if between > fit.scatter:
+        # What varies is the input, not the run: see `fit_surface`.
+        distinct = len({size for size, _ in points})
+        copies = len(points) / distinct
+        fit = msgspec.structs.replace(
+            fit,
+            scatter=between,
+            freedom=max(1, distinct - len(fit.powers)),
+            inverse=tuple(tuple(copies * each for each in line) for line in fit.inverse),
+        )
+    scatter = max(fit.scatter, least_scatter) if fit.freedom else fit.scatter
+    return SizeLaw(msgspec.structs.replace(fit, scatter=scatter), largest)
 
 
 def _scatter_between_sizes(

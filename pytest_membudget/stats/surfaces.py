@@ -111,7 +111,8 @@ def choose_terms(values: Sequence[Values], peaks: Sequence[float]) -> tuple[Term
 
 
 def fit_surface(values: Sequence[Values], peaks: Sequence[float], terms: tuple[Term, ...]) -> SurfaceFit:
-    """The weighted law of these terms. Its scatter is that of inputs it has not seen, where that is larger.
+    """The weighted law of these terms. Its scatter is that of inputs it has not seen, where that is larger, and so are its
+    degrees of freedom then: as many as there are distinct inputs, less the terms.
 
     Raises:
         ValueError: the runs are too few or too much alike for these terms.
@@ -124,20 +125,24 @@ def fit_surface(values: Sequence[Values], peaks: Sequence[float], terms: tuple[T
             f"{len(values)} runs cannot tell {len(terms)} terms apart; measure more different inputs"
         )
     coefficients, inverse, noise = fitted
-    freedom = len(values) - len(terms)
+    freedom, copies = len(values) - len(terms), 1.0
     residuals = [
         (peak - dot(coefficients, row)) / scale for peak, row, scale in zip(peaks, rows, noise, strict=True)
     ]
     scatter = math.sqrt(sum(residual**2 for residual in residuals) / freedom) if freedom else 0.0
     judged = _judge(terms, values, peaks)
+    if judged and math.sqrt(judged.error) > scatter:
+        # What varies is the input. Its repeats are copies then, and say nothing more of the next input.
+        distinct = len(set(values))
+        scatter, freedom, copies = math.sqrt(judged.error), distinct - len(terms), len(values) / distinct
     return SurfaceFit(
         terms=terms,
         units=units,
         coefficients=coefficients,
         largest=tuple(max(row[place] for row in rows) for place in range(len(terms))),
-        scatter=max(LEAST_SCATTER, scatter, math.sqrt(judged.error) if judged else 0.0) if freedom else 0.0,
+        scatter=max(LEAST_SCATTER, scatter) if freedom else 0.0,
         freedom=freedom,
-        inverse=inverse,
+        inverse=tuple(tuple(copies * each for each in line) for line in inverse),
     )
 
 

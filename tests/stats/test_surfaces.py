@@ -78,3 +78,15 @@ def test_runs_that_are_too_much_alike_are_refused():
         fit_surface([(1.0,), (1.0,), (1.0,)], [1, 2, 3], ((0,), (1,)))
     with pytest.raises(ValueError, match="no runs"):
         choose_terms([], [])
+
+
+def test_repeats_that_agree_promise_no_more_than_one_run_of_each_input():
+    source = random.Random(4)
+    values = inputs(8, 4)
+    peaks = [(10 * MB + 2 * size) * source.gauss(1, 0.05) for size, _, _ in values]
+    once, often = (fit_surface(values * times, peaks * times, (CONSTANT, BYTES)) for times in (1, 3))
+    assert often.freedom == 6
+    for each in inputs(5, 5):
+        assert often.bound(each, content=0.95, confidence=0.95) == pytest.approx(
+            once.bound(each, content=0.95, confidence=0.95)
+        )
