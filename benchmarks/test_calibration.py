@@ -10,7 +10,7 @@ import pytest
 
 from pytest_membudget import calibrate, synthesize
 from pytest_membudget.calibration.fresh_run import run_fresh
-from pytest_membudget.calibration.function_reference import refer_to
+from pytest_membudget.calibration.worker import refer_to
 from pytest_membudget.stats.bounds import rate_interval
 
 pytestmark = pytest.mark.timeout(0)

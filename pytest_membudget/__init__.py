@@ -55,8 +55,7 @@ _PUBLIC = {
     "runtime.monitoring.advice": "optimize_processing_order recommend_chunk_rows",
     "runtime.monitoring.monitor": "MemoryMonitor",
     "runtime.prediction.estimator": "MemoryEstimator",
-    "runtime.prediction.files": "FileClasses classify_file get_file_estimate preview_batch",
-    "runtime.prediction.resource_manager": "ResourceManager get_optimal_workers",
+    "runtime.prediction.files": "FileClasses ResourceManager classify_file get_file_estimate get_optimal_workers preview_batch",
 }
 _MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names.split()}
 

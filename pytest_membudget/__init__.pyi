@@ -65,8 +65,8 @@ from pytest_membudget.runtime.monitoring.advice import recommend_chunk_rows as r
 from pytest_membudget.runtime.monitoring.monitor import MemoryMonitor as MemoryMonitor
 from pytest_membudget.runtime.prediction.estimator import MemoryEstimator as MemoryEstimator
 from pytest_membudget.runtime.prediction.files import FileClasses as FileClasses
+from pytest_membudget.runtime.prediction.files import ResourceManager as ResourceManager
 from pytest_membudget.runtime.prediction.files import classify_file as classify_file
 from pytest_membudget.runtime.prediction.files import get_file_estimate as get_file_estimate
+from pytest_membudget.runtime.prediction.files import get_optimal_workers as get_optimal_workers
 from pytest_membudget.runtime.prediction.files import preview_batch as preview_batch
-from pytest_membudget.runtime.prediction.resource_manager import ResourceManager as ResourceManager
-from pytest_membudget.runtime.prediction.resource_manager import get_optimal_workers as get_optimal_workers

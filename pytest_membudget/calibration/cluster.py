@@ -14,9 +14,8 @@ from typing import Any
 import msgspec
 
 from pytest_membudget.calibration.fresh_run import bare_interpreter_bytes, run_fresh
-from pytest_membudget.calibration.function_reference import FunctionReference
 from pytest_membudget.calibration.plan import Finished, InputFolder, LeftS, Machine, PlannedRun, smallest
-from pytest_membudget.calibration.worker import Answer
+from pytest_membudget.calibration.worker import Answer, FunctionReference
 from pytest_membudget.errors import CalibrationError
 from pytest_membudget.measurement.system.fingerprint import environment
 from pytest_membudget.runtime.cluster.launcher import HostPool

@@ -13,8 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from pytest_membudget.calibration.function_reference import FunctionReference
-from pytest_membudget.calibration.worker import Answer, Order, RunInput
+from pytest_membudget.calibration.worker import Answer, FunctionReference, Order, RunInput
 from pytest_membudget.measurement.fresh.launcher import Launched, launch
 from pytest_membudget.measurement.system.limit import memory_reading
 from pytest_membudget.records.ending import Ending

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from pytest_membudget.calibration.function_reference import FunctionReference, find_function, stop_if_loading
+from pytest_membudget.calibration.worker import FunctionReference, find_function, stop_if_loading
 from pytest_membudget.errors import CalibrationError, UsageError
 from pytest_membudget.measurement.system.limit import memory_limit
 from pytest_membudget.records.run import BatchResult

@@ -15,9 +15,8 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from pytest_membudget.calibration.fresh_run import run_fresh
-from pytest_membudget.calibration.function_reference import FunctionReference
 from pytest_membudget.calibration.store import differences
-from pytest_membudget.calibration.worker import Answer, RunInput
+from pytest_membudget.calibration.worker import Answer, FunctionReference, RunInput
 from pytest_membudget.errors import UsageError, text_of
 from pytest_membudget.inputs import KINDS, synthesize
 from pytest_membudget.records.calibration import CalibrationRun, CalibrationState

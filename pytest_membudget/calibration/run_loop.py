@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import msgspec
 
 from pytest_membudget.calibration.fresh_run import bare_interpreter_bytes
-from pytest_membudget.calibration.function_reference import FunctionReference, refer_to, stop_if_loading
 from pytest_membudget.calibration.law import LEAST_POINTS, checked_share
 from pytest_membudget.calibration.model import Calibration
 from pytest_membudget.calibration.plan import (
@@ -35,6 +34,7 @@ from pytest_membudget.calibration.plan import (
     smallest,
 )
 from pytest_membudget.calibration.store import complete
+from pytest_membudget.calibration.worker import FunctionReference, refer_to, stop_if_loading
 from pytest_membudget.errors import CalibrationError, UsageError
 from pytest_membudget.records.calibration import CalibrationFile, CalibrationPoint, CalibrationRun
 from pytest_membudget.runtime.prediction.predictors import Predictor, Predictors

@@ -16,9 +16,9 @@ from typing import Any
 
 import msgspec
 
-from pytest_membudget.calibration.function_reference import digest_source
 from pytest_membudget.calibration.law import checked_share
 from pytest_membudget.calibration.model import Calibration
+from pytest_membudget.calibration.worker import digest_source
 from pytest_membudget.errors import UnreadableFileError, UsageError
 from pytest_membudget.records.calibration import CalibrationFile, CalibrationPoint
 from pytest_membudget.records.report import Environment

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pytest_membudget.calibration.function_reference import FunctionReference, parse_reference
 from pytest_membudget.calibration.in_flight import load_here
 from pytest_membudget.calibration.model import Calibration
 from pytest_membudget.calibration.run_loop import calibrate
@@ -19,6 +18,7 @@ from pytest_membudget.calibration.store import (
     named_calibration,
     save_named,
 )
+from pytest_membudget.calibration.worker import FunctionReference, parse_reference
 from pytest_membudget.cli import EXIT_FAILED, EXIT_OK, EXIT_USAGE
 from pytest_membudget.errors import CalibrationError, UsageError
 from pytest_membudget.inputs import KINDS

@@ -111,8 +111,9 @@ def choose_terms(values: Sequence[Values], peaks: Sequence[float]) -> tuple[Term
 
 
 def fit_surface(values: Sequence[Values], peaks: Sequence[float], terms: tuple[Term, ...]) -> SurfaceFit:
-    """The weighted law of these terms. Its scatter is that of inputs it has not seen, where that is larger, and so are its
-    degrees of freedom then: as many as there are distinct inputs, less the terms.
+    """The weighted law of these terms. Its scatter is that of inputs it has not seen, where that is larger.
+
+    Its degrees of freedom are then the distinct inputs less the terms.
 
     Raises:
         ValueError: the runs are too few or too much alike for these terms.

@@ -10,7 +10,7 @@ import pytest
 from dask_cluster import is_alive, wait_until
 from pytest_membudget import CalibrationError, UsageError, calibrate, synthesize
 from pytest_membudget.calibration import fresh_run, plan
-from pytest_membudget.calibration.function_reference import find_function, parse_reference, refer_to
+from pytest_membudget.calibration.worker import find_function, parse_reference, refer_to
 from pytest_membudget.records.measurement import MemoryLimit, MemoryReading
 
 pytestmark = pytest.mark.processes

@@ -6,7 +6,7 @@ import calibrated_functions as functions
 import pytest
 
 from pytest_membudget import UsageError, calibrate, load_calibration
-from pytest_membudget.calibration.function_reference import refer_to
+from pytest_membudget.calibration.worker import refer_to
 
 pytestmark = pytest.mark.processes
 MB = 1_000_000

@@ -10,8 +10,8 @@ import pytest
 from dask_cluster import HOST, DaskCluster, wait_until
 from pytest_membudget import CalibrationError, calibrate, load_calibration, synthesize
 from pytest_membudget.calibration import cluster as on_cluster
-from pytest_membudget.calibration.function_reference import FunctionReference
 from pytest_membudget.calibration.plan import PlannedRun, differing_hosts, environment_of
+from pytest_membudget.calibration.worker import FunctionReference
 from pytest_membudget.cli import main
 from pytest_membudget.records.calibration import CalibrationRun
 from pytest_membudget.records.report import Environment

@@ -6,11 +6,11 @@ import sys
 
 import msgspec
 
-from pytest_membudget.calibration.function_reference import refer_to
+from pytest_membudget.calibration.worker import refer_to
 
 PROGRAM = """
 import sys, msgspec
-from pytest_membudget.calibration.function_reference import FunctionReference, find_function
+from pytest_membudget.calibration.worker import FunctionReference, find_function
 print(find_function(msgspec.json.decode(sys.stdin.buffer.read(), type=FunctionReference))(7))
 """
 

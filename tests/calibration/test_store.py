@@ -2,9 +2,9 @@ import msgspec
 import pytest
 
 from pytest_membudget import UsageError, fit_points
-from pytest_membudget.calibration.function_reference import digest_source
 from pytest_membudget.calibration.model import Calibration
 from pytest_membudget.calibration.store import check_fresh, named_calibration, save_named
+from pytest_membudget.calibration.worker import digest_source
 from pytest_membudget.records.report import Environment
 
 FOUND = fit_points([(1_000, 5_000), (2_000, 9_000), (4_000, 17_000)])

@@ -5,8 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_membudget.stats.learning import AllocationLearner
-from pytest_membudget.stats.learning.ladder import Price, build_ladder
-from pytest_membudget.stats.learning.models import fit_models
+from pytest_membudget.stats.learning.models import Price, build_ladder, fit_models
 
 MB = 1_000_000
 FREE = Price(share=0.0, restart_bytes=0.0, least_cover=0.0)

@@ -8,8 +8,14 @@ from collections.abc import Iterable
 from typing import Literal, NamedTuple, Protocol, get_args
 
 from pytest_membudget.stats.fitting import LEAST_BYTES, PeakFit, fit_peaks
-from pytest_membudget.stats.learning.ladder import Ladder, Price, build_ladder
-from pytest_membudget.stats.learning.models import Model, fit_models, fit_neighbours
+from pytest_membudget.stats.learning.models import (
+    Ladder,
+    Model,
+    Price,
+    build_ladder,
+    fit_models,
+    fit_neighbours,
+)
 
 Aim = Literal["safe", "cheap"]
 
