@@ -5,17 +5,10 @@ from concurrent.futures import Future
 from pytest_membudget import (
     ExecutorPolicy,
 )
-from pytest_membudget.runtime.executor.flow_control import Backend
+from pytest_membudget.runtime.executor.charges import Charge
 from pytest_membudget.runtime.executor.local_placement import LocalPlacement
 from pytest_membudget.runtime.executor.scheduler import Scheduler
-from pytest_membudget.runtime.executor.state import (
-    Charge,
-    Finish,
-    Send,
-    Start,
-    Submission,
-    Task,
-)
+from pytest_membudget.runtime.executor.state import Backend, Finish, Send, Start, Submission, Task
 from pytest_membudget.runtime.workers.protocol import (
     Died,
     Figures,

@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from pytest_membudget.errors import UsageError, text_of
-from pytest_membudget.runtime.executor.state import Charge
 from pytest_membudget.runtime.parameters import size_of
 from pytest_membudget.runtime.prediction.estimator import MemoryEstimator
 from pytest_membudget.runtime.prediction.predictors import FOLDER, InputSize, input_size
@@ -30,6 +29,37 @@ _NUMBERS_SEEN = 8
 
 _SMALL_BYTES = 8 * 1024 * 1024
 """Calls that take less are charged the largest peak: to learn of each would cost short calls more than it saves memory."""
+
+
+class Charge:
+    """What one task is charged, and what is learned from it. Made by the executor, asked by the scheduler."""
+
+    __slots__ = ()
+
+    def first_bytes(self) -> int:
+        """For the first attempt, by what is known when it is about to start."""
+        raise NotImplementedError
+
+    def retry_bytes(self, failed_bytes: int) -> int:
+        """After an attempt with `failed_bytes` ran out: more than that."""
+        raise NotImplementedError
+
+    def observe(self, peak_bytes: int, duration_s: float, peak_upper_bytes: int | None = None) -> None:
+        """Learns from a finished attempt, of which `peak_bytes` are proven and no more than `peak_upper_bytes` possible."""
+        raise NotImplementedError
+
+    def observe_running(self, held_bytes: int) -> None:
+        """Learns from a task that still runs."""
+
+    @property
+    def is_stated(self) -> bool:
+        """Whether the caller said it: it is not lowered to a limit then."""
+        return False
+
+    @property
+    def guess_of(self) -> str | None:
+        """Where nothing is known yet: the function, of which one call at a time is tried at first."""
+        return None
 
 
 class _Seen(NamedTuple):

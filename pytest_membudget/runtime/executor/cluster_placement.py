@@ -20,8 +20,9 @@ from collections.abc import Iterator
 
 from pytest_membudget.errors import OversizeError
 from pytest_membudget.runtime.executor.flow_control import WINDOW
+from pytest_membudget.runtime.executor.placement import Assignment, Placement, arrival
 from pytest_membudget.runtime.executor.retained_memory import FREE_BYTES
-from pytest_membudget.runtime.executor.state import Assignment, Demand, Pool, Slot, Task, UnchargedPlacement
+from pytest_membudget.runtime.executor.state import Pool, Slot, Task
 from pytest_membudget.units import format_duration, format_size
 
 TOGETHER = 32
@@ -43,7 +44,7 @@ PATIENCE_S = 30.0
 """How long a task waits for a worker that was large enough for it, and is gone, to come back."""
 
 
-class ClusterPlacement(UnchargedPlacement):
+class ClusterPlacement(Placement):
     """The tasks that wait for a worker of the cluster, by home, in order of arrival.
 
     Args:
@@ -52,54 +53,36 @@ class ClusterPlacement(UnchargedPlacement):
     """
 
     def __init__(self, *, most: int | None = None, base_bytes: int = 0) -> None:
+        super().__init__()
+        self._waiting: dict[Task, OrderedDict[Task, None]]  # each with its queue
         self._most = most
         self._retained_free_bytes = base_bytes or FREE_BYTES
-        self._queue_of: dict[Task, OrderedDict[Task, None]] = {}
         self._capacities: list[int] = []
         self._homes: list[OrderedDict[Task, None]] = [OrderedDict()]  # the last one: larger than every worker
         self._alone: OrderedDict[Task, None] = OrderedDict()
         self._alone_at: Slot | None = None
         self._stranded_since_s: float | None = None
         self._workers = 0
-        self.largest_bytes = 0
 
     @property
     def is_full(self) -> bool:
         """Whether it takes no more tasks: enough wait, or no worker has come yet and none can be called too large."""
-        return not self.largest_bytes or len(self._queue_of) >= WINDOW + 2 * TOGETHER * self._workers
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether no task waits here."""
-        return not self._queue_of
-
-    @property
-    def waits_for_others(self) -> bool:
-        """Never: its workers are offered to this executor."""
-        return False
-
-    def demand(self, pool: Pool) -> Demand:
-        """Nothing: its workers' memory is that of other machines."""
-        return Demand()
-
-    def waiting(self) -> list[Task]:
-        """The tasks that wait, in order of arrival."""
-        return sorted(self._queue_of, key=_order)
+        return not self.largest_bytes or len(self._waiting) >= WINDOW + 2 * TOGETHER * self._workers
 
     def add(self, task: Task) -> None:
         """Puts `task` at its place: a repeat comes before all that arrived after it."""
         queue = self._queue_for(task)
         last = next(reversed(queue), None)
         queue[task] = None
-        self._queue_of[task] = queue
+        self._waiting[task] = queue
         if last is not None and task.order < last.order:
-            tasks = sorted(queue, key=_order)
+            tasks = sorted(queue, key=arrival)
             queue.clear()
             queue.update(dict.fromkeys(tasks))
 
     def remove(self, task: Task) -> None:
         """Forgets a task that waits."""
-        queue = self._queue_of.pop(task, None)
+        queue = self._waiting.pop(task, None)
         if queue is not None:
             del queue[task]
 
@@ -108,14 +91,9 @@ class ClusterPlacement(UnchargedPlacement):
         tasks = self.waiting()
         self._homes = [OrderedDict() for _ in range(len(self._capacities) + 1)]
         self._alone.clear()
-        self._queue_of.clear()
+        self._waiting.clear()
         for task in tasks:
             self.add(task)
-
-    @property
-    def ceiling_bytes(self) -> int:
-        """What the largest worker offers, or offered."""
-        return self.largest_bytes
 
     def set_budget(self, budget_bytes: int, largest_bytes: int, ceiling_bytes: int) -> None:
         """Nothing: each worker has a budget of its own."""
@@ -126,7 +104,7 @@ class ClusterPlacement(UnchargedPlacement):
         capacities = sorted({slot.capacity_bytes for slot in slots})
         if capacities != self._capacities:
             self._capacities = capacities
-            self.largest_bytes = max([self.largest_bytes, *capacities])
+            self.largest_bytes = self.ceiling_bytes = max([self.largest_bytes, *capacities])
             self.recharge()
 
     def oversize(self, task: Task, waited: str = "") -> OversizeError:
@@ -147,7 +125,7 @@ class ClusterPlacement(UnchargedPlacement):
             self._stranded_since_s = pool.now_s
         if pool.now_s - self._stranded_since_s < PATIENCE_S:
             return []
-        self.largest_bytes = self._capacities[-1]
+        self.largest_bytes = self.ceiling_bytes = self._capacities[-1]
         waited = f" (larger ones left, and did not come back within {format_duration(PATIENCE_S)})"
         found: list[tuple[Task, Exception]] = [(task, self.oversize(task, waited)) for task in too_large]
         for task, _ in found:
@@ -230,7 +208,3 @@ def _largest(slots: list[Slot]) -> Slot | None:
 
 def _capacity(slot: Slot) -> int:
     return slot.capacity_bytes
-
-
-def _order(task: Task) -> int:
-    return task.order

@@ -24,10 +24,10 @@ from pytest_membudget.errors import WorkerKilledError
 from pytest_membudget.records.run import EventKind, HostUse, Level, LevelEvent
 from pytest_membudget.runtime.admission.available_budget import AnyBudget, PressureGate
 from pytest_membudget.runtime.admission.host_share import POLL_S, SURPLUS_S, HostShare, SharedBudget
-from pytest_membudget.runtime.executor.flow_control import Backend
 from pytest_membudget.runtime.executor.retained_memory import HeapLog
 from pytest_membudget.runtime.executor.scheduler import Scheduler
 from pytest_membudget.runtime.executor.state import (
+    Backend,
     Effect,
     Finish,
     Forget,

@@ -29,11 +29,11 @@ from pytest_membudget.runtime.executor.charges import (
 )
 from pytest_membudget.runtime.executor.cluster_placement import ClusterPlacement
 from pytest_membudget.runtime.executor.driver import CallerDriver, Driver, Ending, Journal, TaskFuture
-from pytest_membudget.runtime.executor.flow_control import Backend
-from pytest_membudget.runtime.executor.local_placement import CallerPlacement, LocalPlacement
+from pytest_membudget.runtime.executor.local_placement import LocalPlacement
+from pytest_membudget.runtime.executor.placement import CallerPlacement
 from pytest_membudget.runtime.executor.policy import ExecutorPolicy
 from pytest_membudget.runtime.executor.scheduler import Scheduler
-from pytest_membudget.runtime.executor.state import Submission, Task
+from pytest_membudget.runtime.executor.state import Backend, Submission, Task
 from pytest_membudget.runtime.prediction.estimator import MemoryEstimator
 from pytest_membudget.runtime.prediction.profiles import Profiles
 from pytest_membudget.runtime.workers.in_process import SequentialLauncher, ThreadLauncher

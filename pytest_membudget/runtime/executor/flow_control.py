@@ -1,20 +1,11 @@
-"""Where tasks run, how many at once, in which order, and when estimates are made again: pure policy, no clock."""
+"""How many tasks run at once, in which order, and when estimates are made again: pure policy, no clock."""
 
 from __future__ import annotations
 
 import heapq
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
-
-from pytest_membudget.records.run import Level
-
-if TYPE_CHECKING:
-    from pytest_membudget.runtime.executor.state import Placement
-
-STARTS_THAT_MAY_FAIL = 3
-"""When so many workers in a row ended before they were ready, their level counts as one that cannot start."""
+from typing import NamedTuple
 
 WINDOW = 128
 """Tasks that wait for memory at a time, to choose from; all others wait before that, and are charged when their turn is near."""
@@ -34,64 +25,6 @@ _DRAWN_AHEAD_OF_SHORT = 16
 _DEPTH_OF_SHORT = 2
 _DEPTH_OF_TINY = 8
 _FEW_TASKS = 8
-
-
-@dataclass(slots=True, eq=False)
-class Backend:
-    """A level as the scheduler sees it."""
-
-    level: Level
-    placement: Placement
-    #: tasks run outside the coordinator: a death costs one task, and what ran out of memory may be repeated
-    own_memory: bool
-    #: we start and stop its workers, which run several calls under one lease and are charged for what they retain
-    is_local_pool: bool = False
-    #: tasks at once after the executor has fallen back to this level; None for as many as before
-    most_after_fallback: int | None = None
-    #: workers that ended before they were ready, in a row
-    failed_starts: int = 0
-    #: a worker has come to a call
-    is_proven: bool = False
-
-    @property
-    def is_cluster(self) -> bool:
-        """Whether its workers are a cluster's: each has a budget of its own, and is not ours to start or stop."""
-        return self.own_memory and not self.is_local_pool
-
-
-class Levels:
-    """The levels of an executor, best first, and the one that tasks run at now: that goes down, never up."""
-
-    def __init__(self, backends: Sequence[Backend]) -> None:
-        self.all = tuple(backends)
-        self.now = self.all[0]
-
-    @property
-    def for_threads(self) -> Backend:
-        """Threads, where the present level or one below it is that of threads; else the present level."""
-        below = self.all[self.all.index(self.now) :]
-        return next((each for each in below if each.level == "thread"), self.now)
-
-    def came_to_a_call(self, backend: Backend) -> None:
-        """A worker of `backend` has answered a call, so its level can start workers."""
-        if backend is self.now:
-            backend.is_proven, backend.failed_starts = True, 0
-
-    def cannot_start(self, backend: Backend) -> bool:
-        """Counts a worker that ended before it was ready; True where as many in a row did as count for their level."""
-        backend.failed_starts += 1
-        if backend.failed_starts < STARTS_THAT_MAY_FAIL:
-            return False
-        backend.failed_starts = 0
-        return True
-
-    def fall_below(self, backend: Backend) -> bool:
-        """Goes to the level below `backend`, unless that was left before; False where there is no lower one."""
-        below = max(self.all.index(backend) + 1, self.all.index(self.now))
-        if below == len(self.all):
-            return False
-        self.now = self.all[below]
-        return True
 
 
 class Throughput:

@@ -9,13 +9,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
-from pytest_membudget.errors import OversizeError
 from pytest_membudget.runtime.admission.ledger import Ledger, Ticket
 from pytest_membudget.runtime.executor.flow_control import WINDOW
+from pytest_membudget.runtime.executor.placement import Assignment, Demand, Placement
 from pytest_membudget.runtime.executor.retained_memory import RetainedMemory
-from pytest_membudget.runtime.executor.state import Assignment, Demand, Pool, Slot, Task, UnchargedPlacement
+from pytest_membudget.runtime.executor.state import Pool, Slot, Task
 from pytest_membudget.runtime.prediction.profiles import ChargedCall, fits
-from pytest_membudget.units import format_size
 
 SLOW_START_S = 1.0
 """Where nothing is known of a function, its next call starts when one has ended, or so long after the one before began."""
@@ -28,28 +27,7 @@ _MORE_THAN_ANY_BUDGET = 2**63
 """A budget that moves may have room tomorrow for what does not fit today: the ledger is to refuse nothing."""
 
 
-class _MachinePlacement:
-    """What holds of any placement on this machine."""
-
-    largest_bytes: int
-
-    def oversize(self, task: Task) -> OversizeError:
-        """With both numbers."""
-        return OversizeError(
-            f"this task is expected to take {format_size(task.charged_bytes or 0)}, more than the whole budget of "
-            f"{format_size(self.largest_bytes)}; raise the budget, split the input, or run such tasks alone with "
-            'ExecutorPolicy(oversize="alone")'
-        )
-
-    def workers_changed(self, slots: list[Slot]) -> None:
-        """Never asked: workers here are ours."""
-
-    def stranded(self, pool: Pool) -> list[tuple[Task, Exception]]:
-        """None: whatever waits can start when nothing else runs."""
-        return []
-
-
-class LocalPlacement(_MachinePlacement):
+class LocalPlacement(Placement):
     """The tasks that wait for memory, in order of arrival.
 
     Args:
@@ -70,20 +48,19 @@ class LocalPlacement(_MachinePlacement):
         has_initializer: bool = False,
         is_shared: bool = False,
     ) -> None:
+        super().__init__(budget_bytes)
+        self._waiting: dict[Task, Ticket]  # in order of arrival
         self.retained = RetainedMemory(base_bytes, has_initializer=has_initializer)
-        self.largest_bytes = self.ceiling_bytes = budget_bytes
         self._budget_bytes = 0 if is_shared else budget_bytes
         self._is_shared = is_shared
         self._max_overtakes = max_overtakes
         self._ledger = Ledger(budget_bytes, max_overtakes=max_overtakes, ceiling_bytes=_MORE_THAN_ANY_BUDGET)
-        self._tickets: dict[Task, Ticket] = {}  # in order of arrival
         self._skipped = 0
 
     def set_budget(self, budget_bytes: int, largest_bytes: int, ceiling_bytes: int) -> None:
         """What tasks and workers may hold together now, the most that this could ever be, and the machine's limit."""
+        super().set_budget(budget_bytes, largest_bytes, ceiling_bytes)
         self._budget_bytes = budget_bytes
-        self.largest_bytes = largest_bytes
-        self.ceiling_bytes = ceiling_bytes
 
     @property
     def waits_for_others(self) -> bool:
@@ -94,7 +71,7 @@ class LocalPlacement(_MachinePlacement):
         """What these tasks ask of a budget that other programs share."""
         needed_bytes = self._ledger.reserved_bytes + self._aside_bytes(pool)
         room = 0 if pool.is_saturated else max(0, pool.concurrency.now - pool.busy)
-        startable = [ticket.bytes for ticket in itertools.islice(self._tickets.values(), room)]
+        startable = [ticket.bytes for ticket in itertools.islice(self._waiting.values(), room)]
         if not startable:
             return Demand(needed_bytes, 0, needed_bytes)
         start_bytes = self.retained.start_bytes(pool)
@@ -104,47 +81,38 @@ class LocalPlacement(_MachinePlacement):
     @property
     def is_full(self) -> bool:
         """Whether enough tasks wait in the ledger already."""
-        return len(self._tickets) >= WINDOW
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether no task waits in the ledger."""
-        return not self._tickets
+        return len(self._waiting) >= WINDOW
 
     @property
     def leases(self) -> int:
         """How many leases are out."""
         return self._ledger.statistics().leases
 
-    def waiting(self) -> list[Task]:
-        """The tasks that wait, in order."""
-        return list(self._tickets)
-
     def add(self, task: Task) -> None:
         """Puts `task` at its place: a repeat comes before all that arrived after it."""
-        last = next(reversed(self._tickets), None)
+        last = next(reversed(self._waiting), None)
         self._submit(task)
         if last is not None and task.order < last.order:
             self.recharge()
 
     def remove(self, task: Task) -> None:
         """Forgets a task that waits."""
-        ticket = self._tickets.pop(task, None)
+        ticket = self._waiting.pop(task, None)
         if ticket is not None:
             self._ledger.cancel(ticket)
 
     def recharge(self) -> None:
         """Requests again what each task is charged now, in order of arrival. Overtakes are kept."""
-        tickets = sorted(self._tickets.items(), key=lambda item: item[0].order)
-        for _, ticket in tickets:
+        tickets = {task: self._waiting[task] for task in self.waiting()}
+        for ticket in tickets.values():
             self._ledger.cancel(ticket)
-        self._tickets.clear()
-        for task, ticket in tickets:
+        self._waiting.clear()
+        for task, ticket in tickets.items():
             self._submit(task).overtaken = ticket.overtaken
 
     def assignments(self, pool: Pool) -> Iterator[Assignment]:
         """Tasks whose memory was granted, and between them idle workers whose memory the next task needs."""
-        while self._tickets and not pool.is_saturated and not self._must_wait(pool):
+        while self._waiting and not pool.is_saturated and not self._must_wait(pool):
             ticket = self._grant(pool)
             if ticket is None and (surplus := self._surplus_for_next(pool)):
                 yield Assignment(stop=(surplus[0],))
@@ -199,8 +167,8 @@ class LocalPlacement(_MachinePlacement):
         share_bytes = self.largest_bytes // pool.concurrency.most
         return self.retained.has_outgrown(slot, share_bytes - min(task_bytes, share_bytes // 2))
 
-    def record_retained(self, slot: Slot, retained_bytes: int, *, is_first: bool) -> None:
-        """A worker has ended a task and retains so much."""
+    def record_retained(self, slot: Slot, *, is_first: bool) -> None:
+        """A worker has ended a task, its first one where `is_first`."""
         self.retained.record(slot, is_first=is_first)
 
     def _submit(self, task: Task) -> Ticket:
@@ -208,7 +176,7 @@ class LocalPlacement(_MachinePlacement):
         charged_bytes = task.charged_bytes or 0
         alone = task.alone or charged_bytes > self.largest_bytes
         ticket = self._ledger.submit(charged_bytes, exclusive=alone, token=task)
-        self._tickets[task] = ticket
+        self._waiting[task] = ticket
         return ticket
 
     def _grant(self, pool: Pool) -> Ticket | None:
@@ -248,7 +216,7 @@ class LocalPlacement(_MachinePlacement):
         if not fits(call, running, self._ledger.budget_bytes - other_bytes):
             return []
         self._ledger.cancel(head)
-        ticket = self._tickets[task] = self._ledger.adopt(head.bytes, token=task)
+        ticket = self._waiting[task] = self._ledger.adopt(head.bytes, token=task)
         return [ticket]
 
     def _aside_bytes(self, pool: Pool) -> int:
@@ -259,14 +227,14 @@ class LocalPlacement(_MachinePlacement):
         """Nothing runs and nothing fits: others use the machine. Waiting for them could last for ever."""
         if self.waits_for_others or pool.leaving or self._ledger.reserved_bytes or self.leases:
             return None
-        self._ledger.set_budget(min(ticket.bytes for ticket in self._tickets.values()))
+        self._ledger.set_budget(min(ticket.bytes for ticket in self._waiting.values()))
         return self._started(self._ledger.grant(at_most=1))
 
     def _started(self, granted: list[Ticket]) -> Ticket | None:
         if not granted:
             return None
         self._count_skipped(granted[0])
-        del self._tickets[granted[0].token]
+        del self._waiting[granted[0].token]
         return granted[0]
 
     def _must_wait(self, pool: Pool) -> bool:
@@ -277,7 +245,7 @@ class LocalPlacement(_MachinePlacement):
             return True
         if self.retained.loaded_bytes is None and any(slot.backend.is_local_pool for slot in pool.slots):
             return True
-        function = next(iter(self._tickets)).charge.guess_of
+        function = next(iter(self._waiting)).charge.guess_of
         return function is not None and any(
             slot.running
             and slot.running[0].charge.guess_of == function
@@ -290,7 +258,7 @@ class LocalPlacement(_MachinePlacement):
 
         The ledger lets others pass it for ever, as draining would not help it. Here it would starve.
         """
-        first = next(iter(self._tickets.values()))
+        first = next(iter(self._waiting.values()))
         if first is granted or first.exclusive or first.bytes <= self._ledger.budget_bytes:
             self._skipped = 0
             return
@@ -298,7 +266,7 @@ class LocalPlacement(_MachinePlacement):
         if self._skipped > self._max_overtakes:
             self._skipped = 0
             self._ledger.cancel(first)
-            self._tickets[first.token] = self._ledger.submit(first.bytes, exclusive=True, token=first.token)
+            self._waiting[first.token] = self._ledger.submit(first.bytes, exclusive=True, token=first.token)
 
     def _surplus_for_next(self, pool: Pool) -> list[Slot]:
         """Idle workers to stop for the next task, the largest first.
@@ -313,60 +281,8 @@ class LocalPlacement(_MachinePlacement):
 
     def _lacking_bytes(self) -> int:
         head = self._ledger.head
-        head_bytes = min(each.bytes for each in self._tickets.values()) if head is None else head.bytes
+        head_bytes = min(each.bytes for each in self._waiting.values()) if head is None else head.bytes
         return head_bytes - self._ledger.free_bytes
-
-
-class CallerPlacement(_MachinePlacement, UnchargedPlacement):
-    """The thread that submits is the only worker: each task starts at once, also one that another task brings.
-
-    Nothing waits for memory here, as the task that holds it may be the one that waits for this one.
-
-    Args:
-        largest_bytes: tasks expected to take more are refused or run, as the policy says.
-    """
-
-    is_full = False
-    waits_for_others = False
-
-    def __init__(self, largest_bytes: int) -> None:
-        self.largest_bytes = self.ceiling_bytes = largest_bytes
-        self._tasks: dict[Task, None] = {}
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether no task waits: always, between two decisions."""
-        return not self._tasks
-
-    def set_budget(self, budget_bytes: int, largest_bytes: int, ceiling_bytes: int) -> None:
-        """Another largest size."""
-        self.largest_bytes, self.ceiling_bytes = largest_bytes, ceiling_bytes
-
-    def demand(self, pool: Pool) -> Demand:
-        """Nothing: the caller's memory is not shared out."""
-        return Demand()
-
-    def waiting(self) -> list[Task]:
-        """The tasks that were added, in order."""
-        return list(self._tasks)
-
-    def add(self, task: Task) -> None:
-        """The task starts at the next decision."""
-        self._tasks[task] = None
-
-    def remove(self, task: Task) -> None:
-        """Forgets a task."""
-        self._tasks.pop(task, None)
-
-    def recharge(self) -> None:
-        """Nothing: no memory is granted here."""
-
-    def assignments(self, pool: Pool) -> Iterator[Assignment]:
-        """Everything."""
-        while self._tasks:
-            task = next(iter(self._tasks))
-            del self._tasks[task]
-            yield Assignment((task,))
 
 
 def charged_call(slot: Slot, lease: Ticket, now_s: float) -> ChargedCall:

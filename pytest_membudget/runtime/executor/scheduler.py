@@ -23,25 +23,19 @@ from typing import Any
 
 from pytest_membudget.runtime.admission.ledger import Ticket
 from pytest_membudget.runtime.executor import retry_policy
-from pytest_membudget.runtime.executor.flow_control import (
-    STARTS_THAT_MAY_FAIL,
-    Backend,
-    ConcurrencyLimit,
-    Levels,
-    Reestimation,
-    Throughput,
-)
+from pytest_membudget.runtime.executor.flow_control import ConcurrencyLimit, Reestimation, Throughput
+from pytest_membudget.runtime.executor.placement import Assignment, Demand, Placement
 from pytest_membudget.runtime.executor.policy import USUAL_TASKS_PER_CHILD, ExecutorPolicy
 from pytest_membudget.runtime.executor.retained_memory import has_done_enough
 from pytest_membudget.runtime.executor.retry_policy import Failure
 from pytest_membudget.runtime.executor.state import (
-    Assignment,
-    Demand,
+    STARTS_THAT_MAY_FAIL,
+    Backend,
     Effect,
     Finish,
     Forget,
     Kill,
-    Placement,
+    Levels,
     Pool,
     Reading,
     Send,
@@ -804,7 +798,7 @@ class Scheduler:
         slot.retained_bytes = retained_bytes
         if is_first:
             slot.first_retained_bytes = retained_bytes
-        self.placement.record_retained(slot, retained_bytes, is_first=is_first)
+        self.placement.record_retained(slot, is_first=is_first)
 
     def _limit_bytes(self, slot: Slot, task: Task) -> int | None:
         """The limit of this attempt; None, said once, where no task can be ended."""

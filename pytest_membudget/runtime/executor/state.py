@@ -7,49 +7,25 @@ out the effects.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pytest_membudget.records.run import Cause, EventKind, Level
 from pytest_membudget.runtime.admission.ledger import Ticket
-from pytest_membudget.runtime.executor.flow_control import Backend, ConcurrencyLimit, Levels, Throughput
+from pytest_membudget.runtime.executor.charges import Charge
+from pytest_membudget.runtime.executor.flow_control import ConcurrencyLimit, Throughput
 from pytest_membudget.runtime.prediction.profiles import CallProfile, FollowedCall
 from pytest_membudget.runtime.workers.protocol import Delay, Reply, Stage
 
+if TYPE_CHECKING:
+    from pytest_membudget.runtime.executor.placement import Placement
+
+STARTS_THAT_MAY_FAIL = 3
+"""When so many workers in a row ended before they were ready, their level counts as one that cannot start."""
+
 State = Literal["new", "queued", "running", "done"]
-
-
-class Charge:
-    """What one task is charged, and what is learned from it. Made by the executor, asked by the scheduler."""
-
-    __slots__ = ()
-
-    def first_bytes(self) -> int:
-        """For the first attempt, by what is known when it is about to start."""
-        raise NotImplementedError
-
-    def retry_bytes(self, failed_bytes: int) -> int:
-        """After an attempt with `failed_bytes` ran out: more than that."""
-        raise NotImplementedError
-
-    def observe(self, peak_bytes: int, duration_s: float, peak_upper_bytes: int | None = None) -> None:
-        """Learns from a finished attempt, of which `peak_bytes` are proven and no more than `peak_upper_bytes` possible."""
-        raise NotImplementedError
-
-    def observe_running(self, held_bytes: int) -> None:
-        """Learns from a task that still runs."""
-
-    @property
-    def is_stated(self) -> bool:
-        """Whether the caller said it: it is not lowered to a limit then."""
-        return False
-
-    @property
-    def guess_of(self) -> str | None:
-        """Where nothing is known yet: the function, of which one call at a time is tried at first."""
-        return None
 
 
 class Submission(NamedTuple):
@@ -185,6 +161,64 @@ class Slot:
 
 
 @dataclass(slots=True, eq=False)
+class Backend:
+    """A level as the scheduler sees it."""
+
+    level: Level
+    placement: Placement
+    #: tasks run outside the coordinator: a death costs one task, and what ran out of memory may be repeated
+    own_memory: bool
+    #: we start and stop its workers, which run several calls under one lease and are charged for what they retain
+    is_local_pool: bool = False
+    #: tasks at once after the executor has fallen back to this level; None for as many as before
+    most_after_fallback: int | None = None
+    #: workers that ended before they were ready, in a row
+    failed_starts: int = 0
+    #: a worker has come to a call
+    is_proven: bool = False
+
+    @property
+    def is_cluster(self) -> bool:
+        """Whether its workers are a cluster's: each has a budget of its own, and is not ours to start or stop."""
+        return self.own_memory and not self.is_local_pool
+
+
+class Levels:
+    """The levels of an executor, best first, and the one that tasks run at now: that goes down, never up."""
+
+    def __init__(self, backends: Sequence[Backend]) -> None:
+        self.all = tuple(backends)
+        self.now = self.all[0]
+
+    @property
+    def for_threads(self) -> Backend:
+        """Threads, where the present level or one below it is that of threads; else the present level."""
+        below = self.all[self.all.index(self.now) :]
+        return next((each for each in below if each.level == "thread"), self.now)
+
+    def came_to_a_call(self, backend: Backend) -> None:
+        """A worker of `backend` has answered a call, so its level can start workers."""
+        if backend is self.now:
+            backend.is_proven, backend.failed_starts = True, 0
+
+    def cannot_start(self, backend: Backend) -> bool:
+        """Counts a worker that ended before it was ready; True where as many in a row did as count for their level."""
+        backend.failed_starts += 1
+        if backend.failed_starts < STARTS_THAT_MAY_FAIL:
+            return False
+        backend.failed_starts = 0
+        return True
+
+    def fall_below(self, backend: Backend) -> bool:
+        """Goes to the level below `backend`, unless that was left before; False where there is no lower one."""
+        below = max(self.all.index(backend) + 1, self.all.index(self.now))
+        if below == len(self.all):
+            return False
+        self.now = self.all[below]
+        return True
+
+
+@dataclass(slots=True, eq=False)
 class Pool:
     """All that placement strategies may read."""
 
@@ -239,110 +273,6 @@ class Pool:
             if not slot.running and not slot.is_closing and backend in {None, slot.backend}
         ]
         return sorted(found, key=lambda slot: (not slot.has_begun, -slot.retained_bytes))
-
-
-class Assignment(NamedTuple):
-    """What a placement decided: tasks for a worker (`None`: an idle or a new one), and workers to stop before."""
-
-    tasks: tuple[Task, ...] = ()
-    slot: Slot | None = None
-    lease: Ticket | None = None
-    stop: tuple[Slot, ...] = ()
-    #: `slot` begins again with nothing retained, before it gets the tasks
-    renew: bool = False
-
-
-class Demand(NamedTuple):
-    """What tasks here ask of a budget that other programs share, in bytes."""
-
-    #: what runs now, and what workers keep
-    needed_bytes: int = 0
-    #: what the next task adds; 0 where none waits
-    next_bytes: int = 0
-    #: what all tasks that could start now need with what runs
-    wanted_bytes: int = 0
-
-
-class Placement(Protocol):
-    """Which of the tasks that wait starts next, and where."""
-
-    @property
-    def largest_bytes(self) -> int:
-        """The most that one task can be charged."""
-
-    @property
-    def is_full(self) -> bool:
-        """Whether it takes no more tasks for now."""
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether no task waits here."""
-
-    @property
-    def waits_for_others(self) -> bool:
-        """Whether tasks may wait although nothing runs here: other programs hold a part of the budget."""
-
-    def demand(self, pool: Pool) -> Demand:
-        """What its tasks and workers ask of a budget that other programs share."""
-
-    def waiting(self) -> list[Task]:
-        """The tasks that wait here, in order."""
-
-    def add(self, task: Task) -> None:
-        """Puts a task that has been charged at its place."""
-
-    def remove(self, task: Task) -> None:
-        """Forgets a task that waits; without effect on another one."""
-
-    def recharge(self) -> None:
-        """The charges of the tasks that wait have changed."""
-
-    def oversize(self, task: Task) -> Exception:
-        """The error for a task that is larger than `largest_bytes`."""
-
-    def assignments(self, pool: Pool) -> Iterator[Assignment]:
-        """What may start now. Each is carried out before the next is asked for."""
-
-    def set_budget(self, budget_bytes: int, largest_bytes: int, ceiling_bytes: int) -> None:
-        """What tasks and workers of this machine may hold together now; the most that could be; and the machine's limit."""
-
-    def workers_changed(self, slots: list[Slot]) -> None:
-        """Workers of a cluster joined or left, or offer another amount."""
-
-    def stranded(self, pool: Pool) -> list[tuple[Task, Exception]]:
-        """Takes out tasks that no worker can hold any more, each with its error."""
-
-    def take_within(self, lease: Ticket) -> Task | None:
-        """Takes out the first task that waits, where `lease` is enough for it as well."""
-
-    def release(self, lease: Ticket) -> None:
-        """Takes back what was granted."""
-
-    def may_start_ahead(self, pool: Pool) -> bool:
-        """Whether there is memory for one more worker that has nothing to do yet."""
-
-    @property
-    def is_base_over_budget(self) -> bool:
-        """Whether what workers hold before any task is more than all may hold together."""
-
-    def record_base(self, base_bytes: int) -> None:
-        """A worker is ready, and its initializer has loaded so much."""
-
-    def charge(self, slot: Slot, held_bytes: int) -> int:
-        """Charges what the tasks of `slot` hold, `held_bytes` above the ready worker, where that is more.
-
-        Returns what they hold above what the worker itself is charged.
-        """
-
-    @property
-    def ceiling_bytes(self) -> int:
-        """A task that is expected to take more is refused; one between `largest_bytes` and this runs alone."""
-
-    def has_outgrown(self, slot: Slot, pool: Pool, task_bytes: int) -> bool:
-        """Whether what a worker retains and its next task exceed its share of the budget, and a new one would retain less."""
-
-    def record_retained(self, slot: Slot, retained_bytes: int, *, is_first: bool) -> None:
-        """A worker has ended a task and retains so much."""
 
 
 class Reading(NamedTuple):
@@ -411,34 +341,3 @@ class Record(NamedTuple):
 
 Effect = Start | Send | Kill | Stop | Forget | Finish | Record
 Replied = tuple[Slot, int, Reply]
-
-
-class UnchargedPlacement:
-    """What a `Placement` answers whose calls take no memory from the budget of this machine: a cluster's, or the caller's own."""
-
-    is_base_over_budget = False
-
-    def take_within(self, lease: Ticket) -> Task | None:
-        """None: calls here run under no lease."""
-        return None
-
-    def release(self, lease: Ticket) -> None:
-        """Never asked: calls here run under no lease."""
-
-    def may_start_ahead(self, pool: Pool) -> bool:
-        """Never: no worker is ours to start."""
-        return False
-
-    def record_base(self, base_bytes: int) -> None:
-        """Nothing: no worker's base is charged here."""
-
-    def charge(self, slot: Slot, held_bytes: int) -> int:
-        """Nothing: that memory cannot be separated here, or another machine's."""
-        return 0
-
-    def has_outgrown(self, slot: Slot, pool: Pool, task_bytes: int) -> bool:
-        """Not ours to judge."""
-        return False
-
-    def record_retained(self, slot: Slot, retained_bytes: int, *, is_first: bool) -> None:
-        """Nothing to learn: no worker is ours to replace."""

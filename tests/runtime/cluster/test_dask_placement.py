@@ -6,14 +6,16 @@ from concurrent.futures import Future
 import pytest
 
 from pytest_membudget import ExecutorPolicy, OversizeError
+from pytest_membudget.runtime.executor.charges import Charge
 from pytest_membudget.runtime.executor.cluster_placement import PATIENCE_S, ClusterPlacement, calls_together
-from pytest_membudget.runtime.executor.flow_control import Backend, ConcurrencyLimit, Levels, Throughput
+from pytest_membudget.runtime.executor.flow_control import ConcurrencyLimit, Throughput
 from pytest_membudget.runtime.executor.local_placement import LocalPlacement
 from pytest_membudget.runtime.executor.scheduler import Scheduler
 from pytest_membudget.runtime.executor.state import (
-    Charge,
+    Backend,
     Finish,
     Forget,
+    Levels,
     Pool,
     Send,
     Slot,

@@ -16,10 +16,10 @@ from pytest_membudget import (
 )
 from pytest_membudget.runtime.executor.charges import StatedCharge
 from pytest_membudget.runtime.executor.cluster_placement import ClusterPlacement
-from pytest_membudget.runtime.executor.flow_control import Backend
 from pytest_membudget.runtime.executor.local_placement import LocalPlacement
 from pytest_membudget.runtime.executor.scheduler import LEAVING_S, Scheduler
 from pytest_membudget.runtime.executor.state import (
+    Backend,
     Finish,
     Forget,
     Kill,

@@ -10,7 +10,8 @@ from scripted_scheduler import Played, a_task, only
 
 from pytest_membudget import FallbackExecutor, MemoryEstimator, MemorySemaphore, OversizeError
 from pytest_membudget.runtime.executor.local_placement import LocalPlacement
-from pytest_membudget.runtime.executor.state import Demand, Stop
+from pytest_membudget.runtime.executor.placement import Demand
+from pytest_membudget.runtime.executor.state import Stop
 
 MB = 1_000_000
 

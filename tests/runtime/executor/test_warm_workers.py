@@ -4,16 +4,10 @@ import executor_jobs as jobs
 import pytest
 
 from pytest_membudget import FallbackExecutor
-from pytest_membudget.runtime.executor.flow_control import (
-    Backend,
-    ConcurrencyLimit,
-    Levels,
-    Reestimation,
-    Throughput,
-)
+from pytest_membudget.runtime.executor.flow_control import ConcurrencyLimit, Reestimation, Throughput
 from pytest_membudget.runtime.executor.local_placement import LocalPlacement
 from pytest_membudget.runtime.executor.retained_memory import FREE_BYTES, RetainedMemory
-from pytest_membudget.runtime.executor.state import Pool, Slot
+from pytest_membudget.runtime.executor.state import Backend, Levels, Pool, Slot
 
 MB = 1_000_000
 
