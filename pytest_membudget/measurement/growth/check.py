@@ -13,6 +13,7 @@ from pytest_membudget.measurement.growth.culprits import find_culprits
 from pytest_membudget.measurement.growth.repeat import CallsEnded, CallTooLongError, Rounds, interrupted_after
 from pytest_membudget.measurement.growth.samples import (
     EXACT_BYTES,
+    OF_SHARED_FILES,
     PAGED_BYTES,
     FigureReader,
     Figures,
@@ -87,6 +88,8 @@ FEW_CALLS = 1000
 _LONGEST_S = 1_000_000
 _SHARE_FOR_THE_VERDICT = 0.85
 """The rest of the time is for the culprits."""
+_SHARE_FOR_FILES = 0.15
+_OTHERS_FILES = "files appeared in shared memory that another program may have made, as they did not come with the calls alone: they were not judged"
 _QUESTIONS = ("freeze", "get_freeze_count", "get_objects", "get_referrers", "unfreeze")
 """What tells a program that objects are frozen."""
 
@@ -175,6 +178,7 @@ def _judge(rounds: Rounds, allowed_bytes: int, timeout_s: float, *, can_interrup
     piled_up = ""
     patience = _patience(timeout_s)
     reason = ""
+    files_are_ours: bool | None = None
     while True:
         try:
             rounds.advance(caps.next_calls(rounds.first, rounds.last, rounds.calls))
@@ -188,12 +192,21 @@ def _judge(rounds: Rounds, allowed_bytes: int, timeout_s: float, *, can_interrup
             continue
         trends = rounds.trends(allowed_bytes)
         verdict = decide(list(trends.values()), effort, patience)
+        files_grow = any(trends[name].direction != "flat" for name in OF_SHARED_FILES)
+        if verdict and files_grow and files_are_ours is None:
+            files_are_ours = rounds.files_are_ours(_SHARE_FOR_FILES * timeout_s)
+            if not files_are_ours:
+                piled_up = ""
+                continue
         if verdict == "clean" and piled_up:
             verdict = "inconclusive"
         if verdict == "clean" and not reason and rounds.may_hide_growth and effort.elapsed_s < timeout_s / 2:
             continue
         if verdict:
-            return _Finding(verdict, trends, _doubts(verdict, trends, rounds, reason, can_interrupt))
+            doubts = _doubts(verdict, trends, rounds, reason, can_interrupt)
+            return _Finding(
+                verdict, trends, doubts if files_are_ours is not False else (*doubts, _OTHERS_FILES)
+            )
 
 
 def _patience(timeout_s: float) -> Patience:

@@ -207,33 +207,3 @@ def anonymous_bytes(pid: int) -> int:
         fields = statm.read(128).split()
         return (int(fields[1]) - int(fields[2])) * PAGE_BYTES
     return 0
-
-
-class SharedFiles:
-    """Files in shared memory that appeared since this was made and are this user's: what is not mapped is in no process."""
-
-    folder = "/dev/shm"  # noqa: S108 - where the system has them
-
-    def __init__(self) -> None:
-        self._before = self._names()
-
-    def read(self) -> tuple[int, int]:
-        """Their number and the bytes that they hold. Another program's of the same user count too."""
-        count = size_bytes = 0
-        for name in self._names() - self._before:
-            with contextlib.suppress(OSError):
-                status = os.stat(f"{self.folder}/{name}", follow_symlinks=False)
-                if status.st_uid == os.getuid():
-                    count += 1
-                    size_bytes += status.st_blocks * 512
-        return count, size_bytes
-
-    def names(self) -> frozenset[str]:
-        """The names that have appeared since."""
-        return self._names() - self._before
-
-    def _names(self) -> frozenset[str]:
-        try:
-            return frozenset(os.listdir(self.folder)) if _LINUX else frozenset()
-        except OSError:
-            return frozenset()

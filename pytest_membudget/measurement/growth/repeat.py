@@ -14,11 +14,13 @@ from types import FrameType
 from typing import Any
 
 from pytest_membudget.measurement.growth.samples import (
+    OF_SHARED_FILES,
     PAGED_ALLOWANCE_BYTES,
     PAGED_BYTES,
     FigureReader,
     Figures,
 )
+from pytest_membudget.measurement.growth.shared_files import appear_with_calls
 from pytest_membudget.measurement.watchdog.interrupt import may_raise_in
 from pytest_membudget.originals import _thread, contextlib, ctypes, os, signal, sys, threading, time
 from pytest_membudget.stats.growth import Precision, Trend, next_step, trend
@@ -125,6 +127,19 @@ class Rounds:
             self.running = False
         self.calls += made
         return made
+
+    def files_are_ours(self, for_s: float) -> bool:
+        """Whether the files that have appeared in shared memory come with the calls; if not, they are left out of all samples."""
+        files = self._reader.shared_files
+        with contextlib.suppress(CallTooLongError):
+            if appear_with_calls(self, files, for_s):
+                return True
+        files.are_counted = False
+        for name in OF_SHARED_FILES:
+            self._held[name] = array("q", bytes(8 * self._capacity))
+        nothing = dict.fromkeys(OF_SHARED_FILES, 0)
+        self.first, self.last = self.first._replace(**nothing), self.last._replace(**nothing)
+        return False
 
     def held_bytes(self) -> int:
         """The heap in use now, without taking a sample."""

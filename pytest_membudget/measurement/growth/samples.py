@@ -14,10 +14,10 @@ from pytest_membudget.measurement.growth.foreign_memory import (
     RESERVED_BYTES,
     ForeignAllocators,
     ResidentPages,
-    SharedFiles,
     anonymous_bytes,
     arrow_bytes,
 )
+from pytest_membudget.measurement.growth.shared_files import SharedFiles
 from pytest_membudget.measurement.process.children import children_of, descendants
 from pytest_membudget.measurement.process.heap import heap_is_known, read_heap
 from pytest_membudget.measurement.process.small_blocks import SmallBlockReader
@@ -71,6 +71,7 @@ class Figures(NamedTuple):
 EXACT_BYTES = ("heap_bytes", "mapped_bytes")
 PAGED_BYTES = ("resident_bytes", "children_bytes", "shared_bytes")
 """Known by whole pages, and with what allocators keep: judged only beyond an allowance."""
+OF_SHARED_FILES = ("shared_bytes", "segments")
 
 
 class FigureReader:

@@ -1,0 +1,106 @@
+"""Whose are the files that appear in shared memory while a function is called?"""
+
+import itertools
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from pytest_membudget import check_growth
+from pytest_membudget.measurement.growth import shared_files
+from pytest_membudget.measurement.growth.shared_files import SharedFiles, appear_with_calls
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/dev/shm is Linux's")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Stands for /dev/shm."""
+    monkeypatch.setattr(SharedFiles, "folder", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def scripted(folder, monkeypatch):
+    """Calls and pauses that each make files when their number is due: `run(in_calls=…, in_pauses=…)`."""
+    numbers = itertools.count()
+
+    def run(*, in_calls, in_pauses):
+        def make(is_due):
+            if is_due:
+                (folder / f"segment-{next(numbers)}").touch()
+            if is_due > 1:
+                (folder / f"segment-{next(numbers)}").touch()
+
+        calls, pauses = itertools.count(), itertools.count()
+        clock = SimpleNamespace(perf_counter=lambda: 0.0, sleep=lambda _: make(in_pauses(next(pauses))))
+        monkeypatch.setattr(shared_files, "time", clock)
+        repeated = SimpleNamespace(make_calls=lambda *_: make(in_calls(next(calls))))
+        return appear_with_calls(repeated, SharedFiles(), for_s=60)
+
+    return run
+
+
+def always(_):
+    return True
+
+
+def never(_):
+    return False
+
+
+def test_files_that_come_with_the_calls_alone_are_theirs(scripted):
+    assert scripted(in_calls=always, in_pauses=never)
+    assert scripted(in_calls=lambda window: window % 2, in_pauses=never)
+    assert scripted(in_calls=lambda _: 2, in_pauses=always)
+
+
+def test_files_that_come_in_pauses_as_well_may_be_another_programs(scripted):
+    assert not scripted(in_calls=always, in_pauses=always)
+    assert not scripted(in_calls=lambda window: window % 2, in_pauses=lambda window: window % 3)
+
+
+def test_a_few_files_prove_nothing(scripted):
+    assert not scripted(in_calls=lambda window: window < 3, in_pauses=never)
+
+
+@pytest.mark.kernel
+@pytest.mark.processes
+def test_a_file_is_known_by_what_has_it_open_or_mapped(folder, monkeypatch):
+    for name in ("open", "mapped", "free"):
+        (folder / name).write_bytes(bytes(4096))
+    script = (
+        f"import mmap, pathlib; kept = pathlib.Path({str(folder / 'open')!r}).open()\n"
+        f"with pathlib.Path({str(folder / 'mapped')!r}).open('r+b') as file: pages = mmap.mmap(file.fileno(), 0)\n"
+        "print(flush=True); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-S", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        holder.stdout.readline()
+        files = SharedFiles()
+        assert files.held_elsewhere({"open", "mapped", "free"}) == frozenset()  # it is a child of ours
+        monkeypatch.setattr(shared_files, "descendants", list)
+        assert files.held_elsewhere({"open", "mapped", "free"}) == {"open", "mapped"}
+        holder.communicate(b"\n")
+
+
+def test_segments_of_another_program_are_a_caveat_and_no_leak(folder):
+    numbers, ended = itertools.count(), threading.Event()
+
+    def another_program():
+        while not ended.wait(0.0005):
+            Path(folder, f"other-{next(numbers)}").touch()
+
+    thread = threading.Thread(target=another_program)
+    thread.start()
+    try:
+        g = check_growth(lambda: ended.wait(0.001), timeout_s=3)
+    finally:
+        ended.set()
+        thread.join()
+    assert g.verdict != "leak"
+    assert any("another program" in caveat for caveat in g.caveats)
