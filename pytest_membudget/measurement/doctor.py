@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from pytest_membudget.measurement.process import heap, high_water, reclaim
+from pytest_membudget.measurement.process import heap, high_water, proc, reclaim
 from pytest_membudget.measurement.system import control_group, fingerprint
 from pytest_membudget.measurement.system.limit import memory_reading
 from pytest_membudget.measurement.tree import sampler
@@ -77,7 +77,7 @@ def _tree() -> Finding:
 
 def _shared_memory() -> Finding:
     subject = "memory shared by processes"
-    if _readable("/proc/self/smaps_rollup"):
+    if proc.read("self", "smaps_rollup"):
         return Finding(subject, "bounded", "smaps_rollup can be read", "each shared page counts once")
     return Finding(
         subject,
@@ -91,9 +91,8 @@ def _hidden_processes() -> Finding:
     subject = "other processes"
     if sys.platform != "linux":
         return Finding(subject, "note", "no /proc", "psutil lists processes")
-    for line in _text("/proc/self/mountinfo").splitlines():
-        options = line.rpartition(" - ")[2]
-        if " proc " in f" {options} " and "hidepid=" in options and "hidepid=0" not in options:
+    for mount in proc.mounts():
+        if mount.kind == "proc" and "hidepid=" in mount.options and "hidepid=0" not in mount.options:
             return Finding(
                 subject, "note", "hidepid is set", "children of another user, such as sudo's, are not seen"
             )
@@ -158,21 +157,10 @@ def _huge_pages() -> Finding:
 def _counters() -> Finding:
     cores = os.cpu_count() or 1
     # https://docs.kernel.org/filesystems/proc.html: values of RSS are not precise; three counters make it up.
-    slack_bytes = 3 * cores * max(PAGES_PER_BATCH, 2 * cores) * high_water.PAGE_BYTES
+    slack_bytes = 3 * cores * max(PAGES_PER_BATCH, 2 * cores) * proc.PAGE_BYTES
     return Finding(
         "precision of the kernel's counters",
         "note",
         f"up to {format_size(slack_bytes)} with {format_count(cores, 'core')}",
         "they are kept per core; recent kernels sum them up when asked, older ones may be off by so much",
     )
-
-
-def _readable(path: str) -> bool:
-    return bool(_text(path))
-
-
-def _text(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""

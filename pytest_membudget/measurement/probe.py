@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from pytest_membudget.errors import MeasurementError
-from pytest_membudget.measurement.process import children, garbage, heap, high_water, reclaim
+from pytest_membudget.measurement.process import children, garbage, heap, high_water, proc, reclaim
 from pytest_membudget.measurement.system.control_group import group_statistics
 from pytest_membudget.measurement.system.limit import memory_limit
 from pytest_membudget.measurement.tree import combine, sampler
@@ -243,7 +243,7 @@ class Probe:
         found = children.reaped()
         faults = found.faults - self._reaped.faults
         lives_unseen = tree is None and (children.has_children() or not children.are_waited_for())
-        reaped_bytes = max(faults * high_water.PAGE_BYTES, self._child_mark_bytes(found)) if faults else 0
+        reaped_bytes = max(faults * proc.PAGE_BYTES, self._child_mark_bytes(found)) if faults else 0
         return combine.Unwatched(reaped_bytes, memory_limit().bytes if lives_unseen else None)
 
     def _ask(

@@ -16,7 +16,7 @@ import msgspec
 
 from pytest_membudget.errors import IsolatedCrashError, MeasurementError, UsageError
 from pytest_membudget.measurement.fresh.launcher import Launched, launch
-from pytest_membudget.measurement.process.kept_open import pipe
+from pytest_membudget.measurement.process.children import pipe
 from pytest_membudget.origins import off_path
 from pytest_membudget.records.caveats import Caveat
 from pytest_membudget.records.ending import Ending

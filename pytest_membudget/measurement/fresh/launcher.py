@@ -29,8 +29,7 @@ from typing import IO, Any
 from pytest_membudget.errors import MeasurementError, UsageError
 from pytest_membudget.measurement.fresh import guard
 from pytest_membudget.measurement.fresh.guard import Message, Orders
-from pytest_membudget.measurement.process.children import descendants, tree_resident_bytes
-from pytest_membudget.measurement.process.kept_open import pipe
+from pytest_membudget.measurement.process.children import descendants, pipe, tree_resident_bytes
 from pytest_membudget.records.ending import NOT_FOUND, NOT_RUNNABLE, SIGNALLED, Ending, How, exit_code_of
 
 Output = int | IO[Any] | None

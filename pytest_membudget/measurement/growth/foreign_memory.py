@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from pytest_membudget.measurement.process.high_water import PAGE_BYTES
+from pytest_membudget.measurement.process.proc import PAGE_BYTES
 from pytest_membudget.originals import builtins, contextlib, ctypes, os, re, sys
 
 _LINUX = sys.platform.startswith("linux")

@@ -1,16 +1,17 @@
-"""Children: whether this process has any, what those that ended used, and all processes below one, with what they hold."""
+"""Children: whether this process has any, what those that ended used, all processes below one with what they hold, and pipes to them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from pytest_membudget.measurement.process import proc
 from pytest_membudget.measurement.process.high_water import resident_bytes
-from pytest_membudget.originals import builtins, contextlib, os, resource, signal, sys
+from pytest_membudget.originals import fcntl, os, resource, signal, sys, time
 
 _LINUX = sys.platform.startswith("linux")
 
-_PF_KTHREAD = 0x00200000
+_SHARE_OF_TIME = 0.06
 
 WAIT_FOR_ALL_KINDS = 0x40000000
 """Linux's `__WALL`: children whose end sends no SIGCHLD count too."""
@@ -76,20 +77,7 @@ def descendants(pid: int | None = None) -> list[int]:
 
 def children_of(pid: int) -> list[int]:
     """The numbers of the children of all threads of `pid`, those that ended and were not waited for included (20 µs)."""
-    if not _LINUX:
-        return _children_by_psutil(pid)
-    found: list[int] = []
-    with contextlib.suppress(OSError):  # the process is gone
-        for thread in os.listdir(f"/proc/{pid}/task"):
-            # One that has ended meanwhile: the others have children all the same.
-            with contextlib.suppress(OSError):
-                found += _children_of_thread(f"/proc/{pid}/task/{thread}/children")
-    return found
-
-
-def _children_of_thread(file: str) -> list[int]:
-    with builtins.open(file, "rb", buffering=0) as listing:  # read thousands of times
-        return [int(number) for number in listing.read().split()]
+    return proc.children_of(pid) if _LINUX else _children_by_psutil(pid)
 
 
 def _children_by_psutil(pid: int) -> list[int]:
@@ -114,27 +102,90 @@ def runs_with_others(ours: Iterable[int]) -> bool:
     if not _LINUX:
         return True
     known = {*ours, os.getpid(), *descendants(), *_ancestors(os.getpid())}
-    pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    pids = proc.processes()
     return 1 not in pids or any(pid not in known and not _is_of_the_kernel(pid) for pid in pids)
 
 
 def _ancestors(pid: int) -> list[int]:
     found: list[int] = []
     while pid:
-        fields = _stat_fields(pid)
-        pid = int(fields[1]) if fields else 0
+        status = proc.stat(pid)
+        pid = status.parent if status else 0
         found.append(pid)
     return found
 
 
 def _is_of_the_kernel(pid: int) -> bool:
     """Whether it is a thread of the kernel's, or gone."""
-    fields = _stat_fields(pid)
-    return not fields or bool(int(fields[6]) & _PF_KTHREAD)
+    status = proc.stat(pid)
+    return status is None or status.is_of_the_kernel
 
 
-def _stat_fields(pid: int) -> list[bytes]:
-    """The fields of `stat` after the name; empty for a process that is gone."""
-    with contextlib.suppress(OSError), builtins.open(f"/proc/{pid}/stat", "rb", buffering=0) as stream:
-        return stream.read(1024).rpartition(b")")[2].split()
-    return []
+class SharedPages:
+    """What each process holds, in bytes, shared pages counted once among those that share them.
+
+    The kernel's own figure (PSS) is right but dear. It is read now and then, and the difference to the cheap figure, resident pages
+    that are private, is kept for the time between.
+    """
+
+    def __init__(self) -> None:
+        self._correction: dict[int, int] = {}
+        self._began_s = time.perf_counter()
+        self._spent_s = 0.0
+
+    def holdings(self, pids: Iterable[int]) -> dict[int, int]:
+        """Cheap: private pages now, and each one's part in shared pages as it was when last read."""
+        found: dict[int, int] = {}
+        for pid in pids:
+            figures = _sizes(pid)
+            if figures is None:
+                continue
+            if pid not in self._correction:
+                self._read(pid)
+            found[pid] = max(0, figures.anonymous_bytes + self._correction.get(pid, 0))
+        return found
+
+    def exact_holdings(self, pids: Iterable[int]) -> dict[int, int]:
+        """Dear: each one's part read now, unless 6% of the time has gone into that already."""
+        for pid in pids:
+            if self._spent_s <= _SHARE_OF_TIME * (time.perf_counter() - self._began_s):
+                self._read(pid)
+        return self.holdings(pids)
+
+    @staticmethod
+    def shared_bytes(pid: int) -> int:
+        """Resident pages of files and shared memory, in full."""
+        figures = _sizes(pid)
+        return 0 if figures is None else figures.shared_bytes
+
+    def _read(self, pid: int) -> None:
+        began_s = time.perf_counter()
+        share_bytes = proc.proportional_bytes(pid)
+        figures = _sizes(pid)
+        if figures is not None:
+            self._correction[pid] = (
+                figures.shared_bytes if share_bytes is None else share_bytes - figures.anonymous_bytes
+            )
+        self._spent_s += time.perf_counter() - began_s
+
+
+def _sizes(pid: int) -> proc.Sizes | None:
+    if _LINUX:
+        return proc.sizes(pid)
+    size_bytes = resident_bytes(pid)
+    return proc.Sizes(size_bytes, size_bytes, 0) if size_bytes else None
+
+
+def pipe() -> tuple[int, int]:
+    """Both ends of a pipe, above the standard descriptors: where a program has closed one of those, its number is not ours."""
+    reading, writing = os.pipe()
+    return above_standard(reading), above_standard(writing)
+
+
+def above_standard(descriptor: int) -> int:
+    """The descriptor, moved where its number is that of standard input, output or errors."""
+    if descriptor > 2:
+        return descriptor
+    moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
+    os.close(descriptor)
+    return moved

@@ -23,10 +23,8 @@ from __future__ import annotations
 import functools
 from typing import Any, NamedTuple
 
-from pytest_membudget.measurement.process.kept_open import KeptOpen
+from pytest_membudget.measurement.process import proc
 from pytest_membudget.originals import contextlib, ctypes, os, resource, struct, sys, threading
-
-PAGE_BYTES = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
 
 class Mark:
@@ -73,8 +71,8 @@ _lock = threading.Lock()
 _open: list[Mark] = []
 _account = _Account()
 _last_split = [0, 0]  # shared pages, and shared memory among them
-_statm = KeptOpen("/proc/self/statm", os.O_RDONLY)
-_clear_refs = KeptOpen("/proc/self/clear_refs", os.O_WRONLY)
+_statm = proc.KeptOpen("statm")
+_clear_refs = proc.KeptOpen("clear_refs", os.O_WRONLY)
 
 
 def open_mark() -> Mark | None:
@@ -112,7 +110,7 @@ def high_water_bytes() -> int:
     """The most that was resident since the last reset, in bytes; 0 where nothing tells."""
     if sys.platform != "linux":
         return _life_peak_bytes()
-    return _status_bytes(b"VmHWM:") or _life_peak_bytes()
+    return proc.field_bytes(proc.read("self", "status"), b"VmHWM") or _life_peak_bytes()
 
 
 def mapped_shared_bytes(shared_bytes: int) -> int:
@@ -121,7 +119,7 @@ def mapped_shared_bytes(shared_bytes: int) -> int:
     `status` tells it, which takes 20 µs, and is read again only when `shared_bytes` has changed.
     """
     if _last_split[0] != shared_bytes:
-        _last_split[:] = [shared_bytes, _status_bytes(b"RssShmem:")]
+        _last_split[:] = [shared_bytes, proc.field_bytes(proc.read("self", "status"), b"RssShmem")]
     return _last_split[1]
 
 
@@ -133,25 +131,21 @@ def high_water_and_resident_bytes() -> tuple[int, int]:
     mark_bytes = _account.mark_bytes(resident)
     if mark_bytes:
         return mark_bytes, resident
-    status = _status()
-    resident = _field_bytes(status, b"VmRSS:")
-    return _field_bytes(status, b"VmHWM:") or resident, resident
+    status = proc.read("self", "status")
+    resident = proc.field_bytes(status, b"VmRSS")
+    return proc.field_bytes(status, b"VmHWM") or resident, resident
 
 
 def resident_bytes(pid: int | None = None) -> int:
     """What process `pid` (this one by default) holds now, in bytes; 0 for one that is gone, or where nothing tells."""
     if sys.platform == "darwin":
-        # FOLDED
-
         return footprint(pid).now_bytes
     if sys.platform != "linux":
         return _psutil_resident_bytes(pid)
     if pid is None:
         return resident_and_shared_bytes()[0]
-    try:
-        return int(_read(f"/proc/{pid}/statm", 128).split()[1]) * PAGE_BYTES
-    except (OSError, IndexError):
-        return 0
+    found = proc.sizes(pid)
+    return found.resident_bytes if found else 0
 
 
 def resident_and_shared_bytes() -> tuple[int, int]:
@@ -161,11 +155,11 @@ def resident_and_shared_bytes() -> tuple[int, int]:
     """
     if sys.platform != "linux":
         return resident_bytes(), 0
-    try:
-        fields = os.pread(_statm.descriptor(), 128, 0).split()
-        return int(fields[1]) * PAGE_BYTES, int(fields[2]) * PAGE_BYTES
-    except (OSError, IndexError):
-        return _psutil_resident_bytes(None), 0
+    with contextlib.suppress(OSError):
+        found = proc.parse_sizes(os.pread(_statm.descriptor(), 128, 0))
+        if found:
+            return found.resident_bytes, found.shared_bytes
+    return _psutil_resident_bytes(None), 0
 
 
 def _reset() -> bool:
@@ -183,31 +177,6 @@ def _reset() -> bool:
     return True
 
 
-def _status_bytes(field: bytes) -> int:
-    return _field_bytes(_status(), field)
-
-
-def _status() -> bytes:
-    try:
-        return _read("/proc/self/status", 4096)
-    except OSError:
-        return b""
-
-
-def _read(file: str, most_bytes: int) -> bytes:
-    """A file of /proc in three system calls; a stream makes six of them."""
-    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return os.read(descriptor, most_bytes)
-    finally:
-        os.close(descriptor)
-
-
-def _field_bytes(status: bytes, field: bytes) -> int:
-    at = status.find(field)
-    return int(status[at + len(field) :].split(None, 1)[0]) * 1024 if at >= 0 else 0
-
-
 def _life_peak_bytes() -> int:
     """The most in the whole life of this process: `ru_maxrss`, the footprint on macOS, the working set on Windows."""
     if sys.platform == "win32":
@@ -215,8 +184,6 @@ def _life_peak_bytes() -> int:
 
         return int(psutil.Process().memory_info().peak_wset)
     if sys.platform == "darwin":
-        # FOLDED
-
         return footprint().life_peak_bytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 

@@ -22,14 +22,13 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from pytest_membudget.originals import contextlib, os, re, signal, sys, time
+from pytest_membudget.measurement.process import proc
+from pytest_membudget.originals import contextlib, os, signal, sys, time
 
 _PREFIX = "membudget-"
 _REMOVE_S = 2.0
 UNLIMITED_BYTES = 2**62
 """Version 1 writes its "no limit" as the largest multiple of the page size below 2**63."""
-
-_OCTAL = re.compile(r"\\([0-7]{3})")
 
 
 class Constraint(NamedTuple):
@@ -48,24 +47,19 @@ class Group(NamedTuple):
     name: str
 
 
-class _Mount(NamedTuple):
-    version: int
-    root: PurePosixPath
-    point: PurePosixPath
-
-
 def groups(root: Path) -> list[Group]:
     """This process's memory groups, innermost first, each with its ancestors; `root` holds `proc` and the mounts."""
     paths = _paths_by_version(_text(root / "proc/self/cgroup"))
     found: dict[Path, Group] = {}
-    for mount in _mounts(_text(root / "proc/self/mountinfo")):
-        path = paths.get(mount.version)
+    for mount in proc.parse_mounts(_text(root / "proc/self/mountinfo")):
+        version = _version_of(mount)
+        path = paths.get(version)
         if path is None:
             continue
-        top = root / mount.point.relative_to("/")
-        for inner in _ancestry(path, mount.root):
+        top = root / mount.point.lstrip("/")
+        for inner in _ancestry(path, PurePosixPath(mount.root)):
             directory = top / inner
-            found.setdefault(directory, Group(mount.version, directory, f"/{inner}".replace("/.", "/")))
+            found.setdefault(directory, Group(version, directory, f"/{inner}".replace("/.", "/")))
     return list(found.values())
 
 
@@ -127,18 +121,11 @@ def _paths_by_version(text: str) -> dict[int, PurePosixPath]:
     return paths
 
 
-def _mounts(text: str) -> Iterator[_Mount]:
-    """Mounts of memory hierarchies; the format is in proc_pid_mountinfo(5)."""
-    for line in text.splitlines():
-        before, _, after = line.partition(" - ")
-        fields, kinds = before.split(" "), after.split(" ")
-        if len(fields) < 5 or len(kinds) < 3:
-            continue
-        root, point = (PurePosixPath(_unescaped(field)) for field in fields[3:5])
-        if kinds[0] == "cgroup2":
-            yield _Mount(2, root, point)
-        elif kinds[0] == "cgroup" and "memory" in kinds[2].split(","):
-            yield _Mount(1, root, point)
+def _version_of(mount: proc.Mount) -> int:
+    """Of the memory hierarchy that is mounted there; 0 for any other mount."""
+    if mount.kind == "cgroup2":
+        return 2
+    return 1 if mount.kind == "cgroup" and "memory" in mount.options.split(",") else 0
 
 
 def _ancestry(path: PurePosixPath, mounted_root: PurePosixPath) -> list[PurePosixPath]:
@@ -166,10 +153,6 @@ def _text(path: Path) -> str:
     with contextlib.suppress(OSError):
         return path.read_text(encoding="utf-8", errors="surrogateescape")
     return ""
-
-
-def _unescaped(field: str) -> str:
-    return _OCTAL.sub(lambda match: chr(int(match[1], 8)), field)
 
 
 class ControlGroup:

@@ -6,7 +6,7 @@ import importlib.metadata
 import platform
 from pathlib import Path
 
-from pytest_membudget.measurement.process.high_water import PAGE_BYTES
+from pytest_membudget.measurement.process.proc import PAGE_BYTES
 from pytest_membudget.measurement.system.limit import memory_limit, usable_cores
 from pytest_membudget.originals import contextlib, os, re, sys
 from pytest_membudget.records.report import Environment

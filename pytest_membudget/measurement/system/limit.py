@@ -89,7 +89,7 @@ def _mapped_bytes() -> int:
 
 
 def _page_bytes() -> int:
-    from pytest_membudget.measurement.process.high_water import PAGE_BYTES
+    from pytest_membudget.measurement.process.proc import PAGE_BYTES
 
     return PAGE_BYTES
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pytest_membudget.measurement.process.kept_open import above_standard, identity, pipe
+from pytest_membudget.measurement.process.children import above_standard, pipe
+from pytest_membudget.measurement.process.proc import identity
 from pytest_membudget.measurement.system.control_group import group_statistics
 from pytest_membudget.measurement.tree.helper.messages import (
     Begin,

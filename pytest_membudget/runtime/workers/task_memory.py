@@ -28,9 +28,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from pytest_membudget.measurement.probe import Probe
-from pytest_membudget.measurement.process import children, high_water
+from pytest_membudget.measurement.process import children, high_water, proc
 from pytest_membudget.measurement.process.heap import TaskHeap, trim_heap
-from pytest_membudget.measurement.process.pss import proportional_bytes
+from pytest_membudget.measurement.process.proc import proportional_bytes
 from pytest_membudget.measurement.tree.sampler import helper_pid, is_starting
 
 RESOLUTION_BYTES = 1024 * 1024
@@ -166,7 +166,7 @@ class TaskTree:
         self._always = True
         held_bytes = self._held_bytes()
         ended_bytes = (
-            faults * high_water.PAGE_BYTES
+            faults * proc.PAGE_BYTES
         )  # all that they can have filled, one after the other or together
         return TreeTaken(
             max(own_peak_bytes, held_bytes), own_peak_bytes + ended_bytes + 2 * held_bytes, held_bytes

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_membudget.measurement.process import high_water
+from pytest_membudget.measurement.process import high_water, proc
 
 pytestmark = pytest.mark.kernel
 MIB = 1024 * 1024
@@ -59,7 +59,7 @@ def test_a_forked_child_reads_its_own_figures():
     if child == 0:
         block = touch(SPIKE)
         mark = high_water.open_mark()
-        own = int(Path("/proc/self/statm").read_text().split()[1]) * high_water.PAGE_BYTES
+        own = int(Path("/proc/self/statm").read_text().split()[1]) * proc.PAGE_BYTES
         block.close()
         told_apart = abs(high_water.close_mark(mark) - own) < SLACK and abs(mark.start_bytes - own) < SLACK
         os._exit(0 if told_apart else 1)
@@ -93,7 +93,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 IN_THE_CHILD = """
 import resource
-from pytest_membudget.measurement.process import high_water
+from pytest_membudget.measurement.process import high_water, proc
 mark = high_water.open_mark()
 block = b"x" * (50 << 20)
 del block

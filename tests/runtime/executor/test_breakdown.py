@@ -7,7 +7,8 @@ import executor_jobs as jobs
 import pytest
 
 from pytest_membudget import FallbackExecutor, measuring
-from pytest_membudget.measurement.process.pss import SharedPages, proportional_bytes
+from pytest_membudget.measurement.process.children import SharedPages
+from pytest_membudget.measurement.process.proc import proportional_bytes
 from pytest_membudget.runtime.executor import batch as batch_module
 from pytest_membudget.runtime.executor.batch import Recorder
 from pytest_membudget.runtime.executor.driver import WorkerUse
