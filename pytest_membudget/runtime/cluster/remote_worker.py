@@ -130,6 +130,10 @@ class RemoteWorker:
         """Nothing on this machine."""
         return 0
 
+    def grown_bytes(self) -> int | None:
+        """Nothing on this machine."""
+        return 0
+
     def added_bytes(self) -> int:
         """Nothing on this machine."""
         return 0

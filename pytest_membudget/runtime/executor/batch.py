@@ -195,8 +195,6 @@ class Recorder:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._pages = SharedPages()
-        self._bare_bytes: dict[int, int] = {}
-        self._base_bytes: dict[int, int] = {}
         self._others: list[int] = []
         self._of_tasks: set[int] = set()  # processes that tasks have started
         self._probe = Probe("run")
@@ -258,22 +256,8 @@ class Recorder:
         self._samples += 1
         pids = [os.getpid(), *workers, *self._others]
         held = self._pages.holdings(pids)
-        for pid, worker in workers.items():
-            if pid in held:
-                self._record_base(worker, held[pid])
         if sum(held.values()) > self.breakdown.peak_bytes:
             self._keep(self._pages.exact_holdings(pids), workers)
-
-    def _record_base(self, worker: WorkerUse, held_bytes: int) -> None:
-        """A worker without its task: by a reading while it was idle, else a bare one and what its initializer loaded."""
-        pid = worker.pid
-        if worker.loaded_bytes is None:
-            self._bare_bytes[pid] = min(self._bare_bytes.get(pid, held_bytes), held_bytes)
-        elif not worker.is_busy:
-            self._base_bytes[pid] = min(self._base_bytes.get(pid, held_bytes), held_bytes)
-        elif pid not in self._base_bytes:
-            bare_bytes = self._bare_bytes.get(pid, held_bytes)
-            self._base_bytes[pid] = min(held_bytes, bare_bytes + worker.loaded_bytes)
 
     def _keep(self, held: dict[int, int], workers: dict[int, WorkerUse]) -> None:
         peak_bytes = sum(held.values())
@@ -282,7 +266,7 @@ class Recorder:
         own_bytes = held.get(os.getpid(), 0)
         in_workers_bytes = sum(held.get(pid, 0) for pid in workers)
         of_tasks_bytes = sum(held.get(pid, 0) for pid in self._of_tasks if pid not in workers)
-        base_bytes = sum(self._held_base_bytes(worker, held.get(pid, 0)) for pid, worker in workers.items())
+        base_bytes = sum(_base_bytes(worker, held.get(pid, 0)) for pid, worker in workers.items())
         waiting_bytes = min(self._waiting_bytes, max(0, own_bytes - self._start_bytes))
         elsewhere = bool(workers) or self._engine.scheduler.backend.is_cluster
         here_bytes = 0 if elsewhere else max(0, own_bytes - self._start_bytes - waiting_bytes)
@@ -294,11 +278,6 @@ class Recorder:
             waiting_results_bytes=waiting_bytes,
             other_bytes=peak_bytes - own_bytes - in_workers_bytes - of_tasks_bytes,
         )
-
-    def _held_base_bytes(self, worker: WorkerUse, held_bytes: int) -> int:
-        if worker.loaded_bytes is None:  # its initializer still loads: it has no task yet
-            return held_bytes
-        return min(held_bytes, self._base_bytes.get(worker.pid, 0))
 
     def _complete(self, measured: Measurement) -> None:
         """Takes the probe's peak, which is exact, for the whole; what it has beyond the parts seen here becomes *other*.
@@ -324,3 +303,8 @@ class Recorder:
             other_bytes=self.breakdown.other_bytes + missed_bytes,
             caveats=caveats,
         )
+
+
+def _base_bytes(worker: WorkerUse, held_bytes: int) -> int:
+    """What a worker holds without its tasks; all of it while its initializer still loads."""
+    return held_bytes if worker.grown_bytes is None else max(0, held_bytes - worker.grown_bytes)

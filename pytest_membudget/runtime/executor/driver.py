@@ -124,9 +124,8 @@ class WorkerUse(NamedTuple):
     """A worker process as a batch's recorder sees it."""
 
     pid: int
-    is_busy: bool
-    #: what its initializer has loaded; None until it is ready
-    loaded_bytes: int | None
+    #: what its process holds above what it held when it was ready; None until it is
+    grown_bytes: int | None
 
 
 class Ending(NamedTuple):
@@ -299,11 +298,8 @@ class Driver:
 
     def workers(self) -> list[WorkerUse]:
         """The worker processes that there are."""
-        found = []
-        for slot, connection in list(self._effects.connections.items()):
-            if (pid := connection.worker.pid) is not None:
-                found.append(WorkerUse(pid, bool(slot.running), slot.base_bytes))
-        return found
+        workers = [connection.worker for connection in list(self._effects.connections.values())]
+        return [WorkerUse(each.pid, each.grown_bytes()) for each in workers if each.pid is not None]
 
     def busy(self) -> int:
         """Workers that have something to do."""

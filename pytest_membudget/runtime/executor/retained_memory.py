@@ -76,8 +76,15 @@ class RetainedMemory:
         return self.own_bytes(slot) > share_bytes and self._would_shrink(slot)
 
     def charged_bytes(self, slot: Slot) -> int:
-        """What `slot` is charged beside its tasks; nothing where its memory is not this machine's."""
-        return self._charged(self.own_bytes(slot)) if slot.backend.is_local_pool else 0
+        """What `slot` is charged beside its tasks; nothing where its memory is not this machine's.
+
+        A worker whose successor would retain less is charged in full: several that grow would else exceed the budget by
+        what each has free.
+        """
+        if not slot.backend.is_local_pool:
+            return 0
+        own_bytes = self.own_bytes(slot)
+        return own_bytes if self._would_shrink(slot) else self._charged(own_bytes)
 
     def start_bytes(self, pool: Pool) -> int:
         """What the worker of the next task will be charged beyond that as it begins; 0 where a warm one is idle."""

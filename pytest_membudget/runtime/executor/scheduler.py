@@ -464,6 +464,8 @@ class Scheduler:
         """What another call may run under; None where the worker may have no more."""
         if self._policy.profiles:
             return None  # what follows would hold memory when the profile says that the call has ended
+        if slot.left_something:
+            return None  # its calls may each leave as much, which is counted when they end
         if slot.is_closing or len(slot.running) >= self.pool.throughput.depth or self.pool.is_full_in_flight:
             return None
         return None if slot.lease is None or slot.lease.exclusive else slot.lease

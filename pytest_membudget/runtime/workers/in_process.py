@@ -73,6 +73,10 @@ class LocalWorker:
         """Nothing: what an initializer loads here cannot be separated from the rest."""
         return 0
 
+    def grown_bytes(self) -> int | None:
+        """It has no process of its own."""
+        return 0
+
     def added_bytes(self) -> int:
         """It has no memory of its own."""
         return 0

@@ -63,7 +63,7 @@ WORKER = 2**22 + 7
 @pytest.fixture
 def scripted(monkeypatch):
     """A recorder of one worker, and what that worker holds and says of itself at the next reading."""
-    reading = SimpleNamespace(held_bytes=0, is_busy=False, loaded_bytes=None)
+    reading = SimpleNamespace(held_bytes=0, grown_bytes=None)
 
     def holdings(pages, pids):
         return {pid: reading.held_bytes if pid == WORKER else 0 for pid in pids}
@@ -72,14 +72,14 @@ def scripted(monkeypatch):
     monkeypatch.setattr(SharedPages, "holdings", holdings)
     monkeypatch.setattr(SharedPages, "exact_holdings", holdings)
     driver = SimpleNamespace(
-        busy=lambda: int(reading.is_busy),
-        workers=lambda: [WorkerUse(WORKER, reading.is_busy, reading.loaded_bytes)],
+        busy=lambda: 1,
+        workers=lambda: [WorkerUse(WORKER, reading.grown_bytes)],
     )
     settings = SimpleNamespace(reading=lambda: SimpleNamespace(limit=SimpleNamespace(bytes=0)))
     engine = SimpleNamespace(driver=driver, settings=settings, journal=SimpleNamespace(events=()))
 
-    def read(held_bytes, loaded_bytes, *, is_busy=False):
-        reading.held_bytes, reading.loaded_bytes, reading.is_busy = held_bytes, loaded_bytes, is_busy
+    def read(held_bytes, grown_bytes):
+        reading.held_bytes, reading.grown_bytes = held_bytes, grown_bytes
         recorder.sample()
         return recorder.breakdown.workers_base_bytes, recorder.breakdown.task_bytes
 
@@ -90,11 +90,10 @@ def scripted(monkeypatch):
 def test_what_an_initializer_loads_is_base_before_it_has_ended_too(scripted):
     assert scripted(10 * MB, None) == (10 * MB, 0)
     assert scripted(210 * MB, None) == (210 * MB, 0)
-    assert scripted(209 * MB, 200 * MB) == (210 * MB, 0)
+    assert scripted(211 * MB, 0) == (211 * MB, 0)
 
 
-def test_what_a_busy_worker_holds_above_its_base_is_its_tasks(scripted):
+def test_what_a_worker_has_grown_by_since_it_was_ready_is_its_tasks(scripted):
     scripted(10 * MB, None)
-    assert scripted(250 * MB, 200 * MB, is_busy=True) == (210 * MB, 40 * MB)
-    scripted(205 * MB, 200 * MB)
-    assert scripted(260 * MB, 200 * MB, is_busy=True) == (205 * MB, 55 * MB)
+    assert scripted(250 * MB, 40 * MB) == (210 * MB, 40 * MB)
+    assert scripted(260 * MB, 51 * MB) == (209 * MB, 51 * MB)

@@ -906,6 +906,17 @@ def test_a_worker_that_retains_more_and_more_is_replaced_before_its_next_task():
     assert 4 * number == 48  # its share is half of the budget, and its next task would take 4 MB more
 
 
+def test_nothing_waits_in_a_worker_whose_calls_leave_something():
+    played, tasks = Played(100 * MB, workers=1), [a_task(4 * MB) for _ in range(4)]
+    played.submit(tasks[0])
+    leaks(played, tasks[0], 4)
+    played.scheduler.pool.throughput.mean_s = 0.001
+    played.submit(*tasks[1:])
+    assert played.running == [tasks[1]]
+    played.returned(tasks[1], peak_bytes=4 * MB, kept_bytes=4 * MB, duration_s=0.001)
+    assert played.running == tasks[2:]  # this one has left nothing
+
+
 @pytest.mark.parametrize("ends", [True, False])
 def test_what_a_stopped_worker_retained_is_free_when_it_has_ended_or_was_waited_for(ends):
     played, first, second = (

@@ -118,3 +118,11 @@ def test_tasks_that_wait_are_charged_again_now_and_then(exceeding, due):
     reestimation = Reestimation()
     seen = [number for number in range(1, 65) if reestimation.is_due(exceeded=number in exceeding)]
     assert seen == due
+
+
+def test_workers_that_grow_are_charged_all_that_they_retain():
+    pool, retained = pool_of(10, 10, 10)
+    assert aside_bytes(pool, retained) == 0
+    for slot in pool.slots:
+        slot.retained_bytes = 30 * MB
+    assert aside_bytes(pool, retained) == 90 * MB
