@@ -20,6 +20,12 @@ WORTH_A_START_S = 0.1
 """A call this long counts in full towards its worker's replacement, a shorter one in part. Fifty of these keep a worker
 for five seconds, of which its start may have taken a twentieth."""
 
+KILL_PAUSE_S = 0.25
+"""After a worker was killed nothing starts for so long, unless nothing runs: what it held is given back meanwhile."""
+
+ONE_BY_ONE_S = 0.1
+"""Between two starts after that."""
+
 _DRAWN_AHEAD = 2
 _DRAWN_AHEAD_OF_SHORT = 16
 _DEPTH_OF_SHORT = 2
@@ -97,6 +103,29 @@ class ConcurrencyLimit:
         self._clean = 0
         self.now += 1
         return self.now == self.most
+
+
+class StartPacing:
+    """After a worker was killed memory may be out, and what it held is given back only now.
+
+    So nothing starts for `KILL_PAUSE_S`, unless nothing runs, and then as many tasks as may run at once start one by one.
+    """
+
+    def __init__(self) -> None:
+        #: on the driver's clock: nothing starts before, unless nothing runs
+        self.pause_until_s = 0.0
+        self._one_by_one = 0
+
+    def killed(self, now_s: float, most: int) -> None:
+        """A worker was killed, and not by us; `most` tasks may run at once."""
+        self.pause_until_s = now_s + KILL_PAUSE_S
+        self._one_by_one = most
+
+    def started(self, now_s: float) -> None:
+        """A task has started."""
+        if self._one_by_one:
+            self._one_by_one -= 1
+            self.pause_until_s = max(self.pause_until_s, now_s + ONE_BY_ONE_S)
 
 
 class Reestimation:

@@ -130,7 +130,7 @@ class LocalPlacement(Placement):
         if head is None or head.exclusive or head.bytes > lease.bytes:
             return None
         task: Task = head.token
-        if task.fresh_worker or task.prefers_thread:
+        if not task.may_follow:
             return None
         self.remove(task)
         return task
@@ -241,7 +241,7 @@ class LocalPlacement(Placement):
         """Whether one that runs, or starts, will soon show what the next one takes; or memory has just run out."""
         if not pool.busy:
             return False
-        if pool.now_s < pool.pause_until_s:
+        if pool.now_s < pool.pacing.pause_until_s:
             return True
         if self.retained.loaded_bytes is None and any(slot.backend.is_local_pool for slot in pool.slots):
             return True

@@ -74,12 +74,18 @@ def after_failure(
     repeats = task.attempts - 1
     charged_bytes = max(task.charged_bytes or 0, task.overran_bytes)
     if task.alone and isinstance(reply, Died) and retries <= USUAL_RETRIES:
-        # There is no more memory than all. Who asks for more repeats than usual expects kills of another kind.
-        return given_up(task, reply, own_memory=own_memory)
+        # There is no more memory than all. A caller who allows more repeats than usual expects kills of another kind.
+        return _given_up_or_over_limit(task, reply, own_memory=own_memory)
     if repeats < retries and own_memory:
         last = repeats + 1 == retries
         wanted_bytes = max(task.charge.retry_bytes(charged_bytes), charged_bytes + 1)
         return Retry(min(wanted_bytes, largest_bytes), alone=last or wanted_bytes >= largest_bytes)
+    return _given_up_or_over_limit(task, reply, own_memory=own_memory)
+
+
+def _given_up_or_over_limit(task: Task, reply: Died | RanOut, *, own_memory: bool) -> Failure:
+    if task.overran_bytes:  # we have ended it, for breaking its charge
+        return over_limit(task, task.charged_bytes or 0, task.overran_bytes)
     return given_up(task, reply, own_memory=own_memory)
 
 

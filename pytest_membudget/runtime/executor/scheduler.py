@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
@@ -24,7 +24,7 @@ from typing import Any
 from pytest_membudget.runtime.admission.ledger import Ticket
 from pytest_membudget.runtime.executor import retry_policy
 from pytest_membudget.runtime.executor.flow_control import ConcurrencyLimit, Reestimation, Throughput
-from pytest_membudget.runtime.executor.placement import Assignment, Demand, Placement
+from pytest_membudget.runtime.executor.placement import Assignment, Demand, Placement, arrival
 from pytest_membudget.runtime.executor.policy import USUAL_TASKS_PER_CHILD, ExecutorPolicy
 from pytest_membudget.runtime.executor.retained_memory import has_done_enough
 from pytest_membudget.runtime.executor.retry_policy import Failure
@@ -78,12 +78,6 @@ LOST_TOO_OFTEN = 10
 NOT_BEGUN_POLL_S = 0.05
 """When to ask again for a task with a time limit that its worker has not begun."""
 
-KILL_PAUSE_S = 0.25
-"""After a worker was killed nothing starts for so long, unless nothing runs: what it held is given back meanwhile."""
-
-ONE_BY_ONE_S = 0.1
-"""Between two starts after that."""
-
 LEAVING_S = 2.0
 """How long what a worker retains is waited for after it was stopped. One that a thread of a task keeps alive may take minutes."""
 
@@ -123,7 +117,6 @@ class Scheduler:
         self._reestimation = Reestimation()
         self._has_said_no_limits = False
         self._has_said_base = False
-        self._starts_one_by_one = 0
         self._arrived = 0
         self._sent = 0
         self._effects: list[Effect] = []
@@ -175,7 +168,11 @@ class Scheduler:
         """The tasks that wait, in order."""
         return [task for task in (*self.placement.waiting(), *self._pending) if task.state == "queued"]
 
-    # Events ----------------------------------------------------------------------------------------------------------
+    def demand(self) -> Demand:
+        """What tasks and workers ask of a budget that other programs share."""
+        return self.placement.demand(self.pool)
+
+    # Events: tasks ---------------------------------------------------------------------------------------------------
 
     def submitted(self, task: Task) -> None:
         """A task came."""
@@ -190,16 +187,15 @@ class Scheduler:
 
     def cancelled(self, task: Task) -> None:
         """The caller cancelled its future, so it has not begun. Again, or for a task that is done: nothing happens."""
-        if task.state == "queued":
-            self.placement.remove(task)  # one that is still pending is skipped there
-        elif (
-            task.state == "running"
-        ):  # it was decided on, and its driver found it cancelled before it was sent
-            slot = next(each for each in (*self.pool.slots, *self._gone) if task in each.running)
-            slot.running.remove(task)
-            self._release_if_idle(slot)
-        else:
-            return
+        match task.state:
+            case "queued":
+                self.placement.remove(task)  # one that is still pending is skipped there
+            case "running":  # it was decided on, and its driver found it cancelled before it was sent
+                slot = next(each for each in (*self.pool.slots, *self._gone) if task in each.running)
+                slot.running.remove(task)
+                self._release_if_idle(slot)
+            case _:
+                return
         task.cause = "cancelled"
         self._close(task)
 
@@ -215,6 +211,35 @@ class Scheduler:
             self._lost(slot, task, reply)
         else:
             self._answered(slot, task, reply)
+
+    def time_passed(self, now_s: float, readings: Mapping[Slot, Reading]) -> None:
+        """Charges busy workers what they hold, and ends what is beyond its time."""
+        self.pool.now_s = now_s
+        due_s = []
+        for slot, reading in readings.items():
+            if slot.running and not slot.is_gone:
+                self._check_memory(slot, reading)
+                due_s.append(self._check_deadline(slot, reading, now_s))
+        self.deadline_s = min((each for each in due_s if each is not None), default=None)
+
+    def shut_down(self, error: BaseException) -> None:
+        """Every task fails with `error`, those to come as well, and every worker is ended."""
+        self.broken = error
+        self._pending.clear()
+        for task in self.placement.waiting():
+            self.placement.remove(task)
+        for slot in (*self.pool.slots, *self._gone):
+            slot.running.clear()
+        for slot in self.pool.slots:
+            self._release_if_idle(slot)
+            self._effects.append(Kill(slot))
+        # A process that has ended holds nothing; a thread holds its lease until it returns.
+        for slot in [each for each in self._gone if each.backend.own_memory]:
+            self._release_if_idle(slot)
+        for task in sorted(self._open, key=arrival):
+            self._fail(task, retry_policy.not_run(error))
+
+    # Events: workers and what they may hold --------------------------------------------------------------------------
 
     def started(self, slot: Slot) -> None:
         """The driver has started `slot`; it may still be on its way up."""
@@ -241,18 +266,6 @@ class Scheduler:
         for task in tasks:
             self._requeue(task)
 
-    def ended(self, slot: Slot) -> None:
-        """A worker that was stopped is gone, and what it retained is free."""
-        if slot in self.pool.leaving:
-            self.pool.leaving.remove(slot)
-
-    def _withdraw(self, slot: Slot) -> list[Task]:
-        """Takes a worker that was not started off the list, and its calls back."""
-        tasks = list(slot.running)
-        slot.running.clear()
-        self._drop(slot)
-        return tasks
-
     def ready(self, slot: Slot, base_bytes: int) -> None:
         """A worker is up, its initializer run: it holds so much more than a bare one."""
         slot.base_bytes = base_bytes
@@ -260,6 +273,16 @@ class Scheduler:
         if slot.backend.placement.is_base_over_budget and not self._has_said_base:
             self._has_said_base = True
             self._effects.append(retry_policy.base_over_budget_event(slot.backend.level))
+
+    def ended(self, slot: Slot) -> None:
+        """A worker that was stopped is gone, and what it retained is free."""
+        if slot in self.pool.leaving:
+            self.pool.leaving.remove(slot)
+
+    def stop_idle(self) -> None:
+        """Stops workers that have nothing to do: another program waits for what they keep."""
+        for slot in self.pool.idle():
+            self._stop(slot)
 
     def budget_changed(self, budget_bytes: int, largest_bytes: int, ceiling_bytes: int | None = None) -> None:
         """What tasks and workers of this machine may hold together now; the most that it could be; and the machine's limit."""
@@ -271,15 +294,6 @@ class Scheduler:
         was_under_pressure, self.pool.is_under_pressure = self.pool.is_under_pressure, bool(source)
         if source and not was_under_pressure:
             self._effects.append(retry_policy.pressure_event(self.backend.level, source))
-
-    def demand(self) -> Demand:
-        """What tasks and workers ask of a budget that other programs share."""
-        return self.placement.demand(self.pool)
-
-    def stop_idle(self) -> None:
-        """Stops workers that have nothing to do: another program waits for what they keep."""
-        for slot in self.pool.idle():
-            self._stop(slot)
 
     def workers_changed(
         self, backend: Backend, joined: Iterable[Slot], capacities: Mapping[Slot, int]
@@ -296,33 +310,7 @@ class Scheduler:
         if error := self._fall_back(backend, detail):
             self.shut_down(error)
 
-    def time_passed(self, now_s: float, readings: Mapping[Slot, Reading]) -> None:
-        """Charges busy workers what they hold, and ends what is beyond its time."""
-        self.pool.now_s = now_s
-        due_s = []
-        for slot, reading in readings.items():
-            if slot.running and not slot.is_gone:
-                self._check_memory(slot, reading)
-                due_s.append(self._check_deadline(slot, reading, now_s))
-        self.deadline_s = min((each for each in due_s if each is not None), default=None)
-
-    def shut_down(self, error: BaseException) -> None:
-        """Every task fails with `error`, those to come as well, and every worker is ended."""
-        self.broken = error
-        self._pending.clear()
-        for task in self.placement.waiting():
-            self.placement.remove(task)
-        for slot in (*self.pool.slots, *self._gone):
-            slot.running.clear()
-        for slot in self.pool.slots:
-            self._release_if_idle(slot)
-            self._effects.append(Kill(slot))
-        for slot in [each for each in self._gone if each.backend.own_memory]:
-            self._release_if_idle(
-                slot
-            )  # a process that has ended holds nothing; a thread holds until it returns
-        for task in sorted(self._open, key=_order):
-            self._fail(task, retry_policy.not_run(error))
+    # Decisions -------------------------------------------------------------------------------------------------------
 
     def decide(self, now_s: float | None = None) -> list[Effect]:
         """Starts everything that may start now, and hands out all effects since the last time."""
@@ -339,7 +327,10 @@ class Scheduler:
             for assignment in self.placement.assignments(self.pool):
                 self._assign(assignment)
                 self._enqueue()
-            self._prefetch()
+            if (
+                not self._policy.profiles
+            ):  # a call that follows would hold memory when the profile says that it has ended
+                self._prefetch()
         effects, self._effects = self._effects, []
         return effects
 
@@ -362,7 +353,7 @@ class Scheduler:
                 task.estimate_bytes = task.charged_bytes
         except (
             Exception
-        ) as error:  # the caller's own estimator, or a limit below what they said that it takes
+        ) as error:  # of the caller's own estimator; or a limit below what they said that it takes
             self._fail(task, retry_policy.not_run(error))
             return False
         # Accepted under an earlier, smaller estimate: it runs alone rather than being refused now.
@@ -389,8 +380,11 @@ class Scheduler:
         if not assignment.tasks:
             return
         slot = assignment.slot or self._slot_for(assignment.tasks[0])
-        if slot is None:
-            self._refuse_in_coordinator(assignment)
+        if slot is None:  # it ran out of memory in a process of its own, and there are no processes any more
+            if assignment.lease is not None:
+                self.placement.release(assignment.lease)
+            for task in assignment.tasks:
+                self._fail(task, retry_policy.given_up(task, RanOut(MemoryError()), own_memory=False))
         elif assignment.renew:
             self._forget(slot, renew=True)
             for task in assignment.tasks:
@@ -398,88 +392,94 @@ class Scheduler:
         else:
             slot.lease = assignment.lease
             self._send(slot, assignment.tasks)
-            if self._starts_one_by_one:
-                self._starts_one_by_one -= 1
-                self.pool.pause_until_s = max(self.pool.pause_until_s, self.pool.now_s + ONE_BY_ONE_S)
+            self.pool.pacing.started(self.pool.now_s)
 
     def _slot_for(self, task: Task) -> Slot | None:
         """An idle worker or a new one; None where the task must not run at this level."""
-        backend = self._backend_for(task)
+        use_thread = task.prefers_thread and not task.ran_out
+        backend = self._levels.for_threads if use_thread else self._levels.now
         if task.ran_out and not backend.own_memory:
             return None
         idle = self.pool.idle(backend)
         return idle[0] if idle and not task.fresh_worker else self._start(backend)
 
-    def _backend_for(self, task: Task) -> Backend:
-        """The present level, or threads for one of a small batch."""
-        return self._levels.for_threads if task.prefers_thread and not task.ran_out else self._levels.now
-
-    def _refuse_in_coordinator(self, assignment: Assignment) -> None:
-        """It ran out of memory in a process of its own, and there are no processes any more."""
-        if assignment.lease is not None:
-            self.placement.release(assignment.lease)
-        for task in assignment.tasks:
-            self._fail(task, retry_policy.given_up(task, RanOut(MemoryError()), own_memory=False))
-
-    def _send(self, slot: Slot, tasks: Sequence[Task]) -> None:
-        for task in tasks:
-            self._assign_to(slot, task)
-        self._append_send(slot, tasks)
-
-    def _assign_to(self, slot: Slot, task: Task) -> None:
-        self._move(task, "running")
-        self._sent += 1
-        task.sequence = self._sent
-        task.sent_s, task.began_s = self.pool.now_s, None
-        task.limit_bytes = self._limit_bytes(slot, task)
-        task.seen_above_charge_bytes = 0
-        if task.profile is not None:
-            task.followed = FollowedCall(task.profile, task.charged_bytes or 0)
-        task.level = slot.backend.level
-        slot.running.append(task)
-        self._count_call(slot, task)
-
-    def _append_send(self, slot: Slot, tasks: Sequence[Task]) -> None:
-        self._effects.append(Send(slot, tuple((task, task.sequence) for task in tasks)))
-        if slot.backend.is_local_pool and has_done_enough(
-            slot, slot.handed * 4 / 3, self._policy.max_tasks_per_child
-        ):
-            self._start_ahead()
-
     def _prefetch(self) -> None:
-        """Sends each busy worker as many calls as it may have, so that one with short calls never idles between two.
-
-        They run one after the other under the lease that the worker holds, which must be enough for each of them.
-        """
+        """Sends each busy worker as many calls as it may have, so that one with short calls never idles between two."""
         for slot in list(self.pool.slots):
             if 1 <= len(slot.running) <= self.pool.throughput.refill_at and slot.backend.is_local_pool:
-                taken = []
-                while (lease := self._lease_for_more(slot)) and (task := self._take_within(lease)):
-                    self._assign_to(slot, task)
-                    taken.append(task)
-                if taken:
-                    self._append_send(slot, taken)
+                self._send(slot, self._calls_to_follow(slot))
 
-    def _lease_for_more(self, slot: Slot) -> Ticket | None:
-        """What another call may run under; None where the worker may have no more."""
-        if self._policy.profiles:
-            return None  # what follows would hold memory when the profile says that the call has ended
+    def _calls_to_follow(self, slot: Slot) -> Iterator[Task]:
+        """Calls that run one after the other under the lease that the worker holds, which is enough for each of them.
+
+        Each is sent before the next is drawn: it counts towards what the worker may have.
+        """
+        lease = slot.lease
+        if lease is None or lease.exclusive:
+            return
         if slot.left_something:
-            return None  # its calls may each leave as much, which is counted when they end
-        if slot.is_closing or len(slot.running) >= self.pool.throughput.depth or self.pool.is_full_in_flight:
-            return None
-        return None if slot.lease is None or slot.lease.exclusive else slot.lease
+            return  # its calls may each leave as much, which is counted when they end
+        depth = self.pool.throughput.depth
+        while not (slot.is_closing or len(slot.running) >= depth or self.pool.is_full_in_flight):
+            task = self._take_within(lease)
+            if task is None:
+                return
+            yield task
 
     def _take_within(self, lease: Ticket) -> Task | None:
         """The next task, where the lease is enough for it. With none before it, it need not wait in the ledger."""
         while self.placement.is_empty and self._pending:
             task = self._pending.popleft()
             if task.state == "queued" and self._estimate(task):
-                if _may_follow(task) and (task.charged_bytes or 0) <= lease.bytes:
+                if task.may_follow and not task.alone and (task.charged_bytes or 0) <= lease.bytes:
                     return task
                 self.placement.add(task)
         self._enqueue()
         return self.placement.take_within(lease)
+
+    def _send(self, slot: Slot, tasks: Iterable[Task]) -> None:
+        calls = []
+        for task in tasks:
+            self._move(task, "running")
+            self._sent += 1
+            task.sequence = self._sent
+            task.sent_s, task.began_s = self.pool.now_s, None
+            task.limit_bytes = self._limit_bytes(slot, task)
+            task.seen_above_charge_bytes = 0
+            if task.profile is not None:
+                task.followed = FollowedCall(task.profile, task.charged_bytes or 0)
+            task.level = slot.backend.level
+            slot.running.append(task)
+            self._count_call(slot, task)
+            calls.append((task, task.sequence))
+        if not calls:
+            return
+        self._effects.append(Send(slot, tuple(calls)))
+        most = self._policy.max_tasks_per_child
+        if slot.backend.is_local_pool and has_done_enough(slot, slot.handed * 4 / 3, most):
+            self._start_ahead()
+
+    def _limit_bytes(self, slot: Slot, task: Task) -> int | None:
+        """The limit of this attempt; None, said once, where no task can be ended."""
+        if task.limit is None:
+            return None
+        factor = task.limit if isinstance(task.limit, float) else None
+        limit_bytes = int(task.limit if factor is None else factor * (task.charged_bytes or 0))
+        if slot.backend.own_memory:
+            return limit_bytes
+        if not self._has_said_no_limits:
+            self._has_said_no_limits = True
+            self._effects.append(retry_policy.unkept_limit_event(task, limit_bytes))
+        return None
+
+    def _count_call(self, slot: Slot, task: Task) -> None:
+        """Counts a call towards its worker's replacement: a short one in part, inputs of `run` only at the usual number."""
+        most = self._policy.max_tasks_per_child
+        counts_whole = task.exact and most != USUAL_TASKS_PER_CHILD
+        slot.handed += 1.0 if counts_whole else self.pool.throughput.weight
+        if not slot.backend.is_cluster:  # that is the cluster's to replace
+            is_last = task.fresh_worker or has_done_enough(slot, slot.handed, most)
+            slot.is_closing = slot.is_closing or is_last
 
     # From running to done, or back -----------------------------------------------------------------------------------
 
@@ -487,17 +487,15 @@ class Scheduler:
         """The worker lives."""
         figures = reply.figures
         self._record_overrun(task, figures.peak_bytes)
-        retained_before_bytes = slot.retained_bytes
+        left_bytes = max(0, figures.kept_bytes - slot.retained_bytes)
         self._record_retained(slot, figures.kept_bytes)
-        left_bytes = max(0, figures.kept_bytes - retained_before_bytes)
         # What a task loads once, modules say, is the worker's from then on. What each task leaves is its own.
         is_leak, slot.left_something = slot.left_something, left_bytes > RESOLUTION_BYTES
         taken_bytes = self._learn(task, figures, 0 if is_leak and slot.left_something else left_bytes)
         if task.followed is not None and isinstance(reply, Returned):
             task.followed.ended(figures.duration_s, taken_bytes or 0)
-        if taken_bytes is not None and self._reestimation.is_due(
-            exceeded=taken_bytes > (task.charged_bytes or 0)
-        ):
+        charged_bytes = task.charged_bytes or 0
+        if taken_bytes is not None and self._reestimation.is_due(exceeded=taken_bytes > charged_bytes):
             self._reestimate()
         self._levels.came_to_a_call(slot.backend)
         self.pool.throughput.record(figures.duration_s)
@@ -531,7 +529,8 @@ class Scheduler:
                 error = self._start_ended(slot.backend, reply.detail)
             elif reply.in_initializer:
                 self._initializer_killed(slot.backend, reply.detail)
-            self._pause_after(reply, task)
+            if reply.attempted and not reply.crashed and not task.is_being_ended:
+                self.pool.pacing.killed(self.pool.now_s, self.pool.concurrency.most)
         if error is not None:
             self._fail(task, Failure(RuntimeError(str(error))))
             return
@@ -558,14 +557,11 @@ class Scheduler:
         failure = retry_policy.never_began(task, stage, limit_s)
         detail = retry_policy.not_begun(task, stage, limit_s)
         self._forget(slot)
-        # Where none has ever come to a call at this level the next would not either; else it is one failed start.
-        backend = slot.backend
-        if backend is not self.backend:
-            error = None  # that level has been left already
-        else:
-            error = (
-                self._start_ended(backend, detail) if backend.is_proven else self._fall_back(backend, detail)
-            )
+        backend, error = slot.backend, None
+        if backend is self.backend:  # else that level has been left already
+            # Where none has ever come to a call at this level the next would not either; else it is one failed start.
+            end_start = self._start_ended if backend.is_proven else self._fall_back
+            error = end_start(backend, detail)
         if error is not None:
             self._fail(task, failure)
             self.shut_down(failure.error)
@@ -608,8 +604,6 @@ class Scheduler:
             largest_bytes=self.placement.largest_bytes,
             own_memory=self.backend.own_memory,
         )
-        if isinstance(what, Failure) and task.overran_bytes:
-            what = retry_policy.over_limit(task, task.charged_bytes or 0, task.overran_bytes)
         self._effects.append(retry_policy.lost_event(task, reply, what))
         task.overran_bytes = 0
         if isinstance(what, Failure):
@@ -668,12 +662,12 @@ class Scheduler:
             _logger.exception("the estimator cannot learn from %s", retry_policy.task_name(task))
         return taken_bytes
 
-    # Time ------------------------------------------------------------------------------------------------------------
+    # While it runs: memory, limits and time --------------------------------------------------------------------------
 
     def _check_memory(self, slot: Slot, reading: Reading) -> None:
         """Charges what a task really holds where that is more than was granted, and ends it above its limit."""
         lease, task = slot.lease, slot.running[0]
-        if lease is None or task.timed_out or task.over_limit_bytes or task.overran_bytes:
+        if lease is None or task.is_being_ended:
             return
         taken_bytes = self.placement.charge(slot, reading.held_bytes)
         if task.followed is not None and task.began_s is not None:
@@ -684,7 +678,7 @@ class Scheduler:
             if not task.seen_above_charge_bytes:
                 with contextlib.suppress(
                     Exception
-                ):  # the caller's own estimator: it will fail again when the task has ended
+                ):  # of the caller's own estimator: it will come again at the end
                     task.charge.observe_running(taken_bytes)
                 self._reestimate()
             task.seen_above_charge_bytes = max(task.seen_above_charge_bytes, taken_bytes)
@@ -736,13 +730,11 @@ class Scheduler:
         if not can_be_ended:
             # The thread goes on. Its memory stays charged until it returns, and another thread takes its place.
             task.attempts += 1
+            self._forget(slot)
             slot.running.remove(task)
-            self._gone[slot] = None
-            self._remove(slot)
-            self._effects.append(Forget(slot))
             self._fail(task, retry_policy.timed_out(task, ended=False))
 
-    # Workers and levels ----------------------------------------------------------------------------------------------
+    # Workers ---------------------------------------------------------------------------------------------------------
 
     def _start(self, backend: Backend) -> Slot:
         slot = Slot(backend)
@@ -752,12 +744,9 @@ class Scheduler:
 
     def _start_ahead(self) -> None:
         """Starts one worker before its first task, where none is idle."""
-        if (
-            self.backend.is_local_pool
-            and not self.pool.idle(self.backend)
-            and self.placement.may_start_ahead(self.pool)
-        ):
-            self._start(self.backend)
+        backend, pool = self.backend, self.pool
+        if backend.is_local_pool and not pool.idle(backend) and self.placement.may_start_ahead(pool):
+            self._start(backend)
 
     def _stop(self, slot: Slot) -> None:
         if slot.backend.is_local_pool and slot.retained_bytes:
@@ -770,17 +759,21 @@ class Scheduler:
         self._drop(slot)
         self._effects.append(Forget(slot, renew))
 
+    def _withdraw(self, slot: Slot) -> list[Task]:
+        """Takes a worker that was not started off the list, and its calls back."""
+        tasks = list(slot.running)
+        slot.running.clear()
+        self._drop(slot)
+        return tasks
+
     def _drop(self, slot: Slot) -> None:
         """Takes a worker off the list; replies to its calls may still come."""
-        self._remove(slot)
-        if slot.running:
-            self._gone[slot] = None
-        self._release_if_idle(slot)
-
-    def _remove(self, slot: Slot) -> None:
         slot.is_gone = True
         if slot in self.pool.slots:
             self.pool.slots.remove(slot)
+        if slot.running:
+            self._gone[slot] = None
+        self._release_if_idle(slot)
 
     def _release_if_idle(self, slot: Slot) -> None:
         """After its last call the lease goes back, and a worker that takes no more calls is stopped."""
@@ -802,30 +795,15 @@ class Scheduler:
             slot.first_retained_bytes = retained_bytes
         self.placement.record_retained(slot, is_first=is_first)
 
-    def _limit_bytes(self, slot: Slot, task: Task) -> int | None:
-        """The limit of this attempt; None, said once, where no task can be ended."""
-        if task.limit is None:
-            return None
-        factor = task.limit if isinstance(task.limit, float) else None
-        limit_bytes = int(task.limit if factor is None else factor * (task.charged_bytes or 0))
-        if slot.backend.own_memory:
-            return limit_bytes
-        if not self._has_said_no_limits:
-            self._has_said_no_limits = True
-            self._effects.append(retry_policy.unkept_limit_event(task, limit_bytes))
-        return None
+    def _has_outgrown(self, slot: Slot, task_bytes: int) -> bool:
+        """Whether a worker retains more than it may, where its tasks take `task_bytes` beside that."""
+        if not slot.backend.is_local_pool:
+            return False
+        if self._policy.max_worker_bytes is not None:
+            return slot.retained_bytes + (slot.base_bytes or 0) > self._policy.most_worker_bytes
+        return self.placement.has_outgrown(slot, self.pool, task_bytes)
 
-    def _count_call(self, slot: Slot, task: Task) -> None:
-        """Counts a call towards its worker's replacement: a short one in part, inputs of `run` only at the usual number."""
-        counts_whole = task.exact and self._policy.max_tasks_per_child != USUAL_TASKS_PER_CHILD
-        slot.handed += 1.0 if counts_whole else self.pool.throughput.weight
-        if slot.backend.is_cluster:
-            return  # it is the cluster's to replace
-        slot.is_closing = (
-            slot.is_closing
-            or task.fresh_worker
-            or has_done_enough(slot, slot.handed, self._policy.max_tasks_per_child)
-        )
+    # Levels ----------------------------------------------------------------------------------------------------------
 
     def _adapt_concurrency(self, *, ended_well: bool) -> None:
         concurrency = self.pool.concurrency
@@ -839,27 +817,12 @@ class Scheduler:
     def _initializer_killed(self, backend: Backend, detail: str) -> None:
         """Several in a row: what it loads does not fit. The caller's program would be the next to load it, so all ends."""
         if self._levels.cannot_start(backend):
-            self.shut_down(
-                BrokenProcessPool(
-                    f"{STARTS_THAT_MAY_FAIL} workers in a row were killed while the initializer ran ({detail}); it needs more "
-                    "memory than there is, or kills its own process"
-                )
+            killed = (
+                f"{STARTS_THAT_MAY_FAIL} workers in a row were killed while the initializer ran ({detail}); "
             )
-
-    def _pause_after(self, reply: Died, task: Task) -> None:
-        """After a kill that was not ours memory may be out: nothing starts for a moment, and then one by one."""
-        is_ours = task.timed_out or task.over_limit_bytes or task.overran_bytes
-        if reply.attempted and not reply.crashed and not is_ours:
-            self.pool.pause_until_s = self.pool.now_s + KILL_PAUSE_S
-            self._starts_one_by_one = self.pool.concurrency.most
-
-    def _has_outgrown(self, slot: Slot, task_bytes: int) -> bool:
-        """Whether a worker retains more than it may, where its tasks take `task_bytes` beside that."""
-        if not slot.backend.is_local_pool:
-            return False
-        if self._policy.max_worker_bytes is not None:
-            return slot.retained_bytes + (slot.base_bytes or 0) > self._policy.most_worker_bytes
-        return self.placement.has_outgrown(slot, self.pool, task_bytes)
+            self.shut_down(
+                BrokenProcessPool(f"{killed}it needs more memory than there is, or kills its own process")
+            )
 
     def _start_ended(self, backend: Backend, detail: str) -> BrokenExecutor | None:
         """A worker ended before it was ready. Several in a row mean that the level cannot start: then as `_fall_back`."""
@@ -906,12 +869,3 @@ class Scheduler:
             assert not waiting or running or self._gone or is_held_up, "tasks wait while nothing runs"
         if any(lease.exclusive for lease in leases):
             assert len(leases) == 1, "something runs beside a task that must be alone"
-
-
-def _may_follow(task: Task) -> bool:
-    """Whether a task may wait in a worker for the call before it."""
-    return not (task.alone or task.fresh_worker or task.prefers_thread)
-
-
-def _order(task: Task) -> int:
-    return task.order

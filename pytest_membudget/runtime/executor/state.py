@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from pytest_membudget.records.run import Cause, EventKind, Level
 from pytest_membudget.runtime.admission.ledger import Ticket
 from pytest_membudget.runtime.executor.charges import Charge
-from pytest_membudget.runtime.executor.flow_control import ConcurrencyLimit, Throughput
+from pytest_membudget.runtime.executor.flow_control import ConcurrencyLimit, StartPacing, Throughput
 from pytest_membudget.runtime.prediction.profiles import CallProfile, FollowedCall
 from pytest_membudget.runtime.workers.protocol import Delay, Reply, Stage
 
@@ -105,6 +105,16 @@ class Task:
     result_bytes: int = 0
     #: where it ran in the coordinator: the most that was resident there
     coordinator_peak_bytes: int = 0
+
+    @property
+    def may_follow(self) -> bool:
+        """Whether it may wait in a worker for the call before it."""
+        return not (self.fresh_worker or self.prefers_thread)
+
+    @property
+    def is_being_ended(self) -> bool:
+        """Whether we end it: it is beyond its time, its limit or its charge."""
+        return bool(self.timed_out or self.over_limit_bytes or self.overran_bytes)
 
     @property
     def is_first_attempt(self) -> bool:
@@ -234,8 +244,7 @@ class Pool:
     now_s: float = 0.0
     #: whether tasks of this machine stall for want of memory; nothing then starts beside what runs
     is_under_pressure: bool = False
-    #: nothing starts before, unless nothing runs
-    pause_until_s: float = 0.0
+    pacing: StartPacing = field(default_factory=StartPacing)
 
     @property
     def backend(self) -> Backend:
