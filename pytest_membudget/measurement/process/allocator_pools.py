@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from pytest_membudget.measurement.process import heap, high_water
-from pytest_membudget.originals import contextlib, os, sys
+from pytest_membudget.originals import contextlib, os, sys, time
 
 WORTH_SAYING_BYTES = 16 * 1024 * 1024
 """Stacks of threads and the like lie below."""
@@ -20,6 +20,10 @@ WORTH_SAYING_BYTES = 16 * 1024 * 1024
 SETTING = "_RJEM_MALLOC_CONF"
 AT_ONCE = "dirty_decay_ms:0,muzzy_decay_ms:0"
 """With this setting, made before the program starts, polars gives memory back as soon as it is free."""
+
+
+_MOST_WAITING_S = 0.03
+_ONE_WAIT_S = 0.001
 
 
 class Pool(NamedTuple):
@@ -42,6 +46,17 @@ def read_pool(arena_bytes: int) -> Pool | None:
     malloc_bytes = known.used_bytes + known.mapped_bytes
     most_bytes = resident_bytes - shared_bytes - malloc_bytes - arena_bytes - used_bytes
     return Pool(owner, most_bytes) if most_bytes > WORTH_SAYING_BYTES else None
+
+
+def wait_for_frees() -> None:
+    """Waits until Arrow's threads have freed what the calling thread uses no more: they do so up to 20 ms later.
+
+    What is in use for longer is held by the program.
+    """
+    waited_s = 0.0
+    while waited_s < _MOST_WAITING_S and _owner()[1] > WORTH_SAYING_BYTES:
+        time.sleep(_ONE_WAIT_S)
+        waited_s += _ONE_WAIT_S
 
 
 def _owner() -> tuple[str, int]:

@@ -119,7 +119,8 @@ def reclaim() -> Kept:
 
 
 def read_pool() -> allocator_pools.Pool | None:
-    """A library's own pool, where one may hold free memory now."""
+    """A library's own pool, where one may hold free memory at the end of a block."""
+    allocator_pools.wait_for_frees()
     return allocator_pools.read_pool(_small_blocks().arena_bytes)
 
 

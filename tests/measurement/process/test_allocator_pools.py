@@ -54,6 +54,21 @@ def test_where_malloc_does_not_say_what_it_has_nothing_is_known(monkeypatch):
     assert read_pool(0) is None
 
 
+@pytest.mark.parametrize(("frees_after", "waits"), [(5, 5), (10**6, 30)])
+def test_memory_that_arrow_frees_a_moment_later_is_waited_for(monkeypatch, frees_after, waits):
+    naps = []
+    pool = types.SimpleNamespace(backend_name="mimalloc")
+    arrow = types.SimpleNamespace(
+        default_memory_pool=lambda: pool,
+        total_allocated_bytes=lambda: 0 if len(naps) >= frees_after else 130 * MIB,
+    )
+    monkeypatch.delitem(sys.modules, "polars", raising=False)
+    monkeypatch.setitem(sys.modules, "pyarrow", arrow)
+    monkeypatch.setattr(allocator_pools, "time", types.SimpleNamespace(sleep=naps.append))
+    allocator_pools.wait_for_frees()
+    assert len(naps) == waits
+
+
 # The library's name alone, and private memory that is mapped past malloc: as an allocator of its own does it.
 SCRIPT = """
 import mmap, sys, types
