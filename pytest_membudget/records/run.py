@@ -30,11 +30,19 @@ Cause = Literal[
 ]
 
 
+class Feature(msgspec.Struct, frozen=True, array_like=True):
+    """What an estimate goes by where that is not the size: the name of a predictor, and its value."""
+
+    name: str
+    value: float
+
+
 class Outcome(msgspec.Struct, Generic[Result_co], frozen=True, kw_only=True):
     """What became of one input. `error` is the exception, `None` where `value` is the result.
 
     Attributes:
         size_bytes: of its file, its folder, or the files in it; `None` where it has none.
+        features: the predictors that its estimate went by; none where that was its size.
         peak_bytes: what the task took: its worker above what it retained before, and all that it started. Proven.
         peak_upper_bytes: the most that it may have taken; `peak_bytes` where the kernel gives that exactly.
         estimate_bytes: what it was expected to take when it was submitted.
@@ -48,6 +56,7 @@ class Outcome(msgspec.Struct, Generic[Result_co], frozen=True, kw_only=True):
     attempts: int = 1
     level: Level = "process"
     size_bytes: int | None = None
+    features: tuple[Feature, ...] = ()
     peak_bytes: int | None = None
     peak_upper_bytes: int | None = None
     estimate_bytes: int | None = None

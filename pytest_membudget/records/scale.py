@@ -8,7 +8,7 @@ import msgspec
 
 from pytest_membudget.records.measurement import TimelinePoint
 from pytest_membudget.records.quantities import Bytes, Count, Seconds, SignedBytes
-from pytest_membudget.records.run import Breakdown
+from pytest_membudget.records.run import Breakdown, Feature
 from pytest_membudget.units import format_share, format_size
 
 ScaleStatus = Literal["PASS", "HIGH", "FAIL"]
@@ -35,10 +35,12 @@ class CurvePoint(msgspec.Struct, frozen=True, array_like=True):
 
 
 class TaskPeak(msgspec.Struct, frozen=True, array_like=True):
-    """One finished task: the size of its file, and what it added to its worker at its peak, in bytes."""
+    """One finished task: the size of its file, and what it added to its worker at its peak, in bytes; and its predictors."""
 
     size_bytes: Bytes
     peak_bytes: Bytes
+    #: What its estimate went by, where that was not its size.
+    features: tuple[Feature, ...] = ()
 
 
 class TaskFigures(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,6 +73,8 @@ class ScaleRow(msgspec.Struct, frozen=True, kw_only=True):
     timeline: tuple[TimelinePoint, ...] = ()
     breakdown: Breakdown | None = None
     tasks: TaskFigures | None = None
+    #: The predictors of the scale, where it was predicted by others than its size.
+    features: tuple[Feature, ...] = ()
     caveats: tuple[str, ...] = ()
 
     @property

@@ -10,9 +10,10 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from pytest_membudget.errors import UsageError, text_of
+from pytest_membudget.records.run import Feature
 from pytest_membudget.runtime.parameters import size_of
 from pytest_membudget.runtime.prediction.estimator import MemoryEstimator
-from pytest_membudget.runtime.prediction.predictors import FOLDER, InputSize, input_size
+from pytest_membudget.runtime.prediction.predictors import FOLDER, InputSize, input_size, named_features
 from pytest_membudget.runtime.workers.task_memory import RESOLUTION_BYTES
 from pytest_membudget.units import Size
 
@@ -303,6 +304,8 @@ class Charged(NamedTuple):
     size_bytes: int | None
     #: the input is the path of one file
     is_file: bool = False
+    #: what the estimate goes by where that is not the size
+    features: tuple[Feature, ...] = ()
 
 
 class ChargeRule(NamedTuple):
@@ -337,7 +340,8 @@ class ChargeRule(NamedTuple):
             return Charged(StatedCharge(_stated("memory", memory, item)), size_bytes)
         estimator = self.estimator if memory is None else memory
         if estimator.goes_by_predictors:
-            return Charged(FileCharge(estimator.features(item), estimator), size_bytes)
+            found = estimator.features(item)
+            return Charged(FileCharge(found, estimator), size_bytes, features=named_features(found))
         if memory is not None:
             return Charged(FileCharge(size_bytes or 0, estimator), size_bytes)
         if size is None:

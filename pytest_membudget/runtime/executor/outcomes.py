@@ -252,6 +252,7 @@ def _outcome(item: Item, task: Task, future: Future[Any]) -> Outcome:
         attempts=task.attempts,
         level=task.level,
         size_bytes=item.charged.size_bytes,
+        features=item.charged.features,
         peak_bytes=task.peak_bytes,
         peak_upper_bytes=task.peak_upper_bytes,
         estimate_bytes=task.estimate_bytes,

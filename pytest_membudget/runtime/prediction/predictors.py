@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, SupportsFloat
 
 from pytest_membudget.errors import UsageError, text_of
+from pytest_membudget.records.run import Feature
 from pytest_membudget.stats.surfaces import MOST_PREDICTORS
 from pytest_membudget.units import format_count, parse_size
 
@@ -56,6 +57,11 @@ class Predictors:
         if isinstance(item, Mapping) and all(name in item for name in wanted):
             return {name: _checked(name, item[name], item) for name in wanted}
         return {name: _value(name, self._functions[name], item) for name in wanted}
+
+
+def named_features(found: int | Mapping[str, float]) -> tuple[Feature, ...]:
+    """What an estimate went by as it is kept of a task; nothing for a size, which is kept by itself."""
+    return tuple(Feature(*each) for each in found.items()) if isinstance(found, Mapping) else ()
 
 
 def _value(name: str, function: Predictor | None, item: Any) -> float:

@@ -21,4 +21,5 @@ def test_items_are_charged_and_learned_by_their_predictors():
         batch = executor.run(allocate, [(400, 40), (100, 10)])
     assert [outcome.cause for outcome in batch.outcomes] == ["ok", "ok"]
     large, small = (outcome.estimate_bytes for outcome in batch.outcomes)
+    assert [feature.value for feature in batch.outcomes[0].features] == [400, 40]
     assert large >= 5 * MB + 900 * 400 * 40 > 2 * small
