@@ -22,6 +22,7 @@ from pytest_membudget.records.run import BatchResult, Breakdown, LevelEvent, Out
 from pytest_membudget.runtime.executor.cluster_placement import TOGETHER
 from pytest_membudget.runtime.executor.dead_letters import DeadLetterFile
 from pytest_membudget.runtime.executor.driver import WATCHED_TICK_S, WorkerUse
+from pytest_membudget.runtime.executor.effects import growth_in_workers
 from pytest_membudget.runtime.executor.engine import CallOptions, Engine
 from pytest_membudget.runtime.executor.flow_control import best_order
 from pytest_membudget.runtime.executor.outcomes import (
@@ -33,7 +34,6 @@ from pytest_membudget.runtime.executor.outcomes import (
     drawn,
     progress,
 )
-from pytest_membudget.runtime.executor.retained_memory import growth_in_workers
 from pytest_membudget.runtime.executor.state import Task
 from pytest_membudget.runtime.workers.serialization import name_of
 from pytest_membudget.units import format_size

@@ -20,8 +20,7 @@ from collections.abc import Iterator
 
 from pytest_membudget.errors import OversizeError
 from pytest_membudget.runtime.executor.flow_control import WINDOW
-from pytest_membudget.runtime.executor.placement import Assignment, Placement, arrival
-from pytest_membudget.runtime.executor.retained_memory import FREE_BYTES
+from pytest_membudget.runtime.executor.placement import FREE_BYTES, Assignment, Placement, arrival
 from pytest_membudget.runtime.executor.state import Pool, Slot, Task
 from pytest_membudget.units import format_duration, format_size
 

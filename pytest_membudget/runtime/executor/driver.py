@@ -1,4 +1,4 @@
-"""Brings events to a scheduler and carries its effects out. Nothing is decided here.
+"""Brings events to a scheduler, and has its effects carried out. Nothing is decided here.
 
 `Driver` is one thread that owns the scheduler; callers and workers only put events into its queue. That is a `SimpleQueue`, which
 never blocks and may be used from a future's callback, and no lock is held while anything happens: a callback that
@@ -15,35 +15,30 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, InvalidStateError
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, cast
 
 from pytest_membudget.errors import WorkerKilledError
-from pytest_membudget.records.run import EventKind, HostUse, Level, LevelEvent
+from pytest_membudget.records.run import HostUse, Level
 from pytest_membudget.runtime.admission.available_budget import AnyBudget, PressureGate
 from pytest_membudget.runtime.admission.host_share import POLL_S, SURPLUS_S, HostShare, SharedBudget
-from pytest_membudget.runtime.executor.retained_memory import HeapLog
+from pytest_membudget.runtime.executor.effects import (
+    Connection,
+    Effects,
+    HeapLog,
+    Journal,
+    TaskFuture,
+    resolve,
+)
 from pytest_membudget.runtime.executor.scheduler import Scheduler
 from pytest_membudget.runtime.executor.state import (
     Backend,
-    Effect,
-    Finish,
-    Forget,
-    Kill,
     Reading,
-    Record,
     Replied,
-    Send,
     Slot,
-    Start,
-    Stop,
-    Submission,
     Task,
 )
 from pytest_membudget.runtime.workers.protocol import (
-    Call,
     CannotStartError,
     ClusterLauncher,
     ClusterWorker,
@@ -57,8 +52,6 @@ from pytest_membudget.runtime.workers.protocol import (
 
 _logger = logging.getLogger("pytest_membudget.runtime")
 
-MOST_EVENTS = 10_000
-
 TICK_S = 0.1
 """Seconds between two readings of the running workers."""
 
@@ -70,54 +63,6 @@ WATCHED_TICK_S = 0.01
 
 PATIENCE_S = 0.5
 """Seconds that a caller waits in one piece: a Ctrl-C that comes just before a wait counts only when that wait ends."""
-
-
-class TaskFuture(Future[Any]):
-    """The future of a task. Tells the driver when it is cancelled, without a callback that would refer to the task."""
-
-    def __init__(self, notify: Callable[[TaskFuture], None] | None = None) -> None:
-        super().__init__()
-        self._notify = notify
-        self._has_begun: bool | None = None
-        self.task: Task | None = None
-
-    def cancel(self) -> bool:
-        """As in `concurrent.futures`."""
-        is_cancelled = super().cancel()
-        if is_cancelled and self._notify is not None:
-            self._notify(self)
-        return is_cancelled
-
-    def begin(self) -> bool:
-        """Marks it as running, once; False where it was cancelled. Only the driver calls this."""
-        if self._has_begun is None:
-            self._has_begun = self.set_running_or_notify_cancel()
-        return self._has_begun
-
-
-class Journal:
-    """The latest events, oldest first, and the clock they go by."""
-
-    def __init__(self) -> None:
-        self._events: deque[LevelEvent] = deque(maxlen=MOST_EVENTS)
-        self._began_s = time.monotonic()
-
-    def record(self, kind: EventKind, level: Level, cause: str, next_step: str, *, is_logged: bool) -> None:
-        """Keeps an event, and logs it where `is_logged`."""
-        at_s = time.monotonic() - self._began_s
-        event = LevelEvent(kind=kind, level=level, cause=cause, next_step=next_step, at_s=at_s)
-        self._events.append(event)
-        if is_logged:
-            _logger.warning("%s", event)
-
-    def record_host(self, cause: str, next_step: str) -> None:
-        """What happened to a machine of a cluster."""
-        self.record("host", "dask", cause, next_step, is_logged=True)
-
-    @property
-    def events(self) -> tuple[LevelEvent, ...]:
-        """All that is kept."""
-        return tuple(self._events)
 
 
 class WorkerUse(NamedTuple):
@@ -135,109 +80,6 @@ class Ending(NamedTuple):
     kill: bool = False
 
 
-@dataclass(slots=True)
-class _Connection:
-    """A worker, and how many calls it was sent (by the driver) and has answered (in a thread of its own)."""
-
-    worker: Worker
-    sent: int = 0
-    answered: int = 0
-
-
-class _Effects:
-    """Carries effects out, in order. A defect of ours in one of them reaches the caller; those after it stay."""
-
-    def __init__(self, scheduler: Scheduler, launchers: Mapping[Level, Launcher], journal: Journal) -> None:
-        self.scheduler = scheduler
-        self.connections: dict[Slot, _Connection] = {}
-        self._launchers = launchers
-        self._journal = journal
-        self._queue: deque[Effect] = deque()
-        self._leaving: dict[Slot, Worker] = {}
-
-    def carry_out(self, reply_to: Callable[[Slot, int], Done]) -> None:
-        """Has the scheduler decide, and does so; `reply_to` makes what a worker calls with its reply."""
-        self._queue.extend(self.scheduler.decide(time.monotonic()))
-        while self._queue:
-            self._carry_out(self._queue.popleft(), reply_to)
-            if not self._queue:
-                self._queue.extend(self.scheduler.decide())
-
-    def _carry_out(self, effect: Effect, reply_to: Callable[[Slot, int], Done]) -> None:
-        match effect:
-            case Finish(submission=submission, value=value, error=error):
-                _resolve(submission, value, error)
-            case Send():
-                self._send(effect, reply_to)
-            case Start(slot=slot):
-                self._start(slot)
-            case Kill(slot=slot):
-                if (connection := self.connections.get(slot)) is not None:
-                    connection.worker.kill()
-            case Stop(slot=slot) | Forget(slot=slot):
-                self._let_go(effect)
-            case Record(kind=kind, level=level, cause=cause, next_step=next_step, is_logged=is_logged):
-                self._journal.record(kind, level, cause, next_step, is_logged=is_logged)
-
-    def _start(self, slot: Slot) -> None:
-        if slot.is_gone:
-            return
-        try:
-            worker = self._launchers[slot.backend.level].start()
-        except CannotStartError as error:
-            self.scheduler.start_failed(slot, str(error))
-        else:
-            self.connections[slot] = _Connection(worker)
-            self.scheduler.started(slot)
-
-    def _send(self, effect: Send, reply_to: Callable[[Slot, int], Done]) -> None:
-        connection = self.connections.get(effect.slot)
-        if connection is None:
-            return  # it could not be started; the scheduler knows, and sends the tasks elsewhere
-        calls = []
-        for task, sequence in effect.calls:
-            submission = task.submission
-            if submission is None or task.sequence != sequence:
-                continue
-            if not cast("TaskFuture", submission.future).begin():
-                self.scheduler.cancelled(task)
-                continue
-            connection.sent += 1
-            calls.append((_call_of(task, submission), reply_to(effect.slot, sequence)))
-        if calls:
-            connection.worker.send(calls)
-
-    def _let_go(self, effect: Stop | Forget) -> None:
-        connection = self.connections.pop(effect.slot, None)
-        if connection is None:
-            return
-        if isinstance(effect, Stop):
-            connection.worker.retire()
-        elif effect.renew:
-            cast("ClusterWorker", connection.worker).renew()
-        self._leaving[effect.slot] = connection.worker
-
-    def let_go_of_ended(self) -> None:
-        """Tells the scheduler of workers that were stopped and have ended since."""
-        for slot in [slot for slot, worker in self._leaving.items() if worker.has_ended()]:
-            del self._leaving[slot]
-            self.scheduler.ended(slot)
-
-    def close(self, *, kill: bool) -> None:
-        """Ends every worker and waits for that."""
-        workers = [connection.worker for connection in self.connections.values()]
-        for worker in workers:
-            if kill:
-                worker.kill()
-            worker.retire()
-        for worker in (*self._leaving.values(), *workers):
-            worker.join()
-        self.connections.clear()
-        self._leaving.clear()
-        if (cluster := self._launchers.get("dask")) is not None:
-            cast("ClusterLauncher", cluster).close()
-
-
 class Driver:
     """The thread that owns a scheduler, until it is closed."""
 
@@ -252,7 +94,7 @@ class Driver:
         self._budget = budget
         self._gate = PressureGate()
         self._share = budget.share if isinstance(budget, SharedBudget) else None
-        self._effects = _Effects(scheduler, launchers, journal)
+        self._effects = Effects(scheduler, launchers, journal)
         self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._arrivals: deque[Task] = deque()
         self._replies: deque[Replied] = deque()
@@ -320,7 +162,7 @@ class Driver:
     def _reply_to(self, slot: Slot, sequence: int) -> Done:
         return partial(self._receive, slot, self._effects.connections[slot], sequence)
 
-    def _receive(self, slot: Slot, connection: _Connection, sequence: int, reply: Reply) -> None:
+    def _receive(self, slot: Slot, connection: Connection, sequence: int, reply: Reply) -> None:
         """From a worker's thread. The driver is not woken while that worker has enough to do, if all is well."""
         connection.answered += 1
         self._replies.append((slot, sequence, reply))
@@ -413,7 +255,7 @@ class Driver:
 
     def _slot_of(self, backend: Backend, worker: ClusterWorker) -> Slot:
         slot = Slot(backend, host=worker.host, is_renewable=worker.has_nanny, is_started=True)
-        self._effects.connections[slot] = _Connection(worker)
+        self._effects.connections[slot] = Connection(worker)
         return slot
 
     def _read_when_due(self) -> None:
@@ -505,7 +347,7 @@ class Driver:
                 task = self._arrivals.popleft()
                 submission, task.submission = task.submission, None
                 if submission is not None:
-                    _resolve(submission, None, error)
+                    resolve(submission, None, error)
 
 
 class CallerDriver:
@@ -524,7 +366,7 @@ class CallerDriver:
         self.scheduler = scheduler
         self._share = share
         self._running_bytes = 0
-        self._effects = _Effects(scheduler, {launcher.level: _OneWorker(launcher)}, journal)
+        self._effects = Effects(scheduler, {launcher.level: _OneWorker(launcher)}, journal)
         self._lock = threading.RLock()
 
     def submit(self, task: Task) -> None:
@@ -584,26 +426,3 @@ class _OneWorker:
         if self._worker is None:
             self._worker = self._launcher.start()
         return self._worker
-
-
-def _call_of(task: Task, submission: Submission) -> Call:
-    fn, args, kwargs, _ = submission
-    return Call(
-        task.sequence, fn, args, kwargs, task.charged_bytes or 0, task.is_file, task.exact, task.limit_bytes
-    )
-
-
-def _resolve(submission: Submission, value: Any, error: BaseException | None) -> None:
-    """Gives the caller the result or the exception."""
-    future = cast("TaskFuture", submission.future)
-    if not future.begin():
-        return
-    try:
-        if error is None:
-            future.set_result(value)
-        else:
-            future.set_exception(error)
-    except InvalidStateError:
-        _logger.debug("a future was resolved by its holder")
-    except BaseException:  # a callback of the user's; it must not end the thread that serves all calls
-        _logger.exception("a callback of a future raised")

@@ -28,7 +28,8 @@ from pytest_membudget.runtime.executor.charges import (
     function_key,
 )
 from pytest_membudget.runtime.executor.cluster_placement import ClusterPlacement
-from pytest_membudget.runtime.executor.driver import CallerDriver, Driver, Ending, Journal, TaskFuture
+from pytest_membudget.runtime.executor.driver import CallerDriver, Driver, Ending
+from pytest_membudget.runtime.executor.effects import Journal, TaskFuture
 from pytest_membudget.runtime.executor.local_placement import LocalPlacement
 from pytest_membudget.runtime.executor.placement import CallerPlacement
 from pytest_membudget.runtime.executor.policy import ExecutorPolicy

@@ -31,7 +31,8 @@ from pytest_membudget.records.shared_lines import add_line, read_lines
 from pytest_membudget.records.storage import encode_line
 from pytest_membudget.runtime.executor.charges import Charged
 from pytest_membudget.runtime.executor.dead_letters import function_name
-from pytest_membudget.runtime.executor.driver import PATIENCE_S, TaskFuture
+from pytest_membudget.runtime.executor.driver import PATIENCE_S
+from pytest_membudget.runtime.executor.effects import TaskFuture
 from pytest_membudget.runtime.executor.engine import CallOptions, Engine
 from pytest_membudget.runtime.executor.policy import ExecutorPolicy
 from pytest_membudget.runtime.executor.state import Task

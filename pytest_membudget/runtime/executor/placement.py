@@ -14,6 +14,9 @@ from pytest_membudget.runtime.admission.ledger import Ticket
 from pytest_membudget.runtime.executor.state import Pool, Slot, Task
 from pytest_membudget.units import format_size
 
+FREE_BYTES = 16 * 1024 * 1024
+"""What a worker may retain of its tasks before it is charged, where no base is known."""
+
 
 class Assignment(NamedTuple):
     """What a placement decided: tasks for a worker (`None`: an idle or a new one), and workers to stop before."""

@@ -24,9 +24,8 @@ from typing import Any
 from pytest_membudget.runtime.admission.ledger import Ticket
 from pytest_membudget.runtime.executor import retry_policy
 from pytest_membudget.runtime.executor.flow_control import ConcurrencyLimit, Reestimation, Throughput
-from pytest_membudget.runtime.executor.placement import Assignment, Demand, Placement, arrival
+from pytest_membudget.runtime.executor.placement import FREE_BYTES, Assignment, Demand, Placement, arrival
 from pytest_membudget.runtime.executor.policy import USUAL_TASKS_PER_CHILD, ExecutorPolicy
-from pytest_membudget.runtime.executor.retained_memory import has_done_enough
 from pytest_membudget.runtime.executor.retry_policy import Failure
 from pytest_membudget.runtime.executor.state import (
     STARTS_THAT_MAY_FAIL,
@@ -80,6 +79,9 @@ NOT_BEGUN_POLL_S = 0.05
 
 LEAVING_S = 2.0
 """How long what a worker retains is waited for after it was stopped. One that a thread of a task keeps alive may take minutes."""
+
+_LOADING_SHARE = 0.1
+"""A worker that is replaced as usual has spent at most so much of its time on loading what its tasks need."""
 
 RETAINED_CHANGE_BYTES = 1024 * 1024
 """A smaller change of what a worker retains is no news."""
@@ -455,8 +457,7 @@ class Scheduler:
         if not calls:
             return
         self._effects.append(Send(slot, tuple(calls)))
-        most = self._policy.max_tasks_per_child
-        if slot.backend.is_local_pool and has_done_enough(slot, slot.handed * 4 / 3, most):
+        if slot.backend.is_local_pool and self._has_done_enough(slot, slot.handed * 4 / 3):
             self._start_ahead()
 
     def _limit_bytes(self, slot: Slot, task: Task) -> int | None:
@@ -474,12 +475,24 @@ class Scheduler:
 
     def _count_call(self, slot: Slot, task: Task) -> None:
         """Counts a call towards its worker's replacement: a short one in part, inputs of `run` only at the usual number."""
-        most = self._policy.max_tasks_per_child
-        counts_whole = task.exact and most != USUAL_TASKS_PER_CHILD
+        counts_whole = task.exact and self._policy.max_tasks_per_child != USUAL_TASKS_PER_CHILD
         slot.handed += 1.0 if counts_whole else self.pool.throughput.weight
         if not slot.backend.is_cluster:  # that is the cluster's to replace
-            is_last = task.fresh_worker or has_done_enough(slot, slot.handed, most)
+            is_last = task.fresh_worker or self._has_done_enough(slot, slot.handed)
             slot.is_closing = slot.is_closing or is_last
+
+    def _has_done_enough(self, slot: Slot, handed: float) -> bool:
+        """Whether a worker process that was sent `handed` calls is to be replaced.
+
+        Fifty files of some milliseconds are not enough, where the next worker would import pandas for two seconds first.
+        """
+        most = self._policy.max_tasks_per_child
+        if most is None or handed < most or not slot.backend.is_local_pool:
+            return False
+        has_loaded = slot.tasks_done > 0 and (slot.first_retained_bytes or 0) > FREE_BYTES
+        if most != USUAL_TASKS_PER_CHILD or not has_loaded:
+            return True
+        return slot.loading_s <= _LOADING_SHARE * slot.busy_s
 
     # From running to done, or back -----------------------------------------------------------------------------------
 

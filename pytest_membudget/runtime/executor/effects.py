@@ -1,0 +1,268 @@
+"""Carries out what a scheduler has decided, in order: workers start and end, calls are sent, futures get their results.
+
+`Journal` keeps its events for the caller, `HeapLog` what workers held between their tasks.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, InvalidStateError
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
+
+from pytest_membudget.records.growth import Growth
+from pytest_membudget.records.run import EventKind, Level, LevelEvent
+from pytest_membudget.runtime.executor.scheduler import Scheduler
+from pytest_membudget.runtime.executor.state import (
+    Effect,
+    Finish,
+    Forget,
+    Kill,
+    Record,
+    Send,
+    Slot,
+    Start,
+    Stop,
+    Submission,
+    Task,
+)
+from pytest_membudget.runtime.workers.protocol import (
+    Call,
+    CannotStartError,
+    ClusterLauncher,
+    ClusterWorker,
+    Done,
+    HeapReading,
+    Launcher,
+    Worker,
+)
+from pytest_membudget.stats.task_growth import judge_task_series, pool_workers
+
+_logger = logging.getLogger("pytest_membudget.runtime")
+
+MOST_EVENTS = 10_000
+MOST_WORKERS = 64
+MOST_POINTS = 512
+
+
+class TaskFuture(Future[Any]):
+    """The future of a task. Tells the driver when it is cancelled, without a callback that would refer to the task."""
+
+    def __init__(self, notify: Callable[[TaskFuture], None] | None = None) -> None:
+        super().__init__()
+        self._notify = notify
+        self._has_begun: bool | None = None
+        self.task: Task | None = None
+
+    def cancel(self) -> bool:
+        """As in `concurrent.futures`."""
+        is_cancelled = super().cancel()
+        if is_cancelled and self._notify is not None:
+            self._notify(self)
+        return is_cancelled
+
+    def begin(self) -> bool:
+        """Marks it as running, once; False where it was cancelled. Only the driver calls this."""
+        if self._has_begun is None:
+            self._has_begun = self.set_running_or_notify_cancel()
+        return self._has_begun
+
+
+@dataclass(slots=True)
+class Connection:
+    """A worker, and how many calls it was sent (by the driver) and has answered (in a thread of its own)."""
+
+    worker: Worker
+    sent: int = 0
+    answered: int = 0
+
+
+class Effects:
+    """Carries effects out, in order. A defect of ours in one of them reaches the caller; those after it stay."""
+
+    def __init__(self, scheduler: Scheduler, launchers: Mapping[Level, Launcher], journal: Journal) -> None:
+        self.scheduler = scheduler
+        self.connections: dict[Slot, Connection] = {}
+        self._launchers = launchers
+        self._journal = journal
+        self._queue: deque[Effect] = deque()
+        self._leaving: dict[Slot, Worker] = {}
+
+    def carry_out(self, reply_to: Callable[[Slot, int], Done]) -> None:
+        """Has the scheduler decide, and does so; `reply_to` makes what a worker calls with its reply."""
+        self._queue.extend(self.scheduler.decide(time.monotonic()))
+        while self._queue:
+            self._carry_out(self._queue.popleft(), reply_to)
+            if not self._queue:
+                self._queue.extend(self.scheduler.decide())
+
+    def _carry_out(self, effect: Effect, reply_to: Callable[[Slot, int], Done]) -> None:
+        match effect:
+            case Finish(submission=submission, value=value, error=error):
+                resolve(submission, value, error)
+            case Send():
+                self._send(effect, reply_to)
+            case Start(slot=slot):
+                self._start(slot)
+            case Kill(slot=slot):
+                if (connection := self.connections.get(slot)) is not None:
+                    connection.worker.kill()
+            case Stop(slot=slot) | Forget(slot=slot):
+                self._let_go(effect)
+            case Record(kind=kind, level=level, cause=cause, next_step=next_step, is_logged=is_logged):
+                self._journal.record(kind, level, cause, next_step, is_logged=is_logged)
+
+    def _start(self, slot: Slot) -> None:
+        if slot.is_gone:
+            return
+        try:
+            worker = self._launchers[slot.backend.level].start()
+        except CannotStartError as error:
+            self.scheduler.start_failed(slot, str(error))
+        else:
+            self.connections[slot] = Connection(worker)
+            self.scheduler.started(slot)
+
+    def _send(self, effect: Send, reply_to: Callable[[Slot, int], Done]) -> None:
+        connection = self.connections.get(effect.slot)
+        if connection is None:
+            return  # it could not be started; the scheduler knows, and sends the tasks elsewhere
+        calls = []
+        for task, sequence in effect.calls:
+            submission = task.submission
+            if submission is None or task.sequence != sequence:
+                continue
+            if not cast("TaskFuture", submission.future).begin():
+                self.scheduler.cancelled(task)
+                continue
+            connection.sent += 1
+            calls.append((_call_of(task, submission), reply_to(effect.slot, sequence)))
+        if calls:
+            connection.worker.send(calls)
+
+    def _let_go(self, effect: Stop | Forget) -> None:
+        connection = self.connections.pop(effect.slot, None)
+        if connection is None:
+            return
+        if isinstance(effect, Stop):
+            connection.worker.retire()
+        elif effect.renew:
+            cast("ClusterWorker", connection.worker).renew()
+        self._leaving[effect.slot] = connection.worker
+
+    def let_go_of_ended(self) -> None:
+        """Tells the scheduler of workers that were stopped and have ended since."""
+        for slot in [slot for slot, worker in self._leaving.items() if worker.has_ended()]:
+            del self._leaving[slot]
+            self.scheduler.ended(slot)
+
+    def close(self, *, kill: bool) -> None:
+        """Ends every worker and waits for that."""
+        workers = [connection.worker for connection in self.connections.values()]
+        for worker in workers:
+            if kill:
+                worker.kill()
+            worker.retire()
+        for worker in (*self._leaving.values(), *workers):
+            worker.join()
+        self.connections.clear()
+        self._leaving.clear()
+        if (cluster := self._launchers.get("dask")) is not None:
+            cast("ClusterLauncher", cluster).close()
+
+
+def _call_of(task: Task, submission: Submission) -> Call:
+    fn, args, kwargs, _ = submission
+    return Call(
+        task.sequence, fn, args, kwargs, task.charged_bytes or 0, task.is_file, task.exact, task.limit_bytes
+    )
+
+
+def resolve(submission: Submission, value: Any, error: BaseException | None) -> None:
+    """Gives the caller the result or the exception."""
+    future = cast("TaskFuture", submission.future)
+    if not future.begin():
+        return
+    try:
+        if error is None:
+            future.set_result(value)
+        else:
+            future.set_exception(error)
+    except InvalidStateError:
+        _logger.debug("a future was resolved by its holder")
+    except BaseException:  # a callback of the user's; it must not end the thread that serves all calls
+        _logger.exception("a callback of a future raised")
+
+
+class Journal:
+    """The latest events, oldest first, and the clock they go by."""
+
+    def __init__(self) -> None:
+        self._events: deque[LevelEvent] = deque(maxlen=MOST_EVENTS)
+        self._began_s = time.monotonic()
+
+    def record(self, kind: EventKind, level: Level, cause: str, next_step: str, *, is_logged: bool) -> None:
+        """Keeps an event, and logs it where `is_logged`."""
+        at_s = time.monotonic() - self._began_s
+        event = LevelEvent(kind=kind, level=level, cause=cause, next_step=next_step, at_s=at_s)
+        self._events.append(event)
+        if is_logged:
+            _logger.warning("%s", event)
+
+    def record_host(self, cause: str, next_step: str) -> None:
+        """What happened to a machine of a cluster."""
+        self.record("host", "dask", cause, next_step, is_logged=True)
+
+    @property
+    def events(self) -> tuple[LevelEvent, ...]:
+        """All that is kept."""
+        return tuple(self._events)
+
+
+class HeapLog:
+    """The readings of the latest workers, by process id. Written by one thread, read by any."""
+
+    def __init__(self) -> None:
+        self._readings: dict[int, list[HeapReading]] = {}
+
+    def record(self, pid: int, reading: HeapReading) -> None:
+        """Keeps a reading; of a long series every second one is dropped now and then, the first and last stay."""
+        found = self._readings.get(pid)
+        if found is None or reading.tasks <= found[-1].tasks:  # or another process with the same number
+            if len(self._readings) >= MOST_WORKERS:
+                self._readings.pop(next(iter(self._readings)))
+            self._readings.pop(pid, None)
+            self._readings[pid] = [reading]
+            return
+        found.append(reading)
+        if len(found) > MOST_POINTS:
+            self._readings[pid] = [*found[:-1:2], found[-1]]
+
+    def latest(self) -> dict[int, HeapReading]:
+        """The last reading of each worker."""
+        return {pid: readings[-1] for pid, readings in self._readings.copy().items()}
+
+    def since(self, latest: Mapping[int, HeapReading]) -> dict[int, Sequence[HeapReading]]:
+        """The readings of each worker from that one on."""
+        found: dict[int, Sequence[HeapReading]] = {}
+        for pid, readings in self._readings.copy().items():
+            before = latest.get(pid)
+            if readings[-1] != before:
+                found[pid] = [each for each in list(readings) if before is None or each.tasks >= before.tasks]
+        return found
+
+
+class WorkerGrowth(NamedTuple):
+    """All workers together, `None` where there were none, and each by itself."""
+
+    together: Growth | None
+    workers: tuple[Growth, ...]
+
+
+def growth_in_workers(readings: Mapping[int, Sequence[HeapReading]], label: str = "") -> WorkerGrowth:
+    """Judges the readings of each worker, by its process id, and then all of them."""
+    workers = tuple(judge_task_series(series, label=f"worker {pid}") for pid, series in readings.items())
+    return WorkerGrowth(pool_workers(workers, label) if workers else None, workers)
