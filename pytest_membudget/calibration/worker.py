@@ -22,6 +22,7 @@ import msgspec
 
 from pytest_membudget.errors import UsageError, text_of
 from pytest_membudget.measurement.probe import measuring
+from pytest_membudget.measurement.process import proc
 from pytest_membudget.measurement.process.high_water import (
     high_water_bytes,
     reset_high_water_mark,
@@ -296,11 +297,8 @@ def _carry_out(order: Order) -> Answer:
 
 def _read_bytes() -> int | None:
     """Bytes that this process has read by system calls; `None` where the system does not count them."""
-    try:
-        lines = Path("/proc/self/io").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) for line in lines if line.startswith("rchar:")), None)
+    words = proc.read("self", "io").partition(b"rchar:")[2].split(None, 1)
+    return int(words[0]) if words else None
 
 
 def _described(error: BaseException) -> str:

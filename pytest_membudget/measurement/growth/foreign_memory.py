@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from pytest_membudget.measurement.process import proc
 from pytest_membudget.measurement.process.proc import PAGE_BYTES
 from pytest_membudget.originals import builtins, contextlib, ctypes, os, re, sys
 
@@ -75,8 +76,7 @@ class ForeignAllocators:
 def _preloaded() -> tuple[ForeignAllocator, ...]:
     names: set[str] = set()
     if _LINUX:
-        with contextlib.suppress(OSError), builtins.open("/proc/self/maps", "rb") as maps:
-            names = {name.decode() for name in _PRELOADED.findall(maps.read())}
+        names = {name.decode() for name in _PRELOADED.findall(proc.read("self", "maps"))}
     if not names:
         return ()
     process = ctypes.CDLL(None)

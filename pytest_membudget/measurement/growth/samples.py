@@ -18,11 +18,11 @@ from pytest_membudget.measurement.growth.foreign_memory import (
     arrow_bytes,
 )
 from pytest_membudget.measurement.growth.shared_files import SharedFiles
+from pytest_membudget.measurement.process import proc
 from pytest_membudget.measurement.process.children import children_of, descendants
 from pytest_membudget.measurement.process.heap import heap_is_known, read_heap
 from pytest_membudget.measurement.process.small_blocks import SmallBlockReader
 from pytest_membudget.originals import (
-    builtins,
     contextlib,
     gc,
     os,
@@ -121,8 +121,7 @@ class FigureReader:
         """All mappings but the main stack, which grows with the depth of calls; and the resident part of what is only reserved."""
         if not _LINUX:
             return 0, 0
-        with builtins.open("/proc/self/maps", "rb") as maps:  # read thousands of times
-            text = maps.read()
+        text = proc.read("self", "maps")
         total = reserved = 0
         for first, last in _ACCESSIBLE.findall(text):
             begin, end = int(first, 16), int(last, 16)
@@ -182,15 +181,17 @@ class FigureReader:
 
 def count_descriptors() -> int:
     """Open descriptors of this process (handles on Windows)."""
-    if _LINUX or sys.platform == "darwin":
-        return len(os.listdir("/proc/self/fd" if _LINUX else "/dev/fd"))
+    if _LINUX:
+        return len(proc.descriptors())
+    if sys.platform == "darwin":
+        return len(os.listdir("/dev/fd"))
     process: Any = psutil.Process()
     return int(process.num_handles())
 
 
 def count_threads() -> int:
     """Threads of this process, native ones included where the system lists them."""
-    return len(os.listdir("/proc/self/task")) if _LINUX else threading.active_count()
+    return len(proc.threads()) if _LINUX else threading.active_count()
 
 
 def count_children() -> int:
@@ -248,24 +249,21 @@ def _most_common(before: dict[int, str], now: dict[int, str]) -> tuple[str, ...]
 
 
 def _descriptors() -> dict[int, str]:
-    folder = "/proc/self/fd" if _LINUX else "/dev/fd"
+    if _LINUX:
+        return {number: name.split(":[", maxsplit=1)[0] for number, name in proc.open_files().items()}
     found: dict[int, str] = {}
     with contextlib.suppress(OSError):
-        for number in os.listdir(folder):
+        for number in os.listdir("/dev/fd"):
             # The descriptor of the listing itself is gone by now.
             with contextlib.suppress(OSError):
-                found[int(number)] = str(Path(folder, number).readlink()).split(":[", maxsplit=1)[0]
+                found[int(number)] = str(Path("/dev/fd", number).readlink())
     return found
 
 
 def _threads() -> dict[int, str]:
     named = {thread.native_id or 0: thread.name for thread in threading.enumerate()}
-    if _LINUX:
-        for number in map(int, os.listdir("/proc/self/task")):
-            with contextlib.suppress(OSError):
-                own_name = Path(f"/proc/self/task/{number}/comm").read_text(errors="replace").strip()
-                named.setdefault(number, f"native thread {own_name!r}")
-    return named
+    native = proc.thread_names() if _LINUX else {}
+    return {number: f"native thread {name!r}" for number, name in native.items()} | named
 
 
 def _process_name(pid: int) -> str:

@@ -16,7 +16,8 @@ import functools
 import re
 from typing import Any, NamedTuple
 
-from pytest_membudget.originals import _thread, contextlib, ctypes, os, sys, time
+from pytest_membudget.measurement.process import proc
+from pytest_membudget.originals import _thread, contextlib, ctypes, sys, time
 
 BLOCK_BYTES = 120 * 1024
 MOST_BLOCKS = 4096
@@ -25,7 +26,6 @@ ENDING_LOOKS = 50
 _MADV_DONTNEED = 4
 _IS_MAPPED = 2
 _WORD = 8
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 _AVAILABLE = re.compile(rb'<heap nr="(\d+)">.*?<total type="fast"[^>]* size="(\d+)"/>\s*<total type="rest"[^>]* size="(\d+)"', re.DOTALL)  # fmt: skip
 
 
@@ -77,7 +77,7 @@ def _living_threads() -> int:
     Native threads look the same, and stay: they are waited for once (50 ms), and again only where there are more.
     """
     for _ in range(ENDING_LOOKS):
-        living = len(os.listdir("/proc/self/task"))
+        living = len(proc.threads())
         unknown = living - _thread._count() - 1  # noqa: SLF001 - the only count without `threading`
         if unknown <= _Native.threads:
             break
@@ -148,8 +148,8 @@ def _take(library: Any, size: int, blocks: list[int]) -> bool:
 
 def _give_back(library: Any, block: int) -> None:
     """Gives back the pages that lie wholly inside a block."""
-    first = -(-block // _PAGE_BYTES) * _PAGE_BYTES
-    size = (block + library.malloc_usable_size(block)) // _PAGE_BYTES * _PAGE_BYTES - first
+    first = -(-block // proc.PAGE_BYTES) * proc.PAGE_BYTES
+    size = (block + library.malloc_usable_size(block)) // proc.PAGE_BYTES * proc.PAGE_BYTES - first
     library.madvise(first, size, _MADV_DONTNEED)
 
 

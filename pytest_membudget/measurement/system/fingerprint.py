@@ -6,7 +6,7 @@ import importlib.metadata
 import platform
 from pathlib import Path
 
-from pytest_membudget.measurement.process.proc import PAGE_BYTES
+from pytest_membudget.measurement.process import proc
 from pytest_membudget.measurement.system.limit import memory_limit, usable_cores
 from pytest_membudget.originals import contextlib, os, re, sys
 from pytest_membudget.records.report import Environment
@@ -27,7 +27,7 @@ def environment() -> Environment:
         python=f"{platform.python_implementation()} {platform.python_version()}",
         libc=libc_version(),
         allocator=allocator(),
-        page_size_bytes=PAGE_BYTES,
+        page_size_bytes=proc.PAGE_BYTES,
         transparent_hugepages=transparent_hugepages(),
         cores=usable_cores(),
         limit_bytes=limit.bytes,
@@ -55,12 +55,9 @@ def libc_version() -> str:
 def allocator() -> str:
     """Python's allocator and the C library's, such as "pymalloc, jemalloc"."""
     python = os.environ.get("PYTHONMALLOC") or ("pymalloc" if _has_pymalloc() else "malloc")
-    with contextlib.suppress(OSError):
-        preloaded = _ALLOCATOR_LIBRARY.search(
-            Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
-        )
-        if preloaded:
-            return f"{python}, {preloaded[1]}"
+    preloaded = _ALLOCATOR_LIBRARY.search("\n".join(proc.mapped_files()))
+    if preloaded:
+        return f"{python}, {preloaded[1]}"
     return f"{python}, the C library's malloc"
 
 

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable
 from pathlib import Path
 
+from pytest_membudget.measurement.process import proc
 from pytest_membudget.measurement.system import control_group
 from pytest_membudget.measurement.system.control_group import Constraint
 from pytest_membudget.originals import logging, os, resource, sys
@@ -62,10 +63,9 @@ def host_memory() -> Constraint:
     try:
         memory = psutil.virtual_memory()
     except (psutil.Error, OSError):  # /proc is hidden; the system call behind this is not
-        page_bytes = _page_bytes()
-        total_bytes = os.sysconf("SC_PHYS_PAGES") * page_bytes
+        total_bytes = os.sysconf("SC_PHYS_PAGES") * proc.PAGE_BYTES
         return Constraint(
-            total_bytes, total_bytes - os.sysconf("SC_AVPHYS_PAGES") * page_bytes, "host memory"
+            total_bytes, total_bytes - os.sysconf("SC_AVPHYS_PAGES") * proc.PAGE_BYTES, "host memory"
         )
     return Constraint(memory.total, memory.total - memory.available, "host memory")
 
@@ -77,21 +77,8 @@ def address_space_limit() -> Constraint | None:
     limit_bytes = resource.getrlimit(resource.RLIMIT_AS)[0]
     if limit_bytes == resource.RLIM_INFINITY or limit_bytes >= control_group.UNLIMITED_BYTES:
         return None
-    return Constraint(limit_bytes, _mapped_bytes(), "RLIMIT_AS")
-
-
-def _mapped_bytes() -> int:
-    try:
-        pages = Path("/proc/self/statm").read_bytes().split()[0]
-    except (OSError, IndexError):
-        return 0
-    return int(pages) * _page_bytes()
-
-
-def _page_bytes() -> int:
-    from pytest_membudget.measurement.process.proc import PAGE_BYTES
-
-    return PAGE_BYTES
+    found = proc.sizes("self")
+    return Constraint(limit_bytes, found.mapped_bytes if found else 0, "RLIMIT_AS")
 
 
 def _membership(root: Path) -> bytes:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pytest_membudget.measurement.process import proc
 from pytest_membudget.measurement.process.children import above_standard, pipe
-from pytest_membudget.measurement.process.proc import identity
 from pytest_membudget.measurement.system.control_group import group_statistics
 from pytest_membudget.measurement.tree.helper.messages import (
     Begin,
@@ -28,7 +28,6 @@ from pytest_membudget.measurement.tree.helper.messages import (
 from pytest_membudget.measurement.tree.helper.shared_memory import SharedReading
 from pytest_membudget.measurement.tree.helper.shared_note import Note, NoteWriter, Start
 from pytest_membudget.originals import (
-    builtins,
     contextlib,
     json,
     os,
@@ -197,7 +196,7 @@ class TreeSampler:
             raise SamplerLostError(f"it could not be started ({error})") from error
         finally:
             ours = (self._commands, self._answers, self.events, self._note)
-            self._identities = {descriptor: identity(descriptor) for descriptor in ours}
+            self._identities = {descriptor: proc.identity(descriptor) for descriptor in ours}
         return tuple(theirs)
 
     def _launch(self, theirs: tuple[int, ...]) -> Ready:
@@ -260,16 +259,15 @@ class TreeSampler:
 
     def _kill(self) -> None:
         """Ends a helper that does not answer: stopped by a signal, it would stay for ever."""
-        with (
-            contextlib.suppress(OSError, AttributeError),
-            builtins.open(f"/proc/{self.pid}/cmdline", "rb") as stream,
-        ):
-            if LAUNCH.encode() in stream.read():  # and not another process that has its number by now
+        with contextlib.suppress(OSError, AttributeError):
+            if LAUNCH.encode() in proc.read(
+                self.pid, "cmdline"
+            ):  # else another process has its number by now
                 os.kill(self.pid, signal.SIGKILL)
 
     def _is_ours(self, descriptor: int) -> bool:
         """Code under test may close descriptors; a number that came to mean another file is left alone."""
-        found = identity(descriptor)
+        found = proc.identity(descriptor)
         return found is not None and found == self._identities[descriptor]
 
 

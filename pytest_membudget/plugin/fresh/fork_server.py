@@ -33,6 +33,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from pytest_membudget.measurement.process import proc
 from pytest_membudget.measurement.process.children import descendants
 from pytest_membudget.plugin.fresh.request import Orders, read_orders
 
@@ -44,7 +45,6 @@ _MADV_POPULATE_READ = 22  # Linux 5.14
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _PRESENT = 0x80
 """In the highest byte of an entry of /proc/self/pagemap: the page is in memory."""
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 _ENTRY_BYTES = 8  # of /proc/self/pagemap, for each page
 _ENDING_S = 5.0  # more only where one is in a system call that cannot be interrupted
 _FORK_SAFE_THREADS = frozenset({"jemalloc_bg_thd"})
@@ -98,25 +98,25 @@ def resident_file_ranges() -> list[Range]:
         OSError: this system has no /proc/self/pagemap.
     """
     found: list[Range] = []
-    with open("/proc/self/maps", "rb") as maps, open("/proc/self/pagemap", "rb", buffering=0) as pages:  # noqa: PTH123 - not files
-        for line in maps.read().splitlines():
+    with open("/proc/self/pagemap", "rb", buffering=0) as pages:  # noqa: PTH123 - not a file
+        for line in proc.read("self", "maps").splitlines():
             addresses, rights, _, _, inode = line.split(None, 5)[:5]
             if inode == b"0" or not rights.startswith(b"r"):
                 continue
             first, end = (int(address, 16) for address in addresses.split(b"-"))
             entries = os.pread(
                 pages.fileno(),
-                (end - first) // _PAGE_BYTES * _ENTRY_BYTES,
-                first // _PAGE_BYTES * _ENTRY_BYTES,
+                (end - first) // proc.PAGE_BYTES * _ENTRY_BYTES,
+                first // proc.PAGE_BYTES * _ENTRY_BYTES,
             )
             for number, top in enumerate(entries[_ENTRY_BYTES - 1 :: _ENTRY_BYTES]):
-                address = first + number * _PAGE_BYTES
+                address = first + number * proc.PAGE_BYTES
                 if not top & _PRESENT:
                     continue
                 if found and sum(found[-1]) == address:
-                    found[-1] = (found[-1][0], found[-1][1] + _PAGE_BYTES)
+                    found[-1] = (found[-1][0], found[-1][1] + proc.PAGE_BYTES)
                 else:
-                    found.append((address, _PAGE_BYTES))
+                    found.append((address, proc.PAGE_BYTES))
     return found
 
 
@@ -152,12 +152,7 @@ def _may_fork() -> bool:
 
 def _other_threads() -> list[str]:
     """The threads that a fork would miss."""
-    main = str(os.getpid())
-    names = [
-        Path(f"/proc/self/task/{thread}/comm").read_text(encoding="utf-8", errors="replace").strip()
-        for thread in os.listdir("/proc/self/task")
-        if thread != main
-    ]
+    names = [name for thread, name in proc.thread_names().items() if thread != os.getpid()]
     return [name for name in names if name not in _FORK_SAFE_THREADS]
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 
 from pytest_membudget.errors import UnreadableFileError
+from pytest_membudget.measurement.process import proc
 from pytest_membudget.records.storage import private_directory
 from pytest_membudget.runtime.admission.host_ledger import HostState, Owner
 
@@ -288,14 +289,8 @@ def _started(pid: int) -> float | None:
     """When the process started; `None` where there is none, or only what is left of one."""
     if sys.platform != "linux":
         return _started_by_psutil(pid)
-    try:
-        # The second field is the program's name in brackets, with whatever characters it has.
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-    except OSError:
-        return None
-    state, threads, started = fields[0], int(fields[17]), float(fields[19])
-    # The first thread may have ended before the others.
-    return None if state in {b"Z", b"X"} and threads <= 1 else started
+    status = proc.stat(pid)
+    return None if status is None or status.has_ended else float(status.started)
 
 
 def _started_by_psutil(pid: int) -> float | None:

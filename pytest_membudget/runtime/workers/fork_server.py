@@ -22,8 +22,8 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from multiprocessing import process
-from pathlib import Path
 
+from pytest_membudget.measurement.process import proc
 from pytest_membudget.runtime.workers import fork_server_main
 
 _logger = logging.getLogger("pytest_membudget.runtime")
@@ -76,7 +76,7 @@ class ForkServer:
         process = self._process
         if process is None:
             return False
-        elsewhere = _groups(process.pid) not in {b"", _groups("self")}
+        elsewhere = proc.read(process.pid, "cgroup") not in {b"", proc.read("self", "cgroup")}
         return elsewhere and process.poll() is None  # one that is ending has left its group
 
     def read_notices(self) -> None:
@@ -239,13 +239,6 @@ def main_left_alone_where_it_is_no_file() -> Iterator[None]:
 def _came_through_a_pipe() -> bool:
     name = getattr(sys.modules.get("__main__"), "__file__", None)
     return isinstance(name, str) and name.startswith("<")
-
-
-def _groups(pid: int | str) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/cgroup").read_bytes()
-    except OSError:
-        return b""
 
 
 def is_readable(descriptor: int, timeout_s: float | None) -> bool:

@@ -30,10 +30,10 @@ import threading
 import traceback
 from collections.abc import Sequence
 from multiprocessing import resource_tracker, spawn
-from pathlib import Path
 from typing import NoReturn
 
 from pytest_membudget.errors import text_of
+from pytest_membudget.measurement.process import proc
 from pytest_membudget.runtime.workers import process_tree, worker_main
 
 BOOTSTRAP = (
@@ -73,7 +73,7 @@ def _load(requests: socket.socket, lifeline: int, modules: Sequence[str]) -> Non
     for name in _FOR_EVERY_WORKER:
         with contextlib.suppress(ImportError):  # psutil may be missing, and is not needed
             importlib.import_module(name)
-    before = _open_files()
+    before = proc.open_files()
     why = _preload(modules) or (_left_behind(before) if modules else "")
     if why:
         requests.sendall(f"the fork server does not preload {', '.join(modules)}: {why}".encode())
@@ -99,7 +99,7 @@ def _left_behind(before: dict[int, str]) -> str:
         python = {thread.name for thread in threading.enumerate() if thread.name != "MainThread"}
         names = "".join(f", {name}" for name in sorted(python or set(threads)))
         return f"it left {len(threads)} thread{'s' * (len(threads) > 1)} running{names}"
-    opened = [name for number, name in _open_files().items() if before.get(number) != name]
+    opened = [name for number, name in proc.open_files().items() if before.get(number) != name]
     shared = sorted({name for name in opened if name not in _STATELESS})
     return f"it left open: {', '.join(shared[:5])}" if shared else ""
 
@@ -109,21 +109,16 @@ def _threads() -> list[str]:
 
     jemalloc (pyarrow's) and OpenBLAS (numpy's) stop and restart their threads with `pthread_atfork`.
     """
-    names = []
-    for thread in os.listdir("/proc/self/task"):
-        with contextlib.suppress(OSError):  # it has ended
-            names.append(Path(f"/proc/self/task/{thread}/comm").read_text(errors="replace").strip())
-    own = Path("/proc/self/comm").read_text(errors="replace").strip()
+    threads = proc.thread_names()
+    names, own = list(threads.values()), threads[os.getpid()]
     others = [name for name in names if name not in {own, "jemalloc_bg_thd"}]
     return others + [own] * (names.count(own) - 1 - _openblas_threads())
 
 
 def _openblas_threads() -> int:
     """How many threads all loaded copies of OpenBLAS have started; they bear the program's name."""
-    lines = Path("/proc/self/maps").read_text(errors="replace").splitlines()
-    files = {line.split(None, 5)[-1] for line in lines if "openblas" in line}
     threads = 0
-    for file in files:
+    for file in (path for path in proc.mapped_files() if "openblas" in path):
         with contextlib.suppress(OSError):
             library = ctypes.CDLL(file)
             for prefix, suffix in itertools.product(("", "scipy_"), ("", "64_")):
@@ -134,18 +129,10 @@ def _openblas_threads() -> int:
     return threads
 
 
-def _open_files() -> dict[int, str]:
-    found: dict[int, str] = {}
-    for number in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):  # the listing's own
-            found[int(number)] = os.readlink(f"/proc/self/fd/{number}")  # noqa: PTH115 - "pipe:[1]" is no path
-    return found
-
-
 def _start_again(requests: socket.socket, lifeline: int) -> NoReturn:
     """As a fresh interpreter on the same descriptors, which finds the requests that wait, and preloads nothing."""
     own = {0, 1, 2, requests.fileno(), lifeline}
-    for number in _open_files():
+    for number in proc.open_files():
         if number not in own:
             with contextlib.suppress(OSError):
                 os.set_inheritable(number, False)

@@ -16,6 +16,7 @@ import stat
 import sys
 from collections.abc import Sequence
 
+from pytest_membudget.measurement.process import proc
 from pytest_membudget.measurement.process.children import descendants
 
 _PR_SET_CHILD_SUBREAPER = 36
@@ -104,18 +105,20 @@ def open_shared_bytes(pids: Sequence[int], since_s: float) -> int:
     """
     files: dict[tuple[int, int], int] = {}
     for pid in pids:
-        with contextlib.suppress(OSError):  # the process is gone
-            for name in os.listdir(f"/proc/{pid}/fd"):
-                with contextlib.suppress(OSError):
-                    status = os.stat(f"/proc/{pid}/fd/{name}")  # noqa: PTH116 - thousands of times
-                    if status.st_ctime < since_s or not stat.S_ISREG(status.st_mode):
-                        continue
-                    is_writable = os.lstat(f"/proc/{pid}/fd/{name}").st_mode & stat.S_IWUSR
-                    if is_writable and _is_memory(status.st_dev, f"/proc/{pid}/fd/{name}"):
-                        files[status.st_dev, status.st_ino] = status.st_blocks * 512
+        for descriptor in proc.descriptors(pid):
+            path = f"/proc/{pid}/fd/{descriptor}"
+            with contextlib.suppress(OSError):  # it was closed meanwhile
+                status = os.stat(path)  # noqa: PTH116 - thousands of times
+                if status.st_ctime < since_s or not stat.S_ISREG(status.st_mode):
+                    continue
+                is_writable = os.lstat(path).st_mode & stat.S_IWUSR
+                if is_writable and _is_memory(status.st_dev, path):
+                    files[status.st_dev, status.st_ino] = status.st_blocks * 512
     if not files:
         return 0
-    return max(0, sum(files.values()) - sum(map(_mapped_shared_bytes, pids)))
+    return max(
+        0, sum(files.values()) - sum(proc.field_bytes(proc.read(pid, "status"), b"RssShmem") for pid in pids)
+    )
 
 
 _is_memory_by_device: dict[int, bool] = {}
@@ -125,25 +128,10 @@ def _is_memory(device: int, path: str) -> bool:
     """Whether the files of this device lie in memory: those of memfd, and of a mount of tmpfs."""
     if device not in _is_memory_by_device:
         target = os.readlink(path)  # noqa: PTH115 - "/memfd:name (deleted)" is no path
-        _is_memory_by_device[device] = target.startswith("/memfd:") or device in _tmpfs_devices()
+        _is_memory_by_device[device] = target.startswith("/memfd:") or device in {
+            mount.device for mount in proc.mounts() if mount.kind == "tmpfs"
+        }
     return _is_memory_by_device[device]
-
-
-def _tmpfs_devices() -> set[int]:
-    found = set()
-    with contextlib.suppress(OSError), open("/proc/self/mountinfo", encoding="utf-8") as mounts:  # noqa: PTH123 - no path to keep
-        for line in mounts:
-            words = line.split()
-            if words[words.index("-") + 1] == "tmpfs":
-                major, minor = map(int, words[2].split(":"))
-                found.add(os.makedev(major, minor))
-    return found
-
-
-def _mapped_shared_bytes(pid: int) -> int:
-    with contextlib.suppress(OSError, IndexError), open(f"/proc/{pid}/status", "rb") as status:  # noqa: PTH123 - likewise
-        return int(status.read().partition(b"RssShmem:")[2].split()[0]) * 1024
-    return 0
 
 
 _KILL = getattr(signal, "SIGKILL", signal.SIGTERM)

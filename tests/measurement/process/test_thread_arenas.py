@@ -117,7 +117,7 @@ def test_threads_that_stay_are_waited_for_once(monkeypatch):
     monkeypatch.setattr(thread_arenas._Native, "threads", 0)
     monkeypatch.setattr(thread_arenas._thread, "_count", lambda: 0)  # but for the main one
     monkeypatch.setattr(thread_arenas.time, "sleep", waits.append)
-    monkeypatch.setattr(thread_arenas.os, "listdir", lambda _: ["thread"] * next(living))
+    monkeypatch.setattr(thread_arenas.proc, "threads", lambda: [1] * next(living))
 
     def waited(*numbers):
         nonlocal living
