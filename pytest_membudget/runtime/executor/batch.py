@@ -8,6 +8,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, SupportsFloat, TypeAlias
 
@@ -76,7 +77,7 @@ class Batch:
                 f"durations_s has {len(durations_s)} for {self._total or 'an unknown number of'} inputs; give one for each "
                 "of a list of inputs, or a function of the input"
             )
-        inputs = drawn(items, lambda item: engine.charge_rule(options).charge(fn, item))
+        inputs = drawn(items, partial(engine.charge_rule(options).charge, fn))
         first, is_small = self._counted(inputs)
         self._recorder = Recorder(engine)
         self._outcomes = Outcomes(
@@ -247,7 +248,7 @@ class Recorder:
 
     def sample(self) -> None:
         """Takes one reading, and a closer one where it is the highest so far."""
-        self.workers = max(self.workers, self._engine.driver.busy())
+        self.workers = max(self.workers, self._engine.scheduler.pool.busy)
         workers = {worker.pid: worker for worker in self._engine.driver.workers()}
         if self._samples % _WALK_EVERY == 0:
             ours = {*workers, self._helper_pid}

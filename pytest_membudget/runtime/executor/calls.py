@@ -245,9 +245,7 @@ class _Source:
 
     def window(self) -> int:
         """Results waited for or not read yet."""
-        if self._engine.settings.max_in_flight is not None:
-            return self._engine.settings.max_in_flight
-        return self._engine.most_workers * self._engine.drawn_ahead
+        return self._engine.lazy_window()
 
     def _submit(self, fn: Callable[..., Any], arguments: tuple[Any, ...], charged: Charged) -> Future[Any]:
         if self._has_begun and self._engine.is_shut:

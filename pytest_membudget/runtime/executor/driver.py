@@ -15,7 +15,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from typing import Any, NamedTuple, cast
 
 from pytest_membudget.errors import WorkerKilledError
@@ -42,7 +41,6 @@ from pytest_membudget.runtime.workers.protocol import (
     CannotStartError,
     ClusterLauncher,
     ClusterWorker,
-    Done,
     Launcher,
     NoWorkerYetError,
     Reply,
@@ -94,7 +92,7 @@ class Driver:
         self._budget = budget
         self._gate = PressureGate()
         self._share = budget.share if isinstance(budget, SharedBudget) else None
-        self._effects = Effects(scheduler, launchers, journal)
+        self._effects = Effects(scheduler, launchers, journal, self._receive)
         self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._arrivals: deque[Task] = deque()
         self._replies: deque[Replied] = deque()
@@ -143,10 +141,6 @@ class Driver:
         workers = [connection.worker for connection in list(self._effects.connections.values())]
         return [WorkerUse(each.pid, each.grown_bytes()) for each in workers if each.pid is not None]
 
-    def busy(self) -> int:
-        """Workers that have something to do."""
-        return sum(1 for slot in list(self.scheduler.pool.slots) if slot.running)
-
     def added_bytes(self) -> int:
         """What the workers hold above bare ones."""
         return sum(
@@ -158,9 +152,6 @@ class Driver:
         """What was used of each machine of a cluster."""
         cluster = self._launchers.get("dask")
         return () if cluster is None else cast("ClusterLauncher", cluster).hosts()
-
-    def _reply_to(self, slot: Slot, sequence: int) -> Done:
-        return partial(self._receive, slot, self._effects.connections[slot], sequence)
 
     def _receive(self, slot: Slot, connection: Connection, sequence: int, reply: Reply) -> None:
         """From a worker's thread. The driver is not woken while that worker has enough to do, if all is well."""
@@ -202,7 +193,7 @@ class Driver:
         if not self._budget.is_fixed and self.scheduler.has_waiting:
             now_bytes = self._budget.now_bytes(self.added_bytes)
             self.scheduler.budget_changed(now_bytes, self._budget.largest_bytes, self._budget.ceiling_bytes)
-        self._effects.carry_out(self._reply_to)
+        self._effects.carry_out()
         if self._share is not None:
             self._adjust_share(self._share)
         self._can_accept = self.scheduler.can_accept
@@ -213,11 +204,11 @@ class Driver:
         now_bytes = share.adjust(*self.scheduler.demand())
         if share.is_contended and not self.scheduler.open_tasks:
             self.scheduler.stop_idle()
-            self._effects.carry_out(self._reply_to)
+            self._effects.carry_out()
             now_bytes = share.adjust(*self.scheduler.demand())
         if now_bytes != before_bytes:
             self.scheduler.budget_changed(now_bytes, share.ceiling_bytes)
-            self._effects.carry_out(self._reply_to)
+            self._effects.carry_out()
 
     def _handle_reply(self, slot: Slot, sequence: int, reply: Reply) -> None:
         connection = self._effects.connections.get(slot)
@@ -263,7 +254,7 @@ class Driver:
             return
         if now_s >= self._read_at_s or self.observers:
             self.scheduler.time_passed(now_s, self._readings())
-            self._effects.carry_out(self._reply_to)
+            self._effects.carry_out()
             deadline_s = self.scheduler.deadline_s
             tick_s = LIMIT_TICK_S if self.scheduler.has_limits else TICK_S
             self._read_at_s = now_s + tick_s if deadline_s is None else min(deadline_s, now_s + tick_s)
@@ -332,7 +323,7 @@ class Driver:
         self.scheduler.shut_down(error)
         while True:
             try:
-                self._effects.carry_out(self._reply_to)
+                self._effects.carry_out()
             except BaseException:  # the defect again
                 _logger.exception("the executor could not end in order")
             else:
@@ -366,7 +357,7 @@ class CallerDriver:
         self.scheduler = scheduler
         self._share = share
         self._running_bytes = 0
-        self._effects = Effects(scheduler, {launcher.level: _OneWorker(launcher)}, journal)
+        self._effects = Effects(scheduler, {launcher.level: _OneWorker(launcher)}, journal, self._receive)
         self._lock = threading.RLock()
 
     def submit(self, task: Task) -> None:
@@ -377,7 +368,7 @@ class CallerDriver:
         """
         with self._lock, self._leased(task):
             self.scheduler.submitted(task)
-            self._effects.carry_out(self._reply_to)
+            self._effects.carry_out()
 
     @contextlib.contextmanager
     def _leased(self, task: Task) -> Iterator[None]:
@@ -405,12 +396,9 @@ class CallerDriver:
             if not self._running_bytes:
                 self._share.give_back()
 
-    def _reply_to(self, slot: Slot, sequence: int) -> Done:
-        return partial(self._receive, slot, sequence)
-
-    def _receive(self, slot: Slot, sequence: int, reply: Reply) -> None:
+    def _receive(self, slot: Slot, _: Connection, sequence: int, reply: Reply) -> None:
         self.scheduler.replied(slot, sequence, reply)
-        self._effects.carry_out(self._reply_to)
+        self._effects.carry_out()
 
 
 class _OneWorker:

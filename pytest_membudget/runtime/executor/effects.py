@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 from pytest_membudget.records.growth import Growth
@@ -37,6 +38,7 @@ from pytest_membudget.runtime.workers.protocol import (
     Done,
     HeapReading,
     Launcher,
+    Reply,
     Worker,
 )
 from pytest_membudget.stats.task_growth import judge_task_series, pool_workers
@@ -81,36 +83,50 @@ class Connection:
 
 
 class Effects:
-    """Carries effects out, in order. A defect of ours in one of them reaches the caller; those after it stay."""
+    """Carries effects out, in order. A defect of ours in one of them reaches the caller; those after it stay.
 
-    def __init__(self, scheduler: Scheduler, launchers: Mapping[Level, Launcher], journal: Journal) -> None:
+    Args:
+        scheduler: decides.
+        launchers: that of each level.
+        journal: keeps events.
+        receive: gets each reply of a worker, in any thread, with the number of its call.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        launchers: Mapping[Level, Launcher],
+        journal: Journal,
+        receive: Callable[[Slot, Connection, int, Reply], None],
+    ) -> None:
         self.scheduler = scheduler
         self.connections: dict[Slot, Connection] = {}
         self._launchers = launchers
         self._journal = journal
+        self._receive = receive
         self._queue: deque[Effect] = deque()
         self._leaving: dict[Slot, Worker] = {}
 
-    def carry_out(self, reply_to: Callable[[Slot, int], Done]) -> None:
-        """Has the scheduler decide, and does so; `reply_to` makes what a worker calls with its reply."""
+    def carry_out(self) -> None:
+        """Has the scheduler decide, and does so."""
         self._queue.extend(self.scheduler.decide(time.monotonic()))
         while self._queue:
-            self._carry_out(self._queue.popleft(), reply_to)
+            self._carry_out(self._queue.popleft())
             if not self._queue:
                 self._queue.extend(self.scheduler.decide())
 
-    def _carry_out(self, effect: Effect, reply_to: Callable[[Slot, int], Done]) -> None:
+    def _carry_out(self, effect: Effect) -> None:
         match effect:
             case Finish(submission=submission, value=value, error=error):
                 resolve(submission, value, error)
             case Send():
-                self._send(effect, reply_to)
+                self._send(effect)
             case Start(slot=slot):
                 self._start(slot)
             case Kill(slot=slot):
                 if (connection := self.connections.get(slot)) is not None:
                     connection.worker.kill()
-            case Stop(slot=slot) | Forget(slot=slot):
+            case Stop() | Forget():
                 self._let_go(effect)
             case Record(kind=kind, level=level, cause=cause, next_step=next_step, is_logged=is_logged):
                 self._journal.record(kind, level, cause, next_step, is_logged=is_logged)
@@ -126,11 +142,11 @@ class Effects:
             self.connections[slot] = Connection(worker)
             self.scheduler.started(slot)
 
-    def _send(self, effect: Send, reply_to: Callable[[Slot, int], Done]) -> None:
-        connection = self.connections.get(effect.slot)
+    def _send(self, effect: Send) -> None:
+        slot, connection = effect.slot, self.connections.get(effect.slot)
         if connection is None:
             return  # it could not be started; the scheduler knows, and sends the tasks elsewhere
-        calls = []
+        calls: list[tuple[Call, Done]] = []
         for task, sequence in effect.calls:
             submission = task.submission
             if submission is None or task.sequence != sequence:
@@ -139,7 +155,17 @@ class Effects:
                 self.scheduler.cancelled(task)
                 continue
             connection.sent += 1
-            calls.append((_call_of(task, submission), reply_to(effect.slot, sequence)))
+            call = Call(
+                sequence,
+                submission.fn,
+                submission.args,
+                submission.kwargs,
+                charged_bytes=task.charged_bytes or 0,
+                is_file=task.is_file,
+                exact=task.exact,
+                limit_bytes=task.limit_bytes,
+            )
+            calls.append((call, partial(self._receive, slot, connection, sequence)))
         if calls:
             connection.worker.send(calls)
 
@@ -172,13 +198,6 @@ class Effects:
         self._leaving.clear()
         if (cluster := self._launchers.get("dask")) is not None:
             cast("ClusterLauncher", cluster).close()
-
-
-def _call_of(task: Task, submission: Submission) -> Call:
-    fn, args, kwargs, _ = submission
-    return Call(
-        task.sequence, fn, args, kwargs, task.charged_bytes or 0, task.is_file, task.exact, task.limit_bytes
-    )
 
 
 def resolve(submission: Submission, value: Any, error: BaseException | None) -> None:

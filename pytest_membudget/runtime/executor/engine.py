@@ -83,11 +83,11 @@ class Engine:
         self.peaks = FunctionPeaks()
         self.estimators = FileEstimators(settings.estimator, by_kind=settings.learns_by_kind)
         self.profiles = Profiles() if settings.policy.profiles else None
-        policy = settings.policy
+        self._task_limit = settings.policy.task_limit
         self.budget = _budget(settings)
         self.scheduler = Scheduler(
             _backends(settings, self.budget.largest_bytes),
-            policy,
+            settings.policy,
             max_workers=settings.max_workers,
             max_in_flight=settings.max_in_flight,
         )
@@ -112,16 +112,12 @@ class Engine:
     @property
     def most_workers(self) -> int:
         """How many tasks may run at once where they run now."""
-        if not self.scheduler.backend.is_cluster:
-            return self.settings.max_workers
-        workers = max(1, len(self.scheduler.pool.slots))
+        pool = self.scheduler.pool
+        if not pool.backend.is_cluster:
+            return pool.concurrency.most
+        workers = max(1, len(pool.slots))
         most = self.settings.most_in_cluster
         return workers if most is None else min(workers, most)
-
-    @property
-    def drawn_ahead(self) -> int:
-        """How many lazily drawn inputs there may be for each worker, unread results included."""
-        return self.scheduler.pool.throughput.drawn_ahead
 
     def budget_now_bytes(self) -> int:
         """What tasks may take together now: in a cluster, what its workers offer."""
@@ -133,7 +129,7 @@ class Engine:
 
     def lazy_window(self) -> int:
         """How many lazily drawn inputs may be submitted and unread."""
-        return self.settings.max_in_flight or self.scheduler.pool.concurrency.most * self.drawn_ahead
+        return self.settings.max_in_flight or self.most_workers * self.scheduler.pool.throughput.drawn_ahead
 
     def charge_rule(self, options: CallOptions) -> ChargeRule:
         """How the inputs of a call are charged."""
@@ -158,7 +154,7 @@ class Engine:
             Submission(fn, args, kwargs, future),
             charged.charge,
             timeout_s=policy.time_limit_s(file_bytes) if options.timeout_s == "policy" else options.timeout_s,
-            limit=policy.task_limit if options.limit is None else options.limit,
+            limit=self._task_limit if options.limit is None else options.limit,
             profile=None if self.profiles is None else self.profiles.of(function_key(fn), charged.size_bytes),
         )
         future.task = task

@@ -71,12 +71,9 @@ def scripted(monkeypatch):
     monkeypatch.setattr(batch_module, "descendants", lambda *_: [])
     monkeypatch.setattr(SharedPages, "holdings", holdings)
     monkeypatch.setattr(SharedPages, "exact_holdings", holdings)
-    driver = SimpleNamespace(
-        busy=lambda: 1,
-        workers=lambda: [WorkerUse(WORKER, reading.grown_bytes)],
-    )
-    settings = SimpleNamespace(reading=lambda: SimpleNamespace(limit=SimpleNamespace(bytes=0)))
-    engine = SimpleNamespace(driver=driver, settings=settings, journal=SimpleNamespace(events=()))
+    with FallbackExecutor(1, budget="1 GB") as executor:
+        engine = executor._engine
+    monkeypatch.setattr(engine.driver, "workers", lambda: [WorkerUse(WORKER, reading.grown_bytes)])
 
     def read(held_bytes, grown_bytes):
         reading.held_bytes, reading.grown_bytes = held_bytes, grown_bytes
