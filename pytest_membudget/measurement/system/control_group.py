@@ -9,8 +9,10 @@ A group of our own can be made
 - in version 1 by root, who may tell the kernel not to kill: a process that would exceed the limit stands still instead, until
   the group is ended as a whole (`has_reached_limit`, `kill`); a system call that would exceed it fails with ENOMEM. Otherwise
   the kernel ends the largest process;
-- in version 2 where a part of the tree is delegated to this user with its memory controller switched on: the kernel ends the
-  group as a whole.
+- in version 2 where a part of the tree is delegated to this user: the kernel ends the group as a whole. A group that has processes
+  hands no memory controller down ("no internal processes", cgroups(7)), so the new one usually stands beside this process's own:
+  under the user's manager of systemd, with `DelegateSubgroup=`, or where an administrator has made the groups. Not where
+  our own group sets limits, which would hold for the new one no more.
 
 What counts is what the kernel charges to the group: resident and swapped memory, shared memory and files in tmpfs, page cache that
 cannot be given up, and the kernel's own for these processes.
@@ -27,6 +29,7 @@ from pytest_membudget.originals import contextlib, os, signal, sys, time
 
 _PREFIX = "membudget-"
 _REMOVE_S = 2.0
+_LIMITS = ("memory.max", "memory.high", "memory.swap.max", "pids.max", "cpu.max", "cpuset.cpus")
 UNLIMITED_BYTES = 2**62
 """Version 1 writes its "no limit" as the largest multiple of the page size below 2**63."""
 
@@ -214,7 +217,7 @@ class ControlGroup:
 def make_control_group(
     limit_bytes: int | None, root: Path = Path("/"), *, stands_still: bool = True
 ) -> ControlGroup | None:
-    """A new group below this process's own with that limit; `None` where this process may not make one.
+    """A new group below this process's own, or beside it, with that limit; `None` where this process may not make one.
 
     Args:
         limit_bytes: the most that its processes may be charged together; None for no limit yet.
@@ -223,22 +226,49 @@ def make_control_group(
     """
     if sys.platform != "linux":
         return None
-    own: dict[int, Group] = {}
-    for group in groups(root):  # the innermost first
-        own.setdefault(group.version, group)
-    for version in (2, 1):
-        if version in own:
-            _remove_abandoned(own[version].directory, root)
-        if version in own:
-            made = _make(version, own[version].directory, limit_bytes, stands_still=stands_still)
-            if made is not None:
-                return made
+    for version, parent in _parents(groups(root)):
+        _remove_abandoned(parent, root)
+        made = _make(version, parent, limit_bytes, stands_still=stands_still)
+        if made is not None:
+            return made
     return None
 
 
+def _parents(members: list[Group]) -> Iterator[tuple[int, Path]]:
+    """Where a group may be made, the best place first; of `members` the innermost come first."""
+    unified = [group.directory for group in members if group.version == 2]
+    for parent in unified[:2]:
+        if parent != unified[0] and _sets_limits(unified[0]):
+            break
+        if _hands_memory_down(parent):
+            yield 2, parent
+    yield from [(1, group.directory) for group in members if group.version == 1][:1]
+
+
+def _sets_limits(directory: Path) -> bool:
+    limits = (_text(directory / name).split()[:1] for name in _LIMITS)
+    return any(limit not in ([], ["max"]) for limit in limits)
+
+
+def _hands_memory_down(parent: Path) -> bool:
+    """Whether groups below `parent` count memory, and this process may be moved there from its own.
+
+    Where the controller is there, and this process may hand it down, it is handed down from now on.
+    """
+    if not os.access(parent / "cgroup.procs", os.W_OK):
+        return False  # moves are for those to whom the common ancestor belongs
+    if "memory" in _text(parent / "cgroup.subtree_control").split():
+        return True
+    if "memory" not in _text(parent / "cgroup.controllers").split():
+        return False
+    try:
+        (parent / "cgroup.subtree_control").write_text("+memory", encoding="ascii")
+    except OSError:  # it has processes
+        return False
+    return True
+
+
 def _make(version: int, parent: Path, limit_bytes: int | None, *, stands_still: bool) -> ControlGroup | None:
-    if version == 2 and "memory" not in _text(parent / "cgroup.subtree_control").split():
-        return None
     directory = parent / f"{_PREFIX}{os.getpid()}-{os.urandom(4).hex()}"
     try:
         directory.mkdir()

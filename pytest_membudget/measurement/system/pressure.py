@@ -2,8 +2,9 @@
 
 `some` in such a file is the share of time in which at least one task waited for memory: for reclaim, for swap, or for
 pages that had just been thrown out. Where the process is in a control group of version 2 that has a file of its own,
-that one counts: it holds every stall of the group's tasks, whatever limit caused it, and no other's. Elsewhere it is
-the whole machine's.
+that one counts: it holds every stall of the group's tasks, whatever limit caused it, and no other's. Elsewhere, and in
+the topmost group, it is the whole machine's. Containers that stall at their own limits show there as well, so it counts only
+while this process's own limits leave little memory (`SHORT_SHARE`).
 """
 
 from __future__ import annotations
@@ -18,12 +19,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pytest_membudget.measurement.system import control_group
+from pytest_membudget.measurement.system.limit import memory_reading
+from pytest_membudget.records.measurement import MemoryReading
 
 WINDOW_S = 2.0
 """A process without privileges may ask for windows of a multiple of 2 s only."""
 
 STALLED_SHARE = 0.10
 """From this share of a window on, tasks stall. A healthy machine that reclaims page cache stays far below."""
+
+SHORT_SHARE = 0.25
+"""Of the limit. An executor that measures its budget leaves 30% of it, so its own work alone is no shortage."""
 
 _MACHINE = Path("proc/pressure/memory")
 
@@ -57,6 +63,7 @@ class MemoryPressure:
         root: where `proc` and the control groups are found; a recorded tree in tests.
         clock: seconds that only go up.
         trigger: opens the kernel's trigger on a file; scripted in tests.
+        reading: this process's limit and what is available; asked only while the machine stalls.
     """
 
     def __init__(
@@ -64,9 +71,11 @@ class MemoryPressure:
         root: Path = Path("/"),
         clock: Callable[[], float] = time.monotonic,
         trigger: Callable[[Path], Callable[[], bool] | None] = open_trigger,
+        reading: Callable[[], MemoryReading] = memory_reading,
     ) -> None:
         self._clock = clock
-        self._path = _pressure_file(root)
+        self._reading = reading
+        self._path, self._is_of_machine = _pressure_file(root)
         self._trigger = trigger
         self._has_event: Callable[[], bool] | None = None
         self._pid = 0
@@ -79,23 +88,29 @@ class MemoryPressure:
         return "" if self._path is None else str(self._path)
 
     def is_stalled(self) -> bool:
-        """Whether tasks stall for memory now."""
-        if self._path is None:
-            return False
-        if (
-            self._pid != os.getpid()
-        ):  # a parent's events, and a lock that its other threads held, are not a child's
+        """Whether tasks stall for memory now that this process's own tasks may be short of."""
+        return self._path is not None and self._stalls(self._path) and self._is_short()
+
+    def _is_short(self) -> bool:
+        if not self._is_of_machine:
+            return True
+        reading = self._reading()
+        return reading.available_bytes < SHORT_SHARE * reading.limit.bytes
+
+    def _stalls(self, path: Path) -> bool:
+        # A parent's events, and a lock that its other threads held, are not a child's.
+        if self._pid != os.getpid():
             self._lock = threading.Lock()
-            self._has_event = self._trigger(self._path)
+            self._has_event = self._trigger(path)
             self._pid = os.getpid()
         if self._has_event is None:
-            return _average_share(self._path) >= STALLED_SHARE
+            return _average_share(path) >= STALLED_SHARE
         with self._lock:  # a poll object serves one thread at a time
             now_s = self._clock()
             # The kernel keeps an event until it is asked for: after a long pause it may be long past.
             is_recent = now_s - self._asked_at_s <= WINDOW_S
             self._asked_at_s = now_s
-            if self._has_event() and (is_recent or _average_share(self._path) >= STALLED_SHARE):
+            if self._has_event() and (is_recent or _average_share(path) >= STALLED_SHARE):
                 self._event_at_s = now_s
             return now_s - self._event_at_s < WINDOW_S
 
@@ -106,12 +121,14 @@ def memory_pressure() -> MemoryPressure:
     return MemoryPressure()
 
 
-def _pressure_file(root: Path) -> Path | None:
-    own = (group.directory / "memory.pressure" for group in control_group.groups(root) if group.version == 2)
-    for path in (next(own, None), root / _MACHINE):
-        if path is not None and _average_share(path) >= 0.0:
-            return path
-    return None
+def _pressure_file(root: Path) -> tuple[Path | None, bool]:
+    """The file, and whether it is the whole machine's."""
+    own = next((group for group in control_group.groups(root) if group.version == 2), None)
+    if own is not None and _average_share(file := own.directory / "memory.pressure") >= 0.0:
+        # A container sees its own group as the topmost. The kernel's topmost one has no type.
+        return file, own.name == "/" and not (own.directory / "cgroup.type").exists()
+    machine = root / _MACHINE
+    return (machine, True) if _average_share(machine) >= 0.0 else (None, False)
 
 
 def _average_share(path: Path) -> float:

@@ -24,7 +24,53 @@ def machine(request, tmp_path):
     (tmp_path / "proc/self/mountinfo").write_text(MOUNTS[version])
     (tmp_path / JOB[version]).mkdir(parents=True)
     (tmp_path / JOB[version] / "cgroup.subtree_control").write_text("memory pids\n")
+    (tmp_path / JOB[version] / "cgroup.procs").touch()
     return version, tmp_path
+
+
+def delegated(root, own="user.slice/app.slice/job.scope", *, handed_down="memory pids"):
+    """A group of version 2 that belongs to systemd's manager of a user, and our own below it, which has processes."""
+    (root / "proc/self").mkdir(parents=True)
+    (root / "proc/self/cgroup").write_text(f"0::/{own}\n")
+    (root / "proc/self/mountinfo").write_text(MOUNTS[2])
+    own = root / "sys/fs/cgroup" / own
+    own.mkdir(parents=True)
+    for group in (own, own.parent):
+        (group / "cgroup.procs").touch()
+        (group / "cgroup.controllers").write_text("cpu memory pids\n")
+        (group / "memory.max").write_text("max\n")
+        (group / "cpu.max").write_text("max 100000\n")
+    # The kernel refuses writes here while the group has processes (EBUSY).
+    (own / "cgroup.subtree_control").mkdir()
+    (own.parent / "cgroup.subtree_control").write_text(f"{handed_down}\n")
+    return own
+
+
+def made_in(directory):
+    return [path for path in directory.iterdir() if path.name.startswith("membudget-")]
+
+
+@pytest.mark.parametrize("handed_down", ["memory pids", "pids"])
+def test_where_our_own_group_has_processes_the_new_one_stands_beside_it(tmp_path, handed_down):
+    own = delegated(tmp_path, handed_down=handed_down)
+    group = make_control_group(100_000_000, tmp_path)
+    assert (made_in(own), made_in(own.parent)) == ([], [group.entrance.parent])
+    if handed_down == "pids":
+        assert (own.parent / "cgroup.subtree_control").read_text() == "+memory"
+
+
+@pytest.mark.parametrize(("name", "limit"), [("memory.max", "500000000"), ("cpu.max", "50000 100000")])
+def test_no_group_evades_a_limit_of_our_own(tmp_path, name, limit):
+    own = delegated(tmp_path)
+    (own / name).write_text(f"{limit}\n")
+    assert make_control_group(100_000_000, tmp_path) is None
+    assert made_in(own.parent) == []
+
+
+def test_no_group_is_made_beside_our_own_where_no_process_may_be_moved_there(tmp_path):
+    own = delegated(tmp_path)
+    (own.parent / "cgroup.procs").unlink()
+    assert make_control_group(100_000_000, tmp_path) is None
 
 
 def test_a_group_is_made_below_our_own_with_the_limit(machine):
