@@ -21,7 +21,6 @@ from pytest_membudget.measurement.process import children, garbage, heap, high_w
 from pytest_membudget.measurement.system.control_group import group_statistics
 from pytest_membudget.measurement.system.limit import memory_limit
 from pytest_membudget.measurement.tree import combine, sampler
-from pytest_membudget.measurement.tree.client import SamplerLostError, TreeSampler
 from pytest_membudget.measurement.tree.fallback_sampler import InsideSampler
 from pytest_membudget.measurement.tree.helper.messages import Limits
 from pytest_membudget.measurement.tree.helper.shared_memory import (
@@ -31,6 +30,7 @@ from pytest_membudget.measurement.tree.helper.shared_memory import (
     held_open_bytes,
 )
 from pytest_membudget.measurement.tree.helper.shared_note import Start
+from pytest_membudget.measurement.tree.sampler import SamplerLostError, TreeSampler
 from pytest_membudget.originals import contextlib, os, time
 from pytest_membudget.records.caveats import Caveat
 from pytest_membudget.records.measurement import Measurement

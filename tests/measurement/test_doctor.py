@@ -7,7 +7,7 @@ from pytest_membudget.cli import main
 from pytest_membudget.measurement.doctor import doctor
 from pytest_membudget.measurement.process import high_water
 from pytest_membudget.measurement.tree import sampler
-from pytest_membudget.measurement.tree.client import SamplerLostError
+from pytest_membudget.measurement.tree.sampler import SamplerLostError
 
 pytestmark = pytest.mark.kernel
 

@@ -13,7 +13,7 @@ from tree_programs import MIB, Holder
 
 from pytest_membudget import measuring, originals
 from pytest_membudget.measurement.system.limit import memory_limit
-from pytest_membudget.measurement.tree import client, fallback_sampler, sampler
+from pytest_membudget.measurement.tree import fallback_sampler, sampler
 
 pytestmark = [
     pytest.mark.kernel,
@@ -78,10 +78,10 @@ def test_a_helper_that_is_killed_leaves_an_interval():
 
 
 def test_a_helper_that_was_stopped_is_killed_when_it_is_given_up(monkeypatch):
-    tree = client.TreeSampler()
-    monkeypatch.setattr(client, "ANSWER_S", 0.2)
+    tree = sampler.TreeSampler()
+    monkeypatch.setattr(sampler, "ANSWER_S", 0.2)
     os.kill(tree.pid, signal.SIGSTOP)
-    with pytest.raises(client.SamplerLostError, match="not answered"):
+    with pytest.raises(sampler.SamplerLostError, match="not answered"):
         tree.begin()
     tree.forget()
     with contextlib.suppress(psutil.NoSuchProcess):
@@ -97,7 +97,7 @@ def test_a_helper_starts_where_it_may_have_no_session_of_its_own(monkeypatch):
         return popen(words, **options)
 
     monkeypatch.setattr(originals.subprocess, "Popen", forbid)
-    tree = client.TreeSampler()
+    tree = sampler.TreeSampler()
     assert tree.members >= 1
     tree.close()
 

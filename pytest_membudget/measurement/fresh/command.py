@@ -16,10 +16,10 @@ from pytest_membudget.errors import MeasurementError
 from pytest_membudget.measurement.fresh.launcher import Launched, checked_command, launch
 from pytest_membudget.measurement.process.children import runs_with_others
 from pytest_membudget.measurement.system.control_group import group_statistics
-from pytest_membudget.measurement.tree.client import SamplerLostError, TreeSampler
 from pytest_membudget.measurement.tree.combine import MOST_SHARES
 from pytest_membudget.measurement.tree.helper.messages import Summary
 from pytest_membudget.measurement.tree.helper.shared_memory import SharedReader
+from pytest_membudget.measurement.tree.sampler import SamplerLostError, TreeSampler
 from pytest_membudget.records.caveats import Caveat
 from pytest_membudget.records.ending import Ending
 from pytest_membudget.records.measurement import CommandMeasurement, ProcessShare, TimelinePoint

@@ -15,8 +15,8 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from pytest_membudget.measurement.tree import sampler
-from pytest_membudget.measurement.tree.client import TreeSampler
 from pytest_membudget.measurement.tree.helper.messages import Exceeded, decode
+from pytest_membudget.measurement.tree.sampler import TreeSampler
 from pytest_membudget.measurement.watchdog import interrupt as interruption
 from pytest_membudget.measurement.watchdog.stacks import stacks
 from pytest_membudget.originals import _thread, contextlib, json, logging, os, select, time

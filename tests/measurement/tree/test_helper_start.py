@@ -9,7 +9,7 @@ import pytest
 
 from pytest_membudget import originals
 from pytest_membudget.measurement.process.children import children_of
-from pytest_membudget.measurement.tree.client import SamplerLostError, TreeSampler
+from pytest_membudget.measurement.tree.sampler import SamplerLostError, TreeSampler
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="the helper watches Linux processes"),
