@@ -36,7 +36,7 @@ from pytest_membudget.measurement.process import heap
 from pytest_membudget.measurement.process.garbage import at_end, collector
 from pytest_membudget.measurement.process.high_water import restore_getrusage
 from pytest_membudget.measurement.tree.sampler import close_sampler, sampler
-from pytest_membudget.measurement.watchdog.interrupt import forget_frames
+from pytest_membudget.measurement.watchdog.threads import forget_frames
 from pytest_membudget.plugin.fresh.request import Purpose
 from pytest_membudget.plugin.judge import Judge, Judged, OverBudget, fail_at_test, record_of, tell_shortly
 from pytest_membudget.plugin.markers import budget_of

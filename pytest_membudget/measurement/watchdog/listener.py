@@ -3,7 +3,7 @@
 It interrupts the thread that began the measurement, or ends the process where that does not help. Where there is no
 helper it looks at this process's memory itself.
 
-The record of what the watchdog did to a block, and why.
+A `KillRecord` says what it did, and why.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import msgspec
 from pytest_membudget.measurement.tree import sampler
 from pytest_membudget.measurement.tree.helper.messages import Exceeded, decode
 from pytest_membudget.measurement.tree.sampler import TreeSampler
-from pytest_membudget.measurement.watchdog import interrupt as interruption
-from pytest_membudget.measurement.watchdog.stacks import stacks
+from pytest_membudget.measurement.watchdog import threads
+from pytest_membudget.measurement.watchdog.threads import stacks
 from pytest_membudget.originals import _thread, contextlib, json, logging, os, select, time
 from pytest_membudget.units import format_size
 
@@ -145,7 +145,7 @@ class Listener:
         """Ends the watch; no exception is raised after this returns."""
         with self._lock:
             self._done = True
-            interruption.take_back(self._target)
+            threads.take_back(self._target)
         os.write(self._wake[1], b"w")
         if os.getpid() == self._pid:  # a forked child of the block has no such thread
             self._running.acquire()
@@ -167,7 +167,7 @@ class Listener:
                 self._see()
             with self._lock:
                 if not self._done:
-                    interruption.remind(self._target)
+                    threads.remind(self._target)
             if self._raised_s is not None and time.monotonic() - self._raised_s > self._rules.grace_s:
                 self._end_process()
 
@@ -225,7 +225,7 @@ class Listener:
             _logger.error("%s", bite)
             if not is_child and self._raised_s is None:
                 self._raised_s = time.monotonic()
-                interruption.raise_in(self._target)
+                threads.raise_in(self._target)
 
     def _end_process(self) -> None:
         with self._lock:

@@ -16,7 +16,7 @@ The helper process watches (`tree.helper.enforce_limits`), because it is not sto
 1. Where children hold most of what was taken, the largest of them is killed at once, and named.
 2. Otherwise this process is the runaway. A thread here (`listener`) gets the message, notes what all threads are doing, and
    raises `WatchdogStop` in the thread that began the measurement; `except Exception` does not catch it. Afterwards
-   `interruption.forget_frames` clears the frames that hold the memory.
+   `threads.forget_frames` clears the frames that hold the memory.
 3. When the block has not ended `grace_s` later (it is inside a C call, say), `on_stuck` is called from that thread, where
    it can run; and the helper, for the case that it cannot, runs the command `last_words` with the facts as JSON on its
    standard input, then ends this process by SIGABRT, which makes faulthandler print the stacks.
@@ -34,9 +34,9 @@ from typing import Any
 from pytest_membudget.measurement.probe import Probe
 from pytest_membudget.measurement.process import high_water
 from pytest_membudget.measurement.tree.helper.messages import Limits
-from pytest_membudget.measurement.watchdog import interrupt as interruption
+from pytest_membudget.measurement.watchdog import threads
 from pytest_membudget.measurement.watchdog.listener import Held, KillRecord, Listener, Rules
-from pytest_membudget.measurement.watchdog.stacks import frames_of
+from pytest_membudget.measurement.watchdog.threads import frames_of
 from pytest_membudget.originals import os, sys
 from pytest_membudget.records.measurement import Measurement
 
@@ -108,7 +108,7 @@ class GuardedProbe(Probe):
         """Starts the measurement and the watch over it."""
         super().begin()
         if self._limits is not None:
-            interruption.prepare()
+            threads.prepare()
             self._listener = Listener(
                 self.label,
                 self._rules,

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from pytest_membudget.measurement.watchdog.stacks import frames_of, stacks
+from pytest_membudget.measurement.watchdog.threads import frames_of, stacks
 
 
 class Asker(threading.Thread):
