@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from pytest_membudget.measurement.process import allocator_pools, garbage, heap, high_water
 from pytest_membudget.measurement.process.garbage import FullCollections
+from pytest_membudget.measurement.process.heap import trim_thread_arenas
 from pytest_membudget.measurement.process.small_blocks import SmallBlockReader, SmallBlocks
-from pytest_membudget.measurement.process.thread_arenas import trim_thread_arenas
 from pytest_membudget.originals import contextlib, sys
 from pytest_membudget.records.caveats import Caveat, Kind
 

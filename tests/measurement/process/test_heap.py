@@ -7,13 +7,13 @@ import sys
 import pytest
 from tree_programs import MIB
 
-from pytest_membudget.measurement.process import thread_arenas
-from pytest_membudget.measurement.process.thread_arenas import read_arenas
+from pytest_membudget.measurement.process import heap
+from pytest_membudget.measurement.process.heap import read_arenas
 
 pytestmark = [
     pytest.mark.kernel,
     pytest.mark.processes,
-    pytest.mark.skipif(thread_arenas._library() is None, reason="only glibc has thread arenas"),
+    pytest.mark.skipif(heap._library() is None, reason="only glibc has thread arenas"),
 ]
 # In a process of its own: how large malloc's threshold for single mappings is depends on all that ran before.
 POOL = """
@@ -38,7 +38,7 @@ for _ in range(3):
 LIVING = """
 import threading
 from pytest_membudget.measurement.process.high_water import resident_bytes
-from pytest_membudget.measurement.process.thread_arenas import trim_thread_arenas
+from pytest_membudget.measurement.process.heap import trim_thread_arenas
 
 held, go = threading.Event(), threading.Event()
 def keep():
@@ -74,7 +74,7 @@ def test_what_a_living_thread_holds_stays_as_it_is():
 
 CHURN = """
 import random, threading
-from pytest_membudget.measurement.process.thread_arenas import trim_thread_arenas
+from pytest_membudget.measurement.process.heap import trim_thread_arenas
 
 def churn(seed):
     pick, blocks = random.Random(seed), {}
@@ -107,28 +107,28 @@ def test_the_arenas_are_counted():
 
 
 def test_where_malloc_does_not_tell_there_is_the_main_arena_alone(monkeypatch):
-    monkeypatch.setattr(thread_arenas, "_library", lambda: None)
-    assert read_arenas() == thread_arenas.trim_thread_arenas() == (1, 0)
+    monkeypatch.setattr(heap, "_library", lambda: None)
+    assert read_arenas() == heap.trim_thread_arenas() == (1, 0)
 
 
 def test_threads_that_stay_are_waited_for_once(monkeypatch):
     waits = []
     living = iter([])
-    monkeypatch.setattr(thread_arenas._Native, "threads", 0)
-    monkeypatch.setattr(thread_arenas._thread, "_count", lambda: 0)  # but for the main one
-    monkeypatch.setattr(thread_arenas.time, "sleep", waits.append)
-    monkeypatch.setattr(thread_arenas.proc, "threads", lambda: [1] * next(living))
+    monkeypatch.setattr(heap._Native, "threads", 0)
+    monkeypatch.setattr(heap._thread, "_count", lambda: 0)  # but for the main one
+    monkeypatch.setattr(heap.time, "sleep", waits.append)
+    monkeypatch.setattr(heap.proc, "threads", lambda: [1] * next(living))
 
     def waited(*numbers):
         nonlocal living
         living = iter(numbers)
         waits.clear()
-        assert thread_arenas._living_threads() == numbers[-1]
+        assert heap._living_threads() == numbers[-1]
         return len(waits)
 
-    stays = [3] * thread_arenas.ENDING_LOOKS
-    assert waited(*stays) == thread_arenas.ENDING_LOOKS
+    stays = [3] * heap.ENDING_LOOKS
+    assert waited(*stays) == heap.ENDING_LOOKS
     assert waited(3) == 0
     assert waited(5, 4, 3) == 2  # two that Python has joined
     assert waited(2) == 0
-    assert waited(*stays) == thread_arenas.ENDING_LOOKS  # one more than there was
+    assert waited(*stays) == heap.ENDING_LOOKS  # one more than there was
