@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from pytest_membudget.errors import MeasurementError
-from pytest_membudget.measurement.process import children, garbage, heap, high_water, proc, reclaim
+from pytest_membudget.measurement.process import children, heap, high_water, proc, reclaim
 from pytest_membudget.measurement.system.control_group import group_statistics
 from pytest_membudget.measurement.system.limit import memory_limit
 from pytest_membudget.measurement.tree import combine, sampler
@@ -209,7 +209,7 @@ class Probe:
         if end_bytes - self._start_bytes < reclaim.WORTH_TRIMMING_BYTES:
             return end_bytes
         if self.settle:
-            garbage.at_end.collect()  # where less was added no budget for what is retained can be exceeded by it
+            reclaim.at_end.collect()  # where less was added no budget for what is retained can be exceeded by it
         if heap.trim_heap() and self.settle:
             kept_bytes = reclaim.trim_threads()
             if kept_bytes > reclaim.WORTH_SAYING_BYTES:

@@ -33,8 +33,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from pytest_membudget.errors import WatchdogStop
 from pytest_membudget.measurement.process import heap
-from pytest_membudget.measurement.process.garbage import at_end, collector
 from pytest_membudget.measurement.process.high_water import restore_getrusage
+from pytest_membudget.measurement.process.reclaim import at_end, collector
 from pytest_membudget.measurement.tree.sampler import close_sampler, sampler
 from pytest_membudget.measurement.watchdog.threads import forget_frames
 from pytest_membudget.plugin.fresh.request import Purpose

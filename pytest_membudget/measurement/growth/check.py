@@ -19,7 +19,7 @@ from pytest_membudget.measurement.growth.samples import (
     Figures,
     Inventory,
 )
-from pytest_membudget.measurement.process.garbage import collector
+from pytest_membudget.measurement.process.reclaim import collector
 from pytest_membudget.measurement.system.limit import memory_reading
 from pytest_membudget.originals import contextlib, gc, resource, restored, sys
 from pytest_membudget.records.growth import Growth, GrowthVerdict

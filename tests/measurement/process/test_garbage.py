@@ -3,8 +3,8 @@
 import gc
 import sys
 
-from pytest_membudget.measurement.process import garbage, reclaim
-from pytest_membudget.measurement.process.garbage import FullCollections, GarbageCollector
+from pytest_membudget.measurement.process import reclaim
+from pytest_membudget.measurement.process.reclaim import FullCollections, GarbageCollector
 
 
 class _Clock:
@@ -17,7 +17,7 @@ class _Clock:
 
 def test_a_full_collection_waits_until_the_last_ones_are_a_small_part_of_the_time(monkeypatch):
     # Made at 0 s; asked at 1 s, takes 1 s; asked at 3 s: 1 s of 3 is spent and another may follow; asked at 100 s.
-    monkeypatch.setattr(garbage, "time", _Clock(0, 1, 2, 3, 100, 101))
+    monkeypatch.setattr(reclaim, "time", _Clock(0, 1, 2, 3, 100, 101))
     collector = GarbageCollector(share=0.05)
     assert collector.collect()
     before = FullCollections.so_far().runs
