@@ -7,6 +7,11 @@ of 120 KiB; larger ones may be mapped singly, and freeing such a one would raise
 one behind the other it frees all but the first, lets that one grow over the others, which malloc does in place, and tells the
 kernel that the pages of this one block hold nothing (`MADV_DONTNEED`). Then it is freed. Nothing but the thread's own blocks is
 touched. Checked with glibc 2.36; `malloc_info` is in glibc alone.
+
+Some libraries have an allocator of their own. Arrow's pool gives back what the calling thread freed, and not what its own threads
+did; what is in use of it is known. polars has a jemalloc inside, whose calls it does not export. What it frees stays resident for
+about a second and then goes by itself. In use or free cannot be told apart from outside, so what is known is how much there is at
+most (`Pool`): what is resident and anonymous, and neither malloc's nor in Python's arenas.
 """
 
 from __future__ import annotations
@@ -15,9 +20,9 @@ import functools
 import re
 from typing import Any, NamedTuple
 
-from pytest_membudget.measurement.process import proc
+from pytest_membudget.measurement.process import high_water, proc
 from pytest_membudget.measurement.process.small_blocks import SmallBlockReader
-from pytest_membudget.originals import _thread, contextlib, ctypes, sys, time
+from pytest_membudget.originals import _thread, contextlib, ctypes, os, sys, time
 
 _LINUX = sys.platform.startswith("linux")
 
@@ -29,6 +34,16 @@ _MADV_DONTNEED = 4
 _IS_MAPPED = 2
 _WORD = 8
 _AVAILABLE = re.compile(rb'<heap nr="(\d+)">.*?<total type="fast"[^>]* size="(\d+)"/>\s*<total type="rest"[^>]* size="(\d+)"', re.DOTALL)  # fmt: skip
+
+LEAST_POOL_BYTES = 16 * 1024 * 1024
+"""Stacks of threads and the like lie below."""
+
+SETTING = "_RJEM_MALLOC_CONF"
+AT_ONCE = "dirty_decay_ms:0,muzzy_decay_ms:0"
+"""With this setting, made before the program starts, polars gives memory back as soon as it is free."""
+
+_MOST_WAITING_S = 0.03
+_ONE_WAIT_S = 0.001
 
 
 class Heap(NamedTuple):
@@ -291,3 +306,48 @@ def _library() -> Any:
             function.restype, function.argtypes = result, arguments
         return library
     return None
+
+
+class Pool(NamedTuple):
+    """A library that owns a pool, and the most that its pool may hold, in bytes."""
+
+    owner: str
+    most_bytes: int
+
+
+def read_pool(arena_bytes: int) -> Pool | None:
+    """The pool of a loaded library that may hold free memory, after a trim; `arena_bytes` are those of Python's arenas."""
+    owner, used_bytes = _owner()
+    if not owner:
+        return None
+    known = read_heap()
+    if not known.system_bytes:
+        return None
+    resident_bytes, shared_bytes = high_water.resident_and_shared_bytes()
+    # After a trim little is resident of what malloc has and is not in use.
+    malloc_bytes = known.used_bytes + known.mapped_bytes
+    most_bytes = resident_bytes - shared_bytes - malloc_bytes - arena_bytes - used_bytes
+    return Pool(owner, most_bytes) if most_bytes > LEAST_POOL_BYTES else None
+
+
+def wait_for_frees() -> None:
+    """Waits until Arrow's threads have freed what the calling thread uses no more: they do so up to 20 ms later.
+
+    What is in use for longer is held by the program.
+    """
+    waited_s = 0.0
+    while waited_s < _MOST_WAITING_S and _owner()[1] > LEAST_POOL_BYTES:
+        time.sleep(_ONE_WAIT_S)
+        waited_s += _ONE_WAIT_S
+
+
+def _owner() -> tuple[str, int]:
+    """The loaded library with such a pool, and what it says to be in use of it."""
+    if "polars" in sys.modules and AT_ONCE not in os.environ.get(SETTING, ""):
+        return "polars", 0
+    # A module that is imported only half, or a release without these calls, has used no pool.
+    with contextlib.suppress(AttributeError):
+        arrow = sys.modules.get("pyarrow")
+        if arrow is not None and arrow.default_memory_pool().backend_name != "system":
+            return "pyarrow", int(arrow.total_allocated_bytes())
+    return "", 0

@@ -10,7 +10,7 @@ pytest would blame the test in whose call it comes. So it is kept, and handed on
 Freed memory that the process keeps is resident already, so a block that reuses it seems to take none. `malloc_trim`
 gives the C library's share back, and Arrow that of its pool where it is loaded. Python's own small blocks come in
 arenas, and one survivor keeps a whole arena: the free blocks in them are counted, and a measurement that could have
-reused them says so. So it does where a library's pool can only be bounded (`allocator_pools`).
+reused them says so. So it does where a library's pool can only be bounded (`heap.Pool`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from __future__ import annotations
 import sys as live_sys  # its hook changes by design
 from typing import Any, NamedTuple
 
-from pytest_membudget.measurement.process import allocator_pools, heap, high_water
+from pytest_membudget.measurement.process import heap, high_water
 from pytest_membudget.measurement.process.heap import trim_thread_arenas
 from pytest_membudget.measurement.process.small_blocks import SmallBlockReader, SmallBlocks
 from pytest_membudget.originals import contextlib, gc, sys, time
@@ -190,7 +190,7 @@ class Kept(NamedTuple):
 
     small_blocks_bytes: int = 0
     trimmed: bool = True
-    pool: allocator_pools.Pool | None = None
+    pool: heap.Pool | None = None
     collections: FullCollections | None = None
     """Before the start, where old garbage was left alone; `None` where all of it was collected."""
 
@@ -216,13 +216,13 @@ def reclaim() -> Kept:
     trimmed = trim_if_worthwhile()
     if trimmed:
         trim_threads()
-    return Kept(blocks.free_bytes, trimmed, allocator_pools.read_pool(blocks.arena_bytes), collections)
+    return Kept(blocks.free_bytes, trimmed, heap.read_pool(blocks.arena_bytes), collections)
 
 
-def read_pool() -> allocator_pools.Pool | None:
+def read_pool() -> heap.Pool | None:
     """A library's own pool, where one may hold free memory at the end of a block."""
-    allocator_pools.wait_for_frees()
-    return allocator_pools.read_pool(_small_blocks().arena_bytes)
+    heap.wait_for_frees()
+    return heap.read_pool(_small_blocks().arena_bytes)
 
 
 def kept_small_blocks_bytes() -> int:

@@ -7,9 +7,8 @@ import types
 
 import pytest
 
-from pytest_membudget.measurement.process import allocator_pools, heap, high_water, reclaim
-from pytest_membudget.measurement.process.allocator_pools import Pool, read_pool
-from pytest_membudget.measurement.process.heap import Heap
+from pytest_membudget.measurement.process import heap, high_water, reclaim
+from pytest_membudget.measurement.process.heap import Heap, Pool, read_pool
 
 MIB = 1024 * 1024
 
@@ -18,7 +17,7 @@ MIB = 1024 * 1024
 def _holding(monkeypatch):
     """A process of 300 MiB: 20 of files, 50 in malloc's heap, 60 mapped by malloc; and polars is loaded."""
     monkeypatch.setitem(sys.modules, "polars", types.ModuleType("polars"))
-    monkeypatch.delenv(allocator_pools.SETTING, raising=False)
+    monkeypatch.delenv(heap.SETTING, raising=False)
     monkeypatch.setattr(heap, "read_heap", lambda: Heap(50 * MIB, 60 * MIB, 90 * MIB))
     monkeypatch.setattr(high_water, "resident_and_shared_bytes", lambda: (300 * MIB, 20 * MIB))
 
@@ -44,7 +43,7 @@ def test_without_the_library_there_is_no_pool(monkeypatch):
 
 @pytest.mark.usefixtures("_holding")
 def test_memory_that_goes_back_at_once_is_not_kept(monkeypatch):
-    monkeypatch.setenv(allocator_pools.SETTING, f"background_thread:true,{allocator_pools.AT_ONCE}")
+    monkeypatch.setenv(heap.SETTING, f"background_thread:true,{heap.AT_ONCE}")
     assert read_pool(0) is None
 
 
@@ -64,8 +63,8 @@ def test_memory_that_arrow_frees_a_moment_later_is_waited_for(monkeypatch, frees
     )
     monkeypatch.delitem(sys.modules, "polars", raising=False)
     monkeypatch.setitem(sys.modules, "pyarrow", arrow)
-    monkeypatch.setattr(allocator_pools, "time", types.SimpleNamespace(sleep=naps.append))
-    allocator_pools.wait_for_frees()
+    monkeypatch.setattr(heap, "time", types.SimpleNamespace(sleep=naps.append))
+    heap.wait_for_frees()
     assert len(naps) == waits
 
 
@@ -90,7 +89,7 @@ print(reclaim.reclaim().pool.most_bytes)
 def test_in_a_real_process_it_is_counted_beside_malloc_and_python():
     before, after = subprocess.check_output([sys.executable, "-c", SCRIPT], text=True).split()
     assert before == "None"
-    assert 60 * MIB < int(after) < 64 * MIB + allocator_pools.WORTH_SAYING_BYTES
+    assert 60 * MIB < int(after) < 64 * MIB + heap.LEAST_POOL_BYTES
 
 
 POLARS_SCRIPT = """
@@ -112,10 +111,10 @@ for _ in range(2):
 @pytest.mark.kernel
 @pytest.mark.processes
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of one block is exact on Linux")
-@pytest.mark.parametrize(("setting", "may_reuse"), [("", True), (allocator_pools.AT_ONCE, False)])
+@pytest.mark.parametrize(("setting", "may_reuse"), [("", True), (heap.AT_ONCE, False)])
 def test_the_second_of_two_equal_blocks_of_polars_takes_as_much_or_says_why_not(setting, may_reuse):
     pytest.importorskip("polars")
-    environment = {**os.environ, allocator_pools.SETTING: setting}
+    environment = {**os.environ, heap.SETTING: setting}
     shown = subprocess.check_output([sys.executable, "-c", POLARS_SCRIPT], text=True, env=environment)
     (first, _, early), (again, _, late) = (line.partition(" ") for line in shown.splitlines())
     assert int(first) > 55 * MIB
