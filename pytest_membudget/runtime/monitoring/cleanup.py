@@ -1,28 +1,90 @@
-"""Gives memory back: the callbacks of the program, a collection, and what malloc keeps."""
+"""What a monitor reads of this process, and how it gives memory back: the program's callbacks, a collection, what malloc keeps."""
 
 from __future__ import annotations
 
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from pytest_membudget.errors import UsageError, text_of
+from pytest_membudget.measurement.process import heap, high_water
+from pytest_membudget.measurement.system.limit import memory_reading
+from pytest_membudget.originals import gc
 from pytest_membudget.records.monitor import CleanupEvent, CleanupResult
 from pytest_membudget.stats.growth import Slope
 from pytest_membudget.units import format_share, format_size
 
+REAL_LIMIT_SHARE = 0.95
+"""An emergency at the latest: beyond this share of the real limit the kernel may end the process."""
+ALERT_AHEAD_MIN = 5.0
+"""Growth that reaches the limit within so many minutes is an alert."""
+_AGAIN_SHARE = 0.02
+"""Past the threshold still, cleaning up again is worth it when so much of the limit came on top."""
+
+
 _logger = logging.getLogger("pytest_membudget")
 
 
-class MemorySource(Protocol):
-    """What a cleanup needs of `measurement.process_memory.ProcessMemory`."""
+class ProcessFigures(NamedTuple):
+    """This process at one instant, in bytes, and what is available to it beyond."""
+
+    rss_bytes: int
+    uss_bytes: int
+    vms_bytes: int
+    available_bytes: int
+
+
+class ProcessMemory:
+    """Everything that a monitor asks about this process, in one place that tests can replace."""
 
     def resident_bytes(self) -> int:
-        """What is resident now."""
+        """What is resident now (about 15 µs)."""
+        return high_water.resident_bytes()
+
+    def figures(self) -> ProcessFigures:
+        """The full figures (about 10 ms for 1 GiB: unshared memory is counted page by page)."""
+        try:
+            rss_bytes, uss_bytes, vms_bytes = _psutil_figures()
+        except ImportError:
+            rss_bytes = uss_bytes = vms_bytes = high_water.resident_bytes()
+        return ProcessFigures(rss_bytes, uss_bytes, vms_bytes, memory_reading().available_bytes)
+
+    def limit_bytes(self) -> int:
+        """The real limit of this process."""
+        return memory_reading().limit.bytes
+
+    def open_mark(self) -> high_water.Mark | None:
+        """Starts to keep the exact peak; `None` where the kernel cannot."""
+        return high_water.open_mark()
+
+    def mark_peak_bytes(self, mark: high_water.Mark) -> int:
+        """The most that was resident since `mark` was opened, which stays open."""
+        return max(mark.peak_bytes, high_water.high_water_bytes())
+
+    def close_mark(self, mark: high_water.Mark) -> int:
+        """The most that was resident since `mark` was opened."""
+        return high_water.close_mark(mark)
+
+    def heap(self) -> heap.Heap:
+        """Malloc's heap, in use and kept."""
+        return heap.read_heap()
+
+    def trim(self) -> None:
+        """Gives free memory back to the system, as far as malloc can."""
+        heap.trim_heap()
 
     def collect_and_trim(self) -> None:
-        """Collects garbage and gives free memory back."""
+        """Collects cyclic garbage and gives free memory back to the system."""
+        gc.collect()
+        heap.trim_heap()
+
+
+def _psutil_figures() -> tuple[int, int, int]:
+    import psutil
+
+    memory = psutil.Process().memory_full_info()
+    return int(memory.rss), int(memory.uss), int(memory.vms)
 
 
 class _Callback(NamedTuple):
@@ -37,7 +99,7 @@ class _Callback(NamedTuple):
 class Cleaner:
     """Runs the registered callbacks in their order. One that raises is reported and stops none of the others."""
 
-    def __init__(self, memory: MemorySource, clock: Callable[[], float], most: int) -> None:
+    def __init__(self, memory: ProcessMemory, clock: Callable[[], float], most: int) -> None:
         self.events: deque[CleanupEvent] = deque(maxlen=most)
         self._memory = memory
         self._clock = clock
@@ -93,14 +155,6 @@ def _failure(callback: _Callback, emergency: bool) -> str:
         _logger.warning("cleanup callback %s failed", callback.name, exc_info=True)
         return f"{callback.name}: {type(error).__name__}: {text_of(error)}"
     return ""
-
-
-REAL_LIMIT_SHARE = 0.95
-"""An emergency at the latest: beyond this share of the real limit the kernel may end the process."""
-ALERT_AHEAD_MIN = 5.0
-"""Growth that reaches the limit within so many minutes is an alert."""
-_AGAIN_SHARE = 0.02
-"""Past the threshold still, cleaning up again is worth it when so much of the limit came on top."""
 
 
 class Reason(NamedTuple):

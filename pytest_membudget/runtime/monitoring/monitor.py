@@ -15,7 +15,6 @@ from typing import Any, Self
 from msgspec.structs import replace
 
 from pytest_membudget.errors import UsageError
-from pytest_membudget.measurement.process.process_memory import ProcessMemory
 from pytest_membudget.records.monitor import (
     ChunkRecord,
     CleanupResult,
@@ -33,7 +32,7 @@ from pytest_membudget.runtime.monitoring.advice import (
     recommend,
     recommend_chunk_rows,
 )
-from pytest_membudget.runtime.monitoring.cleanup import Alerts, Cleaner, Thresholds
+from pytest_membudget.runtime.monitoring.cleanup import Alerts, Cleaner, ProcessMemory, Thresholds
 from pytest_membudget.runtime.parameters import count_of, factor_of, share_of, size_of
 from pytest_membudget.units import Size
 

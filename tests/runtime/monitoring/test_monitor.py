@@ -9,7 +9,7 @@ import pytest
 from pytest_membudget import MemoryMonitor
 from pytest_membudget.errors import UsageError
 from pytest_membudget.measurement.process.heap import Heap
-from pytest_membudget.measurement.process.process_memory import ProcessFigures
+from pytest_membudget.runtime.monitoring.cleanup import ProcessFigures
 
 MB = 1_000_000
 GB = 1000 * MB
