@@ -17,6 +17,7 @@ MIB = 1024 * 1024
 def _holding(monkeypatch):
     """A process of 300 MiB: 20 of files, 50 in malloc's heap, 60 mapped by malloc; and polars is loaded."""
     monkeypatch.setitem(sys.modules, "polars", types.ModuleType("polars"))
+    monkeypatch.delitem(sys.modules, "pyarrow", raising=False)
     monkeypatch.delenv(heap.SETTING, raising=False)
     monkeypatch.setattr(heap, "read_heap", lambda: Heap(50 * MIB, 60 * MIB, 90 * MIB))
     monkeypatch.setattr(high_water, "resident_and_shared_bytes", lambda: (300 * MIB, 20 * MIB))
