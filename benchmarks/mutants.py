@@ -36,10 +36,7 @@ class Room(NamedTuple):
 
 
 ROOMS = {
-    "scheduler": Room(
-        ("runtime/executor/scheduler.py",),
-        ("tests/runtime/executor/test_scheduler.py", "tests/runtime/executor/test_scheduler_any_order.py"),
-    ),
+    "scheduler": Room(("runtime/executor/scheduler.py",), ("tests/runtime/executor/test_scheduler*.py",)),
     "admission": Room(("runtime/admission/*.py",), ("tests/runtime/admission",)),
     "gate": Room(("gate/*.py",), ("tests/gate",)),
     "bounds": Room(
@@ -159,7 +156,13 @@ def survives(mutation: Mutation, tests: tuple[str, ...], timeout_s: float) -> bo
         environment = os.environ | {"PYTHONPATH": folder, "PYTHONDONTWRITEBYTECODE": "1"}
         # `-m pytest` would put the current folder first, and the package as it should be may lie there.
         run = "import sys, pytest; sys.path.insert(0, sys.argv.pop(1)); sys.exit(pytest.main(sys.argv[1:]))"
-        arguments = ["-q", "-x", "-p", "no:cacheprovider", *(str(ROOT / test) for test in tests)]
+        arguments = [
+            "-q",
+            "-x",
+            "-p",
+            "no:cacheprovider",
+            *(str(path) for test in tests for path in ROOT.glob(test)),
+        ]
         command = [sys.executable, "-P", "-c", run, folder, *arguments]
         try:
             done = subprocess.run(

@@ -2,18 +2,12 @@
 
 from concurrent.futures import Future
 
-from pytest_membudget import (
-    ExecutorPolicy,
-)
+from pytest_membudget import ExecutorPolicy
 from pytest_membudget.runtime.executor.charges import Charge
 from pytest_membudget.runtime.executor.local_placement import LocalPlacement
 from pytest_membudget.runtime.executor.scheduler import Scheduler
-from pytest_membudget.runtime.executor.state import Backend, Finish, Send, Start, Submission, Task
-from pytest_membudget.runtime.workers.protocol import (
-    Died,
-    Figures,
-    Returned,
-)
+from pytest_membudget.runtime.executor.state import Backend, Finish, Reading, Send, Start, Submission, Task
+from pytest_membudget.runtime.workers.protocol import Died, Figures, Returned
 
 MB = 1_000_000
 KILLED = Died("worker process 7 was killed by SIGKILL", attempted=True)
@@ -129,3 +123,8 @@ def only(effects, *kinds):
 
 def sent(effects):
     return [task for send in only(effects, Send) for task, _ in send.calls]
+
+
+def holds(megabytes):
+    """A reading of a worker whose call has begun at 0 and holds so much."""
+    return Reading(0.0, None, int(megabytes * MB))

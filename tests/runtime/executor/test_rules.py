@@ -8,7 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pytest_membudget import MemoryEstimator, TaskMemoryError, WorkerKilledError
+from pytest_membudget import ExecutorPolicy, MemoryEstimator, TaskMemoryError, WorkerKilledError
+from pytest_membudget.errors import UsageError
 from pytest_membudget.records.measurement import MemoryLimit, MemoryReading
 from pytest_membudget.runtime.admission.available_budget import Budget
 from pytest_membudget.runtime.admission.ledger import Ledger
@@ -258,3 +259,9 @@ def test_it_follows_the_machine_but_asks_rarely():
 def test_a_given_budget_is_used_whole():
     budget = Budget(1234, 0.70, readings(), clock=lambda: 0.0)
     assert budget.now_bytes(lambda: 1000) == budget.largest_bytes == 1234
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), "1", True])
+def test_a_start_timeout_that_is_no_time_is_refused(seconds):
+    with pytest.raises(UsageError, match="start_timeout_s is"):
+        ExecutorPolicy(start_timeout_s=seconds)

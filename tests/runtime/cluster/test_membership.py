@@ -1,4 +1,4 @@
-"""What workers of a cluster say while they do not come to a call; what follows is in test_scheduler."""
+"""What workers of a cluster say while they do not come to a call; what follows is in test_scheduler_starts."""
 
 import asyncio
 import time
@@ -6,8 +6,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from pytest_membudget import ExecutorPolicy
-from pytest_membudget.errors import UsageError
 from pytest_membudget.runtime.cluster.connection import Offer
 from pytest_membudget.runtime.cluster.membership import Membership, WorkerRegistry
 from pytest_membudget.runtime.cluster.remote_worker import RemoteWorker
@@ -48,9 +46,3 @@ def test_a_worker_of_a_cluster_whose_initializer_never_returns_is_not_used():
     asyncio.run(membership.open())
     assert "was not ready within 0.01 s" in membership.why_no_worker()
     assert [next_step for _, next_step in told] == ["it is not used"]
-
-
-@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), "1", True])
-def test_a_limit_that_is_no_time_is_refused(seconds):
-    with pytest.raises(UsageError, match="start_timeout_s is"):
-        ExecutorPolicy(start_timeout_s=seconds)

@@ -1,0 +1,259 @@
+"""What workers hold and when they are replaced; what is learned of finished tasks."""
+
+from concurrent.futures import Future
+
+import pytest
+from scripted_scheduler import KILLED, MB, Fixed, Played, a_task, holds, only, sent
+
+from pytest_membudget.runtime.executor.scheduler import LEAVING_S
+from pytest_membudget.runtime.executor.state import Reading, Record, Start, Stop, Submission, Task
+
+# What is learned ------------------------------------------------------------------------------------------------------
+
+
+def test_queued_tasks_are_not_charged_again_after_each_task_that_keeps_to_its_charge():
+    played = Played(1000, workers=1)
+    tasks = [a_task(10) for _ in range(6)]
+    played.submit(*tasks)
+    asked = []
+    tasks[-1].charge.first_bytes = lambda: asked.append(1) or 10
+    for task in tasks[:4]:
+        played.returned(task, peak_bytes=5)
+    assert not asked
+
+
+def test_of_a_function_that_is_not_known_one_call_tells_what_the_others_take():
+    class Guess(Fixed):
+        guess_of = "jobs:unknown"
+
+    charge = Guess(10)
+    tasks = [Task(Submission(abs, (-3,), {}, Future()), charge) for _ in range(4)]
+    played = Played(100, workers=4)
+    assert sent(played.submit(*tasks)) == tasks[:1]
+    assert not sent(played.pass_time(60.0, Reading(None, None, 0)))  # its worker is still on its way up
+    assert not sent(played.pass_time(61.0, Reading(60.5, None, 0)))
+    played.pass_time(61.6, Reading(60.5, None, 0))
+    assert played.running == tasks[:2]  # it takes its time: the next one goes on
+    Guess.guess_of, charge.size_bytes = None, 40
+    assert sent(played.returned(tasks[0], peak_bytes=40)) == tasks[2:]
+
+
+def test_what_a_task_leaves_in_its_worker_is_not_what_the_next_task_takes():
+    played, task = Played(1000 * MB), a_task()
+    played.submit(task)
+    played.returned(task, peak_bytes=110 * MB, peak_upper_bytes=130 * MB, kept_bytes=100 * MB)
+    assert (task.charge.seen, task.charge.seen_upper) == ([10 * MB], [30 * MB])
+    assert task.peak_bytes == 110 * MB
+
+
+@pytest.mark.parametrize(("told_mb", "upper_mb"), [(None, 100), (130, 130)])
+def test_what_a_task_took_at_most_is_its_peak_where_that_is_exact(told_mb, upper_mb):
+    played, task = Played(1000 * MB), a_task()
+    played.submit(task)
+    played.returned(task, peak_bytes=100 * MB, peak_upper_bytes=told_mb and told_mb * MB)
+    assert (task.peak_bytes, task.peak_upper_bytes) == (100 * MB, upper_mb * MB)
+
+
+def test_tasks_that_wait_profit_from_what_was_learned_meanwhile():
+    played = Played(1000, workers=30)
+    charge = Fixed(400)
+    tasks = [Task(Submission(abs, (-3,), {}, Future()), charge) for _ in range(10)]
+    assert len(sent(played.submit(*tasks))) == 2
+    charge.size_bytes = 100
+    for task in tasks[:2]:
+        played.returned(task, peak_bytes=500)
+    assert sorted(played.running, key=lambda task: task.order) == tasks[2:]
+
+
+@pytest.mark.parametrize(("size_mb", "runs_alone"), [(1000, False), (1001, True)])
+def test_what_waits_is_alone_only_where_it_turns_out_to_be_more_than_the_whole_budget(size_mb, runs_alone):
+    played, charge = Played(1000 * MB, workers=1), Fixed(600 * MB)
+    first, second = (Task(Submission(abs, (-3,), {}, Future()), charge) for _ in range(2))
+    played.submit(first, second)
+    charge.size_bytes = size_mb * MB
+    played.pass_time(1.0, holds(700))
+    assert (second.charged_bytes, second.alone) == (size_mb * MB, runs_alone)
+
+
+def test_a_repeat_keeps_its_raised_charge():
+    played = Played(1000, workers=1)
+    task, other, last = a_task(10), a_task(10), a_task(400)
+    played.submit(other, task, last)
+    played.returned(other)
+    played.reply(task, KILLED)
+    assert task.charged_bytes == 20
+
+
+# Replacing workers ----------------------------------------------------------------------------------------------------
+
+
+def test_a_worker_is_stopped_after_its_calls_and_the_next_is_started_ahead():
+    played = Played(workers=1, max_tasks_per_child=4)
+    tasks = [a_task(exact=True) for _ in range(6)]
+    played.submit(*tasks)
+    starts = []
+    for task in tasks[:4]:
+        starts.append(len(only(played.effects, Start)))
+        played.returned(task)
+    assert starts == [1, 1, 2, 2]
+    assert len(only(played.effects, Stop)) == 1
+
+
+def test_a_large_file_gets_a_worker_that_has_run_nothing_and_ends_afterwards():
+    played = Played(workers=1)
+    first, large = a_task(), a_task(fresh_worker=True)
+    played.submit(first)
+    played.returned(first)
+    (start, send) = played.submit(large)
+    assert start.slot is send.slot
+    assert only(played.returned(large), Stop) == [Stop(start.slot)]
+
+
+@pytest.mark.parametrize(
+    ("max_tasks", "exact", "counted"), [(50, True, 0.1), (50, False, 0.1), (49, True, 1.0), (49, False, 0.1)]
+)
+def test_short_calls_count_by_their_time_unless_the_caller_chose_a_number_of_inputs(
+    max_tasks, exact, counted
+):
+    played, task = Played(max_tasks_per_child=max_tasks), a_task(exact=exact)
+    played.scheduler.pool.throughput.mean_s = 0.01
+    played.submit(task)
+    assert played.slot_of(task).handed == pytest.approx(counted)
+
+
+@pytest.mark.parametrize(
+    ("max_tasks", "retained_mb", "busy_s", "is_closing"),
+    [
+        (50, 100, 2.5, False),  # two seconds of importing for half a second of work
+        (50, 100, 30.0, True),
+        (50, 1, 2.5, True),  # it has loaded nothing: its first task was a long one
+        (49, 100, 2.5, True),  # the caller's own number is kept to
+    ],
+)
+def test_a_worker_that_took_long_to_load_is_not_replaced_before_that_has_paid(
+    max_tasks, retained_mb, busy_s, is_closing
+):
+    played = Played(1000 * MB, workers=1, max_tasks_per_child=max_tasks)
+    played.scheduler.pool.throughput.record = lambda _: None  # every call counts in full
+    for duration_s in (2.0, *[(busy_s - 2.0) / 48] * (max_tasks - 2)):
+        task = a_task(exact=True)
+        played.submit(task)
+        played.returned(task, duration_s=duration_s, kept_bytes=retained_mb * MB)
+    last = a_task(exact=True)
+    played.submit(last, a_task(exact=True))
+    played.returned(last)
+    assert bool(only(played.effects, Stop)) is is_closing
+
+
+# What workers hold ----------------------------------------------------------------------------------------------------
+
+
+def test_the_first_worker_says_what_the_initializer_loads_before_a_second_starts():
+    played = Played(300 * MB, workers=4, has_initializer=True)
+    tasks = [a_task(5 * MB) for _ in range(4)]
+    (start, _) = played.submit(*tasks)
+    played.scheduler.ready(start.slot, 200 * MB)
+    assert not played.decided()
+    assert sent(played.returned(tasks[0])) == [tasks[1]]
+
+
+def test_what_an_initializer_loads_is_charged_once_to_each_worker():
+    played = Played(500 * MB, workers=4, has_initializer=True)
+    tasks = [a_task(5 * MB) for _ in range(4)]
+    (start, _) = played.submit(*tasks)
+    played.scheduler.ready(start.slot, 200 * MB)
+    assert len(only(played.decided(), Start)) == 1
+    assert len(played.running) == 2
+
+
+@pytest.mark.parametrize(("base_mb", "loaded_mb", "retained_mb"), [(210, 200, 0), (210, 0, 200)])
+def test_a_calibrated_base_and_what_is_loaded_of_it_count_once(base_mb, loaded_mb, retained_mb):
+    played = Played(1000 * MB, base_bytes=base_mb * MB)
+    task = a_task()
+    (start, _) = played.submit(task)
+    played.scheduler.ready(start.slot, loaded_mb * MB)
+    played.returned(task, kept_bytes=retained_mb * MB)
+    assert played.scheduler.placement.retained.charged_bytes(start.slot) == 210 * MB
+
+
+@pytest.mark.parametrize("budget_mb", [1, 30])
+def test_workers_larger_than_the_budget_run_one_task_at_a_time_and_that_is_said(budget_mb):
+    played = Played(budget_mb * MB, workers=4, base_bytes=40 * MB)
+    tasks = [a_task(0) for _ in range(8)]
+    (start, _) = played.submit(*tasks)
+    played.scheduler.ready(start.slot, 0)
+    assert len(only(played.decided(), Record)) == 1
+    for task in tasks:
+        assert played.running == [task]
+        played.returned(task)
+    assert len(only(played.effects, Start)) == 1
+
+
+def leaks(played, task, megabytes):
+    return played.returned(task, peak_bytes=4 * MB, kept_bytes=megabytes * MB)
+
+
+def test_a_worker_that_retains_more_and_more_is_replaced_before_its_next_task():
+    played = Played(100 * MB, workers=2)
+    for number in range(1, 30):
+        task = a_task(4 * MB)
+        played.submit(task)
+        stops = only(leaks(played, task, 4 * number), Stop)
+        if stops:
+            break
+    assert 4 * number == 48  # its share is half of the budget, and its next task would take 4 MB more
+
+
+def test_nothing_waits_in_a_worker_whose_calls_leave_something():
+    played, tasks = Played(100 * MB, workers=1), [a_task(4 * MB) for _ in range(4)]
+    played.submit(tasks[0])
+    leaks(played, tasks[0], 4)
+    played.scheduler.pool.throughput.mean_s = 0.001
+    played.submit(*tasks[1:])
+    assert played.running == [tasks[1]]
+    played.returned(tasks[1], peak_bytes=4 * MB, kept_bytes=4 * MB, duration_s=0.001)
+    assert played.running == tasks[2:]  # this one has left nothing
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_what_a_stopped_worker_retained_is_free_when_it_has_ended_or_was_waited_for(ends):
+    played, first, second = (
+        Played(100 * MB, workers=1, max_worker_bytes="50 MB"),
+        a_task(4 * MB),
+        a_task(90 * MB),
+    )
+    played.submit(first)
+    (stop,) = only(played.returned(first, peak_bytes=4 * MB, kept_bytes=60 * MB), Stop)
+    assert not sent(played.submit(second))
+    if ends:
+        played.scheduler.ended(stop.slot)
+    else:  # a thread that its task has left keeps it alive
+        played.scheduler.time_passed(LEAVING_S, {})
+    assert sent(played.decided()) == [second]
+
+
+def test_what_each_task_leaves_is_learned_as_its_own():
+    played, first, second = Played(1000 * MB), a_task(4 * MB), a_task(4 * MB)
+    for number, task in enumerate((first, second), 1):
+        played.submit(task)
+        played.returned(task, peak_bytes=4 * MB, kept_bytes=4 * MB * number)
+    assert (first.charge.seen, second.charge.seen) == ([0], [4 * MB])
+
+
+def test_a_worker_that_holds_more_than_the_caller_allows_is_replaced():
+    played, task = Played(1000 * MB, max_worker_bytes="50 MB"), a_task()
+    played.submit(task)
+    assert not only(played.returned(task, kept_bytes=50 * MB), Stop)
+    task = a_task()
+    played.submit(task)
+    assert only(played.returned(task, kept_bytes=52 * MB), Stop)
+
+
+@pytest.mark.parametrize(("base_mb", "is_replaced"), [(20, False), (40, True)])
+def test_what_the_initializer_loads_counts_to_what_a_worker_may_hold(base_mb, is_replaced):
+    played, task = Played(1000 * MB, workers=1, max_worker_bytes=100 * MB), a_task()
+    played.submit(task)
+    slot = played.slot_of(task)
+    played.scheduler.ready(slot, base_mb * MB)
+    played.returned(task, peak_bytes=80 * MB, kept_bytes=70 * MB)
+    assert slot.is_gone is is_replaced
