@@ -6,7 +6,8 @@ function keeps at random, or frees late, does not raise it at all. Three windows
 the calls of the one after: [n/8, n/4], [n/4, n/2] and [n/2, n].
 
 * *growing*: all three windows grow by more than is allowed, the last not much slower than the two before it, by more than the
-  figure ever fell back, by more than the figure's allowance in all, and `evidence` rules chance out;
+  figure ever fell back, by more than the figure's allowance in all, `evidence` rules chance out, and the samples after the last
+  window, where it had to end early, lie as much higher;
 * *flat*: the last two windows grow by no more than is allowed, or by next to nothing in all;
 * *slowing*: it still grows, each window by less than before, as a cache does that fills up;
 * *unclear*: anything else. More calls will tell.
@@ -155,8 +156,12 @@ def trend(
     until = begin + known
     proven = evidence(calls[:until], whole_floor[:until], bound) > STAGES / ALPHA
     found = Trend("unclear", slope, low, high, fallback, risen)
+    late = bisect_left(calls, calls[-1] * 3 / 4)
+    more_calls = max(0, calls[late] - tail_calls[-1])
+    went_on = not more_calls or min(held[late:]) - floor[-1] >= slope * more_calls / 2
     if (
         proven
+        and went_on
         and min(rates) > bound
         and low > bound
         and rates[2] >= _NOT_SLOWING * (rates[0] + rates[1]) / 2

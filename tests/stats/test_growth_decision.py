@@ -80,6 +80,11 @@ def test_a_cache_filled_at_random_slows_down_and_is_not_growing():
     assert judged(lambda n: 200_000 * (1 - (1 - 1 / 2000) ** n), last=8192).direction != "growing"
 
 
+@pytest.mark.parametrize("last", [230, 288, 360])
+def test_a_cache_among_noise_that_is_full_by_now_is_not_growing(last):
+    assert judged(lambda n: 250_000 * min(n, 150) + n % 7 * 60_000, last=last).direction != "growing"
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_random_memory_that_is_given_back_is_never_growing(seed):
     source = random.Random(seed)

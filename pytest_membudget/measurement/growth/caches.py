@@ -1,19 +1,32 @@
-"""Caches that fill once, emptied or filled before each reading, so that they are the same in all of them.
+"""Caches that fill once: those that are the same in all readings, and those that say how far they go.
+
+`cache_steadier` empties or fills these before each reading:
 
 - CPython's method cache keeps the last name that was looked up in each of its 4,096 slots, up to 256 KiB of short strings.
   Python's own leak hunter (`test.libregrtest.refleak`) clears it before each reading, and so do we.
 - glibc keeps up to 7 freed chunks of each of 64 sizes for each thread and counts them as in use (`mallinfo2().uordblks`): 130 to
   240 kB that fill within some hundred calls of varying size.
 - numpy keeps up to 7 freed buffers of each size below 1,024 bytes: 3.6 MB that arrays of varying length fill.
+
+`BoundedCaches` finds what states a capacity: `functools.lru_cache`, deques with a `maxlen`, the cache of `re`, and objects with a length and
+an attribute such as `maxsize` or `capacity` (those of cachetools, SQLAlchemy, Jinja, urllib3, Hypothesis). Until such a cache is full it
+grows like a leak, and no figure of memory tells them apart; what its entries hold does. Only containers of the interpreter's own types
+are read, so no code of the program runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import functools
+import re as live_re  # its cache is replaced when it is purged
+from array import array
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Iterator
+from itertools import islice
+from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, MemberDescriptorType, ModuleType
+from typing import Any, NamedTuple
 
 from pytest_membudget.measurement.system.fingerprint import libc_version
-from pytest_membudget.originals import contextlib, ctypes, sys
+from pytest_membudget.originals import contextlib, ctypes, gc, sys
 
 _CHUNKS = 7
 """`TCACHE_FILL_COUNT` of glibc up to 2.41; where more fit in, the rest fills as before."""
@@ -63,3 +76,183 @@ def _chunk_filler() -> Callable[[], None] | None:
 
         return fill
     return None
+
+
+_MOST_CACHES = 4096
+_LATEST = 8
+_MOST_OBJECTS = 20_000
+_FIXED = (type, ModuleType, FunctionType, BuiltinFunctionType, CodeType, FrameType)
+"""Objects that are there without any entry of a cache, and lead to everything."""
+_CONTAINERS = (dict, OrderedDict, list, set, deque)
+_CAPACITIES = frozenset({"capacity", "cachesize", "maxentries", "maxitems", "maxlen", "maxsize", "sizelimit"})
+_LruCache = type(functools.cache(int))
+
+
+class FilledCache(NamedTuple):
+    """A cache that has got entries: its capacity, and what each of the latest holds alone, in bytes."""
+
+    name: str
+    entries: int
+    capacity: int
+    added: int
+    bytes_per_entry: float
+
+    def __str__(self) -> str:
+        return f"{self.name} has {self.entries:,} of at most {self.capacity:,} entries"
+
+
+class _Cache(NamedTuple):
+    owner: Any
+    entries: int
+    capacity: int
+    holder: Any
+
+
+class BoundedCaches:
+    """The caches of this process that state a capacity, with the entries that they had when `remember` was called.
+
+    What is remembered lies in arrays of fixed size: made later, it would look like growth of the function.
+    """
+
+    def __init__(self) -> None:
+        self._owners = array("Q", bytes(8 * _MOST_CACHES))
+        self._entries = array("Q", bytes(8 * _MOST_CACHES))
+        self.are_known = False
+
+    def remember(self) -> None:
+        """Counts the entries of each (10 ms for 100,000 objects)."""
+        for place, cache in enumerate(islice(_bounded_caches(), _MOST_CACHES)):
+            self._owners[place], self._entries[place] = id(cache.owner), cache.entries
+        self.are_known = True
+
+    def filled(self) -> list[FilledCache]:
+        """Those that have more entries than when they were remembered. One that was not there then is what something else keeps."""
+        before = dict(zip(self._owners, self._entries, strict=True))
+        return [
+            FilledCache(
+                _name(cache.owner), cache.entries, cache.capacity, added, _mean_bytes(_latest_entries(cache))
+            )
+            for cache in _bounded_caches()
+            if (added := cache.entries - before.get(id(cache.owner), cache.entries)) > 0
+        ]
+
+
+def _bounded_caches() -> Iterator[_Cache]:
+    gc.collect()
+    gc.unfreeze()  # what is frozen is not listed
+    found = gc.get_objects()
+    gc.freeze()
+    readers: dict[type, Callable[[Any], _Cache | None] | None] = {}
+    for each in found:
+        kind = type(each)
+        if kind not in readers:
+            readers[kind] = _reader(kind)
+        read = readers[kind]
+        if read is not None and (cache := read(each)) is not None:
+            yield cache
+    remembered, capacity = getattr(live_re, "_cache", None), getattr(live_re, "_MAXCACHE", None)
+    if type(remembered) is dict and type(capacity) is int:
+        yield _Cache(remembered, len(remembered), capacity, remembered)
+
+
+def _reader(kind: type) -> Callable[[Any], _Cache | None] | None:
+    if kind is _LruCache:
+        return _read_lru_cache
+    if kind is deque:
+        return _read_deque
+    if kind.__flags__ & _HEAP_TYPE and any("__len__" in base.__dict__ for base in kind.__mro__):
+        slots = {
+            name: member
+            for base in kind.__mro__
+            for name, member in base.__dict__.items()
+            if type(member) is MemberDescriptorType
+        }
+        return functools.partial(_read_attributes, slots)
+    return None
+
+
+_HEAP_TYPE = 1 << 9
+"""`Py_TPFLAGS_HEAPTYPE`: made by a `class` statement, or by C code that might have been."""
+
+
+def _read_lru_cache(cache: Any) -> _Cache | None:
+    _, _, capacity, entries = cache.cache_info()
+    return _Cache(cache, entries, capacity, cache) if capacity else None
+
+
+def _read_deque(cache: deque[Any]) -> _Cache | None:
+    return _Cache(cache, len(cache), cache.maxlen, cache) if cache.maxlen else None
+
+
+def _read_attributes(slots: dict[str, Any], cache: Any) -> _Cache | None:
+    attributes: dict[str, Any] = {}
+    for name, member in slots.items():
+        with contextlib.suppress(AttributeError):  # not set
+            attributes[name] = member.__get__(cache)
+    with contextlib.suppress(AttributeError, TypeError):  # it has slots alone
+        attributes.update(object.__getattribute__(cache, "__dict__"))
+    for name, capacity in attributes.items():
+        # cachetools has `_Cache__maxsize`, hypothesis `max_size`.
+        if type(capacity) is int and name.rpartition("__")[2].replace("_", "").lower() in _CAPACITIES:
+            held = [value for value in attributes.values() if type(value) in _CONTAINERS]
+            held += [cache] if isinstance(cache, dict) and not held else []
+            holder = max(held, key=_length, default=None)
+            return _Cache(cache, _length(holder), capacity, holder) if holder is not None else None
+    return None
+
+
+def _name(cache: Any) -> str:
+    if type(cache) is _LruCache:
+        wrapped = getattr(cache, "__wrapped__", None)
+        return f"the lru_cache of {getattr(wrapped, '__qualname__', type(wrapped).__qualname__)}"
+    if cache is getattr(live_re, "_cache", None):
+        return "the cache of re"
+    return f"a {type(cache).__qualname__}"
+
+
+def _length(container: Any) -> int:
+    return dict.__len__(container) if isinstance(container, dict) else len(container)
+
+
+def _latest_entries(cache: _Cache) -> list[tuple[Any, ...]]:
+    holder = cache.holder
+    with contextlib.suppress(RuntimeError, TypeError):  # changed by another thread; a set has no order
+        if type(holder) is _LruCache:
+            # Key and result of each entry, between types; behind them the mapping and the function.
+            held = [each for each in gc.get_referents(holder) if not isinstance(each, _FIXED)]
+            return list(zip(held[0 : 2 * cache.entries : 2], held[1 : 2 * cache.entries : 2], strict=True))[
+                -_LATEST:
+            ]
+        if isinstance(holder, dict):
+            return list(
+                islice(zip(reversed(dict.keys(holder)), reversed(dict.values(holder)), strict=True), _LATEST)
+            )
+        return [(each,) for each in islice(reversed(holder), _LATEST)]
+    return [(each,) for each in islice(list(holder), _LATEST)]
+
+
+def _mean_bytes(entries: list[tuple[Any, ...]]) -> float:
+    """What an entry holds that no other of them does, in the mean."""
+    reached = [_reachable(entry) for entry in entries]
+    shared = Counter(number for objects in reached for number in objects)
+    alone = sum(size for objects in reached for number, size in objects.items() if shared[number] == 1)
+    return alone / len(entries) if entries else 0.0
+
+
+def _reachable(entry: tuple[Any, ...]) -> dict[int, int]:
+    """Sizes of the objects that an entry leads to, by `id`, the first 20,000 of them."""
+    sizes: dict[int, int] = {}
+    waiting = deque(entry)
+    while waiting and len(sizes) < _MOST_OBJECTS:
+        each = waiting.popleft()
+        if id(each) not in sizes and not isinstance(each, _FIXED):
+            sizes[id(each)] = _size_of(each)
+            waiting.extend(gc.get_referents(each))
+    return sizes
+
+
+def _size_of(each: object) -> int:
+    try:
+        return sys.getsizeof(each)
+    except Exception:  # whatever a type's own __sizeof__ raises
+        return 0

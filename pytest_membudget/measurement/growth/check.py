@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from pytest_membudget.errors import UsageError
+from pytest_membudget.measurement.growth.caches import FilledCache
 from pytest_membudget.measurement.growth.culprits import find_culprits
 from pytest_membudget.measurement.growth.repeat import CallsEnded, CallTooLongError, Rounds, interrupted_after
 from pytest_membudget.measurement.growth.samples import (
@@ -88,6 +89,8 @@ FEW_CALLS = 1000
 _LONGEST_S = 1_000_000
 _SHARE_FOR_THE_VERDICT = 0.85
 """The rest of the time is for the culprits."""
+_LEAST_EXPLAINED = 0.5
+_MOST_CACHES_SHOWN = 3
 _SHARE_FOR_FILES = 0.15
 _OTHERS_FILES = "files appeared in shared memory that another program may have made, as they did not come with the calls alone: they were not judged"
 _QUESTIONS = ("freeze", "get_freeze_count", "get_objects", "get_referrers", "unfreeze")
@@ -141,7 +144,7 @@ def check_growth(
     with each_warning_once(), old_objects_frozen(), contextlib.closing(FigureReader()) as reader:
         rounds = Rounds(call, reader, timeout_s * _SHARE_FOR_THE_VERDICT)
         with interrupted_after(timeout_s, lambda: rounds.running) as can_interrupt:
-            finding = _judge(rounds, allowed_bytes, timeout_s, can_interrupt=can_interrupt)
+            finding = _Judge(rounds, allowed_bytes, timeout_s).run(can_interrupt=can_interrupt)
             leaks = finding.verdict == "leak"
             sites = find_culprits(rounds, finding.trends, timeout_s) if culprits and leaks else ()
         resources = inventory.growth(finding.trends, reader.shared_files.names())
@@ -172,41 +175,94 @@ def check_growth(
         )
 
 
-def _judge(rounds: Rounds, allowed_bytes: int, timeout_s: float, *, can_interrupt: bool) -> _Finding:
+class _Judge:
     """Goes on until the samples decide, or time or caps are used up."""
-    caps = Caps.for_this_machine(rounds.first)
-    piled_up = ""
-    patience = _patience(timeout_s)
-    reason = ""
-    files_are_ours: bool | None = None
-    while True:
+
+    def __init__(self, rounds: Rounds, allowed_bytes: int, timeout_s: float) -> None:
+        self._rounds = rounds
+        self._allowed_bytes = allowed_bytes
+        self._timeout_s = timeout_s
+        self._caps = Caps.for_this_machine(rounds.first)
+        self._patience = _patience(timeout_s)
+        self._reason = self._piled_up = ""
+        self._files_are_ours: bool | None = None
+        self._filling: tuple[FilledCache, ...] = ()
+        self._calls_before_next_scan = 0
+
+    def run(self, *, can_interrupt: bool) -> _Finding:
+        """Calls the function until there is a verdict."""
+        rounds = self._rounds
+        while True:
+            self._advance()
+            effort = Effort(
+                rounds.calls, rounds.elapsed_s - rounds.first_call_s, exhausted=bool(self._reason)
+            )
+            if not self._patience.may_decide(effort):
+                continue
+            trends = rounds.trends(self._allowed_bytes)
+            if trends["heap_bytes"].direction != "flat" and effort.calls < self._patience.leak_calls:
+                rounds.remember_caches()
+            verdict = self._verdict(trends, effort)
+            if verdict:
+                doubts = _doubts(verdict, trends, rounds, self._reason, can_interrupt)
+                return _Finding(verdict, trends, (*doubts, *self._own_doubts(verdict)))
+
+    def _advance(self) -> None:
+        rounds, caps = self._rounds, self._caps
         try:
             rounds.advance(caps.next_calls(rounds.first, rounds.last, rounds.calls))
-            reason = piled_up = caps.reached(rounds.first, rounds.last, rounds.calls)
+            self._reason = self._piled_up = caps.reached(rounds.first, rounds.last, rounds.calls)
         except CallsEnded as end:
-            reason = str(end)
+            self._reason = str(end)
         except CallTooLongError:
-            reason = f"a call was still running after {format_duration(rounds.elapsed_s)} and was interrupted"
-        effort = Effort(rounds.calls, rounds.elapsed_s - rounds.first_call_s, exhausted=bool(reason))
-        if not patience.may_decide(effort):
-            continue
-        trends = rounds.trends(allowed_bytes)
-        verdict = decide(list(trends.values()), effort, patience)
-        files_grow = any(trends[name].direction != "flat" for name in OF_SHARED_FILES)
-        if verdict and files_grow and files_are_ours is None:
-            files_are_ours = rounds.files_are_ours(_SHARE_FOR_FILES * timeout_s)
-            if not files_are_ours:
-                piled_up = ""
-                continue
-        if verdict == "clean" and piled_up:
-            verdict = "inconclusive"
-        if verdict == "clean" and not reason and rounds.may_hide_growth and effort.elapsed_s < timeout_s / 2:
-            continue
-        if verdict:
-            doubts = _doubts(verdict, trends, rounds, reason, can_interrupt)
-            return _Finding(
-                verdict, trends, doubts if files_are_ours is not False else (*doubts, _OTHERS_FILES)
+            self._reason = (
+                f"a call was still running after {format_duration(rounds.elapsed_s)} and was interrupted"
             )
+
+    def _verdict(self, trends: dict[str, Trend], effort: Effort) -> GrowthVerdict | None:
+        """The verdict, or None while more calls should be made."""
+        verdict = decide(list(trends.values()), effort, self._patience)
+        if verdict and self._files_may_be_others(trends):
+            return None
+        if verdict == "leak" and self._caches_explain(trends, effort):
+            return "inconclusive" if effort.exhausted else None
+        if verdict == "clean" and self._piled_up:
+            return "inconclusive"
+        waits = self._rounds.may_hide_growth and effort.elapsed_s < self._timeout_s / 2
+        return None if verdict == "clean" and not effort.exhausted and waits else verdict
+
+    def _files_may_be_others(self, trends: dict[str, Trend]) -> bool:
+        """Asks once whose the files in shared memory are, where they would decide; another program's are left out from then on."""
+        files_grow = any(trends[name].direction != "flat" for name in OF_SHARED_FILES)
+        if not files_grow or self._files_are_ours is not None:
+            return False
+        self._files_are_ours = self._rounds.files_are_ours(_SHARE_FOR_FILES * self._timeout_s)
+        if self._files_are_ours:
+            return False
+        self._piled_up = ""
+        return True
+
+    def _caches_explain(self, trends: dict[str, Trend], effort: Effort) -> bool:
+        """Whether what grows may be caches that are not full yet; asked again when there are a quarter more calls."""
+        growing = {name for name, trend in trends.items() if trend.direction == "growing"}
+        if effort.calls >= self._patience.leak_calls or not growing.issubset(EXACT_BYTES):
+            return False
+        if effort.calls < self._calls_before_next_scan and not effort.exhausted:
+            return True
+        explained, filling = self._rounds.filled_caches()
+        explains = bool(filling) and explained >= _LEAST_EXPLAINED
+        self._filling = filling if explains else ()
+        self._calls_before_next_scan = effort.calls * 5 // 4 if explains else 0
+        return explains
+
+    def _own_doubts(self, verdict: GrowthVerdict) -> tuple[str, ...]:
+        doubts = []
+        if verdict == "inconclusive" and self._filling:
+            shown = ", ".join(str(each) for each in self._filling[:_MOST_CACHES_SHOWN])
+            doubts.append(f"a cache that is being filled explains the growth: {shown}")
+        if self._files_are_ours is False:
+            doubts.append(_OTHERS_FILES)
+        return tuple(doubts)
 
 
 def _patience(timeout_s: float) -> Patience:

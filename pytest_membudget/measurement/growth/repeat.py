@@ -13,7 +13,9 @@ from itertools import repeat
 from types import FrameType
 from typing import Any
 
+from pytest_membudget.measurement.growth.caches import BoundedCaches, FilledCache
 from pytest_membudget.measurement.growth.samples import (
+    EXACT_BYTES,
     OF_SHARED_FILES,
     PAGED_ALLOWANCE_BYTES,
     PAGED_BYTES,
@@ -34,6 +36,7 @@ _RECENT = 24
 _GOLDEN = 0.618034
 _MOST_TOGETHER = 64
 _TOGETHER_S = 0.0005
+_CALLS_FOR_CACHES = 16
 _CALLS_BEYOND_KEPT = 256
 """What hides below the allowance for whole pages is 4 KiB a call then."""
 
@@ -68,6 +71,8 @@ class Rounds:
         self._at_calls = array("q", bytes(8 * self._capacity))
         self._held = {name: array("q", bytes(8 * self._capacity)) for name in Figures._fields}
         self._reading_s = 0.0
+        self._caches = BoundedCaches()
+        self._samples_before_caches = 0
         for _ in range(3):  # the first readings fill caches of their own
             self.first = self.last = reader.read()
         self._begun = time.perf_counter()
@@ -140,6 +145,27 @@ class Rounds:
         nothing = dict.fromkeys(OF_SHARED_FILES, 0)
         self.first, self.last = self.first._replace(**nothing), self.last._replace(**nothing)
         return False
+
+    def remember_caches(self) -> None:
+        """Counts the entries of caches that state their capacity, for `filled_caches`; once."""
+        if not self._caches.are_known:
+            self._caches.remember()
+            self._samples_before_caches = self.samples - 1
+
+    def filled_caches(self) -> tuple[float, tuple[FilledCache, ...]]:
+        """Those that have got entries since they were remembered, and what share of the growth since then their entries hold."""
+        if not self._caches.are_known:
+            self.remember_caches()
+            with contextlib.suppress(CallTooLongError):
+                self.make_calls(_CALLS_FOR_CACHES, self._timeout_s * _ROUND_SHARE)
+        now = self._reader.read()
+        filled = self._caches.filled()
+        # What was never given back: the least of the samples since then is where the growth began.
+        grown_bytes = sum(
+            getattr(now, name) - min(self._held[name][self._samples_before_caches : self.samples])
+            for name in EXACT_BYTES
+        )
+        return sum(each.added * each.bytes_per_entry for each in filled) / max(1, grown_bytes), tuple(filled)
 
     def held_bytes(self) -> int:
         """The heap in use now, without taking a sample."""

@@ -1,0 +1,126 @@
+"""Which caches are being filled, as far as they state how much they hold at most?"""
+
+import functools
+import gc
+import itertools
+import re
+import time
+from collections import OrderedDict, deque
+
+import pytest
+
+from pytest_membudget import check_growth
+from pytest_membudget.measurement.growth.caches import BoundedCaches
+
+
+class Capped(dict):
+    """As hypothesis and older cachetools have it: the mapping itself."""
+
+    def __init__(self):
+        self.max_size = 50
+
+
+class Wrapped:
+    """As Jinja, urllib3 and cachetools have it: a mapping inside, and a mangled name."""
+
+    def __init__(self):
+        self.__maxsize, self._data = 50, OrderedDict()
+
+    def __len__(self):
+        raise AssertionError("no code of the program may run")
+
+    def __setitem__(self, key, value):
+        self._data[key] = value
+
+
+class Slotted(Wrapped):
+    """As SQLAlchemy has it."""
+
+    __slots__ = ("_data", "capacity", "unset")
+
+    def __init__(self):
+        self.capacity, self._data = 50, OrderedDict()
+
+
+def cached():
+    @functools.lru_cache(50)
+    def load(key):
+        return bytes(1000)
+
+    return load, load
+
+
+def kept_in(cache):
+    return cache, lambda key: cache.__setitem__(f"key {key}", bytes(1000))
+
+
+MAKERS = {
+    "lru_cache": cached,
+    "deque": lambda: (cache := deque(maxlen=50), lambda _: cache.append(bytes(1000))),
+    "mapping": lambda: kept_in(Capped()),
+    "wrapped": lambda: kept_in(Wrapped()),
+    "slotted": lambda: kept_in(Slotted()),
+}
+
+
+@pytest.fixture(autouse=True)
+def _thawed():
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_entries_that_came_are_counted_with_what_each_of_them_holds(make):
+    cache, add = make()
+    add(0)
+    caches = BoundedCaches()
+    caches.remember()
+    for number in range(1, 31):
+        add(number)
+    [filled] = [each for each in caches.filled() if each.capacity == 50]
+    assert (filled.entries, filled.added) == (31, 30)
+    assert 1000 <= filled.bytes_per_entry <= 1300
+    del cache
+
+
+def test_patterns_that_re_remembers_are_entries_of_a_cache():
+    re.purge()
+    caches = BoundedCaches()
+    caches.remember()
+    for number in range(20):
+        re.compile(f"a{number}b+")
+    assert 20 in [each.added for each in caches.filled()]
+
+
+def test_what_all_entries_share_is_not_what_one_of_them_holds():
+    shared, cache = [bytes(100_000)], deque(maxlen=50)
+    caches = BoundedCaches()
+    caches.remember()
+    cache.append(0)
+    caches.remember()
+    cache.extend([number, shared] for number in range(20))
+    [filled] = [each for each in caches.filled() if each.capacity == 50]
+    assert filled.bytes_per_entry < 300
+
+
+def test_a_cache_that_is_made_meanwhile_is_not_one_that_is_filled():
+    caches = BoundedCaches()
+    caches.remember()
+    cache = deque(range(10), maxlen=50)
+    assert not [each for each in caches.filled() if each.capacity == cache.maxlen]
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize(("leaks", "verdict"), [(0, "inconclusive"), (5000, "leak")])
+def test_a_slow_function_that_fills_a_cache_is_not_accused_for_that(leaks, verdict):
+    numbers, kept = itertools.count(), []
+    load = functools.lru_cache(2000)(lambda _: bytes(1000))
+
+    def call():
+        load(next(numbers))
+        kept.append(bytes(leaks))
+        time.sleep(0.01)
+
+    g = check_growth(call, timeout_s=3)
+    assert g.verdict == verdict
+    assert any("of at most 2,000 entries" in caveat for caveat in g.caveats) == (not leaks)
