@@ -19,43 +19,73 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 from itertools import product
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import msgspec
 from msgspec.structs import replace
 
 from pytest_membudget.errors import OverBudgetError, UsageError
-from pytest_membudget.records.run import BatchResult, Breakdown, Outcome
+from pytest_membudget.records.run import BatchResult, Breakdown, Feature, Outcome
 from pytest_membudget.records.scale import CurvePoint, LawFit, Scale, ScaleRow, TaskFigures, TaskPeak
-from pytest_membudget.stats.fitting import PeakFit, fit_constant, fit_peaks, fit_rising
+from pytest_membudget.stats.fitting import PeakFit, fit_constant, fit_rising
 from pytest_membudget.stats.laws import CONFIDENCE, Law, allowed_rise, judge_law, steepest_rise
 from pytest_membudget.units import format_size, parse_size
+
+if TYPE_CHECKING:
+    from pytest_membudget.calibration.model import Calibration
 
 _CURVE_POINTS = 16
 _SLOPE = re.compile(r"\s*([0-9]{1,12}(?:\.[0-9]{0,12})?)\s*([A-Za-z]+)\s*/\s*([A-Za-z]+)\s*", re.ASCII)
 
 
-def predict_next(rows: Sequence[ScaleRow], scale: Scale) -> CurvePoint | None:
+def predict_next(
+    rows: Sequence[ScaleRow], scale: Scale, features: Sequence[Feature] = ()
+) -> CurvePoint | None:
     """What `scale` would take, by what the rows so far took; `None` with fewer than two sizes.
 
     Rows with figures of each of their tasks are combined for the workers of `scale`. Others are joined by
     the law of their totals, with a bound for one run: 90% confidence from three sizes on, and with two the most that
     the doubt about each allows.
+
+    Args:
+        rows: of smaller scales.
+        scale: to come.
+        features: the predictors of `scale`; laws go by them in place of the size where the rows have the same. Several need
+            three rows.
     """
-    together = predict_concurrent(rows, scale)
+    together = predict_concurrent(rows, scale, features)
     if together is not None:
         return together
-    points = _points(rows)
-    if len({size for size, _ in points}) < 2:
-        return None
-    predicted = _curve_point(judge_law(points), scale.size_bytes)
-    if len(rows) > 2:
-        return predicted
-    first, second = (
-        (row.scale.size_bytes, row.peak_bytes, max(row.peak_bytes, row.peak_upper_bytes or 0)) for row in rows
+    by_features = bool(features) and all(
+        _named(row.features).keys() == _named(features).keys() for row in rows
     )
-    at_most = max(predicted.bound_bytes, round(steepest_rise(first, second, scale.size_bytes)))
-    return msgspec.structs.replace(predicted, bound_bytes=at_most)
+    if by_features and len(features) > 1:
+        return _by_several(rows, scale, features)
+
+    def place(of: Scale, known: Sequence[Feature]) -> float:
+        return known[0].value if by_features else of.size_bytes
+
+    points = [(place(row.scale, row.features), float(row.peak_bytes)) for row in rows]
+    if len({x for x, _ in points}) < 2:
+        return None
+    x = place(scale, features)
+    law = judge_law(points)
+    expected = law.fit.expect(x)
+    bound = max(expected, law.fit.prediction_bound(x, confidence=CONFIDENCE))
+    if len(rows) == 2:
+        uppers = [max(row.peak_bytes, row.peak_upper_bytes or 0) for row in rows]
+        first, second = ((at, peak, upper) for (at, peak), upper in zip(points, uppers, strict=True))
+        bound = max(bound, steepest_rise(first, second, x))
+    return CurvePoint(scale.size_bytes, round(expected), round(bound))
+
+
+def _by_several(rows: Sequence[ScaleRow], scale: Scale, features: Sequence[Feature]) -> CurvePoint | None:
+    """By a law of the totals in several predictors."""
+    points: list[tuple[Place, int]] = [(_named(row.features), row.peak_bytes) for row in rows]
+    law = _law(points)
+    if law is None or _is_beyond_one(points, _named(features)):
+        return None
+    expected = law.expect(_named(features))
+    return CurvePoint(scale.size_bytes, expected, max(expected, law.bound(_named(features))))
 
 
 def fit_law(rows: Sequence[ScaleRow]) -> LawFit | None:
@@ -217,7 +247,7 @@ _BEYOND = 1.25
 
 
 def task_figures(batch: BatchResult) -> TaskFigures | None:
-    """What the batch's tasks took; `None` where the size or the peak of one is not known, or it was repeated."""
+    """What the batch's tasks took; `None` where the size and predictors, or the peak, of one are not known, or it was repeated."""
     outcomes = batch.outcomes
     if not outcomes or not all(map(_is_plain, outcomes)):
         return None
@@ -229,37 +259,47 @@ def task_figures(batch: BatchResult) -> TaskFigures | None:
         count=len(outcomes),
         size_bytes=sum(outcome.size_bytes or 0 for outcome in outcomes),
         workers=batch.workers,
-        peaks=tuple(TaskPeak(outcome.size_bytes or 0, _peak_bytes(outcome)) for outcome in kept),
+        peaks=tuple(
+            TaskPeak(outcome.size_bytes or 0, _peak_bytes(outcome), outcome.features) for outcome in kept
+        ),
     )
 
 
 def _is_plain(outcome: Outcome) -> bool:
-    return (
-        outcome.ok
-        and outcome.attempts == 1
-        and outcome.size_bytes is not None
-        and outcome.peak_bytes is not None
-    )
+    is_known = outcome.size_bytes is not None or bool(outcome.features)
+    return outcome.ok and outcome.attempts == 1 and is_known and outcome.peak_bytes is not None
 
 
 def _peak_bytes(outcome: Outcome) -> int:
     return outcome.peak_bytes or 0
 
 
-def predict_concurrent(rows: Sequence[ScaleRow], scale: Scale) -> CurvePoint | None:
+Place = int | dict[str, float]
+"""Where a law is asked: at a size in bytes, or at predictors by name."""
+
+
+def predict_concurrent(
+    rows: Sequence[ScaleRow], scale: Scale, features: Sequence[Feature] = ()
+) -> CurvePoint | None:
     """What `scale` would take: at most, with all workers at their highest at once; and as near to that as a row came.
 
-    `None` where fewer than two rows have an account of their tasks, or those are not cut as their scales say.
+    `features` are those of one of its tasks. `None` where fewer than two rows have an account of their tasks, or those are
+    not cut as their scales say.
     """
     accounts = [_Account(row, row.tasks, row.breakdown) for row in rows if row.tasks and row.breakdown]
     if len({one.row.scale.size_bytes for one in accounts}) < _LEAST_ROWS or len(accounts) < len(rows):
         return None
-    if not scale.batches or not all(one.is_as_planned for one in accounts):
+    by_features = bool(features) and all(one.has(features) for one in accounts)
+    if not scale.batches or not all(one.is_as_planned(by_features) for one in accounts):
         return None
-    points = [(peak.size_bytes, peak.peak_bytes) for one in accounts for peak in one.tasks.peaks]
-    sizes = {size for size, _ in points}
-    one_task_bytes = scale.size_bytes / scale.batches
-    if len(points) < _LEAST_TASKS or (len(sizes) == 1 and one_task_bytes > _BEYOND * sizes.pop()):
+    points: list[tuple[Place, int]] = [
+        (_named(peak.features) if by_features else peak.size_bytes, peak.peak_bytes)
+        for one in accounts
+        for peak in one.tasks.peaks
+    ]
+    one_task: Place = _named(features) if by_features else round(scale.size_bytes / scale.batches)
+    law = _law(points)
+    if law is None or _is_beyond_one(points, one_task):
         return None
     workers = min(scale.workers, scale.in_flight, scale.batches)
     held = [(one.row.scale.size_bytes, one.coordinator_bytes) for one in accounts]
@@ -267,27 +307,45 @@ def predict_concurrent(rows: Sequence[ScaleRow], scale: Scale) -> CurvePoint | N
     parts = _Parts(
         coordinator=rising if judge_law(held).shape != "flat" else fit_constant(held),
         base_bytes=max(one.base_bytes for one in accounts),
-        task=fit_peaks(points),
+        task=law,
     )
-    together = parts.together(scale.size_bytes, workers, one_task_bytes)
+    together = parts.together(scale.size_bytes, workers, one_task)
     # By so much a row's upper figure exceeds its parts. The closest of them is believed, the widest bounds.
-    rests = [one.upper_bytes - parts.of(one) for one in accounts]
+    sums = [parts.of(one, by_features) for one in accounts]
+    rests = [one.upper_bytes - total for one, total in zip(accounts, sums, strict=True)]
     nearness = max(
-        one.row.peak_bytes / max(1.0, one.row.peak_bytes, parts.of(one) + min(rests)) for one in accounts
-    )
-    most_of_a_task = max(
-        parts.task.bound(one_task_bytes, content=_CONTENT, confidence=CONFIDENCE),
-        max((peak for size, peak in points if size <= one_task_bytes), default=0),
+        one.row.peak_bytes / max(1.0, one.row.peak_bytes, total + min(rests))
+        for one, total in zip(accounts, sums, strict=True)
     )
     doubts = (
-        workers * (most_of_a_task - parts.task.expect(one_task_bytes)),
+        workers * (law.bound(one_task) - law.expect(one_task)),
         rising.expect(scale.size_bytes) - parts.coordinator.expect(scale.size_bytes),
     )
     # A row whose tasks never met has an upper figure that is low too; but what less of a job took, this one will.
-    proven = max((one.row.peak_bytes for one in accounts if parts.of(one) <= together), default=0)
-    expected = max(proven, max(0.0, together + min(rests)) * nearness)
+    less = [one.row.peak_bytes for one, total in zip(accounts, sums, strict=True) if total <= together]
+    expected = max(max(less, default=0), max(0.0, together + min(rests)) * nearness)
     at_most = together + max(rests) + sum(max(0.0, doubt) for doubt in doubts)
     return CurvePoint(scale.size_bytes, round(expected), round(max(expected, at_most)))
+
+
+def _law(points: Sequence[tuple[Place, int]]) -> Calibration | None:
+    from pytest_membudget.calibration.store import fit_points  # what no scale needs loads nothing
+
+    return fit_points(points, _CONTENT, CONFIDENCE) if len(points) >= _LEAST_TASKS else None
+
+
+def _is_beyond_one(points: Sequence[tuple[Place, int]], wanted: Place) -> bool:
+    """Whether all points are at one place, and that says nothing of the one that is asked for."""
+    first = points[0][0]
+    if any(place != first for place, _ in points):
+        return False
+    if isinstance(first, dict) and isinstance(wanted, dict):
+        return any(value > _BEYOND * first[name] for name, value in wanted.items())
+    return not isinstance(first, dict) and not isinstance(wanted, dict) and wanted > _BEYOND * first
+
+
+def _named(features: Sequence[Feature]) -> dict[str, float]:
+    return {feature.name: feature.value for feature in features}
 
 
 class _Account(NamedTuple):
@@ -297,12 +355,22 @@ class _Account(NamedTuple):
     tasks: TaskFigures
     parts: Breakdown
 
-    @property
-    def is_as_planned(self) -> bool:
+    def has(self, features: Sequence[Feature]) -> bool:
+        """Whether all of its tasks have these predictors."""
+        return all(_named(peak.features).keys() == _named(features).keys() for peak in self.tasks.peaks)
+
+    def is_as_planned(self, by_features: bool) -> bool:
         """Whether the job was cut as the scale says."""
         scale = self.row.scale
-        strayed = abs(self.tasks.size_bytes - scale.size_bytes)
+        strayed = 0 if by_features else abs(self.tasks.size_bytes - scale.size_bytes)
         return self.tasks.count == scale.batches and strayed <= _AS_PLANNED * scale.size_bytes
+
+    def one_task(self, by_features: bool) -> Place:
+        """The mean of its tasks."""
+        if not by_features:
+            return round(self.tasks.size_bytes / self.tasks.count)
+        every = [_named(peak.features) for peak in self.tasks.peaks]
+        return {name: sum(each[name] for each in every) / len(every) for name in every[0]}
 
     @property
     def base_bytes(self) -> float:
@@ -321,20 +389,16 @@ class _Account(NamedTuple):
 
 
 class _Parts(NamedTuple):
-    """The laws of the parts of a peak: of the coordinator by the job's size, of a task by its own."""
+    """The laws of the parts of a peak: of the coordinator by the job's size, of a task by its own, or by its predictors."""
 
     coordinator: PeakFit
     base_bytes: float
-    task: PeakFit
+    task: Calibration
 
-    def together(self, size_bytes: float, workers: int, one_task_bytes: float) -> float:
+    def together(self, size_bytes: float, workers: int, one_task: Place) -> float:
         """The coordinator and all workers at their highest."""
-        return self.coordinator.expect(size_bytes) + workers * (
-            self.base_bytes + self.task.expect(one_task_bytes)
-        )
+        return self.coordinator.expect(size_bytes) + workers * (self.base_bytes + self.task.expect(one_task))
 
-    def of(self, one: _Account) -> float:
+    def of(self, one: _Account, by_features: bool) -> float:
         """The same of a row that has run."""
-        return self.together(
-            one.row.scale.size_bytes, one.tasks.workers, one.tasks.size_bytes / one.tasks.count
-        )
+        return self.together(one.row.scale.size_bytes, one.tasks.workers, one.one_task(by_features))

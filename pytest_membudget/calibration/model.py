@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from pytest_membudget.stats.learning import Aim
 
 _CURVE_POINTS = 24
+JUDGED_INPUTS = 3
+"""Different inputs from which predictors can be judged: one that is left out, and two for a line."""
 
 
 class Calibration:
@@ -154,7 +156,13 @@ class Calibration:
         """Plain sentences of doubt, empty where there is none."""
         fitted = []
         follows = " and ".join(self.predictors)
-        if self.left_out:
+        distinct = len(set(self.file.values))
+        if self.left_out and 1 < distinct < JUDGED_INPUTS:
+            fitted.append(
+                f"{format_count(distinct, 'different input')} cannot show whether {' and '.join(self.left_out)} help to "
+                f"predict, so the estimate is the same for all; measure at least {JUDGED_INPUTS}"
+            )
+        elif self.left_out:
             fitted.append(
                 f"left out, since {'it does' if len(self.left_out) == 1 else 'they do'} not help to predict: "
                 f"{', '.join(self.left_out)}"

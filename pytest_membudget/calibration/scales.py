@@ -9,8 +9,9 @@ from pytest_membudget.calibration.growth_law import fit_law, predict_next, task_
 from pytest_membudget.errors import UsageError
 from pytest_membudget.gate.budgets import TARGET_SHARE, status_of
 from pytest_membudget.records.measurement import Measurement
-from pytest_membudget.records.run import BatchResult, Breakdown
+from pytest_membudget.records.run import BatchResult, Breakdown, Feature
 from pytest_membudget.records.scale import Scale, ScaleRow, ScaleTable, TaskFigures
+from pytest_membudget.runtime.prediction.predictors import BYTES, Predictor, Predictors, named_features
 from pytest_membudget.units import Size, parse_share, parse_size
 
 
@@ -25,16 +26,17 @@ def scale_row(
     breakdown: Breakdown | None = None,
     tasks: TaskFigures | None = None,
     processed_rows: int | None = None,
+    features: tuple[Feature, ...] = (),
 ) -> ScaleRow:
     """The row of one scale.
 
     `smaller` are the rows that were there before it ran: they alone give its prediction, as far as their tasks ran at the
-    same level as these. `breakdown` and `tasks` are
-    its batch's own account, where it has one: see `task_figures`.
+    same level as these. `breakdown` and `tasks` are its batch's own account, where it has one: see `task_figures`; `features`
+    its predictors: see `scale_features`.
     """
     budget_bytes = None if budget is None else parse_size(budget)
     alike = [row for row in smaller if _ran_alike(row.tasks, tasks)]
-    predicted = predict_next(alike, scale)
+    predicted = predict_next(alike, scale, features)
     return ScaleRow(
         scale=scale,
         peak_bytes=measurement.peak_bytes,
@@ -49,6 +51,7 @@ def scale_row(
         timeline=measurement.timeline,
         breakdown=breakdown,
         tasks=tasks,
+        features=features,
         caveats=(*measurement.caveats, *_unlike(smaller, alike, tasks)),
     )
 
@@ -81,6 +84,7 @@ def run_scales(
     budget: Size | None = None,
     target: float | str = TARGET_SHARE,
     title: str = "",
+    predictors: Mapping[str, Predictor | None] | None = None,
 ) -> ScaleTable:
     """Runs `job(scale)` for each scale, smallest first, and measures the whole process tree each time.
 
@@ -88,8 +92,18 @@ def run_scales(
     from the third on is predicted before it runs. A job that returns a `BatchResult` gives its breakdown and
     the figures of its tasks to the table; its other results are dropped.
 
+    Args:
+        job: takes a `Scale`.
+        scales: names, or scales of your own.
+        budget: of the peak of each.
+        target: share of the memory limit above which a row is HIGH.
+        title: of the table.
+        predictors: up to three named functions of a scale that its peak follows in place of its size, such as
+            ``{"cells": lambda scale: scale.rows * 12}``. Where the job's tasks are charged by predictors of these names they
+            are those of one task of the scale, else those of the whole.
+
     Raises:
-        UsageError: an unknown scale, budget or target.
+        UsageError: an unknown scale, budget or target, or a predictor that fails.
     """
     from pytest_membudget.measurement.probe import measuring
     from pytest_membudget.measurement.system.limit import memory_limit
@@ -97,9 +111,10 @@ def run_scales(
     limit_bytes = memory_limit().bytes
     rows: list[ScaleRow] = []
     chosen = _ordered(scales)
+    predicted_by = [scale_features(predictors, scale) for scale in chosen]
     for scale in chosen[:1]:
         job(scale)
-    for scale in chosen:
+    for scale, features in zip(chosen, predicted_by, strict=True):
         with measuring(scale.name, settle=True) as probe:
             result = job(scale)
         batch = result if isinstance(result, BatchResult) else None
@@ -113,10 +128,27 @@ def run_scales(
                 smaller=tuple(rows),
                 breakdown=batch.breakdown if batch else None,
                 tasks=task_figures(batch) if batch else None,
+                features=features,
             )
         )
         del result, batch
     return ScaleTable(title=title or getattr(job, "__name__", "job"), rows=tuple(rows), law=fit_law(rows))
+
+
+def scale_features(predictors: Mapping[str, Predictor | None] | None, scale: Scale) -> tuple[Feature, ...]:
+    """The predictors of a scale; ``"bytes": None`` stands for its size.
+
+    Raises:
+        UsageError: one fails, or they are more than three.
+    """
+    if not predictors:
+        return ()
+    by_size = {BYTES: _size_of_scale} if predictors.get(BYTES, True) is None else {}
+    return named_features(Predictors({**predictors, **by_size}).values(scale))
+
+
+def _size_of_scale(scale: Scale) -> int:
+    return scale.size_bytes
 
 
 def _ordered(scales: Iterable[Scale | str]) -> list[Scale]:

@@ -17,8 +17,9 @@ DESCRIPTIONS = (
         "per call; fresh_fixtures sets fixtures of function scope up for each repetition"
     ),
     (
-        "memory_scales(*names, law=None, at_most=None): run the test once for each scale, which it takes as memory_scale; "
-        "law is 'flat' or 'linear', at_most the largest slope, such as '8 B/B'"
+        "memory_scales(*names, law=None, at_most=None, predictors=None): run the test once for each scale, which it takes as memory_scale; "
+        "law is 'flat' or 'linear', at_most the largest slope, such as '8 B/B'; predictors are named functions of a scale "
+        "that larger scales are predicted by"
     ),
 )
 

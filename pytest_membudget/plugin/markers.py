@@ -54,11 +54,12 @@ class GrowthMark(NamedTuple):
 
 
 class ScalesMark(NamedTuple):
-    """A `memory_scales` marker; `at_most` is a slope in bytes of peak per byte of input, as text."""
+    """A `memory_scales` marker; `at_most` is a slope in bytes of peak per byte of input, as text, `predictors` functions of a scale."""
 
     names: tuple[str, ...] = ()
     law: str | None = None
     at_most: str | None = None
+    predictors: Mapping[str, Callable[[Any], Any] | None] | None = None
 
 
 def read_budget(mark: pytest.Mark) -> BudgetMark:
@@ -101,7 +102,7 @@ def read_growth(mark: pytest.Mark) -> GrowthMark:
 
 def read_scales(mark: pytest.Mark) -> ScalesMark:
     """The marker's arguments, likewise; whether the scales exist is not asked here."""
-    given = _bind(mark, None, ("law", "at_most"))
+    given = _bind(mark, None, ("law", "at_most", "predictors"))
     for name in mark.args:
         if not isinstance(name, str) or not name:
             raise ValueError(f"{name!r} is not the name of a scale")
@@ -113,7 +114,13 @@ def read_scales(mark: pytest.Mark) -> ScalesMark:
             check_law(law, at_most)
         except (TypeError, ValueError) as error:
             raise ValueError(f"argument 'law' or 'at_most': {error}") from None
-    return ScalesMark(tuple(dict.fromkeys(mark.args)), law, at_most)
+    predictors = given.get("predictors")
+    if predictors is not None and not isinstance(predictors, Mapping):
+        raise ValueError(
+            f"argument 'predictors' is {predictors!r}; write named functions of a scale, such as "
+            '{"cells": lambda scale: scale.rows * 12}'
+        )
+    return ScalesMark(tuple(dict.fromkeys(mark.args)), law, at_most, predictors)
 
 
 READERS: Mapping[str, Callable[[pytest.Mark], Any]] = {

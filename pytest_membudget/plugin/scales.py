@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from pytest_membudget.calibration.growth_law import assert_law, fit_law, scales_in_doubt
-from pytest_membudget.calibration.scales import chosen_scales, configured_scales, scale_row
+from pytest_membudget.calibration.scales import chosen_scales, configured_scales, scale_features, scale_row
 from pytest_membudget.errors import MembudgetError, OverBudgetError
 from pytest_membudget.measurement.system.limit import memory_limit
 from pytest_membudget.plugin.fixtures.executor import Account, NotingExecutor
@@ -65,8 +65,10 @@ def parametrize(metafunc: pytest.Metafunc, settings: Settings) -> str | None:
         return None
     mark = metafunc.definition.get_closest_marker("memory_scales")
     try:
-        names = settings.scales or (read_scales(mark).names if mark else ()) or DEFAULT_NAMES
-        scales = chosen_scales(names, known_scales(metafunc.config))
+        asked = read_scales(mark) if mark else ScalesMark()
+        scales = chosen_scales(settings.scales or asked.names or DEFAULT_NAMES, known_scales(metafunc.config))
+        for scale in scales:
+            scale_features(asked.predictors, scale)  # one that fails is told before anything runs
     except (MembudgetError, ValueError) as error:
         metafunc.parametrize(FIXTURE, [], indirect=True)
         return f"{metafunc.definition.nodeid}: memory_scales: {error}"
@@ -172,6 +174,7 @@ def tables(folder: Path) -> tuple[list[ScaleTable], int]:
 
 def _row(item: pytest.Item, scale: Scale, measurement: Measurement, budget: Budget) -> ScaleRow:
     account = _account(item)
+    mark = item.get_closest_marker("memory_scales")
     return scale_row(
         scale,
         measurement,
@@ -180,6 +183,7 @@ def _row(item: pytest.Item, scale: Scale, measurement: Measurement, budget: Budg
         smaller=[kept.row for kept in kept_rows(item) if kept.row.scale.size_bytes < scale.size_bytes],
         breakdown=account and account.breakdown,
         tasks=account and account.tasks,
+        features=scale_features(read_scales(mark).predictors, scale) if mark else (),
     )
 
 

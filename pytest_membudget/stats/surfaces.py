@@ -24,6 +24,7 @@ EXTRAPOLATION = 1.25
 """A term beyond this multiple of the largest one that was fitted is extrapolated."""
 
 _MOST_TERMS = 3
+_LEAST_INPUTS = 2
 _ROUNDS = 3  # of re-weighting
 LEAST_SCATTER = 0.005
 """Errors of up to half a percent are as good as none: they are the kernel's pages and the allocator's arenas. Nor is the
@@ -102,6 +103,9 @@ def choose_terms(values: Sequence[Values], peaks: Sequence[float]) -> tuple[Term
     """
     if not values:
         raise ValueError("no runs: there is nothing to choose a law for")
+    line = ((0,), (1,))
+    if len(values[0]) == 1 and len(set(values)) == _LEAST_INPUTS and _rises(line, values, peaks):
+        return line  # as for sizes: with two inputs nothing can be left out to judge it by
     judged = [found for terms in _laws(len(values[0])) if (found := _judge(terms, values, peaks))]
     if not judged:
         return (_constant(len(values[0])),)
@@ -186,6 +190,12 @@ def _judge(terms: tuple[Term, ...], values: Sequence[Values], peaks: Sequence[fl
         theirs = [peak for each, peak in zip(values, peaks, strict=True) if each == left_out]
         errors.append(sum(((peak - expected) / max(peak, LEAST_BYTES)) ** 2 for peak in theirs) / len(theirs))
     return _Judged(terms, errors)
+
+
+def _rises(terms: tuple[Term, ...], values: Sequence[Values], peaks: Sequence[float]) -> bool:
+    units = _units(values)
+    fitted = _solve([_row(terms, each, units) for each in values], peaks)
+    return fitted is not None and min(fitted[0][1:]) >= 0
 
 
 def _is_as_good(law: _Judged, best: _Judged) -> bool:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_membudget.calibration.growth_law import MOST_PEAKS, predict_next, task_figures
-from pytest_membudget.records.run import BatchResult, Breakdown, Outcome
+from pytest_membudget.records.run import BatchResult, Breakdown, Feature, Outcome
 from pytest_membudget.records.scale import Scale, ScaleRow, TaskFigures, TaskPeak
 
 MB = 1_000_000
@@ -176,3 +176,32 @@ def test_a_batch_whose_tasks_are_not_all_known_gives_no_figures(odd):
     assert task_figures(batch(plain, plain)) is not None
     assert task_figures(batch(plain, msgspec.structs.replace(plain, **odd))) is None
     assert task_figures(batch()) is None
+
+
+def by_cells(ran, cells, workers=2):
+    """A row whose tasks follow the cells of a table and have no size."""
+    one_mb = 10 + cells / 1000
+    features = (Feature("cells", cells),)
+    tasks = TaskFigures(
+        count=ran.batches,
+        size_bytes=0,
+        workers=workers,
+        peaks=(TaskPeak(0, round(one_mb * MB), features),) * ran.batches,
+    )
+    return msgspec.structs.replace(
+        row(ran, task_mb_per_mb=one_mb * ran.batches * MB / ran.size_bytes), tasks=tasks
+    )
+
+
+def test_tasks_that_go_by_predictors_are_predicted_by_those_of_the_scale():
+    smaller = [by_cells(scale(2), 1_000), by_cells(scale(6), 5_000)]
+    truth = by_cells(scale(8), 20_000)
+    expected, at_most = mb(predict_next(smaller, truth.scale, (Feature("cells", 20_000),)))
+    assert expected == pytest.approx(truth.peak_bytes / MB, rel=0.05)
+    assert at_most >= expected
+    assert predict_next(smaller[:1], truth.scale, (Feature("cells", 20_000),)) is None
+
+
+def test_tasks_without_a_size_are_known_by_their_predictors():
+    one = Outcome(item=3, peak_bytes=5 * MB, features=(Feature("n", 3.0),))
+    assert task_figures(batch(one)).peaks == (TaskPeak(0, 5 * MB, (Feature("n", 3.0),)),)

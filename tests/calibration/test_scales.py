@@ -16,6 +16,7 @@ from pytest_membudget.calibration.scales import (
 )
 from pytest_membudget.errors import OverBudgetError, UsageError
 from pytest_membudget.records.measurement import Measurement
+from pytest_membudget.records.run import Feature
 from pytest_membudget.records.scale import TaskFigures
 
 MB = 1_000_000
@@ -186,3 +187,36 @@ def test_scales_are_run_from_the_rooms_own_name():
     assert calibration.run_scales is run_scales
     with pytest.raises(AttributeError, match="has no attribute 'absent'"):
         calibration.absent  # noqa: B018
+
+
+def test_totals_follow_the_predictors_of_the_scale():
+    def held(scale):
+        return [bytes(1000) for _ in range(scale.batches**2 * 300)]
+
+    table = run_scales(held, predictors={"squares": lambda scale: scale.batches**2, "bytes": None})
+    last = table.rows[-1]
+    assert [feature.name for feature in last.features] == ["squares", "bytes"]
+    assert last.predicted_bytes is None  # two rows cannot tell two predictors apart
+    one = run_scales(held, predictors={"squares": lambda scale: scale.batches**2}).rows[-1]
+    assert one.predicted_bytes == pytest.approx(one.peak_bytes, rel=0.3)
+
+
+def test_several_predictors_of_totals_need_three_rows():
+    def of(n, m):
+        return Feature("n", n), Feature("m", m)
+
+    places = [(1, 5), (2, 3), (4, 4), (5, 9)]
+    smaller = [
+        row(name, 20 + 3 * n * m, features=of(n, m)) for name, (n, m) in zip(SCALES, places, strict=True)
+    ]
+    found = predict_next(smaller, SCALES["large"], of(8, 8))
+    assert found.expected_bytes == pytest.approx((20 + 3 * 64) * MB, rel=0.02)
+    assert found.bound_bytes > found.expected_bytes
+    assert predict_next(smaller[:2], SCALES["large"], of(8, 8)) is None
+
+
+def test_predictors_of_scales_are_checked_before_anything_runs():
+    with pytest.raises(UsageError, match="the predictor 'wrong' fails on Scale"):
+        run_scales(print, predictors={"wrong": lambda scale: scale.pages})
+    with pytest.raises(UsageError, match="4 predictors given"):
+        run_scales(print, predictors=dict.fromkeys("abcd", len))

@@ -45,6 +45,23 @@ def test_a_law_that_does_not_hold_fails_the_largest_scale(pytester):
     result.stdout.fnmatch_lines(["FAILED *::test_job?medium? - law=*flat* does not hold*"])
 
 
+def test_a_scale_is_predicted_by_the_predictors_of_its_marker(pytester):
+    squares = "'micro', 'small', 'medium', predictors={'squares': lambda scale: scale.batches**2}"
+    result = run(pytester, squares, "4_000_000 * memory_scale.batches**2")
+    result.assert_outcomes(passed=3)
+    last = table(pytester)["rows"][-1]
+    assert last["features"] == [["squares", 16.0]]
+    assert last["predicted_bytes"] == pytest.approx(64_000_000, rel=0.2)
+
+
+def test_a_predictor_that_fails_is_a_usage_error(pytester):
+    result = run(pytester, "'micro', predictors={'pages': lambda scale: scale.pages}", "1")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(
+        ["*memory_scales: the predictor 'pages' fails on Scale*has no attribute 'pages'*"]
+    )
+
+
 def test_the_option_says_which_scales_to_run(pytester):
     result = run(pytester, "'micro', 'small', law='flat'", "1000", "-v", "--membudget-scales=small")
     result.assert_outcomes(passed=1)
