@@ -42,10 +42,9 @@ ROOMS = {
     "bounds": Room(
         (
             "measurement/tree/helper/*bound*.py",
-            "measurement/tree/helper/fork_*.py",
-            "measurement/tree/helper/page_faults.py",
+            "measurement/tree/helper/records.py",
             "measurement/tree/helper/session.py",
-            "measurement/tree/helper/pss_sampling.py",
+            "measurement/tree/helper/sampling.py",
         ),
         ("tests/measurement/tree",),
     ),

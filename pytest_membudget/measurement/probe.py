@@ -22,14 +22,13 @@ from pytest_membudget.measurement.system.control_group import group_statistics
 from pytest_membudget.measurement.system.limit import memory_limit
 from pytest_membudget.measurement.tree import combine, sampler
 from pytest_membudget.measurement.tree.fallback_sampler import InsideSampler
-from pytest_membudget.measurement.tree.helper.messages import Limits
+from pytest_membudget.measurement.tree.helper.messages import Limits, Start
 from pytest_membudget.measurement.tree.helper.shared_memory import (
     COUNTER_FLOOR_BYTES,
     SharedReader,
     SharedReading,
     held_open_bytes,
 )
-from pytest_membudget.measurement.tree.helper.shared_note import Start
 from pytest_membudget.measurement.tree.sampler import SamplerLostError, TreeSampler
 from pytest_membudget.originals import contextlib, os, time
 from pytest_membudget.records.caveats import Caveat

@@ -4,8 +4,7 @@ import itertools
 import math
 from fractions import Fraction
 
-from pytest_membudget.measurement.tree.helper.page_faults import PAGE
-from pytest_membudget.measurement.tree.helper.records import Proportional, Reading
+from pytest_membudget.measurement.tree.helper.records import PAGE, Proportional, Reading
 from pytest_membudget.measurement.tree.helper.session import Session
 from pytest_membudget.measurement.tree.helper.tree_bounds import Bounds
 

@@ -22,14 +22,16 @@ from pytest_membudget.measurement.tree.helper.messages import (
     End,
     Limits,
     Message,
+    Note,
+    NoteWriter,
     Quit,
     Ready,
+    Start,
     Summary,
     decode,
     encode,
 )
 from pytest_membudget.measurement.tree.helper.shared_memory import SharedReading
-from pytest_membudget.measurement.tree.helper.shared_note import Note, NoteWriter, Start
 from pytest_membudget.originals import (
     contextlib,
     json,

@@ -11,7 +11,7 @@ finally:
 bite = probe.bite              # None, or what the watchdog did: kind, pid, name, peak_bytes, limit_bytes, stack
 ```
 
-The helper process watches (`tree.helper.enforce_limits`), because it is not stopped by C code that holds the interpreter's lock:
+The helper process watches (`tree.helper.main.Watch`), because it is not stopped by C code that holds the interpreter's lock:
 
 1. Where children hold most of what was taken, the largest of them is killed at once, and named.
 2. Otherwise this process is the runaway. A thread here (`listener`) gets the message, notes what all threads are doing, and

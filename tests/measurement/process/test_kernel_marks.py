@@ -6,8 +6,7 @@ import sys
 import pytest
 
 from pytest_membudget.measurement.tree.combine import Own, Tree, combine
-from pytest_membudget.measurement.tree.helper.page_faults import PAGE, PAGES_MAPPED_AT_ONCE
-from pytest_membudget.measurement.tree.helper.records import Reading
+from pytest_membudget.measurement.tree.helper.records import PAGE, PAGES_MAPPED_AT_ONCE, Reading
 from pytest_membudget.measurement.tree.helper.session import Session
 from pytest_membudget.measurement.tree.helper.tree_bounds import Bounds
 

@@ -2,8 +2,7 @@
 
 from scripted_kernel import Kernel
 
-from pytest_membudget.measurement.tree.helper.page_faults import PAGE
-from pytest_membudget.measurement.tree.helper.records import Reading
+from pytest_membudget.measurement.tree.helper.records import PAGE, Reading
 from pytest_membudget.measurement.tree.helper.tree_bounds import Bounds
 
 MIB = 1024 * 1024

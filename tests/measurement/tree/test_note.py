@@ -11,7 +11,7 @@ from tree_programs import MIB, Holder
 
 from pytest_membudget import measuring, originals
 from pytest_membudget.measurement.tree import sampler
-from pytest_membudget.measurement.tree.helper.shared_note import Note, Notepad, NoteWriter, Start
+from pytest_membudget.measurement.tree.helper.messages import Note, Notepad, NoteWriter, Start
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the helper watches Linux processes")
 

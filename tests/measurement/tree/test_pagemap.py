@@ -8,9 +8,8 @@ import pytest
 from tree_programs import MIB, Fork, Holder
 
 from pytest_membudget import measuring
-from pytest_membudget.measurement.tree.helper.page_faults import Change
-from pytest_membudget.measurement.tree.helper.pagemap import FileLook
-from pytest_membudget.measurement.tree.helper.records import FilePages, Interval, Reading, Span
+from pytest_membudget.measurement.tree.helper.records import Change, FilePages, Interval, Reading, Span
+from pytest_membudget.measurement.tree.helper.sampling import FileLook
 from pytest_membudget.measurement.tree.helper.tree_bounds import FileMaximum, Mapped
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="pages are counted on Linux")

@@ -17,7 +17,7 @@ def test_a_process_that_ends_while_it_is_read_has_no_mark(monkeypatch):
     from pytest_membudget.measurement.tree.helper import proc_reader as readings
 
     # Its memory goes before the rest of it: the status then has no VmHWM any more.
-    monkeypatch.setattr(readings, "_status_value", lambda *_: 0)
+    monkeypatch.setattr(readings, "_number", lambda *_: 0)
     process = readings.Process(os.getpid())
     process.read()
     with mmap.mmap(-1, 64 * MIB) as block:
@@ -33,7 +33,7 @@ def test_a_process_that_ended_since_its_faults_were_read_has_all_of_them_in_one_
 ):
     """500 when its memory was gone; none any more when its parent is about to have them on its account."""
     from pytest_membudget.measurement.tree.helper import proc_reader as readings
-    from pytest_membudget.measurement.tree.helper import pss_sampling
+    from pytest_membudget.measurement.tree.helper import sampling
 
     process = readings.Process(os.getpid())
     gone = os.memfd_create("statm")
@@ -50,7 +50,7 @@ def test_a_process_that_ended_since_its_faults_were_read_has_all_of_them_in_one_
     reading = process.read()
     process.close()
     assert (reading.resident, reading.faults, reading.late_faults) == (0, faults, 0)
-    assert pss_sampling.sample_proportional(
+    assert sampling.sample_proportional(
         [reading], {reading.pid: process}
     ).forking  # others may still share what it clears
 

@@ -2,12 +2,11 @@
 
 import pytest
 
-from pytest_membudget.measurement.tree.helper import pss_sampling
-from pytest_membudget.measurement.tree.helper.page_faults import PAGE
-from pytest_membudget.measurement.tree.helper.pss_sampling import PssSampling, sample_proportional
-from pytest_membudget.measurement.tree.helper.records import Interval, Reading, Span
+from pytest_membudget.measurement.tree.helper import sampling
+from pytest_membudget.measurement.tree.helper.messages import Start
+from pytest_membudget.measurement.tree.helper.records import PAGE, Interval, Reading, Span
+from pytest_membudget.measurement.tree.helper.sampling import PssSampling, sample_proportional
 from pytest_membudget.measurement.tree.helper.session import Session
-from pytest_membudget.measurement.tree.helper.shared_note import Start
 from pytest_membudget.measurement.tree.helper.tree_bounds import Bounds
 
 MIB = 1024 * 1024
@@ -105,8 +104,8 @@ def test_a_sample_beside_a_process_that_clears_its_memory_is_not_believed(proces
     [
         ((MIB, MIB), (0, 0), False, False),  # nothing to tell
         ((MIB, MIB), (0, 0), True, True),
-        ((MIB, MIB), (0, pss_sampling.FILE_GAP_BYTES), False, False),  # not yet worth it
-        ((MIB, MIB), (0, pss_sampling.FILE_GAP_BYTES + 1), False, True),
+        ((MIB, MIB), (0, sampling.FILE_GAP_BYTES), False, False),  # not yet worth it
+        ((MIB, MIB), (0, sampling.FILE_GAP_BYTES + 1), False, True),
     ],
 )
 def test_a_sample_is_worth_its_cost_for_a_peak_or_for_files(held, file, could_rise, wanted):

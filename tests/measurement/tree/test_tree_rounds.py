@@ -1,7 +1,6 @@
 """The interval for a whole tree in single rounds, each with one thing to tell."""
 
-from pytest_membudget.measurement.tree.helper.page_faults import PAGE
-from pytest_membudget.measurement.tree.helper.records import Proportional, Reading
+from pytest_membudget.measurement.tree.helper.records import PAGE, Proportional, Reading
 from pytest_membudget.measurement.tree.helper.session import LONGEST_TIMELINE, Session, Timeline
 from pytest_membudget.measurement.tree.helper.tree_bounds import Bounds, RunningMaximum
 

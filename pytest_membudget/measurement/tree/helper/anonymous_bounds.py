@@ -16,8 +16,7 @@ until one process is left.
 
 from __future__ import annotations
 
-from .page_faults import PAGE, Change, by_family
-from .records import Proportional, Reading, Span
+from .records import PAGE, Change, Proportional, Reading, Span, by_family
 
 
 class ForkTree:

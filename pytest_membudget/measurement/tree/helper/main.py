@@ -1,4 +1,4 @@
-"""The helper's loop: commands in, rounds of readings as often as they are worth, answers out.
+"""The helper's loop: commands in, rounds of readings as often as they are worth, answers out; and the watchdog's arm (`Watch`).
 
 A round takes place every 10 ms at rest and every 2 ms after a change, slowly back; never more often than its cost allows.
 While the root is alone new processes are searched for every 20 ms, and the root is read every 100 ms. Between commands the
@@ -9,20 +9,33 @@ Proportional sizes are sampled only when they could raise a proven figure, from 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import select
 import signal
+import subprocess
 import time
 from typing import NamedTuple
 
-from .enforce_limits import Watch
-from .messages import Begin, Begun, End, Limits, Message, Ready, Unknown, decode, encode
-from .proc_reader import huge_pages_are_hidden
+from .messages import (
+    Begin,
+    Begun,
+    End,
+    Exceeded,
+    Limits,
+    Message,
+    Notepad,
+    Ready,
+    Start,
+    Unknown,
+    decode,
+    encode,
+)
+from .proc_reader import has_memory, huge_pages_are_hidden
 from .records import Interval, Reading
 from .scan import RootGoneError, Scans
 from .session import Session
 from .shared_memory import SharedGrowth, SharedReader, SharedReading
-from .shared_note import Notepad, Start
 
 REST_S = 0.010
 ALONE_REST_S = 0.020
@@ -34,6 +47,77 @@ IDLE_S = 1.0
 ROUND_SHARE = 0.035
 BURST_S = 0.25
 """Scans may cost in advance what this much rest has saved: those in which children come are dear, and the next is wanted soon."""
+
+LAST_WORDS_S = 20.0
+
+
+class Watch:
+    """Reports when a session's limit is proven to be exceeded, and ends it where the measured process does not answer."""
+
+    def __init__(self, events: int) -> None:
+        self._events = events
+
+    def check(
+        self,
+        key: int,
+        session: Session,
+        limits: Limits,
+        *,
+        at_s: float,
+        interval: Interval,
+        readings: list[Reading],
+        names: dict[int, str],
+    ) -> None:
+        """Called every round for each session that has limits."""
+        if session.warned_s is None:
+            over = session.still_over(interval) if session.killed else session.over_limit()
+            if over and not self._kill_child(key, session, interval, readings, names):
+                session.warned_s = at_s
+                self._tell(Exceeded(key, False, session.peak_low, interval.low, session.root))
+        elif at_s - session.warned_s > limits.grace_s:
+            self._end(session, limits)
+
+    def _kill_child(
+        self, key: int, session: Session, interval: Interval, readings: list[Reading], names: dict[int, str]
+    ) -> bool:
+        """Kills the largest child where children hold most of what was taken, and tells once; whether it is so."""
+        children = [reading for reading in readings if reading.pid != session.root and reading.resident]
+        grown = {child.pid: session.grown(child) for child in children}
+        largest = max(children, key=lambda child: grown[child.pid], default=None)
+        own = (
+            sum(reading.resident for reading in readings if reading.pid == session.root) - session.root_start
+        )
+        if largest is None or sum(grown.values()) <= own:
+            return False
+        if largest.pid not in session.killed:  # else it is on its way out
+            session.killed.add(largest.pid)
+            # Said before it is done: the reason is there when the child's end is seen.
+            name = names.get(largest.pid, "")
+            self._tell(Exceeded(key, True, session.peak_low, interval.low, largest.pid, name))
+            with contextlib.suppress(OSError):
+                os.kill(largest.pid, signal.SIGKILL)
+        return True
+
+    def _tell(self, event: Exceeded) -> None:
+        with contextlib.suppress(OSError):
+            os.write(self._events, encode(event))
+
+    def _end(self, session: Session, limits: Limits) -> None:
+        """The block was not ended within its grace: the last words are spoken, then the process is ended."""
+        facts = {"peak_bytes": session.peak_low, "total_bytes": session.total_low, "pid": session.root}
+        if limits.last_words:
+            with contextlib.suppress(OSError, subprocess.SubprocessError):
+                subprocess.run(
+                    limits.last_words,
+                    input=json.dumps(facts).encode(),
+                    timeout=LAST_WORDS_S,
+                    check=False,
+                    cwd=limits.directory or None,
+                    env=limits.environment or None,
+                )
+        with contextlib.suppress(OSError):
+            os.kill(session.root, signal.SIGABRT)
+        session.warned_s = float("inf")
 
 
 class Descriptors(NamedTuple):
@@ -80,7 +164,7 @@ class Loop:
                     self._paced_round()
                 elif time.monotonic() >= self._next_s:
                     self._next_s = time.monotonic() + IDLE_S
-                    self._alive = _lives(self._root)
+                    self._alive = has_memory(self._root)
 
     def _obey(self) -> None:
         received = os.read(self._commands, 65536)
@@ -242,12 +326,6 @@ class Loop:
             os.write(self._answers, encode(message))
         except OSError:
             self._alive = False
-
-
-def _lives(pid: int) -> bool:
-    with contextlib.suppress(OSError, IndexError), open(f"/proc/{pid}/stat", "rb") as stream:  # noqa: PTH123
-        return stream.read(1024).rsplit(b")", 1)[1].split()[0] not in {b"Z", b"X"}
-    return False
 
 
 def main(arguments: list[str]) -> None:

@@ -14,11 +14,9 @@ and what was faulted in out of sight (`hidden`).
 
 from __future__ import annotations
 
-from .messages import Summary
-from .page_faults import PAGE, PAGES_MAPPED_AT_ONCE
-from .records import Interval, Reading
+from .messages import Start, Summary
+from .records import PAGE, PAGES_MAPPED_AT_ONCE, Interval, Reading
 from .shared_memory import SharedGrowth, SharedReading
-from .shared_note import Start
 from .tree_bounds import Upper
 
 

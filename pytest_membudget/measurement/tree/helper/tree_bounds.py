@@ -35,8 +35,7 @@ no page of its own, and else used one scan later, when no child has appeared.
 from __future__ import annotations
 
 from .anonymous_bounds import ForkGroups
-from .page_faults import Change
-from .records import FilePages, Interval, Proportional, Reading, Span
+from .records import Change, FilePages, Interval, Proportional, Reading, Span
 
 
 class Mapped:

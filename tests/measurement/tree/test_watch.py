@@ -6,8 +6,8 @@ import signal
 
 import pytest
 
-from pytest_membudget.measurement.tree.helper import enforce_limits as watch_module
-from pytest_membudget.measurement.tree.helper.enforce_limits import Watch
+from pytest_membudget.measurement.tree.helper import main
+from pytest_membudget.measurement.tree.helper.main import Watch
 from pytest_membudget.measurement.tree.helper.messages import Limits, decode
 from pytest_membudget.measurement.tree.helper.records import Reading
 from pytest_membudget.measurement.tree.helper.session import Session
@@ -53,7 +53,7 @@ class Watched:
 def watched(monkeypatch):
     events = os.pipe()
     found = Watched(events)
-    monkeypatch.setattr(watch_module.os, "kill", lambda pid, number: found.killed.append((pid, number)))
+    monkeypatch.setattr(main.os, "kill", lambda pid, number: found.killed.append((pid, number)))
     yield found
     for descriptor in events:
         os.close(descriptor)
