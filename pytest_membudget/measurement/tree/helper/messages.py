@@ -14,6 +14,7 @@ import json
 import mmap
 import os
 import struct
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from .shared_memory import SharedReading
@@ -117,7 +118,7 @@ class Summary(NamedTuple):
     timeline: list[tuple[float, int]]
     shared_high_bytes: int
     shared_total_low_bytes: int
-    names: list[tuple[int, str]] = []  # noqa: RUF012 - a tuple's default, which is never changed
+    names: Sequence[tuple[int, str]] = ()
     members: int = 1
     interval_s: float = 0.0
 

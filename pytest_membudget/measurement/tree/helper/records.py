@@ -6,12 +6,14 @@ All figures are bytes.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 HUGE_PAGE = 2 * 1024 * 1024
 PAGES_MAPPED_AT_ONCE = 16
+_NONE: Mapping[int, int] = MappingProxyType({})
 
 
 class Reading:
@@ -118,69 +120,26 @@ class Span:
         return Span(self.low + other.low, self.high + other.high, self.peak + other.peak)
 
 
-class Interval:
+class Interval(NamedTuple):
     """The tree in one round: what its processes hold, the file pages they map, and what is known of each of them."""
 
-    __slots__ = (
-        "alone",
-        "born",
-        "counted_twice",
-        "excess",
-        "excess_left",
-        "file",
-        "file_added",
-        "file_counted",
-        "file_fallen",
-        "forked",
-        "held",
-        "leaving",
-        "missed",
-        "moving",
-        "overdue",
-        "settled",
-        "unseen",
-    )
-
-    def __init__(
-        self,
-        held: Span,
-        file: Span,
-        *,
-        file_added: int,
-        alone: bool,
-        missed: int,
-        moving: int,
-        leaving: dict[int, tuple[int, int]],
-        forked: bool = False,
-        counted_twice: int = 0,
-        excess: int | None = None,
-        excess_left: int = 0,
-        overdue: int = 0,
-        settled: dict[int, int] | None = None,
-        born: dict[int, int] | None = None,
-        unseen: int = 0,
-        file_counted: bool = False,
-        file_fallen: int = 0,
-    ) -> None:
-        self.held = held
-        self.file = file
-        self.file_added = file_added  # all file pages that anybody has added since the first round
-        self.alone = alone  # one process, and no trace of another since the round before
-        self.forked = forked  # a process was born since the round before
-        self.counted_twice = counted_twice  # how much higher the peak is as a sum of resident sizes
-        self.excess = excess  # what such a sum counted more than once where it was sampled in this round
-        self.excess_left = excess_left  # and at the round's end, at least
-        self.missed = missed  # faulted in by processes that ended before they could be read
-        self.overdue = overdue  # faulted in by who was gone in the round before, and counted in this one
-        self.moving = moving  # faulted in by everybody since the round before
-        self.leaving = leaving  # by process: what the tree loses when it ends, at least and at most
-        self.settled = (
-            settled or {}
-        )  # by process: anonymous memory that it held throughout since the round before
-        self.born = born or {}  # by process that was born since the round before: faulted in by it
-        self.file_counted = file_counted  # whether file pages were counted one by one in this round
-        self.file_fallen = file_fallen  # file pages that anybody has given up since the round before
-        self.unseen = unseen  # faulted in by who died since, after the last reading
+    held: Span
+    file: Span
+    file_added: int  # all file pages that were added since the first round
+    alone: bool  # one process, and no trace of another since the round before
+    missed: int  # faulted in by processes that ended before they could be read
+    moving: int  # faulted in by all processes since the round before
+    leaving: dict[int, tuple[int, int]]  # by process: what the tree loses when it ends, at least and at most
+    forked: bool = False  # a process was born since the round before
+    counted_twice: int = 0  # how much higher the peak is as a sum of resident sizes
+    excess: int | None = None  # what such a sum counted more than once where it was sampled in this round
+    excess_left: int = 0  # and at the round's end, at least
+    overdue: int = 0  # faulted in by processes that were gone in the round before, and counted in this one
+    settled: Mapping[int, int] = _NONE  # by process: anonymous memory that it held since the round before
+    born: Mapping[int, int] = _NONE  # by process that was born since the round before: faulted in by it
+    unseen: int = 0  # faulted in by processes that died since, after their last reading
+    file_counted: bool = False  # whether file pages were counted one by one in this round
+    file_fallen: int = 0  # file pages that were given up since the round before
 
     @property
     def low(self) -> int:
