@@ -180,17 +180,13 @@ class Budget:
         clock: Callable[[], float],
     ) -> None:
         self._fixed_bytes = fixed_bytes
+        self.is_fixed = fixed_bytes is not None
         self._share = min(1 - RESERVE_SHARE, target_memory)
         self._reading = reading
         self._clock = clock
         self._read_at = float("-inf")
         self._last: MemoryReading | None = None
         self._others_bytes = 0
-
-    @property
-    def is_fixed(self) -> bool:
-        """Whether it is a figure that was given."""
-        return self._fixed_bytes is not None
 
     @property
     def largest_bytes(self) -> int:

@@ -150,9 +150,11 @@ class Ledger:
         if max_overtakes < 0:
             raise ValueError(f"max_overtakes is {max_overtakes}; give 0 (strictly in order) or more")
         self.max_overtakes = max_overtakes
-        self._budget_bytes = _whole(budget_bytes, "budget_bytes")
+        #: what may be granted together; changed by `set_budget`
+        self.budget_bytes = _whole(budget_bytes, "budget_bytes")
+        #: what is charged to all leases together
+        self.reserved_bytes = 0
         self._ceiling_bytes = ceiling_bytes
-        self._reserved_bytes = 0
         self._queue: FitQueue[Ticket] = FitQueue()
         self._waiting_alone: dict[int, Ticket] = {}
         self._granted: set[Ticket] = set()
@@ -160,24 +162,14 @@ class Ledger:
         self._submitted = 0
 
     @property
-    def budget_bytes(self) -> int:
-        """What may be granted together."""
-        return self._budget_bytes
-
-    @property
     def ceiling_bytes(self) -> int:
         """The largest single request that is taken without being exclusive."""
-        return self._budget_bytes if self._ceiling_bytes is None else self._ceiling_bytes
-
-    @property
-    def reserved_bytes(self) -> int:
-        """What is charged to all leases together."""
-        return self._reserved_bytes
+        return self.budget_bytes if self._ceiling_bytes is None else self._ceiling_bytes
 
     @property
     def free_bytes(self) -> int:
         """What is left to grant; negative after an overrun, or when the budget shrank below what is out."""
-        return self._budget_bytes - self._reserved_bytes
+        return self.budget_bytes - self.reserved_bytes
 
     def submit(self, size_bytes: int, *, exclusive: bool = False, token: Any = None) -> Ticket:
         """Puts a request at the end of the queue; `grant` says when it may start.
@@ -198,7 +190,7 @@ class Ledger:
     @property
     def head(self) -> Ticket | None:
         """Who is next: the first waiter that the whole budget could hold, or that runs alone."""
-        waiting_first = self._queue.first(self._budget_bytes)
+        waiting_first = self._queue.first(self.budget_bytes)
         alone = next(iter(self._waiting_alone.values()), None)
         if waiting_first is None or alone is None:
             return waiting_first or alone
@@ -238,7 +230,7 @@ class Ledger:
             raise ValueError(f"{ticket!r} has not been granted; cancel it instead")
         if ticket in self._granted:
             self._granted.remove(ticket)
-            self._reserved_bytes -= ticket.charge_bytes
+            self.reserved_bytes -= ticket.charge_bytes
             ticket.charge_bytes = 0
             ticket.state = "done"
             if self._alone is ticket:
@@ -266,19 +258,19 @@ class Ledger:
             raise ValueError(f"{ticket!r} has not been granted; it holds nothing to charge")
         if ticket in self._granted:
             charge_bytes = max(ticket.bytes, resident_bytes)
-            self._reserved_bytes += charge_bytes - ticket.charge_bytes
+            self.reserved_bytes += charge_bytes - ticket.charge_bytes
             ticket.charge_bytes = charge_bytes
 
     def set_budget(self, budget_bytes: int) -> None:
         """From now on so much may be granted together; what is out stays out."""
-        self._budget_bytes = _whole(budget_bytes, "budget_bytes")
+        self.budget_bytes = _whole(budget_bytes, "budget_bytes")
 
     def statistics(self) -> SemaphoreStatistics:
         """The book at this instant, as a frozen record."""
         head = self.head
         return SemaphoreStatistics(
-            budget_bytes=self._budget_bytes,
-            reserved_bytes=self._reserved_bytes,
+            budget_bytes=self.budget_bytes,
+            reserved_bytes=self.reserved_bytes,
             leases=len(self._granted),
             waiting=len(self._queue) + len(self._waiting_alone),
             overtaken=0 if head is None else head.overtaken,
@@ -308,7 +300,7 @@ class Ledger:
     def _hold(self, ticket: Ticket) -> None:
         ticket.state = "granted"
         ticket.charge_bytes = ticket.bytes
-        self._reserved_bytes += ticket.bytes
+        self.reserved_bytes += ticket.bytes
         self._granted.add(ticket)
         if ticket.exclusive:
             self._alone = ticket

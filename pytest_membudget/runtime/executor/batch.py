@@ -240,7 +240,7 @@ class Recorder:
         return self._engine.journal.events[self._events_before :]
 
     def record_task(self, task: Task) -> None:
-        """Notes a finished task: its result waits to be read, and its peak is known where it ran here alone."""
+        """Counts a finished task: its result waits to be read, and its peak is known where it ran here alone."""
         self._waiting_bytes += task.result_bytes
         if task.coordinator_peak_bytes:
             held = self._pages.holdings([os.getpid(), *self._others])

@@ -54,7 +54,7 @@ class Charge:
 
     @property
     def is_stated(self) -> bool:
-        """Whether the caller said it: it is not lowered to a limit then."""
+        """Whether the caller stated it: it is not lowered to a limit then."""
         return False
 
     @property
@@ -259,7 +259,7 @@ class FileCharge(Charge):
 
 
 class StatedCharge(Charge):
-    """What the caller said with `memory=`; nothing is learned."""
+    """What the caller stated with `memory=`; nothing is learned."""
 
     __slots__ = ("_bytes",)
 

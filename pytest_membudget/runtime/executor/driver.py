@@ -302,7 +302,7 @@ class Driver:
 
     def _handle(self, event: TaskFuture | Ending | None) -> None:
         if isinstance(event, TaskFuture):
-            event.begin()  # those who wait for it learn that it is cancelled
+            event.begin()  # wakes the threads that wait for it
             if event.task is not None:
                 self.scheduler.cancelled(event.task)
         elif isinstance(event, Ending):
@@ -334,7 +334,7 @@ class Driver:
         while self._arrivals:
             with contextlib.suppress(
                 IndexError
-            ):  # a caller that submits and the thread that ends may both be here
+            ):  # a caller that submits may be here beside the thread that ends
                 task = self._arrivals.popleft()
                 submission, task.submission = task.submission, None
                 if submission is not None:
@@ -377,9 +377,7 @@ class CallerDriver:
             yield
             return
         task_bytes = 0
-        with contextlib.suppress(
-            Exception
-        ):  # the caller's own estimator: the scheduler fails the task with it
+        with contextlib.suppress(Exception):  # the caller's own estimator: its task will fail with that
             task_bytes = min(task.charge.first_bytes(), self._share.ceiling_bytes)
         needed_bytes = self._running_bytes + task_bytes
         try:

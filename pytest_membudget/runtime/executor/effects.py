@@ -51,7 +51,7 @@ MOST_POINTS = 512
 
 
 class TaskFuture(Future[Any]):
-    """The future of a task. Tells the driver when it is cancelled, without a callback that would refer to the task."""
+    """The future of a task. It notifies the driver when it is cancelled, without a callback that would refer to the task."""
 
     def __init__(self, notify: Callable[[TaskFuture], None] | None = None) -> None:
         super().__init__()
@@ -180,7 +180,7 @@ class Effects:
         self._leaving[effect.slot] = connection.worker
 
     def let_go_of_ended(self) -> None:
-        """Tells the scheduler of workers that were stopped and have ended since."""
+        """Reports to the scheduler the workers that were stopped and have ended since."""
         for slot in [slot for slot, worker in self._leaving.items() if worker.has_ended()]:
             del self._leaving[slot]
             self.scheduler.ended(slot)

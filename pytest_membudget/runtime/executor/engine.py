@@ -64,7 +64,7 @@ class Settings(NamedTuple):
 
 
 class CallOptions(NamedTuple):
-    """What the caller said of these calls: charges as in `ChargeRule`, and limits where they differ from the policy's."""
+    """The options of these calls: charges as in `ChargeRule`, and limits where they differ from the policy's."""
 
     memory: Memory | None = None
     size_bytes: SizeOf | None = None
@@ -94,15 +94,11 @@ class Engine:
         self.driver = Driver(self.scheduler, _Launchers(settings, self.journal), self.budget, self.journal)
         self._caller: CallerDriver | None = None
         self._is_started = False
-        self._is_shut = False
+        #: no more tasks are taken
+        self.is_shut = False
         self._owner_pid = os.getpid()
         self._lock = threading.Lock()
         _ENGINES.add(self)
-
-    @property
-    def is_shut(self) -> bool:
-        """Whether no more tasks are taken."""
-        return self._is_shut
 
     @property
     def level(self) -> Level:
@@ -179,7 +175,7 @@ class Engine:
         if when_done is not None:
             future.add_done_callback(when_done)
         with self._lock:
-            if self._is_shut:
+            if self.is_shut:
                 raise RuntimeError("cannot schedule new futures after shutdown")
             broken = self.scheduler.broken or (self._caller and self._caller.scheduler.broken)
             if broken:
@@ -194,7 +190,7 @@ class Engine:
     def close(self, *, wait: bool, cancel: bool = False, kill: bool = False) -> None:
         """Takes no more tasks and ends, as the standard library's executors do; `kill` does not let tasks finish."""
         with self._lock:
-            self._is_shut = True
+            self.is_shut = True
             if self._is_started:
                 self.driver.close(Ending(cancel, kill))
             elif isinstance(self.budget, SharedBudget):

@@ -173,9 +173,8 @@ class _Machine:
         self.budget_bytes = max(1, budget_bytes)
         self.free_bytes = self.budget_bytes
         self.now_s = 0.0
-        self._running: list[
-            tuple[float, int, int]
-        ] = []  # when each ends, its place in the order, and its bytes
+        #: when each ends, its place in the order, and its bytes
+        self._running: list[tuple[float, int, int]] = []
 
     @property
     def free_workers(self) -> int:

@@ -313,7 +313,7 @@ class DoneFile:
         """What the next run will do again although it ended well."""
         found = []
         if self._lost:
-            found.append(f"{self._lost} inputs that ended well could not be noted in {self._path}")
+            found.append(f"{self._lost} inputs that ended well could not be written to {self._path}")
         if self._without_key:
             found.append(
                 f"{self._without_key} inputs are neither paths nor plain data: they are not in {self._path}, "

@@ -41,10 +41,10 @@ class Failure(NamedTuple):
 
 
 def first_charge(task: Task) -> int:
-    """What a first attempt is charged: no more than its limit, unless the caller said what it takes.
+    """What a first attempt is charged: no more than its limit, unless the caller stated what it takes.
 
     Raises:
-        UsageError: they said more than the limit.
+        UsageError: they stated more than the limit.
         Exception: the caller's own estimator failed.
     """
     charged_bytes = task.charge.first_bytes()

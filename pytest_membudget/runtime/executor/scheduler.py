@@ -259,9 +259,9 @@ class Scheduler:
                 task.fresh_worker = False
         elif busy := sum(1 for each in there if each.is_started and each.running):
             self.pool.concurrency.lower_to(busy)
-        elif error := self._fall_back(backend, detail):
+        elif no_level := self._fall_back(backend, detail):
             for task in tasks:
-                self._fail(task, Failure(RuntimeError(str(error))))
+                self._fail(task, Failure(RuntimeError(no_level)))
             return
         else:  # those that were to be started with it would wait for the same
             tasks += [task for each in there for task in self._withdraw(each)]
@@ -309,8 +309,8 @@ class Scheduler:
 
     def cluster_lost(self, backend: Backend, detail: str) -> None:
         """A cluster cannot be used, or not any more: the next level goes on, else every task fails."""
-        if error := self._fall_back(backend, detail):
-            self.shut_down(error)
+        if no_level := self._fall_back(backend, detail):
+            self.shut_down(BrokenExecutor(no_level))
 
     # Decisions -------------------------------------------------------------------------------------------------------
 
@@ -353,9 +353,7 @@ class Scheduler:
                 task.charged_bytes = retry_policy.first_charge(task)
             if task.estimate_bytes is None:
                 task.estimate_bytes = task.charged_bytes
-        except (
-            Exception
-        ) as error:  # of the caller's own estimator; or a limit below what they said that it takes
+        except Exception as error:  # the caller's own estimator, or a limit below what they stated
             self._fail(task, retry_policy.not_run(error))
             return False
         # Accepted under an earlier, smaller estimate: it runs alone rather than being refused now.
@@ -533,19 +531,19 @@ class Scheduler:
         self._learn(task, reply.figures, 0)
         if reply.attempted:
             self._record_lost_attempt(slot, task, reply)
-        error = None
+        no_level = ""
         if slot.is_gone:
             self._release_if_idle(slot)
         else:
             self._forget(slot)
             if reply.failed_to_start:
-                error = self._start_ended(slot.backend, reply.detail)
+                no_level = self._start_ended(slot.backend, reply.detail)
             elif reply.in_initializer:
                 self._initializer_killed(slot.backend, reply.detail)
             if reply.attempted and not reply.crashed and not task.is_being_ended:
                 self.pool.pacing.killed(self.pool.now_s, self.pool.concurrency.most)
-        if error is not None:
-            self._fail(task, Failure(RuntimeError(str(error))))
+        if no_level:
+            self._fail(task, Failure(RuntimeError(no_level)))
             return
         if self.broken is not None:
             return  # every task has got its error
@@ -570,12 +568,12 @@ class Scheduler:
         failure = retry_policy.never_began(task, stage, limit_s)
         detail = retry_policy.not_begun(task, stage, limit_s)
         self._forget(slot)
-        backend, error = slot.backend, None
-        if backend is self.backend:  # else that level has been left already
-            # Where none has ever come to a call at this level the next would not either; else it is one failed start.
-            end_start = self._start_ended if backend.is_proven else self._fall_back
-            error = end_start(backend, detail)
-        if error is not None:
+        # Where none has ever come to a call at this level the next would not either; else it is one failed start.
+        if slot.backend is not self.backend or slot.backend.is_proven:
+            no_level = self._start_ended(slot.backend, detail)
+        else:
+            no_level = self._fall_back(slot.backend, detail)
+        if no_level:
             self._fail(task, failure)
             self.shut_down(failure.error)
             return
@@ -689,9 +687,7 @@ class Scheduler:
             self._end_over_limit(slot, task, taken_bytes)
         elif taken_bytes > max(lease.bytes, task.charged_bytes or 0) + RESOLUTION_BYTES:
             if not task.seen_above_charge_bytes:
-                with contextlib.suppress(
-                    Exception
-                ):  # of the caller's own estimator: it will come again at the end
+                with contextlib.suppress(Exception):  # the caller's own estimator; it learns at the end
                     task.charge.observe_running(taken_bytes)
                 self._reestimate()
             task.seen_above_charge_bytes = max(task.seen_above_charge_bytes, taken_bytes)
@@ -837,19 +833,19 @@ class Scheduler:
                 BrokenProcessPool(f"{killed}it needs more memory than there is, or kills its own process")
             )
 
-    def _start_ended(self, backend: Backend, detail: str) -> BrokenExecutor | None:
+    def _start_ended(self, backend: Backend, detail: str) -> str:
         """A worker ended before it was ready. Several in a row mean that the level cannot start: then as `_fall_back`."""
         if backend is not self.backend or not self._levels.cannot_start(backend):
-            return None  # that level has been left already, or may go on
+            return ""  # that level has been left already, or may go on
         ended = f"{STARTS_THAT_MAY_FAIL} ended before they were ready, in a row ({detail})"
         return self._fall_back(backend, ended)
 
-    def _fall_back(self, backend: Backend, detail: str) -> BrokenExecutor | None:
-        """Goes down below `backend`, unless that was left before; an error where there is no lower level."""
+    def _fall_back(self, backend: Backend, detail: str) -> str:
+        """Goes down below `backend`, unless that was left before; where there is no lower level the text of the error."""
         before = self.placement
         waiting = before.waiting()
         if not self._levels.fall_below(backend):
-            return BrokenExecutor(retry_policy.no_worker(backend.level, detail))
+            return retry_policy.no_worker(backend.level, detail)
         if self.backend.most_after_fallback is not None:
             self.pool.concurrency.lower_to(self.backend.most_after_fallback)
         if before is not self.placement:
@@ -857,7 +853,7 @@ class Scheduler:
                 before.remove(task)
             self._pending.extendleft(reversed(waiting))
         self._effects.append(retry_policy.fallback_event(backend.level, detail, self.backend.level))
-        return None
+        return ""
 
     def validate(self) -> None:
         """The invariants, for tests: to be asked after `decide`."""

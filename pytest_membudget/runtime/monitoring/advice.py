@@ -27,14 +27,14 @@ _GROWTH_BYTES_PER_MIN = 1_000_000
 
 
 class Setting(NamedTuple):
-    """How the program runs, as far as it said so; `None` where it did not."""
+    """How the program runs, as far as it is known; `None` where it did not."""
 
     workers: int | None = None
     max_in_flight: int | None = None
 
 
 def growth_rate(snapshots: Iterable[MemorySnapshot]) -> tuple[Slope, tuple[str, ...]]:
-    """Resident bytes a minute with their interval, and what is to be said against them."""
+    """Resident bytes a minute with their interval, and its caveats."""
     seen = {snapshot.at_s: float(snapshot.rss_bytes) for snapshot in snapshots}
     if len(seen) < FEWEST_SNAPSHOTS:
         caveat = f"{len(seen)} snapshots at different times: {FEWEST_SNAPSHOTS} are needed for a growth rate"

@@ -17,11 +17,12 @@ from pytest_membudget.units import format_share, format_size
 
 REAL_LIMIT_SHARE = 0.95
 """An emergency at the latest: beyond this share of the real limit the kernel may end the process."""
+
 ALERT_AHEAD_MIN = 5.0
 """Growth that reaches the limit within so many minutes is an alert."""
+
 _AGAIN_SHARE = 0.02
 """Past the threshold still, cleaning up again is worth it when so much of the limit came on top."""
-
 
 _logger = logging.getLogger("pytest_membudget")
 
@@ -172,7 +173,7 @@ class Thresholds:
         real_limit_bytes: what the kernel allows.
         cleanup_share: past this share of the limit each reading asks for a cleanup.
         emergency_factor: past this multiple of the limit it is an emergency.
-        alerts: where it is said.
+        alerts: where it is reported.
     """
 
     def __init__(
@@ -205,10 +206,10 @@ class Thresholds:
         return Reason(f"emergency: {shown}" if emergency else shown if past else due, emergency)
 
     def cleaned_up(self, left_bytes: int) -> None:
-        """Notes what the latest cleanup left."""
+        """Records what the latest cleanup left."""
         self._left_bytes = left_bytes
 
-    def tell_growth(self, growth_per_min: Slope, rss_bytes: int) -> None:
+    def check_growth(self, growth_per_min: Slope, rss_bytes: int) -> None:
         """An alert where memory grows for certain, and so fast that it reaches the limit soon."""
         room_bytes = self._limit_bytes - rss_bytes
         self._alerts.update(
@@ -218,26 +219,23 @@ class Thresholds:
         )
 
 
-_logger = logging.getLogger("pytest_membudget")
-
-
 class Alerts:
-    """The latest alerts. A condition is said once, and again only after it had passed."""
+    """The latest alerts. A condition is reported once, and again only after it had passed."""
 
     def __init__(self, on_alert: Callable[[str], Any] | None, most: int) -> None:
-        self.said: deque[str] = deque(maxlen=most)
+        self.sentences: deque[str] = deque(maxlen=most)
         self._on_alert = on_alert
         self._lasting: set[str] = set()
 
     def update(self, condition: str, *, holds: bool, sentence: str, level: int = logging.WARNING) -> None:
-        """Says `sentence` where `condition` begins to hold."""
+        """Reports `sentence` where `condition` begins to hold."""
         if not holds:
             self._lasting.discard(condition)
             return
         if condition in self._lasting:
             return
         self._lasting.add(condition)
-        self.said.append(sentence)
+        self.sentences.append(sentence)
         _logger.log(level, sentence)
         if self._on_alert is None:
             return

@@ -45,7 +45,7 @@ class MemoryMonitor:
     Call `progress` after each step, and `chunk` around each chunk. It reads resident memory then and
     cleans up (the registered callbacks, a collection, a trim of the heap) past `cleanup_threshold` of the limit, past
     the emergency threshold, every `cleanup_every` steps and every `cleanup_every_chunks` chunks. It runs no thread of
-    its own. Use it as a context manager, or `close` it, to stop noting collections and the exact peak.
+    its own. Use it as a context manager, or `close` it, to stop recording collections and the exact peak.
 
     Args:
         limit: a soft limit; the real limit of this process where none is given.
@@ -114,7 +114,7 @@ class MemoryMonitor:
         self.get_memory_snapshot()
 
     def close(self) -> None:
-        """Stops noting collections and the exact peak. What was seen stays readable."""
+        """Stops recording collections and the exact peak. What was seen stays readable."""
         with self._lock:
             self._seen.close()
 
@@ -143,14 +143,14 @@ class MemoryMonitor:
             return self._check("asked for" if force else "")
 
     def progress(self, done: int | None = None) -> CleanupResult:
-        """Notes that `done` units are done in all (one more where it is not given), and cleans up where it is time."""
+        """Records that `done` units are done in all (one more where it is not given), and cleans up where it is time."""
         with self._lock:
             self._progress = self._progress + 1 if done is None else count_of("done", done, least=0)
             self._updates += 1
             if self._seen.last_snapshot_age_s >= self._snapshot_every_s:
                 snapshot = self._seen.take_snapshot()
                 growth, _ = growth_rate(self._seen.snapshots)
-                self._thresholds.tell_growth(growth, snapshot.rss_bytes)
+                self._thresholds.check_growth(growth, snapshot.rss_bytes)
             return self._check(_when_due(self._updates, self.cleanup_every, "updates"), again=False)
 
     @contextmanager
@@ -187,7 +187,7 @@ class MemoryMonitor:
         duration_s: float = 0.0,
         kept_bytes: int = 0,
     ) -> CleanupResult:
-        """Notes a chunk that was measured elsewhere, in a worker for one, and cleans up where it is time."""
+        """Records a chunk that was measured elsewhere, in a worker for one, and cleans up where it is time."""
         with self._lock:
             self._seen.chunks.append(
                 ChunkRecord(
@@ -238,7 +238,7 @@ class MemoryMonitor:
                 snapshots=tuple(self._seen.snapshots),
                 cleanups=tuple(self._cleaner.events),
                 collections=self._seen.collections,
-                alerts=tuple(self._alerts.said),
+                alerts=tuple(self._alerts.sentences),
                 chunks=tuple(self._seen.chunks),
                 progress=self._progress,
                 heap_used_bytes=heap.used_bytes,
