@@ -45,7 +45,7 @@ def test_what_a_cleanup_could_not_free_is_no_reason_again_until_two_percent_came
 
 
 def test_growth_is_an_alert_where_its_lower_bound_reaches_the_limit_in_five_minutes(thresholds, alerts):
-    thresholds.tell_growth(Slope(40 * MB, 20 * MB, 60 * MB), rss_bytes=900 * MB)
-    assert not alerts.said
-    thresholds.tell_growth(Slope(40 * MB, 21 * MB, 60 * MB), rss_bytes=900 * MB)
-    assert "38.1 MiB a minute" in alerts.said[0]
+    thresholds.check_growth(Slope(40 * MB, 20 * MB, 60 * MB), rss_bytes=900 * MB)
+    assert not alerts.sentences
+    thresholds.check_growth(Slope(40 * MB, 21 * MB, 60 * MB), rss_bytes=900 * MB)
+    assert "38.1 MiB a minute" in alerts.sentences[0]
