@@ -163,7 +163,7 @@ class Effects:
                 charged_bytes=task.charged_bytes or 0,
                 is_file=task.is_file,
                 exact=task.exact,
-                limit_bytes=task.limit_bytes,
+                limit_bytes=task.kernel_limit_bytes,
             )
             calls.append((call, partial(self._receive, slot, connection, sequence)))
         if calls:

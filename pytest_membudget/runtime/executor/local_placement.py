@@ -169,6 +169,10 @@ class LocalPlacement(Placement):
             self._ledger.charge(slot.lease, held_by_tasks_bytes)
         return held_by_tasks_bytes
 
+    def load_to_come_bytes(self, slot: Slot) -> int:
+        """What a worker is still expected to load and retain, beside what its tasks take."""
+        return self.retained.own_bytes(slot) - self.retained.loaded_by(slot) - slot.retained_bytes
+
     def has_outgrown(self, slot: Slot, pool: Pool, task_bytes: int) -> bool:
         """Whether what a worker retains and its next task exceed its share of the budget, and a new one would retain less."""
         share_bytes = self.largest_bytes // pool.concurrency.most
@@ -334,10 +338,14 @@ class RetainedMemory:
         """What a worker holds beside its tasks: what it retains, or what one that has begun is expected to retain."""
         if not slot.backend.own_memory:
             return 0
-        loaded_bytes = (self.loaded_bytes or 0) if slot.base_bytes is None else slot.base_bytes
+        loaded_bytes = self.loaded_by(slot)
         if self.base_bytes:  # of a warm worker: what the initializer loads is in it
             return max(self.base_bytes, loaded_bytes + slot.retained_bytes)
         return loaded_bytes + max(slot.retained_bytes, self.expected_bytes if slot.has_begun else 0)
+
+    def loaded_by(self, slot: Slot) -> int:
+        """What the initializer has loaded in a worker, or will have, in bytes."""
+        return (self.loaded_bytes or 0) if slot.base_bytes is None else slot.base_bytes
 
     def task_bytes(self, slot: Slot, held_bytes: int) -> int:
         """What the tasks of a worker hold that holds `held_bytes` above its ready state."""

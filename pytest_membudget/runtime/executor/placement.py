@@ -146,6 +146,10 @@ class Placement:
         """
         return 0
 
+    def load_to_come_bytes(self, slot: Slot) -> int:
+        """What a worker is still expected to load and retain, beside what its tasks take."""
+        return 0
+
     def has_outgrown(self, slot: Slot, pool: Pool, task_bytes: int) -> bool:
         """Whether what a worker retains and its next task exceed its share of the budget, and a new one would retain less."""
         return False

@@ -451,6 +451,7 @@ class Scheduler:
             task.level = slot.backend.level
             slot.running.append(task)
             self._count_call(slot, task)
+            task.kernel_limit_bytes = self._kernel_limit_bytes(slot, task)
             calls.append((task, task.sequence))
         if not calls:
             return
@@ -470,6 +471,16 @@ class Scheduler:
             self._has_said_no_limits = True
             self._effects.append(retry_policy.unkept_limit_event(task, limit_bytes))
         return None
+
+    def _kernel_limit_bytes(self, slot: Slot, task: Task) -> int | None:
+        """Where the kernel may end this attempt: as `_check_memory` would at its next reading."""
+        if not slot.backend.is_local_pool:
+            return None
+        allowed_bytes = task.limit_bytes
+        if allowed_bytes is None and self._policy.overrun == "end":
+            granted_bytes = 0 if slot.lease is None else slot.lease.bytes
+            allowed_bytes = max(granted_bytes, task.charged_bytes or 0) + RESOLUTION_BYTES
+        return None if allowed_bytes is None else allowed_bytes + self.placement.load_to_come_bytes(slot)
 
     def _count_call(self, slot: Slot, task: Task) -> None:
         """Counts a call towards its worker's replacement: a short one in part, inputs of `run` only at the usual number."""
@@ -514,9 +525,11 @@ class Scheduler:
         slot.busy_s += figures.duration_s
         slot.tasks_done += 1
         slot.is_closing = slot.is_closing or self._has_outgrown(slot, figures.peak_bytes or 0)
-        if figures.reached_limit and task.limit_bytes is not None and not slot.is_gone:
-            self._end_over_limit(slot, task, figures.peak_bytes or 0)
+        if figures.reached_limit and task.kernel_limit_bytes is not None and not slot.is_gone:
+            self._end_at_kernel_limit(slot, task, figures.peak_bytes or 0)
             self._forget(slot)
+            if task.overran_bytes:  # its answer came of the end of something that it had started
+                reply = Died("what it had started was ended", attempted=True, figures=figures)
         self._release_if_idle(slot)
         if isinstance(reply, InitializerFailed):
             self.shut_down(retry_policy.broken_by(reply.error))  # this task among all others
@@ -554,8 +567,8 @@ class Scheduler:
             self._requeue(task)
 
     def _record_lost_attempt(self, slot: Slot, task: Task, reply: Died) -> None:
-        if reply.figures.reached_limit and task.limit_bytes is not None and not task.over_limit_bytes:
-            self._end_over_limit(slot, task, 0)
+        if reply.figures.reached_limit and not task.is_being_ended:
+            self._end_at_kernel_limit(slot, task, 0)
         if not task.over_limit_bytes:
             self._record_overrun(task, None)
         if slot.lease is not None and not task.overran_bytes:
@@ -685,6 +698,8 @@ class Scheduler:
             task.followed.read(self.pool.now_s - task.began_s, taken_bytes)
         if task.limit_bytes is not None and (taken_bytes > task.limit_bytes or reading.reached_limit):
             self._end_over_limit(slot, task, taken_bytes)
+        elif reading.reached_limit:
+            self._end_at_kernel_limit(slot, task, taken_bytes)
         elif taken_bytes > max(lease.bytes, task.charged_bytes or 0) + RESOLUTION_BYTES:
             if not task.seen_above_charge_bytes:
                 with contextlib.suppress(Exception):  # the caller's own estimator; it learns at the end
@@ -694,6 +709,14 @@ class Scheduler:
             if self._policy.overrun == "end" and slot.backend.own_memory:
                 task.overran_bytes = taken_bytes
                 self._effects.append(Kill(slot))
+
+    def _end_at_kernel_limit(self, slot: Slot, task: Task, taken_bytes: int) -> None:
+        """The kernel has ended something of the task."""
+        if task.limit_bytes is not None:
+            self._end_over_limit(slot, task, taken_bytes)
+        elif task.kernel_limit_bytes is not None:
+            task.overran_bytes = max(taken_bytes, task.kernel_limit_bytes + 1)
+            self._effects.append(Kill(slot))
 
     def _end_over_limit(self, slot: Slot, task: Task, taken_bytes: int) -> None:
         # What the kernel has held at the limit may be gone when it is read.

@@ -100,6 +100,8 @@ class Task:
     peak_upper_bytes: int | None = None
     #: the limit of its latest attempt
     limit_bytes: int | None = None
+    #: where the kernel is to end its latest attempt: at its limit, or at its charge; None for nowhere
+    kernel_limit_bytes: int | None = None
     duration_s: float = 0.0
     #: size of the pickled result
     result_bytes: int = 0

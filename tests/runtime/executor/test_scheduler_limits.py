@@ -11,6 +11,7 @@ from pytest_membudget.runtime.executor.state import Finish, Forget, Kill, Readin
 from pytest_membudget.runtime.workers.protocol import Delay, Figures, Raised, Returned
 
 # Overruns and limits --------------------------------------------------------------------------------------------------
+from pytest_membudget.runtime.workers.task_memory import RESOLUTION_BYTES
 
 
 def test_an_overrun_is_charged_and_told_once_with_what_it_became():
@@ -115,7 +116,7 @@ def test_a_task_above_its_limit_is_ended_and_its_neighbours_are_not(limit, limit
 AT_LIMIT = Figures(1.0, reached_limit=True)
 
 
-@pytest.mark.parametrize(
+ended_by_the_kernel = pytest.mark.parametrize(
     "end",
     [
         lambda played, task: (played.pass_time(1.0, Reading(0.0, None, 0, True)), played.reply(task, KILLED)),
@@ -125,6 +126,9 @@ AT_LIMIT = Figures(1.0, reached_limit=True)
     ],
     ids=["seen while it runs", "its worker killed", "its program killed", "unnoticed"],
 )
+
+
+@ended_by_the_kernel
 def test_what_the_kernel_ends_at_a_limit_is_over_its_limit_and_not_repeated(end):
     played = Played(1000 * MB)
     task, other = a_task(20 * MB, limit=50 * MB), a_task(20 * MB)
@@ -141,6 +145,29 @@ def test_what_the_kernel_ends_at_a_limit_is_over_its_limit_and_not_repeated(end)
     assert slot not in played.scheduler.pool.slots
     assert other.state == "running"
     played.scheduler.validate()
+
+
+@ended_by_the_kernel
+def test_what_the_kernel_ends_at_its_charge_is_repeated_with_a_larger_one(end):
+    played, task = Played(1000 * MB, overrun="end"), a_task(20 * MB)
+    played.submit(task)
+    slot = played.slot_of(task)
+    end(played, task)
+    assert slot not in played.scheduler.pool.slots
+    assert [event.kind for event in only(played.effects, Record)] == ["overrun"]
+    assert (task.attempts, task.state, task.charged_bytes > 40 * MB) == (1, "running", True)
+    played.scheduler.validate()
+
+
+def test_what_a_worker_has_yet_to_load_is_no_part_of_what_the_kernel_holds_its_call_to():
+    played, first, second = Played(1000 * MB, overrun="end"), a_task(20 * MB), a_task(20 * MB)
+    played.submit(first)
+    assert first.kernel_limit_bytes == 20 * MB + RESOLUTION_BYTES
+    played.returned(first, peak_bytes=70 * MB, kept_bytes=60 * MB)
+    third = a_task(20 * MB, limit=30 * MB)
+    played.submit(second, third)  # one in the worker that has loaded, the other in a new one
+    assert second.kernel_limit_bytes == 20 * MB + RESOLUTION_BYTES
+    assert third.kernel_limit_bytes == 90 * MB
 
 
 def test_a_call_without_a_limit_is_not_blamed_for_what_one_before_it_left():
