@@ -18,7 +18,7 @@ from growth_corpus.run import Found, judge, judge_with_memray, judge_with_psleak
 from tables import print_table
 
 LEAKS = {name for name, case in CASES.items() if case.leaks}
-LIBRARIES = tuple(name for name, case in CASES.items() if case.make.__module__ == "growth_corpus.libraries")
+LIBRARIES = tuple(name for name, case in CASES.items() if ".libraries." in case.make.__module__)
 SHORT = tuple(name for name in CASES if name not in LIBRARIES)
 SEEDS = range(5)
 LOADED_PARTS = 2

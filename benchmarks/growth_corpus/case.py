@@ -1,5 +1,6 @@
 """How a case is written down."""
 
+import time
 from collections.abc import Callable
 from random import Random
 from typing import Any, NamedTuple
@@ -33,3 +34,21 @@ def clean(make):
     """Registers a case that keeps no more and no more with each call."""
     CASES[make.__name__] = Case(make.__name__, leaks=False, make=make)
     return make
+
+
+def slow(pause_s):
+    """Makes a function wait after each of its calls."""
+
+    def wait(call):
+        def slowed():
+            call()
+            time.sleep(pause_s)
+
+        return slowed
+
+    return wait
+
+
+def records(random, most=600):
+    """Up to so many rows with text of varying length."""
+    return [{"id": number, "name": "x" * random.randrange(600)} for number in range(random.randrange(most))]

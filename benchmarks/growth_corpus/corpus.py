@@ -6,8 +6,8 @@ from growth_corpus import (  # noqa: F401 - imported for what they register
     leaking_containers,
     leaking_objects,
     leaking_resources,
-    libraries,
 )
 from growth_corpus.case import CASES
+from growth_corpus.libraries import data, documents, programs  # noqa: F401 - likewise
 
 __all__ = ["CASES"]
