@@ -270,3 +270,91 @@ def graphs_in_a_dictionary(random):
 
     kept, numbers = {}, itertools.count()
     return slow(0.005)(lambda: kept.update({next(numbers): networkx.path_graph(20)}))
+
+
+@clean
+def network_drawn_at_random(random):
+    import networkx as nx
+
+    def call():
+        graph = nx.gnp_random_graph(random.randrange(10, 60), 0.1, seed=random.randrange(1000))
+        nx.pagerank(graph)
+        nx.to_dict_of_lists(graph)
+
+    return call
+
+
+@clean
+def frames_pivoted_and_written(random):
+    import io
+
+    import pandas as pd
+
+    def call():
+        rows = random.randrange(50, 2000)
+        frame = pd.DataFrame({"a": range(rows), "b": ["x", "y"] * (rows // 2) + ["x"] * (rows % 2)})
+        frame.pivot_table(index="b", values="a").to_csv(io.StringIO())
+
+    return call
+
+
+@clean
+def histogram_saved_as_a_picture(random):
+    import io
+
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    def call():
+        figure, axes = plt.subplots(figsize=(2, 2))
+        axes.hist([random.random() for _ in range(100)])
+        figure.savefig(io.BytesIO(), format="png", dpi=40)
+        plt.close(figure)
+
+    return call
+
+
+@clean
+def trees_fitted_and_asked(random):
+    import numpy as np
+    from sklearn.tree import DecisionTreeClassifier
+
+    numbers = np.random.default_rng(random.randrange(1000))
+
+    def call():
+        rows = random.randrange(50, 400)
+        DecisionTreeClassifier(max_depth=4).fit(
+            numbers.random((rows, 5)), numbers.integers(0, 2, rows)
+        ).predict(numbers.random((20, 5)))
+
+    return call
+
+
+@leaking(10_000)
+def slices_of_frames_in_a_list(random):
+    import pandas as pd
+
+    frame, kept = pd.DataFrame({"a": range(100_000)}), []
+
+    def call():
+        begin = random.randrange(90_000)
+        kept.append(frame.iloc[begin : begin + 2000].copy())
+        time.sleep(0.01)
+
+    return call
+
+
+@leaking(300)
+def colour_maps_registered(_random):
+    import matplotlib as mpl
+    from matplotlib.colors import ListedColormap
+
+    numbers = itertools.count()
+
+    def call():
+        mpl.colormaps.register(ListedColormap(["red", "blue"], name=f"ours {next(numbers)}"))
+        time.sleep(0.01)
+
+    return call

@@ -195,3 +195,83 @@ def pillow_images_kept(random):
 
     kept = []
     return slow(0.005)(lambda: kept.append(Image.new("RGB", (100, 100), (1, 2, 3))))
+
+
+@clean
+def spreadsheet_read_again(random):
+    import openpyxl
+
+    workbook = openpyxl.Workbook()
+    for _ in range(60):
+        workbook.active.append([random.random(), "text"])
+    file = io.BytesIO()
+    workbook.save(file)
+
+    def call():
+        file.seek(0)
+        read = openpyxl.load_workbook(file, read_only=True)
+        sum(row[0] for row in read.active.iter_rows(values_only=True))
+        read.close()
+
+    return call
+
+
+@clean
+def pages_queried_by_xpath(random):
+    from lxml import html
+
+    def call():
+        page = "".join(
+            f"<tr><td class='c{number % 7}'>{number}</td></tr>" for number in range(random.randrange(300))
+        )
+        html.fromstring(f"<table>{page}<tr><td>0</td></tr></table>").xpath("//td[@class='c3']/text()")
+        time.sleep(0.002)
+
+    return call
+
+
+@clean
+def schemas_with_references(random):
+    import jsonschema
+
+    schema = {
+        "$defs": {"node": {"type": "object", "properties": {"next": {"$ref": "#/$defs/node"}}}},
+        "$ref": "#/$defs/node",
+    }
+    validator = jsonschema.Draft202012Validator(schema)
+
+    def call():
+        node = {}
+        for _ in range(random.randrange(1, 40)):
+            node = {"next": node}
+        validator.validate(node)
+
+    return call
+
+
+@leaking(500)
+def elements_found_and_kept(random):
+    from lxml import etree
+
+    kept = []
+
+    def call():
+        root = etree.fromstring("<a>" + "<b>text</b>" * random.randrange(5, 40) + "</a>")
+        kept.append(root[0])  # which keeps the whole tree
+        time.sleep(0.005)
+
+    return call
+
+
+@leaking(500)
+def validators_by_the_text_of_their_schema(random):
+    import jsonschema
+
+    known = {}
+
+    def call():
+        schema = {"type": "object", "title": str(random.random()), "properties": {"a": {"type": "integer"}}}
+        known[json.dumps(schema)] = jsonschema.Draft202012Validator(schema)
+        time.sleep(0.01)
+
+    return call

@@ -407,3 +407,68 @@ def exceptions_kept_with_their_frames(random):
 def sqlite_connections_kept(random):
     kept = []
     return slow(0.01)(lambda: kept.append(sqlite3.connect(":memory:")))
+
+
+@clean
+def asynchronous_requests(random):
+    import httpx
+
+    async def answer(_request):
+        await asyncio.sleep(0.001)
+        return httpx.Response(200, content=b"a" * random.randrange(20_000))
+
+    async def main():
+        async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
+            await asyncio.gather(*(client.get(f"http://host/{number}") for number in range(5)))
+
+    return lambda: asyncio.run(main())
+
+
+@clean
+def rows_added_and_rolled_back(random):
+    import sqlalchemy as sa
+    from sqlalchemy import orm
+
+    base = orm.declarative_base()
+
+    class Row(base):
+        __tablename__ = "row"
+        id = sa.Column(sa.Integer, primary_key=True)
+        name = sa.Column(sa.String)
+
+    engine = sa.create_engine("sqlite://")
+    base.metadata.create_all(engine)
+
+    def call():
+        with orm.Session(engine) as session:
+            session.add_all(Row(name="n" * random.randrange(100)) for _ in range(random.randrange(1, 30)))
+            session.flush()
+            session.rollback()
+
+    return call
+
+
+@leaking(500)
+def responses_kept_for_later(random):
+    import httpx
+
+    kept = []
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, content=b"a" * random.randrange(4000)))
+    client = httpx.Client(transport=transport)
+    return slow(0.005)(lambda: kept.append(client.get("http://host/")))
+
+
+@leaking(1000)
+def sessions_never_closed(_random):
+    import sqlalchemy as sa
+    from sqlalchemy import orm
+
+    engine, kept = sa.create_engine("sqlite://"), []
+
+    def call():
+        session = orm.Session(engine)
+        session.execute(sa.text("select 1")).scalar()
+        kept.append(session)
+        time.sleep(0.01)
+
+    return call
