@@ -1,7 +1,8 @@
 """Is an input that was noted as done ever lost or run again, whenever the program is killed?
 
-INPUTS numbers (10,000), of which one in twenty raises, exits or kills its worker, in a program that is ended by SIGKILL at KILLS (50)
-random instants and then runs to its end. Every start of a task is logged by the task itself.
+INPUTS numbers (10,000), of which one in twenty fails: it raises, is out of memory, returns what cannot be pickled, exceeds its limit or
+its time, exits or kills its worker. The program is ended by SIGKILL at KILLS (50) random instants and then runs to its end. Every
+start of a task is logged by the task itself. Failed inputs run again in each program, so the instants lie up to 18 s after the start.
 """
 
 import collections
@@ -20,7 +21,7 @@ INPUTS = int(os.environ.get("INPUTS", "10000"))
 KILLS = int(os.environ.get("KILLS", "50"))
 
 PROGRAM = """
-    import os, signal, sys
+    import os, signal, sys, time
     from pytest_membudget import ExecutorPolicy, FallbackExecutor
 
     log = os.open(sys.argv[2], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -30,16 +31,26 @@ PROGRAM = """
 
     def task(number):
         os.write(log, b"%d\\n" % number)
+        time.sleep(0.02)
         if fails(number):
-            if number % 500 == 7:
+            kind = number % 1000
+            if kind == 7:
                 os.kill(os.getpid(), signal.SIGKILL)
-            if number % 500 == 107:
+            if kind == 107:
                 os._exit(3)
+            if kind == 207:
+                raise MemoryError
+            if kind == 307:
+                return lambda: number
+            if kind == 407:
+                return len(bytearray(b"1") * 200_000_000)
+            if number % 5000 == 507:
+                time.sleep(60)
             raise ValueError(number)
         return number
 
     if __name__ == "__main__":
-        policy = ExecutorPolicy(retries=0)
+        policy = ExecutorPolicy(retries=0, limit="100 MB", timeout_s=1)
         with FallbackExecutor(2, budget="1 GB", policy=policy) as executor:
             batch = executor.run(task, range(int(sys.argv[1])), done="inputs.done")
         print(sum(outcome.cause in ("ok", "done") for outcome in batch.outcomes), len(batch.outcomes))
@@ -78,7 +89,7 @@ def test_no_noted_input_is_lost_or_run_again(start, tmp_path, figure):
     for number in range(KILLS):
         before = noted(tmp_path)
         program = start(number)
-        time.sleep(source.uniform(0.3, 2.5))
+        time.sleep(source.uniform(0.3, 18))
         kills_before_the_end += program.poll() is None
         program.send_signal(signal.SIGKILL)
         program.wait(60)
