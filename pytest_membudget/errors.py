@@ -98,6 +98,10 @@ class WatchdogStop(BaseException):
     """
 
 
+class UnguardedMainError(MembudgetError, RuntimeError):
+    """A script does its work while a fresh process imports it for the functions in it."""
+
+
 class CalibrationError(MembudgetError, RuntimeError):
     """A function could not be calibrated, or only in part.
 

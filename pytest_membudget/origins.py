@@ -7,14 +7,18 @@ This process says which modules are so; the other one then imports them by the s
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.machinery import ModuleSpec, NamespaceLoader
+from multiprocessing import process
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
+
+from pytest_membudget.errors import UnguardedMainError
 
 _MAIN = frozenset({"__main__", "__mp_main__"})
 
@@ -148,3 +152,42 @@ def _attributes(module: object) -> dict[str, Any]:
         return {}
     attributes: dict[str, Any] = ModuleType.__getattribute__(module, "__dict__")
     return attributes
+
+
+def main_is_importable() -> bool:
+    """Whether another process finds the functions of the main module by their names: it is a script or a module."""
+    main = sys.modules.get("__main__")
+    spec = getattr(main, "__spec__", None)
+    if spec is not None:
+        name = str(spec.name)
+        return name != "__main__" and not name.endswith(".__main__")
+    return getattr(main, "__file__", None) is not None and not main_came_through_a_pipe()
+
+
+def main_came_through_a_pipe() -> bool:
+    """Whether the script is `<stdin>`, which is no file."""
+    name = getattr(sys.modules.get("__main__"), "__file__", None)
+    return isinstance(name, str) and name.startswith("<")
+
+
+@contextlib.contextmanager
+def importing_main() -> Iterator[None]:
+    """While this lasts, a fresh process imports the script of another: no pool may be used, as with the standard library's."""
+    process.current_process()._inheriting = True  # type: ignore[attr-defined] # noqa: SLF001 - the mark that all pools ask for
+    try:
+        yield
+    finally:
+        del process.current_process()._inheriting  # type: ignore[attr-defined] # noqa: SLF001 - likewise
+
+
+def refuse_in_unguarded_main(what: str) -> None:
+    """Stops a fresh process that imports an unguarded script from doing the whole script's work once more.
+
+    Raises:
+        UnguardedMainError: names `what`, and what to do.
+    """
+    if getattr(process.current_process(), "_inheriting", False):
+        raise UnguardedMainError(
+            f"{what} was used while a fresh process was importing the script that started it; put the script's work under: "
+            'if __name__ == "__main__":'
+        )

@@ -14,10 +14,16 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from pytest_membudget.errors import IsolatedCrashError, MeasurementError, UsageError
+from pytest_membudget.errors import (
+    IsolatedCrashError,
+    MeasurementError,
+    MissingExtraError,
+    UnguardedMainError,
+    UsageError,
+)
 from pytest_membudget.measurement.fresh.launcher import Launched, launch
 from pytest_membudget.measurement.process.children import pipe
-from pytest_membudget.origins import off_path
+from pytest_membudget.origins import main_is_importable, off_path, refuse_in_unguarded_main
 from pytest_membudget.records.caveats import Caveat
 from pytest_membudget.records.ending import Ending
 from pytest_membudget.records.measurement import Measurement
@@ -41,15 +47,18 @@ LAUNCH = (
 def measure_isolated(fn: Callable[..., T], *args: Any, **kwargs: Any) -> Measurement[T]:
     """Runs `fn` in a fresh interpreter and measures it there; its result is in `value`, its exception propagates.
 
-    `fn` lives in an importable module or in the script being run; as with multiprocessing, a script that calls this
-    does so under `if __name__ == "__main__":`. What the function imports at its module's top is loaded before the start.
+    `fn` lives in an importable module or in the script being run; as with multiprocessing, a script that measures its own
+    functions does so under `if __name__ == "__main__":`. A function of a notebook, of the prompt or of `python -c` travels by
+    value (cloudpickle). What the function imports at its module's top is loaded before the start.
 
     Raises:
         UsageError: the function or its arguments cannot be sent to another interpreter.
+        UnguardedMainError: the script calls this while a fresh interpreter imports it.
         IsolatedCrashError: the interpreter died by a signal or left without a result.
     """
     if sys.platform == "win32":
         raise MeasurementError("measure_isolated needs a system with fork and exec; use measure here")
+    refuse_in_unguarded_main("measure_isolated")
     orders = _orders(fn, args, kwargs)
     name = getattr(fn, "__qualname__", repr(fn))
     their_orders, ours = pipe()
@@ -78,17 +87,39 @@ def measure_isolated(fn: Callable[..., T], *args: Any, **kwargs: Any) -> Measure
 
 
 def _orders(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+    call = fn, args, kwargs
+    name = getattr(fn, "__qualname__", fn)
     try:
-        task = pickle.dumps((fn, args, kwargs))
+        task = pickle.dumps(call)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise UsageError(
-            f"{getattr(fn, '__qualname__', fn)!r} cannot be sent to a fresh interpreter ({error}); "
+            f"{name!r} cannot be sent to a fresh interpreter ({error}); "
             "use a function at the top of a module, and arguments that can be pickled"
         ) from error
     preparation = multiprocessing.spawn.get_preparation_data("membudget-isolated")
-    for name in ("sys_path", "authkey"):  # the one is sent ahead, the other must not be
-        preparation.pop(name, None)
-    return pickle.dumps(sys.path) + pickle.dumps((preparation, off_path(), task))
+    by_value = False
+    if b"__main__" not in task:
+        # Nothing of the script is needed, and what stands at its top would run once more.
+        drop = {"init_main_from_name", "init_main_from_path"}
+    elif main_is_importable():
+        drop = set()
+    else:
+        task, by_value = _packed_by_value(call, name), True
+        drop = {"init_main_from_name", "init_main_from_path"}
+    drop |= {"sys_path", "authkey"}  # the one is sent ahead, the other must not be
+    preparation = {key: value for key, value in preparation.items() if key not in drop}
+    return pickle.dumps(sys.path) + pickle.dumps((preparation, off_path(), by_value, task))
+
+
+def _packed_by_value(call: object, name: object) -> bytes:
+    try:
+        import cloudpickle
+    except ImportError as missing:
+        raise MissingExtraError(
+            f"a fresh interpreter for {name!r}, which is in no file,", "cloudpickle", "cloudpickle"
+        ) from missing
+    packed: bytes = cloudpickle.dumps(call)
+    return packed
 
 
 def _send(descriptor: int, orders: bytes) -> None:
@@ -129,6 +160,8 @@ def _judge(name: str, answer: bytes | bytearray, ending: Ending) -> Measurement:
     if not answer:
         raise IsolatedCrashError(f"the fresh interpreter that ran {name} {ending} before it gave a result")
     measurement, error, remote_traceback = pickle.loads(answer)  # noqa: S301 - our own child's, over our own pipe
+    if isinstance(error, UnguardedMainError):
+        raise error  # where it arose over there says nothing more
     if error is not None:
         error.add_note(f"raised in the fresh interpreter of measure_isolated:\n{remote_traceback}")
         raise error

@@ -6,6 +6,7 @@ import multiprocessing.spawn
 import os
 import pickle
 import traceback
+from collections.abc import Callable
 from typing import Any, BinaryIO
 
 import msgspec
@@ -13,17 +14,28 @@ import msgspec
 from pytest_membudget.errors import MeasurementError, text_of
 from pytest_membudget.measurement.probe import Probe
 from pytest_membudget.measurement.tree.sampler import close_sampler
-from pytest_membudget.origins import install
+from pytest_membudget.origins import importing_main, install
 from pytest_membudget.records.caveats import Caveat
 from pytest_membudget.records.measurement import Measurement
+
+Pack = Callable[[Any], bytes]
 
 
 def main(orders: BinaryIO, answers: int) -> None:
     """Runs the one function that was asked for and answers with what it took."""
+    pack: Pack = pickle.dumps
     try:
-        answer = _run(orders)
+        preparation, origins, by_value, task = pickle.load(orders)  # noqa: S301 - from our own parent, over our own pipe
+        if by_value:
+            import cloudpickle
+
+            pack = cloudpickle.dumps
+        with importing_main():
+            multiprocessing.spawn.prepare(preparation)
+        install(origins)
+        answer = _encode(_run(task), None, pack)
     except BaseException as error:  # whatever it is belongs to the caller, an exit included
-        answer = _encode(None, error)
+        answer = _encode(None, error, pack)
     finally:
         orders.close()
     data = memoryview(len(answer).to_bytes(8, "big") + answer)
@@ -33,10 +45,7 @@ def main(orders: BinaryIO, answers: int) -> None:
     close_sampler()
 
 
-def _run(orders: BinaryIO) -> bytes:
-    preparation, origins, task = pickle.load(orders)  # noqa: S301 - from our own parent, over our own pipe
-    multiprocessing.spawn.prepare(preparation)
-    install(origins)
+def _run(task: bytes) -> Measurement:
     fn, args, kwargs = pickle.loads(task)  # noqa: S301 - likewise
     probe = Probe(getattr(fn, "__qualname__", ""), settle=True)
     probe.begin()
@@ -45,13 +54,13 @@ def _run(orders: BinaryIO) -> bytes:
         value = fn(*args, **kwargs)
     finally:
         probe.finish()
-    return _encode(msgspec.structs.replace(probe.measurement, value=value), None)
+    return msgspec.structs.replace(probe.measurement, value=value)
 
 
-def _encode(measurement: Measurement | None, error: BaseException | None) -> bytes:
+def _encode(measurement: Measurement | None, error: BaseException | None, pack: Pack) -> bytes:
     told = "".join(traceback.format_exception(error)) if error else ""
     try:
-        answer = pickle.dumps((measurement, error, told))
+        answer = pack((measurement, error, told))
         pickle.loads(answer)  # noqa: S301 - an exception with a constructor of its own may only fail here
     except Exception as failure:  # what pickle meets in other people's objects can be anything
         if measurement is None:

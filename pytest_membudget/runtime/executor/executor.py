@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 
 from pytest_membudget.errors import UsageError
 from pytest_membudget.measurement.system.limit import usable_cores
+from pytest_membudget.origins import refuse_in_unguarded_main
 from pytest_membudget.records.growth import Growth
 from pytest_membudget.records.run import Level, LevelEvent
 from pytest_membudget.runtime.admission.host_scope import DEFAULT_NAME
@@ -20,7 +21,6 @@ from pytest_membudget.runtime.executor.engine import CallOptions, Engine, Settin
 from pytest_membudget.runtime.executor.policy import ExecutorPolicy, limit_of, time_limit_of
 from pytest_membudget.runtime.parameters import count_of, size_of
 from pytest_membudget.runtime.prediction.estimator import MemoryEstimator
-from pytest_membudget.runtime.workers.fork_server import refuse_in_unguarded_main
 from pytest_membudget.units import Size
 
 _DEFAULT_POLICY = ExecutorPolicy()
@@ -83,7 +83,7 @@ class FallbackExecutor(Calls, concurrent.futures.Executor):
             count_of("max_in_flight", max_in_flight)
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
-        refuse_in_unguarded_main()
+        refuse_in_unguarded_main("a FallbackExecutor")
         self._settings = Settings(
             max_workers=usable_cores() if max_workers is None else max_workers,
             most_in_cluster=max_workers,

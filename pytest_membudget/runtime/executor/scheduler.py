@@ -550,7 +550,7 @@ class Scheduler:
         else:
             self._forget(slot)
             if reply.failed_to_start:
-                no_level = self._start_ended(slot.backend, reply.detail)
+                no_level = self._start_ended(slot.backend, reply.detail, is_final=reply.is_final)
             elif reply.in_initializer:
                 self._initializer_killed(slot.backend, reply.detail)
             if reply.attempted and not reply.crashed and not task.is_being_ended:
@@ -856,10 +856,14 @@ class Scheduler:
                 BrokenProcessPool(f"{killed}it needs more memory than there is, or kills its own process")
             )
 
-    def _start_ended(self, backend: Backend, detail: str) -> str:
+    def _start_ended(self, backend: Backend, detail: str, *, is_final: bool = False) -> str:
         """A worker ended before it was ready. Several in a row mean that the level cannot start: then as `_fall_back`."""
-        if backend is not self.backend or not self._levels.cannot_start(backend):
-            return ""  # that level has been left already, or may go on
+        if backend is not self.backend:
+            return ""  # that level has been left already
+        if is_final:
+            return self._fall_back(backend, detail)
+        if not self._levels.cannot_start(backend):
+            return ""
         ended = f"{STARTS_THAT_MAY_FAIL} ended before they were ready, in a row ({detail})"
         return self._fall_back(backend, ended)
 

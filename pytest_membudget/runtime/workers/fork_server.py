@@ -21,9 +21,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from multiprocessing import process
 
 from pytest_membudget.measurement.process import proc
+from pytest_membudget.origins import main_came_through_a_pipe
 from pytest_membudget.runtime.workers import fork_server_main
 
 _logger = logging.getLogger("pytest_membudget.runtime")
@@ -198,33 +198,10 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_servers)
 
 
-def refuse_in_unguarded_main() -> None:
-    """Stops a worker that imports an unguarded script from running the whole script's work once more.
-
-    Raises:
-        RuntimeError: as the standard library's pools do there.
-    """
-    if getattr(process.current_process(), "_inheriting", False):
-        raise RuntimeError(
-            "a FallbackExecutor was used while a worker process was importing the script that started it; "
-            'put the script\'s work under: if __name__ == "__main__":'
-        )
-
-
-def main_is_importable() -> bool:
-    """Whether a worker has the functions of the main module under their names."""
-    main = sys.modules.get("__main__")
-    spec = getattr(main, "__spec__", None)
-    if spec is not None:
-        name = str(spec.name)
-        return name != "__main__" and not name.endswith(".__main__")
-    return getattr(main, "__file__", None) is not None and not _came_through_a_pipe()
-
-
 @contextlib.contextmanager
 def main_left_alone_where_it_is_no_file() -> Iterator[None]:
     """While this lasts, workers that start are not told to import `<stdin>`, which would end them."""
-    if not _came_through_a_pipe() or importlib.util.find_spec("cloudpickle") is None:
+    if not main_came_through_a_pipe() or importlib.util.find_spec("cloudpickle") is None:
         yield
         return
     main = vars(sys.modules["__main__"])
@@ -236,9 +213,6 @@ def main_left_alone_where_it_is_no_file() -> Iterator[None]:
             main["__file__"] = name
 
 
-def _came_through_a_pipe() -> bool:
-    name = getattr(sys.modules.get("__main__"), "__file__", None)
-    return isinstance(name, str) and name.startswith("<")
 
 
 def is_readable(descriptor: int, timeout_s: float | None) -> bool:

@@ -32,7 +32,7 @@ from collections.abc import Sequence
 from multiprocessing import resource_tracker, spawn
 from typing import NoReturn
 
-from pytest_membudget.errors import text_of
+from pytest_membudget.errors import UnguardedMainError, text_of
 from pytest_membudget.measurement.process import proc
 from pytest_membudget.runtime.workers import process_tree, worker_main
 
@@ -45,6 +45,8 @@ BOOTSTRAP = (
 MOST_DESCRIPTORS = 250
 STATUS = struct.Struct("q")
 READY = b"ready"
+UNGUARDED = 86
+"""The exit code of a worker that the script, which it imports, would have do the whole script's work."""
 SERVER_OOM_SCORE = 300
 """Above the program's, whose loss ends everything, and below the workers', of which one is repeated at most."""
 
@@ -250,6 +252,8 @@ def _become_worker(payload: int, lifeline: int, passed: list[int]) -> NoReturn:
         inherited[:] = passed[1:]
         resource_tracker._resource_tracker._fd = passed[0]  # type: ignore[attr-defined] # noqa: SLF001 - one for the program
         code = spawn._main(payload, lifeline)  # noqa: SLF001 - what spawn's workers run
+    except UnguardedMainError:
+        code = UNGUARDED  # the coordinator says so once
     except BaseException:
         traceback.print_exc()
     finally:

@@ -28,6 +28,7 @@ from pytest_membudget.records.run import Level
 from pytest_membudget.runtime.workers import drop_forgotten_modules, worker_main
 from pytest_membudget.runtime.workers.channel import Inbox, Message, Outbox
 from pytest_membudget.runtime.workers.fork_server import main_left_alone_where_it_is_no_file
+from pytest_membudget.runtime.workers.fork_server_main import UNGUARDED
 from pytest_membudget.runtime.workers.forked_process import ForkedProcess, ForkServerContext, default_context
 from pytest_membudget.runtime.workers.kernel_limit import HeldGroup
 from pytest_membudget.runtime.workers.process_tree import end_tree, open_shared_bytes
@@ -59,6 +60,10 @@ ENDING_S = 60.0
 HUNG_S = 2.0
 """A fork server that has loaded and does not answer for so long is stopped or stuck: it is ended, another one serves."""
 
+_UNGUARDED_TEXT = (
+    "workers import the script, whose work is not guarded and would be done once more by each; put it under "
+    '`if __name__ == "__main__":`'
+)
 _TICK_S = 0.5
 _FAULTS = frozenset(
     getattr(signal, name) for name in ("SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE") if hasattr(signal, name)
@@ -393,6 +398,8 @@ class ProcessWorker:
 
     def _died(self, *, attempted: bool) -> Died:
         code = self._process.exitcode
+        if code == UNGUARDED and not self._marks[Mark.READY]:
+            return Died(_UNGUARDED_TEXT, attempted=attempted, failed_to_start=True, is_final=True)
         is_lost = self._forked is not None and self._forked.is_code_unknown
         if is_lost or code is None:
             how = "ended after its fork server was lost" if self.pid else "was lost with its fork server"

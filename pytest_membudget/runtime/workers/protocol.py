@@ -109,6 +109,7 @@ class Died(NamedTuple):
 
     `crashed`: it was an exit or a fault of its own rather than a lack of memory.
     `failed_to_start`: it ended by itself before it was ready. One that was killed then might have come up.
+    `is_final`: no other worker of its level would come up either.
     `in_initializer`: it was killed while the caller's initializer ran.
     """
 
@@ -118,6 +119,7 @@ class Died(NamedTuple):
     figures: Figures = Figures()
     crashed: bool = False
     in_initializer: bool = False
+    is_final: bool = False
 
 
 class InitializerFailed(NamedTuple):

@@ -14,9 +14,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from pytest_membudget.errors import UnpicklableError, text_of
-from pytest_membudget.origins import off_path
+from pytest_membudget.origins import main_is_importable, off_path
 from pytest_membudget.runtime.workers import worker_main as worker
-from pytest_membudget.runtime.workers.fork_server import main_is_importable
 from pytest_membudget.runtime.workers.protocol import (
     Figures,
     HeapReading,

@@ -111,3 +111,29 @@ def test_a_function_of_the_script_being_run(tmp_path):
         )
     )
     assert subprocess.check_output([sys.executable, script], text=True) == "30000000 True\n"
+
+
+@pytest.mark.parametrize(
+    ("fn", "last_line"),
+    [("abs, -3", "3"), ("work, 3", 'put the script\'s work under: if __name__ == "__main__":')],
+)
+def test_a_script_without_a_guard_may_measure_what_is_elsewhere(tmp_path, fn, last_line):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from pytest_membudget import measure_isolated\n"
+        "def work(number): return number\n"
+        f"print(measure_isolated({fn}).value)\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert (done.stdout + done.stderr).rstrip().endswith(last_line)
+    assert "raised in the fresh interpreter" not in done.stderr
+
+
+def test_a_function_that_is_in_no_file_travels_by_value():
+    program = (
+        "from pytest_membudget import measure_isolated\n"
+        "class Found: number = 7\n"
+        "def work(): return Found()\n"
+        "print(measure_isolated(work).value.number)\n"
+    )
+    assert subprocess.check_output([sys.executable, "-c", program], text=True) == "7\n"
