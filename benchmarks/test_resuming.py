@@ -21,7 +21,7 @@ INPUTS = int(os.environ.get("INPUTS", "10000"))
 KILLS = int(os.environ.get("KILLS", "50"))
 
 PROGRAM = """
-    import os, signal, sys, time
+    import json, os, signal, sys, time
     from pytest_membudget import ExecutorPolicy, FallbackExecutor
 
     log = os.open(sys.argv[2], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -50,10 +50,11 @@ PROGRAM = """
         return number
 
     if __name__ == "__main__":
-        policy = ExecutorPolicy(retries=0, limit="100 MB", timeout_s=1)
+        policy = ExecutorPolicy(retries=0, limit="100 MB", timeout_s=5)
         with FallbackExecutor(2, budget="1 GB", policy=policy) as executor:
             batch = executor.run(task, range(int(sys.argv[1])), done="inputs.done")
-        print(sum(outcome.cause in ("ok", "done") for outcome in batch.outcomes), len(batch.outcomes))
+        failed = [(each.item, each.cause, str(each.error)) for each in batch.outcomes if each.cause not in ("ok", "done")]
+        print(json.dumps([len(batch.outcomes), failed]))
     """
 
 
@@ -98,7 +99,7 @@ def test_no_noted_input_is_lost_or_run_again(start, tmp_path, figure):
         lost += len(set(before) - set(noted(tmp_path)))
     before = noted(tmp_path)
     last = start(KILLS)
-    well, outcomes = map(int, last.communicate(timeout=900)[0].split())
+    outcomes, failed = json.loads(last.communicate(timeout=900)[0])
     again += len(started(tmp_path, KILLS) & set(before))
     found = noted(tmp_path)
     expected = {number for number in range(INPUTS) if number % 20 != 7}
@@ -107,6 +108,7 @@ def test_no_noted_input_is_lost_or_run_again(start, tmp_path, figure):
     figure("noted inputs lost", str(lost), "none")
     figure("noted at the end", f"{len(found)} of {len(expected)}", "all, once each")
     assert (again, lost) == (0, 0)
+    assert [each for each in failed if each[0] in expected] == []
     assert set(found) == expected
     assert max(found.values()) == 1
-    assert (well, outcomes) == (len(expected), INPUTS)
+    assert (outcomes, len(failed)) == (INPUTS, INPUTS - len(expected))

@@ -16,6 +16,7 @@ from pytest_membudget.originals import contextlib, os, re
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
 _ENDED = frozenset({b"Z", b"X"})
+_PF_EXITING = 0x00000004
 _PF_KTHREAD = 0x00200000
 _CHUNK_BYTES = 65536
 _OCTAL = re.compile(r"\\([0-7]{3})")
@@ -129,6 +130,11 @@ class Stat(NamedTuple):
     def has_ended(self) -> bool:
         """Whether it waits for its parent to hear of its end. The first thread may have ended before the others."""
         return self.state in _ENDED and self.threads <= 1
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether it has come to its end; its parent may not hear of that yet."""
+        return self.has_ended or bool(self.flags & _PF_EXITING)
 
     @property
     def is_of_the_kernel(self) -> bool:

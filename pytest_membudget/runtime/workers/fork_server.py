@@ -58,7 +58,7 @@ class ForkServer:
         """
         with self._lock:
             for left in reversed(range(_STARTS)):
-                if self._process is None or self._process.poll() is not None:
+                if self._control is None or self._process is None or self._process.poll() is not None:
                     self._start()
                 assert self._control is not None
                 self._read_notices()
@@ -77,7 +77,10 @@ class ForkServer:
         if process is None:
             return False
         elsewhere = proc.read(process.pid, "cgroup") not in {b"", proc.read("self", "cgroup")}
-        return elsewhere and process.poll() is None  # one that is ending has left its group
+        if not elsewhere:
+            return False
+        status = proc.stat(process.pid)
+        return status is not None and not status.is_ending  # one that is ending has left its group
 
     def read_notices(self) -> None:
         """Takes in what the server has said: that it is ready, or why it does not preload."""
@@ -211,8 +214,6 @@ def main_left_alone_where_it_is_no_file() -> Iterator[None]:
             yield
         finally:
             main["__file__"] = name
-
-
 
 
 def is_readable(descriptor: int, timeout_s: float | None) -> bool:

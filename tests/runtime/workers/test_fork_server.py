@@ -3,17 +3,19 @@
 import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
 import time
+from types import SimpleNamespace
 
 import psutil
 import pytest
 from scripted import without_pressure
 
 from pytest_membudget import FallbackExecutor
-from pytest_membudget.runtime.workers.fork_server import server_for
+from pytest_membudget.runtime.workers.fork_server import ForkServer, server_for
 
 pytestmark = [
     pytest.mark.processes,
@@ -176,6 +178,27 @@ def test_workers_go_on_when_their_server_is_killed():
         executor.submit(os.kill, pid, signal.SIGKILL)
         assert executor.submit(os.getpid).result() != pid
     assert {event.level for event in executor.events} <= {"process"}
+
+
+def test_a_server_that_is_gone_before_its_end_is_known_is_started_again(monkeypatch):
+    """A killed process closes its socket first; until its parent can wait for it, it seems to run."""
+    server = ForkServer()
+    starts = []
+
+    def start():
+        starts.append(0)
+        server._control, theirs = socket.socketpair()
+        server._process = SimpleNamespace(poll=lambda: None)
+        if len(starts) == 1:
+            theirs.close()
+        else:
+            monkeypatch.setattr(server, "_theirs", theirs, raising=False)
+
+    monkeypatch.setattr(server, "_start", start)
+    server.fork([])
+    assert len(starts) == 2
+    server._control.close()
+    server._theirs.close()
 
 
 def test_a_stopped_server_is_replaced():
