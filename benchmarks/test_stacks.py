@@ -8,7 +8,7 @@ from tables import print_table
 from pytest_membudget.gate.revisions.git import find_repository, working_folder
 from pytest_membudget.gate.revisions.runs import Asked, prepared_side
 from pytest_membudget.gate.revisions.stacks import compare_stacks
-from pytest_membudget.measurement.fresh.stack_reader import read_stacks
+from pytest_membudget.measurement.fresh.memray_run import read_stacks
 from pytest_membudget.units import format_size
 
 LEAST = 27

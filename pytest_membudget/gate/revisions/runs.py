@@ -31,7 +31,7 @@ from pytest_membudget.gate.revisions.git import (
 )
 from pytest_membudget.gate.revisions.stacks import compare_stacks
 from pytest_membudget.measurement.fresh import launcher, stack_recorder
-from pytest_membudget.measurement.fresh.stack_reader import read_stacks
+from pytest_membudget.measurement.fresh.memray_run import read_stacks
 from pytest_membudget.records.comparison import RevisionComparison
 from pytest_membudget.records.report import read_report
 from pytest_membudget.units import Tolerance

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pytest_membudget.measurement.fresh.stack_reader import Frame, RecordedStack
+from pytest_membudget.measurement.fresh.memray_run import Frame, RecordedStack
 from pytest_membudget.records.comparison import FlameFrame, StackComparison, StackGrowth, StackKind
 from pytest_membudget.units import format_size
 

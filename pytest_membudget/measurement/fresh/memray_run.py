@@ -5,6 +5,8 @@
 2. `read_captures` reads the stacks at the peak, draws the flame graph, and keeps both on disk.
 3. `attribute` does it all for a function or a Python command.
 
+`read_stacks` reads the recordings of `stack_recorder`, one of each process, as plain records.
+
 memray counts heap, what was asked for; a peak is resident memory, what was touched. `note` says so beside the figures.
 """
 
@@ -15,7 +17,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +30,31 @@ from pytest_membudget.errors import (
     UnreadableFileError,
 )
 from pytest_membudget.measurement.fresh.launcher import run
+from pytest_membudget.measurement.fresh.stack_recorder import MAIN
 from pytest_membudget.records.report import AllocationSite, Attribution
 from pytest_membudget.units import format_size
 
 MOST_SITES = 10
 MOST_FRAMES = 12
-READ_S = 120.0
+READ_S = 600.0
 
 NOTE = (
     "memray counts the heap that was asked for, the peak is memory that was touched: untouched and freed-but-kept "
     "memory make them differ, and so do thread stacks, mapped files and memory of other programs"
 )
+
+MOST_STACK_FRAMES = 100
+MOST_STACKS = 2000
+"""Of each process, the largest ones: the rest is a fraction of a percent."""
+
+#: Where CPython's own C files lie, as its debug information names them.
+_CPYTHON = ("Objects/", "Python/", "Modules/", "Include/", "./Include/", "Parser/", "Programs/")
+_ALLOCATORS = frozenset(
+    {"malloc", "calloc", "realloc", "mmap", "operator new(unsigned long)", "default_malloc"}
+)
+
+#: Where Python maps room for small objects.
+_ARENA = "_PyObject_ArenaMmap"
 
 
 @contextlib.contextmanager
@@ -172,15 +188,20 @@ def sites_of(capture: str | os.PathLike[str]) -> Attribution:
 
 
 def _read(capture: Path) -> Attribution:
-    code = "import sys; from pytest_membudget.measurement.fresh.memray_run import tell; tell(sys.argv[1])"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    written, problem = _interpreter(["-c", code, os.fspath(capture)], environment)
+    written, problem = _told("tell_sites", capture)
     if problem:
         raise MeasurementError(f"memray cannot read {capture}: {problem}")
     return msgspec.json.decode(written, type=Attribution)
 
 
-def tell(capture: str) -> None:
+def _told(function: str, path: Path) -> tuple[bytes, str]:
+    """What a function of this module writes in an interpreter of its own: to read a large recording takes memory, too."""
+    code = f"import sys; from {__name__} import {function} as tell; tell(sys.argv[1])"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return _interpreter(["-c", code, os.fspath(path)], environment)
+
+
+def tell_sites(capture: str) -> None:
     """Writes what a capture holds to standard output, for the interpreter that asked."""
     sys.stdout.buffer.write(msgspec.json.encode(sites_of(capture)))
 
@@ -225,3 +246,79 @@ def _interpreter(words: list[str], environment: dict[str, str] | None) -> tuple[
         errors.seek(0)
         told = errors.read().decode(errors="replace").strip().rpartition("\n")[2]
         return output.read(), (told or f"its interpreter {ending}") if ending.exit_code else ""
+
+
+Frame = tuple[str, str, int]
+"""Function, file, line."""
+
+
+class RecordedStack(msgspec.Struct, frozen=True, kw_only=True):
+    """A call stack that held `size_bytes` at the peak of its process, the innermost frame first.
+
+    `native` names the functions of a native library between Python and the allocator, the innermost first.
+    `process` is the command line of a child, and empty for the test's own process.
+    """
+
+    frames: tuple[Frame, ...]
+    size_bytes: int
+    native: tuple[str, ...] = ()
+    process: str = ""
+
+
+def read_stacks(folder: Path) -> tuple[RecordedStack, ...]:
+    """Every stack of every recording in `folder`.
+
+    Raises:
+        MeasurementError: there is no recording, or memray cannot read one.
+    """
+    if not any(folder.glob("*.bin")):
+        raise MeasurementError(f"nothing was recorded in {folder}: the test did not run to its end")
+    written, problem = _told("tell_stacks", folder)
+    if problem:
+        raise MeasurementError(f"memray cannot read what was recorded: {problem}")
+    return msgspec.json.decode(written, type=tuple[RecordedStack, ...])
+
+
+def tell_stacks(folder: str) -> None:
+    """Writes the stacks of `folder` to standard output, for the interpreter that asked."""
+    stacks = [stack for path in sorted(Path(folder).glob("*.bin")) for stack in _stacks_of(path)]
+    sys.stdout.buffer.write(msgspec.json.encode(stacks))
+
+
+def _stacks_of(path: Path) -> Iterable[RecordedStack]:
+    import memray
+
+    try:
+        reader = memray.FileReader(os.fspath(path))
+    except OSError:
+        if path.name == MAIN:
+            raise
+        return  # a child that was killed before it had written its recording
+    with reader:
+        process = "" if path.name == MAIN else reader.metadata.command_line or path.stem
+        records = sorted(
+            reader.get_high_watermark_allocation_records(merge_threads=True), key=lambda record: -record.size
+        )
+        for record in records[:MOST_STACKS]:
+            hybrid = record.hybrid_stack_trace(max_stacks=MOST_STACK_FRAMES)
+            if any(function == _ARENA for function, _, _ in hybrid[:3]):
+                continue  # its objects are recorded one by one
+            frames = tuple(record.stack_trace(max_stacks=MOST_STACK_FRAMES))
+            yield RecordedStack(
+                frames=frames,
+                size_bytes=record.size,
+                native=_native(hybrid, frames),
+                process=process,
+            )
+
+
+def _native(hybrid: Sequence[Frame], frames: Sequence[Frame]) -> tuple[str, ...]:
+    """The frames of native libraries inside the innermost Python frame; none where it is CPython itself that allocates."""
+    python = set(frames)
+    found = []
+    for function, file, line in hybrid:
+        if (function, file, line) in python or file.startswith(_CPYTHON):
+            break
+        if function not in _ALLOCATORS:
+            found.append(function)
+    return tuple(found)

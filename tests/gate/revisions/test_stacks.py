@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from pytest_membudget.gate.revisions.stacks import compare_stacks
-from pytest_membudget.measurement.fresh.stack_reader import RecordedStack
+from pytest_membudget.measurement.fresh.memray_run import RecordedStack
 
 MIB = 2**20
 BASE, HEAD = Path("/tmp/b"), Path("/tmp/h")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pytest_membudget.errors import MeasurementError
-from pytest_membudget.measurement.fresh.stack_reader import read_stacks
+from pytest_membudget.measurement.fresh.memray_run import read_stacks
 from pytest_membudget.measurement.fresh.stack_recorder import FOLDER, folder_of
 
 pytest.importorskip("memray")
