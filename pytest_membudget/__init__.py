@@ -40,13 +40,13 @@ _PUBLIC = {
     "measurement.probe": "measure measuring",
     "measurement.system.limit": "memory_limit memory_reading",
     "plugin.fixtures.membudget": "Membudget",
-    "records.files": "FileCategory ResourceEstimate SyntheticFile",
-    "records.growth": "Growth",
-    "records.judgement": "Budget Judgement",
+    "records.judgement": "Budget Growth Judgement",
     "records.measurement": "CommandMeasurement Measurement MemoryLimit MemoryReading",
     "records.monitor": "CleanupResult MemorySnapshot MonitorReport",
     "records.report": "Report TestRecord",
-    "records.run": "BatchResult BatchSummary Breakdown HostUse LevelEvent Outcome summarize_batch",
+    "records.run": """
+        BatchResult BatchSummary Breakdown FileCategory HostUse LevelEvent Outcome ResourceEstimate SyntheticFile summarize_batch
+    """,
     "records.scale": "Scale",
     "report.writing": "load_report write_report",
     "runtime.admission.semaphore": "DynamicSemaphore MemorySemaphore",

@@ -31,11 +31,8 @@ from pytest_membudget.measurement.probe import measuring as measuring
 from pytest_membudget.measurement.system.limit import memory_limit as memory_limit
 from pytest_membudget.measurement.system.limit import memory_reading as memory_reading
 from pytest_membudget.plugin.fixtures.membudget import Membudget as Membudget
-from pytest_membudget.records.files import FileCategory as FileCategory
-from pytest_membudget.records.files import ResourceEstimate as ResourceEstimate
-from pytest_membudget.records.files import SyntheticFile as SyntheticFile
-from pytest_membudget.records.growth import Growth as Growth
 from pytest_membudget.records.judgement import Budget as Budget
+from pytest_membudget.records.judgement import Growth as Growth
 from pytest_membudget.records.judgement import Judgement as Judgement
 from pytest_membudget.records.measurement import CommandMeasurement as CommandMeasurement
 from pytest_membudget.records.measurement import Measurement as Measurement
@@ -49,9 +46,12 @@ from pytest_membudget.records.report import TestRecord as TestRecord
 from pytest_membudget.records.run import BatchResult as BatchResult
 from pytest_membudget.records.run import BatchSummary as BatchSummary
 from pytest_membudget.records.run import Breakdown as Breakdown
+from pytest_membudget.records.run import FileCategory as FileCategory
 from pytest_membudget.records.run import HostUse as HostUse
 from pytest_membudget.records.run import LevelEvent as LevelEvent
 from pytest_membudget.records.run import Outcome as Outcome
+from pytest_membudget.records.run import ResourceEstimate as ResourceEstimate
+from pytest_membudget.records.run import SyntheticFile as SyntheticFile
 from pytest_membudget.records.run import summarize_batch as summarize_batch
 from pytest_membudget.records.scale import Scale as Scale
 from pytest_membudget.report.writing import load_report as load_report

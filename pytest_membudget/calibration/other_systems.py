@@ -21,8 +21,13 @@ from typing import Any
 from pytest_membudget.calibration.model import Calibration
 from pytest_membudget.calibration.store import complete
 from pytest_membudget.errors import UnreadableFileError, UsageError
-from pytest_membudget.records.calibration import CalibrationFile, CalibrationPoint
-from pytest_membudget.records.other_systems import JobRequest, RecordedJob, Recording
+from pytest_membudget.records.calibration import (
+    CalibrationFile,
+    CalibrationPoint,
+    JobRequest,
+    RecordedJob,
+    Recording,
+)
 from pytest_membudget.records.storage import read_bounded
 from pytest_membudget.stats.learning import Aim
 from pytest_membudget.units import format_as_written, format_count

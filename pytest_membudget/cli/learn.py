@@ -11,7 +11,7 @@ from pytest_membudget.calibration.law import LEAST_POINTS
 from pytest_membudget.calibration.other_systems import calibrate_recorded, read_recording
 from pytest_membudget.calibration.store import calibration_path, save_named
 from pytest_membudget.cli import EXIT_FAILED, EXIT_OK
-from pytest_membudget.records.other_systems import RecordedJob
+from pytest_membudget.records.calibration import RecordedJob
 from pytest_membudget.report.text import clean_text
 from pytest_membudget.units import format_count, format_size
 

@@ -11,7 +11,7 @@ from pytest_membudget.calibration.other_systems import ATTEMPTS, request_for
 from pytest_membudget.cli import EXIT_OK
 from pytest_membudget.cli.calibrate import add_predictor_option, find_calibration
 from pytest_membudget.errors import UsageError
-from pytest_membudget.records.other_systems import SYSTEMS
+from pytest_membudget.records.calibration import SYSTEMS
 from pytest_membudget.report.job_requests import render_request
 from pytest_membudget.units import parse_size
 

@@ -11,8 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from pytest_membudget.records.growth import Growth
-from pytest_membudget.records.judgement import Advice, Budget, Judgement
+from pytest_membudget.records.judgement import Advice, Budget, Growth, Judgement
 from pytest_membudget.records.measurement import Measurement, ProcessShare
 from pytest_membudget.records.scale import ScaleStatus
 from pytest_membudget.units import (

@@ -26,7 +26,7 @@ from pytest_membudget.plugin import options, roles
 if TYPE_CHECKING:
     from pytest_membudget.plugin.fixtures.membudget import Membudget
     from pytest_membudget.plugin.fixtures.synthetic_files import SyntheticFiles
-    from pytest_membudget.records.files import SyntheticFile
+    from pytest_membudget.records.run import SyntheticFile
     from pytest_membudget.records.scale import Scale
     from pytest_membudget.runtime.admission.semaphore import MemorySemaphore
     from pytest_membudget.runtime.executor.executor import FallbackExecutor

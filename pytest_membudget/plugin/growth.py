@@ -16,8 +16,7 @@ from pytest_membudget.measurement.growth.check import check_growth
 from pytest_membudget.originals import contextlib, logging, warnings
 from pytest_membudget.plugin.fresh.run import skip_time_limit
 from pytest_membudget.plugin.markers import GrowthMark
-from pytest_membudget.records.growth import Growth
-from pytest_membudget.records.judgement import Judgement
+from pytest_membudget.records.judgement import Growth, Judgement
 
 _UNDO_LISTS = ("_setattr", "_setitem")
 """Where `pytest.MonkeyPatch` keeps what it has to undo."""

@@ -14,8 +14,7 @@ from pytest_membudget.originals import restored
 from pytest_membudget.plugin.markers import ScalesMark
 from pytest_membudget.plugin.options import Settings
 from pytest_membudget.plugin.plans import Plan
-from pytest_membudget.records.growth import Growth
-from pytest_membudget.records.judgement import Budget, Judgement, Verdict
+from pytest_membudget.records.judgement import Budget, Growth, Judgement, Verdict
 from pytest_membudget.records.measurement import Measurement
 from pytest_membudget.records.report import AllocationSite, Comparison, TestRecord
 from pytest_membudget.records.storage import from_here

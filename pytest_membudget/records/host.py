@@ -6,8 +6,8 @@ from typing import Literal
 
 import msgspec
 
+from pytest_membudget.records import Bytes
 from pytest_membudget.records.measurement import CommandMeasurement
-from pytest_membudget.records.quantities import Bytes
 from pytest_membudget.records.report import Environment
 
 

@@ -8,11 +8,10 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from pytest_membudget.errors import UnreadableFileError
-from pytest_membudget.records.growth import Growth, HeldByFixture, RetainedByTest
-from pytest_membudget.records.judgement import Verdict
+from pytest_membudget.records import Bytes, Count, Seconds, SignedBytes
+from pytest_membudget.records.judgement import Growth, HeldByFixture, RetainedByTest, Verdict
 from pytest_membudget.records.measurement import ProcessShare, Source, TimelinePoint
 from pytest_membudget.records.monitor import MonitorReport
-from pytest_membudget.records.quantities import Bytes, Count, Seconds, SignedBytes
 from pytest_membudget.records.run import BatchSummary
 from pytest_membudget.records.scale import CurvePoint, InFlightTable, ScaleTable
 from pytest_membudget.records.storage import decode_json, encodable, escape_controls, read_bounded

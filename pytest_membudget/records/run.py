@@ -1,19 +1,27 @@
-"""What became of a batch: one outcome per input, where the peak went, and which levels it ran on."""
+"""What is known of a file before it is processed, and what became of a batch.
+
+A batch has one outcome per input; it says where the peak went, and which levels it ran on.
+"""
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Generic, Literal, cast
 
 import msgspec
 
 from pytest_membudget.errors import text_of
-from pytest_membudget.records.growth import Growth
-from pytest_membudget.records.quantities import Bytes, Count, Result_co, Seconds
+from pytest_membudget.records import Bytes, Count, Result_co, Seconds
+from pytest_membudget.records.judgement import Growth
 from pytest_membudget.units import format_count, format_duration, format_size
 
 MOST_TOLD = 5
 """Failed inputs, and events, that the summary of a batch lists; of more it says how many there are."""
+
+MOST_EVENTS = 10
+
 
 Level = Literal["dask", "process", "thread", "sequential"]
 Cause = Literal[
@@ -28,6 +36,53 @@ Cause = Literal[
     "cancelled",
     "done",  # an earlier run had done it, says the file of `done=`
 ]
+
+
+class FileCategory(enum.StrEnum):
+    """Small, medium or large: decides a file's time limit and whether it runs alone in a worker."""
+
+    SMALL = "small"
+    MEDIUM = "medium"
+    LARGE = "large"
+
+
+class ResourceEstimate(msgspec.Struct, frozen=True):
+    """What one file is expected to need: bytes of memory, seconds, and the pool it should run in."""
+
+    size_bytes: int
+    category: FileCategory
+    memory_bytes: int
+    timeout_s: float
+    pool: Literal["shared", "isolated"]
+
+
+class BatchPreview(msgspec.Struct, frozen=True, kw_only=True):
+    """What a batch will ask for: files by category, the longest time limit, memory of its large files together."""
+
+    small: int
+    medium: int
+    large: int
+    timeout_s: float
+    large_memory_bytes: int
+    unclassified: int = 0
+
+    @property
+    def files(self) -> int:
+        """All files of the batch."""
+        return self.small + self.medium + self.large + self.unclassified
+
+
+class SyntheticFile(msgspec.Struct, frozen=True):
+    """A generated file of exactly `size_bytes` with `rows` records of its kind."""
+
+    path: Path
+    size_bytes: int
+    rows: int
+    kind: str
+
+    def __fspath__(self) -> str:
+        """Lets `open(file)` and `Path(file)` take the record itself."""
+        return str(self.path)
 
 
 class Feature(msgspec.Struct, frozen=True, array_like=True):
@@ -235,9 +290,6 @@ class MemoryStatus(msgspec.Struct, frozen=True, kw_only=True):
     limit_bytes: int
     limit_source: str
     recommended_workers: int
-
-
-MOST_EVENTS = 10
 
 
 class BatchSummary(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,8 +6,8 @@ from typing import Literal
 
 import msgspec
 
+from pytest_membudget.records import Bytes, Count, Seconds, SignedBytes
 from pytest_membudget.records.measurement import TimelinePoint
-from pytest_membudget.records.quantities import Bytes, Count, Seconds, SignedBytes
 from pytest_membudget.records.run import Breakdown, Feature
 from pytest_membudget.units import format_share, format_size
 

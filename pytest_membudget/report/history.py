@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from pytest_membudget.records.history import (
+from pytest_membudget.records.comparison import (
     HistoryRun,
     TestHistory,
     TestTrend,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pytest_membudget.records.other_systems import JobRequest, System
+from pytest_membudget.records.calibration import JobRequest, System
 from pytest_membudget.report.text import clean_text
 from pytest_membudget.units import format_count, format_size
 

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from pytest_membudget.records.growth import HeldByFixture, RetainedByTest
+from pytest_membudget.records.judgement import HeldByFixture, RetainedByTest
 from pytest_membudget.records.report import BaselineCheck, TestRecord
 from pytest_membudget.report.text import (
     FAILING,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any, NamedTuple
 
-from pytest_membudget.records.history import TestTrend, TrendChange, TrendReport
+from pytest_membudget.records.comparison import TestTrend, TrendChange, TrendReport
 from pytest_membudget.report.history import WORSE, describe, describe_change, headline, short_revision
 from pytest_membudget.report.html import breakable, read_page_file
 from pytest_membudget.report.text import NONE, signed_share

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from pytest_membudget.records.growth import Growth, GrowthVerdict, RetainedByTest
+from pytest_membudget.records.judgement import Growth, GrowthVerdict, RetainedByTest
 from pytest_membudget.stats.growth import CONFIDENCE, Precision, Trend, trend
 from pytest_membudget.units import format_count
 

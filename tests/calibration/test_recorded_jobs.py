@@ -2,7 +2,7 @@ import pytest
 
 from pytest_membudget import UnreadableFileError
 from pytest_membudget.calibration.other_systems import calibrate_recorded, read_recording
-from pytest_membudget.records.other_systems import RecordedJob
+from pytest_membudget.records.calibration import RecordedJob
 
 MIB = 1024 * 1024
 NEXTFLOW = """task_id\thash\tname\tstatus\texit\trealtime\t%cpu\tpeak_rss\tpeak_vmem\trchar\twchar

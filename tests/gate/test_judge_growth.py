@@ -1,7 +1,7 @@
 from msgspec.structs import replace
 
 from pytest_membudget.gate.budgets import judge_growth
-from pytest_membudget.records.growth import Culprit, Growth, ResourceGrowth
+from pytest_membudget.records.judgement import Culprit, Growth, ResourceGrowth
 
 
 def growth(verdict, low, high, **more):

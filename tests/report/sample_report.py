@@ -1,6 +1,6 @@
 """One report with everything in it, figures as a real run would give them."""
 
-from pytest_membudget.records.growth import Culprit, Growth
+from pytest_membudget.records.judgement import Culprit, Growth
 from pytest_membudget.records.measurement import ProcessShare, TimelinePoint
 from pytest_membudget.records.monitor import (
     CleanupEvent,

@@ -4,7 +4,7 @@ import unicodedata
 import pytest
 from msgspec.structs import replace
 
-from pytest_membudget.records.growth import RetainedByTest
+from pytest_membudget.records.judgement import RetainedByTest
 from pytest_membudget.records.report import Report, TestRecord
 from pytest_membudget.report.ci import render_step_summary
 from pytest_membudget.report.terminal import render_terminal

@@ -3,7 +3,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from pytest_membudget.records.history import RevisionPoint, TestTrend, TrendChange, TrendReport
+from pytest_membudget.records.comparison import RevisionPoint, TestTrend, TrendChange, TrendReport
 from pytest_membudget.report.history import (
     describe,
     render_trend_json,

@@ -19,7 +19,7 @@ from urllib.parse import quote
 import msgspec
 
 from pytest_membudget.errors import UnreadableFileError, UsageError
-from pytest_membudget.records.history import HistoryPoint, HistoryRun, TestHistory
+from pytest_membudget.records.comparison import HistoryPoint, HistoryRun, TestHistory
 from pytest_membudget.records.report import Environment, Report, TestRecord
 from pytest_membudget.records.storage import check_writable, encodable
 

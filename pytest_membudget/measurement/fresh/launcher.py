@@ -30,7 +30,7 @@ from pytest_membudget.errors import MeasurementError, UsageError
 from pytest_membudget.measurement.fresh import guard
 from pytest_membudget.measurement.fresh.guard import Message, Orders
 from pytest_membudget.measurement.process.children import descendants, pipe, tree_resident_bytes
-from pytest_membudget.records.ending import NOT_FOUND, NOT_RUNNABLE, SIGNALLED, Ending, How, exit_code_of
+from pytest_membudget.records.measurement import NOT_FOUND, NOT_RUNNABLE, SIGNALLED, Ending, How, exit_code_of
 
 Output = int | IO[Any] | None
 """As `subprocess` takes it: a descriptor, a file, `subprocess.DEVNULL`, or `None` for this process's own."""

@@ -20,7 +20,7 @@ from pytest_membudget.measurement.growth import repeat as rounds
 from pytest_membudget.measurement.growth.repeat import CallTooLongError, Rounds
 from pytest_membudget.measurement.growth.samples import EXACT_BYTES, PAGED_BYTES
 from pytest_membudget.originals import contextlib, gc, os, sys, tempfile, time, tracemalloc
-from pytest_membudget.records.growth import Culprit
+from pytest_membudget.records.judgement import Culprit
 from pytest_membudget.records.storage import from_here
 from pytest_membudget.stats.growth import RESOLUTION_BYTES_PER_CALL, Trend
 

@@ -33,7 +33,7 @@ from pytest_membudget.originals import (
     threading,
     time,
 )
-from pytest_membudget.records.growth import ResourceGrowth
+from pytest_membudget.records.judgement import ResourceGrowth
 from pytest_membudget.stats.growth import Trend
 from pytest_membudget.units import format_size
 

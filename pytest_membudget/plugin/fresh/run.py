@@ -23,7 +23,7 @@ from pytest_membudget.originals import restored
 from pytest_membudget.plugin.fresh.request import VARIABLE, Orders, Purpose
 from pytest_membudget.plugin.report.session_files import shared_folder, temporary_folders
 from pytest_membudget.plugin.roles import CHILD_PLUGIN, is_worker
-from pytest_membudget.records.ending import Ending
+from pytest_membudget.records.measurement import Ending
 from pytest_membudget.units import format_size
 
 _LAST_WORDS = 2000

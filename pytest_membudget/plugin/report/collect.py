@@ -25,7 +25,7 @@ from pytest_membudget.plugin.report.attach import attached, is_planned
 from pytest_membudget.plugin.report.endurance import StartingConditions
 from pytest_membudget.plugin.report.session_files import shared_folder, shared_folder_if_made
 from pytest_membudget.records import shared_lines
-from pytest_membudget.records.growth import HeldByFixture
+from pytest_membudget.records.judgement import HeldByFixture
 from pytest_membudget.records.monitor import MonitorReport
 from pytest_membudget.records.report import BaselineCheck, Outcome, Report, TestRecord
 from pytest_membudget.records.run import BatchSummary

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, cast
 
-from pytest_membudget.records.growth import Growth
+from pytest_membudget.records.judgement import Growth
 from pytest_membudget.records.run import EventKind, Level, LevelEvent
 from pytest_membudget.runtime.executor.scheduler import Scheduler
 from pytest_membudget.runtime.executor.state import (

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 from pytest_membudget.errors import UsageError
 from pytest_membudget.measurement.system.limit import usable_cores
 from pytest_membudget.origins import refuse_in_unguarded_main
-from pytest_membudget.records.growth import Growth
+from pytest_membudget.records.judgement import Growth
 from pytest_membudget.records.run import Level, LevelEvent
 from pytest_membudget.runtime.admission.host_scope import DEFAULT_NAME
 from pytest_membudget.runtime.executor.calls import Calls

@@ -25,8 +25,7 @@ from typing import Any, Literal, NamedTuple, TextIO, cast
 import msgspec
 
 from pytest_membudget.errors import UnreadableFileError, UsageError
-from pytest_membudget.records.files import FileCategory
-from pytest_membudget.records.run import Outcome
+from pytest_membudget.records.run import FileCategory, Outcome
 from pytest_membudget.records.shared_lines import add_line, read_lines
 from pytest_membudget.records.storage import encode_line
 from pytest_membudget.runtime.executor.charges import Charged

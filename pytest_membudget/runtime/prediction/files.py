@@ -14,9 +14,8 @@ import msgspec
 
 from pytest_membudget.errors import UsageError
 from pytest_membudget.measurement.system.limit import host_memory, memory_reading
-from pytest_membudget.records.files import BatchPreview, FileCategory, ResourceEstimate
 from pytest_membudget.records.measurement import MemoryReading
-from pytest_membudget.records.run import MemoryStatus
+from pytest_membudget.records.run import BatchPreview, FileCategory, MemoryStatus, ResourceEstimate
 from pytest_membudget.runtime.parameters import count_of, share_of
 from pytest_membudget.runtime.prediction.estimator import MemoryEstimator
 from pytest_membudget.units import Size, format_size

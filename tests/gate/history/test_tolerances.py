@@ -3,7 +3,7 @@ import random
 import pytest
 
 from pytest_membudget.gate.history.trend import learn_tolerance
-from pytest_membudget.records.history import TestTrend, TrendChange
+from pytest_membudget.records.comparison import TestTrend, TrendChange
 
 MIB = 2**20
 

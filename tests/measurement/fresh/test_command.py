@@ -14,7 +14,7 @@ from pytest_membudget.cli import main
 from pytest_membudget.errors import MeasurementError, UsageError
 from pytest_membudget.measurement.fresh import command, launcher
 from pytest_membudget.measurement.tree.helper.messages import Summary
-from pytest_membudget.records.ending import Ending
+from pytest_membudget.records.measurement import Ending
 
 pytestmark = [
     pytest.mark.kernel,

@@ -12,7 +12,7 @@ from tree_programs import HOLD, MIB
 
 from pytest_membudget.errors import UsageError
 from pytest_membudget.measurement.fresh.launcher import launch, run
-from pytest_membudget.records.ending import Ending
+from pytest_membudget.records.measurement import Ending
 
 pytestmark = [
     pytest.mark.kernel,
