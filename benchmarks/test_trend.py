@@ -19,8 +19,7 @@ from pytest_membudget.gate.history.store import open_history
 from pytest_membudget.gate.history.trend import TREND_TOLERANCE, find_trends
 from pytest_membudget.records.report import Environment, Report, TestRecord
 from pytest_membudget.report.history import write_trend
-from pytest_membudget.stats.change_points import find_changes
-from pytest_membudget.stats.environment_steps import find_levelled_changes
+from pytest_membudget.stats.change_points import find_changes, find_levelled_changes
 
 SAMPLES = json.loads(Path(__file__).with_name("data").joinpath("noise_samples.json").read_text())
 RACING = [name for name in SAMPLES if name.startswith("threads_")]

@@ -26,8 +26,16 @@ from msgspec.structs import replace
 from pytest_membudget.errors import OverBudgetError, UsageError
 from pytest_membudget.records.run import BatchResult, Breakdown, Feature, Outcome
 from pytest_membudget.records.scale import CurvePoint, LawFit, Scale, ScaleRow, TaskFigures, TaskPeak
-from pytest_membudget.stats.fitting import PeakFit, fit_constant, fit_rising
-from pytest_membudget.stats.laws import CONFIDENCE, Law, allowed_rise, judge_law, steepest_rise
+from pytest_membudget.stats.fitting import (
+    CONFIDENCE,
+    Law,
+    PeakFit,
+    allowed_rise,
+    fit_constant,
+    fit_rising,
+    judge_law,
+    steepest_rise,
+)
 from pytest_membudget.units import format_size, parse_size
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from io import BytesIO
 from typing import Any, BinaryIO
 
 from pytest_membudget.errors import MissingExtraError, UsageError
-from pytest_membudget.inputs.format import CITIES, CURRENCIES, Draw
+from pytest_membudget.inputs.kinds import CITIES, CURRENCIES, Draw
 
 GROUP_ROWS = 2000
 """Rows of a full row group, about 140 kB: what is held in memory at a time."""

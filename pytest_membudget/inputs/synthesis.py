@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pytest_membudget.errors import UsageError
-from pytest_membudget.inputs.format import BLOCK_MARK, Draw
-from pytest_membudget.inputs.kinds import FORMATS, KINDS, PARQUET
+from pytest_membudget.inputs.kinds import BLOCK_MARK, FORMATS, KINDS, PARQUET, Draw
 from pytest_membudget.records.run import SyntheticFile
 from pytest_membudget.records.storage import replacing
 from pytest_membudget.units import Size, parse_size

@@ -2,7 +2,7 @@
 
 1. Runs of one revision in one environment become one place on the axis, with the median of their peaks.
 2. Logarithms of the peaks are searched for changes (`stats.change_points`), apart from the steps that came with another
-   environment (`stats.environment_steps`).
+   environment (`stats.change_points`).
 3. A change counts while the test is still above the level before it. The latest such change gives the verdict:
    a step is a jump, a ramp is creep. What fell back, or was repaired, is steady.
 
@@ -35,8 +35,7 @@ from pytest_membudget.records.comparison import (
     TrendVerdict,
 )
 from pytest_membudget.records.report import Environment
-from pytest_membudget.stats.change_points import Change
-from pytest_membudget.stats.environment_steps import Levelled, find_levelled_changes
+from pytest_membudget.stats.change_points import Change, Levelled, find_levelled_changes
 from pytest_membudget.stats.samples import median
 from pytest_membudget.units import Tolerance
 

@@ -14,8 +14,7 @@ from pytest_membudget.records.comparison import (
     RevisionVerdict,
     StackComparison,
 )
-from pytest_membudget.stats.paired import Plan, is_equivalent, judge_pairs, plan
-from pytest_membudget.stats.samples import median
+from pytest_membudget.stats.samples import Plan, is_equivalent, judge_pairs, median, plan
 from pytest_membudget.units import Tolerance, format_count
 
 #: What differs by less is equivalent.

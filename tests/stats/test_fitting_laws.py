@@ -1,6 +1,6 @@
 import pytest
 
-from pytest_membudget.stats.laws import judge_law, steepest_rise
+from pytest_membudget.stats.fitting import judge_law, steepest_rise
 
 MB = 1_000_000
 

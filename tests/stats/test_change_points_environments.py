@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from pytest_membudget.stats.environment_steps import find_levelled_changes
+from pytest_membudget.stats.change_points import find_levelled_changes
 
 
 def found(levels, environments, *, sigma=0.005, seed=1):

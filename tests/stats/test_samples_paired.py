@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from pytest_membudget.stats.paired import is_equivalent, judge_pairs, plan
+from pytest_membudget.stats.samples import is_equivalent, judge_pairs, plan
 
 MIB = 2**20
 TOLERANCE = {"share": 0.03, "absolute_bytes": MIB // 2}
