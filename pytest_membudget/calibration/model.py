@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -26,9 +26,9 @@ from pytest_membudget.errors import UsageError
 from pytest_membudget.records.calibration import CalibrationFile, CalibrationPoint, CalibrationQuality
 from pytest_membudget.records.report import CalibrationPicture
 from pytest_membudget.records.scale import CurvePoint
-from pytest_membudget.stats.fitting import PeakFit
+from pytest_membudget.stats.fitting import LEAST_BYTES, MATERIAL_SHARE, PeakFit
 from pytest_membudget.stats.surfaces import EXTRAPOLATION, Values
-from pytest_membudget.units import format_count
+from pytest_membudget.units import format_count, format_share
 
 if TYPE_CHECKING:
     from pytest_membudget.runtime.prediction.estimator import MemoryEstimator
@@ -36,6 +36,11 @@ if TYPE_CHECKING:
     from pytest_membudget.stats.learning import Aim
 
 _CURVE_POINTS = 24
+_POOR_ERROR = 0.25
+"""Mean error of the estimates of inputs that were left out, beyond which the law is a poor guide."""
+
+_NAME_OTHERS = 'name what it follows: predictors={"pages": count_pages}, --predictor pages=MODULE:FUNCTION'
+
 JUDGED_INPUTS = 3
 """Different inputs from which predictors can be judged: one that is left out, and two for a line."""
 
@@ -180,7 +185,42 @@ class Calibration:
                 f"the peak grows less the larger {_size(follows)}: expect(size) follows that, while γ and bound(size) keep "
                 "to the line, as nothing says where it ends"
             )
-        return (*self.file.caveats, *fitted)
+        return (*self.file.caveats, *fitted, *self._doubts_of_fit(_size(follows)))
+
+    def _doubts_of_fit(self, follows: str) -> Iterator[str]:
+        """What predicting each input from the others shows against the law."""
+        found, largest_bytes = self.quality, max(run.peak_bytes for run in self._runs)
+        if found is None or largest_bytes < LEAST_BYTES:
+            return
+        if self._falls():
+            yield (
+                f"the peak falls as {follows} grows, so the estimate is the same for all and the bound wide; {_NAME_OTHERS}"
+            )
+        elif found.error > _POOR_ERROR:
+            yield (
+                f"predicted from the others a peak is {format_share(found.error)} off on average: {follows} alone does not "
+                f"tell it; {_NAME_OTHERS}"
+            )
+        if found.under_predicted > found.under_extrapolated:
+            yield (
+                f"{found.under_predicted} of {found.judged} runs lay above the bound that follows from the other inputs, so the "
+                "bound may be too low for inputs between those that were run; run more different ones"
+            )
+        elif found.under_predicted:
+            yield (
+                f"{found.under_predicted} of {found.judged} runs, all beyond the others, lay above the bound that follows from "
+                "these; run inputs as large as those to come"
+            )
+
+    def _falls(self) -> bool:
+        """Whether peaks fall, by more than runs differ, where the law can only be constant."""
+        if self._line is None or len(self._line.powers) > 1:
+            return False
+        first, last = (
+            max(run.peak_bytes for run in self._runs if run.values == values)
+            for values in (end(run.values for run in self._runs) for end in (min, max))
+        )
+        return last < (1 - MATERIAL_SHARE) * first - LEAST_BYTES
 
     def features(self, item: Any) -> int | dict[str, float]:
         """What the law goes by of an item: its size in bytes, or the predictors by name. `expect` and `bound` take these.

@@ -92,7 +92,7 @@ def plan_own_files(files: Sequence[str | os.PathLike[str]], repeats: int, seed: 
     sizes = {path: path.stat().st_size for path in paths}
     if len(set(sizes.values())) < _LEAST_SIZES or repeats < 1 or repeats * len(paths) < _LEAST_RUNS:
         raise UsageError(
-            f"{format_count(len(paths), 'file')} of {format_count(len(set(sizes.values())), 'size')}, {repeats} times each, show nothing of growth; "
+            f"{format_count(len(paths), 'file')} of {format_count(len(set(sizes.values())), 'size')}, {_often(repeats)}, show nothing of growth; "
             "give at least two sizes and three runs"
         )
     source = random.Random(seed)
@@ -116,7 +116,7 @@ def plan_inputs(
     sizes = [_size_or_0(item) if predictors else size_of_item(item) for item in given]
     if repeats < 1 or repeats * len(given) < _LEAST_RUNS:
         raise UsageError(
-            f"{format_count(len(given), 'input')}, {repeats} times each, are fewer than {_LEAST_RUNS} runs; give more"
+            f"{format_count(len(given), 'input')}, {_often(repeats)}, are fewer than {_LEAST_RUNS} runs; give more"
         )
     if len(set(values if predictors else sizes)) < _LEAST_SIZES:
         same = "the same predictors" if predictors else "one size"
@@ -133,6 +133,10 @@ def plan_inputs(
         for repeat in range(repeats)
         for run in source.sample(inputs_by_index, len(inputs_by_index))
     ]
+
+
+def _often(repeats: int) -> str:
+    return "run once each" if repeats == 1 else f"run {repeats} times each"
 
 
 def smallest(plan: Sequence[PlannedRun]) -> PlannedRun:

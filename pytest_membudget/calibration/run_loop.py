@@ -35,10 +35,10 @@ from pytest_membudget.calibration.plan import (
 )
 from pytest_membudget.calibration.store import complete
 from pytest_membudget.calibration.worker import FunctionReference, refer_to, stop_if_loading
-from pytest_membudget.errors import CalibrationError, UsageError
+from pytest_membudget.errors import CalibrationError, UsageError, text_of
 from pytest_membudget.records.calibration import CalibrationFile, CalibrationPoint, CalibrationRun
 from pytest_membudget.runtime.prediction.predictors import Predictor, Predictors
-from pytest_membudget.units import Size, format_duration, format_size
+from pytest_membudget.units import Size, format_as_written, format_duration, format_size
 
 
 def calibrate(  # noqa: PLR0917 - published in this order
@@ -150,9 +150,7 @@ def _run_all(job: CalibrationJob, checkpoint: Checkpoint, progress: bool | None)
                 elif left_s() == 0:
                     break
                 else:
-                    failures.append(
-                        f"at {format_size(finished.size_bytes)}{_where(finished)}: {answer.error}"
-                    )
+                    failures.append(f"{_which(finished)}{_where(finished)}: {answer.error}")
     return failures
 
 
@@ -180,6 +178,12 @@ def _stop_if_hopeless(function: FunctionReference, finished: Finished) -> None:
                 f"{function} fails on a small file already{where}: {answer.error} (it is called with the path of "
                 "its input, in an empty working directory)"
             )
+
+
+def _which(finished: Finished) -> str:
+    """The input of the run: the user's own file by its name."""
+    size = format_as_written(finished.size_bytes)
+    return f"on {text_of(Path(finished.run.path).name)} ({size})" if finished.run.path else f"at {size}"
 
 
 def _where(finished: Finished) -> str:
@@ -298,7 +302,10 @@ class CalibrationJob(NamedTuple):
         measured = f"{len(runs)} of {len(self.plan)} runs were measured"
         if failures:
             others = f", and {len(failures) - 1} more" if len(failures) > 1 else ""
-            raise CalibrationError(f"{self} fails {failures[0]}{others}; {measured}", fitted)
+            raise CalibrationError(
+                f"{self} fails {failures[0]}{others}; {measured}; mend it, or calibrate on inputs that it can read",
+                fitted,
+            )
         if fitted is None:
             raise CalibrationError(
                 f"{self}: {measured} in {format_duration(self.budget_seconds or 0.0)}, and a fit needs "

@@ -173,8 +173,8 @@ def print_calibration(found: Calibration) -> None:
         "if they are like these"
     )
     print(
-        f"by themselves, whatever law joins them, {format_count(len(found.points), 'run')} show "
-        f"{format_share(found.proven_content)}; {found.content:.0%} takes {found.runs_to_prove}"
+        f"without a law, {format_count(len(found.points), 'run')} show that for {format_share(found.proven_content)} of tasks; "
+        f"for {found.content:.0%} it takes {found.runs_to_prove}"
     )
     if found.quality:
         print(_quality_line(found.quality, "size" if by_size else "input"))
@@ -208,7 +208,7 @@ def _rows_by_predictors(found: Calibration) -> list[list[str]]:
 def _figures(found: Calibration, item: int | dict[str, float], peaks: Sequence[int]) -> list[str]:
     """What was measured, the estimate, the bound, and whether that is extrapolated."""
     return [
-        f"{format_size(min(peaks))} to {format_size(max(peaks))}" if peaks else "",
+        " to ".join(dict.fromkeys((format_size(min(peaks)), format_size(max(peaks))))) if peaks else "",
         format_size(found.expect(item)),
         format_size(found.bound(item)),
         "extrapolated" if found.is_extrapolated(item) else "",
@@ -235,10 +235,12 @@ def print_use(found: Calibration, reference: FunctionReference, kept: Path | Non
         f"a worker with {largest} takes at most {format_size(found.base_bytes + bound_bytes)} above a bare interpreter; "
         "in your program:"
     )
+    if kept is None and (found.file.predictors or found.curved):
+        print(
+            f"    # with --save NAME: an estimator that {'goes by these predictors' if found.file.predictors else 'follows the curve'}"
+        )
+        return
     if found.file.predictors:
-        if kept is None:
-            print("    # with --save NAME: an estimator that goes by these predictors")
-            return
         _print_imports(reference, "FallbackExecutor, load_calibration")
         functions = {name: found.file.predictor_functions.get(name, "") for name in found.file.predictors}
         for origin in functions.values():

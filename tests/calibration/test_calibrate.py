@@ -65,7 +65,7 @@ def test_a_function_of_the_script_that_is_running_is_found(tmp_path, guard):
 
 def test_a_function_that_fails_on_some_sizes_is_measured_as_far_as_it_went():
     with pytest.raises(
-        CalibrationError, match=r"fails at 195 KiB: ValueError: too many columns.*4 of 6"
+        CalibrationError, match=r"fails at 200 kB: ValueError: too many columns.*4 of 6"
     ) as info:
         short(functions.fails_above_100_kb, repeats=2)
     assert info.value.partial.max_size_bytes == 100_000

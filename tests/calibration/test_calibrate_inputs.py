@@ -78,7 +78,7 @@ def test_partials_methods_and_objects_that_can_be_called_are_sent(fn, files):
     ("options", "message"),
     [
         ({"inputs": [(1, 2)] * 3, "predictors": PREDICTORS}, "the same predictors show nothing of growth"),
-        ({"inputs": [1, 2], "predictors": {"n": abs}}, "2 inputs, 1 times each, are fewer than 3 runs"),
+        ({"inputs": [1, 2], "predictors": {"n": abs}}, "2 inputs, run once each, are fewer than 3 runs"),
         (
             {"inputs": [1, -2, 3], "predictors": {"n": lambda n: n}},
             "'n' of -2 is -2; it has to be a finite number",

@@ -117,3 +117,36 @@ def test_a_bound_by_predictors_leaves_what_two_runs_of_one_input_may_differ_by()
     seen_for_less = {"lines": 400}
     assert found.expect(seen_for_less) == pytest.approx(16 * 400**2, rel=0.01)
     assert found.bound(seen_for_less) >= found.expect(seen_for_less) + RUN_TO_RUN_BYTES
+
+
+@pytest.mark.parametrize(
+    ("peaks_mb", "says"),
+    [
+        ((30, 20, 10, 4, 5, 6), "the peak falls as the size grows, so the estimate is the same for all"),
+        ((2, 4, 63, 65, 67, 69), "off on average: the size alone does not tell it; name what it follows"),
+        ((10, 13, 16, 19, 22, 25), ""),
+        ((20, 20, 20, 20, 20, 20), ""),
+    ],
+)
+def test_a_law_that_is_a_poor_guide_says_so(peaks_mb, says):
+    found = fit_points([(size * MB, peak * MB) for size, peak in enumerate(peaks_mb, 1)])
+    assert says in " ".join(found.caveats)
+    assert bool(found.caveats) == bool(says)
+
+
+def test_runs_above_the_bound_of_the_others_are_no_praise_of_the_bound():
+    found = fit_points(
+        [(size * MB, peak * MB) for size, peak in ((1, 10), (2, 10.001), (3, 10), (4, 10.001), (8, 40))]
+    )
+    assert found.quality.under_predicted == found.quality.under_extrapolated == 1
+    assert "1 of 5 runs, all beyond the others, lay above the bound that follows from these" in " ".join(
+        found.caveats
+    )
+
+
+def test_two_inputs_cannot_show_which_predictors_help():
+    two = fit_points([({"a": n, "b": 3 - n}, (10 + n) * MB) for n in (1, 2, 1)])
+    assert "2 different inputs cannot show whether a and b help to predict" in " ".join(two.caveats)
+    one = fit_points([({"a": n}, (10 + n) * MB) for n in (1, 2, 1)])
+    assert one.predictors == ("a",)
+    assert not one.caveats
