@@ -83,7 +83,10 @@ if not TYPE_CHECKING:
         if name not in _MODULES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         if name not in _copies:
-            _copies[name] = SimpleNamespace(**vars(importlib.import_module(name)))
+            _copies[name] = SimpleNamespace()
+            # Windows has neither `fcntl` nor `resource`; what uses them asks for the platform first.
+            with suppress(ImportError):
+                _copies[name] = SimpleNamespace(**vars(importlib.import_module(name)))
         return _copies[name]
 
 
@@ -99,7 +102,6 @@ def bind_all() -> None:
     if _restorable:
         return
     for name in (*_MODULES, *_ALSO_RESTORED):
-        # Windows has neither `fcntl` nor `resource`; what uses them asks for the platform first.
         with suppress(ImportError):
             module = importlib.import_module(name)
             _copies.setdefault(name, SimpleNamespace(**vars(module)))
