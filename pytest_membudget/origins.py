@@ -147,8 +147,11 @@ def _folders(module: object) -> tuple[str, ...] | None:
 
 
 def _attributes(module: object) -> dict[str, Any]:
-    """Without asking the module itself: one that loads when it is first used would do so."""
-    if not isinstance(module, ModuleType):
+    """Without asking the module itself: one that loads when it is first used would do so.
+
+    `isinstance` would ask as well, and believe it: a library of cffi (`cryptography`'s) says that it is a module.
+    """
+    if not issubclass(type(module), ModuleType):
         return {}
     attributes: dict[str, Any] = ModuleType.__getattribute__(module, "__dict__")
     return attributes

@@ -38,6 +38,14 @@ def test_what_the_path_leads_to_is_not_told(load, tmp_path, monkeypatch):
     assert not {"made", "email", "email.message", "pytest", "__main__"} & set(off_path())
 
 
+def test_an_object_that_only_says_it_is_a_module_is_left_alone(monkeypatch):
+    class Library:  # cffi's, as `cryptography` has one
+        __class__ = ModuleType
+
+    monkeypatch.setitem(sys.modules, "a_library", Library())
+    assert "a_library" not in off_path()
+
+
 def test_a_module_from_elsewhere_is_told_with_its_file(load):
     module = load("made")
     assert off_path()["made"] == Origin(module.__file__, None)

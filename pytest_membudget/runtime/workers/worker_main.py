@@ -22,6 +22,7 @@ from enum import IntEnum
 from multiprocessing import connection, parent_process
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
+from types import GetSetDescriptorType, MemberDescriptorType
 from typing import Any, NamedTuple, Self
 
 from pytest_membudget.errors import text_of
@@ -76,6 +77,8 @@ class Report(NamedTuple):
 
 
 Pack = Callable[[Any], bytes]
+
+_FIELD_TYPES = (MemberDescriptorType, GetSetDescriptorType)
 
 
 def by_name(value: Any) -> bytes:
@@ -270,7 +273,7 @@ def _packed_error(error: BaseException, pack: Pack) -> bytes:
         arrives = pickle.loads(packed)  # noqa: S301 - packed by us just now
         if _says_the_same(arrives, error):
             return packed
-    attributes = _packable(vars(error), pack)
+    attributes = _packable({**_builtin_fields(error), **vars(error)}, pack)
     args = error.args if "args" in _packable({"args": error.args}, pack) else (text_of(error),)
     packed = pack(_Raised(_Bare(type(error), args, attributes), trace))
     pickle.loads(packed)  # noqa: S301 - likewise
@@ -313,10 +316,34 @@ def _from_parts(
     kind: type[BaseException], args: tuple[Any, ...], attributes: dict[str, Any]
 ) -> BaseException:
     # Those of Python itself keep what they say in fields that only `__init__` fills, from these very arguments.
-    error = kind(*args) if kind.__module__ == "builtins" else kind.__new__(kind, *args)
+    error = kind(*args) if kind.__module__ == "builtins" else _bare(kind, args)
     error.args = args
-    error.__dict__.update(attributes)
+    for name, value in attributes.items():
+        try:
+            object.__setattr__(error, name, value)
+        except (AttributeError, TypeError):  # a property of the same name
+            error.__dict__[name] = value
     return error
+
+
+def _bare(kind: type[BaseException], args: tuple[Any, ...]) -> BaseException:
+    """An instance without `__init__`. Of several bases in C only one may make it: for lxml's syntax errors Python's own."""
+    for base in kind.__mro__:
+        with contextlib.suppress(TypeError):
+            return base.__new__(kind, *args)
+    return kind(*args)
+
+
+def _builtin_fields(error: BaseException) -> dict[str, Any]:
+    """What an exception has in fields of Python's own types instead of `__dict__`: `SyntaxError.lineno`, `OSError.filename`."""
+    fields: dict[str, Any] = {}
+    for base in type(error).__mro__:
+        if base.__module__ == "builtins" and base is not BaseException:
+            names = (name for name, found in vars(base).items() if isinstance(found, _FIELD_TYPES))
+            for name in names:
+                with contextlib.suppress(AttributeError):  # `OSError.characters_written` is not always there
+                    fields[name] = getattr(error, name)
+    return {name: value for name, value in fields.items() if value is not None}  # `None`: it was never set
 
 
 def _packable(attributes: Mapping[str, Any], pack: Pack) -> dict[str, Any]:

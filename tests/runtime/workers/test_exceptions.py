@@ -32,6 +32,21 @@ class LockArgumentError(Exception):
         return "a lock among its arguments"
 
 
+class BrokenFileError(SyntaxError):
+    """As lxml's: its `__init__` takes more than it hands on, and it keeps a log that cannot be pickled."""
+
+    def __init__(self, text, log, line):
+        super().__init__(text)
+        self.log = log
+        self.lineno = line
+
+
+class FarFileError(OSError):
+    def __init__(self, url):
+        super().__init__(5, "cannot be read", url)
+        self.lock = threading.Lock()
+
+
 class SilentError(Exception):
     def __str__(self):
         raise ValueError("no text")
@@ -61,6 +76,8 @@ def reply_to(error):
         (ParseError("a.csv", 17), {"path": "a.csv"}),
         (HoldsLockError(), {"kept": 7}),
         (KeywordsOnlyError(code=5), {"code": 5}),
+        (BrokenFileError("no end", threading.Lock(), 11), {"lineno": 11, "msg": "no end"}),
+        (FarFileError("s3://a"), {"filename": "s3://a", "errno": 5}),
         (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid"), {"reason": "invalid"}),
         (KeyboardInterrupt("of the task's own"), {}),
         (SystemExit(3), {"code": 3}),
@@ -95,6 +112,15 @@ def test_it_arrives_so_where_dask_has_installed_its_way_of_pickling_exceptions(e
     command = [sys.executable, "-c", code]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert said.strip() == f"{type(error).__name__} {error}"
+
+
+def test_an_exception_whose_base_in_c_cannot_make_it_arrives():
+    etree = pytest.importorskip("lxml.etree")
+    try:
+        etree.fromstring("<a><b></a>")
+    except etree.XMLSyntaxError as error:
+        arrived = reply_to(error).error
+        assert (type(arrived), str(arrived), arrived.lineno) == (type(error), str(error), error.lineno)
 
 
 def test_arguments_that_cannot_travel_are_replaced_by_the_text():
