@@ -20,6 +20,7 @@ from __future__ import annotations
 import atexit
 import concurrent.futures
 import contextlib
+import functools
 import multiprocessing
 import os
 import pickle
@@ -43,6 +44,7 @@ try:
         SequentialBackend,
     )
     from joblib.externals.loky.backend.reduction import dumps
+    from joblib.parallel import BatchedCalls
 except ImportError as missing:
     raise MissingExtraError("the joblib backend", "joblib 1.4 or newer", "joblib") from missing
 
@@ -97,6 +99,7 @@ class MembudgetBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
         self._arguments: dict[str, Any] = {}
         self._files = _ArrayFiles(max_nbytes, temp_folder, mmap_mode)
         self._executor: FallbackExecutor | None = None
+        self._submitted = 0
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
         """Workers that `n_jobs` asks for, as everywhere in joblib; how many run at once is the budget's decision."""
@@ -125,7 +128,7 @@ class MembudgetBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
         n_jobs = self.effective_n_jobs(n_jobs)
         if n_jobs == 1:
             raise FallbackToBackend(SequentialBackend(nesting_level=self.nesting_level))
-        self.parallel, self._arguments = parallel, arguments
+        self.parallel, self._arguments, self._submitted = parallel, arguments, 0
         self._files.open(parallel._id, arguments)  # noqa: SLF001 - as joblib's own backends do
         threads = self._prepare_worker_env(n_jobs=n_jobs)
         self._executor = _reused(
@@ -134,12 +137,13 @@ class MembudgetBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
         return n_jobs
 
     def submit(
-        self, func: Callable[[], Any], callback: Callable[[Any], Any] | None = None
+        self, func: BatchedCalls, callback: Callable[[Any], Any] | None = None
     ) -> concurrent.futures.Future[Any]:
         """Queues a batch of calls; joblib's `callback` gets the future when it is done."""
         assert self._executor is not None
         calls = self._executor.options(memory=self._of_call.memory, limit=self._of_call.limit)
-        future = calls.submit(_call, self._files.pickled(func))
+        first, self._submitted = self._submitted + 1, self._submitted + len(func.items)
+        future = calls.submit(_Batch(_names_of(func), first, self._submitted), self._files.pickled(func))
         if callback is not None:
             future.add_done_callback(callback)
         return future
@@ -288,9 +292,28 @@ def _limit_threads(variables: dict[str, str]) -> None:
     os.environ.update(variables)
 
 
-def _call(batch: bytes) -> Any:
-    """In a worker. The bytes are this program's own."""
-    return pickle.loads(batch)()  # noqa: S301 - written by this program, sent over its own pipe
+class _Batch:
+    """Runs a batch in a worker, and names it in messages: its functions, and which calls of `Parallel` they are."""
+
+    def __init__(self, functions: str, first: int, last: int) -> None:
+        calls = f"call {first}" if first == last else f"calls {first} to {last}"
+        self.call_name = f"{functions} ({calls} of Parallel)"
+
+    def __repr__(self) -> str:
+        return self.call_name
+
+    def __call__(self, batch: bytes) -> Any:
+        """The bytes are this program's own."""
+        return pickle.loads(batch)()  # noqa: S301 - written by this program, sent over its own pipe
+
+
+def _names_of(batch: BatchedCalls) -> str:
+    names = []
+    for function, _, _ in batch.items:
+        while isinstance(function, functools.partial):
+            function = function.func  # noqa: PLW2901 - unwrapped
+        names.append(getattr(function, "__qualname__", None) or type(function).__qualname__)
+    return ", ".join(dict.fromkeys(names))
 
 
 register_parallel_backend(NAME, MembudgetBackend)

@@ -128,7 +128,7 @@ def test_what_a_function_raises_reaches_the_caller_and_the_next_call_works():
 @pytest.mark.slow
 def test_a_worker_that_is_killed_is_named_and_the_next_call_works():
     with joblib.parallel_config("membudget", n_jobs=2):
-        with pytest.raises(Exception, match="kill"):
+        with pytest.raises(Exception, match=r"SIGKILL while it ran die \(call [12] of Parallel\)"):
             Parallel()(delayed(die)(number) for number in range(2))
         assert Parallel()(delayed(abs)(-number) for number in range(5)) == list(range(5))
 

@@ -170,12 +170,15 @@ def broken_by(error: BaseException) -> BrokenProcessPool:
 
 
 def task_name(task: Task) -> str:
-    """The function's name, with its first argument where that is short."""
+    """The function's name, with its first argument where that is short; or what it calls itself, as joblib's batches do."""
     if task.submission is None:
         return "a task that has ended"
     fn, args, _, _ = task.submission
     while isinstance(fn, partial):
         fn = fn.func
+    own_name = getattr(fn, "call_name", None)
+    if isinstance(own_name, str):
+        return own_name
     name = getattr(fn, "__qualname__", None) or type(fn).__name__
     shown = ", ".join(_short(argument) for argument in args[:1])
     return f"{name}({shown}{', …' if len(args) > 1 else ''})"

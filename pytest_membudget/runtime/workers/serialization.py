@@ -48,12 +48,12 @@ def packed_for_here(
         with contextlib.suppress(ImportError):
             return worker.Packed(worker.by_value(call), is_by_value=True)
         return worker.Packed(packed)  # the worker will say what it lacks
-    except (pickle.PicklingError, AttributeError, TypeError):
-        with contextlib.suppress(
-            Exception
-        ):  # then the first one is raised: it is about what the caller wrote
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        try:
             return worker.Packed(worker.by_value(call), is_by_value=True)
-        raise
+        except ImportError:
+            raise error from None
+        # cloudpickle's own error is raised: a function without a name is no obstacle to it, so it names what really is.
 
 
 def packed_for_elsewhere(value: Any) -> bytes:

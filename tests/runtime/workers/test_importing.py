@@ -3,11 +3,13 @@
 import subprocess
 import sys
 import textwrap
+import threading
 
 import pytest
 
 from pytest_membudget import FallbackExecutor, UnpicklableError
 from pytest_membudget.runtime.workers import worker_main as worker
+from pytest_membudget.runtime.workers.serialization import packed_for_here
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(120)]
 
@@ -136,3 +138,11 @@ def test_without_cloudpickle_the_message_says_what_would_help(monkeypatch):
     assert isinstance(error, UnpicklableError)
     assert "the arguments of test_without_cloudpickle" in str(error)
     assert "pip install 'pytest-membudget[cloudpickle]'" in str(error)
+
+
+def test_what_keeps_a_lambda_from_travelling_is_named():
+    """Not that it is a lambda, which is no obstacle to cloudpickle."""
+    pytest.importorskip("cloudpickle")
+    lock = threading.Lock()
+    with pytest.raises(TypeError, match="lock"):
+        packed_for_here(lambda: lock, (), {})
