@@ -2,6 +2,7 @@
 
 import gc
 import sys
+from types import SimpleNamespace
 
 from pytest_membudget.measurement.process import reclaim
 from pytest_membudget.measurement.process.reclaim import FullCollections, GarbageCollector
@@ -23,6 +24,14 @@ def test_a_full_collection_waits_until_the_last_ones_are_a_small_part_of_the_tim
     before = FullCollections.so_far().runs
     assert not collector.collect()
     assert FullCollections.so_far().runs == before
+    assert collector.collect()
+
+
+def test_a_first_collection_that_would_take_long_waits_too(monkeypatch):
+    monkeypatch.setattr(reclaim, "time", _Clock(0, 2, 10, 10.3))
+    monkeypatch.setattr(reclaim, "sys", SimpleNamespace(getallocatedblocks=lambda: 6_600_000))
+    collector = GarbageCollector(share=0.05)
+    assert not collector.collect()  # 0.4 s would be a fifth of the time
     assert collector.collect()
 
 
