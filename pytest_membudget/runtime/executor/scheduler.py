@@ -498,7 +498,7 @@ class Scheduler:
         most = self._policy.max_tasks_per_child
         if most is None or handed < most or not slot.backend.is_local_pool:
             return False
-        has_loaded = slot.tasks_done > 0 and (slot.first_retained_bytes or 0) > FREE_BYTES
+        has_loaded = (slot.first_retained_bytes or 0) > FREE_BYTES
         if most != USUAL_TASKS_PER_CHILD or not has_loaded:
             return True
         return slot.loading_s <= _LOADING_SHARE * slot.busy_s
@@ -514,11 +514,11 @@ class Scheduler:
         # What a task loads once, modules say, is the worker's from then on. What each task leaves is its own.
         is_leak, slot.left_something = slot.left_something, left_bytes > RESOLUTION_BYTES
         taken_bytes = self._learn(task, figures, 0 if is_leak and slot.left_something else left_bytes)
-        if task.followed is not None and isinstance(reply, Returned):
-            task.followed.ended(figures.duration_s, taken_bytes or 0)
-        charged_bytes = task.charged_bytes or 0
-        if taken_bytes is not None and self._reestimation.is_due(exceeded=taken_bytes > charged_bytes):
-            self._reestimate()
+        if taken_bytes is not None:
+            if task.followed is not None and isinstance(reply, Returned):
+                task.followed.ended(figures.duration_s, taken_bytes)
+            if self._reestimation.is_due(exceeded=taken_bytes > (task.charged_bytes or 0)):
+                self._reestimate()
         self._levels.came_to_a_call(slot.backend)
         self.pool.throughput.record(figures.duration_s)
         slot.first_task_s = slot.first_task_s if slot.tasks_done else figures.duration_s

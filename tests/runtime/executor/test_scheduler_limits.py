@@ -94,6 +94,19 @@ def test_without_repeats_an_overrun_that_is_ended_is_told_with_both_numbers():
     assert (error.limit, error.reached) == (20 * MB, 60 * MB)
 
 
+@pytest.mark.parametrize(
+    ("limit", "policy", "often"),
+    [(None, {}, False), (50, {}, True), (None, {"overrun": "end"}, True), (None, {"profiles": True}, True)],
+)
+def test_workers_are_read_often_while_a_task_runs_whose_memory_is_watched(limit, policy, often):
+    played, task = Played(**policy), a_task(limit=limit)
+    assert not played.scheduler.has_limits
+    played.submit(task)
+    assert played.scheduler.has_limits is often
+    played.returned(task)
+    assert not played.scheduler.has_limits
+
+
 @pytest.mark.parametrize(("limit", "limit_mb"), [(50 * MB, 50), (2.0, 40)])
 def test_a_task_above_its_limit_is_ended_and_its_neighbours_are_not(limit, limit_mb):
     played = Played(1000 * MB)
@@ -101,7 +114,6 @@ def test_a_task_above_its_limit_is_ended_and_its_neighbours_are_not(limit, limit
     submission = task.submission
     played.submit(task, other)
     assert task.limit_bytes == limit_mb * MB
-    assert played.scheduler.has_limits
     assert not only(played.pass_time(1.0, holds(limit_mb)), Kill)
     assert only(played.pass_time(1.0, holds(limit_mb + 2)), Kill) == [Kill(played.slot_of(task))]
     played.reply(task, KILLED)

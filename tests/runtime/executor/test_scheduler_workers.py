@@ -232,6 +232,41 @@ def test_what_a_stopped_worker_retained_is_free_when_it_has_ended_or_was_waited_
     assert sent(played.decided()) == [second]
 
 
+def with_two_idle_workers(*retained_mb):
+    """Workers that are warm, and what they retain."""
+    played, tasks = Played(200 * MB, workers=2), [a_task(10 * MB) for _ in retained_mb]
+    played.submit(*tasks)
+    slots = [played.slot_of(task) for task in tasks]
+    for task, megabytes in zip(tasks, retained_mb, strict=True):
+        played.returned(task, kept_bytes=megabytes * MB)
+    return played, slots
+
+
+def test_the_larger_of_two_idle_workers_is_stopped_where_the_next_task_needs_its_memory():
+    played, (_, larger) = with_two_idle_workers(60, 90)
+    task = a_task(120 * MB)
+    assert played.submit(task) == [Stop(larger)]
+    played.scheduler.ended(larger)
+    assert sent(played.decided()) == [task]
+
+
+def test_idle_workers_are_stopped_where_another_program_waits_for_their_memory():
+    played, slots = with_two_idle_workers(60, 90)
+    played.scheduler.stop_idle()
+    assert {stop.slot for stop in only(played.decided(), Stop)} == set(slots)
+    assert not played.scheduler.pool.slots
+
+
+@pytest.mark.parametrize(("more_bytes", "counts"), [(2**20 - 1, False), (2**20, True)])
+def test_less_than_a_mebibyte_more_is_no_change_of_what_a_worker_retains(more_bytes, counts):
+    played, first, second = Played(1000 * MB, workers=1), a_task(), a_task()
+    for task, retained_bytes in ((first, 100 * MB), (second, 100 * MB + more_bytes)):
+        played.submit(task)
+        slot = played.slot_of(task)
+        played.returned(task, kept_bytes=retained_bytes)
+    assert slot.retained_bytes == 100 * MB + (more_bytes if counts else 0)
+
+
 def test_what_each_task_leaves_is_learned_as_its_own():
     played, first, second = Played(1000 * MB), a_task(4 * MB), a_task(4 * MB)
     for number, task in enumerate((first, second), 1):
