@@ -33,6 +33,8 @@ class Room(NamedTuple):
 
     files: tuple[str, ...]
     tests: tuple[str, ...]
+    #: pytest's `-m`: tests of the real kernel take minutes for what scripted ones should notice in seconds
+    select: str = "not slow"
 
 
 ROOMS = {
@@ -47,6 +49,11 @@ ROOMS = {
             "measurement/tree/helper/sampling.py",
         ),
         ("tests/measurement/tree",),
+        "not slow and not kernel and not processes",
+    ),
+    "proc": Room(
+        ("measurement/process/proc.py", "measurement/tree/helper/proc_reader.py"),
+        ("tests/measurement/process/test_proc.py", "tests/measurement/tree/test_readings.py"),
     ),
 }
 _COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
@@ -146,7 +153,7 @@ def _delete(tree: ast.Module, statement: ast.stmt) -> bool:
     return False
 
 
-def survives(mutation: Mutation, tests: tuple[str, ...], timeout_s: float) -> bool:
+def survives(mutation: Mutation, room: Room, timeout_s: float) -> bool:
     """Whether the tests pass on the changed package; one that hangs is noticed."""
     with tempfile.TemporaryDirectory(prefix="mutant") as folder:
         copy = Path(folder) / PACKAGE.name
@@ -160,7 +167,8 @@ def survives(mutation: Mutation, tests: tuple[str, ...], timeout_s: float) -> bo
             "-x",
             "-p",
             "no:cacheprovider",
-            *(str(path) for test in tests for path in ROOT.glob(test)),
+            *("-m", room.select),
+            *(str(path) for test in room.tests for path in ROOT.glob(test)),
         ]
         command = [sys.executable, "-P", "-c", run, folder, *arguments]
         try:
@@ -192,11 +200,11 @@ def main() -> None:
         f"{arguments.room}: {len(sample)} of {len(found)} mutations in {len(files)} files, seed {arguments.seed}"
     )
     unchanged = Mutation(files[0], 0, "", files[0].read_text())
-    if not survives(unchanged, room.tests, arguments.timeout):
+    if not survives(unchanged, room, arguments.timeout):
         sys.exit("the tests fail on the unchanged package, or take longer than --timeout")
     survivors = 0
     for mutation in sample:
-        if survives(mutation, room.tests, arguments.timeout):
+        if survives(mutation, room, arguments.timeout):
             survivors += 1
             print(f"survived {mutation.file.relative_to(ROOT)}:{mutation.line} {mutation.change}", flush=True)
     print(f"{survivors} of {len(sample)} survived ({survivors / len(sample):.0%})")
