@@ -38,7 +38,7 @@ _PUBLIC = {
     "measurement.fresh.isolated": "measure_isolated",
     "measurement.growth.check": "check_growth",
     "measurement.probe": "measure measuring",
-    "measurement.system.limit": "memory_limit memory_reading",
+    "measurement.system.machine": "memory_limit memory_reading",
     "plugin.fixtures.membudget": "Membudget",
     "records.judgement": "Budget Growth Judgement",
     "records.measurement": "CommandMeasurement Measurement MemoryLimit MemoryReading",

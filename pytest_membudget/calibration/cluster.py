@@ -17,7 +17,7 @@ from pytest_membudget.calibration.fresh_run import bare_interpreter_bytes, run_f
 from pytest_membudget.calibration.plan import Finished, InputFolder, LeftS, Machine, PlannedRun, smallest
 from pytest_membudget.calibration.worker import Answer, FunctionReference
 from pytest_membudget.errors import CalibrationError
-from pytest_membudget.measurement.system.fingerprint import environment
+from pytest_membudget.measurement.system.machine import environment
 from pytest_membudget.runtime.cluster.launcher import HostPool
 from pytest_membudget.runtime.workers.protocol import CannotStartError, Died, Reply, Returned
 from pytest_membudget.units import format_size

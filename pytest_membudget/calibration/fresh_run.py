@@ -15,7 +15,7 @@ import msgspec
 
 from pytest_membudget.calibration.worker import Answer, FunctionReference, Order, RunInput
 from pytest_membudget.measurement.fresh.launcher import Launched, launch
-from pytest_membudget.measurement.system.limit import memory_reading
+from pytest_membudget.measurement.system.machine import memory_reading
 from pytest_membudget.records.measurement import Ending
 from pytest_membudget.units import format_size
 

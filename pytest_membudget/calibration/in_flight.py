@@ -12,7 +12,7 @@ import msgspec
 
 from pytest_membudget.calibration.worker import FunctionReference, find_function, stop_if_loading
 from pytest_membudget.errors import CalibrationError, UsageError
-from pytest_membudget.measurement.system.limit import memory_limit
+from pytest_membudget.measurement.system.machine import memory_limit
 from pytest_membudget.records.run import BatchResult
 from pytest_membudget.records.scale import InFlightRow, InFlightTable
 from pytest_membudget.runtime.executor.executor import FallbackExecutor

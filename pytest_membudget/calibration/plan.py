@@ -312,7 +312,7 @@ class Checkpoint:
 
 def environment_of(runs: Sequence[CalibrationRun]) -> Environment:
     """That of the hosts where the runs were made, or of this machine."""
-    from pytest_membudget.measurement.system.fingerprint import environment
+    from pytest_membudget.measurement.system.machine import environment
 
     elsewhere = _hosts(runs)
     if not elsewhere:

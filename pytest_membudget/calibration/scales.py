@@ -106,7 +106,7 @@ def run_scales(
         UsageError: an unknown scale, budget or target, or a predictor that fails.
     """
     from pytest_membudget.measurement.probe import measuring
-    from pytest_membudget.measurement.system.limit import memory_limit
+    from pytest_membudget.measurement.system.machine import memory_limit
 
     limit_bytes = memory_limit().bytes
     rows: list[ScaleRow] = []

@@ -10,7 +10,7 @@ from pytest_membudget.calibration.fresh_run import bare_interpreter_bytes
 from pytest_membudget.cli import EXIT_FAILED, EXIT_OK
 from pytest_membudget.cli.calibrate import add_predictor_option, find_calibration, shown_features
 from pytest_membudget.errors import UsageError
-from pytest_membudget.measurement.system.limit import memory_limit, usable_cores
+from pytest_membudget.measurement.system.machine import memory_limit, usable_cores
 from pytest_membudget.runtime.prediction.estimator import fit_workers
 from pytest_membudget.units import (
     format_as_written,

@@ -14,4 +14,6 @@ from __future__ import annotations
 from pytest_membudget.lazy import names_on_demand
 
 # What programs import from here, beside the public names of the package.
-__getattr__ = names_on_demand(__name__, {"memory_limit": "system.limit", "memory_reading": "system.limit"})
+__getattr__ = names_on_demand(
+    __name__, {"memory_limit": "system.machine", "memory_reading": "system.machine"}
+)

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pytest_membudget.measurement.process import heap, high_water, proc, reclaim
-from pytest_membudget.measurement.system import control_group, fingerprint
-from pytest_membudget.measurement.system.limit import memory_reading
+from pytest_membudget.measurement.system import control_group, machine
+from pytest_membudget.measurement.system.machine import memory_reading
 from pytest_membudget.measurement.tree import sampler
 from pytest_membudget.records.host import DoctorReport, Finding, Quality
 from pytest_membudget.units import format_count, format_size
@@ -35,7 +35,7 @@ def doctor() -> DoctorReport:
         _huge_pages,
         _counters,
     ]
-    return DoctorReport(findings=tuple(check() for check in checks), environment=fingerprint.environment())
+    return DoctorReport(findings=tuple(check() for check in checks), environment=machine.environment())
 
 
 def _own_peak() -> Finding:
@@ -143,7 +143,7 @@ def _attribution() -> Finding:
 
 
 def _huge_pages() -> Finding:
-    setting = fingerprint.transparent_hugepages() or "none"
+    setting = machine.transparent_hugepages() or "none"
     why = (
         "one touched byte may make 2 MiB resident"
         if setting == "always"

@@ -19,7 +19,7 @@ import msgspec
 from pytest_membudget.errors import MeasurementError
 from pytest_membudget.measurement.process import children, heap, high_water, proc, reclaim
 from pytest_membudget.measurement.system.control_group import group_statistics
-from pytest_membudget.measurement.system.limit import memory_limit
+from pytest_membudget.measurement.system.machine import memory_limit
 from pytest_membudget.measurement.tree import combine, sampler
 from pytest_membudget.measurement.tree.fallback_sampler import InsideSampler
 from pytest_membudget.measurement.tree.helper.messages import Limits, Start

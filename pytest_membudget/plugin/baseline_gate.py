@@ -32,7 +32,7 @@ from pytest_membudget.gate.comparison import (
     next_step,
 )
 from pytest_membudget.gate.history.trend import LearnedTolerance, learn_tolerances
-from pytest_membudget.measurement.system.fingerprint import environment
+from pytest_membudget.measurement.system.machine import environment
 from pytest_membudget.plugin.fresh.forked_samples import ForkedSamples
 from pytest_membudget.plugin.fresh.run import run_fresh
 from pytest_membudget.plugin.options import Settings

@@ -13,7 +13,7 @@ import pytest
 
 from pytest_membudget.errors import text_of
 from pytest_membudget.measurement.probe import Probe
-from pytest_membudget.measurement.system.limit import memory_limit
+from pytest_membudget.measurement.system.machine import memory_limit
 from pytest_membudget.originals import restored
 from pytest_membudget.plugin.options import Settings
 from pytest_membudget.plugin.plans import Plan

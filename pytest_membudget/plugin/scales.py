@@ -18,7 +18,7 @@ import pytest
 from pytest_membudget.calibration.growth_law import assert_law, fit_law, scales_in_doubt
 from pytest_membudget.calibration.scales import chosen_scales, configured_scales, scale_features, scale_row
 from pytest_membudget.errors import MembudgetError, OverBudgetError
-from pytest_membudget.measurement.system.limit import memory_limit
+from pytest_membudget.measurement.system.machine import memory_limit
 from pytest_membudget.plugin.fixtures.executor import Account, NotingExecutor
 from pytest_membudget.plugin.fresh.run import run_fresh, skip_time_limit
 from pytest_membudget.plugin.markers import ScalesMark, read_scales

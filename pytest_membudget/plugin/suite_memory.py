@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pytest_membudget.errors import MembudgetError
 from pytest_membudget.measurement.process.high_water import resident_bytes
-from pytest_membudget.measurement.system.limit import memory_reading
+from pytest_membudget.measurement.system.machine import memory_reading
 from pytest_membudget.runtime.admission.available_budget import (
     RESERVE_SHARE,
     reserved_share_bytes,

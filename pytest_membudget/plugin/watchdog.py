@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pytest_membudget.errors import WatchdogStop
-from pytest_membudget.measurement.system.limit import memory_limit
+from pytest_membudget.measurement.system.machine import memory_limit
 from pytest_membudget.measurement.watchdog.listener import KillRecord
 from pytest_membudget.measurement.watchdog.watchdog import GuardedProbe, Watchdog
 from pytest_membudget.originals import restored, sys

@@ -12,7 +12,7 @@ import pytest
 from tree_programs import MIB, Holder
 
 from pytest_membudget import measuring, originals
-from pytest_membudget.measurement.system.limit import memory_limit
+from pytest_membudget.measurement.system.machine import memory_limit
 from pytest_membudget.measurement.tree import fallback_sampler, sampler
 
 pytestmark = [

@@ -4,7 +4,7 @@ import subprocess
 import pytest
 
 from pytest_membudget.gate.history.store import open_history
-from pytest_membudget.measurement.system.fingerprint import environment
+from pytest_membudget.measurement.system.machine import environment
 from pytest_membudget.records.report import Report, TestRecord
 
 TEST = "def test_a():\n    assert len(bytearray(5_000_000))\n"

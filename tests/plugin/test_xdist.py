@@ -130,7 +130,7 @@ def test_auto_follows_the_memory_that_is_available(pytester, monkeypatch):
     monkeypatch.setenv("PYTEST_XDIST_AUTO_NUM_WORKERS", "3")
     pytester.makeconftest(
         """
-        import pytest_membudget.measurement.system.limit as measurement
+        import pytest_membudget.measurement.system.machine as measurement
         from pytest_membudget.records.measurement import MemoryLimit, MemoryReading
 
         limit = MemoryLimit(bytes=1 << 30, source="scripted")

@@ -21,7 +21,7 @@ from pytest_membudget.measurement.growth.samples import (
     Inventory,
 )
 from pytest_membudget.measurement.process.reclaim import collector
-from pytest_membudget.measurement.system.limit import memory_reading
+from pytest_membudget.measurement.system.machine import memory_reading
 from pytest_membudget.originals import contextlib, gc, resource, restored, sys
 from pytest_membudget.records.judgement import Growth, GrowthVerdict
 from pytest_membudget.stats.growth import CONFIDENCE, FEWEST_SAMPLES, Effort, Patience, Trend, decide

@@ -11,7 +11,7 @@ import functools
 from collections.abc import Iterator
 from typing import IO, NamedTuple
 
-from pytest_membudget.measurement.system.fingerprint import libc_version
+from pytest_membudget.measurement.system.machine import libc_version
 from pytest_membudget.originals import contextlib, ctypes, fcntl, os, re, sys, tempfile
 
 SMALLEST_BLOCK_BYTES = 16

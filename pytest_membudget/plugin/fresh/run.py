@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from pytest_membudget.measurement.fresh.launcher import launch
-from pytest_membudget.measurement.system.limit import memory_limit
+from pytest_membudget.measurement.system.machine import memory_limit
 from pytest_membudget.originals import restored
 from pytest_membudget.plugin.fresh.request import VARIABLE, Orders, Purpose
 from pytest_membudget.plugin.report.session_files import shared_folder, temporary_folders

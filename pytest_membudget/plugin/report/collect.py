@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 from pytest_membudget.errors import text_of
-from pytest_membudget.measurement.system.fingerprint import environment
+from pytest_membudget.measurement.system.machine import environment
 from pytest_membudget.plugin import emergency_report
 from pytest_membudget.plugin.options import Settings
 from pytest_membudget.plugin.report import terminal

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from pytest_membudget.measurement.process.children import tree_resident_bytes
-from pytest_membudget.measurement.system.limit import memory_reading
+from pytest_membudget.measurement.system.machine import memory_reading
 from pytest_membudget.measurement.system.pressure import (
     STALLED_SHARE,
     WINDOW_S,

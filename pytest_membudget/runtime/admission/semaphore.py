@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Literal, Protocol, Self, TypeVar
 
 from pytest_membudget.errors import OversizeError, UsageError
-from pytest_membudget.measurement.system.limit import memory_reading
+from pytest_membudget.measurement.system.machine import memory_reading
 from pytest_membudget.records.run import SemaphoreStatistics
 from pytest_membudget.runtime.admission.available_budget import (
     REREAD_S,

@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from multiprocessing.context import BaseContext
 from typing import Any, Literal, NamedTuple
 
-from pytest_membudget.measurement.system.limit import memory_reading
+from pytest_membudget.measurement.system.machine import memory_reading
 from pytest_membudget.records.measurement import MemoryReading
 from pytest_membudget.records.run import Level
 from pytest_membudget.runtime.admission.available_budget import RESERVE_SHARE, AnyBudget, Budget

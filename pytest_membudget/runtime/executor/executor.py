@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Literal, get_args
 
 from pytest_membudget.errors import UsageError
-from pytest_membudget.measurement.system.limit import usable_cores
+from pytest_membudget.measurement.system.machine import usable_cores
 from pytest_membudget.origins import refuse_in_unguarded_main
 from pytest_membudget.records.judgement import Growth
 from pytest_membudget.records.run import Level, LevelEvent

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from pytest_membudget.errors import UsageError, text_of
 from pytest_membudget.measurement.process import heap, high_water
-from pytest_membudget.measurement.system.limit import memory_reading
+from pytest_membudget.measurement.system.machine import memory_reading
 from pytest_membudget.originals import gc
 from pytest_membudget.records.monitor import CleanupEvent, CleanupResult
 from pytest_membudget.stats.growth import Slope

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from pytest_membudget.errors import UsageError
-from pytest_membudget.measurement.system.limit import memory_limit
+from pytest_membudget.measurement.system.machine import memory_limit
 from pytest_membudget.records.calibration import Coverage
 from pytest_membudget.runtime.parameters import count_of, factor_of, share_of, size_of
 from pytest_membudget.runtime.prediction.predictors import size_of_item

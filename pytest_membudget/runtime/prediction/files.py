@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from pytest_membudget.errors import UsageError
-from pytest_membudget.measurement.system.limit import host_memory, memory_reading
+from pytest_membudget.measurement.system.machine import host_memory, memory_reading
 from pytest_membudget.records.measurement import MemoryReading
 from pytest_membudget.records.run import BatchPreview, FileCategory, MemoryStatus, ResourceEstimate
 from pytest_membudget.runtime.parameters import count_of, share_of

@@ -1,7 +1,7 @@
 import pytest
 
 from pytest_membudget import MemorySemaphore
-from pytest_membudget.measurement.system.limit import memory_reading
+from pytest_membudget.measurement.system.machine import memory_reading
 from pytest_membudget.runtime.admission.host_scope import HostScope
 from pytest_membudget.runtime.admission.host_share import POLL_S, SURPLUS_S, HostShare
 

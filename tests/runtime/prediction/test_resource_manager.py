@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from pytest_membudget import ResourceManager, get_optimal_workers
-from pytest_membudget.measurement.system import limit
+from pytest_membudget.measurement.system import machine
 
 MB = 1_000_000
 
@@ -23,10 +23,10 @@ def file_of(tmp_path):
 
 @pytest.fixture
 def without_psutil(monkeypatch):
-    limit._say_assumed_once.cache_clear()
+    machine._say_assumed_once.cache_clear()
     monkeypatch.setitem(sys.modules, "psutil", None)
     yield
-    limit._say_assumed_once.cache_clear()
+    machine._say_assumed_once.cache_clear()
 
 
 def test_the_most_workers_whose_largest_files_fit_the_share(memory, file_of):

@@ -1,6 +1,6 @@
 import sys
 
-from pytest_membudget.measurement.system.fingerprint import environment
+from pytest_membudget.measurement.system.machine import environment
 
 
 def test_the_fingerprint_names_what_may_change_a_figure():

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_membudget.measurement.system import control_group, limit
+from pytest_membudget.measurement.system import control_group, machine
 from pytest_membudget.measurement.system.control_group import Constraint
 
 GB = 10**9
@@ -27,7 +27,7 @@ def tree(root, membership, mounts, files):
 
 
 def reading(root):
-    return limit.memory_reading(root, host=lambda: HOST, address_space=lambda: None)
+    return machine.memory_reading(root, host=lambda: HOST, address_space=lambda: None)
 
 
 V2_MOUNT = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
@@ -127,14 +127,14 @@ def test_unreadable_lines_are_passed_over(tmp_path):
 
 
 def test_the_address_space_counts_what_is_mapped(tmp_path):
-    found = limit.memory_reading(
+    found = machine.memory_reading(
         tmp_path, host=lambda: HOST, address_space=lambda: Constraint(3 * GB, GB, "RLIMIT_AS")
     )
     assert (found.limit.source, found.available_bytes) == ("RLIMIT_AS", 2 * GB)
 
 
 def test_available_is_never_negative(tmp_path):
-    found = limit.memory_reading(
+    found = machine.memory_reading(
         tmp_path, host=lambda: Constraint(10, 12, "host memory"), address_space=lambda: None
     )
     assert found.available_bytes == 0
@@ -149,9 +149,9 @@ def test_without_psutil_it_assumes_and_says_so_once(monkeypatch, caplog):
         return original(name, *rest, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without_psutil)
-    limit._say_assumed_once.cache_clear()
+    machine._say_assumed_once.cache_clear()
     with caplog.at_level(logging.WARNING):
-        found = [limit.host_memory() for _ in range(3)]
+        found = [machine.host_memory() for _ in range(3)]
     assert found[0][:2] == (16_384_000_000, 8_192_000_000)
     assert len(caplog.records) == 1
 
