@@ -273,9 +273,7 @@ def _packed_error(error: BaseException, pack: Pack) -> bytes:
         arrives = pickle.loads(packed)  # noqa: S301 - packed by us just now
         if _says_the_same(arrives, error):
             return packed
-    attributes = _packable({**_builtin_fields(error), **vars(error)}, pack)
-    args = error.args if "args" in _packable({"args": error.args}, pack) else (text_of(error),)
-    packed = pack(_Raised(_Bare(type(error), args, attributes), trace))
+    packed = pack(_Raised(_by_parts(error, pack), trace))
     pickle.loads(packed)  # noqa: S301 - likewise
     return packed
 
@@ -312,6 +310,16 @@ class _Bare:
         return _from_parts, self.parts
 
 
+def _by_parts(error: BaseException, pack: Pack) -> _Bare:
+    attributes = _packable({**_builtin_fields(error), **vars(error)}, pack)
+    if isinstance(error, BaseExceptionGroup):
+        return _Bare(
+            type(error), (error.message, [_by_parts(each, pack) for each in error.exceptions]), attributes
+        )
+    args = error.args if "args" in _packable({"args": error.args}, pack) else (text_of(error),)
+    return _Bare(type(error), args, attributes)
+
+
 def _from_parts(
     kind: type[BaseException], args: tuple[Any, ...], attributes: dict[str, Any]
 ) -> BaseException:
@@ -338,7 +346,7 @@ def _builtin_fields(error: BaseException) -> dict[str, Any]:
     """What an exception has in fields of Python's own types instead of `__dict__`: `SyntaxError.lineno`, `OSError.filename`."""
     fields: dict[str, Any] = {}
     for base in type(error).__mro__:
-        if base.__module__ == "builtins" and base is not BaseException:
+        if base.__module__ == "builtins" and base not in {BaseException, BaseExceptionGroup}:
             names = (name for name, found in vars(base).items() if isinstance(found, _FIELD_TYPES))
             for name in names:
                 with contextlib.suppress(AttributeError):  # `OSError.characters_written` is not always there

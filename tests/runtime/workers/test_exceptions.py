@@ -123,6 +123,14 @@ def test_an_exception_whose_base_in_c_cannot_make_it_arrives():
         assert (type(arrived), str(arrived), arrived.lineno) == (type(error), str(error), error.lineno)
 
 
+def test_a_group_arrives_with_all_that_is_in_it():
+    group = ExceptionGroup("two", [ValueError("plain"), ExceptionGroup("inner", [ParseError("a.csv", 17)])])
+    arrived = reply_to(group).error
+    assert arrived.message == "two"
+    first, inner = arrived.exceptions
+    assert (str(first), inner.message, inner.exceptions[0].path) == ("plain", "inner", "a.csv")
+
+
 def test_arguments_that_cannot_travel_are_replaced_by_the_text():
     reply = reply_to(LockArgumentError(threading.Lock()))
     assert (type(reply.error), reply.error.args) == (LockArgumentError, ("a lock among its arguments",))
