@@ -38,28 +38,31 @@ _UNLIMITED_DESCRIPTORS = 4096
 class Caps(NamedTuple):
     """The most that each figure may grow."""
 
-    heap_bytes: int
-    mapped_bytes: int
-    resident_bytes: int
-    children_bytes: int
-    shared_bytes: int
-    descriptors: int
-    threads: int = MOST_THREADS
-    children: int = MOST_CHILDREN
-    segments: int = MOST_SEGMENTS
+    most: Figures
 
     @classmethod
     def for_this_machine(cls, first: Figures) -> Caps:
         """An eighth of the memory that is free and half of the descriptors that are, within fixed bounds."""
         with restored():
             grown_bytes = min(MOST_GROWN_BYTES, memory_reading().available_bytes // 8)
-        descriptors = (_descriptor_limit() - first.descriptors) // 2
-        return cls(grown_bytes, grown_bytes, grown_bytes, grown_bytes, grown_bytes, descriptors)
+        return cls(
+            Figures(
+                heap_bytes=grown_bytes,
+                mapped_bytes=grown_bytes,
+                resident_bytes=grown_bytes,
+                children_bytes=grown_bytes,
+                shared_bytes=grown_bytes,
+                descriptors=(_descriptor_limit() - first.descriptors) // 2,
+                threads=MOST_THREADS,
+                children=MOST_CHILDREN,
+                segments=MOST_SEGMENTS,
+            )
+        )
 
     def reached(self, first: Figures, last: Figures, calls: int) -> str:
         """Why no more calls should be made, or nothing. A few calls are made in any case that memory allows."""
-        for name, cap in self._asdict().items():
-            grown = getattr(last, name) - getattr(first, name)
+        for name, before, now, cap in zip(Figures._fields, first, last, self.most, strict=True):
+            grown = now - before
             if grown >= (cap if calls >= FEWEST_CALLS else 4 * cap):
                 shown = format_size(grown) if name.endswith("_bytes") else f"{grown} {name}"
                 return f"{shown} had piled up by then"
@@ -71,8 +74,8 @@ class Caps(NamedTuple):
         No more than reach a cap, at the mean growth so far, and on the way to it a share of these only: a verdict needs samples.
         """
         left = sys.maxsize
-        for name, cap in self._asdict().items():
-            grown = getattr(last, name) - getattr(first, name)
+        for before, now, cap in zip(first, last, self.most, strict=True):
+            grown = now - before
             if grown > 0 and calls:
                 left = min(left, int((cap - grown) * calls / grown) + 1)
         return max(1, min(left, max(left // 16, calls // 32)))

@@ -246,7 +246,7 @@ def test_what_other_threads_print_meanwhile_is_not_lost(capfd):
 
 def test_on_the_way_to_a_cap_there_are_samples_enough_for_a_verdict():
     first = Figures(*[0] * len(Figures._fields))
-    caps = Caps(*[512 << 20] * len(Figures._fields))
+    caps = Caps(Figures(*[512 << 20] * len(Figures._fields)))
     calls, at_calls = 0, []
     while not caps.reached(first, first._replace(heap_bytes=1000 * calls), calls):
         # However dear a sample is: half as many calls as went before, at most.
