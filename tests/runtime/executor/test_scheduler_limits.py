@@ -9,9 +9,9 @@ from pytest_membudget import TaskOverLimitError
 from pytest_membudget.runtime.executor.charges import StatedCharge
 from pytest_membudget.runtime.executor.state import Finish, Forget, Kill, Reading, Record, Submission, Task
 from pytest_membudget.runtime.workers.protocol import Delay, Figures, Raised, Returned
+from pytest_membudget.runtime.workers.task_memory import RESOLUTION_BYTES
 
 # Overruns and limits --------------------------------------------------------------------------------------------------
-from pytest_membudget.runtime.workers.task_memory import RESOLUTION_BYTES
 
 
 def test_an_overrun_is_charged_and_told_once_with_what_it_became():
