@@ -16,7 +16,7 @@ from tables import print_table
 
 from pytest_membudget import ExecutorPolicy, FallbackExecutor, TaskOverLimitError
 from pytest_membudget.measurement.process.children import descendants
-from pytest_membudget.runtime.workers.process_tree import open_shared_bytes
+from pytest_membudget.runtime.workers.files_in_memory import open_shared_bytes
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="reads /proc")
 RUNAWAYS = int(os.environ.get("RUNAWAYS", "40"))

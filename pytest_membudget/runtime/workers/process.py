@@ -27,11 +27,12 @@ from pytest_membudget.origins import Arriving, off_path
 from pytest_membudget.records.run import Level
 from pytest_membudget.runtime.workers import drop_forgotten_modules, worker_main
 from pytest_membudget.runtime.workers.channel import Inbox, Message, Outbox
+from pytest_membudget.runtime.workers.files_in_memory import CallFiles, MachineMemory, open_shared_bytes
 from pytest_membudget.runtime.workers.fork_server import main_left_alone_where_it_is_no_file
 from pytest_membudget.runtime.workers.fork_server_main import UNGUARDED
 from pytest_membudget.runtime.workers.forked_process import ForkedProcess, ForkServerContext, default_context
 from pytest_membudget.runtime.workers.kernel_limit import HeldGroup
-from pytest_membudget.runtime.workers.process_tree import end_tree, open_shared_bytes
+from pytest_membudget.runtime.workers.process_tree import end_tree
 from pytest_membudget.runtime.workers.protocol import (
     Call,
     CannotStartError,
@@ -99,6 +100,7 @@ class ProcessLauncher:
         self._start_timeout_s = start_timeout_s
         self._preload = tuple(preload)
         self._replies = Replies()
+        self._machine = MachineMemory()
 
     def start(self) -> ProcessWorker:
         """A new worker process, on its way up. Waits for half a second at most.
@@ -111,7 +113,9 @@ class ProcessLauncher:
             drop_forgotten_modules()
             context = self._context or default_context(self._preload)
             with main_left_alone_where_it_is_no_file():
-                worker = ProcessWorker(context, self._initializer, self._initargs, self._start_timeout_s)
+                worker = ProcessWorker(
+                    context, self._initializer, self._initargs, self._machine, self._start_timeout_s
+                )
             try:
                 self._replies.add(worker)
             except BaseException:
@@ -142,23 +146,6 @@ class _Sent(NamedTuple):
     done: Done
 
 
-class FilesInMemory(NamedTuple):
-    """What one call was seen to hold in tmpfs and memfd beside what it maps, and what was resident in its worker then."""
-
-    sequence: int
-    file_bytes: int
-    resident_bytes: int
-
-    def added_to(self, report: worker_main.Report) -> worker_main.Report:
-        """The report of a call that started nothing, with that in its peak: both at that moment, or both at their most."""
-        if report.peak_bytes is None or report.peak_upper_bytes is not None or not self.file_bytes:
-            return report
-        start_bytes = report.resident_peak_bytes - report.peak_bytes
-        then_bytes = self.file_bytes + max(0, self.resident_bytes - start_bytes)
-        peak_bytes, upper_bytes = max(report.peak_bytes, then_bytes), report.peak_bytes + self.file_bytes
-        return report._replace(peak_bytes=peak_bytes, peak_upper_bytes=max(peak_bytes, upper_bytes))
-
-
 class ProcessWorker:
     """A process, the connection to it, and the marks by which it shows how far it has come.
 
@@ -170,6 +157,7 @@ class ProcessWorker:
         context: BaseContext,
         initializer: Callable[..., object] | None,
         initargs: tuple[Any, ...],
+        machine: MachineMemory,
         start_timeout_s: float | None = None,
     ) -> None:
         self._start_timeout_s = start_timeout_s
@@ -178,7 +166,8 @@ class ProcessWorker:
         self._origins = off_path()
         self._retired_s: float | None = None
         self._pages: SharedPages | None = None  # of what its calls have started
-        self._files: FilesInMemory | None = None
+        self._machine = machine
+        self._files = CallFiles(machine)
         self._lock = threading.Lock()
         self._sent: dict[int, _Sent] = {}
         self._ended = threading.Event()
@@ -217,6 +206,7 @@ class ProcessWorker:
 
     def send(self, calls: Sequence[tuple[Call, Done]]) -> None:
         """Packs the calls and hands them over."""
+        self._machine.refresh()
         messages = []
         for call, done in calls:
             name = name_of(call.fn)
@@ -280,24 +270,15 @@ class ProcessWorker:
         own_bytes = max(0, now_bytes - int(self._marks[Mark.READY_BYTES]))
         started = [pid for pid in descendants(self.pid) if pid != self._marks[Mark.HELPER_PID]]
         if sys.platform == "linux":
-            file_bytes = open_shared_bytes([self.pid, *started], self._born_epoch_s)
-            own_bytes += file_bytes
-            if file_bytes and not started:
-                self._read_files(self.pid, now_bytes)
+            own_bytes += open_shared_bytes([self.pid, *started], self._born_epoch_s)
+            sequence, began_s = int(self._marks[Mark.STARTED]), self._marks[Mark.STARTED_AT]
+            if not started and sequence:
+                self._files.read(self.pid, sequence, began_s, now_bytes)
         if not started:
             return own_bytes
         if self._pages is None:
             self._pages = SharedPages()
         return own_bytes + sum(self._pages.exact_holdings(started).values())
-
-    def _read_files(self, pid: int, now_bytes: int) -> None:
-        """Keeps the most that the present call is seen to hold in files in memory, which are in no resident size."""
-        sequence = int(self._marks[Mark.STARTED])
-        began_epoch_s = time.time() - (time.monotonic() - self._marks[Mark.STARTED_AT])
-        read = FilesInMemory(sequence, open_shared_bytes([pid], began_epoch_s), now_bytes)
-        if sequence == self._marks[Mark.STARTED]:  # else it has gone on to the next call meanwhile
-            before = self._files
-            self._files = read if before is None or before.sequence != sequence else max(before, read)
 
     def has_reached_limit(self) -> bool:
         """Whether the kernel has ended something of it at the limit of a call."""
@@ -349,9 +330,7 @@ class ProcessWorker:
                 sent = self._sent.pop(sequence, None)
             if sent is not None:
                 told = worker_main.Report(*report)._replace(body=body)
-                if self._files is not None and self._files.sequence == sequence:
-                    told = self._files.added_to(told)
-                reply = _reply(told, sent.name)
+                reply = _reply(self._files.added_to(told, sequence), sent.name)
                 if self._held.has_reached_limit():
                     reply = reply._replace(figures=reply.figures._replace(reached_limit=True))
                 sent.done(reply)

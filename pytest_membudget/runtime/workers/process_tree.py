@@ -12,11 +12,8 @@ import contextlib
 import ctypes
 import os
 import signal
-import stat
 import sys
-from collections.abc import Sequence
 
-from pytest_membudget.measurement.process import proc
 from pytest_membudget.measurement.process.children import descendants
 
 _PR_SET_CHILD_SUBREAPER = 36
@@ -92,46 +89,6 @@ def end_descendants(root: int, keep: frozenset[int] = frozenset()) -> None:
         for pid in found:
             _signal(pid, _KILL)
         ended |= found
-
-
-def open_shared_bytes(pids: Sequence[int], since_s: float) -> int:
-    """What these processes hold in tmpfs and memfd by files that are open for writing, beyond what they map of it.
-
-    Such memory is in no resident size. Of a file that no process has open any more the owner is not known.
-
-    Args:
-        pids: the processes.
-        since_s: files that have not changed since then, in seconds of the epoch, belong to other programs.
-    """
-    files: dict[tuple[int, int], int] = {}
-    for pid in pids:
-        for descriptor in proc.descriptors(pid):
-            path = f"/proc/{pid}/fd/{descriptor}"
-            with contextlib.suppress(OSError):  # it was closed meanwhile
-                status = os.stat(path)  # noqa: PTH116 - thousands of times
-                if status.st_ctime < since_s or not stat.S_ISREG(status.st_mode):
-                    continue
-                is_writable = os.lstat(path).st_mode & stat.S_IWUSR
-                if is_writable and _is_memory(status.st_dev, path):
-                    files[status.st_dev, status.st_ino] = status.st_blocks * 512
-    if not files:
-        return 0
-    return max(
-        0, sum(files.values()) - sum(proc.field_bytes(proc.read(pid, "status"), b"RssShmem") for pid in pids)
-    )
-
-
-_is_memory_by_device: dict[int, bool] = {}
-
-
-def _is_memory(device: int, path: str) -> bool:
-    """Whether the files of this device lie in memory: those of memfd, and of a mount of tmpfs."""
-    if device not in _is_memory_by_device:
-        target = os.readlink(path)  # noqa: PTH115 - "/memfd:name (deleted)" is no path
-        _is_memory_by_device[device] = target.startswith("/memfd:") or device in {
-            mount.device for mount in proc.mounts() if mount.kind == "tmpfs"
-        }
-    return _is_memory_by_device[device]
 
 
 _KILL = getattr(signal, "SIGKILL", signal.SIGTERM)

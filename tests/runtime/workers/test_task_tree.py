@@ -245,6 +245,31 @@ def test_files_in_memory_that_were_read_while_a_call_ran_are_in_its_peak(worker,
     assert call(worker, start_nothing, 10 * MB, sequence=2).figures.peak_bytes < 20 * MB
 
 
+def close_and_wait(size, seen):
+    """Fills a file in /dev/shm, closes it, and removes it when the other side has seen that."""
+    file = Path(f"/dev/shm/membudget-test-{os.getpid()}")
+    file.write_bytes(b"x" * size)
+    file.with_suffix(".closed").touch()
+    while not Path(seen).exists():
+        time.sleep(0.005)
+    file.unlink()
+
+
+def test_a_file_in_memory_that_a_call_has_closed_is_in_its_upper_figure(worker, tmp_path):
+    ended, replies = threading.Event(), []
+    closing = Call(1, close_and_wait, (60 * MB, str(tmp_path / "seen")), {}, exact=True)
+    worker.send([(closing, lambda reply: (replies.append(reply), ended.set()))])
+    closed, end_s = Path(f"/dev/shm/membudget-test-{worker.pid}.closed"), time.monotonic() + 20
+    while not closed.exists() and time.monotonic() < end_s:
+        time.sleep(0.005)
+    worker.added_bytes()
+    (tmp_path / "seen").touch()
+    assert ended.wait(60)
+    closed.unlink()
+    figures = replies[0].figures
+    assert figures.peak_upper_bytes - figures.peak_bytes > 50 * MB  # its own peak has the bytes that it wrote
+
+
 @pytest.mark.parametrize("fn", [start_nothing, run_program, run_pool])
 def test_the_kernel_holds_the_limit_of_a_call(worker, fn):
     group = make_control_group(None)
