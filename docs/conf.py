@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest_membudget
-from pytest_membudget.plugin.marker_names import DESCRIPTIONS
-from pytest_membudget.plugin.options import OPTIONS
+from pytest_membudget.plugin.options import MARKER_DESCRIPTIONS, OPTIONS
 
 ROOT = Path(__file__).resolve().parents[1]
 URLS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]
@@ -91,6 +90,6 @@ def reference(_: str) -> Iterator[str]:
         ini = f"`{option.ini}`" if option.in_ini else "command line only"
         yield f"| `{option.flag}{value}` | {ini} | {option.help.replace('%%', '%').replace('|', chr(92) + '|')} |"
     yield from ("", "## Markers", "")
-    for description in DESCRIPTIONS:
+    for description in MARKER_DESCRIPTIONS:
         spelling, _, meaning = description.partition("): ")
         yield from (f"`@pytest.mark.{spelling})`", f": {meaning}", "")

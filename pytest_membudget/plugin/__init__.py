@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_membudget import originals
-from pytest_membudget.plugin import marker_names as marked
 from pytest_membudget.plugin import options, roles
 
 if TYPE_CHECKING:
@@ -66,12 +65,12 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> Generator[None, int,
         return cores
     from pytest_membudget.plugin.xdist import fitting_workers
 
-    return fitting_workers(min(cores, most or cores), settings)
+    return fitting_workers(config, min(cores, most or cores), settings)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Reads the options, and starts what they ask for."""
-    for description in marked.DESCRIPTIONS:
+    for description in options.MARKER_DESCRIPTIONS:
         config.addinivalue_line("markers", description)
     settings = config.stash[_SETTINGS] = options.read_settings(config)
     config.stash[_ERRORS] = []
@@ -110,7 +109,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         from pytest_membudget.plugin.scales import unknown
 
         errors += unknown(settings, config)
-    if settings.measure_all or errors or any(map(marked.is_marked, items)):
+    if settings.measure_all or errors or any(map(options.is_marked, items)):
         from pytest_membudget.plugin.registration import plan_tests
 
         plan_tests(config, items, settings, errors)
@@ -135,7 +134,7 @@ def memory_scale(request: pytest.FixtureRequest) -> Scale:
 @pytest.fixture(scope="session")
 def _membudget_files(pytestconfig: pytest.Config) -> Iterator[SyntheticFiles]:
     from pytest_membudget.plugin.fixtures.synthetic_files import SyntheticFiles
-    from pytest_membudget.plugin.report.session_files import shared_folder
+    from pytest_membudget.plugin.report.session_records import shared_folder
 
     files = SyntheticFiles(shared_folder(pytestconfig) / "files")
     yield files
@@ -174,7 +173,7 @@ def memory_semaphore(request: pytest.FixtureRequest) -> MemorySemaphore:
 @pytest.fixture
 def memory_monitor(request: pytest.FixtureRequest) -> Iterator[MemoryMonitor]:
     """A `MemoryMonitor` of this process while the test runs; what it saw is shown in the session's report."""
-    from pytest_membudget.plugin.fixtures.monitor import monitoring
+    from pytest_membudget.plugin.fixtures.runtime import monitoring
 
     with monitoring(request) as monitor:
         yield monitor
@@ -185,9 +184,8 @@ def fallback_executor(
     request: pytest.FixtureRequest, memory_estimator: MemoryEstimator
 ) -> Iterator[FallbackExecutor]:
     """A `FallbackExecutor` in real processes, shut down after the test."""
-    from pytest_membudget.plugin.fixtures.executor import keep
-    from pytest_membudget.plugin.fixtures.runtime import make_executor
+    from pytest_membudget.plugin.fixtures.runtime import keep_batches, make_executor
 
     with make_executor(request, memory_estimator) as executor:
         yield executor
-    keep(request.config, executor.summaries)
+    keep_batches(request.config, executor.summaries)

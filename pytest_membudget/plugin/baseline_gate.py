@@ -33,12 +33,12 @@ from pytest_membudget.gate.comparison import (
 )
 from pytest_membudget.gate.history.trend import LearnedTolerance, learn_tolerances
 from pytest_membudget.measurement.system.machine import environment
-from pytest_membudget.plugin.fresh.forked_samples import ForkedSamples
-from pytest_membudget.plugin.fresh.run import run_fresh
+from pytest_membudget.plugin.fresh.run import ForkedSamples, run_fresh
 from pytest_membudget.plugin.options import Settings
-from pytest_membudget.plugin.report.attach import attached
+from pytest_membudget.plugin.report.session_records import attached
+from pytest_membudget.plugin.report.terminal import telling
 from pytest_membudget.plugin.roles import is_worker
-from pytest_membudget.plugin.terminal_progress import telling
+from pytest_membudget.plugin.running_test import RunningTest
 from pytest_membudget.records.judgement import Judgement
 from pytest_membudget.records.report import BaselineCheck, Comparison, Report, TestRecord
 from pytest_membudget.records.storage import check_writable, from_here
@@ -122,8 +122,8 @@ class Gate:
             words.append(f"--membudget-baseline={self.shown_path}")
         return shlex.join([*words, "--membudget-update-baseline"])
 
-    def samples_for_baseline(self, item: pytest.Item, peak_bytes: int | None) -> tuple[int, ...]:
-        """Peaks of `item` in fresh processes, where a new baseline is to hold them.
+    def samples_for_baseline(self, test: RunningTest, peak_bytes: int | None) -> tuple[int, ...]:
+        """Peaks of `test` in fresh processes, where a new baseline is to hold them.
 
         One figure is not enough: racing threads make peaks jump, and without samples on both sides an unchanged
         test would fail now and then. Below the tolerance's absolute part there is nothing to tell apart.
@@ -132,22 +132,22 @@ class Gate:
             return ()
         taken = []
         for number in range(1, self.settings.samples + 1):
-            with telling(item.config, f"rerun {number} of {self.settings.samples}"):
-                taken.append(_peak_bytes(_run_fresh(item)))
+            with telling(test.config, f"rerun {number} of {self.settings.samples}"):
+                taken.append(_peak_bytes(_run_fresh(test)))
         return tuple(peak_bytes for peak_bytes in taken if peak_bytes is not None)
 
     def _samples(
         self,
-        item: pytest.Item,
+        test: RunningTest,
         step: Callable[[Sequence[int]], Step],
         run: Callable[[], Any | None],
         most: int | None = None,
     ) -> list[int] | None:
-        """Peaks of `item`, until no more are needed or there are `most`; `None` where a run did not pass."""
+        """Peaks of `test`, until no more are needed or there are `most`; `None` where a run did not pass."""
         taken: list[int] = []
         while step(taken) == "rerun" and (most is None or len(taken) < most):
             with telling(
-                item.config, f"beyond its baseline: rerun {len(taken) + 1} of {self.settings.samples}"
+                test.config, f"beyond its baseline: rerun {len(taken) + 1} of {self.settings.samples}"
             ):
                 peak_bytes = _peak_bytes(run())
             if peak_bytes is None:
@@ -156,7 +156,7 @@ class Gate:
         return taken
 
     def compare(
-        self, item: pytest.Item, record: TestRecord, tolerance: Tolerance | None = None
+        self, test: RunningTest, record: TestRecord, tolerance: Tolerance | None = None
     ) -> tuple[Comparison, Judgement] | None:
         """How `record` compares with its baseline; `None` where there is nothing to compare with.
 
@@ -175,10 +175,10 @@ class Gate:
         # what this one needs; the first run in a fresh process pays for that.
         rehearse = not base.samples_bytes
         samples = self._samples(
-            item, step, functools.partial(self._forks.run, item, rehearse=rehearse), MOST_FORKS
+            test, step, functools.partial(self._forks.run, test, rehearse=rehearse), MOST_FORKS
         )
         if samples is None or step(samples) != "same":
-            samples = self._samples(item, step, functools.partial(_run_fresh, item, rehearse=rehearse))
+            samples = self._samples(test, step, functools.partial(_run_fresh, test, rehearse=rehearse))
         is_decided = samples is not None
         samples = samples or []
         comparison = compare_test(
@@ -266,9 +266,10 @@ class Gate:
             raise pytest.UsageError(f"--membudget-baseline: {error}") from None
 
 
-def _run_fresh(item: pytest.Item, *, rehearse: bool = False) -> Any | None:
+def _run_fresh(test: RunningTest, *, rehearse: bool = False) -> Any | None:
     """The report of one more run in a fresh interpreter; of the second one there with `rehearse`."""
-    return run_fresh(item, "sample", rehearse=rehearse).reports.get("call")
+    test.stop_clock()
+    return run_fresh(test, "sample", rehearse=rehearse).reports.get("call")
 
 
 def _peak_bytes(report: Any | None) -> int | None:

@@ -1,23 +1,19 @@
-"""From a measurement to the record of its test: every judgement that applies, the gravest verdict first; and how it fails."""
+"""From a measurement to the record of its test: every judgement that applies, the gravest verdict first."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NamedTuple
 
-import pytest
-from _pytest.outcomes import Failed
-
-from pytest_membudget.errors import IsolatedCrashError, OverBudgetError
-from pytest_membudget.gate.budgets import judge
+from pytest_membudget.gate.budgets import judge, judge_growth
 from pytest_membudget.originals import restored
-from pytest_membudget.plugin.markers import ScalesMark
+from pytest_membudget.plugin.markers import GrowthMark, ScalesMark
 from pytest_membudget.plugin.options import Settings
 from pytest_membudget.plugin.plans import Plan
+from pytest_membudget.plugin.running_test import RunningTest
 from pytest_membudget.records.judgement import Budget, Growth, Judgement, Verdict
 from pytest_membudget.records.measurement import Measurement
 from pytest_membudget.records.report import AllocationSite, Comparison, TestRecord
-from pytest_membudget.records.storage import from_here
 
 if TYPE_CHECKING:
     from pytest_membudget.plugin.baseline_gate import Gate
@@ -94,53 +90,54 @@ class Judge:
         """The judgement that needs nothing but the measurement."""
         return Judged(measurement, budget, (judge(measurement, budget, strict=self.settings.strict),))
 
-    def by_all(self, item: pytest.Item, plan: Plan, judged: Judged) -> Judged:
+    def by_all(self, test: RunningTest, judged: Judged) -> Judged:
         """The judgements of a test that passed by itself: law of scales, growth, regression gate.
 
         Raises:
             BaseException: what the test raises in one of the repetitions that its growth is judged by.
         """
-        judged = judged.with_judgement(self._by_law(item, plan, judged))
-        if plan.growth is not None and not judged.failed:
-            from pytest_membudget.plugin import growth
-
-            found, judgement = growth.grow(item, plan.growth, strict=self.settings.strict)
-            judged = judged.with_judgement(judgement)._replace(growth=found)
+        judged = judged.with_judgement(self._by_law(test, judged))
+        if test.plan.growth is not None and not judged.failed:
+            growth = _repeated(test, test.plan.growth)
+            judged = judged.with_judgement(judge_growth(growth, self.settings.strict))._replace(growth=growth)
         # A failure that only warns leaves a test that passes, which has to stay comparable.
         is_settled = judged.failed and not self.settings.warn
-        return judged if is_settled or self.gate is None else self._by_gate(item, plan, judged, self.gate)
+        return judged if is_settled or self.gate is None else self._by_gate(test, judged, self.gate)
 
-    def _by_law(self, item: pytest.Item, plan: Plan, judged: Judged) -> Judgement | None:
+    def _by_law(self, test: RunningTest, judged: Judged) -> Judgement | None:
         """Keeps the row of a scale; the last one of its test is judged by all."""
-        if "memory_scale" not in getattr(item, "funcargs", {}):
+        if test.value("memory_scale") is None:
             return None
-        from pytest_membudget.plugin import scales as scale_rows
+        from pytest_membudget.plugin.scales import add_row, judge_law, scale_of
 
-        scale = scale_rows.scale_of(item)
+        scale = scale_of(test)
         with restored():
-            is_last = scale is not None and scale_rows.add_row(item, scale, judged.measurement, judged.budget)
-        if not is_last:
+            is_last = scale is not None and add_row(test, scale, judged.measurement, judged.budget)
+        mark = test.plan.scales or ScalesMark()
+        if not is_last or (mark.law is None and mark.at_most is None):
             return None
-        mark = plan.scales or ScalesMark()
-        if mark.law is None and mark.at_most is None:
-            return None
-        from pytest_membudget.plugin.scales import judge_law
-
         # Isolated scales all pay alike for what is loaded once.
-        return judge_law(item, mark, again=not plan.isolate, strict=self.settings.strict)
+        return judge_law(test, mark, again=not test.plan.isolate, strict=self.settings.strict)
 
     @staticmethod
-    def _by_gate(item: pytest.Item, plan: Plan, judged: Judged, gate: Gate) -> Judged:
-        record = record_of(plan, judged)
-        tolerance = plan.budget.tolerance if plan.budget is not None else None
-        compared = gate.compare(item, record, tolerance)
+    def _by_gate(test: RunningTest, judged: Judged, gate: Gate) -> Judged:
+        record = record_of(test.plan, judged)
+        tolerance = test.plan.budget.tolerance if test.plan.budget is not None else None
+        compared = gate.compare(test, record, tolerance)
         if compared is None:
-            samples_bytes = gate.samples_for_baseline(item, record.peak_bytes)
-            return judged._replace(samples_bytes=samples_bytes)
+            return judged._replace(samples_bytes=gate.samples_for_baseline(test, record.peak_bytes))
         comparison, judgement = compared
         return judged.with_judgement(judgement)._replace(
             comparison=comparison, samples_bytes=comparison.samples_bytes
         )
+
+
+def _repeated(test: RunningTest, mark: GrowthMark) -> Growth:
+    """Runs the body until its growth is known, or the marker's time is over."""
+    from pytest_membudget.measurement.growth.check import check_growth
+
+    with test.repeating(fresh_fixtures=mark.fresh_fixtures) as body:
+        return check_growth(body, mark.per_call_bytes, timeout_s=mark.timeout_s, label=test.plan.name)
 
 
 def record_of(plan: Plan, judged: Judged) -> TestRecord:
@@ -173,41 +170,3 @@ def record_of(plan: Plan, judged: Judged) -> TestRecord:
         message=judged.message,
         caveats=judged.caveats,
     )
-
-
-class OverBudget(OverBudgetError, Failed):  # noqa: N818 - this is what pytest prints; its base ends in Error
-    """The test took too much; `xfail(raises=OverBudgetError)` expects it."""
-
-    def __init__(self, message: str) -> None:
-        Failed.__init__(self, message, pytrace=False)
-
-
-class IsolatedCrash(IsolatedCrashError, Failed):  # noqa: N818 - likewise
-    """The test's own interpreter died; `xfail(raises=IsolatedCrashError)` expects it."""
-
-    def __init__(self, message: str) -> None:
-        Failed.__init__(self, message, pytrace=False)
-
-
-def fail_at_test(item: pytest.Item, message: str) -> NoReturn:
-    """Raises `OverBudget` from a frame at the test's first line: its own are gone, and `--pdb` opens in the last one.
-
-    Raises:
-        OverBudget: always.
-    """
-    file, line, _ = item.reportinfo()
-    message += f"\n\n{from_here(file)}:{(line or 0) + 1}: {OverBudget.__name__}"
-    blank_lines = "\n" * (line or 0)
-    code = compile(f"{blank_lines}raise over_budget", str(file), "exec").replace(co_name=item.name)
-    names = vars(item.module) if hasattr(item, "module") else {}
-    exec(code, names, {"over_budget": OverBudget(message)})  # noqa: S102 - the line above, among the test's names
-    raise AssertionError("unreachable")
-
-
-def tell_shortly(report: Any, item: pytest.Item, failure: BaseException) -> None:
-    """Gives the short summary and `--tb=line` the first line of the message, at the test's own place."""
-    crash = getattr(report.longrepr, "reprcrash", None)
-    if isinstance(failure, OverBudget | IsolatedCrash) and crash is not None:
-        path, line, _ = item.reportinfo()
-        crash.path, crash.lineno = str(path), (line or 0) + 1
-        crash.message = (failure.msg or "").partition("\n")[0]

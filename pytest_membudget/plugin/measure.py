@@ -6,30 +6,11 @@ recorded and judged, but raises nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
-
-import pytest
-
-from pytest_membudget.errors import text_of
-from pytest_membudget.measurement.probe import Probe
-from pytest_membudget.measurement.system.machine import memory_limit
-from pytest_membudget.originals import restored
-from pytest_membudget.plugin.options import Settings
-from pytest_membudget.plugin.plans import Plan
-from pytest_membudget.records.caveats import Caveat
-from pytest_membudget.records.judgement import Budget
-from pytest_membudget.records.measurement import Measurement
-
-if TYPE_CHECKING:
-    from pytest_membudget.measurement.watchdog.listener import KillRecord
-    from pytest_membudget.measurement.watchdog.watchdog import GuardedProbe
-    from pytest_membudget.plugin.benchmarking import BenchmarkProbe
-
-
 from collections.abc import Generator
 from time import perf_counter  # its own reference: a test may have frozen the clock
 from typing import TYPE_CHECKING, Any, NoReturn
+
+import pytest
 
 from pytest_membudget.errors import WatchdogStop
 from pytest_membudget.measurement.process import heap
@@ -37,20 +18,19 @@ from pytest_membudget.measurement.process.high_water import restore_getrusage
 from pytest_membudget.measurement.process.reclaim import at_end, collector
 from pytest_membudget.measurement.tree.sampler import close_sampler, sampler
 from pytest_membudget.measurement.watchdog.threads import forget_frames
+from pytest_membudget.originals import restored
 from pytest_membudget.plugin.fresh.request import Purpose
-from pytest_membudget.plugin.judge import Judge, Judged, OverBudget, fail_at_test, record_of, tell_shortly
-from pytest_membudget.plugin.markers import budget_of
-from pytest_membudget.plugin.plans import PLAN, load_parts
-from pytest_membudget.plugin.report.attach import attach
-from pytest_membudget.records.report import TestRecord
+from pytest_membudget.plugin.judge import Judge, Judged, record_of
+from pytest_membudget.plugin.options import Settings
+from pytest_membudget.plugin.plans import load_parts
+from pytest_membudget.plugin.probes import SafeProbe, choose_probe, judge_bite
+from pytest_membudget.plugin.report.session_records import attach
+from pytest_membudget.plugin.running_test import OverBudget, RunningTest, running_test
+from pytest_membudget.records.judgement import Budget
 
 if TYPE_CHECKING:
     from pytest_membudget.measurement.watchdog.listener import KillRecord
     from pytest_membudget.plugin.fixtures.membudget import Membudget
-
-
-_JUDGING_S = pytest.StashKey[float]()
-RECORD = pytest.StashKey[TestRecord | None]()
 
 
 class Measuring:
@@ -65,14 +45,14 @@ class Measuring:
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, Any, Any]:
         """Measures, records, judges; raises only where the test itself passed."""
-        plan = item.stash.get(PLAN, None)
-        if plan is None or (plan.isolate and self.purpose is None):
+        test = running_test(item)
+        if test is None or (test.plan.isolate and self.purpose is None):
             return (yield)
-        item.stash[RECORD] = None
-        budget = self._budget_before(item, plan)
+        test.record, test.judging_s = None, 0.0
+        budget = self._budget_before(test)
         if self.purpose == "memray":
             return (yield from _recording())
-        probe = SafeProbe(lambda: choose_probe(item, plan, budget, self.settings))
+        probe = SafeProbe(lambda: choose_probe(test, budget, self.settings))
         probe.begin()
         own_error: BaseException | None = None
         result = None
@@ -85,56 +65,54 @@ class Measuring:
             raise
         finally:
             measurement = probe.finish()
-            judged = self.judge.by_budget(measurement, _budget_after(item, budget))
+            judged = self.judge.by_budget(measurement, _budget_after(test, budget))
             if probe.bite is not None:
-                self._fail_killed(item, plan, judged, probe.bite, own_error)
-            _keep(item, plan, judged)
+                self._fail_killed(test, judged, probe.bite, own_error)
+            test.keep(record_of(test.plan, judged))
         if self.purpose == "scale":
-            _leave_row(item, judged)
+            _leave_row(test, judged)
         if self.purpose in {None, "isolate"}:
-            self._hold_against_all(item, plan, judged)
+            self._hold_against_all(test, judged)
         return result
 
-    def _hold_against_all(self, item: pytest.Item, plan: Plan, judged: Judged) -> None:
+    def _hold_against_all(self, test: RunningTest, judged: Judged) -> None:
         """Judges a test that passed by itself.
 
         Raises:
             OverBudget: it took too much, by any judgement.
         """
         started_s = perf_counter()
-        further = self.judge.by_all(item, plan, judged)
-        item.stash[_JUDGING_S] = perf_counter() - started_s
+        further = self.judge.by_all(test, judged)
+        test.judging_s = perf_counter() - started_s
         if further is not judged:
-            _keep(item, plan, further)
+            test.keep(record_of(test.plan, further))
         if further.failed:
-            message = self._explained(item, plan, further).message
-            item.stash[_JUDGING_S] = perf_counter() - started_s
+            message = self._explained(test, further).message
+            test.judging_s = perf_counter() - started_s
             if not self.settings.warn:
-                fail_at_test(item, message)
+                test.fail(message)
 
     def _fail_killed(
-        self, item: pytest.Item, plan: Plan, judged: Judged, bite: KillRecord, own_error: BaseException | None
+        self, test: RunningTest, judged: Judged, bite: KillRecord, own_error: BaseException | None
     ) -> NoReturn:
         """Fails a test that the watchdog ended, whatever the test itself made of that."""
-        from pytest_membudget.plugin.watchdog import judge_bite
-
         judged = judged.with_judgement(judge_bite(bite, own_error, advises=not judged.failed))
-        _keep(item, plan, judged)
-        message = self._explained(item, plan, judged).message
+        test.keep(record_of(test.plan, judged))
+        message = self._explained(test, judged).message
         if own_error is None:
-            fail_at_test(item, message)
+            test.fail(message)
         # A debugger opens where the test was stopped.
         raise OverBudget(message).with_traceback(own_error.__traceback__) from None
 
-    def _explained(self, item: pytest.Item, plan: Plan, judged: Judged) -> Judged:
+    def _explained(self, test: RunningTest, judged: Judged) -> Judged:
         """The same judgement, with who allocated the peak where `--membudget-memray` asks for that."""
         if self.settings.memray and self.purpose in {None, "isolate"}:
             from pytest_membudget.plugin.fresh.memray import attribute
 
             with restored():
-                sites, text = attribute(item, self.settings.memray_dir, judged.measurement.peak_bytes)
+                sites, text = attribute(test, self.settings.memray_dir, judged.measurement.peak_bytes)
             judged = judged._replace(allocations=sites, explanation=text)
-            _keep(item, plan, judged)
+            test.keep(record_of(test.plan, judged))
         return judged
 
     @pytest.hookimpl(tryfirst=True)
@@ -149,19 +127,25 @@ class Measuring:
 
     @staticmethod
     @pytest.hookimpl(tryfirst=True)
-    def pytest_unconfigure() -> None:
-        """Ends the helper process, and reports what finalizers of earlier tests raised while ours collected."""
+    def pytest_sessionfinish() -> None:
+        """Ends the helper process: a session with few descriptors needs its pipes for what other plugins import at the end."""
         close_sampler()
+
+    @staticmethod
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_unconfigure() -> None:
+        """Reports what finalizers of earlier tests raised while ours collected."""
+        close_sampler()  # a session that was stopped early has not finished
         restore_getrusage()
         for each in (collector, at_end):
             each.report_deferred()
 
-    def _budget_before(self, item: pytest.Item, plan: Plan) -> Budget:
+    def _budget_before(self, test: RunningTest) -> Budget:
         try:
-            budget = budget_of(item, plan.budget, self.settings.default_bytes)
+            budget = test.budget(self.settings.default_bytes)
         except ValueError as error:
             pytest.fail(str(error), pytrace=False)
-        if (face := _face(item)) is not None:
+        if (face := _face(test)) is not None:
             face.budget = budget
         return budget
 
@@ -171,14 +155,15 @@ class Measuring:
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Sends the record along with the report, which is how it reaches pytest-xdist's controller."""
         report = yield
-        if PLAN not in item.stash:
+        test = running_test(item)
+        if test is None:
             return report
         if call.excinfo is not None:
-            tell_shortly(report, item, call.excinfo.value)
-        attach(report, item.stash.get(RECORD, None) if report.when == "call" else None)
+            test.tell_shortly(report, call.excinfo.value)
+        attach(report, test.record if report.when == "call" else None)
         if report.when == "call":
             # Reruns and repetitions that a judgement needed are not the test's own time.
-            report.duration = max(0.0, report.duration - item.stash.get(_JUDGING_S, 0.0))
+            report.duration = max(0.0, report.duration - test.judging_s)
         return report
 
 
@@ -191,112 +176,27 @@ def _recording() -> Generator[None, Any, Any]:
         return (yield)
 
 
-def _leave_row(item: pytest.Item, judged: Judged) -> None:
+def _leave_row(test: RunningTest, judged: Judged) -> None:
     """Leaves the row of a scale for the session that ordered it again."""
     from pytest_membudget.plugin.scales import leave_row, scale_of
 
-    scale = scale_of(item)
+    scale = scale_of(test)
     if scale is not None:
         with restored():
-            leave_row(item, scale, judged.measurement, judged.budget)
+            leave_row(test, scale, judged.measurement, judged.budget)
 
 
-def _budget_after(item: pytest.Item, budget: Budget) -> Budget:
+def _budget_after(test: RunningTest, budget: Budget) -> Budget:
     """The budget that holds now: a test may set its own while it runs."""
-    face = _face(item)
+    face = _face(test)
     return budget if face is None else face.budget
 
 
-def _face(item: pytest.Item) -> Membudget | None:
+def _face(test: RunningTest) -> Membudget | None:
     """The fixture that the test sees and sets its budget by, where it takes it."""
-    face = getattr(item, "funcargs", {}).get("membudget")
+    face = test.value("membudget")
     if face is None:
         return None
     from pytest_membudget.plugin.fixtures.membudget import Membudget
 
     return face if isinstance(face, Membudget) else None
-
-
-def _keep(item: pytest.Item, plan: Plan, judged: Judged) -> None:
-    """Puts the record where the report finds it, and its figures among the JUnit properties."""
-    record = item.stash[RECORD] = record_of(plan, judged)
-    told = {"membudget_peak_bytes": record.peak_bytes, "membudget_verdict": record.verdict}
-    others = [each for each in item.user_properties if each[0] not in told]
-    item.user_properties[:] = [*others, *told.items()]
-
-
-def choose_probe(
-    item: pytest.Item, plan: Plan, budget: Budget, settings: Settings
-) -> Probe | GuardedProbe | BenchmarkProbe:
-    """The probe for one call of the test, not begun yet."""
-    benchmark = getattr(item, "funcargs", {}).get("benchmark")
-    if benchmark is not None:
-        from pytest_membudget.plugin.benchmarking import BenchmarkProbe, is_benchmark
-
-        if is_benchmark(benchmark):
-            return BenchmarkProbe(benchmark, settings.interval_s)
-    if _may_be_ended(plan, settings):
-        from pytest_membudget.plugin.watchdog import guard
-
-        return guard(item.config, plan, budget, settings)
-    judged = budget != Budget() or settings.baseline is not None
-    return Probe(plan.nodeid, interval_s=settings.interval_s, settle=judged)
-
-
-class SafeProbe:
-    """A probe whose own trouble becomes a caveat: whatever a test has done to its process, it must not fail by being measured.
-
-    Args:
-        choose: makes the probe.
-    """
-
-    def __init__(self, choose: Callable[[], Probe | GuardedProbe | BenchmarkProbe]) -> None:
-        self._choose = choose
-        self._probe: Probe | GuardedProbe | BenchmarkProbe | None = None
-        self._trouble: Exception | None = None
-
-    @property
-    def bite(self) -> KillRecord | None:
-        """What the watchdog did, where there is one."""
-        return getattr(self._probe, "bite", None)
-
-    def begin(self) -> None:
-        """Begins the measurement, where that is possible."""
-        try:
-            probe = self._choose()
-            probe.begin()
-            self._probe = probe
-        except Exception as error:  # of any kind: see above
-            self._trouble = error
-
-    def finish(self) -> Measurement:
-        """What was found; from nothing to all the memory there is where nothing could be."""
-        if self._probe is not None:
-            try:
-                return self._probe.finish()
-            except Exception as error:  # likewise
-                self._trouble = error
-        return _nothing_known(self._trouble)
-
-
-def _nothing_known(trouble: Exception | None) -> Measurement:
-    with restored():
-        limit_bytes = memory_limit().bytes
-    return Measurement(
-        peak_bytes=0,
-        peak_upper_bytes=limit_bytes,
-        total_peak_bytes=0,
-        start_bytes=0,
-        end_bytes=0,
-        duration_s=0.0,
-        processes=1,
-        source="sampled",
-        caveat_records=(Caveat("not-measured", detail=f"{type(trouble).__name__}: {text_of(trouble)}"),),
-    )
-
-
-def _may_be_ended(plan: Plan, settings: Settings) -> bool:
-    """Whether a watchdog may end the test: by its own hard budget, or by the session's share of the limit."""
-    return settings.stop_at is not None or (
-        plan.budget is not None and plan.budget.hard and not settings.warn
-    )

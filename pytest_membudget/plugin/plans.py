@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from pytest_membudget.plugin.marker_names import is_marked
 from pytest_membudget.plugin.markers import (
     READERS,
     SPELLINGS,
@@ -18,18 +17,21 @@ from pytest_membudget.plugin.markers import (
     check_rule,
     closest_first,
 )
-from pytest_membudget.plugin.options import Settings
+from pytest_membudget.plugin.options import Settings, is_marked
 
 _MOST_ERRORS = 20
+_PACKAGE = "pytest_membudget"
 
 
 class Plan(NamedTuple):
     """One test: its name, its place, and what it asks for; a marker that it does not have is `None`.
 
-    `file` is as pytest shows it, and `line` counted from 1; `None` where pytest knows no line.
+    `name` is that of the function, with its parameters; `file` is as pytest shows it, and `line` counted from 1, `None` where
+    pytest knows no line.
     """
 
     nodeid: str
+    name: str
     file: str
     line: int | None
     budget: BudgetMark | None = None
@@ -71,7 +73,7 @@ def make_plans(items: Iterable[pytest.Item], errors: list[str], *, measure_all: 
         if not marked and not measure_all:
             continue
         file, line, _ = item.location
-        plan = Plan(item.nodeid, file, None if line is None else line + 1)
+        plan = Plan(item.nodeid, item.name, file, None if line is None else line + 1)
         if marked:
             plan = plan._replace(**_read_marks(item, errors))
         if not plan.is_left_out:
@@ -115,27 +117,25 @@ def load_parts(items: Iterable[pytest.Item], settings: Settings) -> None:
     needed = {module for item in items if PLAN in item.stash for module in _parts_of(item, item.stash[PLAN])}
     needed.update(_parts_of_session(settings))
     for module in sorted(needed):
-        importlib.import_module(f"pytest_membudget.plugin.{module}")
+        importlib.import_module(f"{_PACKAGE}.{module}")
 
 
 def _parts_of(item: pytest.Item, plan: Plan) -> Iterator[str]:
     fixtures = getattr(item, "fixturenames", ())
     if plan.growth is not None:
-        yield "growth"
+        yield "measurement.growth.check"
     if "memory_scale" in fixtures:
-        yield "scales"
+        yield "plugin.scales"
     if "membudget" in fixtures:
-        yield "fixtures.membudget"
-    if "benchmark" in fixtures:
-        yield "benchmarking"
+        yield "plugin.fixtures.membudget"
     if plan.budget is not None and plan.budget.hard:
-        yield "watchdog"
+        yield "measurement.watchdog.watchdog"
 
 
 def _parts_of_session(settings: Settings) -> Iterator[str]:
     if settings.stop_at is not None:
-        yield "watchdog"
+        yield "measurement.watchdog.watchdog"
     if settings.memray:
-        yield "fresh.memray"
+        yield "plugin.fresh.memray"
     if settings.baseline is not None:
-        yield "baseline_gate"
+        yield "plugin.baseline_gate"

@@ -83,7 +83,7 @@ def start_reporting(config: pytest.Config, settings: Settings) -> None:
         except (MembudgetError, OSError) as error:
             raise pytest.UsageError(f"--membudget-report: {error}") from None
     if settings.history is not None:
-        from pytest_membudget.plugin.report.history import check_history
+        from pytest_membudget.plugin.report.collect import check_history
 
         check_history(settings.history)
     config.pluginmanager.register(Reporting(config, settings, _gate(config, settings)), "membudget-reporting")
@@ -110,7 +110,7 @@ def _gate(config: pytest.Config, settings: Settings) -> Gate | None:
         return None
     if _GATE not in config.stash:
         from pytest_membudget.plugin.baseline_gate import Collected, Gate
-        from pytest_membudget.plugin.fresh.forked_samples import ForkedSamples
+        from pytest_membudget.plugin.fresh.run import ForkedSamples
 
         collected, forks = Collected(config), ForkedSamples()
         is_in_ini = config.getoption("membudget_baseline") is None

@@ -19,12 +19,13 @@ from pytest_membudget.calibration.growth_law import assert_law, fit_law, scales_
 from pytest_membudget.calibration.scales import chosen_scales, configured_scales, scale_features, scale_row
 from pytest_membudget.errors import MembudgetError, OverBudgetError
 from pytest_membudget.measurement.system.machine import memory_limit
-from pytest_membudget.plugin.fixtures.executor import Account, NotingExecutor
-from pytest_membudget.plugin.fresh.run import run_fresh, skip_time_limit
+from pytest_membudget.plugin.fixtures.runtime import Account, NotingExecutor
+from pytest_membudget.plugin.fresh.run import run_fresh
 from pytest_membudget.plugin.markers import ScalesMark, read_scales
 from pytest_membudget.plugin.options import Settings
-from pytest_membudget.plugin.report.session_files import shared_folder
-from pytest_membudget.plugin.terminal_progress import telling
+from pytest_membudget.plugin.report.session_records import SCALES, shared_folder
+from pytest_membudget.plugin.report.terminal import telling
+from pytest_membudget.plugin.running_test import RunningTest
 from pytest_membudget.records import shared_lines
 from pytest_membudget.records.judgement import Budget, Judgement
 from pytest_membudget.records.measurement import Measurement
@@ -87,7 +88,6 @@ def _configured(pyproject: Path) -> Mapping[str, Mapping[str, Any]]:
     return scales
 
 
-_FOLDER = "scales"
 _AGAIN = "run again in a fresh interpreter, where the second run counts"
 _RUN_HERE = pytest.StashKey[set[str]]()
 
@@ -110,58 +110,58 @@ class KeptRow(msgspec.Struct, frozen=True):
         return self.row.scale.name
 
 
-def scale_of(item: pytest.Item) -> Scale | None:
+def scale_of(test: RunningTest) -> Scale | None:
     """The scale that the test ran at."""
-    scale = getattr(item, "funcargs", {}).get(FIXTURE)
+    scale = test.value(FIXTURE)
     return scale if isinstance(scale, Scale) else None
 
 
-def add_row(item: pytest.Item, scale: Scale, measurement: Measurement, budget: Budget) -> bool:
+def add_row(test: RunningTest, scale: Scale, measurement: Measurement, budget: Budget) -> bool:
     """Keeps the row of this scale; says whether it was the one that completes the table of its test."""
-    title = _title(item)
-    run_here = item.config.stash.setdefault(_RUN_HERE, set())
-    kept = KeptRow(title, _row(item, scale, measurement, budget), first=title not in run_here)
+    title = _title(test)
+    run_here = test.config.stash.setdefault(_RUN_HERE, set())
+    kept = KeptRow(title, _row(test, scale, measurement, budget), first=title not in run_here)
     run_here.add(title)
-    shared_lines.add_records(_file(item), [kept])
+    shared_lines.add_records(_file(test), [kept])
     # Of other processes too: the one whose row is the last judges, and it alone.
-    lines = shared_lines.read_records(_file(item), KeptRow).records
-    return lines[-1].name == scale.name and len({line.name for line in lines}) >= len(siblings(item))
+    lines = shared_lines.read_records(_file(test), KeptRow).records
+    return lines[-1].name == scale.name and len({line.name for line in lines}) >= len(siblings(test))
 
 
-def leave_row(item: pytest.Item, scale: Scale, measurement: Measurement, budget: Budget) -> None:
+def leave_row(test: RunningTest, scale: Scale, measurement: Measurement, budget: Budget) -> None:
     """In a fresh interpreter: leaves the row for the session that ordered it; of several runs, that of the last."""
-    write_atomically(_left(item, scale.name), msgspec.json.encode(_row(item, scale, measurement, budget)))
+    write_atomically(_left(test, scale.name), msgspec.json.encode(_row(test, scale, measurement, budget)))
 
 
-def take_row(item: pytest.Item, name: str) -> None:
+def take_row(test: RunningTest, name: str) -> None:
     """Puts the row that a fresh interpreter left in the place of the scale's own, and says so beside it.
 
     Raises:
         FileNotFoundError: it left none.
     """
-    row = msgspec.json.decode(_left(item, name).read_bytes(), type=ScaleRow)
+    row = msgspec.json.decode(_left(test, name).read_bytes(), type=ScaleRow)
     row = msgspec.structs.replace(row, caveats=(*row.caveats, _AGAIN))
-    shared_lines.add_records(_file(item), [KeptRow(_title(item), row, again=True)])
+    shared_lines.add_records(_file(test), [KeptRow(_title(test), row, again=True)])
 
 
-def kept_rows(item: pytest.Item) -> list[KeptRow]:
+def kept_rows(test: RunningTest) -> list[KeptRow]:
     """The latest of each scale of the test, the smallest first."""
-    return _latest(_file(item))
+    return _latest(_file(test))
 
 
-def siblings(item: pytest.Item) -> dict[str, pytest.Item]:
+def siblings(test: RunningTest) -> dict[str, RunningTest]:
     """The runs of the same test that were collected, by the names of their scales."""
-    title = _title(item)
+    title = _title(test)
     return {
-        _parameters(other)[FIXTURE].name: other
-        for other in item.session.items
-        if isinstance(_parameters(other).get(FIXTURE), Scale) and _title(other) == title
+        other.parameters[FIXTURE].name: other
+        for other in test.others()
+        if isinstance(other.parameters.get(FIXTURE), Scale) and _title(other) == title
     }
 
 
 def tables(folder: Path) -> tuple[list[ScaleTable], int]:
     """One table for each test that ran at several scales, from the session's shared folder; and unreadable lines."""
-    files = sorted((folder / _FOLDER).glob("*.jsonl"), key=lambda file: file.stat().st_mtime_ns)
+    files = sorted((folder / SCALES).glob("*.jsonl"), key=lambda file: file.stat().st_mtime_ns)
     made, unreadable = [], 0
     for file in files:
         kept = _latest(file)
@@ -172,49 +172,44 @@ def tables(folder: Path) -> tuple[list[ScaleTable], int]:
     return made, unreadable
 
 
-def _row(item: pytest.Item, scale: Scale, measurement: Measurement, budget: Budget) -> ScaleRow:
-    account = _account(item)
-    mark = item.get_closest_marker("memory_scales")
+def _row(test: RunningTest, scale: Scale, measurement: Measurement, budget: Budget) -> ScaleRow:
+    account = _account(test)
+    mark = test.plan.scales
     return scale_row(
         scale,
         measurement,
         limit_bytes=memory_limit().bytes,
         budget=budget.peak_bytes,
-        smaller=[kept.row for kept in kept_rows(item) if kept.row.scale.size_bytes < scale.size_bytes],
+        smaller=[kept.row for kept in kept_rows(test) if kept.row.scale.size_bytes < scale.size_bytes],
         breakdown=account and account.breakdown,
         tasks=account and account.tasks,
-        features=scale_features(read_scales(mark).predictors, scale) if mark else (),
+        features=scale_features(mark.predictors, scale) if mark else (),
     )
 
 
-def _account(item: pytest.Item) -> Account | None:
+def _account(test: RunningTest) -> Account | None:
     """That of the one batch which the test ran with the fixture; several in a row are no plan of workers to go by."""
-    executor = getattr(item, "funcargs", {}).get("fallback_executor")
+    executor = test.value("fallback_executor")
     if not isinstance(executor, NotingExecutor) or len(executor.accounts) != 1:
         return None
     return executor.accounts[0]
 
 
-def _title(item: pytest.Item) -> str:
+def _title(test: RunningTest) -> str:
     """The test without its scale, its other parameters included."""
-    others = {name: value for name, value in _parameters(item).items() if name != FIXTURE}
-    base = item.nodeid.partition("[")[0]
+    others = {name: value for name, value in test.parameters.items() if name != FIXTURE}
+    base = test.nodeid.partition("[")[0]
     return f"{base}[{', '.join(f'{name}={value!r}' for name, value in others.items())}]" if others else base
 
 
-def _parameters(item: pytest.Item) -> Mapping[str, Any]:
-    callspec = getattr(item, "callspec", None)
-    return callspec.params if callspec is not None else {}
-
-
-def _file(item: pytest.Item) -> Path:
-    folder = shared_folder(item.config) / _FOLDER
+def _file(test: RunningTest) -> Path:
+    folder = shared_folder(test.config) / SCALES
     folder.mkdir(exist_ok=True)
-    return folder / f"{_short(_title(item))}.jsonl"
+    return folder / f"{_short(_title(test))}.jsonl"
 
 
-def _left(item: pytest.Item, name: str) -> Path:
-    return _file(item).with_suffix(f".{_short(name)}.json")
+def _left(test: RunningTest, name: str) -> Path:
+    return _file(test).with_suffix(f".{_short(name)}.json")
 
 
 def _short(text: str) -> str:
@@ -230,7 +225,7 @@ _HOW_AGAIN = "  how       each scale run twice in a fresh interpreter, the secon
 _HOW_ISOLATED = "  how       each scale run once, in an interpreter of its own"
 
 
-def judge_law(item: pytest.Item, mark: ScalesMark, *, again: bool, strict: bool) -> Judgement:
+def judge_law(test: RunningTest, mark: ScalesMark, *, again: bool, strict: bool) -> Judgement:
     """Holds the rows of the test against the law of its marker.
 
     `again` allows runs in fresh interpreters. Where one of them does not pass, a broken law is inconclusive: it fails
@@ -238,14 +233,14 @@ def judge_law(item: pytest.Item, mark: ScalesMark, *, again: bool, strict: bool)
     """
     lacking: list[str] = []
     while True:
-        kept = kept_rows(item)
+        kept = kept_rows(test)
         try:
             doubtful = _in_doubt(kept, mark) if again and not lacking else ()
         except MembudgetError as error:
             return Judgement(verdict="none", caveats=(f"the law was not judged: {error}",))
         if not doubtful:
             return _verdict(kept, mark, lacking, strict=strict)
-        lacking = [name for name in doubtful if not _run_again(item, name)]
+        lacking = [name for name in doubtful if not _run_again(test, name)]
 
 
 def _in_doubt(kept: list[KeptRow], mark: ScalesMark) -> tuple[str, ...]:
@@ -258,17 +253,17 @@ def _in_doubt(kept: list[KeptRow], mark: ScalesMark) -> tuple[str, ...]:
     )
 
 
-def _run_again(item: pytest.Item, name: str) -> bool:
+def _run_again(test: RunningTest, name: str) -> bool:
     """Measures the scale in a fresh interpreter; whether its run there passed."""
-    skip_time_limit(item)
-    other = siblings(item).get(name)
+    test.stop_clock()
+    other = siblings(test).get(name)
     if other is None:
         return False
-    with telling(item.config, f"for its law: {name} again, in a fresh interpreter"):
+    with telling(test.config, f"for its law: {name} again, in a fresh interpreter"):
         report = run_fresh(other, "scale", rehearse=True).reports.get("call")
     if report is None or not report.passed:
         return False
-    take_row(item, name)
+    take_row(test, name)
     return True
 
 

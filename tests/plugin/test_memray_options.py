@@ -37,7 +37,11 @@ def test_the_failure_says_which_line_held_the_heap(pytester, more):
         ]
     )
     over, within = json.loads((pytester.path / "a.json").read_text())["tests"]
-    assert over["allocations"][0]["heap_bytes"] >= 80 << 20
+    (site,) = over["allocations"]
+    assert site["heap_bytes"] >= 80 << 20
+    assert [frame.partition(" ")[0] for frame in site["stack"]] == ["take", "test_over"], (
+        "none of pytest's own"
+    )
     assert within["allocations"] == []
 
 

@@ -39,6 +39,17 @@ def test_what_a_test_uses_up_costs_no_summary_and_no_report(pytester, body):
     assert outcomes(pytester) == {"test_greedy": "failed"}
 
 
+@LINUX
+@pytest.mark.processes
+def test_few_descriptors_are_enough_where_they_are_for_pytest_itself(pytester):
+    pytester.makepyfile(
+        "import pytest\n@pytest.mark.memory_budget('50 MB')\ndef test_one(): assert bytearray(10_000_000)"
+    )
+    result = pytester.run("sh", "-c", f"ulimit -n 16; exec {sys.executable} -m pytest")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["membudget: 1 test measured, 1 checked, none failed*"])
+
+
 @pytest.mark.processes
 def test_lines_that_cannot_be_read_are_counted_and_the_others_shown(pytester):
     pytester.makepyfile(

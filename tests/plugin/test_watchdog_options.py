@@ -91,10 +91,10 @@ def test_child():
 def test_a_share_of_the_limit_stops_any_test(pytester):
     pytester.makeconftest(
         """
-        import pytest_membudget.plugin.watchdog as watch
+        import pytest_membudget.plugin.probes as probes
         from pytest_membudget import MemoryLimit
 
-        watch.memory_limit = lambda: MemoryLimit(bytes=400 << 20, source="scripted")
+        probes.memory_limit = lambda: MemoryLimit(bytes=400 << 20, source="scripted")
         """
     )
     result = run(
@@ -111,12 +111,13 @@ def test_a_share_of_the_limit_stops_any_test(pytester):
 def test_a_test_stuck_in_c_code_ends_the_process_and_the_saved_report_names_it(pytester):
     pytester.makeconftest(
         """
-        import pytest_membudget.plugin.watchdog as watch
+        import pytest_membudget.measurement.watchdog.watchdog as watchdog
+        import pytest_membudget.plugin.probes as probes
         from pytest_membudget import MemoryLimit
-        from pytest_membudget.measurement.watchdog.watchdog import Watchdog
 
-        watch.memory_limit = lambda: MemoryLimit(bytes=400 << 20, source="scripted")
-        watch.Watchdog = lambda **orders: Watchdog(grace_s=0.5, **orders)
+        probes.memory_limit = lambda: MemoryLimit(bytes=400 << 20, source="scripted")
+        patient = watchdog.Watchdog
+        watchdog.Watchdog = lambda **orders: patient(grace_s=0.5, **orders)
         """
     )
     result = run(
@@ -141,10 +142,10 @@ def test_stuck():
 def test_an_isolated_test_stuck_in_c_code_is_killed_and_the_session_goes_on(pytester):
     pytester.makeconftest(
         """
-        import pytest_membudget.plugin.watchdog as watch
-        from pytest_membudget.measurement.watchdog.watchdog import Watchdog
+        import pytest_membudget.measurement.watchdog.watchdog as watchdog
 
-        watch.Watchdog = lambda **orders: Watchdog(grace_s=0.5, **orders)
+        patient = watchdog.Watchdog
+        watchdog.Watchdog = lambda **orders: patient(grace_s=0.5, **orders)
         """
     )
     result = run(

@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from pytest_membudget import MemorySemaphore
-from pytest_membudget.plugin import suite_memory
-from pytest_membudget.plugin.suite_memory import SuiteMemory, workers_that_fit
+from pytest_membudget.plugin import xdist
+from pytest_membudget.plugin.xdist import SuiteMemory, workers_that_fit
 
 MIB = 1024**2
 GIB = 1024**3
@@ -203,7 +203,7 @@ def host_directory(tmp_path, monkeypatch):
 
 @pytest.fixture
 def suite(host_directory, monkeypatch):
-    monkeypatch.setattr(suite_memory, "resident_bytes", lambda: 50_000_000)
+    monkeypatch.setattr(xdist, "resident_bytes", lambda: 50_000_000)
     memory = SuiteMemory()
     yield memory
     memory.release()

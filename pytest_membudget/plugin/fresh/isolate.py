@@ -11,12 +11,11 @@ from typing import Any
 
 import pytest
 
-from pytest_membudget.plugin import emergency_report as last_words
+from pytest_membudget.plugin import emergency_report
 from pytest_membudget.plugin.fresh.run import FreshRun, run_fresh
-from pytest_membudget.plugin.judge import IsolatedCrash
-from pytest_membudget.plugin.plans import PLAN, Plan, is_isolated
-from pytest_membudget.plugin.report.attach import attach
-from pytest_membudget.plugin.report.session_files import shared_folder
+from pytest_membudget.plugin.plans import Plan, is_isolated
+from pytest_membudget.plugin.report.session_records import attach, shared_folder
+from pytest_membudget.plugin.running_test import IsolatedCrash, RunningTest, running_test
 from pytest_membudget.records.report import TestRecord
 
 _RUN = pytest.StashKey[FreshRun | None]()
@@ -29,10 +28,10 @@ class Isolation:
 
     def pytest_runtest_protocol(self, item: pytest.Item) -> None:
         """Replaces what the test does in this process."""
-        plan = item.stash.get(PLAN, None)
-        if plan is not None and plan.isolate:
+        test = running_test(item)
+        if test is not None and test.plan.isolate:
             item.stash[_RUN] = None
-            item.setup = lambda: _set_up(item, plan)  # type: ignore[method-assign]
+            item.setup = lambda: _set_up(item, test)  # type: ignore[method-assign]
             item.runtest = lambda: _call(item)  # type: ignore[method-assign]
             item.teardown = lambda: _tear_down(item)  # type: ignore[method-assign]
 
@@ -47,8 +46,9 @@ class Isolation:
         if run is not None and report.when in run.reports:
             own: pytest.TestReport = run.reports[report.when]
             return own
-        if call.excinfo is not None and isinstance(call.excinfo.value, IsolatedCrash):
-            attach(report, _crash_record(item.config, item.stash[PLAN], call.excinfo.value))
+        test = running_test(item)
+        if test is not None and call.excinfo is not None and isinstance(call.excinfo.value, IsolatedCrash):
+            attach(report, _crash_record(test.config, test.plan, call.excinfo.value))
         return report
 
     @pytest.hookimpl(optionalhook=True, tryfirst=True)
@@ -65,11 +65,11 @@ class Isolation:
         return True if is_isolated(item) else None
 
 
-def _set_up(item: pytest.Item, plan: Plan) -> None:
-    assert plan.budget is not None
-    limit_s = plan.budget.timeout_s or item.stash.get(_TIME_LIMIT, None)
+def _set_up(item: pytest.Item, test: RunningTest) -> None:
+    assert test.plan.budget is not None
+    limit_s = test.plan.budget.timeout_s or item.stash.get(_TIME_LIMIT, None)
     item.stash[_RUN] = None
-    run = run_fresh(item, "isolate", timeout_s=limit_s)
+    run = run_fresh(test, "isolate", timeout_s=limit_s)
     item.stash[_RUN] = run
     if run.exit_message is not None:
         pytest.exit(run.exit_message)
@@ -94,7 +94,7 @@ def _tear_down(item: pytest.Item) -> None:
 
 def _crash_record(config: pytest.Config, plan: Plan, crash: IsolatedCrash) -> TestRecord:
     """Of a test that the watchdog killed, what its interpreter left; of any other, how it ended."""
-    for record in last_words.killed(shared_folder(config)).records:
+    for record in emergency_report.killed(shared_folder(config)).records:
         if record.nodeid == plan.nodeid:
             return record
     return TestRecord(

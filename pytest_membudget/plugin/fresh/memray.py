@@ -9,11 +9,10 @@ from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
 
-import pytest
-
 from pytest_membudget.errors import MembudgetError
 from pytest_membudget.measurement.fresh.memray_run import emptied, read_captures
 from pytest_membudget.plugin.fresh.run import run_fresh
+from pytest_membudget.plugin.running_test import RunningTest
 from pytest_membudget.records.report import AllocationSite, Attribution
 from pytest_membudget.units import format_size
 
@@ -25,16 +24,16 @@ _CALLS_THE_TEST = ("pytest_pyfunc_call ", "_callTestMethod ", "runtest ")
 
 
 def attribute(
-    item: pytest.Item, directory: Path | None, peak_bytes: int
+    test: RunningTest, directory: Path | None, peak_bytes: int
 ) -> tuple[tuple[AllocationSite, ...], str]:
     """The call stacks that held the heap at its peak, and the text about them; never raises for want of a capture.
 
-    `peak_bytes` is what the test was found to take, by which a stack is worth telling or not.
+    `peak_bytes` is what the test was found to take: a stack that held less than 1% of it is left out, since it is mostly pytest's.
     """
     if directory is not None:
-        return _attribute(item, directory / folder_name(item.nodeid), peak_bytes, keep=True)
+        return _attribute(test, directory / folder_name(test.plan.nodeid), peak_bytes, keep=True)
     with tempfile.TemporaryDirectory(prefix="membudget-memray-") as folder:
-        return _attribute(item, Path(folder), peak_bytes, keep=False)
+        return _attribute(test, Path(folder), peak_bytes, keep=False)
 
 
 def folder_name(nodeid: str) -> str:
@@ -45,28 +44,33 @@ def folder_name(nodeid: str) -> str:
 
 
 def _attribute(
-    item: pytest.Item, folder: Path, peak_bytes: int, *, keep: bool
+    test: RunningTest, folder: Path, peak_bytes: int, *, keep: bool
 ) -> tuple[tuple[AllocationSite, ...], str]:
     capture, flame_graph = emptied(folder)
-    run = run_fresh(item, "memray", memray_capture=str(capture))
+    test.stop_clock()
+    run = run_fresh(test, "memray", memray_capture=str(capture))
     try:
         found = read_captures(capture, flame_graph if keep else None)
     except (MembudgetError, OSError) as error:
         reason = run.death.splitlines()[0] if run.death else str(error)
         return (), f"  who       memray could not tell: {reason}"
-    return found.sites, "\n".join(_lines(found, peak_bytes, keep=keep))
+    sites = tuple(
+        AllocationSite(_own_frames(site), site.heap_bytes, site.allocations)
+        for site in found.sites
+        if site.heap_bytes >= _WORTH_TELLING * peak_bytes
+    )
+    return sites, "\n".join(_lines(found, sites, keep=keep))
 
 
-def _lines(found: Attribution, peak_bytes: int, *, keep: bool) -> Iterator[str]:
-    told = [site for site in found.sites if site.heap_bytes >= _WORTH_TELLING * peak_bytes]
+def _lines(found: Attribution, sites: Sequence[AllocationSite], *, keep: bool) -> Iterator[str]:
     held = f"its heap at the peak was {format_size(found.heap_bytes)}"
-    if told:
+    if sites:
         yield f"  who       run again under memray; {held}, held by"
     else:
         yield f"  who       run again under memray; {held}, and no line held 1% of what was measured"
         yield "            memray sees this process alone: where a child used most, measure what was started"
-    for site in told:
-        yield f"            {format_size(site.heap_bytes):>8}  {' < '.join(_own_frames(site)[:_MOST_FRAMES_SHOWN])}"
+    for site in sites:
+        yield f"            {format_size(site.heap_bytes):>8}  {' < '.join(site.stack[:_MOST_FRAMES_SHOWN])}"
     yield f"            {found.note}"
     for caveat in found.caveats:
         yield f"  note      {caveat}"
@@ -75,6 +79,7 @@ def _lines(found: Attribution, peak_bytes: int, *, keep: bool) -> Iterator[str]:
         yield f"            flame graph: {found.flame_graph}"
 
 
-def _own_frames(site: AllocationSite) -> Sequence[str]:
+def _own_frames(site: AllocationSite) -> tuple[str, ...]:
     """The stack up to the test's own function; as it is where it is pytest's."""
-    return list(takewhile(lambda frame: not frame.startswith(_CALLS_THE_TEST), site.stack)) or site.stack
+    own = takewhile(lambda frame: not frame.startswith(_CALLS_THE_TEST), site.stack)
+    return tuple(own) or site.stack

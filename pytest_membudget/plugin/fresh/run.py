@@ -2,16 +2,19 @@
 
 The session's reports come back as pytest serializes them. An interpreter that dies is told from one that ended:
 the reports that it owed are missing.
+
+`ForkedSamples` takes samples of the tests of one module from forks of one interpreter: the session's end of `fork_server`.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import select
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,15 +22,20 @@ import pytest
 
 from pytest_membudget.measurement.fresh.launcher import launch
 from pytest_membudget.measurement.system.machine import memory_limit
-from pytest_membudget.originals import restored
+from pytest_membudget.originals import contextlib, restored
+from pytest_membudget.plugin.fresh.fork_server import ANSWERS, ORDERS_FILE, QUIT, REQUESTS, SAMPLE
 from pytest_membudget.plugin.fresh.request import VARIABLE, Orders, Purpose
-from pytest_membudget.plugin.report.session_files import shared_folder, temporary_folders
-from pytest_membudget.plugin.roles import CHILD_PLUGIN, is_worker
+from pytest_membudget.plugin.report.session_records import attached, shared_folder, temporary_folders
+from pytest_membudget.plugin.roles import CHILD_PLUGIN
+from pytest_membudget.plugin.running_test import RunningTest
 from pytest_membudget.records.measurement import Ending
 from pytest_membudget.units import format_size
 
 _LAST_WORDS = 2000
 _SIGKILL = 9
+
+_CHECK_MS = 500
+"""A server that was killed before it opened the FIFO of answers shows in no event, so it is looked for."""
 
 
 class FreshRun(NamedTuple):
@@ -40,53 +48,44 @@ class FreshRun(NamedTuple):
 
 
 def run_fresh(
-    item: pytest.Item,
+    test: RunningTest,
     purpose: Purpose,
     *,
     rehearse: bool = False,
     timeout_s: float | None = None,
     memray_capture: str = "",
 ) -> FreshRun:
-    """Runs `item` in an interpreter of its own; whatever it started and left is ended with it.
+    """Runs the test in an interpreter of its own; whatever it started and left is ended with it.
 
-    With `rehearse` it runs twice there, and the second time is told.
+    With `rehearse` it runs twice there, and the second time is told. A caller that runs it once more stops its clock first.
     """
-    if purpose != "isolate":
-        skip_time_limit(item)
     # A sample is taken in the test's call phase, when its doubles still stand.
-    with restored(), tempfile.TemporaryDirectory(prefix="fresh-", dir=shared_folder(item.config)) as folder:
+    with restored(), tempfile.TemporaryDirectory(prefix="fresh-", dir=shared_folder(test.config)) as folder:
         output, log = Path(folder, "output.txt"), Path(folder, "log.txt")
-        orders = orders_for(item, purpose, Path(folder))._replace(
+        orders = orders_for(test, purpose, Path(folder))._replace(
             rehearse=rehearse, memray_capture=memray_capture
         )
-        if purpose == "isolate" and has_log_file(item.config):
+        if purpose == "isolate" and has_log_file(test.config):
             orders = orders._replace(log_file=str(log))
         Path(orders.results).touch()
-        ending = start(item.config, orders, output, timeout_s=timeout_s)
-        append_log(item.config, log)
-        found, trouble = read_results(item, Path(orders.results))
+        ending = start(test.config, orders, output, timeout_s=timeout_s)
+        append_log(test.config, log)
+        found, trouble = read_results(test, Path(orders.results))
         return _with_death(found, trouble, ending, output)
 
 
-def orders_for(item: pytest.Item, purpose: Purpose, folder: Path) -> Orders:
-    """What to do with `item`; the results go to `folder`."""
+def orders_for(test: RunningTest, purpose: Purpose, folder: Path) -> Orders:
+    """What to do with the test; the results go to `folder`."""
     return Orders(
-        nodeid=_bare_nodeid(item),
-        target=_target(item),
+        nodeid=test.bare_nodeid,
+        target=_target(test),
         results=str(folder / "results.jsonl"),
         # A folder of its own in this session's, since pytest empties the one that it is given.
-        basetemp=str(temporary_folders(item.config).mktemp("fresh")),
-        shared=str(shared_folder(item.config)),
+        basetemp=str(temporary_folders(test.config).mktemp("fresh")),
+        shared=str(shared_folder(test.config)),
         purpose=purpose,
-        options=decided_options(item.config),
+        options=decided_options(test.config),
     )
-
-
-def skip_time_limit(item: pytest.Item) -> None:
-    """Stops pytest-timeout's clock: the test itself is over, what follows repeats it and has limits of its own."""
-    cancel = getattr(item.config.hook, "pytest_timeout_cancel_timer", None)
-    if cancel is not None:
-        cancel(item=item)
 
 
 def invocation(config: pytest.Config) -> tuple[Path, list[str]]:
@@ -145,16 +144,16 @@ def start(
         return ending
 
 
-def read_results(item: pytest.Item, results: Path) -> tuple[FreshRun, str]:
-    """The reports of `item`, and what kept the interpreter from running it."""
+def read_results(test: RunningTest, results: Path) -> tuple[FreshRun, str]:
+    """The reports of the test, and what kept the interpreter from running it."""
     reports: dict[str, Any] = {}
     sub_reports = []
     exit_message = None
     trouble = ""
     for line in map(json.loads, results.read_text(encoding="utf-8").splitlines()):
         if "report" in line:
-            report = item.config.hook.pytest_report_from_serializable(
-                config=item.config, data={**line["report"], "nodeid": item.nodeid}
+            report = test.config.hook.pytest_report_from_serializable(
+                config=test.config, data={**line["report"], "nodeid": test.nodeid}
             )
             if report.when in {"setup", "call", "teardown"} and getattr(report, "context", None) is None:
                 reports[report.when] = report
@@ -183,17 +182,10 @@ def _phase(reports: Mapping[str, Any]) -> str:
     return "in its teardown" if "call" in reports or not reports["setup"].passed else "in its call"
 
 
-def _bare_nodeid(item: pytest.Item) -> str:
-    """The node id without the group that pytest-xdist's loadgroup scheduling appends."""
-    group = item.get_closest_marker("xdist_group")
-    name, at, _ = item.nodeid.rpartition("@")
-    return name if at and group is not None and is_worker(item.config) else item.nodeid
-
-
-def _target(item: pytest.Item) -> str:
+def _target(test: RunningTest) -> str:
     """The test as an argument for pytest, whatever folder it is called in."""
-    _, colons, rest = _bare_nodeid(item).partition("::")
-    return f"{item.path}{colons}{rest}"
+    _, colons, rest = test.bare_nodeid.partition("::")
+    return f"{test.path}{colons}{rest}"
 
 
 _DECIDED_AT_START = ("randomly_seed",)
@@ -234,3 +226,119 @@ def coverage_variables(config: pytest.Config) -> Mapping[str, str]:
     if not config.pluginmanager.has_plugin("_cov") and not measuring.config.parallel:
         return {}
     return {"COVERAGE_PROCESS_CONFIG": measuring.config.serialize()}
+
+
+class _Server:
+    """One interpreter that has collected the tests of `module`, or the knowledge that there can be none."""
+
+    def __init__(self, test: RunningTest) -> None:
+        self.module = test.path
+        self._folder = tempfile.TemporaryDirectory(
+            prefix="forks-", dir=shared_folder(test.config), ignore_cleanup_errors=True
+        )
+        self._samples = 0
+        self._path = Path(self._folder.name)
+        for name in (REQUESTS, ANSWERS):
+            os.mkfifo(self._path / name)
+        orders = orders_for(test, "sample", self._path)._replace(
+            nodeid="", target=str(test.path), fork_server=self._folder.name, caller=os.getpid()
+        )
+        start(test.config, orders, self._path / "output.txt")
+        self.lives = self._send(b"")
+
+    def run(self, test: RunningTest, *, rehearse: bool) -> Any | None:
+        """The report of the call phase; `None` where the sample did not end by itself."""
+        self._samples += 1
+        results = self._path / f"results-{self._samples}.jsonl"
+        results.touch()
+        orders = orders_for(test, "sample", self._path)._replace(results=str(results), rehearse=rehearse)
+        (self._path / ORDERS_FILE).write_text(orders.as_text(), encoding="utf-8")
+        # Opened before the request is sent: the server ends a sample whose answer has no reader.
+        answers = os.open(self._path / ANSWERS, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            if not self._send(SAMPLE) or not self._wait(answers):
+                return None
+        finally:
+            os.close(answers)
+        found, _ = read_results(test, results)
+        return found.reports.get("call")
+
+    def close(self) -> None:
+        """Ends the server and removes its folder."""
+        self._send(QUIT)
+        self.lives = False
+        self._folder.cleanup()
+
+    def _send(self, request: bytes) -> bool:
+        """Sends a request; False where the server is gone, which holds the other end open."""
+        with contextlib.suppress(OSError):
+            requests = os.open(self._path / REQUESTS, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                os.write(requests, request)
+            finally:
+                os.close(requests)
+            return True
+        return False
+
+    def _wait(self, answers: int) -> bool:
+        """Whether the server answered. Waits until it has closed its end: the next sample opens the FIFO again."""
+        poll = select.poll()
+        poll.register(answers, select.POLLIN)
+        answered = False
+        while True:
+            if not poll.poll(_CHECK_MS):
+                if not self._send(b""):
+                    return False
+            elif os.read(answers, 1):
+                answered = True
+            else:
+                return answered
+
+
+class ForkedSamples:
+    """The samples of a session. At most one server is kept: that of the module whose tests run now."""
+
+    def __init__(self) -> None:
+        self._server: _Server | None = None
+
+    def run(self, test: RunningTest, *, rehearse: bool) -> Any | None:
+        """The report of the call phase of the test in a fork; `None` where there was none, it did not pass, or its figures differ.
+
+        Those of a test that starts processes do, see `fork_server`. Whether it does is asked of the sample: in a session an
+        idle process of other tests may be in every test's tree.
+        """
+        if sys.platform != "linux":
+            return None
+        test.stop_clock()
+        with restored():
+            if self._server is None or self._server.module != test.path:
+                self._close()
+                self._server = _Server(test)
+            if not self._server.lives:
+                return None
+            report = self._server.run(test, rehearse=rehearse)
+            if report is None or not report.passed:
+                # Forks share what the module has opened: one test may have closed it for all others.
+                self._server.close()
+                return None
+            record = attached(report)
+            return report if record is not None and record.processes == 1 else None
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(
+        self, item: pytest.Item, nextitem: pytest.Item | None
+    ) -> Generator[None, object, object]:
+        """Ends the server after the last test of its module."""
+        result = yield
+        if nextitem is None or nextitem.path != item.path:
+            self._close()
+        return result
+
+    def pytest_unconfigure(self) -> None:
+        """Ends it where the session was stopped."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._server is not None:
+            server, self._server = self._server, None
+            server.close()

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import os
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,22 +18,21 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 import pytest
 
-from pytest_membudget.errors import text_of
+from pytest_membudget.errors import MembudgetError, text_of
 from pytest_membudget.measurement.system.machine import environment
 from pytest_membudget.plugin import emergency_report
 from pytest_membudget.plugin.options import Settings
-from pytest_membudget.plugin.report import terminal
-from pytest_membudget.plugin.report.attach import attached, is_planned
-from pytest_membudget.plugin.report.endurance import StartingConditions
-from pytest_membudget.plugin.report.session_files import shared_folder, shared_folder_if_made
+from pytest_membudget.plugin.report import session_records, terminal
+from pytest_membudget.plugin.report.session_records import Tally, shared_folder, shared_folder_if_made
 from pytest_membudget.records import shared_lines
 from pytest_membudget.records.judgement import HeldByFixture
 from pytest_membudget.records.monitor import MonitorReport
-from pytest_membudget.records.report import BaselineCheck, Outcome, Report, TestRecord
+from pytest_membudget.records.report import BaselineCheck, Report, TestRecord
 from pytest_membudget.records.run import BatchSummary
 from pytest_membudget.records.scale import ScaleTable
-from pytest_membudget.records.storage import from_here
+from pytest_membudget.records.storage import check_writable, from_here
 from pytest_membudget.stats.task_growth import rank_retained
+from pytest_membudget.units import format_count
 
 if TYPE_CHECKING:
     from pytest_membudget.plugin.baseline_gate import Gate
@@ -40,6 +41,12 @@ LEAST_LEFT_BYTES = 1024 * 1024
 """Less than this is noise of the allocator, not worth a line in the table of what tests left behind."""
 
 Record = TypeVar("Record", bound=msgspec.Struct)
+
+_DESCRIPTORS = 4
+"""Enough to replace a file, with a module being imported meanwhile."""
+_LEFT_FREE = 16
+"""Where there are fewer, none is held in advance: measuring and importing need them now."""
+_LIMITS = ("RLIMIT_AS", "RLIMIT_DATA", "RLIMIT_FSIZE", "RLIMIT_NOFILE")
 
 
 class Reporting:
@@ -106,9 +113,7 @@ class Reporting:
                 self.notes.append(f"report: {from_here(path)}")
         if self.settings.history is not None:
             with self._failing(session, "history", self.settings.history):
-                from pytest_membudget.plugin.report.history import keep_run
-
-                self.notes.append(keep_run(self.report, self.settings.history))
+                self.notes.append(_add_to_history(self.report, self.settings.history))
         with self._failing(session, "GitHub's step summary", None):
             terminal.write_step_summary(self.report)
 
@@ -136,42 +141,18 @@ class Reporting:
 
     def _collect(self, session: pytest.Session, folder: Path | None) -> None:
         """Makes the one record of the session that everything after this shows."""
-        scales: tuple[ScaleTable, ...] = ()
-        batches: tuple[BatchSummary, ...] = ()
-        monitors: tuple[MonitorReport, ...] = ()
-        fixtures: tuple[HeldByFixture, ...] = ()
-        if folder is not None:
-            with self._noting("the tables of scales"):
-                from pytest_membudget.plugin import scales as rows
-
-                tables, unreadable = rows.tables(folder)
-                scales = tuple(self._lines(shared_lines.Lines(tables, unreadable), "scales"))
-            with self._noting("the batches"):
-                from pytest_membudget.plugin.fixtures import executor
-
-                kept = self._lines(shared_lines.read_records(folder / executor.FILE, BatchSummary), "batches")
-                batches = tuple({each.title: each for each in kept}.values())  # of a test run again, the last
-            with self._noting("the monitors"):
-                from pytest_membudget.plugin.fixtures import monitor
-
-                seen = self._lines(
-                    shared_lines.read_records(folder / monitor.FILE, MonitorReport), "monitors"
-                )
-                monitors = tuple({each.label: each for each in seen}.values())
-            with self._noting("what fixtures hold"):
-                from pytest_membudget.plugin.fixtures import held
-
-                fixtures = _largest_of_each(
-                    self._lines(shared_lines.read_records(folder / held.FILE, HeldByFixture), "fixtures")
-                )
+        batches = self._kept(folder, session_records.BATCHES, BatchSummary, "batches")
+        batches = list({each.title: each for each in batches}.values())  # of a test run again, the last
+        monitors = self._kept(folder, session_records.MONITORS, MonitorReport, "monitors")
+        fixtures = self._kept(folder, session_records.FIXTURES, HeldByFixture, "fixtures")
         report = Report(
             environment=self._environment,
             tests=self.tally.records,
-            scales=scales,
-            batches=batches,
-            monitors=monitors,
+            scales=self._scales(folder),
+            batches=tuple(batches),
+            monitors=tuple({each.label: each for each in monitors}.values()),
             left_behind=rank_retained(_staying(self.tally.records, batches), least_bytes=LEAST_LEFT_BYTES),
-            fixtures=fixtures,
+            fixtures=_largest_of_each(fixtures),
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
             revision=self._revision,
         )
@@ -181,6 +162,22 @@ class Reporting:
             with self._failing(session, "comparison with the baseline", self.settings.baseline):
                 check = self.gate.check(report)
             self.report = msgspec.structs.replace(report, baseline=check, caveats=self.gate.caveats)
+
+    def _kept(self, folder: Path | None, file_name: str, kind: type[Record], title: str) -> list[Record]:
+        """What the tests of all processes have left in that file of the session's folder."""
+        with self._noting(f"the {title}"):
+            if folder is not None:
+                return self._lines(shared_lines.read_records(folder / file_name, kind), title)
+        return []
+
+    def _scales(self, folder: Path | None) -> tuple[ScaleTable, ...]:
+        with self._noting("the tables of scales"):
+            if folder is not None and (folder / session_records.SCALES).exists():
+                from pytest_membudget.plugin import scales
+
+                tables, unreadable = scales.tables(folder)
+                return tuple(self._lines(shared_lines.Lines(tables, unreadable), "scales"))
+        return ()
 
     def _lines(self, lines: shared_lines.Lines[Record], title: str) -> list[Record]:
         """The records of a file of the session's; a note where some of its lines cannot be read."""
@@ -235,72 +232,83 @@ def _staying(tests: Iterable[TestRecord], batches: Iterable[BatchSummary]) -> li
     ]
 
 
-NOT_ENDED = "it did not end: the session was stopped while it ran, so nothing is known of its peak"
-_CRASHED = "crashed: the process that ran it ended before the test did, so nothing is known of its peak"
-_CRASH_PHASE = "???"
-"""The phase that pytest-xdist gives to the one report of a test whose worker ended."""
+class StartingConditions:
+    """Remembers, at the start of a session, what its end is to have again.
 
-
-class Tally:
-    """The records of the session, in the order in which their tests began.
-
-    `measures_all`: every test of the session is to be measured, so one of which a worker's end is all that is known too.
+    A few descriptors are held open in advance, because a suite that leaks descriptors leaves none to write a report with.
     """
 
-    def __init__(self, *, measures_all: bool = False) -> None:
-        self._measures_all = measures_all
-        self._records: dict[str, TestRecord] = {}
-        self._failed_in_part: set[str] = set()
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+        self._soft_limits = {name: _limits(name)[0] for name in _LIMITS} if _has_limits() else {}
+        self._held: list[tuple[int, os.stat_result]] = []
+        most = self._soft_limits.get("RLIMIT_NOFILE", -1)  # below 0: without limit
+        with contextlib.suppress(OSError):
+            for _ in range(_DESCRIPTORS):
+                descriptor = os.open(os.devnull, os.O_RDONLY)
+                if 0 <= most <= descriptor + _LEFT_FREE:
+                    os.close(descriptor)
+                    break
+                self._held.append((descriptor, os.fstat(descriptor)))
 
-    def __bool__(self) -> bool:
-        return bool(self._records)
+    def is_same_process(self) -> bool:
+        """Whether this is the process that began the session, and not a child that a test forked."""
+        return os.getpid() == self._pid
 
-    @property
-    def records(self) -> tuple[TestRecord, ...]:
-        """All records so far."""
-        return tuple(self._records.values())
-
-    def replace(self, record: TestRecord) -> None:
-        """Puts the record that a process left before it had to end in the place of what was known of its test."""
-        self._records[record.nodeid] = record
-
-    def add(self, report: Any) -> TestRecord | None:
-        """Counts a report in; gives the record back when its test is over."""
-        nodeid = report.nodeid
-        if getattr(report, "context", None) is not None:
-            # A sub-test: pytest may call the test that holds it passed all the same.
-            self._failed_in_part.update({nodeid} if report.outcome == "failed" else ())
-            return None
-        if report.when == _CRASH_PHASE and (self._measures_all or nodeid in self._records):
-            self._records[nodeid] = TestRecord(
-                nodeid=nodeid, outcome="failed", verdict="crashed", file=report.location[0], message=_CRASHED
-            )
-            return self._records[nodeid]
-        if not is_planned(report):
-            return None
-        outcome = outcome_of(report)
-        if report.when == "setup":
-            # A test that is run again starts from nothing. Its setup passed, but until its call has ended it has not.
-            self._failed_in_part.discard(nodeid)
-            ended = outcome != "passed"
-            self._records[nodeid] = TestRecord(
-                nodeid=nodeid, outcome=outcome if ended else "error", message="" if ended else NOT_ENDED
-            )
-        elif report.when == "call":
-            record = attached(report) or TestRecord(nodeid=nodeid, outcome=outcome)
-            outcome = "failed" if nodeid in self._failed_in_part else outcome
-            same = record.outcome == outcome
-            self._records[nodeid] = record if same else msgspec.structs.replace(record, outcome=outcome)
-        elif outcome == "error":
-            self._records[nodeid] = msgspec.structs.replace(self._records[nodeid], outcome=outcome)
-        return self._records[nodeid] if report.when == "teardown" else None
+    def restore(self) -> None:
+        """Gives back the descriptors that were held, and soft limits that tests have lowered."""
+        for descriptor, opened in self._held:
+            with contextlib.suppress(OSError):
+                # Code under test may have closed it, and the number may be another file's by now.
+                if os.path.samestat(os.fstat(descriptor), opened):
+                    os.close(descriptor)
+        self._held = []
+        for name, soft in self._soft_limits.items():
+            _raise_soft_limit(name, soft)
 
 
-def outcome_of(report: Any) -> Outcome:
-    """What pytest would call it in its own summary."""
-    expected = hasattr(report, "wasxfail")
-    if report.outcome == "skipped":
-        return "xfailed" if expected else "skipped"
-    if report.outcome == "passed":
-        return "xpassed" if expected and report.when == "call" else "passed"
-    return "failed" if report.when == "call" else "error"
+def _has_limits() -> bool:
+    return sys.platform != "win32"
+
+
+def _limits(name: str) -> tuple[int, int]:
+    import resource
+
+    return resource.getrlimit(getattr(resource, name))
+
+
+def _raise_soft_limit(name: str, soft: int) -> None:
+    import resource
+
+    now, hard = _limits(name)
+    infinity = resource.RLIM_INFINITY
+    wanted = hard if soft == infinity or (hard != infinity and soft > hard) else soft
+    if now != infinity and (wanted == infinity or wanted > now):
+        with contextlib.suppress(ValueError, OSError):  # forbidden: what can be done under the limit is done
+            resource.setrlimit(getattr(resource, name), (wanted, hard))
+
+
+def check_history(path: Path) -> None:
+    """Fails now where the run could not be kept after an hour of tests.
+
+    Raises:
+        pytest.UsageError: the file is not a history, or cannot be written.
+    """
+    from pytest_membudget.gate.history.store import open_history  # with SQLite
+
+    try:
+        if path.exists():
+            with open_history(path, create=True):
+                pass
+        check_writable(path, such_as="memory.sqlite")
+    except (MembudgetError, OSError) as error:
+        raise pytest.UsageError(f"--membudget-history: {error}") from None
+
+
+def _add_to_history(report: Report, path: Path) -> str:
+    from pytest_membudget.gate.history.store import open_history
+
+    with open_history(path, create=True) as history:
+        history.add(report)
+        runs = len(history.runs())
+    return f"history: {from_here(path)} ({format_count(runs, 'run')})"

@@ -1,15 +1,20 @@
-"""What the session says at its end: on the terminal, the markers it suggests, and to GitHub where it runs there."""
+"""What a session says: progress while a test runs again; at its end the summary, suggested markers, and what GitHub shows."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+from _pytest.terminal import TerminalReporter  # public, as pytest.TerminalReporter, from 8.4 on
+
 from pytest_membudget.gate.budgets import suggested_budget
 from pytest_membudget.plugin.options import Settings
+from pytest_membudget.plugin.roles import is_fresh, is_worker
 from pytest_membudget.records.report import BaselineCheck, Report, TestRecord
 from pytest_membudget.records.storage import is_plain_file
 from pytest_membudget.report.page import render_headline
@@ -17,6 +22,9 @@ from pytest_membudget.report.text import clean_text
 from pytest_membudget.units import format_count, format_size, parse_size
 
 _NOTHING_TO_SUGGEST = "none: no test that passed is without a budget, or has one far above what it uses"
+
+_LEAST_COLUMNS = 20
+"""With less room in the line nothing is said: text that wraps could not be taken back."""
 
 
 def load_renderers(report_paths: Sequence[Path]) -> None:
@@ -121,3 +129,40 @@ def suggestions(records: Sequence[TestRecord]) -> Iterator[str]:
         if record.budget_bytes is None or record.budget_bytes > 2 * parse_size(suggested):
             marker = f'@pytest.mark.memory_budget("{suggested}")'
             yield f"{record.nodeid}: {marker}  # used {format_size(record.peak_upper_bytes)}"
+
+
+@contextlib.contextmanager
+def telling(config: pytest.Config, text: str) -> Iterator[None]:
+    """Shows `text` behind what stands in pytest's line while the block runs.
+
+    Not where lines are kept (no terminal), were not asked for (`-q`), or are another's: the test's with `-s`, those of
+    pytest-xdist's controller, and of plugins that draw the terminal in their own way.
+    """
+    terminal = _progress_terminal(config)
+    room = terminal._tw.fullwidth - terminal._tw.width_of_current_line - 1 if terminal is not None else 0  # noqa: SLF001 - pytest tells its column nowhere else
+    if terminal is None or room < _LEAST_COLUMNS:
+        yield
+        return
+    shown = f" {text}"[:room]
+    back = "\b" * len(shown)
+    _write_progress(config, terminal, shown)
+    try:
+        yield
+    finally:
+        _write_progress(config, terminal, back + " " * len(shown) + back)
+
+
+def _progress_terminal(config: pytest.Config) -> TerminalReporter | None:
+    terminal = config.pluginmanager.get_plugin("terminalreporter")
+    if is_worker(config) or is_fresh(config) or type(terminal) is not TerminalReporter:
+        return None
+    wanted = terminal.isatty and config.get_verbosity() >= 0 and config.getoption("capture", "no") != "no"
+    return terminal if wanted else None
+
+
+def _write_progress(config: pytest.Config, terminal: TerminalReporter, text: str) -> None:
+    """Past the count of columns that pytest keeps of its line, and past the capture of the test's output."""
+    capture = config.pluginmanager.get_plugin("capturemanager")
+    with capture.global_and_fixture_disabled() if capture is not None else contextlib.nullcontext():
+        terminal._tw._file.write(text)  # noqa: SLF001 - see above
+        terminal._tw._file.flush()  # noqa: SLF001 - see above

@@ -1,38 +1,151 @@
-"""`memory_growth`: repeats a test's body and judges whether memory grows, with nothing of pytest's own piling up."""
+"""A test while pytest runs it: the one class of the plugin that touches a `pytest.Item` after the hooks.
+
+What judges, reruns and keeps scales gets a `RunningTest`: the frozen plan, and by name the few things that only the item can
+do. Those are to give what fixtures made, to run its call again with nothing of pytest's own piling up, and to fail.
+"""
 
 from __future__ import annotations
 
 import sys as live_sys  # its streams change by design
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from _pytest.capture import CaptureFixture
 from _pytest.logging import LogCaptureHandler
+from _pytest.outcomes import Failed
 
-from pytest_membudget.gate.budgets import judge_growth
-from pytest_membudget.measurement.growth.check import check_growth
+from pytest_membudget.errors import IsolatedCrashError, OverBudgetError
 from pytest_membudget.originals import contextlib, logging, warnings
-from pytest_membudget.plugin.fresh.run import skip_time_limit
-from pytest_membudget.plugin.markers import GrowthMark
-from pytest_membudget.records.judgement import Growth, Judgement
+from pytest_membudget.plugin.markers import budget_of
+from pytest_membudget.plugin.plans import PLAN, Plan
+from pytest_membudget.plugin.roles import is_worker
+from pytest_membudget.records.judgement import Budget
+from pytest_membudget.records.report import TestRecord
+from pytest_membudget.records.storage import from_here
 
 _UNDO_LISTS = ("_setattr", "_setitem")
 """Where `pytest.MonkeyPatch` keeps what it has to undo."""
 
 
-def grow(item: pytest.Item, mark: GrowthMark, *, strict: bool) -> tuple[Growth, Judgement]:
-    """Runs the body until its growth is known, or the marker's time is over.
+class OverBudget(OverBudgetError, Failed):  # noqa: N818 - this is what pytest prints; its base ends in Error
+    """The test took too much; `xfail(raises=OverBudgetError)` expects it."""
 
-    Raises:
-        BaseException: what the body raises in one of its runs; a note says that it was a repetition.
-    """
-    skip_time_limit(item)
-    with _output_kept(item), _reports_withheld(item) as subtest_failures:
-        body = _body(item, subtest_failures, fresh_fixtures=mark.fresh_fixtures)
-        growth = check_growth(body, mark.per_call_bytes, timeout_s=mark.timeout_s, label=item.name)
-    return growth, judge_growth(growth, strict)
+    def __init__(self, message: str) -> None:
+        Failed.__init__(self, message, pytrace=False)
+
+
+class IsolatedCrash(IsolatedCrashError, Failed):  # noqa: N818 - likewise
+    """The test's own interpreter died; `xfail(raises=IsolatedCrashError)` expects it."""
+
+    def __init__(self, message: str) -> None:
+        Failed.__init__(self, message, pytrace=False)
+
+
+class RunningTest:
+    """One planned test while it runs. `record` is what is known of it so far, `judging_s` what its judgements took."""
+
+    def __init__(self, item: pytest.Item, plan: Plan) -> None:
+        self._item = item
+        self.plan = plan
+        self.config = item.config
+        self.path = item.path
+        self.record: TestRecord | None = None
+        self.judging_s = 0.0
+
+    @property
+    def nodeid(self) -> str:
+        """As pytest reports it now, with the group that pytest-xdist's loadgroup scheduling appends."""
+        return self._item.nodeid
+
+    @property
+    def bare_nodeid(self) -> str:
+        """Without that group, as a session without workers has it."""
+        group = self._item.get_closest_marker("xdist_group")
+        name, at, _ = self.nodeid.rpartition("@")
+        return name if at and group is not None and is_worker(self.config) else self.nodeid
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """Those that it is parametrized by."""
+        callspec = getattr(self._item, "callspec", None)
+        return callspec.params if callspec is not None else {}
+
+    def value(self, fixture: str) -> Any:
+        """What the fixture gave; `None` where the test does not take it, or has not got it yet."""
+        return (getattr(self._item, "funcargs", None) or {}).get(fixture)
+
+    def budget(self, default_bytes: int | None) -> Budget:
+        """Its budget in bytes; asked for after its fixtures were made.
+
+        Raises:
+            ValueError: a function failed or gave no size, or there is no file to estimate for.
+        """
+        return budget_of(self._item, self.plan.budget, default_bytes)
+
+    def others(self) -> list[RunningTest]:
+        """All planned tests of the session, this one included."""
+        return [
+            RunningTest(item, item.stash[PLAN]) for item in self._item.session.items if PLAN in item.stash
+        ]
+
+    def stop_clock(self) -> None:
+        """Stops pytest-timeout's clock: the test itself is over, what follows repeats it and has limits of its own."""
+        cancel = getattr(self.config.hook, "pytest_timeout_cancel_timer", None)
+        if cancel is not None:
+            cancel(item=self._item)
+
+    @contextmanager
+    def repeating(self, *, fresh_fixtures: bool) -> Iterator[Callable[[], None]]:
+        """Yields a function that runs the test's body once more; what that prints and reports is dropped.
+
+        It raises what the body raises, with a note that says that this was a repetition.
+        """
+        self.stop_clock()
+        with _output_kept(self._item), _reports_withheld(self._item) as subtest_failures:
+            yield _body(self._item, subtest_failures, fresh_fixtures=fresh_fixtures)
+
+    def keep(self, record: TestRecord) -> None:
+        """Keeps the record for the test's report, and its figures among the JUnit properties."""
+        self.record = record
+        told = {"membudget_peak_bytes": record.peak_bytes, "membudget_verdict": record.verdict}
+        others = [each for each in self._item.user_properties if each[0] not in told]
+        self._item.user_properties[:] = [*others, *told.items()]
+
+    def fail(self, message: str) -> NoReturn:
+        """Raises `OverBudget` from a frame at the test's first line: its own are gone, and `--pdb` opens in the last one.
+
+        Raises:
+            OverBudget: always.
+        """
+        file, line, _ = self._item.reportinfo()
+        message += f"\n\n{from_here(file)}:{(line or 0) + 1}: {OverBudget.__name__}"
+        blank_lines = "\n" * (line or 0)
+        code = compile(f"{blank_lines}raise over_budget", str(file), "exec").replace(co_name=self._item.name)
+        names = vars(self._item.module) if hasattr(self._item, "module") else {}
+        exec(code, names, {"over_budget": OverBudget(message)})  # noqa: S102 - the line above, among the test's names
+        raise AssertionError("unreachable")
+
+    def tell_shortly(self, report: Any, failure: BaseException) -> None:
+        """Gives the short summary and `--tb=line` the first line of the message, at the test's own place."""
+        crash = getattr(report.longrepr, "reprcrash", None)
+        if isinstance(failure, OverBudget | IsolatedCrash) and crash is not None:
+            path, line, _ = self._item.reportinfo()
+            crash.path, crash.lineno = str(path), (line or 0) + 1
+            crash.message = (failure.msg or "").partition("\n")[0]
+
+
+_RUNNING = pytest.StashKey[RunningTest]()
+
+
+def running_test(item: pytest.Item) -> RunningTest | None:
+    """The one of this item; `None` where nothing of it is to be measured."""
+    if PLAN not in item.stash:
+        return None
+    if _RUNNING not in item.stash:
+        item.stash[_RUNNING] = RunningTest(item, item.stash[PLAN])
+    return item.stash[_RUNNING]
 
 
 def _body(item: pytest.Item, subtest_failures: list[Any], *, fresh_fixtures: bool) -> Callable[[], None]:

@@ -1,0 +1,233 @@
+"""How a test's call is measured: by a probe, under the watchdog's eyes where it may be ended, or in a further run of a benchmark."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from pytest_membudget.errors import WatchdogStop, text_of
+from pytest_membudget.measurement.probe import Probe
+from pytest_membudget.measurement.system.machine import memory_limit
+from pytest_membudget.originals import restored, sys
+from pytest_membudget.plugin import emergency_report
+from pytest_membudget.plugin.options import Settings
+from pytest_membudget.plugin.plans import Plan
+from pytest_membudget.plugin.report.session_records import shared_folder
+from pytest_membudget.plugin.running_test import RunningTest
+from pytest_membudget.records.caveats import Caveat
+from pytest_membudget.records.judgement import Advice, Budget, Judgement
+from pytest_membudget.records.measurement import Measurement
+
+if TYPE_CHECKING:
+    from pytest_membudget.measurement.watchdog.listener import KillRecord
+    from pytest_membudget.measurement.watchdog.watchdog import GuardedProbe
+
+
+def choose_probe(
+    test: RunningTest, budget: Budget, settings: Settings
+) -> Probe | GuardedProbe | BenchmarkProbe:
+    """The probe for one call of the test, not begun yet."""
+    benchmark = test.value("benchmark")
+    if benchmark is not None and is_benchmark(benchmark):
+        return BenchmarkProbe(benchmark, settings.interval_s)
+    if _may_be_ended(test.plan, settings):
+        return guarded_probe(test.config, test.plan, budget, settings)
+    judged = budget != Budget() or settings.baseline is not None
+    return Probe(test.plan.nodeid, interval_s=settings.interval_s, settle=judged)
+
+
+def _may_be_ended(plan: Plan, settings: Settings) -> bool:
+    """Whether a watchdog may end the test: by its own hard budget, or by the session's share of the limit."""
+    return settings.stop_at is not None or (
+        plan.budget is not None and plan.budget.hard and not settings.warn
+    )
+
+
+class SafeProbe:
+    """A probe whose own trouble becomes a caveat: whatever a test has done to its process, it must not fail by being measured.
+
+    Args:
+        choose: makes the probe.
+    """
+
+    def __init__(self, choose: Callable[[], Probe | GuardedProbe | BenchmarkProbe]) -> None:
+        self._choose = choose
+        self._probe: Probe | GuardedProbe | BenchmarkProbe | None = None
+        self._trouble: Exception | None = None
+
+    @property
+    def bite(self) -> KillRecord | None:
+        """What the watchdog did, where there is one."""
+        return getattr(self._probe, "bite", None)
+
+    def begin(self) -> None:
+        """Begins the measurement, where that is possible."""
+        try:
+            probe = self._choose()
+            probe.begin()
+            self._probe = probe
+        except Exception as error:  # of any kind: see above
+            self._trouble = error
+
+    def finish(self) -> Measurement:
+        """What was found; from nothing to all the memory there is where nothing could be."""
+        if self._probe is not None:
+            try:
+                return self._probe.finish()
+            except Exception as error:  # likewise
+                self._trouble = error
+        return _nothing_known(self._trouble)
+
+
+def _nothing_known(trouble: Exception | None) -> Measurement:
+    with restored():
+        limit_bytes = memory_limit().bytes
+    return Measurement(
+        peak_bytes=0,
+        peak_upper_bytes=limit_bytes,
+        total_peak_bytes=0,
+        start_bytes=0,
+        end_bytes=0,
+        duration_s=0.0,
+        processes=1,
+        source="sampled",
+        caveat_records=(Caveat("not-measured", detail=f"{type(trouble).__name__}: {text_of(trouble)}"),),
+    )
+
+
+def is_benchmark(fixture: object) -> bool:
+    """Whether this is pytest-benchmark's fixture."""
+    return any(kind.__module__ == "pytest_benchmark.fixture" for kind in type(fixture).__mro__)
+
+
+class BenchmarkProbe:
+    """Stands in for the `Probe` of a whole test: nothing is measured while rounds are timed."""
+
+    def __init__(self, benchmark: Any, interval_s: float | None) -> None:
+        self.benchmark = benchmark
+        self._further_run = Probe(
+            "one further run of the benchmarked function", interval_s=interval_s, settle=True
+        )
+        self._measurement: Measurement | None = None
+
+    def begin(self) -> None:
+        """From now on the fixture measures one run more than it times."""
+        probe, kind = self, type(self.benchmark)
+
+        class Measured(kind):  # type: ignore[misc, valid-type]
+            """The fixture that the test sees."""
+
+            def __call__(self, function_to_benchmark: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+                result = super().__call__(function_to_benchmark, *args, **kwargs)
+                probe.measure(function_to_benchmark, args, kwargs)
+                return result
+
+            def pedantic(self, target: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+                result = super().pedantic(target, *args, **kwargs)
+                probe.measure_pedantic(target, *args, **kwargs)
+                return result
+
+        self.benchmark.__class__ = Measured
+
+    def measure(
+        self, function: Callable[..., Any], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> None:
+        """One run, whose peak also goes into the benchmark's saved JSON."""
+        self._further_run.begin()
+        try:
+            function(*args, **(kwargs or {}))
+        finally:
+            self._measurement = self._further_run.finish()
+        self.benchmark.extra_info["membudget_peak_bytes"] = self._measurement.peak_bytes
+        self.benchmark.extra_info["membudget_peak_upper_bytes"] = self._measurement.peak_upper_bytes
+
+    def measure_pedantic(
+        self,
+        target: Callable[..., Any],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        setup: Callable[[], Any] | None = None,
+        teardown: Callable[..., Any] | None = None,
+        **rounds: Any,
+    ) -> None:
+        """Likewise, with what prepares and clears each round."""
+        prepared = setup() if setup is not None else None
+        args, kwargs = prepared if prepared is not None else (args, kwargs)
+        self.measure(target, args, kwargs)
+        if teardown is not None:
+            teardown(*args, **(kwargs or {}))
+
+    def finish(self) -> Measurement:
+        """What the further run took; its duration is the mean of the timed rounds, where there were any."""
+        if self._measurement is None:
+            self._further_run.begin()
+            return msgspec.structs.replace(
+                self._further_run.finish(), caveat_records=(Caveat("benchmark-not-called"),)
+            )
+        stats = getattr(self.benchmark, "stats", None)
+        mean_s = stats.stats.mean if stats is not None and stats.stats.data else self._measurement.duration_s
+        return msgspec.structs.replace(self._measurement, duration_s=mean_s)
+
+
+def guarded_probe(config: pytest.Config, plan: Plan, budget: Budget, settings: Settings) -> GuardedProbe:
+    """The probe of a watched test."""
+    from pytest_membudget.measurement.watchdog.watchdog import Watchdog
+
+    hard = plan.budget is not None and plan.budget.hard and not settings.warn
+    with restored():
+        folder = shared_folder(config)
+    teller = config.pluginmanager.get_plugin("membudget-reporting")
+    with restored():
+        if teller is not None:
+            teller.write_journal()
+        stop_bytes = None if settings.stop_at is None else int(settings.stop_at * memory_limit().bytes)
+
+    def save(bite: KillRecord) -> None:
+        message = f"killed: {bite}; it did not stop, so its process was ended"
+        emergency_report.save(
+            folder,
+            emergency_report.killed_record(
+                plan.nodeid, plan.file, plan.line, bite.peak_bytes, message, budget_bytes=budget.peak_bytes
+            ),
+        )
+
+    dog = Watchdog(
+        stop_total_bytes=stop_bytes,
+        last_words=[
+            sys.executable,
+            "-m",
+            emergency_report.__name__,
+            str(folder),
+            plan.nodeid,
+            plan.file,
+            "" if plan.line is None else str(plan.line),
+        ],
+        on_stuck=save,
+    )
+    return dog.guard(
+        plan.nodeid,
+        limit_bytes=budget.peak_bytes if hard else None,
+        interval_s=settings.interval_s,
+        settle=True,
+    )
+
+
+def judge_bite(bite: KillRecord, own_error: BaseException | None, *, advises: bool) -> Judgement:
+    """The judgement that goes before all others; `advises` where none of those says what to do."""
+    # pytest names the test above it, and cuts the line in its short summary.
+    lines = [
+        f"killed: {str(bite).removeprefix(bite.label).lstrip()}",
+        "  how       the watchdog read the process tree while the test ran",
+    ]
+    if own_error is not None and not isinstance(own_error, WatchdogStop):
+        lines.append(f"            the test then ended with {type(own_error).__name__}: {own_error}")
+    return Judgement(
+        verdict="killed",
+        failed=True,
+        finding="\n".join(lines),
+        advice=Advice() if advises else None,
+        trace=bite.stack.rstrip(),
+    )
