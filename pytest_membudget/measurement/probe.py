@@ -22,7 +22,7 @@ from pytest_membudget.measurement.system.control_group import group_statistics
 from pytest_membudget.measurement.system.machine import memory_limit
 from pytest_membudget.measurement.tree import combine, sampler
 from pytest_membudget.measurement.tree.fallback_sampler import InsideSampler
-from pytest_membudget.measurement.tree.helper.messages import Limits, Start
+from pytest_membudget.measurement.tree.helper.messages import Limits, Start, Summary
 from pytest_membudget.measurement.tree.helper.shared_memory import (
     COUNTER_FLOOR_BYTES,
     SharedReader,
@@ -219,7 +219,7 @@ class Probe:
         return high_water.resident_bytes()
 
     def _shared_memory(
-        self, added_bytes: int, duration_s: float, tree: combine.Tree | None, helper: int
+        self, added_bytes: int, duration_s: float, tree: Summary | None, helper: int
     ) -> combine.Shared:
         """What was added to shared memory and tmpfs, where anything was."""
         if added_bytes <= 0 and not (tree and tree.shared_high_bytes):
@@ -232,10 +232,10 @@ class Probe:
             left_bytes=max(0, added_bytes),
             unmapped_bytes=unmapped_bytes,
             held_bytes=min(unmapped_bytes, max(0, held_bytes - mapped_bytes)),
-            is_ours=not children.runs_with_others([helper, *(tree.seen if tree else ())]),
+            is_ours=not children.runs_with_others([helper, *(tree.sizes if tree else ())]),
         )
 
-    def _unwatched(self, tree: combine.Tree | None) -> combine.Unwatched:
+    def _unwatched(self, tree: Summary | None) -> combine.Unwatched:
         """What is known of children where no helper has watched them."""
         if not self._is_unwatched or self._reaped is None:
             return combine.ALL_WATCHED
@@ -247,14 +247,17 @@ class Probe:
 
     def _ask(
         self, duration_s: float, reaped: children.Reaped | None, *, may_be_quiet: bool
-    ) -> combine.Tree | None:
+    ) -> Summary | None:
         """What the helper (or the sampler that stands in for it) saw of the tree; `None` without other processes.
 
         `reaped` is the account of dead children after the block; `may_be_quiet` is whether nothing else was seen of it.
         """
         if self._inside is not None:
             inside, self._inside = self._inside, None
-            return inside.stop()
+            seen = inside.stop()
+            if seen is not None:
+                self._caveats.append(Caveat("sampled-from-inside"))
+            return seen
         if self._helper is None or self.key is None:
             return None
         helper, key, self.key = self._helper, self.key, None
@@ -271,7 +274,7 @@ class Probe:
             if quiet and duration_s < ASK_AFTER_S and self._limits is None and self._mark is not None:
                 helper.cancel(key)
                 return None
-            return combine.tree_of(helper.end(key))
+            return helper.end(key)
         except SamplerLostError as error:
             self._lose(error)
             return None

@@ -9,7 +9,8 @@ from pytest_membudget import measure, measuring
 from pytest_membudget.errors import MeasurementError
 from pytest_membudget.measurement.probe import Probe
 from pytest_membudget.measurement.process import high_water
-from pytest_membudget.measurement.tree.combine import Tree, combine, own_without_reset
+from pytest_membudget.measurement.tree.combine import combine, own_without_reset
+from pytest_membudget.measurement.tree.helper.messages import Summary
 
 pytestmark = pytest.mark.kernel
 MIB = 1024 * 1024
@@ -89,7 +90,7 @@ def test_without_a_reset_an_old_mark_bounds_what_cannot_be_seen():
 
 def test_without_a_reset_the_old_mark_bounds_it_beside_other_processes_too():
     own = own_without_reset((50 * MIB, 80 * MIB), (60 * MIB, 80 * MIB))
-    others = Tree(0, 0, 0, 70 * MIB, 70 * MIB, {}, {}, others_floor=20 * MIB)
+    others = Summary(0, 0, 0, 70 * MIB, 70 * MIB, (), (), others_floor_bytes=20 * MIB)
     m = combine(own, others, pid=1)
     assert (m.peak_bytes, m.peak_upper_bytes) == (10 * MIB, 30 * MIB)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -59,52 +59,6 @@ def own_without_end(start_bytes: int, peak_bytes: int, life_mark_bytes: int) -> 
     return Own(start_bytes, peak_bytes, start_bytes, max(peak_bytes, life_mark_bytes), readable=False)
 
 
-class Tree(NamedTuple):
-    """What was seen of the whole process tree, in bytes."""
-
-    peak_low: int  # proven above the start
-    peak_high: int  # at most, above the start
-    total_low: int  # proven, with the start
-    start_bytes: int
-    end_bytes: int
-    seen: Mapping[int, int]  # by process: the most that it was seen to hold
-    names: Mapping[int, str]  # by process
-    timeline: Sequence[tuple[float, int]] = ()  # seconds and bytes after the start
-    others_floor: int | None = None  # what others never fell below; `None` where none was there at the start
-    missed_bytes: int = 0  # at most so much was held by processes that ended before they could be read
-    by_marks_bytes: int = 0  # what the marks of living children prove of `peak_low`
-    floor_bytes: int = 0  # what this process held throughout and no child of it can have shared
-    hidden_bytes: int = 0  # what a fork that no scan saw may have had beside what this process had
-    interval_s: float | None = None  # between two readings
-    living: int = 1  # processes at the end
-    shared_high_bytes: int = 0  # shared memory that was added and that no process of the tree maps, at most
-    shared_total_low_bytes: int = 0  # what the tree and all of that are seen to have added together
-    caveats: tuple[Caveat, ...] = ()
-
-
-def tree_of(summary: Summary) -> Tree:
-    """The helper's answer as a record."""
-    return Tree(
-        peak_low=summary.peak_low_bytes,
-        peak_high=summary.peak_high_bytes,
-        total_low=summary.total_low_bytes,
-        start_bytes=summary.start_bytes,
-        end_bytes=summary.end_bytes,
-        seen=dict(summary.seen),
-        names=dict(summary.names),
-        timeline=summary.timeline,
-        others_floor=summary.others_floor_bytes,
-        missed_bytes=summary.missed_bytes,
-        by_marks_bytes=summary.by_marks_bytes,
-        floor_bytes=summary.floor_bytes,
-        hidden_bytes=summary.hidden_bytes,
-        interval_s=summary.interval_s,
-        living=summary.members,
-        shared_high_bytes=summary.shared_high_bytes,
-        shared_total_low_bytes=summary.shared_total_low_bytes,
-    )
-
-
 class Shared(NamedTuple):
     """What was added to shared memory and tmpfs in the block, as of its end, in bytes."""
 
@@ -130,7 +84,7 @@ ALL_WATCHED = Unwatched()
 
 def combine(
     own: Own,
-    tree: Tree | None,
+    tree: Summary | None,
     *,
     pid: int,
     label: str = "",
@@ -174,7 +128,7 @@ def combine(
 
 def _resident(
     own: Own,
-    tree: Tree | None,
+    tree: Summary | None,
     *,
     pid: int,
     label: str,
@@ -202,28 +156,27 @@ def _resident(
             caveat_records=tuple(said),
             **common,
         )
-    among = tree.others_floor is not None
+    among = tree.others_floor_bytes is not None
     if among:
         # Others were there from the start: what they never fell below was there at this process's own highest moment.
-        others_above_start = (tree.others_floor or 0) - tree.start_bytes
+        others_above_start = (tree.others_floor_bytes or 0) - tree.start_bytes
         own_low = max(0, own.peak_bytes + others_above_start)
         own_high = max(own_low, (own.high_bytes or own.peak_bytes) + others_above_start)
-    low = max(own_low, tree.peak_low, marked)
-    high = max(low, tree.peak_high, own_high)
+    low = max(own_low, tree.peak_low_bytes, marked)
+    high = max(low, tree.peak_high_bytes, own_high)
     start_bytes = tree.start_bytes if among else own.start_bytes
     if tree.missed_bytes:
         said.append(Caveat("process-missed", tree.missed_bytes))
-    said.extend(tree.caveats)
-    processes = len({*tree.seen, pid}) + bool(tree.missed_bytes)
+    processes = len({*tree.sizes, pid}) + bool(tree.missed_bytes)
     # A reading of this process alone may be above its mark by what the kernel's counters had not yet summed up.
     exact = own.exact and low == high and (low == own_low or processes == 1)
     of_kernel = exact or low in {marked, tree.by_marks_bytes} - {0}
     return Measurement(
         peak_bytes=low,
         peak_upper_bytes=high,
-        total_peak_bytes=max(own.peak_bytes, tree.total_low, start_bytes + low),
+        total_peak_bytes=max(own.peak_bytes, tree.total_low_bytes, start_bytes + low),
         start_bytes=start_bytes,
-        end_bytes=tree.end_bytes if tree.living > 1 else own.end_bytes,
+        end_bytes=tree.end_bytes if tree.members > 1 else own.end_bytes,
         processes=processes,
         source="kernel" if of_kernel else "sampled",
         interval_s=None if of_kernel else tree.interval_s,
@@ -241,7 +194,7 @@ def _telling(timeline: Sequence[tuple[float, int]], peak_bytes: int) -> tuple[Ti
     return tuple(TimelinePoint(at_s, size) for at_s, size in timeline)
 
 
-def _with_shared(found: Measurement, tree: Tree | None, shared: Shared) -> Measurement:
+def _with_shared(found: Measurement, tree: Summary | None, shared: Shared) -> Measurement:
     """Adds shared memory that was not mapped: to both figures where it can only be the tree's, else to the upper one."""
     high_bytes = max(shared.unmapped_bytes, tree.shared_high_bytes if tree else 0)
     if not high_bytes and not shared.left_bytes and not shared.swapped_bytes:
@@ -285,16 +238,16 @@ def _with_unwatched(found: Measurement, unwatched: Unwatched) -> Measurement:
     )
 
 
-def _proven_by_child(own: Own, tree: Tree | None, mark_bytes: int) -> int:
+def _proven_by_child(own: Own, tree: Summary | None, mark_bytes: int) -> int:
     """What the largest high-water mark of the block's dead children proves of its peak, above the start.
 
     A child held that much at some instant of the block. It proves nothing where this process held as much itself: until
     it calls exec, a child of vfork has its parent's mark.
 
     A program (a child that called exec) shares no anonymous memory with this process, so what this process held
-    throughout (`Tree.floor_bytes`) is proven beside the mark. A fork may share all of it: where the mark may be a fork's,
+    throughout (`Summary.floor_bytes`) is proven beside the mark. A fork may share all of it: where the mark may be a fork's,
     the mark alone is proven. A fork that no scan saw cannot have had more than this process at its highest and what was
-    faulted in out of sight (`Tree.hidden_bytes`); a mark above both is a program's.
+    faulted in out of sight (`Summary.hidden_bytes`); a mark above both is a program's.
     """
     most_bytes = max(own.peak_bytes, own.high_bytes or 0)
     if not own.readable or mark_bytes <= most_bytes:
@@ -303,7 +256,8 @@ def _proven_by_child(own: Own, tree: Tree | None, mark_bytes: int) -> int:
     return max(0, mark_bytes + floor_bytes - own.start_bytes)
 
 
-def _shares(own: Own, tree: Tree, pid: int) -> tuple[ProcessShare, ...]:
-    most = {**tree.seen, pid: max(own.peak_bytes, tree.seen.get(pid, 0))}
+def _shares(own: Own, tree: Summary, pid: int) -> tuple[ProcessShare, ...]:
+    sizes, names = tree.sizes, dict(tree.names)
+    most = {**sizes, pid: max(own.peak_bytes, sizes.get(pid, 0))}
     ordered = sorted(most.items(), key=lambda item: -item[1])
-    return tuple(ProcessShare(each, tree.names.get(each, ""), size) for each, size in ordered[:MOST_SHARES])
+    return tuple(ProcessShare(each, names.get(each, ""), size) for each, size in ordered[:MOST_SHARES])

@@ -8,10 +8,9 @@ processes would else count several times.
 from __future__ import annotations
 
 from pytest_membudget.measurement.process import high_water
-from pytest_membudget.measurement.tree.combine import Tree
+from pytest_membudget.measurement.tree.helper.messages import Summary
 from pytest_membudget.measurement.tree.helper.proc_reader import printable
 from pytest_membudget.originals import contextlib, os, threading, time
-from pytest_membudget.records.caveats import Caveat
 
 INTERVAL_S = 0.05  # between two samples, by default
 
@@ -40,7 +39,7 @@ class InsideSampler:
             self._others_floor = 0
         self._thread.start()
 
-    def stop(self) -> Tree | None:
+    def stop(self) -> Summary | None:
         """Ends the thread; `None` where no other process was ever seen."""
         self._done.set()
         self._thread.join()
@@ -48,19 +47,18 @@ class InsideSampler:
         if len(self._seen) <= 1:
             return None
         stride = max(1, len(self._timeline) // 64 + 1)
-        return Tree(
-            peak_low=self._peak_low,
-            peak_high=self._peak_high,
-            total_low=self._total_low,
-            start_bytes=self._start_high,
-            end_bytes=self._end,
-            seen=self._seen,
-            names=self._names,
+        return Summary(
+            self._peak_low,
+            self._peak_high,
+            self._total_low,
+            self._start_high,
+            self._end,
+            seen=tuple(self._seen.items()),
+            names=tuple(self._names.items()),
             timeline=self._timeline[::stride],
-            others_floor=self._others_floor,
+            others_floor_bytes=self._others_floor,
+            members=2,
             interval_s=self._interval_s,
-            living=2,
-            caveats=(Caveat("sampled-from-inside"),),
         )
 
     def _run(self) -> None:

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from pytest_membudget.measurement.tree.combine import Own, Tree, combine
+from pytest_membudget.measurement.tree.combine import Own, combine
+from pytest_membudget.measurement.tree.helper.messages import Summary
 from pytest_membudget.measurement.tree.helper.records import PAGE, PAGES_MAPPED_AT_ONCE, Reading
 from pytest_membudget.measurement.tree.helper.session import Session
 from pytest_membudget.measurement.tree.helper.tree_bounds import Bounds
@@ -77,7 +78,7 @@ OWN = Own(60 * MIB, 70 * MIB, 60 * MIB)
 
 
 def combined(mark, **facts):
-    tree = Tree(0, 300 * MIB, 0, 60 * MIB, 60 * MIB, {}, {}, **facts)
+    tree = Summary(0, 300 * MIB, 0, 60 * MIB, 60 * MIB, (), (), **facts)
     return combine(OWN, tree, pid=ROOT, child_mark_bytes=mark)
 
 

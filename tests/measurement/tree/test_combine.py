@@ -8,11 +8,11 @@ from pytest_membudget.measurement.tree.combine import (
     MOST_SHARES,
     Own,
     Shared,
-    Tree,
     combine,
     own_without_end,
     own_without_reset,
 )
+from pytest_membudget.measurement.tree.helper.messages import Summary
 from pytest_membudget.records.caveats import Caveat
 
 PID = 10
@@ -22,14 +22,14 @@ OWN = Own(start_bytes=100, peak_bytes=150, end_bytes=120)
 
 def tree(**figures):
     usual = {
-        "peak_low": 0,
-        "peak_high": 0,
-        "total_low": 0,
+        "peak_low_bytes": 0,
+        "peak_high_bytes": 0,
+        "total_low_bytes": 0,
         "start_bytes": 100,
         "end_bytes": 100,
         "interval_s": 0.01,
     }
-    return Tree(**{**usual, "seen": {PID: 150, CHILD: 40}, "names": {CHILD: "child"}, **figures})
+    return Summary(**{**usual, "seen": [(PID, 150), (CHILD, 40)], "names": [(CHILD, "child")], **figures})
 
 
 def interval(found):
@@ -56,9 +56,11 @@ def test_a_process_alone_has_the_kernels_own_figure():
 
 
 def test_a_process_alone_that_was_read_a_little_above_its_mark_has_the_kernels_figure_too():
-    found = combine(OWN, tree(peak_low=52, peak_high=52, total_low=152, seen={PID: 152}), pid=PID)
+    found = combine(
+        OWN, tree(peak_low_bytes=52, peak_high_bytes=52, total_low_bytes=152, seen=[(PID, 152)]), pid=PID
+    )
     assert (interval(found), found.source, found.interval_s) == ((52, 52), "kernel", None)
-    found = combine(OWN, tree(peak_low=52, peak_high=52, total_low=152), pid=PID)
+    found = combine(OWN, tree(peak_low_bytes=52, peak_high_bytes=52, total_low_bytes=152), pid=PID)
     assert (interval(found), found.source, found.interval_s) == ((52, 52), "sampled", 0.01)
 
 
@@ -89,20 +91,31 @@ def test_what_was_swapped_out_meanwhile_is_in_the_upper_figure():
 
 
 def test_the_tree_proves_more_than_this_process_alone():
-    found = combine(OWN, tree(peak_low=80, peak_high=95, total_low=185, end_bytes=130, living=2), pid=PID)
+    found = combine(
+        OWN,
+        tree(peak_low_bytes=80, peak_high_bytes=95, total_low_bytes=185, end_bytes=130, members=2),
+        pid=PID,
+    )
     assert interval(found) == (80, 95)
     assert (found.start_bytes, found.end_bytes, found.total_peak_bytes) == (100, 130, 185)
     assert (found.source, found.processes, found.interval_s) == ("sampled", 2, 0.01)
 
 
 def test_this_processs_own_mark_may_be_more_than_any_reading_of_the_tree():
-    found = combine(OWN, tree(peak_low=20, peak_high=30, total_low=140), pid=PID)
+    found = combine(OWN, tree(peak_low_bytes=20, peak_high_bytes=30, total_low_bytes=140), pid=PID)
     assert (interval(found), found.total_peak_bytes, found.end_bytes) == ((50, 50), 150, 120)
     assert (found.source, found.interval_s) == ("kernel", None)
 
 
 def test_others_that_were_there_from_the_start_count_with_what_they_never_fell_below():
-    there = tree(start_bytes=140, others_floor=30, peak_low=10, peak_high=60, total_low=160, living=2)
+    there = tree(
+        start_bytes=140,
+        others_floor_bytes=30,
+        peak_low_bytes=10,
+        peak_high_bytes=60,
+        total_low_bytes=160,
+        members=2,
+    )
     found = combine(OWN, there, pid=PID)
     assert found.start_bytes == 140
     assert interval(found) == (150 + 30 - 140, 60)
@@ -111,7 +124,7 @@ def test_others_that_were_there_from_the_start_count_with_what_they_never_fell_b
 
 
 def test_what_ended_before_it_could_be_read_is_a_process_and_a_caveat():
-    found = combine(OWN, tree(peak_high=90, missed_bytes=2048), pid=PID)
+    found = combine(OWN, tree(peak_high_bytes=90, missed_bytes=2048), pid=PID)
     assert found.processes == 3
     assert found.caveats == (
         "a process ended before it could be read: its memory, at most 2.00 KiB, is in the upper figure only",
@@ -119,8 +132,14 @@ def test_what_ended_before_it_could_be_read_is_a_process_and_a_caveat():
 
 
 def test_marks_of_living_children_make_it_the_kernels_figure():
-    assert combine(OWN, tree(peak_low=80, peak_high=95, by_marks_bytes=80), pid=PID).source == "kernel"
-    assert combine(OWN, tree(peak_low=80, peak_high=95, by_marks_bytes=70), pid=PID).source == "sampled"
+    assert (
+        combine(OWN, tree(peak_low_bytes=80, peak_high_bytes=95, by_marks_bytes=80), pid=PID).source
+        == "kernel"
+    )
+    assert (
+        combine(OWN, tree(peak_low_bytes=80, peak_high_bytes=95, by_marks_bytes=70), pid=PID).source
+        == "sampled"
+    )
 
 
 def test_a_dead_childs_mark_proves_its_spike_above_the_start():
@@ -156,7 +175,12 @@ FIGURES = st.lists(st.integers(0, 1000), min_size=8, max_size=8)
 def test_the_upper_figure_is_never_below_the_proven_one(figures, is_exact, was_alone):
     start, rise, end, low, high, own_high, floor, mark = figures
     own = Own(start, start + rise, end, None if is_exact else own_high)
-    seen = tree(peak_low=low, peak_high=high, others_floor=None if was_alone else floor, start_bytes=start)
+    seen = tree(
+        peak_low_bytes=low,
+        peak_high_bytes=high,
+        others_floor_bytes=None if was_alone else floor,
+        start_bytes=start,
+    )
     for found in (combine(own, seen, pid=PID, child_mark_bytes=mark), combine(own, None, pid=PID)):
         assert 0 <= found.peak_bytes <= found.peak_upper_bytes
         assert found.total_peak_bytes >= found.start_bytes + found.peak_bytes

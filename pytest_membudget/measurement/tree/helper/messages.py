@@ -101,26 +101,33 @@ class Unknown(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """What was seen of one block. Sizes are bytes, `peak_*` above the start."""
+    """What was seen of the whole tree of one block. Sizes are bytes."""
 
-    peak_low_bytes: int
-    peak_high_bytes: int
-    total_low_bytes: int
+    peak_low_bytes: int  # proven above the start
+    peak_high_bytes: int  # at most, above the start
+    total_low_bytes: int  # proven, with the start
     start_bytes: int
-    start_file_bytes: int
     end_bytes: int
-    others_floor_bytes: int | None
-    missed_bytes: int
-    by_marks_bytes: int
-    floor_bytes: int
-    hidden_bytes: int
-    seen: list[tuple[int, int]]  # process and the most that it was seen to hold
-    timeline: list[tuple[float, int]]
-    shared_high_bytes: int
-    shared_total_low_bytes: int
-    names: Sequence[tuple[int, str]] = ()
-    members: int = 1
-    interval_s: float = 0.0
+    seen: Sequence[tuple[int, int]]  # process and the most that it was seen to hold
+    names: Sequence[tuple[int, str]] = ()  # process and program
+    timeline: Sequence[tuple[float, int]] = ()  # seconds and bytes after the start
+    start_file_bytes: int = 0  # of the start, what the tree mapped of files
+    others_floor_bytes: int | None = (
+        None  # what others never fell below; `None` where none was there at the start
+    )
+    missed_bytes: int = 0  # at most so much was held by processes that ended before they could be read
+    by_marks_bytes: int = 0  # what the marks of living children prove of `peak_low_bytes`
+    floor_bytes: int = 0  # what this process held throughout and no child of it can have shared
+    hidden_bytes: int = 0  # what a fork that no scan saw may have had beside what this process had
+    shared_high_bytes: int = 0  # shared memory that was added and that no process of the tree maps, at most
+    shared_total_low_bytes: int = 0  # what the tree and all of that are seen to have added together
+    members: int = 1  # processes at the end
+    interval_s: float | None = None  # between two scans at rest
+
+    @property
+    def sizes(self) -> dict[int, int]:
+        """By process: the most that it was seen to hold."""
+        return dict(self.seen)
 
 
 class Exceeded(NamedTuple):
