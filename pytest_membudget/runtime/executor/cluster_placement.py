@@ -109,7 +109,7 @@ class ClusterPlacement(Placement):
     def oversize(self, task: Task, waited: str = "") -> OversizeError:
         """With both numbers."""
         return OversizeError(
-            f"this task is expected to take {format_size(task.charged_bytes or 0)}, more than the "
+            f"this task is expected to take {format_size(task.charged_bytes)}, more than the "
             f"{format_size(self.largest_bytes)} that the largest worker of the cluster offers{waited}; start a "
             'larger worker, split the input, or run such tasks alone with ExecutorPolicy(oversize="alone")'
         )
@@ -168,7 +168,7 @@ class ClusterPlacement(Placement):
 
     def _retains_too_much(self, slot: Slot, tasks: list[Task]) -> bool:
         """Whether the tasks fit the worker, but not beside what earlier ones left there."""
-        needed_bytes = max(task.charged_bytes or 0 for task in tasks)
+        needed_bytes = max(task.charged_bytes for task in tasks)
         excess_bytes = max(0, slot.retained_bytes - self._retained_free_bytes)
         fits = needed_bytes <= slot.capacity_bytes
         return slot.is_renewable and fits and needed_bytes > slot.capacity_bytes - excess_bytes
@@ -186,7 +186,7 @@ class ClusterPlacement(Placement):
     def _queue_for(self, task: Task) -> OrderedDict[Task, None]:
         if task.alone:
             return self._alone
-        return self._homes[bisect.bisect_left(self._capacities, task.charged_bytes or 0)]
+        return self._homes[bisect.bisect_left(self._capacities, task.charged_bytes)]
 
     def _take(self, task: Task) -> Task:
         self.remove(task)

@@ -160,7 +160,7 @@ class Effects:
                 submission.fn,
                 submission.args,
                 submission.kwargs,
-                charged_bytes=task.charged_bytes or 0,
+                charged_bytes=task.charged_bytes,
                 is_file=task.is_file,
                 exact=task.exact,
                 limit_bytes=task.kernel_limit_bytes,

@@ -184,9 +184,8 @@ class LocalPlacement(Placement):
 
     def _submit(self, task: Task) -> Ticket:
         """A request for what the task is charged; for the whole machine where that is more than any budget."""
-        charged_bytes = task.charged_bytes or 0
-        alone = task.alone or charged_bytes > self.largest_bytes
-        ticket = self._ledger.submit(charged_bytes, exclusive=alone, token=task)
+        alone = task.alone or task.charged_bytes > self.largest_bytes
+        ticket = self._ledger.submit(task.charged_bytes, exclusive=alone, token=task)
         self._waiting[task] = ticket
         return ticket
 

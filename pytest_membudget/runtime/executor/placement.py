@@ -93,7 +93,7 @@ class Placement:
     def oversize(self, task: Task) -> OversizeError:
         """The error for a task that is larger than `largest_bytes`, with both numbers."""
         return OversizeError(
-            f"this task is expected to take {format_size(task.charged_bytes or 0)}, more than the whole budget of "
+            f"this task is expected to take {format_size(task.charged_bytes)}, more than the whole budget of "
             f"{format_size(self.largest_bytes)}; raise the budget, split the input, or run such tasks alone with "
             'ExecutorPolicy(oversize="alone")'
         )

@@ -72,7 +72,7 @@ def after_failure(
             memory is not repeated: the coordinator would be the next to run out.
     """
     repeats = task.attempts - 1
-    charged_bytes = max(task.charged_bytes or 0, task.overran_bytes)
+    charged_bytes = max(task.charged_bytes, task.overran_bytes)
     if task.alone and isinstance(reply, Died) and retries <= USUAL_RETRIES:
         # There is no more memory than all. A caller who allows more repeats than usual expects kills of another kind.
         return _given_up_or_over_limit(task, reply, own_memory=own_memory)
@@ -85,7 +85,7 @@ def after_failure(
 
 def _given_up_or_over_limit(task: Task, reply: Died | RanOut, *, own_memory: bool) -> Failure:
     if task.overran_bytes:  # we have ended it, for breaking its charge
-        return over_limit(task, task.charged_bytes or 0, task.overran_bytes)
+        return over_limit(task, task.charged_bytes, task.overran_bytes)
     return given_up(task, reply, own_memory=own_memory)
 
 
@@ -93,7 +93,7 @@ def given_up(task: Task, reply: Died | RanOut, *, own_memory: bool) -> Failure:
     """The error of a task that is not repeated."""
     times = "once" if task.attempts == 1 else f"{task.attempts} times"
     alone = (", alone" if task.attempts == 1 else ", the last time alone") if task.alone else ""
-    tried = f"tried {times}{alone}, with {format_size(task.charged_bytes or 0)} charged; "
+    tried = f"tried {times}{alone}, with {format_size(task.charged_bytes)} charged; "
     if isinstance(reply, Died) and reply.crashed:
         tried += "that is a crash rather than a lack of memory: run this input by itself, with python -X faulthandler"
     elif own_memory:
@@ -218,7 +218,7 @@ def lost_event(task: Task, reply: Died | RanOut, what: Retry | Failure) -> Recor
 def overrun_event(task: Task, peak_bytes: int | None) -> Record:
     """A task took more than it was charged, and has ended now."""
     taken_bytes = max(task.seen_above_charge_bytes, peak_bytes or 0)
-    cause = f"{_took(task, taken_bytes)}, {format_size(task.charged_bytes or 0)} were granted"
+    cause = f"{_took(task, taken_bytes)}, {format_size(task.charged_bytes)} were granted"
     return Record("overrun", task.level, cause, "that was charged, and nothing started until it fitted")
 
 

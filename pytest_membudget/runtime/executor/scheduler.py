@@ -349,7 +349,7 @@ class Scheduler:
         """Charges a task by what is known now; False where it is too large, and has failed."""
         placement = self.placement
         try:
-            if task.charged_bytes is None:
+            if task.is_first_attempt:
                 task.charged_bytes = retry_policy.first_charge(task)
             if task.estimate_bytes is None:
                 task.estimate_bytes = task.charged_bytes
@@ -431,7 +431,7 @@ class Scheduler:
         while self.placement.is_empty and self._pending:
             task = self._pending.popleft()
             if task.state == "queued" and self._estimate(task):
-                if task.may_follow and not task.alone and (task.charged_bytes or 0) <= lease.bytes:
+                if task.may_follow and not task.alone and task.charged_bytes <= lease.bytes:
                     return task
                 self.placement.add(task)
         self._enqueue()
@@ -447,7 +447,7 @@ class Scheduler:
             task.limit_bytes = self._limit_bytes(slot, task)
             task.seen_above_charge_bytes = 0
             if task.profile is not None:
-                task.followed = FollowedCall(task.profile, task.charged_bytes or 0)
+                task.followed = FollowedCall(task.profile, task.charged_bytes)
             task.level = slot.backend.level
             slot.running.append(task)
             self._count_call(slot, task)
@@ -463,8 +463,8 @@ class Scheduler:
         """The limit of this attempt; None, said once, where no task can be ended."""
         if task.limit is None:
             return None
-        factor = task.limit if isinstance(task.limit, float) else None
-        limit_bytes = int(task.limit if factor is None else factor * (task.charged_bytes or 0))
+        is_factor = isinstance(task.limit, float)
+        limit_bytes = int(task.limit * task.charged_bytes if is_factor else task.limit)
         if slot.backend.own_memory:
             return limit_bytes
         if not self._has_said_no_limits:
@@ -479,7 +479,7 @@ class Scheduler:
         allowed_bytes = task.limit_bytes
         if allowed_bytes is None and self._policy.overrun == "end":
             granted_bytes = 0 if slot.lease is None else slot.lease.bytes
-            allowed_bytes = max(granted_bytes, task.charged_bytes or 0) + RESOLUTION_BYTES
+            allowed_bytes = max(granted_bytes, task.charged_bytes) + RESOLUTION_BYTES
         return None if allowed_bytes is None else allowed_bytes + self.placement.load_to_come_bytes(slot)
 
     def _count_call(self, slot: Slot, task: Task) -> None:
@@ -517,7 +517,7 @@ class Scheduler:
         if taken_bytes is not None:
             if task.followed is not None and isinstance(reply, Returned):
                 task.followed.ended(figures.duration_s, taken_bytes)
-            if self._reestimation.is_due(exceeded=taken_bytes > (task.charged_bytes or 0)):
+            if self._reestimation.is_due(exceeded=taken_bytes > task.charged_bytes):
                 self._reestimate()
         self._levels.came_to_a_call(slot.backend)
         self.pool.throughput.record(figures.duration_s)
@@ -573,7 +573,7 @@ class Scheduler:
             self._record_overrun(task, None)
         if slot.lease is not None and not task.overran_bytes:
             # It needs more than it was seen to hold. Where it was ended for that, `overran_bytes` has what it held.
-            task.charged_bytes = max(task.charged_bytes or 0, slot.lease.charge_bytes)
+            task.charged_bytes = max(task.charged_bytes, slot.lease.charge_bytes)
 
     def _never_began(self, slot: Slot, task: Task, stage: Stage) -> None:
         """The worker was ended since it did not come to the task, which another one may get."""
@@ -613,7 +613,7 @@ class Scheduler:
             case Died() if task.timed_out:
                 self._fail(task, retry_policy.timed_out(task, ended=True))
             case Died() if task.overran_bytes and task.alone:
-                self._fail(task, retry_policy.over_limit(task, task.charged_bytes or 0, task.overran_bytes))
+                self._fail(task, retry_policy.over_limit(task, task.charged_bytes, task.overran_bytes))
             case RanOut():
                 task.ran_out = task.ran_out or self.backend.own_memory
                 self._retry_or_fail(task, reply)
@@ -700,7 +700,7 @@ class Scheduler:
             self._end_over_limit(slot, task, taken_bytes)
         elif reading.reached_limit:
             self._end_at_kernel_limit(slot, task, taken_bytes)
-        elif taken_bytes > max(lease.bytes, task.charged_bytes or 0) + RESOLUTION_BYTES:
+        elif taken_bytes > max(lease.bytes, task.charged_bytes) + RESOLUTION_BYTES:
             if not task.seen_above_charge_bytes:
                 with contextlib.suppress(Exception):  # the caller's own estimator; it learns at the end
                     task.charge.observe_running(taken_bytes)

@@ -71,7 +71,8 @@ class Task:
     began_s: float | None = None
     #: number of the latest attempt in this executor, 0 before the first; a reply with another number is stale
     sequence: int = 0
-    charged_bytes: int | None = None
+    #: what the attempt is charged; 0 until it is estimated, when its turn is near
+    charged_bytes: int = 0
     #: nothing runs beside it
     alone: bool = False
     timed_out: bool = False

@@ -198,6 +198,12 @@ def test_a_guess_is_charged_no_more_than_the_limit_and_what_the_caller_said_is_r
     assert "90 B, more than its limit of 80 B" in str(played.outcome(submission))
 
 
+def test_a_guess_larger_than_the_budget_is_not_refused_where_the_limit_fits():
+    played, task = Played(100), a_task(500, estimate_bytes=500, limit=50)
+    assert sent(played.submit(task)) == [task]
+    assert (task.charged_bytes, task.alone) == (50, False)
+
+
 def test_a_limit_that_cannot_be_kept_is_said_once():
     played = Played(levels=("thread",))
     tasks = [a_task(limit=50), a_task(limit=50)]
