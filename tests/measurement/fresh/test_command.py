@@ -49,9 +49,8 @@ def test_one_process_is_exact():
 )
 def test_a_small_command_is_bounded_by_what_its_tree_held(largest_mib, peak_mib, upper_mib, source):
     """`ru_maxrss` of a command is never less than what its guard held, 12 MiB here."""
-    summary = Summary(
-        1 * MIB, 1 * MIB, 0, 12 * MIB, 6 * MIB, 0, None, 0, 0, 0, 0, [(1, 12 * MIB), (2, 2 * MIB)], [], 0, 0
-    )
+    seen = [(1, 12 * MIB), (2, 2 * MIB)]
+    summary = Summary(1 * MIB, 1 * MIB, 0, 12 * MIB, 0, seen, start_file_bytes=6 * MIB)
     launched = SimpleNamespace(largest_bytes=largest_mib * MIB, floor_bytes=12 * MIB, root=1)
     m = command._combine(("sleep",), Ending(how="exited"), summary, launched, lost="")
     assert (m.peak_bytes, m.peak_upper_bytes) == (peak_mib * MIB, upper_mib * MIB)
