@@ -243,6 +243,10 @@ class BatchResult(msgspec.Struct, Generic[Result_co], frozen=True, kw_only=True)
             ]
         )
 
+    def _repr_pretty_(self, printer: Any, _cycle: bool) -> None:
+        """In a notebook, where the last value of a cell is shown: the summary, not all outcomes."""
+        printer.text(str(self))
+
     @property
     def failures(self) -> tuple[str, ...]:
         """The first inputs that failed and why, one line each, and where they are kept to be run again."""

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 from pytest_membudget.records.run import BatchResult, LevelEvent, Outcome
 
 MB = 1_000_000
@@ -45,3 +47,10 @@ def test_a_summary_stays_short():
     assert len(text.splitlines()) == 14
     assert str(batch([Outcome(item="0.csv")])).startswith("1 input in 2 s by 1 worker, none failed")
     assert "and 1 more failed input\n" in str(batch(map(failed, range(6))))
+
+
+def test_a_notebook_shows_the_summary():
+    shown = []
+    one = batch([Outcome(item="0.csv")])
+    one._repr_pretty_(SimpleNamespace(text=shown.append), False)
+    assert shown == [str(one)]

@@ -52,6 +52,7 @@ def measure_isolated(fn: Callable[..., T], *args: Any, **kwargs: Any) -> Measure
 
     Raises:
         UsageError: the function or its arguments cannot be sent to another interpreter.
+        MeasurementError: there is no fork here, or no working directory.
         UnguardedMainError: the script calls this while a fresh interpreter imports it.
         IsolatedCrashError: the interpreter died by a signal or left without a result.
     """
@@ -95,7 +96,12 @@ def _orders(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any
             f"{name!r} cannot be sent to a fresh interpreter ({error}); "
             "use a function at the top of a module, and arguments that can be pickled"
         ) from error
-    preparation = multiprocessing.spawn.get_preparation_data("membudget-isolated")
+    try:
+        preparation = multiprocessing.spawn.get_preparation_data("membudget-isolated")
+    except FileNotFoundError as error:
+        raise MeasurementError(
+            "a fresh interpreter runs in this program's working directory, which is gone; go to another"
+        ) from error
     by_value = False
     if b"__main__" not in task:
         # Nothing of the script is needed, and what stands at its top would run once more.

@@ -137,3 +137,11 @@ def test_a_function_that_is_in_no_file_travels_by_value():
         "print(measure_isolated(work).value.number)\n"
     )
     assert subprocess.check_output([sys.executable, "-c", program], text=True) == "7\n"
+
+
+def test_a_working_directory_that_is_gone_is_named(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(MeasurementError, match="working directory, which is gone"):
+        measure_isolated(abs, -3)
