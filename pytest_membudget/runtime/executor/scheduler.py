@@ -474,12 +474,11 @@ class Scheduler:
 
     def _kernel_limit_bytes(self, slot: Slot, task: Task) -> int | None:
         """Where the kernel may end this attempt: as `_check_memory` would at its next reading."""
-        if not slot.backend.is_local_pool:
+        if not slot.backend.is_local_pool or slot.lease is None:
             return None
         allowed_bytes = task.limit_bytes
         if allowed_bytes is None and self._policy.overrun == "end":
-            granted_bytes = 0 if slot.lease is None else slot.lease.bytes
-            allowed_bytes = max(granted_bytes, task.charged_bytes) + RESOLUTION_BYTES
+            allowed_bytes = max(slot.lease.bytes, task.charged_bytes) + RESOLUTION_BYTES
         return None if allowed_bytes is None else allowed_bytes + self.placement.load_to_come_bytes(slot)
 
     def _count_call(self, slot: Slot, task: Task) -> None:

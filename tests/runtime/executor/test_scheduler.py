@@ -269,6 +269,7 @@ def test_what_ran_out_in_a_process_is_not_repeated_in_a_thread():
     played.decided()
     assert played.scheduler.backend.level == "thread"
     assert isinstance(played.outcome(submission), TaskMemoryError)
+    assert played.scheduler.placement.leases == 0
 
 
 def test_concurrency_halves_after_a_loss_and_recovers_after_clean_tasks():
@@ -323,6 +324,16 @@ def test_what_needs_a_place_of_its_own_does_not_wait_in_a_worker(fields):
     played.submit(first)
     played.submit(special)
     assert played.running == [first]
+
+
+def test_short_calls_pass_one_that_a_smaller_budget_cannot_hold():
+    played = Played(100, workers=1)
+    played.scheduler.pool.throughput.mean_s = 0.001
+    played.scheduler.budget_changed(50, 100)
+    first, large, small = a_task(10), a_task(90), a_task(10)
+    played.submit(first)
+    played.submit(large, small)
+    assert played.running == [first, small]
 
 
 def test_short_calls_beyond_what_a_worker_may_have_stay_in_the_queue():

@@ -107,6 +107,7 @@ def test_a_large_file_gets_a_worker_that_has_run_nothing_and_ends_afterwards():
     (start, send) = played.submit(large)
     assert start.slot is send.slot
     assert only(played.returned(large), Stop) == [Stop(start.slot)]
+    assert not played.scheduler.pool.leaving, "it retained nothing that is to be waited for"
 
 
 @pytest.mark.parametrize(
