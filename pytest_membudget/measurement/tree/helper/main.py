@@ -13,7 +13,6 @@ import json
 import os
 import select
 import signal
-import subprocess
 import time
 from typing import NamedTuple
 
@@ -106,6 +105,8 @@ class Watch:
         """The block was not ended within its grace: the last words are spoken, then the process is ended."""
         facts = {"peak_bytes": session.peak_low, "total_bytes": session.total_low, "pid": session.root}
         if limits.last_words:
+            import subprocess  # here, since almost no helper comes to this: it is a sixth of the start
+
             with contextlib.suppress(OSError, subprocess.SubprocessError):
                 subprocess.run(
                     limits.last_words,

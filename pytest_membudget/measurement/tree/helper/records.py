@@ -1,6 +1,6 @@
 """What the helper reads of one process, what happened between two scans by page faults, and what follows for the whole tree.
 
-All figures are bytes.
+All figures are bytes. Slots are written by hand: to import `dataclasses` takes half as long as all else that the helper imports.
 """
 
 from __future__ import annotations
