@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from pytest_membudget.errors import UsageError, text_of
 from pytest_membudget.records.run import Feature
 from pytest_membudget.runtime.parameters import size_of
-from pytest_membudget.runtime.prediction.estimator import MemoryEstimator
+from pytest_membudget.runtime.prediction.estimator import MemoryEstimator, is_known
 from pytest_membudget.runtime.prediction.predictors import FOLDER, InputSize, input_size, named_features
 from pytest_membudget.runtime.workers.task_memory import RESOLUTION_BYTES
 from pytest_membudget.units import Size
@@ -169,7 +169,9 @@ class CallCharge(Charge):
         return self._estimator.retry_bytes(0, failed_bytes)
 
     def observe(self, peak_bytes: int, duration_s: float, peak_upper_bytes: int | None = None) -> None:
-        """Remembers the function's peak."""
+        """Remembers the function's peak; of one that is not known no less than the overhead, if it may be so much."""
+        if peak_upper_bytes is not None and not is_known(peak_bytes, peak_upper_bytes):
+            peak_bytes = min(peak_upper_bytes, max(peak_bytes, self._estimator.overhead_bytes))
         self._peaks.observe(self._name, peak_bytes)
 
     def observe_running(self, held_bytes: int) -> None:
@@ -382,7 +384,7 @@ def _stated(name: str, stated: Any, item: Any) -> int:
     asked = f"{name}: {getattr(stated, '__qualname__', None) or type(stated).__name__}({_shown(item)})"
     try:
         answer = stated(item)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(f"{asked} raised {type(error).__name__}: {text_of(error)}") from error
     try:
         return size_of(name, answer)

@@ -35,6 +35,7 @@ from pytest_membudget.runtime.executor.placement import CallerPlacement
 from pytest_membudget.runtime.executor.policy import ExecutorPolicy
 from pytest_membudget.runtime.executor.scheduler import Scheduler
 from pytest_membudget.runtime.executor.state import Backend, Submission, Task
+from pytest_membudget.runtime.parameters import size_of
 from pytest_membudget.runtime.prediction.estimator import MemoryEstimator
 from pytest_membudget.runtime.prediction.profiles import Profiles
 from pytest_membudget.runtime.workers.in_process import SequentialLauncher, ThreadLauncher
@@ -128,7 +129,14 @@ class Engine:
         return self.settings.max_in_flight or self.most_workers * self.scheduler.pool.throughput.drawn_ahead
 
     def charge_rule(self, options: CallOptions) -> ChargeRule:
-        """How the inputs of a call are charged."""
+        """How the inputs of a call are charged.
+
+        Raises:
+            UsageError: a size that was said of all of them is none.
+        """
+        for name, stated in (("memory", options.memory), ("size_bytes", options.size_bytes)):
+            if stated is not None and not callable(stated) and not isinstance(stated, MemoryEstimator):
+                size_of(name, stated)
         return ChargeRule(
             self.peaks, self.estimators, self.settings.estimator, options.memory, options.size_bytes
         )

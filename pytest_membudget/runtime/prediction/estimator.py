@@ -227,7 +227,7 @@ class MemoryEstimator:
             return
         with self._lock:
             self._check_coverage(size, proven)
-            if upper > proven * (1 + _DOUBT_SHARE) + _DOUBT_BYTES:
+            if not is_known(proven, upper):
                 self._observe_at_least(size, proven)
             else:
                 self._observe(size, max(proven, upper), duration_s)
@@ -328,6 +328,11 @@ class _RealizedCoverage:
     def record(self, promised: float | None) -> Coverage:
         low, high = anytime_rate_interval(self._exceeded, self._tasks, _ALARM_CONFIDENCE)
         return Coverage(tasks=self._tasks, exceeded=self._exceeded, low=low, high=high, promised=promised)
+
+
+def is_known(peak_bytes: int, peak_upper_bytes: int | None) -> bool:
+    """Whether a peak is known well enough to learn from it: its upper figure is at most 10% and 1 MiB higher."""
+    return peak_upper_bytes is None or peak_upper_bytes <= peak_bytes * (1 + _DOUBT_SHARE) + _DOUBT_BYTES
 
 
 class Fit(NamedTuple):

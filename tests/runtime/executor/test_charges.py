@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_membudget import MemoryEstimator, UsageError
+from pytest_membudget import FallbackExecutor, MemoryEstimator, UsageError
 from pytest_membudget.runtime.executor.charges import (
     ChargeRule,
     FileEstimators,
@@ -97,10 +97,15 @@ def raising(_):
     raise KeyError("rows")
 
 
+def leaving(_):
+    raise SystemExit(3)
+
+
 @pytest.mark.parametrize(
     ("said", "words"),
     [
         ({"memory": raising}, r"memory: raising\('x'\) raised KeyError: 'rows'"),
+        ({"memory": leaving}, r"memory: leaving\('x'\) raised SystemExit: 3"),
         ({"memory": lambda _: "much"}, r"memory: .*gave 'much': 'much' is not a size"),
         ({"memory": lambda _: None}, "gave None"),
         ({"memory": lambda _: -1}, "gave -1"),
@@ -111,6 +116,23 @@ def test_a_function_of_the_callers_that_fails_is_told_for_that_input(said, words
     charge = rule(**said).charge(print, "x").charge
     with pytest.raises(UsageError, match=words):
         charge.first_bytes()
+
+
+def test_a_size_of_all_inputs_that_is_none_is_refused_before_any_of_them():
+    with FallbackExecutor(1, budget="1 GB") as executor, pytest.raises(UsageError, match="memory: 'lots'"):
+        executor.run(abs, [1, 2], memory="lots")
+
+
+@pytest.mark.parametrize(
+    ("peak_mb", "upper_mb", "charged_mb"),
+    [(0, 80, 50), (70, 120, 70), (0, 20, 20), (40, 41, 40)],
+    ids=["nothing proven", "more proven than guessed", "less possible than guessed", "known"],
+)
+def test_a_peak_that_is_not_known_does_not_lower_the_charge_below_the_guess(peak_mb, upper_mb, charged_mb):
+    guess = MemoryEstimator(gamma=3, overhead="50 MB")
+    of_all = ChargeRule(FunctionPeaks(), FileEstimators(guess, by_kind=True), guess)
+    of_all.charge(abs, "x").charge.observe(peak_mb * MB, 1.0, upper_mb * MB)
+    assert of_all.charge(abs, "x").charge.first_bytes() == charged_mb * MB
 
 
 def test_a_chunk_is_charged_like_its_largest_input(files):
