@@ -1,9 +1,10 @@
 """pytest's door to the other rooms.
 
 1. `options` declares every flag and ini option once; `markers` reads the markers, strictly;
-2. once the tests are collected, `plans` reads what each of them asks for;
-3. `measure` measures a test's call phase, `judge` holds that against all it asks for;
-4. the record travels with the test's report (`report.attach`), from a worker or an isolated interpreter too;
+2. once the tests are collected, `plans` makes a frozen plan of what each of them asks for. From then on a test is known by its
+   plan; what only its `pytest.Item` can do is asked of one class, `RunningTest`;
+3. `measure` measures a test's call phase by one of the `probes`, `judge` holds that against all it asks for;
+4. the record travels with the test's report (`report.session_records`), from a worker or an isolated interpreter too;
 5. `report.collect` collects the records, writes the reports, and shows what was found.
 
 This module only declares and hands over. The rest is imported when a marker, a fixture or an option needs it, so

@@ -19,7 +19,7 @@ from pytest_membudget.measurement.process.reclaim import at_end, collector
 from pytest_membudget.measurement.tree.sampler import close_sampler, sampler
 from pytest_membudget.measurement.watchdog.threads import forget_frames
 from pytest_membudget.originals import restored
-from pytest_membudget.plugin.fresh.request import Purpose
+from pytest_membudget.plugin.fresh import Purpose
 from pytest_membudget.plugin.judge import Judge, Judged, record_of
 from pytest_membudget.plugin.options import Settings
 from pytest_membudget.plugin.plans import load_parts

@@ -10,7 +10,7 @@ import pytest
 from pytest_membudget.errors import MembudgetError, MissingExtraError
 from pytest_membudget.measurement.process.high_water import keep_maxrss_rising
 from pytest_membudget.originals import bind_all
-from pytest_membudget.plugin.fresh.request import Purpose
+from pytest_membudget.plugin.fresh import Purpose
 from pytest_membudget.plugin.judge import Judge
 from pytest_membudget.plugin.measure import Measuring
 from pytest_membudget.plugin.options import Settings

@@ -15,8 +15,8 @@ import pytest
 from _pytest.runner import runtestprotocol
 
 from pytest_membudget import plugin
+from pytest_membudget.plugin.fresh import Orders, take_orders
 from pytest_membudget.plugin.fresh.fork_server import serve
-from pytest_membudget.plugin.fresh.request import Orders, take_orders
 
 ORDERS: Orders = take_orders()
 """Of this run; those of a fork server's are replaced in each fork."""

@@ -35,7 +35,7 @@ from pathlib import Path
 
 from pytest_membudget.measurement.process import proc
 from pytest_membudget.measurement.process.children import descendants
-from pytest_membudget.plugin.fresh.request import Orders, read_orders
+from pytest_membudget.plugin.fresh import Orders, read_orders
 
 REQUESTS, ANSWERS, ORDERS_FILE = "requests", "answers", "orders.json"
 SAMPLE, QUIT = b"s", b"q"

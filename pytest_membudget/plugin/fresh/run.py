@@ -23,8 +23,8 @@ import pytest
 from pytest_membudget.measurement.fresh.launcher import launch
 from pytest_membudget.measurement.system.machine import memory_limit
 from pytest_membudget.originals import contextlib, restored
+from pytest_membudget.plugin.fresh import VARIABLE, Orders, Purpose
 from pytest_membudget.plugin.fresh.fork_server import ANSWERS, ORDERS_FILE, QUIT, REQUESTS, SAMPLE
-from pytest_membudget.plugin.fresh.request import VARIABLE, Orders, Purpose
 from pytest_membudget.plugin.report.session_records import attached, shared_folder, temporary_folders
 from pytest_membudget.plugin.roles import CHILD_PLUGIN
 from pytest_membudget.plugin.running_test import RunningTest
