@@ -57,7 +57,7 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
         if self.how == "exited":
             return f"ended with exit code {self.exit_code}"
         if self.how == "signalled":
-            return f"was ended by {_signal_name(self.signal)} (signal {self.signal}){_hint(self.signal)}"
+            return f"was ended by {signal_name(self.signal)} (signal {self.signal}){_hint(self.signal)}"
         if self.how == "over-limit":
             held, limit = format_size(self.reached_bytes), format_size(self.limit_bytes or 0)
             return f"held {held} with all that it had started, and was ended at its limit of {limit}"
@@ -71,7 +71,8 @@ def exit_code_of(returncode: int) -> int:
     return SIGNALLED - returncode if returncode < 0 else returncode
 
 
-def _signal_name(number: int) -> str:
+def signal_name(number: int) -> str:
+    """Such as SIGKILL."""
     try:
         return signal.Signals(number).name
     except ValueError:

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 from pytest_membudget.measurement.process.children import SharedPages, descendants
 from pytest_membudget.measurement.process.high_water import resident_bytes
 from pytest_membudget.origins import Arriving, off_path
+from pytest_membudget.records.measurement import signal_name
 from pytest_membudget.records.run import Level
 from pytest_membudget.runtime.workers import drop_forgotten_modules, worker_main
 from pytest_membudget.runtime.workers.channel import Inbox, Message, Outbox
@@ -383,7 +384,7 @@ class ProcessWorker:
         if is_lost or code is None:
             how = "ended after its fork server was lost" if self.pid else "was lost with its fork server"
         elif code < 0:
-            how = f"was killed by {_signal_name(-code)}"
+            how = f"was killed by {signal_name(-code)}"
         else:
             how = f"ended with exit code {code}"
         by_itself = not is_lost and code is not None and code >= 0
@@ -495,10 +496,3 @@ class Replies:
                 with contextlib.suppress(KeyError, ValueError):
                     self._selector.unregister(each)
         worker.close()
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
