@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pytest_membudget.errors import MissingExtraError, UsageError
 from pytest_membudget.measurement.system.machine import memory_limit, usable_cores
-from pytest_membudget.runtime.admission.available_budget import RESERVE_SHARE
+from pytest_membudget.runtime.admission.budgets import RESERVE_SHARE
 from pytest_membudget.units import format_size, parse_size
 
 LAST_RESORT = 0.95

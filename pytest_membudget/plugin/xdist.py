@@ -105,7 +105,7 @@ class SuiteMemory:
             return workers_that_fit(cores, now.available_bytes, now.limit.bytes, worker_bytes)
 
     def _reserve(self, cores: int, worker_bytes: int) -> int:
-        from pytest_membudget.runtime.admission.available_budget import RESERVE_SHARE
+        from pytest_membudget.runtime.admission.budgets import RESERVE_SHARE
         from pytest_membudget.runtime.admission.host_scope import DEFAULT_NAME, HostScope
         from pytest_membudget.runtime.admission.semaphore import MAX_OVERTAKES, Lease
 
@@ -152,7 +152,7 @@ def _say(sentence: str) -> None:
 
 def workers_that_fit(cores: int, available_bytes: int, limit_bytes: int, worker_bytes: int) -> int:
     """At most `cores`, at least one, and no more than fit into what is available less the reserve."""
-    from pytest_membudget.runtime.admission.available_budget import RESERVE_SHARE, reserved_share_bytes
+    from pytest_membudget.runtime.admission.budgets import RESERVE_SHARE, reserved_share_bytes
 
     usable_bytes = available_bytes - reserved_share_bytes(limit_bytes, RESERVE_SHARE)
     return max(1, min(cores, usable_bytes // max(1, worker_bytes)))

@@ -6,14 +6,14 @@ import pytest
 from scripted import ScriptedClock, ScriptedMemory
 
 from pytest_membudget.measurement.system.pressure import MemoryPressure
-from pytest_membudget.runtime.admission import available_budget
+from pytest_membudget.runtime.admission import budgets
 
 
 @pytest.fixture(autouse=True)
 def no_pressure(monkeypatch):
     """A machine that is short of memory while tests run would hold starts up, and say so in `events`."""
     calm = MemoryPressure(Path("no-such-root"))
-    monkeypatch.setattr(available_budget, "memory_pressure", lambda: calm)
+    monkeypatch.setattr(budgets, "memory_pressure", lambda: calm)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import msgspec
 
 from pytest_membudget.records.measurement import MemoryReading
 from pytest_membudget.records.run import SemaphoreStatistics
-from pytest_membudget.runtime.admission.available_budget import (
+from pytest_membudget.runtime.admission.budgets import (
     budget_while_closed,
     resident_part_bytes,
     unreserved_bytes,

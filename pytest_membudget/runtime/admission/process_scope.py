@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from pytest_membudget.errors import UsageError
 from pytest_membudget.records.run import SemaphoreStatistics
-from pytest_membudget.runtime.admission.available_budget import (
+from pytest_membudget.runtime.admission.budgets import (
     REREAD_S,
     AvailableBudget,
     PressureGate,

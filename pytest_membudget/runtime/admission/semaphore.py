@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol, Self, TypeVar
 from pytest_membudget.errors import OversizeError, UsageError
 from pytest_membudget.measurement.system.machine import memory_reading
 from pytest_membudget.records.run import SemaphoreStatistics
-from pytest_membudget.runtime.admission.available_budget import (
+from pytest_membudget.runtime.admission.budgets import (
     REREAD_S,
     RESERVE_SHARE,
     AvailableBudget,

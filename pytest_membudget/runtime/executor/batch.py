@@ -20,7 +20,6 @@ from pytest_membudget.measurement.process.children import SharedPages, descendan
 from pytest_membudget.measurement.tree.sampler import sampler
 from pytest_membudget.records.measurement import Measurement
 from pytest_membudget.records.run import BatchResult, Breakdown, LevelEvent, Outcome
-from pytest_membudget.runtime.executor.cluster_placement import TOGETHER
 from pytest_membudget.runtime.executor.dead_letters import DeadLetterFile
 from pytest_membudget.runtime.executor.driver import WATCHED_TICK_S, WorkerUse
 from pytest_membudget.runtime.executor.effects import growth_in_workers
@@ -35,6 +34,7 @@ from pytest_membudget.runtime.executor.outcomes import (
     drawn,
     progress,
 )
+from pytest_membudget.runtime.executor.placement import TOGETHER
 from pytest_membudget.runtime.executor.state import Task
 from pytest_membudget.runtime.workers.serialization import name_of
 from pytest_membudget.units import format_size

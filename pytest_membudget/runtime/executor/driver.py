@@ -19,8 +19,14 @@ from typing import Any, NamedTuple, cast
 
 from pytest_membudget.errors import WorkerKilledError
 from pytest_membudget.records.run import HostUse, Level
-from pytest_membudget.runtime.admission.available_budget import AnyBudget, PressureGate
-from pytest_membudget.runtime.admission.host_share import POLL_S, SURPLUS_S, HostShare, SharedBudget
+from pytest_membudget.runtime.admission.budgets import (
+    SHARE_POLL_S,
+    SURPLUS_S,
+    AnyBudget,
+    HostShare,
+    PressureGate,
+    SharedBudget,
+)
 from pytest_membudget.runtime.executor.effects import (
     Connection,
     Effects,
@@ -384,7 +390,7 @@ class CallerDriver:
             while self._share.adjust(self._running_bytes, task_bytes, needed_bytes) < task_bytes:
                 if self._running_bytes:
                     break
-                time.sleep(POLL_S)
+                time.sleep(SHARE_POLL_S)
             self._running_bytes += task_bytes
             try:
                 yield

@@ -15,9 +15,14 @@ from typing import Any, Literal, NamedTuple
 from pytest_membudget.measurement.system.machine import memory_reading
 from pytest_membudget.records.measurement import MemoryReading
 from pytest_membudget.records.run import Level
-from pytest_membudget.runtime.admission.available_budget import RESERVE_SHARE, AnyBudget, Budget
+from pytest_membudget.runtime.admission.budgets import (
+    RESERVE_SHARE,
+    AnyBudget,
+    Budget,
+    HostShare,
+    SharedBudget,
+)
 from pytest_membudget.runtime.admission.host_scope import HostScope
-from pytest_membudget.runtime.admission.host_share import HostShare, SharedBudget
 from pytest_membudget.runtime.executor.charges import (
     Charged,
     ChargeRule,
@@ -27,11 +32,10 @@ from pytest_membudget.runtime.executor.charges import (
     SizeOf,
     function_key,
 )
-from pytest_membudget.runtime.executor.cluster_placement import ClusterPlacement
 from pytest_membudget.runtime.executor.driver import CallerDriver, Driver, Ending
 from pytest_membudget.runtime.executor.effects import Journal, TaskFuture
 from pytest_membudget.runtime.executor.local_placement import LocalPlacement
-from pytest_membudget.runtime.executor.placement import CallerPlacement
+from pytest_membudget.runtime.executor.placement import CallerPlacement, ClusterPlacement
 from pytest_membudget.runtime.executor.policy import ExecutorPolicy
 from pytest_membudget.runtime.executor.scheduler import Scheduler
 from pytest_membudget.runtime.executor.state import Backend, Submission, Task

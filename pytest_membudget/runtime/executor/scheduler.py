@@ -8,7 +8,7 @@
 
 No thread, lock, clock, process or /proc is known here: a driver (`driver`) brings the events, then asks for `decide`, and carries
 out its effects in order. Every field of a `Task` and a `Slot` is written in this file. Which task starts next and where is
-asked of the placement of the present level: `local_placement` for this machine, `cluster_placement` for hosts of a cluster.
+asked of the `placement` of the present level.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from pytest_membudget import MemorySemaphore, OversizeError
-from pytest_membudget.runtime.admission import available_budget as pressure
+from pytest_membudget.runtime.admission import budgets as pressure
 from pytest_membudget.runtime.admission import host_scope
 from pytest_membudget.runtime.admission.host_state_file import HostStateFile
 

@@ -2,8 +2,8 @@ import pytest
 
 from pytest_membudget import MemorySemaphore
 from pytest_membudget.measurement.system.machine import memory_reading
+from pytest_membudget.runtime.admission.budgets import SHARE_POLL_S, SURPLUS_S, HostShare
 from pytest_membudget.runtime.admission.host_scope import HostScope
-from pytest_membudget.runtime.admission.host_share import POLL_S, SURPLUS_S, HostShare
 
 pytestmark = pytest.mark.usefixtures("host_directory")
 
@@ -54,7 +54,7 @@ def test_it_waits_in_the_queue_for_its_next_task_and_no_longer_than_that(make, o
     assert share.adjust(0, 100, 400) == 0
     assert other.statistics().waiting == 1
     lease.release()
-    clock.now_s += POLL_S
+    clock.now_s += SHARE_POLL_S
     assert share.adjust(0, 100, 400) == 400
     assert other.statistics().waiting == 0
 
@@ -63,13 +63,13 @@ def test_it_gives_back_what_its_tasks_do_not_need_when_another_program_waits(mak
     share = make()
     assert share.adjust(0, 100, 1000) == 1000
     waiting = other._submit(600, exclusive=False)
-    clock.now_s += POLL_S
+    clock.now_s += SHARE_POLL_S
     assert share.adjust(500, 0, 1000) == 500
     assert other.statistics().waiting == 1
     assert share.adjust(400, 0, 1000) == 400
     assert other.statistics().reserved_bytes == 1000
     other._scope.release(waiting)
-    clock.now_s += POLL_S
+    clock.now_s += SHARE_POLL_S
     assert share.adjust(400, 100, 1000) == 1000
 
 
@@ -78,9 +78,9 @@ def test_its_next_task_may_overtake_another_programs_request_a_stated_number_of_
     share.adjust(0, 100, 1000)
     waiting = other._submit(900, exclusive=False)
     for _ in range(4):  # each time a task ends, and the next one goes first
-        clock.now_s += POLL_S
+        clock.now_s += SHARE_POLL_S
         assert share.adjust(500, 100, 1000) == 600
-    clock.now_s += POLL_S
+    clock.now_s += SHARE_POLL_S
     assert share.adjust(500, 100, 1000) == 500
     other._scope.release(waiting)
 
@@ -122,7 +122,7 @@ def test_without_a_change_it_leaves_the_file_alone(make, clock, monkeypatch):
     share.adjust(0, 100, 400)
     monkeypatch.setattr(share._scope, "ledger", None)
     assert share.adjust(0, 100, 400) == 400
-    clock.now_s += POLL_S
+    clock.now_s += SHARE_POLL_S
     with pytest.raises(TypeError):
         share.adjust(0, 100, 400)
 
@@ -139,7 +139,7 @@ def test_where_another_program_waits_an_overrun_does_not_make_the_lease_larger(m
     share.adjust(0, 100, 400)
     other.reserve(600)
     waiting = other._submit(900, exclusive=False)
-    clock.now_s += POLL_S
+    clock.now_s += SHARE_POLL_S
     assert share.adjust(500, 0, 500) == 400
     assert other.statistics().reserved_bytes == 1100
     other._scope.release(waiting)
@@ -152,9 +152,9 @@ def test_without_a_lease_it_waits_behind_another_program(make, other, clock):
     assert share.adjust(0, 500, 500) == 0
     assert other.statistics().waiting == 2
     lease.release()
-    clock.now_s += POLL_S
+    clock.now_s += SHARE_POLL_S
     assert share.adjust(0, 500, 500) == 0
     assert share.is_contended is False, "the other program was granted what it waited for"
     other._scope.release(waiting)
-    clock.now_s += POLL_S
+    clock.now_s += SHARE_POLL_S
     assert share.adjust(0, 500, 500) == 500

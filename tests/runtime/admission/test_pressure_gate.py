@@ -3,7 +3,7 @@ import logging
 import pytest
 
 from pytest_membudget import MemorySemaphore
-from pytest_membudget.runtime.admission.available_budget import PressureGate, budget_while_closed
+from pytest_membudget.runtime.admission.budgets import PressureGate, budget_while_closed
 from pytest_membudget.runtime.admission.host_ledger import HostClaim, HostClient, HostLedger, HostState, Owner
 
 MB = 1_000_000

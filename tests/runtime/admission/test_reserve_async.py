@@ -4,7 +4,7 @@ import threading
 import pytest
 
 from pytest_membudget import MemorySemaphore, OversizeError
-from pytest_membudget.runtime.admission.available_budget import PressureGate
+from pytest_membudget.runtime.admission.budgets import PressureGate
 
 pytestmark = pytest.mark.usefixtures("host_directory")
 

@@ -7,9 +7,9 @@ import pytest
 
 from pytest_membudget import ExecutorPolicy, OversizeError
 from pytest_membudget.runtime.executor.charges import Charge
-from pytest_membudget.runtime.executor.cluster_placement import PATIENCE_S, ClusterPlacement, calls_together
 from pytest_membudget.runtime.executor.flow_control import ConcurrencyLimit, Throughput
 from pytest_membudget.runtime.executor.local_placement import LocalPlacement
+from pytest_membudget.runtime.executor.placement import STRANDED_S, ClusterPlacement, calls_together
 from pytest_membudget.runtime.executor.scheduler import Scheduler
 from pytest_membudget.runtime.executor.state import (
     Backend,
@@ -209,7 +209,7 @@ def test_tasks_wait_for_their_worker_to_come_back_but_not_for_ever():
     cluster.returned(large)
     cluster.lose(large)
     submission = big.submission
-    for now_s in (0.0, PATIENCE_S / 2):
+    for now_s in (0.0, STRANDED_S / 2):
         cluster.scheduler.time_passed(now_s, {})
         cluster.decided()
         assert big.state == "queued"
@@ -217,7 +217,7 @@ def test_tasks_wait_for_their_worker_to_come_back_but_not_for_ever():
     cluster.decided()
     assert list(back.running) == [big]
     cluster.lose(back)
-    for now_s in (PATIENCE_S, 2 * PATIENCE_S):
+    for now_s in (STRANDED_S, 2 * STRANDED_S):
         cluster.scheduler.time_passed(now_s, {})
         cluster.decided()
     (finish,) = [

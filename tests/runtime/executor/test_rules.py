@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pytest_membudget import ExecutorPolicy, MemoryEstimator, TaskMemoryError, WorkerKilledError
 from pytest_membudget.errors import UsageError
 from pytest_membudget.records.measurement import MemoryLimit, MemoryReading
-from pytest_membudget.runtime.admission.available_budget import Budget
+from pytest_membudget.runtime.admission.budgets import Budget
 from pytest_membudget.runtime.admission.ledger import Ledger
 from pytest_membudget.runtime.executor.charges import (
     CallCharge,

@@ -5,7 +5,7 @@ import pytest
 
 from pytest_membudget.measurement.process import children
 from pytest_membudget.measurement.process.high_water import resident_bytes
-from pytest_membudget.runtime.admission import available_budget as pressure
+from pytest_membudget.runtime.admission import budgets as pressure
 
 MB = 1_000_000
 GRANDPARENT = """
