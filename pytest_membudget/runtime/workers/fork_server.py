@@ -124,8 +124,9 @@ class ForkServer:
 
     def _start(self) -> None:
         self._forget()
-        ours, theirs = socket.socketpair()
-        their_lifeline, self._lifeline = os.pipe()
+        with fork_server_main.standard_streams_open():
+            ours, theirs = socket.socketpair()
+            their_lifeline, self._lifeline = os.pipe()
         try:
             command = fork_server_main.server_command(theirs.fileno(), their_lifeline, self._preload)
             self._process = _launched(command, (theirs.fileno(), their_lifeline))

@@ -28,7 +28,7 @@ import struct
 import sys
 import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from multiprocessing import resource_tracker, spawn
 from typing import NoReturn
 
@@ -45,6 +45,7 @@ BOOTSTRAP = (
 MOST_DESCRIPTORS = 250
 STATUS = struct.Struct("q")
 READY = b"ready"
+STDERR = 2
 UNGUARDED = 86
 """The exit code of a worker that the script, which it imports, would have do the whole script's work."""
 SERVER_OOM_SCORE = 300
@@ -66,9 +67,28 @@ def main(control: str, lifeline: str, preload: str, *_: str) -> None:
     process_tree.kill_at_hang_up(int(lifeline), signal.SIGKILL)
     worker_main.raise_oom_score(SERVER_OOM_SCORE)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with socket.socket(fileno=int(control)) as requests:
+    with standard_streams_open(), socket.socket(fileno=int(control)) as requests:
         _load(requests, int(lifeline), tuple(json.loads(preload)))
         _Server(requests, int(lifeline)).run()
+
+
+@contextlib.contextmanager
+def standard_streams_open() -> Iterator[None]:
+    """While this lasts, no other file gets the number of a standard stream that is closed.
+
+    What a task's programs write to their standard output would go there.
+    """
+    opened: list[int] = []
+    while not opened or opened[-1] <= STDERR:
+        opened.append(os.open(os.devnull, os.O_RDWR))
+    os.close(opened.pop())
+    for number in opened:
+        os.set_inheritable(number, True)
+    try:
+        yield
+    finally:
+        for number in opened:
+            os.close(number)
 
 
 def _load(requests: socket.socket, lifeline: int, modules: Sequence[str]) -> None:

@@ -67,6 +67,8 @@ class ForkedProcess(process.BaseProcess):
     def __init__(self, server: ForkServer, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._server: ForkServer | None = server
+        # billiard's (celery's) processes have a key of its own type, which refuses to travel by anyone else.
+        self._config["authkey"] = process.AuthenticationString(process.current_process().authkey)  # type: ignore[attr-defined]
 
     def start(self) -> None:
         """Asks the server for it.
@@ -206,6 +208,7 @@ class Forked:
         """The process object, and how to prepare for it, in a file without a name: a pipe could be full."""
         packed = io.BytesIO()
         preparation = spawn.get_preparation_data(process_object.name)
+        preparation["authkey"] = process_object.authkey
         context.set_spawning_popen(self)  # type: ignore[arg-type] # another class of the same kind
         try:
             reduction.dump(preparation, packed)

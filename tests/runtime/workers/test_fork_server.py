@@ -180,6 +180,39 @@ def test_workers_go_on_when_their_server_is_killed():
     assert {event.level for event in executor.events} <= {"process"}
 
 
+def test_a_standard_stream_that_is_closed_is_no_other_file_in_a_worker(tmp_path):
+    """A program that a task starts would write its output there."""
+    lines, errors = output_of(
+        tmp_path,
+        """
+        import os, subprocess, sys
+        from pytest_membudget import FallbackExecutor
+
+        def target(_):
+            subprocess.run(["echo", "hello"], check=True)
+            return os.readlink("/proc/self/fd/1")
+
+        if __name__ == "__main__":
+            os.close(1)
+            with FallbackExecutor(1, budget="1 GB") as executor:
+                print(executor.run(target, [0]).values, file=sys.stderr)
+        """,
+    )
+    assert (lines, errors) == ([], "['/dev/null']\n")
+
+
+def test_workers_start_where_the_key_of_the_process_is_of_another_type(monkeypatch):
+    """In celery's workers it is billiard's, which can be pickled by billiard alone."""
+
+    class Key(bytes):
+        def __reduce__(self):
+            raise TypeError("not to be pickled")
+
+    monkeypatch.setitem(multiprocessing.current_process()._config, "authkey", Key(b"key"))
+    with FallbackExecutor(1, budget="1 GB", levels=("process",)) as executor:
+        assert executor.submit(abs, -1).result() == 1
+
+
 def test_a_server_that_is_gone_before_its_end_is_known_is_started_again(monkeypatch):
     """A killed process closes its socket first; until its parent can wait for it, it seems to run."""
     server = ForkServer()
