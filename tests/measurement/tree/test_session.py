@@ -111,3 +111,62 @@ def test_a_sample_beside_a_process_that_clears_its_memory_is_not_believed(proces
 def test_a_sample_is_worth_its_cost_for_a_peak_or_for_files(held, file, could_rise, wanted):
     readings = [Reading(ROOT, MIB), Reading(CHILD, MIB)]
     assert PssSampling().worthwhile(interval(held, file), readings, could_rise=could_rise) == wanted
+
+
+def test_files_blur_the_upper_figure_where_they_may_be_counted_too_often():
+    session = Session(0.0, ROOT)
+    session.begin_among(interval((MIB, MIB), (10 * MIB, 10 * MIB)), [Reading(ROOT, MIB, file=10 * MIB)])
+    session.peak_low = 80 * MIB  # an eighth of it is worth a count
+    assert not session.files_blur(interval((MIB, MIB), (10 * MIB, 20 * MIB)))
+    assert session.files_blur(interval((MIB, MIB), (10 * MIB, 21 * MIB)))
+    assert not session.files_blur(interval((MIB, MIB), (20 * MIB, 21 * MIB)))  # they are known well
+    assert not session.files_blur(interval((MIB, MIB), (0, 20 * MIB)))  # of these the start had 10 MiB
+
+
+def test_a_limit_of_the_block_is_exceeded_above_it_and_one_of_the_tree_from_it_on():
+    block, tree = Session(0.0, ROOT, 10 * MIB), Session(0.0, ROOT, None, 50 * MIB)
+    for size_mib, over in ((10, False), (11, True)):
+        block.peak_low = block.last_low = size_mib * MIB
+        assert block.over_limit() == block.still_over(interval((MIB, MIB))) == over
+    for size_mib, over in ((49, False), (50, True)):
+        tree.total_low = size_mib * MIB
+        assert tree.over_limit() == tree.still_over(interval((size_mib * MIB, 60 * MIB))) == over
+    block.last_low = 9 * MIB  # a child that was killed has gone
+    assert block.over_limit()
+    assert not block.still_over(interval((9 * MIB, 9 * MIB)))
+
+
+def test_a_process_of_the_start_has_grown_by_what_it_holds_above_that():
+    bounds, session = Bounds(), Session(0.0, ROOT)
+    start = [Reading(ROOT, 10 * MIB), Reading(CHILD, 40 * MIB, shmem=5 * MIB)]
+    bounds.update(start)
+    session.begin_among(bounds.update(start), start)
+    assert session.grown(Reading(CHILD, 50 * MIB, shmem=5 * MIB)) == 10 * MIB
+    assert session.grown(Reading(CHILD, 30 * MIB)) == 0
+    assert session.grown(Reading(OTHER, 7 * MIB)) == 7 * MIB
+
+
+def test_what_others_never_fell_below_is_their_own_memory_alone():
+    bounds, session = Bounds(), Session(0.0, ROOT)
+    forks = [Reading(OTHER, 30 * MIB, family="f"), Reading(OTHER + 1, 30 * MIB, family="f")]
+    start = [Reading(ROOT, 10 * MIB), Reading(CHILD, 40 * MIB), *forks]
+    bounds.update(start)
+    session.begin_among(bounds.update(start), start)
+    assert session.others_floor == 40 * MIB
+    for size_mib in (25, 60):
+        later = [start[0], Reading(CHILD, size_mib * MIB), *forks]
+        session.update(0.1, bounds.update(later), later)
+    assert session.summary().others_floor_bytes == 25 * MIB
+
+
+def test_each_process_is_listed_with_the_most_that_it_was_seen_to_hold():
+    bounds, session = Bounds(), Session(0.0, ROOT)
+    ended = Reading(OTHER, 0)
+    session.begin_alone(bounds.update([Reading(ROOT, MIB), ended]), [Reading(ROOT, MIB), ended], MIB)
+    for size_mib in (5, 3):
+        readings = [Reading(ROOT, MIB), Reading(CHILD, size_mib * MIB, file=MIB), ended]
+        session.update(0.1, bounds.update(readings), readings)
+    assert session.summary().sizes == {
+        ROOT: MIB,
+        CHILD: 6 * MIB,
+    }  # what had ended before is not of this block

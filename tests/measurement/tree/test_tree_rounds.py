@@ -1,8 +1,8 @@
 """The interval for a whole tree in single rounds, each with one thing to tell."""
 
-from pytest_membudget.measurement.tree.helper.records import PAGE, Proportional, Reading
+from pytest_membudget.measurement.tree.helper.records import PAGE, Interval, Proportional, Reading, Span
 from pytest_membudget.measurement.tree.helper.session import LONGEST_TIMELINE, Session, Timeline
-from pytest_membudget.measurement.tree.helper.tree_bounds import Bounds, RunningMaximum
+from pytest_membudget.measurement.tree.helper.tree_bounds import Bounds, RunningMaximum, Upper
 
 ROOT = 1
 MIB = 1024 * 1024
@@ -200,3 +200,67 @@ def test_a_timeline_keeps_its_peak_in_64_points():
     assert 16 < len(points) <= LONGEST_TIMELINE
     assert max(size for _, size in points) == 7_777
     assert points == sorted(points)
+
+
+def test_what_a_look_proved_stays_proven_while_nothing_moves():
+    both = [Reading(1, 200 * MIB, family="f"), Reading(2, 150 * MIB, family="f")]
+    look = Proportional({1: -50 * MIB, 2: -50 * MIB})
+    bounds = Bounds()
+    bounds.update(both)
+    for proportional in (look, None, None):
+        assert bounds.update(both, proportional=proportional).held.low == 250 * MIB
+    alone = [both[0]]
+    assert bounds.update(alone).held.low == 200 * MIB  # what it shared is its own now
+
+
+def round_of(**fields):
+    usual = {"file_added": 0, "alone": False, "missed": 0, "moving": 0, "leaving": {}}
+    return Interval(Span(0, 0, 0), Span(0, 0, 0), **{**usual, **fields})
+
+
+def test_a_later_sample_lowers_what_was_counted_more_than_once():
+    highest = RunningMaximum()
+    highest.add(round_of(counted_twice=100), 300)  # 400 as a plain sum
+    assert highest.value == 300
+    highest.add(round_of(counted_twice=100, excess=150, excess_left=120), 300)
+    assert highest.value == 300  # a sample counts one round later, when no child has appeared
+    highest.add(round_of(), 0)
+    assert highest.value == 280  # by the round's end only 120 of the 400 surely still were
+
+
+def test_a_sample_that_a_fork_has_spoilt_lowers_nothing():
+    highest = RunningMaximum()
+    highest.add(round_of(counted_twice=100), 300)
+    highest.add(round_of(counted_twice=100, excess=150, excess_left=120), 300)
+    highest.add(round_of(forked=True), 0)
+    assert highest.value == 300
+
+
+def test_a_sample_does_not_reach_back_beyond_a_fork():
+    highest = RunningMaximum()
+    highest.add(round_of(counted_twice=100), 300)
+    highest.add(round_of(forked=True), 10)
+    highest.add(round_of(excess=400, excess_left=400), 10)
+    highest.add(round_of(), 0)
+    assert highest.value == 300
+
+
+def test_of_the_highest_sum_and_the_sum_of_the_highest_the_lower_one_counts():
+    upper = Upper()
+    # Memory first and files afterwards: never both at once. What the tree has added of files is at most 60.
+    for held, files in ((100, 20), (10, 80)):
+        spans = Span(0, held, held), Span(0, files, files)
+        upper.add(round_of(file_added=60)._replace(held=spans[0], file=spans[1]), 5, 20, 60)
+    assert upper.value == 95  # 100 above 5, beside the files of the start
+    upper.add(round_of(overdue=30), 5, 20, 60)
+    assert upper.value == 95  # 5 of memory and 60 of files, and 30 that came on the account a round late
+    upper.add(round_of(overdue=130), 5, 20, 60)
+    assert upper.value == 105
+
+
+def test_a_root_alone_is_left_to_the_kernels_own_mark():
+    upper = Upper()
+    upper.add(round_of(alone=True)._replace(held=Span(0, 900, 900)), 100, 0, 0)
+    assert upper.value == 0
+    upper.raise_to(40)
+    assert upper.value == 40
