@@ -25,7 +25,6 @@ import tarfile
 import tempfile
 import threading
 import time
-import types
 import weakref
 from pathlib import Path
 
@@ -275,7 +274,7 @@ def mappings_left_open(_random):
 
 @leaking(100)
 def finalizers_of_what_lives(_random):
-    lives = types.SimpleNamespace()
+    lives = type("Lives", (), {})()
     return slow(0.01)(lambda: weakref.finalize(lives, int))
 
 
