@@ -49,6 +49,8 @@ def figures_of(measurement: Measurement, budget: Budget) -> list[Figure]:
     """One figure for each part of `budget` that is given."""
     doubt_bytes = measurement.peak_upper_bytes - measurement.peak_bytes
     total_bytes, retained_bytes = measurement.total_peak_bytes, measurement.retained_bytes
+    # What a library's pool may have kept at the end is held by no object of the test's.
+    kept_bytes = sum(each.size_bytes for each in measurement.caveat_records if each.kind == "pool-at-end")
     parts = [
         (
             "peak",
@@ -70,7 +72,7 @@ def figures_of(measurement: Measurement, budget: Budget) -> list[Figure]:
             "retained",
             "retained=",
             "what the process tree holds at the end above its start",
-            retained_bytes,
+            max(0, retained_bytes - kept_bytes),
             retained_bytes,
             budget.retained_bytes,
         ),

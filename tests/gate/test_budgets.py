@@ -44,6 +44,13 @@ def test_exactly_at_the_budget_passes_and_only_a_proven_peak_is_over(
     assert bool(strict.message) == fails_strict
 
 
+@pytest.mark.parametrize(("kept", "verdict"), [(0, "over"), (20, "over"), (40, "over_upper")])
+def test_what_a_librarys_pool_may_keep_is_not_proven_to_be_retained(kept, verdict):
+    records = (Caveat("pool-at-end", kept * MIB, "pyarrow"),) if kept else ()
+    found = judge(measured(80, start=50, end=100, caveat_records=records), Budget(retained_bytes=20 * MIB))
+    assert found.verdict == verdict
+
+
 def test_one_byte_over_shows_whole_bytes():
     one = Measurement(
         peak_bytes=100 * MIB + 1,
