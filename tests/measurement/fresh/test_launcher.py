@@ -191,3 +191,31 @@ def test_no_descriptor_is_left_behind():
 
 def test_a_signal_without_a_name_is_told_by_its_number():
     assert str(Ending(how="signalled", signal=41)) == "was ended by a real-time signal (signal 41)"
+
+
+MANY_CHILDREN = """
+import os, signal
+
+pids = []
+for _ in range(900):
+    pid = os.fork()
+    if not pid:
+        signal.pause()
+    pids.append(pid)
+
+from pytest_membudget.measurement.fresh import guard
+from pytest_membudget.measurement.process import children
+
+print(guard.descendants(os.getpid()) == children.descendants() == pids)
+for pid in pids:
+    os.kill(pid, signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /proc")
+@pytest.mark.processes
+def test_all_children_are_found_however_many_one_process_has():
+    ran = subprocess.run(
+        [sys.executable, "-c", MANY_CHILDREN], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert ran.stdout == "True\n"
