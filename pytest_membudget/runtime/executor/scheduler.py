@@ -637,9 +637,6 @@ class Scheduler:
 
     def _requeue(self, task: Task) -> None:
         """Back to its place: before all that arrived after it."""
-        if self.broken is not None:
-            self._fail(task, retry_policy.not_run(self.broken))
-            return
         self._move(task, "queued")
         self.placement.add(task)
 
