@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -59,6 +60,11 @@ def leave_a_thread(number):
 def fill(size_bytes):
     """Touches every page of so many bytes."""
     return len(bytearray(size_bytes))
+
+
+def fill_in_a_program(size_bytes):
+    """As `fill`, in a program; its exit code."""
+    return subprocess.call([sys.executable, "-S", "-c", f"block = bytearray(b'x') * {size_bytes}"])
 
 
 def raise_named(name):
@@ -147,8 +153,6 @@ def environment(name):
 
 def start_sleeper(path):
     """Leaves a child behind and hangs."""
-    import subprocess
-
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     Path(path).write_text(str(child.pid))
     time.sleep(600)

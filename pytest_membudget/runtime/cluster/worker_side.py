@@ -5,6 +5,7 @@ A worker may serve several executors; each has its own `Session` here, found by 
 
 from __future__ import annotations
 
+import functools
 import os
 import pickle
 import platform
@@ -18,7 +19,16 @@ from typing import Any, NamedTuple
 
 from pytest_membudget._version import __version__
 from pytest_membudget.measurement.process.high_water import resident_bytes
-from pytest_membudget.runtime.workers.worker_main import Mark, Packed, Report, WorkerState, by_value, run_call
+from pytest_membudget.runtime.workers.task_memory import TaskTree
+from pytest_membudget.runtime.workers.worker_main import (
+    Mark,
+    Packed,
+    Report,
+    WorkerState,
+    by_value,
+    run_call,
+    watched_tree,
+)
 
 MOST_RESULT_BYTES = 1024 * 1024
 """Results that wait in the worker for the end of their message; beyond that the rest of it is given back, not run."""
@@ -60,10 +70,16 @@ class Session:
     """What this worker keeps for one executor."""
 
     def __init__(self, packed_initializer: bytes) -> None:
-        self.station = WorkerState([0.0] * len(Mark))
+        self.station = WorkerState([0.0] * len(Mark), tree=_tree())
         self.ready: list[tuple[int, Report]] = []
         initializer, initargs = pickle.loads(packed_initializer)  # noqa: S301 - packed by our own coordinator
         self.station.initialize(initializer, initargs, by_value)
+
+
+@functools.cache
+def _tree() -> TaskTree | None:
+    """What measures the trees of calls, for all sessions: what Python starts is noticed once."""
+    return watched_tree(lambda _: None)
 
 
 class UnknownExecutorError(LookupError):

@@ -45,7 +45,7 @@ class Taken(NamedTuple):
 
     peak_bytes: int | None  # the most it added; `None` where the kernel does not count it
     kept_bytes: int  # what the worker keeps since it was ready, and what is left running below it
-    resident_peak_bytes: int  # the most that was resident in the worker
+    resident_peak_bytes: int  # the most that was resident in the worker, and at most in what it had started
     peak_upper_bytes: int | None = None
 
 
@@ -240,7 +240,8 @@ class TaskMemory:
         if self._mark is not None:
             reached_bytes = max(reached_bytes, self._mark.peak_bytes)
             peak_bytes = max(0, reached_bytes - self._start_bytes)
-        tree = None if self._tree is None else self._tree.end(peak_bytes or 0, self._start_bytes)
+        start_bytes = self._start_bytes
+        tree = None if self._tree is None else self._tree.end(peak_bytes or 0, start_bytes)
         if resident_bytes - self.ready_bytes > self._tidied_bytes + RESOLUTION_BYTES:
             # Given back now: what lies about would be charged to this worker, and hide what the next call takes.
             self._collector.collect()
@@ -255,6 +256,7 @@ class TaskMemory:
             return Taken(peak_bytes, kept_bytes, reached_bytes)
         is_exact = tree.peak_bytes == tree.peak_upper_bytes
         upper_bytes = None if is_exact else tree.peak_upper_bytes
+        reached_bytes = max(reached_bytes, start_bytes + tree.peak_upper_bytes)
         return Taken(tree.peak_bytes, kept_bytes + tree.left_bytes, reached_bytes, upper_bytes)
 
     def _reset(self) -> None:

@@ -158,7 +158,9 @@ def main(
     environment.take_over()
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=channel.close)  # an open end would hide this worker's own end
-    state = WorkerState(marks, heap=_heap_reader(), tree=_task_tree(marks))
+    state = WorkerState(
+        marks, heap=_heap_reader(), tree=watched_tree(lambda pid: marks.__setitem__(Mark.HELPER_PID, pid))
+    )
     state.initialize(initializer, initargs)
     del initializer, initargs
     _run_calls(state, channel)
@@ -383,11 +385,15 @@ def _heap_reader() -> HeapReader | None:
         return None
 
 
-def _task_tree(marks: Any) -> TaskTree | None:
-    """What measures the trees of calls; `None` where the system has no /proc to see them by."""
+def watched_tree(tell_helper: Callable[[int], None]) -> TaskTree | None:
+    """What measures the trees of calls of this process; `None` where the system has no /proc to see them by.
+
+    Args:
+        tell_helper: as in `TaskTree`.
+    """
     if sys.platform != "linux":
         return None
-    tree = TaskTree(lambda pid: marks.__setitem__(Mark.HELPER_PID, pid))
+    tree = TaskTree(tell_helper)
     tree.watch_starts()
     return tree
 

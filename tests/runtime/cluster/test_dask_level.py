@@ -54,6 +54,14 @@ def test_outcomes_peaks_and_hosts_come_back_in_order(cluster, tmp_path):
     assert f"\n{use}" in str(batch)
 
 
+def test_what_a_call_starts_there_is_in_its_figures(cluster):
+    with on(cluster) as executor:
+        (outcome,) = executor.run(jobs.fill_in_a_program, [60_000_000]).outcomes
+    assert outcome.level == "dask"
+    assert 57_000_000 < outcome.peak_bytes <= outcome.peak_upper_bytes < 120_000_000
+    assert outcome.value == 0
+
+
 def test_what_was_learned_there_charges_the_next_call(cluster):
     with on(cluster) as executor:
         executor.submit(jobs.fill, 60_000_000).result(60)
