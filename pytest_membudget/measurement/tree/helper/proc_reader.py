@@ -76,6 +76,11 @@ SPLIT_STEP_BYTES = 256 * 1024
 """Shared pages are split into files and shared memory again when they have changed by this much."""
 
 ENDED = {b"Z", b"X"}
+STATUS_BYTES = 16384
+"""A user in hundreds of groups has a long `status`, and sizes come behind the groups."""
+PART_BYTES = 32768
+"""Of /proc/vmstat; the kernel gives 4 KiB at a time."""
+_LAST_OF_HUGE_PAGES = b"\nthp_collapse_alloc "
 TRIES = 3
 LATE_FAULTS = 64
 """A reading during which its process faulted in more pages than this is taken again."""
@@ -232,7 +237,7 @@ class Process:
 
     def high_water(self) -> int:
         """The process's own high-water mark of resident memory."""
-        return _number(os.pread(self._fds[2], 4096, 0), b"VmHWM:") * 1024
+        return _number(os.pread(self._fds[2], STATUS_BYTES, 0), b"VmHWM:") * 1024
 
     def _split_shared(self, shared: int, family: object) -> tuple[int, int]:
         if family != self._named_family:
@@ -241,7 +246,7 @@ class Process:
             self._split = None
             self._maps_at = None
         if self._split is None or abs(shared - self._split[0]) >= SPLIT_STEP_BYTES:
-            status = os.pread(self._fds[2], 4096, 0)
+            status = os.pread(self._fds[2], STATUS_BYTES, 0)
             self._split = (shared, _number(status, b"RssFile:") * 1024, _number(status, b"RssShmem:") * 1024)
         at, file, shmem = self._split
         # A small change since the split goes to the larger part.
@@ -268,7 +273,7 @@ def identity(pid: int) -> Identity | None:
     """What is known of the process that a number belongs to; a thread's number leads to its process."""
     try:
         with open(f"/proc/{pid}/status", "rb", buffering=0) as stream:  # noqa: PTH123 - hot path
-            status = stream.read(4096)
+            status = stream.read(STATUS_BYTES)
     except OSError:
         return None
     numbers = (_number(status, name, -1) for name in (b"\nTgid:", b"\nPPid:", b"\nNSpgid:", b"\nNSsid:"))
@@ -297,10 +302,12 @@ def huge_pages() -> int:
     """Huge pages that this machine has handed out so far; 0 where it has none, or where they are hidden."""
     try:
         with open("/proc/vmstat", "rb", buffering=0) as stream:  # noqa: PTH123 - hot path
-            text = stream.read(32768)
+            text = stream.read(PART_BYTES)
+            while _LAST_OF_HUGE_PAGES not in text and (more := stream.read(PART_BYTES)):
+                text += more
     except OSError:
         return 0
-    return sum(_number(text, name) for name in (b"\nthp_fault_alloc ", b"\nthp_collapse_alloc "))
+    return sum(_number(text, name) for name in (b"\nthp_fault_alloc ", _LAST_OF_HUGE_PAGES))
 
 
 def huge_pages_are_hidden() -> bool:
