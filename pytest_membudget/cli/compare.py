@@ -7,7 +7,7 @@ import shlex
 import signal
 import sys
 
-from pytest_membudget.cli.manner import manner_of_stdout
+from pytest_membudget.cli.manner import add_output_option, manner_of_stdout
 from pytest_membudget.errors import UsageError
 from pytest_membudget.gate.reports import compare_reports
 from pytest_membudget.report.comparison import (
@@ -76,14 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="COMMAND",
         help="run this in both folders first, such as a build of extensions",
     )
-    revisions.add_argument(
-        "-o",
-        "--output",
-        metavar="PATH",
-        action="append",
-        default=[],
-        help="write it there; the ending (.html, .md, .json) picks the format; may be given more than once",
-    )
+    add_output_option(revisions)
 
 
 def run(arguments: argparse.Namespace) -> int:

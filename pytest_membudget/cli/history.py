@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from pytest_membudget.cli.manner import manner_of_stdout
+from pytest_membudget.cli.manner import add_output_option, manner_of_stdout
 from pytest_membudget.gate.history.store import open_history
 from pytest_membudget.gate.history.trend import TREND_TOLERANCE, find_trends
 from pytest_membudget.report.history import (
@@ -50,14 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     judging = actions.add_parser("trend", help="which tests got worse", description=_trend.__doc__)
     judging.add_argument("history", metavar="PATH")
-    judging.add_argument(
-        "-o",
-        "--output",
-        metavar="PATH",
-        action="append",
-        default=[],
-        help="write it there; the ending (.html, .md, .json) picks the format; may be given more than once",
-    )
+    add_output_option(judging)
     judging.add_argument("--fail", action="store_true", help="exit code 1 where a test jumped or crept")
     judging.add_argument("--json", action="store_true", help="every test's verdict as JSON")
     judging.add_argument(

@@ -1,7 +1,8 @@
-"""How to write on this standard output: its width, whether colours suit it, and which signs it can show."""
+"""How commands write: on this standard output (its width, colours, and signs that it can show), and into files."""
 
 from __future__ import annotations
 
+import argparse
 import codecs
 import os
 import shutil
@@ -42,6 +43,18 @@ def manner_of_stdout() -> Manner:
         width=shutil.get_terminal_size((80, 24)).columns if on_terminal else 80,
         color=on_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb",
         ascii_only=ascii_only,
+    )
+
+
+def add_output_option(parser: argparse.ArgumentParser) -> None:
+    """`--output PATH`, of commands whose result has several formats."""
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="PATH",
+        action="append",
+        default=[],
+        help="write it there; the ending (.html, .md, .json) picks the format; may be given more than once",
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from pytest_membudget.cli.manner import manner_of_stdout
+from pytest_membudget.cli.manner import add_output_option, manner_of_stdout
 from pytest_membudget.records.report import Report
 from pytest_membudget.report.ci import (
     render_annotations,
@@ -33,14 +33,7 @@ _FORMATS = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's options."""
     parser.add_argument("run", metavar="RUN.json", help="a report or baseline")
-    parser.add_argument(
-        "-o",
-        "--output",
-        metavar="PATH",
-        action="append",
-        default=[],
-        help="write it there; the ending (.html, .md, .json) picks the format; may be given more than once",
-    )
+    add_output_option(parser)
     parser.add_argument(
         "--format",
         choices=tuple(_FORMATS),
