@@ -17,7 +17,7 @@ from pytest_membudget import (
     Scale,
     SyntheticFile,
 )
-from pytest_membudget.plugin.fixtures.membudget import Membudget
+from pytest_membudget.plugin.fixtures import Membudget
 
 MakeFile = Callable[..., SyntheticFile]
 MakeFiles = Callable[..., list[SyntheticFile]]

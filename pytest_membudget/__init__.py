@@ -39,7 +39,7 @@ _PUBLIC = {
     "measurement.growth.check": "check_growth",
     "measurement.probe": "measure measuring",
     "measurement.system.machine": "memory_limit memory_reading",
-    "plugin.fixtures.membudget": "Membudget",
+    "plugin.fixtures": "Membudget",
     "records.judgement": "Budget Growth Judgement",
     "records.measurement": "CommandMeasurement Measurement MemoryLimit MemoryReading",
     "records.monitor": "CleanupResult MemorySnapshot MonitorReport",

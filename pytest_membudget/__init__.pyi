@@ -30,7 +30,7 @@ from pytest_membudget.measurement.probe import measure as measure
 from pytest_membudget.measurement.probe import measuring as measuring
 from pytest_membudget.measurement.system.machine import memory_limit as memory_limit
 from pytest_membudget.measurement.system.machine import memory_reading as memory_reading
-from pytest_membudget.plugin.fixtures.membudget import Membudget as Membudget
+from pytest_membudget.plugin.fixtures import Membudget as Membudget
 from pytest_membudget.records.judgement import Budget as Budget
 from pytest_membudget.records.judgement import Growth as Growth
 from pytest_membudget.records.judgement import Judgement as Judgement

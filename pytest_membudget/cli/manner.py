@@ -46,7 +46,7 @@ def manner_of_stdout() -> Manner:
     )
 
 
-def add_output_option(parser: argparse.ArgumentParser) -> None:
+def add_output_option(parser: argparse._ActionsContainer) -> None:
     """`--output PATH`, of commands whose result has several formats."""
     parser.add_argument(
         "-o",

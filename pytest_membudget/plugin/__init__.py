@@ -24,8 +24,7 @@ from pytest_membudget import originals
 from pytest_membudget.plugin import options, roles
 
 if TYPE_CHECKING:
-    from pytest_membudget.plugin.fixtures.membudget import Membudget
-    from pytest_membudget.plugin.fixtures.synthetic_files import SyntheticFiles
+    from pytest_membudget.plugin.fixtures import Membudget, SyntheticFiles
     from pytest_membudget.records.run import SyntheticFile
     from pytest_membudget.records.scale import Scale
     from pytest_membudget.runtime.admission.semaphore import MemorySemaphore
@@ -119,7 +118,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture
 def membudget(request: pytest.FixtureRequest) -> Membudget:
     """Measures blocks inside the test, and sees or sets the test's own budget."""
-    from pytest_membudget.plugin.fixtures.membudget import Membudget
+    from pytest_membudget.plugin.fixtures import Membudget
 
     settings = request.config.stash[_SETTINGS]
     return Membudget(strict=settings.strict, interval_s=settings.interval_s, fails=not settings.off)
@@ -134,7 +133,7 @@ def memory_scale(request: pytest.FixtureRequest) -> Scale:
 
 @pytest.fixture(scope="session")
 def _membudget_files(pytestconfig: pytest.Config) -> Iterator[SyntheticFiles]:
-    from pytest_membudget.plugin.fixtures.synthetic_files import SyntheticFiles
+    from pytest_membudget.plugin.fixtures import SyntheticFiles
     from pytest_membudget.plugin.report.session_records import shared_folder
 
     files = SyntheticFiles(shared_folder(pytestconfig) / "files")

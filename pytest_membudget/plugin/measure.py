@@ -30,7 +30,7 @@ from pytest_membudget.records.judgement import Budget
 
 if TYPE_CHECKING:
     from pytest_membudget.measurement.watchdog.listener import KillRecord
-    from pytest_membudget.plugin.fixtures.membudget import Membudget
+    from pytest_membudget.plugin.fixtures import Membudget
 
 
 class Measuring:
@@ -197,6 +197,6 @@ def _face(test: RunningTest) -> Membudget | None:
     face = test.value("membudget")
     if face is None:
         return None
-    from pytest_membudget.plugin.fixtures.membudget import Membudget
+    from pytest_membudget.plugin.fixtures import Membudget
 
     return face if isinstance(face, Membudget) else None

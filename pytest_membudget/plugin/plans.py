@@ -127,7 +127,7 @@ def _parts_of(item: pytest.Item, plan: Plan) -> Iterator[str]:
     if "memory_scale" in fixtures:
         yield "plugin.scales"
     if "membudget" in fixtures:
-        yield "plugin.fixtures.membudget"
+        yield "plugin.fixtures"
     if plan.budget is not None and plan.budget.hard:
         yield "measurement.watchdog.watchdog"
 

@@ -62,7 +62,7 @@ def start_measuring(config: pytest.Config, settings: Settings) -> None:
     keep_maxrss_rising()
     manager.register(Measuring(settings, Judge(settings, gate), purpose), "membudget-measuring")
     if purpose is None and (settings.report_paths or settings.show_tables):
-        from pytest_membudget.plugin.fixtures.held import FixtureMemory
+        from pytest_membudget.plugin.report.held import FixtureMemory
 
         manager.register(FixtureMemory(config), "membudget-fixtures")
     if purpose is None and not is_worker(config):
