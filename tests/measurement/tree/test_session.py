@@ -170,3 +170,12 @@ def test_each_process_is_listed_with_the_most_that_it_was_seen_to_hold():
         ROOT: MIB,
         CHILD: 6 * MIB,
     }  # what had ended before is not of this block
+
+
+@pytest.mark.parametrize(("peak_low", "worthwhile"), [(MIB, 256 * 1024), (100 * MIB, MIB)])
+def test_a_sample_is_wanted_for_a_quarter_of_a_mebibyte_or_a_percent(peak_low, worthwhile):
+    session = Session(0.0, ROOT)
+    session.begin_among(interval((0, 0)), [Reading(ROOT, 0)])
+    session.peak_low = peak_low
+    assert not session.could_rise(interval((0, peak_low + worthwhile)))
+    assert session.could_rise(interval((0, peak_low + worthwhile + 1)))
