@@ -1,5 +1,6 @@
 """A scheduler played by hand: events in, effects out, its invariants after every step. No thread, no clock, no sleep."""
 
+import sys
 from concurrent.futures import Future
 
 from pytest_membudget import ExecutorPolicy
@@ -48,7 +49,7 @@ def a_scheduler(
     budget_bytes=100,
     workers=2,
     levels=("process", "thread"),
-    max_in_flight=None,
+    max_in_flight=sys.maxsize,
     *,
     has_initializer=False,
     base_bytes=0,

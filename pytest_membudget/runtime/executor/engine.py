@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 import threading
 import time
 import weakref
@@ -94,7 +95,7 @@ class Engine:
             _backends(settings, self.budget.largest_bytes),
             settings.policy,
             max_workers=settings.max_workers,
-            max_in_flight=settings.max_in_flight,
+            max_in_flight=settings.max_in_flight or sys.maxsize,
         )
         self.driver = Driver(self.scheduler, _Launchers(settings, self.journal), self.budget, self.journal)
         self._caller: CallerDriver | None = None

@@ -330,7 +330,7 @@ class ClusterPlacement(Placement):
         return taken
 
     def _may_get_more(self, slot: Slot, pool: Pool, *, ahead: bool) -> bool:
-        if pool.is_full_in_flight:
+        if pool.room_in_flight <= 0:
             return False
         if ahead:
             few = max(1, calls_together(pool) // 2)
@@ -368,8 +368,7 @@ def calls_together(pool: Pool) -> int:
     """How many calls are sent in one message, so that the cluster's scheduler keeps up."""
     message_s = max(TOGETHER_S, MESSAGE_S * len(pool.slots))
     most = max(1, min(TOGETHER, int(message_s / max(pool.throughput.mean_s, 1e-6))))
-    room = pool.room_in_flight
-    return most if room is None else max(1, min(most, room))
+    return max(1, min(most, pool.room_in_flight))
 
 
 def _largest(slots: list[Slot]) -> Slot | None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor
@@ -103,7 +104,7 @@ class Scheduler:
         policy: ExecutorPolicy,
         *,
         max_workers: int,
-        max_in_flight: int | None = None,
+        max_in_flight: int = sys.maxsize,
     ) -> None:
         self._levels = Levels(backends)
         concurrency = ConcurrencyLimit(max_workers, policy.recover_after)
@@ -161,7 +162,7 @@ class Scheduler:
         """Whether one more task might start now, so that a driver should be woken for it."""
         if self.backend.is_cluster:
             return not (self._pending and self.placement.is_full)
-        if self.pool.is_full_in_flight:
+        if self.pool.room_in_flight <= 0:
             return False
         refill_at = self.pool.throughput.refill_at
         return not self.pool.is_saturated or any(len(slot.running) <= refill_at for slot in self.pool.slots)
@@ -420,7 +421,7 @@ class Scheduler:
         if slot.left_something:
             return  # its calls may each leave as much, which is counted when they end
         depth = self.pool.throughput.depth
-        while not (slot.is_closing or len(slot.running) >= depth or self.pool.is_full_in_flight):
+        while not slot.is_closing and len(slot.running) < depth and self.pool.room_in_flight > 0:
             task = self._take_within(lease)
             if task is None:
                 return

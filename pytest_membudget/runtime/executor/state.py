@@ -6,6 +6,7 @@ out the effects.
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -238,8 +239,8 @@ class Pool:
     levels: Levels
     concurrency: ConcurrencyLimit
     throughput: Throughput
-    #: calls that may be with workers at a time; None for no limit
-    max_in_flight: int | None = None
+    #: calls that may be with workers at a time
+    max_in_flight: int = sys.maxsize
     slots: list[Slot] = field(default_factory=list)
     #: stopped and not ended yet: what they retain is not free
     leaving: list[Slot] = field(default_factory=list)
@@ -260,22 +261,15 @@ class Pool:
         return sum(1 for slot in self.slots if slot.running)
 
     @property
-    def room_in_flight(self) -> int | None:
-        """How many more calls may be with workers; None for any number."""
-        if self.max_in_flight is None:
-            return None
+    def room_in_flight(self) -> int:
+        """How many more calls may be with workers."""
         return self.max_in_flight - sum(len(slot.running) for slot in self.slots)
-
-    @property
-    def is_full_in_flight(self) -> bool:
-        """Whether as many calls are with workers as may be."""
-        room = self.room_in_flight
-        return room is not None and room <= 0
 
     @property
     def is_saturated(self) -> bool:
         """Whether no further worker may be busy."""
-        return self.busy >= (1 if self.is_under_pressure else self.concurrency.now) or self.is_full_in_flight
+        most = 1 if self.is_under_pressure else self.concurrency.now
+        return self.busy >= most or self.room_in_flight <= 0
 
     def idle(self, backend: Backend | None = None) -> list[Slot]:
         """Workers (of `backend`) with nothing to do: those that have begun first, of these the one that retains most."""

@@ -1,6 +1,7 @@
 """Which task goes to which worker of a cluster: slots alone, no cluster."""
 
 import random
+import sys
 from concurrent.futures import Future
 
 import pytest
@@ -282,13 +283,13 @@ def test_without_a_cluster_the_next_level_goes_on_in_order():
 @pytest.mark.parametrize(
     ("workers", "mean_s", "room", "together"),
     [
-        (3, 0.005, None, 20),  # 0.1 s of them
-        (3, 0.0001, None, 32),
-        (3, 2.0, None, 1),
+        (3, 0.005, sys.maxsize, 20),  # 0.1 s of them
+        (3, 0.0001, sys.maxsize, 32),
+        (3, 2.0, sys.maxsize, 1),
         (3, 0.005, 7, 7),
-        (1000, 0.5, None, 6),  # 3 s: the cluster's scheduler has 3 ms for each of 1,000 messages
-        (1000, 0.005, None, 32),
-        (1000, 10.0, None, 1),
+        (1000, 0.5, sys.maxsize, 6),  # 3 s: the cluster's scheduler has 3 ms for each of 1,000 messages
+        (1000, 0.005, sys.maxsize, 32),
+        (1000, 10.0, sys.maxsize, 1),
     ],
 )
 def test_so_many_calls_travel_together_that_the_clusters_scheduler_keeps_up(workers, mean_s, room, together):
