@@ -32,8 +32,7 @@ from pytest_membudget.runtime.workers.files_in_memory import CallFiles, MachineM
 from pytest_membudget.runtime.workers.fork_server import main_left_alone_where_it_is_no_file
 from pytest_membudget.runtime.workers.fork_server_main import UNGUARDED
 from pytest_membudget.runtime.workers.forked_process import ForkedProcess, ForkServerContext, default_context
-from pytest_membudget.runtime.workers.kernel_limit import HeldGroup
-from pytest_membudget.runtime.workers.process_tree import end_tree
+from pytest_membudget.runtime.workers.process_tree import HeldGroup, end_tree
 from pytest_membudget.runtime.workers.protocol import (
     Call,
     CannotStartError,

@@ -30,7 +30,7 @@ from pytest_membudget.measurement.process.high_water import resident_bytes
 from pytest_membudget.origins import Arriving, install
 from pytest_membudget.runtime.workers import process_tree
 from pytest_membudget.runtime.workers.channel import receive, send
-from pytest_membudget.runtime.workers.kernel_limit import HeldCalls
+from pytest_membudget.runtime.workers.process_tree import HeldCalls
 from pytest_membudget.runtime.workers.task_memory import HeapReader, TaskMemory, TaskTree
 
 _logger = logging.getLogger("concurrent.futures")
