@@ -18,12 +18,13 @@ from typing import NamedTuple, Protocol
 from pytest_membudget.runtime.cluster.worker_side import Hello, Order, Progress
 from pytest_membudget.runtime.workers.protocol import Call, Delay, Died, Done, Raised, Reply, Unpicklable
 from pytest_membudget.runtime.workers.serialization import (
+    Packed,
+    Report,
     name_of,
     packed_for_elsewhere,
     unpacked,
     unpicklable,
 )
-from pytest_membudget.runtime.workers.worker_main import Packed, Report
 
 UNSEEN_S = 5.0
 """A worker that did not say for so long what it does counts as busy with the first call that it was sent."""

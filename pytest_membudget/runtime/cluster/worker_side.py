@@ -19,16 +19,9 @@ from typing import Any, NamedTuple
 
 from pytest_membudget._version import __version__
 from pytest_membudget.measurement.process.high_water import resident_bytes
+from pytest_membudget.runtime.workers.serialization import Packed, Report, by_value
 from pytest_membudget.runtime.workers.task_memory import TaskTree
-from pytest_membudget.runtime.workers.worker_main import (
-    Mark,
-    Packed,
-    Report,
-    WorkerState,
-    by_value,
-    run_call,
-    watched_tree,
-)
+from pytest_membudget.runtime.workers.worker_main import Mark, WorkerState, run_call, watched_tree
 
 MOST_RESULT_BYTES = 1024 * 1024
 """Results that wait in the worker for the end of their message; beyond that the rest of it is given back, not run."""

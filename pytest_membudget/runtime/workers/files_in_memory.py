@@ -29,7 +29,7 @@ from pytest_membudget.measurement.tree.helper.shared_memory import (
     SharedReader,
     SharedReading,
 )
-from pytest_membudget.runtime.workers.worker_main import Report
+from pytest_membudget.runtime.workers.serialization import Report
 
 _FRESH_S = 0.05
 _MOST_READINGS = 64

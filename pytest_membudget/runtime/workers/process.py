@@ -46,6 +46,7 @@ from pytest_membudget.runtime.workers.protocol import (
 )
 from pytest_membudget.runtime.workers.serialization import (
     IN_WORKER_PROCESS,
+    Report,
     name_of,
     packed_for_here,
     unpacked,
@@ -329,7 +330,7 @@ class ProcessWorker:
             with self._lock:
                 sent = self._sent.pop(sequence, None)
             if sent is not None:
-                told = worker_main.Report(*report)._replace(body=body)
+                told = Report(*report)._replace(body=body)
                 reply = _reply(self._files.added_to(told, sequence), sent.name)
                 if self._held.has_reached_limit():
                     reply = reply._replace(figures=reply.figures._replace(reached_limit=True))
@@ -402,7 +403,7 @@ class ProcessWorker:
         )
 
 
-def _reply(report: worker_main.Report, name: str) -> Reply:
+def _reply(report: Report, name: str) -> Reply:
     try:
         return unpacked(report, name, IN_WORKER_PROCESS)
     except BaseException as error:

@@ -21,8 +21,6 @@ from collections.abc import Callable, Mapping
 from enum import IntEnum
 from multiprocessing import connection, parent_process
 from multiprocessing.connection import Connection
-from multiprocessing.reduction import ForkingPickler
-from types import GetSetDescriptorType, MemberDescriptorType
 from typing import Any, NamedTuple, Self
 
 from pytest_membudget.errors import text_of
@@ -31,6 +29,16 @@ from pytest_membudget.origins import Arriving, install
 from pytest_membudget.runtime.workers import process_tree
 from pytest_membudget.runtime.workers.channel import receive, send
 from pytest_membudget.runtime.workers.process_tree import HeldCalls
+from pytest_membudget.runtime.workers.serialization import (
+    Pack,
+    Packed,
+    Report,
+    by_name,
+    by_value,
+    packed_error,
+    packed_text,
+    trace_of,
+)
 from pytest_membudget.runtime.workers.task_memory import HeapReader, TaskMemory, TaskTree
 
 _logger = logging.getLogger("concurrent.futures")
@@ -54,48 +62,6 @@ class Mark(IntEnum):
     CALLED_AT = 6
     HELPER_PID = 7  # what watches the tree of its calls, once there is one; no part of them
     BARE_BYTES = 8  # resident before the initializer
-
-
-class Packed(NamedTuple):
-    """A call as it travels: function, arguments and keywords. What was packed by value comes back by value."""
-
-    data: bytes
-    is_by_value: bool = False
-
-
-class Report(NamedTuple):
-    """What travels back: how the call ended, its outcome as pickled bytes, and what it took."""
-
-    ending: str
-    body: bytes
-    duration_s: float = 0.0
-    peak_bytes: int | None = None
-    kept_bytes: int = 0
-    resident_peak_bytes: int = 0  # the most that was resident, what was there before the call included
-    peak_upper_bytes: int | None = None  # `None` where `peak_bytes` is exact
-    heap: tuple[int, int] | None = None  # tasks done before this one, and bytes of heap held then
-
-
-Pack = Callable[[Any], bytes]
-
-_FIELD_TYPES = (MemberDescriptorType, GetSetDescriptorType)
-
-
-def by_name(value: Any) -> bytes:
-    """Packed by the standard library: functions and classes as the names by which they are imported."""
-    return bytes(ForkingPickler.dumps(value))
-
-
-def by_value(value: Any) -> bytes:
-    """Packed by cloudpickle: functions and classes that have no such name travel as what they are made of.
-
-    Raises:
-        ImportError: cloudpickle is not installed.
-    """
-    import cloudpickle
-
-    packed: bytes = cloudpickle.dumps(value)
-    return packed
 
 
 class WorkerState:
@@ -123,7 +89,7 @@ class WorkerState:
                 initializer(*initargs)
             except BaseException as error:  # the caller's: it travels back with the first call
                 _logger.critical("Exception in initializer:", exc_info=True)
-                self.initializer_error = _packed_error(error, pack)
+                self.initializer_error = packed_error(error, pack)
         self.memory = TaskMemory(self.tree)
         self.marks[Mark.READY_BYTES] = self.memory.ready_bytes
         self.marks[Mark.READY] = 1
@@ -214,7 +180,7 @@ def _outcome(marks: Any, sequence: int, call: Packed) -> tuple[str, bytes]:
     except MemoryError:
         return "memory", b""
     except BaseException as error:
-        return "arguments", _packed_text(error)
+        return "arguments", packed_text(error)
     marks[Mark.CALLED_AT] = time.monotonic()
     marks[Mark.CALLED] = sequence
     return _called(fn, args, kwargs, by_value if call.is_by_value else by_name)
@@ -235,146 +201,22 @@ def _called(
     except MemoryError:
         return "memory", b""
     except BaseException as error:
-        return "result", _packed_text(error, f"a {type(value).__qualname__}")
+        return "result", packed_text(error, f"a {type(value).__qualname__}")
 
 
 def _error_outcome(error: BaseException, pack: Pack) -> tuple[str, bytes]:
     try:
-        return "raised", _packed_error(error, pack)
+        return "raised", packed_error(error, pack)
     except MemoryError:
         return "memory", b""
     except BaseException as why:
         subject = f"{type(error).__qualname__}: {text_of(error)}"
-        return "exception", pickle.dumps((subject, f"{type(why).__name__}: {text_of(why)}", _trace_of(error)))
+        return "exception", pickle.dumps((subject, f"{type(why).__name__}: {text_of(why)}", trace_of(error)))
 
 
 def run_chunk(fn: Callable[..., Any], chunk: list[tuple[Any, ...]]) -> list[Any]:
     """Calls of one task, one after the other: what `map` sends with a `chunksize`."""
     return [fn(*arguments) for arguments in chunk]
-
-
-class RemoteTraceback(Exception):  # noqa: N818 - no error: the text of one
-    """The cause of an exception that came from a worker: its traceback there, as text."""
-
-    def __str__(self) -> str:
-        return f'\n"""\n{self.args[0]}"""'
-
-
-def _packed_error(error: BaseException, pack: Pack) -> bytes:
-    """The exception and its traceback, packed so that it is known to arrive.
-
-    An exception whose `__init__` takes other arguments than it hands on is the usual case in libraries; pickle would
-    call it with those that were handed on, and fail where nothing can be done any more.
-
-    Raises:
-        Exception: whatever keeps it from being packed.
-    """
-    trace = _trace_of(error)
-    with contextlib.suppress(Exception):
-        packed = pack(_Raised(error, trace))
-        arrives = pickle.loads(packed)  # noqa: S301 - packed by us just now
-        if _says_the_same(arrives, error):
-            return packed
-    packed = pack(_Raised(_by_parts(error, pack), trace))
-    pickle.loads(packed)  # noqa: S301 - likewise
-    return packed
-
-
-class _Raised:
-    """An exception on its way: what arrives is the exception, with its traceback as the cause."""
-
-    def __init__(self, error: Any, trace: str) -> None:
-        self.error = error
-        self.trace = trace
-
-    def __reduce__(self) -> tuple[Callable[..., BaseException], tuple[Any, str]]:
-        return _with_trace, (self.error, self.trace)
-
-
-def _with_trace(error: BaseException, trace: str) -> BaseException:
-    error.__cause__ = RemoteTraceback(trace)
-    return error
-
-
-def _says_the_same(arrives: object, error: BaseException) -> bool:
-    """Whether what arrives is the exception: tblib, which Dask installs, brings Python's own back without text or code."""
-    is_same = type(arrives) is type(error) and text_of(arrives) == text_of(error)
-    return is_same and (not isinstance(error, SystemExit) or getattr(arrives, "code", None) == error.code)
-
-
-class _Bare:
-    """An exception on its way by its parts: what arrives has its type, `args` and attributes, without calling `__init__`."""
-
-    def __init__(self, kind: type[BaseException], args: tuple[Any, ...], attributes: dict[str, Any]) -> None:
-        self.parts = kind, args, attributes
-
-    def __reduce__(self) -> tuple[Callable[..., BaseException], tuple[Any, ...]]:
-        return _from_parts, self.parts
-
-
-def _by_parts(error: BaseException, pack: Pack) -> _Bare:
-    attributes = _packable({**_builtin_fields(error), **vars(error)}, pack)
-    if isinstance(error, BaseExceptionGroup):
-        return _Bare(
-            type(error), (error.message, [_by_parts(each, pack) for each in error.exceptions]), attributes
-        )
-    args = error.args if "args" in _packable({"args": error.args}, pack) else (text_of(error),)
-    return _Bare(type(error), args, attributes)
-
-
-def _from_parts(
-    kind: type[BaseException], args: tuple[Any, ...], attributes: dict[str, Any]
-) -> BaseException:
-    # Those of Python itself keep what they say in fields that only `__init__` fills, from these very arguments.
-    error = kind(*args) if kind.__module__ == "builtins" else _bare(kind, args)
-    error.args = args
-    for name, value in attributes.items():
-        try:
-            object.__setattr__(error, name, value)
-        except (AttributeError, TypeError):  # a property of the same name
-            error.__dict__[name] = value
-    return error
-
-
-def _bare(kind: type[BaseException], args: tuple[Any, ...]) -> BaseException:
-    """An instance without `__init__`. Of several bases in C only one may make it: for lxml's syntax errors Python's own."""
-    for base in kind.__mro__:
-        with contextlib.suppress(TypeError):
-            return base.__new__(kind, *args)
-    return kind(*args)
-
-
-def _builtin_fields(error: BaseException) -> dict[str, Any]:
-    """What an exception has in fields of Python's own types instead of `__dict__`: `SyntaxError.lineno`, `OSError.filename`."""
-    fields: dict[str, Any] = {}
-    for base in type(error).__mro__:
-        if base.__module__ == "builtins" and base not in {BaseException, BaseExceptionGroup}:
-            names = (name for name, found in vars(base).items() if isinstance(found, _FIELD_TYPES))
-            for name in names:
-                with contextlib.suppress(AttributeError):  # `OSError.characters_written` is not always there
-                    fields[name] = getattr(error, name)
-    return {name: value for name, value in fields.items() if value is not None}  # `None`: it was never set
-
-
-def _packable(attributes: Mapping[str, Any], pack: Pack) -> dict[str, Any]:
-    """Those of an exception's attributes that can travel."""
-    found = {}
-    for name, value in attributes.items():
-        with contextlib.suppress(Exception):
-            pickle.loads(pack(value))  # noqa: S301 - packed by us just now
-            found[name] = value
-    return found
-
-
-def _trace_of(error: BaseException) -> str:
-    try:
-        return "".join(traceback.format_exception(error))
-    except Exception as why:  # one of its own methods raised
-        return f"{type(error).__qualname__}, whose traceback cannot be shown: {type(why).__name__}\n"
-
-
-def _packed_text(error: BaseException, subject: str = "") -> bytes:
-    return pickle.dumps((subject, f"{type(error).__name__}: {text_of(error)}", ""))
 
 
 def _heap_reader() -> HeapReader | None:

@@ -9,7 +9,7 @@ import pytest
 
 from pytest_membudget.runtime.workers import worker_main
 from pytest_membudget.runtime.workers.protocol import Raised, Unpicklable
-from pytest_membudget.runtime.workers.serialization import unpacked
+from pytest_membudget.runtime.workers.serialization import Report, by_name, unpacked
 
 
 class ParseError(Exception):
@@ -64,8 +64,8 @@ def reply_to(error):
     def fail():
         raise error
 
-    ending, body = worker_main._called(fail, (), {}, worker_main.by_name)
-    return unpacked(worker_main.Report(ending, body), "fail", "here")
+    ending, body = worker_main._called(fail, (), {}, by_name)
+    return unpacked(Report(ending, body), "fail", "here")
 
 
 @pytest.mark.parametrize(
@@ -101,12 +101,12 @@ def test_it_arrives_so_where_dask_has_installed_its_way_of_pickling_exceptions(e
     code = (
         "import pickle\n"
         "import tblib.pickling_support\n"
-        "from pytest_membudget.runtime.workers import worker_main\n"
+        "from pytest_membudget.runtime.workers import serialization\n"
         "tblib.pickling_support.install()\n"
         "try:\n"
         f"    raise {error!r}\n"
         "except BaseException as error:\n"
-        "    arrived = pickle.loads(worker_main._packed_error(error, pickle.dumps))\n"
+        "    arrived = pickle.loads(serialization.packed_error(error, pickle.dumps))\n"
         "    print(type(arrived).__name__, arrived)\n"
     )
     command = [sys.executable, "-c", code]

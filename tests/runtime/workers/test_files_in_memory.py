@@ -4,7 +4,7 @@ import pytest
 
 from pytest_membudget.measurement.tree.helper.shared_memory import SharedReading
 from pytest_membudget.runtime.workers.files_in_memory import CallFiles, MachineMemory
-from pytest_membudget.runtime.workers.worker_main import Report
+from pytest_membudget.runtime.workers.serialization import Report
 
 MB = 1_000_000
 
