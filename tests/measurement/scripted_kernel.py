@@ -22,7 +22,7 @@ class Kernel:
         self._numbers = itertools.count()
         self._pids = itertools.count(ROOT + 1)
         self.pages = {ROOT: {next(self._numbers) for _ in range(pages)}}
-        self.family = {ROOT: ROOT}
+        self.fork_group = {ROOT: ROOT}
         self.parent = {ROOT: 0}
         self.faults = {ROOT: 0}
         self.reaped = {ROOT: 0}
@@ -87,7 +87,7 @@ class Kernel:
     def fork(self, pid, amount):
         self.hidden[pid] = child = next(self._pids)
         self.pages[child] = set(self.pages[pid])
-        self.family[child], self.stack[child] = self.family[pid], self.stack[pid]
+        self.fork_group[child], self.stack[child] = self.fork_group[pid], self.stack[pid]
         self.parent[child], self.faults[child], self.reaped[child] = pid, 0, 0
         if amount % 3:
             self.come_back(pid, amount)
@@ -100,7 +100,7 @@ class Kernel:
     def execute(self, pid, amount):
         if pid != ROOT:
             self.pages[pid] = set()
-            self.family[pid] = (pid, self.faults[pid], next(self._numbers))
+            self.fork_group[pid] = (pid, self.faults[pid], next(self._numbers))
             self._run(pid)
             self.allocate(pid, amount)
 
@@ -126,7 +126,7 @@ class Kernel:
 
     def _forget(self, pid):
         self.zombies.discard(pid)
-        for table in (self.pages, self.family, self.parent, self.faults, self.reaped, self.stack):
+        for table in (self.pages, self.fork_group, self.parent, self.faults, self.reaped, self.stack):
             del table[pid]
 
     def readings(self, meanwhile=()):
@@ -148,7 +148,7 @@ class Kernel:
                     faults=faults,
                     late_faults=late,
                     reaped_faults=reaped,
-                    family=self.family[pid],
+                    fork_group=self.fork_group[pid],
                     parent=self.parent[pid],
                 )
             )

@@ -1,4 +1,4 @@
-"""A family of forks is bounded by who made which pages: what a fork had goes with it."""
+"""A fork group of forks is bounded by who made which pages: what a fork had goes with it."""
 
 from scripted_kernel import Kernel
 
@@ -9,11 +9,11 @@ MIB = 1024 * 1024
 
 
 def fork(pid, made, *, parent=1, inherited=300 * MIB):
-    return Reading(pid, inherited + made, faults=made // PAGE, family="f", parent=parent)
+    return Reading(pid, inherited + made, faults=made // PAGE, fork_group="f", parent=parent)
 
 
 def trunk(anon=300 * MIB, faults=0, reaped=0):
-    return Reading(1, anon, faults=faults // PAGE, reaped_faults=reaped // PAGE, family="f")
+    return Reading(1, anon, faults=faults // PAGE, reaped_faults=reaped // PAGE, fork_group="f")
 
 
 def watched(*rounds, **options):

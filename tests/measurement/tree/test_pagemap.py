@@ -1,4 +1,4 @@
-"""File pages that several processes map count once: by a count of each, on the real kernel and by scripted rounds."""
+"""File pages that several processes map count once: by a count of each, on the real kernel and by scripted scans."""
 
 import mmap
 import os
@@ -9,14 +9,14 @@ from tree_programs import MIB, Fork, Holder
 
 from pytest_membudget import measuring
 from pytest_membudget.measurement.tree.helper.records import Change, FilePages, Interval, Reading, Span
-from pytest_membudget.measurement.tree.helper.sampling import FileLook
+from pytest_membudget.measurement.tree.helper.sampling import FilePageCounter
 from pytest_membudget.measurement.tree.helper.tree_bounds import FileMaximum, Mapped
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="pages are counted on Linux")
 
 
 def rounds(*sizes, found=None):
-    """One more round for each tuple of what processes 1, 2, … map of files; the last one with what was found."""
+    """One more scan for each tuple of what processes 1, 2, … map of files; the last one with what was found."""
     mapped, before = Mapped("file"), {}
     for at, round_ in enumerate(sizes):
         readings = [Reading(pid, 0, file=size) for pid, size in enumerate(round_, 1)]
@@ -92,7 +92,7 @@ def test_the_pages_of_a_mapped_file_are_counted(file):
         process = Process(os.getpid())
         reading = process.read()
         process.close()
-        return FileLook(set()).take([reading]), reading
+        return FilePageCounter(set()).take([reading]), reading
 
     before, _ = counted()
     read(file, 0, 8 * MIB)

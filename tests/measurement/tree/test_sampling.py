@@ -141,7 +141,11 @@ class _Process:
 
 
 def test_a_sample_says_of_each_process_what_is_counted_too_often_and_what_is_its_own():
-    forks = [Reading(1, 100 * MIB, family="f"), Reading(2, 100 * MIB, family="f"), Reading(3, 50 * MIB)]
+    forks = [
+        Reading(1, 100 * MIB, fork_group="f"),
+        Reading(2, 100 * MIB, fork_group="f"),
+        Reading(3, 50 * MIB),
+    ]
     fork = _Process(Pss_Anon=60, Anonymous=100, Pss_Shmem=3, Pss_File=4, Private_Clean=5, Private_Dirty=15)
     found = sample_proportional(forks, {1: fork, 2: fork})  # the third shares nothing, and is not read
     assert found.correction == {1: -40 * MIB, 2: -40 * MIB}
@@ -151,7 +155,7 @@ def test_a_sample_says_of_each_process_what_is_counted_too_often_and_what_is_its
 
 
 def test_a_fork_without_a_page_of_its_own_is_still_being_made():
-    forks = [Reading(1, 100 * MIB, family="f"), Reading(2, 100 * MIB, family="f")]
+    forks = [Reading(1, 100 * MIB, fork_group="f"), Reading(2, 100 * MIB, fork_group="f")]
     young = _Process(Pss_Anon=50, Anonymous=100)
     older = _Process(Pss_Anon=50, Anonymous=100, Private_Dirty=1)
     assert sample_proportional(forks, {1: older, 2: young}).forking

@@ -148,7 +148,7 @@ def test_a_process_of_the_start_has_grown_by_what_it_holds_above_that():
 
 def test_what_others_never_fell_below_is_their_own_memory_alone():
     bounds, session = Bounds(), Session(0.0, ROOT)
-    forks = [Reading(OTHER, 30 * MIB, family="f"), Reading(OTHER + 1, 30 * MIB, family="f")]
+    forks = [Reading(OTHER, 30 * MIB, fork_group="f"), Reading(OTHER + 1, 30 * MIB, fork_group="f")]
     start = [Reading(ROOT, 10 * MIB), Reading(CHILD, 40 * MIB), *forks]
     bounds.update(start)
     session.begin_among(bounds.update(start), start)

@@ -1,4 +1,4 @@
-"""Who is in a round of readings."""
+"""Who is in a scan of readings."""
 
 import os
 import sys

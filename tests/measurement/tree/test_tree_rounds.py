@@ -1,4 +1,4 @@
-"""The interval for a whole tree in single rounds, each with one thing to tell."""
+"""The interval for a whole tree in single scans, each with one thing to tell."""
 
 from pytest_membudget.measurement.tree.helper.records import PAGE, Interval, Proportional, Reading, Span
 from pytest_membudget.measurement.tree.helper.session import LONGEST_TIMELINE, Session, Timeline
@@ -16,8 +16,8 @@ def rounds(*all_readings, **last):
 
 
 def test_what_a_fork_shares_is_counted_once_after_a_closer_look():
-    parent = Reading(1, 200 * MIB, family="f")
-    child = Reading(2, 210 * MIB, family="f", faults=10 * MIB // PAGE)
+    parent = Reading(1, 200 * MIB, fork_group="f")
+    child = Reading(2, 210 * MIB, fork_group="f", faults=10 * MIB // PAGE)
     look = Proportional({1: -100 * MIB, 2: -100 * MIB})
     blind = rounds([parent], [parent, child], [parent, child])
     assert (blind.held.low, blind.held.high) == (210 * MIB, 210 * MIB)
@@ -69,7 +69,7 @@ def test_what_it_took_after_its_last_reading_is_on_top_of_what_it_had():
 
 
 def test_what_a_program_takes_is_not_counted_for_who_called_exec_too():
-    before = [Reading(1, 10 * MIB, family="f"), Reading(2, 0, family="f")]
+    before = [Reading(1, 10 * MIB, fork_group="f"), Reading(2, 0, fork_group="f")]
     after = [before[0], Reading(2, 20 * MIB, faults=20 * MIB // PAGE + 5)]
     assert rounds(before, before, after).held.peak == 30 * MIB + 10 * PAGE
 
@@ -83,7 +83,10 @@ def test_two_children_that_were_reaped_so_one_after_the_other_are_not_counted_tw
 
 
 CHURN = [
-    [Reading(1, 200 * MIB, family="f"), Reading(2, 220 * MIB, family="f", faults=at * 20 * MIB // PAGE)]
+    [
+        Reading(1, 200 * MIB, fork_group="f"),
+        Reading(2, 220 * MIB, fork_group="f", faults=at * 20 * MIB // PAGE),
+    ]
     for at in range(1, 6)
 ]
 STILL = Proportional({1: -100 * MIB, 2: -100 * MIB})  # what was forked is shared as ever
@@ -107,10 +110,10 @@ def test_what_a_fork_takes_and_gives_back_all_the_time_counts_once_after_a_look(
 
 def test_what_a_newborn_fork_had_and_gave_up_before_its_first_reading_is_in_the_upper_figure():
     # It was forked with 300 MiB, added 100 MiB, and then gave up these and 200 MiB of what it was forked with.
-    parent = Reading(1, 300 * MIB, family="f")
-    older = Reading(2, 50 * MIB, family="f")
+    parent = Reading(1, 300 * MIB, fork_group="f")
+    older = Reading(2, 50 * MIB, fork_group="f")
     for elders, excess in ([parent], 100 * MIB), ([older, parent], 150 * MIB):
-        newborn = Reading(3, 100 * MIB, family="f", faults=100 * MIB // PAGE)
+        newborn = Reading(3, 100 * MIB, fork_group="f", faults=100 * MIB // PAGE)
         look = Proportional({1: -excess, 2: 0, 3: 0})
         bounds, highest = Bounds(), RunningMaximum()
         for at, readings in enumerate((elders, elders, [*elders, newborn], *[[*elders, newborn]] * 2)):
@@ -120,7 +123,7 @@ def test_what_a_newborn_fork_had_and_gave_up_before_its_first_reading_is_in_the_
 
 
 def test_a_look_that_a_fork_got_into_tells_nothing():
-    child = [*CHURN[-1], Reading(3, 200 * MIB, family="f", faults=1)]
+    child = [*CHURN[-1], Reading(3, 200 * MIB, fork_group="f", faults=1)]
     assert crest_of([*CHURN, CHURN[-1], CHURN[-1]], looked_at=5, forking=True) > 400 * MIB
     assert crest_of([*CHURN, CHURN[-1], child], looked_at=5) > 400 * MIB
 
@@ -131,9 +134,9 @@ def test_what_comes_while_a_process_is_read_is_in_both_figures():
 
 
 def test_shared_memory_that_is_mapped_before_its_faults_are_counted_is_not_counted_as_private_too():
-    before = [Reading(1, MIB, family="f"), Reading(2, MIB, family="f")]
-    early = [before[0], Reading(2, MIB, shmem=100 * PAGE, faults=40, late_faults=60, family="f")]
-    then = [before[0], Reading(2, MIB, shmem=100 * PAGE, faults=100, family="f")]
+    before = [Reading(1, MIB, fork_group="f"), Reading(2, MIB, fork_group="f")]
+    early = [before[0], Reading(2, MIB, shmem=100 * PAGE, faults=40, late_faults=60, fork_group="f")]
+    then = [before[0], Reading(2, MIB, shmem=100 * PAGE, faults=100, fork_group="f")]
     assert rounds(before, before, early, then).held.peak == 2 * MIB + 100 * PAGE
 
 
@@ -147,7 +150,7 @@ def test_shared_memory_that_everybody_maps_is_limited_by_its_own_size():
 
 def test_the_last_faults_of_a_process_that_was_seen_are_no_other_process():
     before = [Reading(1, MIB), Reading(2, MIB, faults=100)]
-    gone = [Reading(1, MIB)]  # waited for after the root was read: on its account in the next round
+    gone = [Reading(1, MIB)]  # waited for after the root was read: on its account in the next scan
     found = rounds(before, before, gone, [Reading(1, MIB, reaped_faults=118)])
     assert (found.missed, found.overdue) == (0, 18 * PAGE)
 
@@ -203,7 +206,7 @@ def test_a_timeline_keeps_its_peak_in_64_points():
 
 
 def test_what_a_look_proved_stays_proven_while_nothing_moves():
-    both = [Reading(1, 200 * MIB, family="f"), Reading(2, 150 * MIB, family="f")]
+    both = [Reading(1, 200 * MIB, fork_group="f"), Reading(2, 150 * MIB, fork_group="f")]
     look = Proportional({1: -50 * MIB, 2: -50 * MIB})
     bounds = Bounds()
     bounds.update(both)
@@ -223,9 +226,9 @@ def test_a_later_sample_lowers_what_was_counted_more_than_once():
     highest.add(round_of(counted_twice=100), 300)  # 400 as a plain sum
     assert highest.value == 300
     highest.add(round_of(counted_twice=100, excess=150, excess_left=120), 300)
-    assert highest.value == 300  # a sample counts one round later, when no child has appeared
+    assert highest.value == 300  # a sample counts one scan later, when no child has appeared
     highest.add(round_of(), 0)
-    assert highest.value == 280  # by the round's end only 120 of the 400 surely still were
+    assert highest.value == 280  # by the scan's end only 120 of the 400 surely still were
 
 
 def test_a_sample_that_a_fork_has_spoilt_lowers_nothing():
@@ -253,7 +256,7 @@ def test_of_the_highest_sum_and_the_sum_of_the_highest_the_lower_one_counts():
         upper.add(round_of(file_added=60)._replace(held=spans[0], file=spans[1]), 5, 20, 60)
     assert upper.value == 95  # 100 above 5, beside the files of the start
     upper.add(round_of(overdue=30), 5, 20, 60)
-    assert upper.value == 95  # 5 of memory and 60 of files, and 30 that came on the account a round late
+    assert upper.value == 95  # 5 of memory and 60 of files, and 30 that came on the account a scan late
     upper.add(round_of(overdue=130), 5, 20, 60)
     assert upper.value == 105
 

@@ -1,4 +1,4 @@
-"""The watchdog's arm in the helper, round by round: no process is really killed."""
+"""The watchdog's arm in the helper, scan by scan: no process is really killed."""
 
 import os
 import select
@@ -30,7 +30,7 @@ class Watched:
         self._round = self._begin
 
     def holds(self, at_s, **mib):
-        """One round in which the root and the children hold so much; what the watch said."""
+        """One scan in which the root and the children hold so much; what the watch said."""
         pids = {"root": ROOT, "first": FIRST, "second": SECOND}
         readings = [Reading(pids[name], size * MIB) for name, size in mib.items()]
         interval = self._bounds.update(readings)

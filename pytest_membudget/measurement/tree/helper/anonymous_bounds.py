@@ -1,9 +1,9 @@
 """Anonymous memory of processes that were forked from each other without exec.
 
-A family as a tree of forks: who made which pages, and who can still hold them.
+A fork group as a tree of forks: who made which pages, and who can still hold them.
 
-Every page of a family was faulted in by one of its processes and is held by that one or by those forked from it since. So
-the family holds at most
+Every page of a fork group was faulted in by one of its processes and is held by that one or by those forked from it since. So
+the fork group holds at most
 
 - what the first of them, the `trunk`, holds now, and what the trunk lost (gave up, or copied to write to it) since the oldest
   living fork was made, which that fork may have kept; and
@@ -16,11 +16,11 @@ until one process is left.
 
 from __future__ import annotations
 
-from .records import PAGE, Change, Proportional, Reading, Span, by_family
+from .records import PAGE, Change, Proportional, Reading, Span, by_fork_group
 
 
 class ForkTree:
-    """Takes every round of a family that began as one process. All figures are bytes."""
+    """Takes every scan of a fork group that began as one process. All figures are bytes."""
 
     def __init__(self, trunk: int) -> None:
         self._trunk = trunk
@@ -31,10 +31,10 @@ class ForkTree:
         self._dead: dict[int, int] = {}
 
     def update(self, members: list[Reading], change: Change) -> tuple[int, int] | None:
-        """The most that the family holds now and may have held since the round before, but for what no scan saw.
+        """The most that the fork group holds now and may have held since the scan before, but for what no scan saw.
 
         That is what was faulted in by who has died or called exec since, after the last reading. `None` from the moment on
-        when it cannot be told.
+        when it is not known.
         """
         trunk = next((member for member in members if member.pid == self._trunk), None)
         if trunk is None or trunk.pid in change.born or not self._adopt(members, change):
@@ -55,7 +55,7 @@ class ForkTree:
         return high, max(high, peak)
 
     def _adopt(self, members: list[Reading], change: Change) -> bool:
-        """Adds the processes born since the round before; False where the parent of one is not known."""
+        """Adds the processes born since the scan before; False where the parent of one is not known."""
         born = [member for member in members if member.pid in change.born]
         while born:
             known = [each for each in born if each.parent == self._trunk or each.parent in self._made]
@@ -81,7 +81,7 @@ class ForkTree:
         return min(made, member.anon), min(made, max(grown_to, member.anon))
 
     def _bury(self, members: list[Reading], change: Change) -> int:
-        """Takes out who has ended; what they may have held since the round before."""
+        """Takes out who has ended; what they may have held since the scan before."""
         living = {member.pid for member in members}
         held = 0
         for pid in [pid for pid in self._made if pid not in living]:
@@ -113,22 +113,22 @@ class ForkTree:
 
 
 class ForkGroups:
-    """Bounds for the anonymous memory of every family, and what is needed to correct them by a later sample of proportional sizes.
+    """Bounds for the anonymous memory of every fork group, and what is needed to correct them by a later sample of proportional sizes.
 
-    All figures are bytes, and of the round that was taken last:
+    All figures are bytes, and of the scan that was taken last:
 
-    - `together`: the peak of all families that have more than one process.
+    - `together`: the peak of all fork groups that have more than one process.
     - `resident_peak`: the same as a plain sum over their processes, which counts shared pages once for each.
-    - `excess`: how much of such a sum was counted more than once, where proportional sizes were read in this round;
-      `excess_left`: how much of it surely still was at the end of the round.
-    - `with_unseen`: whether the peak contains what processes that died since the round before had faulted in after
+    - `excess`: how much of such a sum was counted more than once, where proportional sizes were read in this scan;
+      `excess_left`: how much of it surely still was at the end of the scan.
+    - `with_unseen`: whether the peak contains what processes that died since the scan before had faulted in after
       their last reading.
     """
 
     def __init__(self, *, shared_outside: bool, adoptive: int = 0) -> None:
         self._shared_outside = shared_outside
         self._adoptive = adoptive
-        self._descents: dict[object, ForkTree] = {}
+        self._fork_trees: dict[object, ForkTree] = {}
         self._high: dict[object, int] = {}
         self._unsampled: dict[object, int] = {}  # the same without a sample that does not count yet
         self._correction: dict[int, int] = {}  # proportional less resident, per process; never above zero
@@ -140,52 +140,56 @@ class ForkGroups:
         self.with_unseen = False
 
     def update(self, change: Change, proportional: Proportional | None) -> Span:
-        """Takes one round."""
-        members_of = by_family(change.now)
-        ended = by_family(change.ended)
+        """Takes one scan."""
+        members_of = by_fork_group(change.now)
+        ended = by_fork_group(change.ended)
         total = Span(0, 0, 0)
         self.together = self.resident_peak = self._moved = 0
         self.with_unseen = False
-        for family, members in members_of.items():
-            if len(members) == 1 and family not in ended:
+        for fork_group, members in members_of.items():
+            if len(members) == 1 and fork_group not in ended:
                 total += self._alone(members[0], change)
                 continue
-            span = self._together(family, members, change, proportional)
+            span = self._together(fork_group, members, change, proportional)
             self.together += span.peak
-            self.resident_peak += _resident_peak(members, ended.get(family, []), change)
+            self.resident_peak += _resident_peak(members, ended.get(fork_group, []), change)
             total += span
             self.with_unseen = True
         if self.with_unseen:
             self.resident_peak += change.unseen
-        # A family that died out held, up to its end, what it last had; what it added then is in the unseen growth.
-        gone = [family for family in ended if family not in members_of]
+        # A fork group that died out held, up to its end, what it last had; what it added then is in the unseen growth.
+        gone = [fork_group for fork_group in ended if fork_group not in members_of]
         total.peak += sum(min(self._high[f], sum(r.anon for r in ended[f])) for f in gone if f in self._high)
-        self._high = {family: size for family, size in self._high.items() if family in members_of}
-        self._unsampled = {family: size for family, size in self._unsampled.items() if family in members_of}
-        self._descents = {family: size for family, size in self._descents.items() if family in members_of}
+        self._high = {fork_group: size for fork_group, size in self._high.items() if fork_group in members_of}
+        self._unsampled = {
+            fork_group: size for fork_group, size in self._unsampled.items() if fork_group in members_of
+        }
+        self._fork_trees = {
+            fork_group: size for fork_group, size in self._fork_trees.items() if fork_group in members_of
+        }
         self._correction = {pid: size for pid, size in self._correction.items() if pid in change.growth}
         self.excess = self._excess(members_of, proportional)
         self.excess_left = (self.excess or 0) - self._moved
         return total
 
     def _alone(self, only: Reading, change: Change) -> Span:
-        self._high[only.family] = only.anon
+        self._high[only.fork_group] = only.anon
         self._correction[only.pid] = 0
         if only.pid != self._adoptive:
-            self._descents[only.family] = ForkTree(only.pid)
+            self._fork_trees[only.fork_group] = ForkTree(only.pid)
         low = max(0, only.anon - change.growth[only.pid]) if only.pid not in change.born else 0
         return Span(low, only.anon, _most(only, change))
 
     def _together(
-        self, family: object, members: list[Reading], change: Change, proportional: Proportional | None
+        self, fork_group: object, members: list[Reading], change: Change, proportional: Proportional | None
     ) -> Span:
         # What a process added before it called exec, or ended, may live on in a child that it had forked.
         pids = {member.pid for member in members}
         unread = change.unseen + sum(size for pid, size in change.before_exec.items() if pid not in pids)
         added = sum(change.anon_growth[pid] for pid in pids) + unread
         resident = sum(member.anon for member in members)
-        unsampled = self._unsampled.pop(family, None)
-        before = self._high.get(family, resident)
+        unsampled = self._unsampled.pop(fork_group, None)
+        before = self._high.get(fork_group, resident)
         if change.born and unsampled is not None:
             before = unsampled
         grown_to = before + added
@@ -203,16 +207,16 @@ class ForkGroups:
             moved = added + dropped + len(members) * PAGE
             self._moved += moved
             if not self._shared_outside:
-                self._unsampled[family] = high
+                self._unsampled[fork_group] = high
                 high = min(high, unique + moved)
         if all(pid in self._correction for pid in settled):
             low = max(low, sum(size + self._correction[pid] for pid, size in settled.items()))
-        self._high[family] = high = max(low, high)
+        self._high[fork_group] = high = max(low, high)
         peak = grown_to + sum(change.late[pid] for pid in pids)
-        descent = self._descents.pop(family, None)
-        found = descent.update(members, change) if descent else None
-        if descent and found:
-            self._descents[family] = descent
+        fork_tree = self._fork_trees.pop(fork_group, None)
+        found = fork_tree.update(members, change) if fork_tree else None
+        if fork_tree and found:
+            self._fork_trees[fork_group] = fork_tree
             high, peak = min(high, found[0]), min(peak, found[1] + unread)
         return Span(low, max(low, high), peak)
 
@@ -228,7 +232,7 @@ class ForkGroups:
 
 
 def _most(reading: Reading, change: Change) -> int:
-    """The most that one process, and a fork of it that no scan saw, may have held since the round before."""
+    """The most that one process, and a fork of it that no scan saw, may have held since the scan before."""
     earlier = None if reading.pid in change.born else change.before[reading.pid]
     grown = change.anon_growth[reading.pid] + change.late[reading.pid]
     most = (earlier.anon if earlier else 0) + grown
@@ -239,15 +243,15 @@ def _most(reading: Reading, change: Change) -> int:
 
 
 def _resident_peak(members: list[Reading], ended: list[Reading], change: Change) -> int:
-    """The most that a family's processes may have held since the round before, shared pages counted for each."""
-    # One that called exec is in a family of its own now, and so is what it had added until then.
+    """The most that a fork group's processes may have held since the scan before, shared pages counted for each."""
+    # One that called exec is in a fork group of its own now, and so is what it had added until then.
     held = [each.anon + change.before_exec.get(each.pid, 0) for each in ended]
     held += [_most(member, change) for member in members if member.pid not in change.born]
     if change.unseen:
         # What they gave up may have lived on in a child that no scan saw.
         held.append(sum(held) - sum(member.anon for member in members if member.pid not in change.born))
     born = [member for member in members if member.pid in change.born]
-    # A child starts with all that its parent held, who may have been born in this round too.
+    # A child starts with all that its parent held, who may have been born in this scan too.
     added = sum(change.anon_growth[each.pid] + change.late[each.pid] for each in born)
     inherited = max(held, default=0)
     return sum(held) + sum(max(inherited + added, each.anon) for each in born)

@@ -1,6 +1,6 @@
-"""The helper's loop: commands in, rounds of readings as often as they are worth, answers out; and the watchdog's arm (`Watch`).
+"""The helper's loop: commands in, scans as often as they are worth their cost, answers out; and the watchdog's arm (`Watch`).
 
-A round takes place every 10 ms at rest and every 2 ms after a change, slowly back; never more often than its cost allows.
+A scan takes place every 10 ms at rest and every 2 ms after a change, slowly back; never more often than its cost allows.
 While the root is alone new processes are searched for every 20 ms, and the root is read every 100 ms. Between commands the
 `note` is read every 10 ms.
 Proportional sizes are sampled only when they could raise a proven figure, from an account that fills at a fixed rate.
@@ -67,12 +67,12 @@ class Watch:
         readings: list[Reading],
         names: dict[int, str],
     ) -> None:
-        """Called every round for each session that has limits."""
+        """Called every scan for each session that has limits."""
         if session.warned_s is None:
             over = session.still_over(interval) if session.killed else session.over_limit()
             if over and not self._kill_child(key, session, interval, readings, names):
                 session.warned_s = at_s
-                self._tell(Exceeded(key, False, session.peak_low, interval.low, session.root))
+                self._send(Exceeded(key, False, session.peak_low, interval.low, session.root))
         elif at_s - session.warned_s > limits.grace_s:
             self._end(session, limits)
 
@@ -92,12 +92,12 @@ class Watch:
             session.killed.add(largest.pid)
             # Said before it is done: the reason is there when the child's end is seen.
             name = names.get(largest.pid, "")
-            self._tell(Exceeded(key, True, session.peak_low, interval.low, largest.pid, name))
+            self._send(Exceeded(key, True, session.peak_low, interval.low, largest.pid, name))
             with contextlib.suppress(OSError):
                 os.kill(largest.pid, signal.SIGKILL)
         return True
 
-    def _tell(self, event: Exceeded) -> None:
+    def _send(self, event: Exceeded) -> None:
         with contextlib.suppress(OSError):
             os.write(self._events, encode(event))
 
@@ -136,7 +136,7 @@ class Loop:
     def __init__(self, root: int, descriptors: Descriptors, group: str = "") -> None:
         self._commands, self._answers, events, note = descriptors
         self._root = root
-        self._rounds = Scans(root, self._tell_sessions)
+        self._scans = Scans(root, self._update_sessions)
         self._watch = Watch(events)
         self._notepad = Notepad(note)
         self._shared = SharedReader(group)
@@ -153,26 +153,26 @@ class Loop:
         """Runs until the measured process is gone or says so."""
         poll = select.poll()
         poll.register(self._commands, select.POLLIN)
-        self._answer(Ready(os.getpid(), self._rounds.count, huge_pages_are_hidden()))
+        self._answer(Ready(os.getpid(), self._scans.count, huge_pages_are_hidden()))
         with contextlib.suppress(RootGoneError):
             while self._alive:
                 wait_s = max(0.0, self._next_s - time.monotonic()) if self._sessions else NOTE_S
                 if poll.poll(wait_s * 1000):
-                    self._obey()
+                    self._receive()
                     continue
-                self._look_at_note()
+                self._read_note()
                 if self._sessions:
-                    self._paced_round()
+                    self._paced_scan()
                 elif time.monotonic() >= self._next_s:
                     self._next_s = time.monotonic() + IDLE_S
                     self._alive = has_memory(self._root)
 
-    def _obey(self) -> None:
+    def _receive(self) -> None:
         received = os.read(self._commands, 65536)
         if not received:
             self._alive = False
             return
-        self._look_at_note()
+        self._read_note()
         *lines, self._buffer = (self._buffer + received).split(b"\n")
         for line in lines:
             command = decode(line)
@@ -183,7 +183,7 @@ class Loop:
             else:
                 self._alive = False
 
-    def _look_at_note(self) -> None:
+    def _read_note(self) -> None:
         """Takes up the block that is noted, and leaves the one that no longer is."""
         note = self._notepad.read()
         if (note.key if note else 0) == self._noted:
@@ -206,42 +206,42 @@ class Loop:
             self._begin_among(command.key, session, command.shared or SharedReading())
         self._pace(command.interval_s or REST_S)
         if command.answer:
-            self._answer(Begun(self._rounds.count))
+            self._answer(Begun(self._scans.count))
 
     def _begin_alone(self, key: int, session: Session, start: Start) -> None:
         """Opens the session of a block that began a moment ago: what joined or died since is counted as its own."""
-        rounds = self._rounds
+        scans = self._scans
         if self._sessions:
-            rounds.take()
-            interval = rounds.interval
+            scans.take()
+            interval = scans.interval
         else:
-            interval = rounds.restart_alone(start)
+            interval = scans.restart_alone(start)
         assert interval is not None
-        session.begin_alone(interval, rounds.readings, start.resident_bytes)
+        session.begin_alone(interval, scans.readings, start.resident_bytes)
         session.shared = SharedGrowth(start.shared, start.mapped_bytes, start.mapped_bytes)
-        session.marks.begin(rounds.readings, rounds.faulted_since(start.own_faults), start.reaped_faults)
+        session.marks.begin(scans.readings, scans.faulted_since(start.own_faults), start.reaped_faults)
         if self._sessions:
-            session.missed_before(rounds.readings[0], start)
+            session.missed_before(scans.readings[0], start)
         self._sessions[key] = session
-        rounds.take()
+        scans.take()
 
     def _begin_among(self, key: int, session: Session, shared: SharedReading) -> None:
         """Opens the session of a block that begins now, with the processes that live then."""
-        rounds = self._rounds
+        scans = self._scans
         if self._sessions:
-            rounds.take()
+            scans.take()
         else:
-            rounds.restart()
-        if rounds.count > 1:
-            rounds.look_closer()
-        assert rounds.interval is not None
-        root = rounds.readings[0]
-        if rounds.count > 1:
-            session.begin_among(rounds.interval, rounds.readings)
+            scans.restart()
+        if scans.count > 1:
+            scans.sample()
+        assert scans.interval is not None
+        root = scans.readings[0]
+        if scans.count > 1:
+            session.begin_among(scans.interval, scans.readings)
         else:
-            session.begin_alone(rounds.interval, rounds.readings, root.resident)
-        session.marks.begin(rounds.readings, 0, root.reaped_faults)
-        session.begin_shared(shared, rounds.readings)
+            session.begin_alone(scans.interval, scans.readings, root.resident)
+        session.marks.begin(scans.readings, 0, root.reaped_faults)
+        session.begin_shared(shared, scans.readings)
         self._sessions[key] = session
 
     def _pace(self, rest_s: float) -> None:
@@ -257,29 +257,29 @@ class Loop:
                 self._answer(Unknown(command.key))
             return
         if command.answer:
-            rounds = self._rounds
-            rounds.take()
-            rounds.look_closer()
+            scans = self._scans
+            scans.take()
+            scans.sample()
             self._count_files(force=True)
-            if rounds.count > 1:
-                rounds.take()  # a sample counts one round later
+            if scans.count > 1:
+                scans.take()  # a sample counts one scan later
             self._answer(
                 session.summary()._replace(
-                    names=[(pid, rounds.table.names.get(pid, "")) for pid in session.seen],
-                    members=rounds.count,
+                    names=[(pid, scans.table.names.get(pid, "")) for pid in session.seen],
+                    members=scans.count,
                     interval_s=self._rest_s,
                 )
             )
         del self._sessions[command.key]
 
-    def _paced_round(self) -> None:
+    def _paced_scan(self) -> None:
         if self._may_rest():
             self._next_s = time.monotonic() + ALONE_REST_S
             return
         began_s = time.thread_time()
-        changed = self._rounds.take()
+        changed = self._scans.take()
         cost_s = time.thread_time() - began_s
-        self._rounds.look_closer(self._could_rise)
+        self._scans.sample(self._could_rise)
         self._count_files()
         quick_s = min(QUICK_S, self._rest_s)
         self._interval_s = quick_s if changed else min(self._rest_s, self._interval_s * SLOWER)
@@ -290,23 +290,23 @@ class Loop:
 
     def _may_rest(self) -> bool:
         """A root alone has the kernel's own mark: all there is to do is to notice the first child."""
-        rounds = self._rounds
-        if rounds.count > 1 or self._limits or self._rest_s != REST_S:
+        scans = self._scans
+        if scans.count > 1 or self._limits or self._rest_s != REST_S:
             return False
         # Shared memory that was added may be mapped by now: its figure is of use beside a new reading only.
         if self._shared.read() != self._shared_before:
             return False
-        return not rounds.members.refresh() and time.monotonic() - rounds.read_s < ALONE_S
+        return not scans.members.refresh() and time.monotonic() - scans.read_s < ALONE_S
 
     def _count_files(self, *, force: bool = False) -> None:
-        interval = self._rounds.interval
+        interval = self._scans.interval
         if interval and any(session.files_blur(interval) for session in self._sessions.values()):
-            self._rounds.count_files(force=force)
+            self._scans.count_files(force=force)
 
     def _could_rise(self, interval: Interval) -> bool:
         return any(session.could_rise(interval) for session in self._sessions.values())
 
-    def _tell_sessions(self, at_s: float, interval: Interval, readings: list[Reading]) -> None:
+    def _update_sessions(self, at_s: float, interval: Interval, readings: list[Reading]) -> None:
         self._shared_before = shared = self._shared.read()
         for key, session in self._sessions.items():
             session.update(at_s, interval, readings)
@@ -319,7 +319,7 @@ class Loop:
                     at_s=at_s,
                     interval=interval,
                     readings=readings,
-                    names=self._rounds.table.names,
+                    names=self._scans.table.names,
                 )
 
     def _answer(self, message: Message) -> None:
@@ -330,7 +330,7 @@ class Loop:
 
 
 def main(arguments: list[str]) -> None:
-    """Leaves the caller's family, so that its `wait` never sees the helper, then runs the loop."""
+    """Leaves the caller's descendants, so that its `wait` never sees the helper, then runs the loop."""
     root, descriptors = int(arguments[0]), Descriptors(*map(int, arguments[1:5]))
     intermediate = os.getpid()
     if os.fork():

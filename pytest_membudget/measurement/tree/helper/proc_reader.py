@@ -113,7 +113,7 @@ class Process:
             raise
         self._split: tuple[int, int, int] | None = None
         self._before: Reading | None = None
-        self._named_family: object = None
+        self._named_fork_group: object = None
         self._statm_before = b""
         self._maps_at: Reading | None = None
         self._maps_faults = -1
@@ -148,18 +148,18 @@ class Process:
         reaped_faults = int(fields[8]) + int(fields[10])
         self.parent = int(fields[1])
         # The place of the stack is drawn again by exec and inherited by fork. It is 0 once the memory is gone.
-        family: object = (fields[25], fields[24])
+        fork_group: object = (fields[25], fields[24])
         if fields[25] == b"0":
-            family = self._before.family if self._before else self.pid
+            fork_group = self._before.fork_group if self._before else self.pid
         if fields[0] in ENDED:
-            return self._gone(fields, family)
+            return self._gone(fields, fork_group)
         self.statm = os.pread(self._fds[1], 128, 0)
         sizes = self.statm.split()
         resident, shared = int(sizes[1]) * PAGE, int(sizes[2]) * PAGE
         if not resident:
-            # It has ended since its faults were read: the later ones belong to them, all in one round.
-            return self._gone(self._stat(), family, faults)
-        file, shmem = self._split_shared(shared, family)
+            # It has ended since its faults were read: the later ones belong to them, all in one scan.
+            return self._gone(self._stat(), fork_group, faults)
+        file, shmem = self._split_shared(shared, fork_group)
         anon = max(0, resident - shared)
         mark = self._mark(anon, faults)
         late_faults = 0
@@ -174,12 +174,12 @@ class Process:
             faults=faults,
             late_faults=late_faults,
             reaped_faults=reaped_faults,
-            family=family,
+            fork_group=fork_group,
             mark=mark,
             parent=self.parent,
         )
 
-    def _gone(self, fields: list[bytes], family: object, before: int = 0) -> Reading:
+    def _gone(self, fields: list[bytes], fork_group: object, before: int = 0) -> Reading:
         """A process that holds nothing more, and had so many faults `before`."""
         self.ended = fields[0] in ENDED
         self.is_clearing = not self.ended
@@ -188,7 +188,7 @@ class Process:
         if faults < before:  # its parent is about to have them all on its account
             faults = reaped_faults = 0
         return Reading(
-            self.pid, 0, faults=faults, reaped_faults=reaped_faults, family=family, parent=self.parent
+            self.pid, 0, faults=faults, reaped_faults=reaped_faults, fork_group=fork_group, parent=self.parent
         )
 
     def _stat(self) -> list[bytes]:
@@ -239,9 +239,9 @@ class Process:
         """The process's own high-water mark of resident memory."""
         return _number(os.pread(self._fds[2], STATUS_BYTES, 0), b"VmHWM:") * 1024
 
-    def _split_shared(self, shared: int, family: object) -> tuple[int, int]:
-        if family != self._named_family:
-            self._named_family = family
+    def _split_shared(self, shared: int, fork_group: object) -> tuple[int, int]:
+        if fork_group != self._named_fork_group:
+            self._named_fork_group = fork_group
             self.name = _name(self.pid)
             self._split = None
             self._maps_at = None
@@ -325,14 +325,14 @@ def shared_outside(root: int) -> bool:
     """Whether the root was forked, without exec, from a process that lives: that one shares memory with the tree."""
     try:
         own = Process(root)
-        own_family = own.read().family
+        own_fork_group = own.read().fork_group
         own.close()
         parent = Process(own.parent)
-        family = parent.read().family
+        fork_group = parent.read().fork_group
         parent.close()
     except OSError:
         return False
-    return own_family == family
+    return own_fork_group == fork_group
 
 
 def _number(text: bytes, name: bytes, missing: int = 0) -> int:

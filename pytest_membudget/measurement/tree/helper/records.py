@@ -17,7 +17,7 @@ _NONE: Mapping[int, int] = MappingProxyType({})
 
 
 class Reading:
-    """One process in one round.
+    """One process in one scan.
 
     `faults` are pages it faulted in until its sizes were read, `late_faults` those that came while they were read, and
     `reaped_faults` those of its dead children. `swapped` is how much of its shared memory may have taken the place of
@@ -26,9 +26,9 @@ class Reading:
 
     __slots__ = (
         "anon",
-        "family",
         "faults",
         "file",
+        "fork_group",
         "late_faults",
         "mark",
         "parent",
@@ -48,7 +48,7 @@ class Reading:
         faults: int = 0,
         late_faults: int = 0,
         reaped_faults: int = 0,
-        family: object = None,
+        fork_group: object = None,
         mark: int | None = None,
         parent: int = 0,
         swapped: int = 0,
@@ -62,7 +62,7 @@ class Reading:
         self.faults = faults
         self.late_faults = late_faults
         self.reaped_faults = reaped_faults
-        self.family = pid if family is None else family
+        self.fork_group = pid if fork_group is None else fork_group
         self.mark = mark  # its own high-water mark, shared pages included, where that was read
 
     @property
@@ -72,7 +72,7 @@ class Reading:
 
 
 class Proportional:
-    """What a sample of proportional sizes between the round before and this one found, by process.
+    """What a sample of proportional sizes between the scan before and this one found, by process.
 
     It tells nothing while a fork is under way (`forking`): what is shared with a child that shows nowhere else yet. No more does it while
     a process clears its memory, which shows nowhere else any more.
@@ -107,7 +107,7 @@ class FilePages(NamedTuple):
 
 
 class Span:
-    """At least `low` at one instant, at most `high` now, at most `peak` at any moment since the round before."""
+    """At least `low` at one instant, at most `high` now, at most `peak` at any moment since the scan before."""
 
     __slots__ = ("high", "low", "peak")
 
@@ -121,25 +121,25 @@ class Span:
 
 
 class Interval(NamedTuple):
-    """The tree in one round: what its processes hold, the file pages they map, and what is known of each of them."""
+    """The tree in one scan: what its processes hold, the file pages they map, and what is known of each of them."""
 
     held: Span
     file: Span
-    file_added: int  # all file pages that were added since the first round
-    alone: bool  # one process, and no trace of another since the round before
+    file_added: int  # all file pages that were added since the first scan
+    alone: bool  # one process, and no trace of another since the scan before
     missed: int  # faulted in by processes that ended before they could be read
-    moving: int  # faulted in by all processes since the round before
+    moving: int  # faulted in by all processes since the scan before
     leaving: dict[int, tuple[int, int]]  # by process: what the tree loses when it ends, at least and at most
-    forked: bool = False  # a process was born since the round before
+    forked: bool = False  # a process was born since the scan before
     counted_twice: int = 0  # how much higher the peak is as a sum of resident sizes
-    excess: int | None = None  # what such a sum counted more than once where it was sampled in this round
-    excess_left: int = 0  # and at the round's end, at least
-    overdue: int = 0  # faulted in by processes that were gone in the round before, and counted in this one
-    settled: Mapping[int, int] = _NONE  # by process: anonymous memory that it held since the round before
-    born: Mapping[int, int] = _NONE  # by process that was born since the round before: faulted in by it
+    excess: int | None = None  # what such a sum counted more than once where it was sampled in this scan
+    excess_left: int = 0  # and at the scan's end, at least
+    overdue: int = 0  # faulted in by processes that were gone in the scan before, and counted in this one
+    settled: Mapping[int, int] = _NONE  # by process: anonymous memory that it held since the scan before
+    born: Mapping[int, int] = _NONE  # by process that was born since the scan before: faulted in by it
     unseen: int = 0  # faulted in by processes that died since, after their last reading
-    file_counted: bool = False  # whether file pages were counted one by one in this round
-    file_fallen: int = 0  # file pages that were given up since the round before
+    file_counted: bool = False  # whether file pages were counted one by one in this scan
+    file_fallen: int = 0  # file pages that were given up since the scan before
 
     @property
     def low(self) -> int:
@@ -153,12 +153,12 @@ class Interval(NamedTuple):
 
 
 class Change:
-    """What happened between two rounds. A process that has called exec counts as ended and born.
+    """What happened between two scans. A process that has called exec counts as ended and born.
 
     By process: `growth` is all that it may have faulted in between the two moments its sizes were read, `anon_growth` the
     part that may be anonymous and was on its account when its faults were read, and `late` what came on the account while
     its sizes were read. Sizes are later than faults: shared memory may be mapped already whose faults are only counted in
-    the next round. They are the `skew`, and no anonymous memory then.
+    the next scan. They are the `skew`, and no anonymous memory then.
     """
 
     def __init__(
@@ -171,7 +171,7 @@ class Change:
     ) -> None:
         self.before = before
         self.now = now
-        same = {r.pid for r in now if r.pid in before and before[r.pid].family == r.family}
+        same = {r.pid for r in now if r.pid in before and before[r.pid].fork_group == r.fork_group}
         self.born = {r.pid for r in now if r.pid not in same}
         self.ended = [r for pid, r in before.items() if pid not in same]
         self.growth: dict[int, int] = {}
@@ -190,7 +190,7 @@ class Change:
             hidden = min(new, reading.mark - reading.resident) if reading.mark is not None else 0
             self.anon_growth[reading.pid] = max(0, new - mapped, hidden)
             self.skew[reading.pid] = min(late, max(0, mapped - new))
-        # What a process born in this round may have added before a call of exec: the rest is in its new memory.
+        # What a process born in this scan may have added before a call of exec: the rest is in its new memory.
         self.before_exec = {
             r.pid: max(0, self.anon_growth[r.pid] + self.late[r.pid] - r.anon)
             for r in now
@@ -202,17 +202,17 @@ class Change:
         self.unseen = self._unseen(huge_pages, credit)
 
     def lonely(self) -> bool:
-        """One process only, and no trace of another since the round before; those that have ended hold nothing."""
+        """One process only, and no trace of another since the scan before; those that have ended hold nothing."""
         if self.ended or self.unseen or self.born:
             return False
         others = any(r.resident or self.growth[r.pid] or self.before[r.pid].resident for r in self.now[1:])
         return not others
 
     def _unseen(self, huge_pages: int, credit: int) -> int:
-        """What processes that died since the round before, seen or not, may have faulted in after their last reading.
+        """What processes that died since the scan before, seen or not, may have faulted in after their last reading.
 
         Faults of a reaped child go to its parent's account, so that those of the whole tree are never lost. A parent is
-        read before its children: one that was reaped in between is gone in this round, and on the account in the next.
+        read before its children: one that was reaped in between is gone in this scan, and on the account in the next.
         Until then its faults are the credit.
         """
         living = {reading.pid for reading in self.now}
@@ -231,12 +231,12 @@ class Change:
         return faulted(max(0, reaped - known - credit), huge_pages)
 
 
-def by_family(readings: Iterable[Reading]) -> dict[object, list[Reading]]:
+def by_fork_group(readings: Iterable[Reading]) -> dict[object, list[Reading]]:
     """Who shares anonymous memory with whom."""
-    families: dict[object, list[Reading]] = {}
+    fork_groups: dict[object, list[Reading]] = {}
     for reading in readings:
-        families.setdefault(reading.family, []).append(reading)
-    return families
+        fork_groups.setdefault(reading.fork_group, []).append(reading)
+    return fork_groups
 
 
 def _mapped(reading: Reading, earlier: Reading | None) -> int:

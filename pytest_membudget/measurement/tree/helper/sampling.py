@@ -88,8 +88,8 @@ class PssSampling:
 
     @contextlib.contextmanager
     def counting(self, readings: list[Reading], *, force: bool = False) -> Iterator[bool]:
-        """Likewise for a count of file pages, once no process has mapped more since the round before: it betters all before it."""
-        files = [(reading.pid, reading.family, reading.file) for reading in readings]
+        """Likewise for a count of file pages, once no process has mapped more since the scan before: it betters all before it."""
+        files = [(reading.pid, reading.fork_group, reading.file) for reading in readings]
         still, self._files_before = files == self._files_before, files
         is_open = force or (still and self._files_account.is_open())
         if files == self._files_seen or not is_open:
@@ -116,21 +116,21 @@ def blurred(interval: Interval, readings: list[Reading]) -> bool:
 
 def sample_proportional(readings: list[Reading], processes: Mapping[int, Process]) -> Proportional | None:
     """Reads the proportional sizes of everybody who may share something; `None` where one of them is gone."""
-    families = [reading.family for reading in readings]
+    fork_groups = [reading.fork_group for reading in readings]
     found = Proportional({}, {}, {}, {})
     for reading in readings:
         if not reading.resident:
             found.forking |= reading.pid in processes and processes[reading.pid].is_clearing
             found.correction[reading.pid] = found.shmem[reading.pid] = 0
             continue
-        if families.count(reading.family) == 1 and not reading.shmem and reading.file < FILE_GAP_BYTES:
+        if fork_groups.count(reading.fork_group) == 1 and not reading.shmem and reading.file < FILE_GAP_BYTES:
             continue
         try:
             fields = processes[reading.pid].proportional()
         except (OSError, KeyError):
             return None
         # The stack alone makes for a page of one's own, but not between a fork's copy and its return.
-        found.forking |= families.count(reading.family) > 1 and not fields.get(b"Private_Dirty", 0)
+        found.forking |= fork_groups.count(reading.fork_group) > 1 and not fields.get(b"Private_Dirty", 0)
         found.correction[reading.pid] = min(0, fields.get(b"Pss_Anon", 0) - fields.get(b"Anonymous", 0))
         found.shmem[reading.pid] = fields.get(b"Pss_Shmem", 0)
         found.file[reading.pid] = fields.get(b"Pss_File", 0)
@@ -144,7 +144,7 @@ def _signature(readings: list[Reading]) -> object:
     return [(r.pid, r.anon, r.shmem, r.faults) for r in readings]
 
 
-class FileLook:
+class FilePageCounter:
     """Counts file pages of several processes; one that has not changed since is not read again.
 
     Args:
@@ -185,7 +185,7 @@ class FileLook:
 
 
 def _file_signature(reading: Reading) -> object:
-    return reading.family, reading.faults, reading.file
+    return reading.fork_group, reading.faults, reading.file
 
 
 def _present(pid: int, memory: set[bytes]) -> tuple[dict[bytes, int], int]:

@@ -6,7 +6,7 @@ file (`subset=pid`), the processes are listed instead. A process whose parent ha
 its foster parent, who is also the helper's own; its session and its process group, which are the root's or bear the number of a
 member; and its start, which is later than the root's.
 
-A scan (`Scans.take`) answers whether anything changed; its interval and readings go to the callback `told`.
+A scan (`Scans.take`) answers whether anything changed; its interval and readings go to the callback `on_scan`.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from .proc_reader import (
     started_ticks,
 )
 from .records import FilePages, Interval, Proportional, Reading, faulted
-from .sampling import FileLook, PssSampling, blurred, sample_proportional
+from .sampling import FilePageCounter, PssSampling, blurred, sample_proportional
 from .tree_bounds import Bounds
 
 BORROWER_FAULTS = 64
 CHANGE_BYTES = 64 * 1024
 TRIES = 3
-"""A number is given out shortly before its process can be seen; it is searched for in this many rounds."""
+"""A number is given out shortly before its process can be seen; it is searched for in this many scans."""
 LARGEST_STEP = 3000
 """More new numbers than this are not read one by one: the whole table is."""
 
@@ -186,15 +186,15 @@ class RootGoneError(Exception):
 
 
 class Scans:
-    """The tree below `root`, as of the last round. Every method that reads it raises `RootGoneError`."""
+    """The tree below `root`, as of the last scan. Every method that reads it raises `RootGoneError`."""
 
-    def __init__(self, root: int, told: Callable[[float, Interval, list[Reading]], None]) -> None:
-        self._told = told
+    def __init__(self, root: int, on_scan: Callable[[float, Interval, list[Reading]], None]) -> None:
+        self._on_scan = on_scan
         self.members = Members(root, os.getpid(), os.getppid())
         self.table = Table(self.members)
         self._shared_outside = shared_outside(root)
-        self._looks = PssSampling()
-        self._file_look = FileLook(self.table.devices.memory)
+        self._sampling = PssSampling()
+        self._file_pages = FilePageCounter(self.table.devices.memory)
         self._huge_pages = huge_pages()
         self.readings: list[Reading] = []
         self.interval: Interval | None = None
@@ -207,7 +207,7 @@ class Scans:
         return len(self.members.processes)
 
     def restart(self) -> Interval:
-        """Two rounds after a pause: the first one only tells where the second starts from."""
+        """Two scans after a pause: the first one only says where the second starts from."""
         self._forget()
         self.take()
         self.take()
@@ -217,7 +217,7 @@ class Scans:
     def restart_alone(self, start: Start) -> Interval:
         """The root alone, as it was when the block began.
 
-        What it has added since, and processes that came or ended, show in the next round.
+        What it has added since, and processes that came or ended, show in the next scan.
         """
         self._forget()
         self.members.refresh()
@@ -233,7 +233,7 @@ class Scans:
             shmem=start.shared_bytes - file,
             faults=start.own_faults,
             reaped_faults=start.reaped_faults,
-            family=root.family,
+            fork_group=root.fork_group,
         )
         self.readings = [began]
         self.interval = self._bounds.update([began])
@@ -262,32 +262,32 @@ class Scans:
         self._huge_pages = pages
         self.readings = readings
         self.read_s = time.monotonic()
-        self._told(self.read_s, self.interval, readings)
+        self._on_scan(self.read_s, self.interval, readings)
         return changed
 
-    def look_closer(self, could_rise: Callable[[Interval], bool] | None = None) -> None:
-        """Reads proportional sizes where they tell more: where they are worth their cost, or at any cost without a question."""
+    def sample(self, could_rise: Callable[[Interval], bool] | None = None) -> None:
+        """Reads proportional sizes where they show more: where they are worth their cost, or at any cost without a question."""
         interval = self.interval
         if interval is None:
             return
         if not (
             blurred(interval, self.readings)
             if could_rise is None
-            else self._looks.worthwhile(interval, self.readings, could_rise=could_rise(interval))
+            else self._sampling.worthwhile(interval, self.readings, could_rise=could_rise(interval))
         ):
             return
-        with self._looks.charged(self.readings) as may_tell:
-            proportional = sample_proportional(self.readings, self.members.processes) if may_tell else None
+        with self._sampling.charged(self.readings) as is_new:
+            proportional = sample_proportional(self.readings, self.members.processes) if is_new else None
             if proportional:
                 self.take(proportional)
-                self._looks.taken(proportional, self.interval, self.readings)
+                self._sampling.taken(proportional, self.interval, self.readings)
 
     def count_files(self, *, force: bool = False) -> None:
-        """Counts file pages one by one, where that tells anything new and is worth its cost, or at any cost."""
+        """Counts file pages one by one, where that shows anything new and is worth its cost, or at any cost."""
         found = None
         # A process may be gone meanwhile, or this kernel may not show pages.
-        with contextlib.suppress(OSError), self._looks.counting(self.readings, force=force) as may_tell:
-            found = self._file_look.take(self.readings) if may_tell else None
+        with contextlib.suppress(OSError), self._sampling.counting(self.readings, force=force) as is_new:
+            found = self._file_pages.take(self.readings) if is_new else None
         if found:
             self.take(file_pages=found)
 
@@ -300,4 +300,4 @@ class Scans:
     def _forget(self) -> None:
         adoptive = self.members.root if self.members.reaper == self.members.root else 0
         self._bounds = Bounds(shared_outside=self._shared_outside, adoptive=adoptive)
-        self._looks.forget()
+        self._sampling.forget()

@@ -21,7 +21,7 @@ from .tree_bounds import Upper
 
 
 class ChildMarks:
-    """Takes every round of one measurement. All figures are bytes."""
+    """Takes every scan of one measurement. All figures are bytes."""
 
     def __init__(self) -> None:
         self.floor = 0
@@ -31,7 +31,7 @@ class ChildMarks:
         self._before: set[int] = set()
 
     def begin(self, readings: list[Reading], faulted: int, reaped_faults: int) -> None:
-        """Takes the first round. The root is the first of the readings.
+        """Takes the first scan. The root is the first of the readings.
 
         Args:
             readings: one of each living process.
@@ -44,13 +44,13 @@ class ChildMarks:
         self._hide((root.reaped_faults - reaped_faults) * PAGE)
 
     def update(self, interval: Interval, readings: list[Reading]) -> int:
-        """Takes one round; what the tree is proven to have held by the marks that were read in it."""
+        """Takes one scan; what the tree is proven to have held by the marks that were read in it."""
         root = readings[0]
         self.floor = min(self.floor, interval.settled.get(root.pid, 0))
         self._hide(interval.unseen + sum(interval.born.values()))
         proven = 0
         for reading in readings[1:]:
-            related = reading.family == root.family
+            related = reading.fork_group == root.fork_group
             self.kin |= related and reading.resident > 0
             if reading.mark is not None and reading.pid not in self._before:
                 proven = max(proven, reading.mark + (0 if related else self.floor))
@@ -68,7 +68,7 @@ FILE_GAP_PART = 8
 
 
 class Session:
-    """Takes every round between begin and end. All figures are bytes, times are seconds."""
+    """Takes every scan between begin and end. All figures are bytes, times are seconds."""
 
     def __init__(
         self, start_s: float, root: int, limit: int | None = None, total_limit: int | None = None
@@ -78,7 +78,7 @@ class Session:
         self.root = root
         self.limit = limit  # proven growth above which the watchdog speaks
         self.total_limit = total_limit  # and the same for the whole tree
-        self.warned_s: float | None = None  # when the root was told to stop
+        self.warned_s: float | None = None  # when the root was to stop
         self.killed: set[int] = set()  # the children that the watchdog killed
         self.root_start = 0
         self.last_low = 0
@@ -91,7 +91,6 @@ class Session:
         self.missed = 0  # what processes that no scan saw have faulted in
         self.seen: dict[int, int] = {}  # the highest resident size of each process
         self.timeline = Timeline()
-        self.rounds = 0
         self._upper = Upper()
         self._start_low = self._start_high = self._start_file = self._file_added = 0
         self._leaving: dict[int, tuple[int, int]] = {}
@@ -134,8 +133,7 @@ class Session:
         return self._start_high + self._start_file
 
     def update(self, at_s: float, interval: Interval, readings: list[Reading]) -> None:
-        """Takes one round."""
-        self.rounds += 1
+        """Takes one scan."""
         living = {reading.pid for reading in readings}
         for pid in [pid for pid in self._leaving if pid not in living]:
             least, most = self._leaving.pop(pid)
@@ -196,7 +194,7 @@ class Session:
         return gap > max(FILE_GAP_BYTES, self.peak_high // FILE_GAP_PART)
 
     def summary(self) -> Summary:
-        """What the measured process is told."""
+        """The answer to the measured process."""
         return Summary(
             peak_low_bytes=self.peak_low,
             peak_high_bytes=self.peak_high,
@@ -217,8 +215,8 @@ class Session:
 
     def _others(self, readings: list[Reading]) -> int:
         """What the other processes hold by themselves; those that share anonymous memory are left out."""
-        families = [reading.family for reading in readings]
-        return sum(r.anon for r in readings if r.pid != self.root and families.count(r.family) == 1)
+        fork_groups = [reading.fork_group for reading in readings]
+        return sum(r.anon for r in readings if r.pid != self.root and fork_groups.count(r.fork_group) == 1)
 
 
 class Timeline:

@@ -6,7 +6,7 @@ already, and 0 the start. Where no other process gives shared memory up meanwhil
 
     what the tree made and does not map  <=  (S - S_0) - (m - m_0).
 
-What programs of other control groups add is told apart: a page is charged to the group of who touches it first.
+What programs of other control groups add is kept apart: a page is charged to the group of who touches it first.
 
 `sharedram` is summed up from counters of each core and is off by up to 125 pages a core, so growth below that is none. What
 mounts hold is exact; growth below `FILES_FLOOR_BYTES` is left out all the same, since every semaphore of any program is a page.

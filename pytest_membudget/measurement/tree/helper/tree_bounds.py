@@ -1,7 +1,7 @@
 """From readings of single processes to an interval for the memory of the whole tree, each page counted once.
 
 All figures are bytes. A reading of several processes is never atomic, so no sum of it is taken at its word. Two
-consecutive rounds are compared through page faults: memory that a process holds now and did not hold a moment ago was
+consecutive scans are compared through page faults: memory that a process holds now and did not hold a moment ago was
 faulted in meanwhile. With `f` bytes faulted in between two readings of a process,
 
 - it held at least `now - f` at every moment between them (the lower figure, valid for one common instant), and
@@ -9,8 +9,8 @@ faulted in meanwhile. With `f` bytes faulted in between two readings of a proces
 
 Three kinds of memory are kept apart:
 
-*anonymous*: shared only between a process and those forked from it without exec, here called a family. Copying on
-write shows in faults, not in resident sizes. A family of one needs nothing more. For larger ones a reading of
+*anonymous*: shared only between a process and those forked from it without exec, here called a fork group. Copying on
+write shows in faults, not in resident sizes. A fork group of one needs nothing more. For larger ones a reading of
 proportional set sizes (`Proportional`) tells what is counted more than once; until one is there, the largest member
 is the lower figure.
 
@@ -47,7 +47,7 @@ class Mapped:
         self._proven = 0
         self.added = 0
         self.fallen = 0
-        """What was given up since the round before."""
+        """What was given up since the scan before."""
 
     def update(
         self,
@@ -56,7 +56,7 @@ class Mapped:
         limit: int | None,
         found: FilePages | None = None,
     ) -> Span:
-        """Takes one round; `found` is what was counted page by page since the round before."""
+        """Takes one scan; `found` is what was counted page by page since the scan before."""
         sizes = {reading.pid: getattr(reading, self._kind) for reading in change.now}
         earlier = {pid: getattr(reading, self._kind) for pid, reading in change.before.items()}
         # What took the place of as much as it is itself shows in no size.
@@ -98,7 +98,7 @@ class Mapped:
 
 
 class Bounds:
-    """Keeps what consecutive rounds have in common.
+    """Keeps what consecutive scans have in common.
 
     Args:
         shared_outside: the root shares anonymous memory with a process outside the tree, so that proportional sizes
@@ -108,7 +108,7 @@ class Bounds:
 
     def __init__(self, *, shared_outside: bool = False, adoptive: int = 0) -> None:
         self._before: dict[int, Reading] = {}
-        self._families = ForkGroups(shared_outside=shared_outside, adoptive=adoptive)
+        self._fork_groups = ForkGroups(shared_outside=shared_outside, adoptive=adoptive)
         self._shmem = Mapped("shmem")
         self._file = Mapped("file")
         self._private: dict[int, int] = {}
@@ -125,29 +125,29 @@ class Bounds:
         shmem_limit: int | None = None,
         file_pages: FilePages | None = None,
     ) -> Interval:
-        """Takes one round.
+        """Takes one scan.
 
         Args:
             readings: one of each living process.
-            huge_pages: how many the machine handed out since the round before.
-            proportional: what was read of shared memory since the round before; dropped where the tree changed.
+            huge_pages: how many the machine handed out since the scan before.
+            proportional: what was read of shared memory since the scan before; dropped where the tree changed.
             file_limit: the most file pages that all processes together can have mapped.
             shmem_limit: likewise for shared memory.
-            file_pages: what was counted of files, page by page, since the round before.
+            file_pages: what was counted of files, page by page, since the scan before.
         """
         change = Change(self._before, readings, huge_pages, self._credit, self._skew)
         overdue = change.unseen if self._credit else 0
         self._credit, self._skew = change.credit, change.skew
         if proportional and (proportional.forking or change.born or change.ended or change.unseen):
             proportional = None
-        families = self._families
-        anon = families.update(change, proportional)
+        fork_groups = self._fork_groups
+        anon = fork_groups.update(change, proportional)
         shmem = self._shmem.update(change, proportional, shmem_limit)
         file = self._file.update(change, proportional, file_limit, file_pages)
         if proportional:
             self._private.update(proportional.private)
         held = anon + shmem
-        held.peak += 0 if families.with_unseen else change.unseen
+        held.peak += 0 if fork_groups.with_unseen else change.unseen
         self._before = {reading.pid: reading for reading in readings}
         return Interval(
             held,
@@ -156,9 +156,9 @@ class Bounds:
             alone=change.lonely(),
             moving=sum(change.growth.values()) + change.unseen,
             forked=bool(change.born),
-            counted_twice=families.resident_peak - families.together,
-            excess=families.excess,
-            excess_left=families.excess_left,
+            counted_twice=fork_groups.resident_peak - fork_groups.together,
+            excess=fork_groups.excess,
+            excess_left=fork_groups.excess_left,
             overdue=overdue,
             missed=0 if change.ended or overdue else change.unseen,
             leaving={reading.pid: self._leaving(reading, readings) for reading in readings},
@@ -173,7 +173,7 @@ class Bounds:
 
     def _leaving(self, reading: Reading, readings: list[Reading]) -> tuple[int, int]:
         alone = not reading.shmem and all(
-            other is reading or other.family != reading.family for other in readings
+            other is reading or other.fork_group != reading.fork_group for other in readings
         )
         least = reading.anon if alone else min(self._private.get(reading.pid, 0), reading.anon)
         return least, reading.anon + reading.shmem
@@ -183,7 +183,7 @@ NOTHING = -(1 << 62)
 
 
 class RunningMaximum:
-    """The upper figure so far. It takes every round, with the sample in it where there was one. All in bytes."""
+    """The upper figure so far. It takes every scan, with the sample in it where there was one. All in bytes."""
 
     def __init__(self) -> None:
         self._firm = 0
@@ -196,11 +196,11 @@ class RunningMaximum:
         return max(self._firm, self._grown, self._waiting[0])
 
     def raise_to(self, high: int) -> None:
-        """Raises it to what an earlier round may have reached, as is only known now."""
+        """Raises it to what an earlier scan may have reached, as is only known now."""
         self._firm = max(self._firm, high)
 
     def add(self, interval: Interval, above: int | None) -> None:
-        """Takes one round; `above` is how far its upper figure is above the start, None where that is told elsewhere."""
+        """Takes one scan; `above` is how far its upper figure is above the start, `None` where the kernel says it."""
         if interval.forked:
             self._firm = self.value
             self._grown = self._resident = NOTHING
@@ -215,7 +215,7 @@ class RunningMaximum:
             self._grown = max(self._grown, grown)
             self._resident = max(self._resident, resident)
             return
-        # This round's last moments are later than the sample.
+        # This scan's last moments are later than the sample.
         found = max(self._resident - interval.excess, resident - interval.excess_left)
         self._waiting = (max(self._grown, grown), found)
         self._grown = self._resident = NOTHING
@@ -236,7 +236,7 @@ class FileMaximum:
         return max(self._firm, self._pending)
 
     def add(self, interval: Interval) -> None:
-        """Takes one round."""
+        """Takes one scan."""
         self._pending = max(self._pending, interval.file.peak)
         self._fallen += interval.file_fallen
         if interval.file_counted:
@@ -246,7 +246,7 @@ class FileMaximum:
 
 
 class Upper:
-    """Told of every round. Two upper figures hold, the highest sum and the sum of the highest: the lower one counts."""
+    """Told of every scan. Two upper figures hold, the highest sum and the sum of the highest: the lower one counts."""
 
     def __init__(self) -> None:
         self._sum = RunningMaximum()
@@ -262,12 +262,12 @@ class Upper:
         return min(self._sum.value, self._held.value + max(0, files))
 
     def raise_to(self, high: int) -> None:
-        """Raises it to what an earlier round may have reached, as is only known now."""
+        """Raises it to what an earlier scan may have reached, as is only known now."""
         self._sum.raise_to(high)
         self._held.raise_to(high)
 
     def add(self, interval: Interval, start_held: int, start_file: int, file_added: int) -> None:
-        """Takes one round; the tree started with so much, and has added so much of files at most."""
+        """Takes one scan; the tree started with so much, and has added so much of files at most."""
         if interval.overdue:
             self._sum.raise_to(self._last[0] + interval.overdue)
             self._held.raise_to(self._last[1] + interval.overdue)

@@ -16,7 +16,7 @@ ROOT = 1
 
 
 def play(*rounds, faulted=0):
-    """A block whose root, of 60 MiB of which 20 are files, had `faulted` so much when the first round was read."""
+    """A block whose root, of 60 MiB of which 20 are files, had `faulted` so much when the first scan was read."""
     bounds, session = Bounds(), Session(0.0, ROOT)
     start = [root()]
     session.begin_alone(bounds.update(start), start, 60 * MIB)
@@ -27,7 +27,7 @@ def play(*rounds, faulted=0):
 
 
 def root(anon=40 * MIB, faults=0):
-    return Reading(ROOT, anon, file=20 * MIB, faults=faults, family="root")
+    return Reading(ROOT, anon, file=20 * MIB, faults=faults, fork_group="root")
 
 
 def program(anon=MIB, mark=None):
@@ -49,7 +49,7 @@ def test_what_the_root_gave_up_meanwhile_is_not_proven_beside_it():
 
 
 def test_of_a_forks_mark_nothing_is_proven_beside_it():
-    fork = Reading(2, 50 * MIB, faults=5, family="root", mark=200 * MIB)
+    fork = Reading(2, 50 * MIB, faults=5, fork_group="root", mark=200 * MIB)
     session = play([root(), fork])
     assert session.by_marks == (200 - 60) * MIB
     assert session.summary().floor_bytes == 0
@@ -68,7 +68,7 @@ def test_a_mark_from_before_the_block_proves_nothing():
 def test_what_was_faulted_in_out_of_sight_is_hidden():
     session = play([root()])
     assert session.marks.hidden == 0
-    reaped = Reading(ROOT, 40 * MIB, file=20 * MIB, reaped_faults=100, family="root")
+    reaped = Reading(ROOT, 40 * MIB, file=20 * MIB, reaped_faults=100, fork_group="root")
     assert play([reaped]).marks.hidden == 100 * PAGE * PAGES_MAPPED_AT_ONCE
     young = Reading(2, MIB, faults=10, late_faults=5)
     assert play([root(), young]).marks.hidden == 15 * PAGE * PAGES_MAPPED_AT_ONCE
