@@ -317,10 +317,7 @@ def _written(item: Any) -> tuple[ItemKind, Any]:
         if isinstance(item, os.PathLike) and not isinstance(item, Path):
             item = Path(os.fsdecode(os.fspath(item)))
         data = plain_data.encode(item)
-    except (
-        Exception,
-        SystemExit,
-    ):  # an item's own methods may raise anything: the reader gets what can be had
+    except (Exception, SystemExit):  # an item's own methods may raise anything
         return "opaque", _fitting(text_of(item, repr), 1000)
     if isinstance(data, str):
         return "text", data

@@ -338,9 +338,7 @@ class Driver:
     def _refuse_arrivals(self) -> None:
         error = self.scheduler.broken or RuntimeError("the executor has ended")
         while self._arrivals:
-            with contextlib.suppress(
-                IndexError
-            ):  # a caller that submits may be here beside the thread that ends
+            with contextlib.suppress(IndexError):  # the thread that ends and a caller may both be here
                 task = self._arrivals.popleft()
                 submission, task.submission = task.submission, None
                 if submission is not None:

@@ -330,9 +330,8 @@ class Scheduler:
             for assignment in self.placement.assignments(self.pool):
                 self._assign(assignment)
                 self._enqueue()
-            if (
-                not self._policy.profiles
-            ):  # a call that follows would hold memory when the profile says that it has ended
+            # With profiles a call that follows would hold memory when the profile says that it has ended.
+            if not self._policy.profiles:
                 self._prefetch()
         effects, self._effects = self._effects, []
         return effects

@@ -158,3 +158,9 @@ def test_without_a_lease_it_waits_behind_another_program(make, other, clock):
     other._scope.release(waiting)
     clock.now_s += SHARE_POLL_S
     assert share.adjust(0, 500, 500) == 500
+
+
+def test_where_nothing_is_asked_and_nothing_held_no_file_is_touched(make, monkeypatch):
+    share = make()
+    monkeypatch.setattr(share._scope, "ledger", None)
+    assert share.adjust(0, 0, 0) == 0

@@ -5,6 +5,8 @@ import threading
 import pytest
 
 from pytest_membudget import MemorySemaphore, OversizeError
+from pytest_membudget.runtime.admission.budgets import AvailableBudget
+from pytest_membudget.runtime.admission.process_scope import ProcessScope
 
 MB = 1_000_000
 
@@ -137,6 +139,16 @@ def test_the_first_in_line_is_overtaken_at_most_so_often(clock):
     semaphore.reserve("950 MB")
     assert clock.now_s == 6
     assert [lease is not None for lease in overtakers] == [True, True, False]
+
+
+def test_a_request_whose_time_is_over_no_longer_holds_up_those_behind_it(clock):
+    unused = AvailableBudget(refuse_to_read, own_bytes=int)
+    scope = ProcessScope(1000, max_overtakes=0, available=unused, clock=clock, wait=clock.wait)
+    scope.submit(800, exclusive=False)
+    first, behind = (scope.submit(size_bytes, exclusive=False) for size_bytes in (300, 100))
+    assert behind.state == "waiting"
+    assert not scope.wait(first, 0.0)
+    assert behind.state == "granted"
 
 
 def test_an_overrun_pauses_admission_until_it_is_over(semaphore):
