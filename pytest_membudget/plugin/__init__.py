@@ -52,7 +52,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_load_initial_conftests(args: list[str]) -> None:
     """Separates the paths of reports from test paths."""
-    options.mend_arguments(args)
+    options.separate_report_paths(args)
 
 
 @pytest.hookimpl(wrapper=True, optionalhook=True)

@@ -36,7 +36,7 @@ from pytest_membudget.measurement.system.machine import environment
 from pytest_membudget.plugin.fresh.run import ForkedSamples, run_fresh
 from pytest_membudget.plugin.options import Settings
 from pytest_membudget.plugin.report.session_records import attached
-from pytest_membudget.plugin.report.terminal import telling
+from pytest_membudget.plugin.report.terminal import showing_progress
 from pytest_membudget.plugin.roles import is_worker
 from pytest_membudget.plugin.running_test import RunningTest
 from pytest_membudget.records.judgement import Judgement
@@ -132,7 +132,7 @@ class Gate:
             return ()
         taken = []
         for number in range(1, self.settings.samples + 1):
-            with telling(test.config, f"rerun {number} of {self.settings.samples}"):
+            with showing_progress(test.config, f"rerun {number} of {self.settings.samples}"):
                 taken.append(_peak_bytes(_run_fresh(test)))
         return tuple(peak_bytes for peak_bytes in taken if peak_bytes is not None)
 
@@ -146,7 +146,7 @@ class Gate:
         """Peaks of `test`, until no more are needed or there are `most`; `None` where a run did not pass."""
         taken: list[int] = []
         while step(taken) == "rerun" and (most is None or len(taken) < most):
-            with telling(
+            with showing_progress(
                 test.config, f"beyond its baseline: rerun {len(taken) + 1} of {self.settings.samples}"
             ):
                 peak_bytes = _peak_bytes(run())

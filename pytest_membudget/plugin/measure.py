@@ -23,7 +23,7 @@ from pytest_membudget.plugin.fresh import Purpose
 from pytest_membudget.plugin.judge import Judge, Judged, record_of
 from pytest_membudget.plugin.options import Settings
 from pytest_membudget.plugin.plans import load_parts
-from pytest_membudget.plugin.probes import SafeProbe, choose_probe, judge_bite
+from pytest_membudget.plugin.probes import SafeProbe, choose_probe, judge_kill
 from pytest_membudget.plugin.report.session_records import attach
 from pytest_membudget.plugin.running_test import OverBudget, RunningTest, running_test
 from pytest_membudget.records.judgement import Budget
@@ -66,8 +66,8 @@ class Measuring:
         finally:
             measurement = probe.finish()
             judged = self.judge.by_budget(measurement, _budget_after(test, budget))
-            if probe.bite is not None:
-                self._fail_killed(test, judged, probe.bite, own_error)
+            if probe.kill_record is not None:
+                self._fail_killed(test, judged, probe.kill_record, own_error)
             test.keep(record_of(test.plan, judged))
         if self.purpose == "scale":
             _leave_row(test, judged)
@@ -93,10 +93,10 @@ class Measuring:
                 test.fail(message)
 
     def _fail_killed(
-        self, test: RunningTest, judged: Judged, bite: KillRecord, own_error: BaseException | None
+        self, test: RunningTest, judged: Judged, kill_record: KillRecord, own_error: BaseException | None
     ) -> NoReturn:
         """Fails a test that the watchdog ended, whatever the test itself made of that."""
-        judged = judged.with_judgement(judge_bite(bite, own_error, advises=not judged.failed))
+        judged = judged.with_judgement(judge_kill(kill_record, own_error, advises=not judged.failed))
         test.keep(record_of(test.plan, judged))
         message = self._explained(test, judged).message
         if own_error is None:
@@ -145,8 +145,8 @@ class Measuring:
             budget = test.budget(self.settings.default_bytes)
         except ValueError as error:
             pytest.fail(str(error), pytrace=False)
-        if (face := _face(test)) is not None:
-            face.budget = budget
+        if (fixture := _own_fixture(test)) is not None:
+            fixture.budget = budget
         return budget
 
     @pytest.hookimpl(wrapper=True)
@@ -159,7 +159,7 @@ class Measuring:
         if test is None:
             return report
         if call.excinfo is not None:
-            test.tell_shortly(report, call.excinfo.value)
+            test.shorten_summary(report, call.excinfo.value)
         attach(report, test.record if report.when == "call" else None)
         if report.when == "call":
             # Reruns and repetitions that a judgement needed are not the test's own time.
@@ -170,14 +170,14 @@ class Measuring:
 def _recording() -> Generator[None, Any, Any]:
     """Runs the test under memray, in the fresh interpreter that was started for that."""
     from pytest_membudget.measurement.fresh.memray_run import recording
-    from pytest_membudget.plugin.fresh.child_session import ORDERS
+    from pytest_membudget.plugin.fresh.child_session import REQUEST
 
-    with recording(ORDERS.memray_capture):
+    with recording(REQUEST.memray_capture):
         return (yield)
 
 
 def _leave_row(test: RunningTest, judged: Judged) -> None:
-    """Leaves the row of a scale for the session that ordered it again."""
+    """Leaves the row of a scale for the session that asked for it."""
     from pytest_membudget.plugin.scales import leave_row, scale_of
 
     scale = scale_of(test)
@@ -188,15 +188,15 @@ def _leave_row(test: RunningTest, judged: Judged) -> None:
 
 def _budget_after(test: RunningTest, budget: Budget) -> Budget:
     """The budget that holds now: a test may set its own while it runs."""
-    face = _face(test)
-    return budget if face is None else face.budget
+    fixture = _own_fixture(test)
+    return budget if fixture is None else fixture.budget
 
 
-def _face(test: RunningTest) -> Membudget | None:
+def _own_fixture(test: RunningTest) -> Membudget | None:
     """The fixture that the test sees and sets its budget by, where it takes it."""
-    face = test.value("membudget")
-    if face is None:
+    fixture = test.value("membudget")
+    if fixture is None:
         return None
     from pytest_membudget.plugin.fixtures import Membudget
 
-    return face if isinstance(face, Membudget) else None
+    return fixture if isinstance(fixture, Membudget) else None

@@ -339,7 +339,7 @@ class ReportAction(argparse.Action):
         setattr(namespace, self.dest, [*reports, word])
 
 
-def mend_arguments(args: list[str]) -> None:
+def separate_report_paths(args: list[str]) -> None:
     """Writes `--membudget-report tests` as `--membudget-report= tests`, so that test paths keep their order.
 
     Raises:

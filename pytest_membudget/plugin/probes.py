@@ -59,7 +59,7 @@ class SafeProbe:
         self._trouble: Exception | None = None
 
     @property
-    def bite(self) -> KillRecord | None:
+    def kill_record(self) -> KillRecord | None:
         """What the watchdog did, where there is one."""
         return getattr(self._probe, "bite", None)
 
@@ -185,12 +185,17 @@ def guarded_probe(config: pytest.Config, plan: Plan, budget: Budget, settings: S
             teller.write_journal()
         stop_bytes = None if settings.stop_at is None else int(settings.stop_at * memory_limit().bytes)
 
-    def save(bite: KillRecord) -> None:
-        message = f"killed: {bite}; it did not stop, so its process was ended"
+    def save(kill_record: KillRecord) -> None:
+        message = f"killed: {kill_record}; it did not stop, so its process was ended"
         emergency_report.save(
             folder,
             emergency_report.killed_record(
-                plan.nodeid, plan.file, plan.line, bite.peak_bytes, message, budget_bytes=budget.peak_bytes
+                plan.nodeid,
+                plan.file,
+                plan.line,
+                kill_record.peak_bytes,
+                message,
+                budget_bytes=budget.peak_bytes,
             ),
         )
 
@@ -215,11 +220,11 @@ def guarded_probe(config: pytest.Config, plan: Plan, budget: Budget, settings: S
     )
 
 
-def judge_bite(bite: KillRecord, own_error: BaseException | None, *, advises: bool) -> Judgement:
+def judge_kill(kill_record: KillRecord, own_error: BaseException | None, *, advises: bool) -> Judgement:
     """The judgement that goes before all others; `advises` where none of those says what to do."""
     # pytest names the test above it, and cuts the line in its short summary.
     lines = [
-        f"killed: {str(bite).removeprefix(bite.label).lstrip()}",
+        f"killed: {str(kill_record).removeprefix(kill_record.label).lstrip()}",
         "  how       the watchdog read the process tree while the test ran",
     ]
     if own_error is not None and not isinstance(own_error, WatchdogStop):
@@ -229,5 +234,5 @@ def judge_bite(bite: KillRecord, own_error: BaseException | None, *, advises: bo
         failed=True,
         finding="\n".join(lines),
         advice=Advice() if advises else None,
-        trace=bite.stack.rstrip(),
+        trace=kill_record.stack.rstrip(),
     )

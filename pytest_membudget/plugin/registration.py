@@ -17,7 +17,7 @@ from pytest_membudget.plugin.options import Settings
 from pytest_membudget.plugin.plans import is_isolated, make_plans
 from pytest_membudget.plugin.report.collect import Reporting
 from pytest_membudget.plugin.roles import is_controller, is_fresh, is_worker
-from pytest_membudget.plugin.xdist import tell_controller
+from pytest_membudget.plugin.xdist import send_usage_error
 
 if TYPE_CHECKING:
     from pytest_membudget.plugin.baseline_gate import Gate
@@ -41,7 +41,7 @@ def plan_tests(
     except pytest.UsageError as error:
         if not is_worker(config):
             raise
-        tell_controller(config, str(error))
+        send_usage_error(config, str(error))
         items.clear()
 
 
@@ -100,9 +100,9 @@ def _start_isolating(config: pytest.Config) -> None:
 def _purpose(config: pytest.Config) -> Purpose | None:
     if not is_fresh(config):
         return None
-    from pytest_membudget.plugin.fresh.child_session import ORDERS
+    from pytest_membudget.plugin.fresh.child_session import REQUEST
 
-    return ORDERS.purpose
+    return REQUEST.purpose
 
 
 def _gate(config: pytest.Config, settings: Settings) -> Gate | None:

@@ -127,7 +127,7 @@ class RunningTest:
         exec(code, names, {"over_budget": OverBudget(message)})  # noqa: S102 - the line above, among the test's names
         raise AssertionError("unreachable")
 
-    def tell_shortly(self, report: Any, failure: BaseException) -> None:
+    def shorten_summary(self, report: Any, failure: BaseException) -> None:
         """Gives the short summary and `--tb=line` the first line of the message, at the test's own place."""
         crash = getattr(report.longrepr, "reprcrash", None)
         if isinstance(failure, OverBudget | IsolatedCrash) and crash is not None:

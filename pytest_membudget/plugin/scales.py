@@ -19,12 +19,12 @@ from pytest_membudget.calibration.growth_law import assert_law, fit_law, scales_
 from pytest_membudget.calibration.scales import chosen_scales, configured_scales, scale_features, scale_row
 from pytest_membudget.errors import MembudgetError, OverBudgetError
 from pytest_membudget.measurement.system.machine import memory_limit
-from pytest_membudget.plugin.fixtures.runtime import Account, NotingExecutor
+from pytest_membudget.plugin.fixtures.runtime import Account, RecordingExecutor
 from pytest_membudget.plugin.fresh.run import run_fresh
 from pytest_membudget.plugin.markers import ScalesMark, read_scales
 from pytest_membudget.plugin.options import Settings
 from pytest_membudget.plugin.report.session_records import SCALES, shared_folder
-from pytest_membudget.plugin.report.terminal import telling
+from pytest_membudget.plugin.report.terminal import showing_progress
 from pytest_membudget.plugin.running_test import RunningTest
 from pytest_membudget.records import shared_lines
 from pytest_membudget.records.judgement import Budget, Judgement
@@ -129,7 +129,7 @@ def add_row(test: RunningTest, scale: Scale, measurement: Measurement, budget: B
 
 
 def leave_row(test: RunningTest, scale: Scale, measurement: Measurement, budget: Budget) -> None:
-    """In a fresh interpreter: leaves the row for the session that ordered it; of several runs, that of the last."""
+    """In a fresh interpreter: leaves the row for the session that asked for it; of several runs, that of the last."""
     write_atomically(_left(test, scale.name), msgspec.json.encode(_row(test, scale, measurement, budget)))
 
 
@@ -190,7 +190,7 @@ def _row(test: RunningTest, scale: Scale, measurement: Measurement, budget: Budg
 def _account(test: RunningTest) -> Account | None:
     """That of the one batch which the test ran with the fixture; several in a row are no plan of workers to go by."""
     executor = test.value("fallback_executor")
-    if not isinstance(executor, NotingExecutor) or len(executor.accounts) != 1:
+    if not isinstance(executor, RecordingExecutor) or len(executor.accounts) != 1:
         return None
     return executor.accounts[0]
 
@@ -259,7 +259,7 @@ def _run_again(test: RunningTest, name: str) -> bool:
     other = siblings(test).get(name)
     if other is None:
         return False
-    with telling(test.config, f"for its law: {name} again, in a fresh interpreter"):
+    with showing_progress(test.config, f"for its law: {name} again, in a fresh interpreter"):
         report = run_fresh(other, "scale", rehearse=True).reports.get("call")
     if report is None or not report.passed:
         return False

@@ -65,7 +65,7 @@ class Controller:
         shutil.rmtree(shared_folder(self.config), ignore_errors=True)
 
 
-def tell_controller(config: pytest.Config, usage_error: str) -> None:
+def send_usage_error(config: pytest.Config, usage_error: str) -> None:
     """Hands a worker's usage error on."""
     config.workeroutput[_USAGE_ERROR] = usage_error  # type: ignore[attr-defined]
 

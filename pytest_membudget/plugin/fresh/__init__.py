@@ -16,12 +16,12 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 VARIABLE = "PYTEST_MEMBUDGET_FRESH"
-"""The environment variable that carries the orders; taken out at once, so that no grandchild obeys them."""
+"""The environment variable that carries the request; taken out at once, so that no grandchild obeys it."""
 
 Purpose = Literal["isolate", "sample", "memray", "scale"]
 
 
-class Orders(NamedTuple):
+class FreshRequest(NamedTuple):
     """Run `nodeid`, which is found at `target`, and write one JSON line a report to `results`.
 
     With `rehearse` the test runs once before, untold, so that what it loads and keeps the first time is there.
@@ -47,11 +47,11 @@ class Orders(NamedTuple):
         return json.dumps({**self._asdict(), "options": dict(self.options)})
 
 
-def take_orders() -> Orders:
-    """The orders of this interpreter."""
-    return Orders(**json.loads(os.environ.pop(VARIABLE)))
+def take_request() -> FreshRequest:
+    """The request of this interpreter."""
+    return FreshRequest(**json.loads(os.environ.pop(VARIABLE)))
 
 
-def read_orders(file: Path) -> Orders:
-    """The orders of one fork."""
-    return Orders(**json.loads(file.read_text(encoding="utf-8")))
+def read_request(file: Path) -> FreshRequest:
+    """The request of one fork."""
+    return FreshRequest(**json.loads(file.read_text(encoding="utf-8")))

@@ -15,11 +15,11 @@ import pytest
 from _pytest.runner import runtestprotocol
 
 from pytest_membudget import plugin
-from pytest_membudget.plugin.fresh import Orders, take_orders
+from pytest_membudget.plugin.fresh import FreshRequest, take_request
 from pytest_membudget.plugin.fresh.fork_server import serve
 
-ORDERS: Orders = take_orders()
-"""Of this run; those of a fork server's are replaced in each fork."""
+REQUEST: FreshRequest = take_request()
+"""Of this run; that of a fork server is replaced in each fork."""
 
 # Options of pytest and of well-known plugins that are the starter's business.
 _SWITCHED_OFF: Mapping[str, Any] = {
@@ -59,11 +59,11 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
     """Points the session at the one test, before any plugin is configured."""
-    for name, value in {**_SWITCHED_OFF, **ORDERS.options, "log_file": ORDERS.log_file}.items():
+    for name, value in {**_SWITCHED_OFF, **REQUEST.options, "log_file": REQUEST.log_file}.items():
         if hasattr(config.option, name):
             setattr(config.option, name, value)
-    config.option.basetemp = ORDERS.basetemp
-    config.args[:] = [ORDERS.target]
+    config.option.basetemp = REQUEST.basetemp
+    config.args[:] = [REQUEST.target]
     for name in filter(config.pluginmanager.has_plugin, _NEVER_CONFIGURED):
         config.pluginmanager.unregister(name=name)
         config.addinivalue_line("markers", "flaky: of pytest-rerunfailures, which repeats the test elsewhere")
@@ -85,21 +85,21 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
-    """Where a fork server was ordered, only forks of it go on from here, each with a test of its own."""
-    global ORDERS  # noqa: PLW0603 - a fork is another process, with orders of its own
+    """Where a fork server was asked for, only forks of it go on from here, each with a test of its own."""
+    global REQUEST  # noqa: PLW0603 - a fork is another process, with a request of its own
     result = yield
-    if ORDERS.fork_server:
-        ORDERS = serve(Path(ORDERS.fork_server), ORDERS.caller)
-        session.items[:] = [item for item in session.items if item.nodeid == ORDERS.nodeid][:1]
+    if REQUEST.fork_server:
+        REQUEST = serve(Path(REQUEST.fork_server), REQUEST.caller)
+        session.items[:] = [item for item in session.items if item.nodeid == REQUEST.nodeid][:1]
     return result
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None]:
     """Keeps the one test, also where a plugin takes its share of the tests: the starter has taken this one."""
-    if ORDERS.fork_server:
+    if REQUEST.fork_server:
         return (yield)
-    items[:] = the_one = [item for item in items if item.nodeid == ORDERS.nodeid][:1]
+    items[:] = the_one = [item for item in items if item.nodeid == REQUEST.nodeid][:1]
     result = yield
     if items != the_one:
         items[:] = the_one
@@ -109,8 +109,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> None:
-    """Where a rehearsal was ordered: one run from the first fixture to the last, then the measured run starts from the beginning."""
-    if ORDERS.rehearse:
+    """Where a rehearsal was asked for: one run from the first fixture to the last, then the measured run starts from the beginning."""
+    if REQUEST.rehearse:
         runtestprotocol(item, log=False, nextitem=None)
         item._initrequest()  # type: ignore[attr-defined]  # noqa: SLF001 - as every plugin that repeats tests
 
@@ -118,7 +118,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> None:
 def pytest_collectreport(report: pytest.CollectReport) -> None:
     """Tells why the test could not be collected."""
     if report.failed:
-        _tell(collect_error=report.longreprtext)
+        _write(collect_error=report.longreprtext)
 
 
 class QuietTerminal:
@@ -140,18 +140,18 @@ class Sender:
     def pytest_runtest_logreport(self, report: Any) -> None:
         """One line a report."""
         data = self.config.hook.pytest_report_to_serializable(config=self.config, report=report)
-        _tell(report=data)
+        _write(report=data)
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         """`pytest.exit` ends the starter's session as well."""
         if isinstance(excinfo.value, pytest.exit.Exception):
-            _tell(exit=excinfo.value.msg)
+            _write(exit=excinfo.value.msg)
 
     def pytest_internalerror(self, excrepr: Any) -> None:
         """A broken plugin shows in the test's failure."""
-        _tell(internal_error=str(excrepr))
+        _write(internal_error=str(excrepr))
 
 
-def _tell(**line: Any) -> None:
-    with Path(ORDERS.results).open("a", encoding="utf-8") as stream:
+def _write(**line: Any) -> None:
+    with Path(REQUEST.results).open("a", encoding="utf-8") as stream:
         stream.write(json.dumps(line, default=repr) + "\n")

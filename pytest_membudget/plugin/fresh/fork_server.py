@@ -35,11 +35,11 @@ from pathlib import Path
 
 from pytest_membudget.measurement.process import proc
 from pytest_membudget.measurement.process.children import descendants
-from pytest_membudget.plugin.fresh import Orders, read_orders
+from pytest_membudget.plugin.fresh import FreshRequest, read_request
 
-REQUESTS, ANSWERS, ORDERS_FILE = "requests", "answers", "orders.json"
+REQUESTS, ANSWERS, REQUEST_FILE = "requests", "answers", "request.json"
 SAMPLE, QUIT = b"s", b"q"
-"""Bytes on the FIFO of requests: run what the file of orders says; end. An answer is one byte, when all has ended."""
+"""Bytes on the FIFO of requests: run what the file says; end. An answer is one byte, when all has ended."""
 
 _MADV_POPULATE_READ = 22  # Linux 5.14
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
@@ -56,11 +56,11 @@ Range = tuple[int, int]
 """First address and length, in bytes."""
 
 
-def serve(folder: Path, caller: int) -> Orders:
-    """Leaves a server that forks for each request; returns in those forks alone, with the orders of their sample.
+def serve(folder: Path, caller: int) -> FreshRequest:
+    """Leaves a server that forks for each request; returns in those forks alone, with the request of their sample.
 
     Args:
-        folder: holds the FIFOs and the orders.
+        folder: holds the FIFOs and the request.
         caller: the session that samples are taken for. The server ends with it.
     """
     try:
@@ -86,7 +86,7 @@ def serve(folder: Path, caller: int) -> Orders:
         )  # so that `descendants` finds all that a sample leaves
         _fork_for_each_request(folder, requests, caller_end, libc)
         populate(libc, ranges)
-        return read_orders(folder / ORDERS_FILE)
+        return read_request(folder / REQUEST_FILE)
     except BaseException:
         os._exit(1)
 

@@ -18,7 +18,7 @@ from pytest_membudget.units import format_size
 
 _LONGEST_NAME = 150  # where file systems take 255 bytes
 _MOST_FRAMES_SHOWN = 4
-_WORTH_TELLING = 0.01
+_LEAST_SHARE = 0.01
 """A stack that held less than this share of the peak explains nothing."""
 _CALLS_THE_TEST = ("pytest_pyfunc_call ", "_callTestMethod ", "runtest ")
 
@@ -57,7 +57,7 @@ def _attribute(
     sites = tuple(
         AllocationSite(_own_frames(site), site.heap_bytes, site.allocations)
         for site in found.sites
-        if site.heap_bytes >= _WORTH_TELLING * peak_bytes
+        if site.heap_bytes >= _LEAST_SHARE * peak_bytes
     )
     return sites, "\n".join(_lines(found, sites, keep=keep))
 

@@ -23,15 +23,15 @@ import pytest
 from pytest_membudget.measurement.fresh.launcher import launch
 from pytest_membudget.measurement.system.machine import memory_limit
 from pytest_membudget.originals import contextlib, restored
-from pytest_membudget.plugin.fresh import VARIABLE, Orders, Purpose
-from pytest_membudget.plugin.fresh.fork_server import ANSWERS, ORDERS_FILE, QUIT, REQUESTS, SAMPLE
+from pytest_membudget.plugin.fresh import VARIABLE, FreshRequest, Purpose
+from pytest_membudget.plugin.fresh.fork_server import ANSWERS, QUIT, REQUEST_FILE, REQUESTS, SAMPLE
 from pytest_membudget.plugin.report.session_records import attached, shared_folder, temporary_folders
 from pytest_membudget.plugin.roles import CHILD_PLUGIN
 from pytest_membudget.plugin.running_test import RunningTest
 from pytest_membudget.records.measurement import Ending
 from pytest_membudget.units import format_size
 
-_LAST_WORDS = 2000
+_OUTPUT_SHOWN = 2000
 _SIGKILL = 9
 
 _CHECK_MS = 500
@@ -62,21 +62,21 @@ def run_fresh(
     # A sample is taken in the test's call phase, when its doubles still stand.
     with restored(), tempfile.TemporaryDirectory(prefix="fresh-", dir=shared_folder(test.config)) as folder:
         output, log = Path(folder, "output.txt"), Path(folder, "log.txt")
-        orders = orders_for(test, purpose, Path(folder))._replace(
+        request = request_for(test, purpose, Path(folder))._replace(
             rehearse=rehearse, memray_capture=memray_capture
         )
         if purpose == "isolate" and has_log_file(test.config):
-            orders = orders._replace(log_file=str(log))
-        Path(orders.results).touch()
-        ending = start(test.config, orders, output, timeout_s=timeout_s)
+            request = request._replace(log_file=str(log))
+        Path(request.results).touch()
+        ending = start(test.config, request, output, timeout_s=timeout_s)
         append_log(test.config, log)
-        found, trouble = read_results(test, Path(orders.results))
+        found, trouble = read_results(test, Path(request.results))
         return _with_death(found, trouble, ending, output)
 
 
-def orders_for(test: RunningTest, purpose: Purpose, folder: Path) -> Orders:
+def request_for(test: RunningTest, purpose: Purpose, folder: Path) -> FreshRequest:
     """What to do with the test; the results go to `folder`."""
-    return Orders(
+    return FreshRequest(
         nodeid=test.bare_nodeid,
         target=_target(test),
         results=str(folder / "results.jsonl"),
@@ -99,7 +99,7 @@ def invocation(config: pytest.Config) -> tuple[Path, list[str]]:
 
 def start(
     config: pytest.Config,
-    orders: Orders,
+    request: FreshRequest,
     output: Path,
     *,
     timeout_s: float | None = None,
@@ -123,8 +123,8 @@ def start(
         *arguments,
     ]
     shown = config.getoption("capture", "no") == "no"
-    variables = {**os.environ, VARIABLE: orders.as_text()}
-    if orders.purpose == "isolate":
+    variables = {**os.environ, VARIABLE: request.as_text()}
+    if request.purpose == "isolate":
         variables |= coverage_variables(config)
     with (
         output.open("wb") as stream,
@@ -139,7 +139,7 @@ def start(
         ) as launched,
     ):
         ending = launched.wait()
-        if orders.fork_server and ending.exit_code == 0:
+        if request.fork_server and ending.exit_code == 0:
             launched.close(keep_rest=True)
         return ending
 
@@ -168,12 +168,12 @@ def _with_death(found: FreshRun, trouble: str, ending: Ending, output: Path) -> 
     reports = found.reports
     if "teardown" in reports:
         return found._replace(exit_message=None)
-    last_words = trouble or output.read_bytes()[-_LAST_WORDS:].decode(errors="replace").strip()
+    output_end = trouble or output.read_bytes()[-_OUTPUT_SHOWN:].decode(errors="replace").strip()
     death = f"its fresh interpreter {ending}, {_phase(reports)}"
     if ending.how == "signalled" and ending.signal == _SIGKILL:
         limit = memory_limit()
         death += f"\n  next      so the kernel ends who needs too much: the limit is {format_size(limit.bytes)} ({limit.source})"
-    return found._replace(death=f"{death}\n{last_words}".rstrip())
+    return found._replace(death=f"{death}\n{output_end}".rstrip())
 
 
 def _phase(reports: Mapping[str, Any]) -> str:
@@ -240,10 +240,10 @@ class _Server:
         self._path = Path(self._folder.name)
         for name in (REQUESTS, ANSWERS):
             os.mkfifo(self._path / name)
-        orders = orders_for(test, "sample", self._path)._replace(
+        request = request_for(test, "sample", self._path)._replace(
             nodeid="", target=str(test.path), fork_server=self._folder.name, caller=os.getpid()
         )
-        start(test.config, orders, self._path / "output.txt")
+        start(test.config, request, self._path / "output.txt")
         self.lives = self._send(b"")
 
     def run(self, test: RunningTest, *, rehearse: bool) -> Any | None:
@@ -251,8 +251,8 @@ class _Server:
         self._samples += 1
         results = self._path / f"results-{self._samples}.jsonl"
         results.touch()
-        orders = orders_for(test, "sample", self._path)._replace(results=str(results), rehearse=rehearse)
-        (self._path / ORDERS_FILE).write_text(orders.as_text(), encoding="utf-8")
+        request = request_for(test, "sample", self._path)._replace(results=str(results), rehearse=rehearse)
+        (self._path / REQUEST_FILE).write_text(request.as_text(), encoding="utf-8")
         # Opened before the request is sent: the server ends a sample whose answer has no reader.
         answers = os.open(self._path / ANSWERS, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:

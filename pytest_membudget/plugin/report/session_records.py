@@ -70,9 +70,9 @@ def temporary_folders(config: pytest.Config) -> pytest.TempPathFactory:
 
 def _place(config: pytest.Config) -> Path:
     if is_fresh(config):
-        from pytest_membudget.plugin.fresh.child_session import ORDERS
+        from pytest_membudget.plugin.fresh.child_session import REQUEST
 
-        return Path(ORDERS.shared)
+        return Path(REQUEST.shared)
     base = temporary_folders(config).getbasetemp()
     # pytest-xdist puts each worker's temporary folder into the controller's.
     return (base.parent if is_worker(config) else base) / "membudget"

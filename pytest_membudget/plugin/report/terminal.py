@@ -132,7 +132,7 @@ def suggestions(records: Sequence[TestRecord]) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def telling(config: pytest.Config, text: str) -> Iterator[None]:
+def showing_progress(config: pytest.Config, text: str) -> Iterator[None]:
     """Shows `text` behind what stands in pytest's line while the block runs.
 
     Not where lines are kept (no terminal), were not asked for (`-q`), or are another's: the test's with `-s`, those of
