@@ -1,4 +1,4 @@
-"""Messages between the coordinator and one worker, over a connection of `multiprocessing`.
+"""Messages between the coordinator and its workers, over connections of `multiprocessing`, and the thread that reads them.
 
 A message is a tuple whose last item is bytes. Small ones are one frame; large bytes follow in a frame of their own, so
 that they are not copied to be packed. The worker's end blocks, the coordinator's never does.
@@ -7,16 +7,21 @@ that they are not copied to be packed. The worker's end blocks, the coordinator'
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import pickle
+import selectors
 import struct
 import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from multiprocessing import connection
 from multiprocessing.connection import Connection
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
+
+_logger = logging.getLogger("pytest_membudget.runtime")
 
 _SEPARATE_BYTES = 64 * 1024
 """Larger contents travel as a message of their own: they are not copied once more to be packed."""
@@ -25,6 +30,9 @@ _LENGTH = struct.Struct("!i")
 """What stands before each frame of less than 2 GiB, as in `multiprocessing.connection`."""
 
 _READ_BYTES = 1 << 20
+
+TICK_S = 0.5
+"""Seconds between two checks of all workers, beside what wakes the thread that reads from them."""
 
 _DIRECT_BYTES = 32 * 1024 if sys.platform == "linux" else 4 * 1024
 """So much may be on its way to a worker without a thread to write it: the system buffers it at once, whatever it is."""
@@ -202,3 +210,119 @@ class Inbox:
             part = bytes(view[start : start + size])
         del buffer[: start + size]
         return part
+
+
+class ReplyingWorker(Protocol):
+    """A worker as the thread that reads from all of them sees it."""
+
+    @property
+    def channel(self) -> Connection:
+        """The connection to it."""
+
+    @property
+    def sentinel(self) -> int:
+        """A descriptor that is readable when there is something to learn of its process."""
+
+    @property
+    def pid(self) -> int | None:
+        """Its process."""
+
+    def receive(self) -> bool:
+        """Reads what it has sent; False where it sends no more."""
+
+    def check_end(self) -> bool:
+        """Whether its process has ended."""
+
+    def give_up(self) -> None:
+        """Gives the calls that are left their replies."""
+
+    def close(self) -> None:
+        """Closes what was open for it."""
+
+
+class Replies:
+    """One thread that reads what the workers of a launcher send, and notices their ends. It runs while there are any."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._workers: set[ReplyingWorker] = set()
+        self._selector: selectors.BaseSelector | None = None
+        self._is_running = False
+
+    def add(self, worker: ReplyingWorker) -> None:
+        """Takes care of a worker until it has ended.
+
+        Raises:
+            RuntimeError: no thread can be started.
+        """
+        with self._lock:
+            if not self._is_running:
+                self._selector = selectors.DefaultSelector() if sys.platform != "win32" else None
+                threading.Thread(target=self._run, name="membudget-replies", daemon=True).start()
+                self._is_running = True
+            self._workers.add(worker)
+            if self._selector is not None:
+                # What is registered while the other thread waits is waited for at once (epoll, kqueue).
+                self._selector.register(worker.channel, selectors.EVENT_READ, worker)
+                self._selector.register(worker.sentinel, selectors.EVENT_READ, worker)
+
+    def _run(self) -> None:
+        checked_s = time.monotonic()
+        while True:
+            changed: set[ReplyingWorker] = set()
+            for each, ready in self._ready():
+                if ready is each.channel:
+                    self._receive(each)
+                else:
+                    changed.add(each)
+            if time.monotonic() - checked_s > TICK_S:
+                checked_s = time.monotonic()
+                with self._lock:  # one that `add` has not registered yet is not to be checked
+                    changed = set(self._workers)
+            for each in changed:
+                self._check_end(each)
+            with self._lock:
+                if not self._workers:
+                    self._is_running = False
+                    if self._selector is not None:
+                        self._selector.close()
+                    return
+
+    def _check_end(self, worker: ReplyingWorker) -> None:
+        sentinel = worker.sentinel
+        try:
+            has_ended = worker.check_end()
+        except Exception:  # a defect of ours must not leave the others without replies
+            _logger.exception("worker process %s is given up", worker.pid)
+            worker.give_up()
+            has_ended = True
+        if has_ended:
+            self._drop(worker, sentinel)
+        elif self._selector is not None:
+            # The number may stand for another file now, which stands for the same process.
+            self._selector.unregister(sentinel)
+            self._selector.register(worker.sentinel, selectors.EVENT_READ, worker)
+
+    def _ready(self) -> Iterator[tuple[ReplyingWorker, Any]]:
+        """The workers of which there is something to read, each with its connection or its sentinel."""
+        if self._selector is not None:
+            for key, _ in self._selector.select(TICK_S):
+                yield key.data, key.fileobj
+            return
+        with self._lock:
+            owners = {each: worker for worker in self._workers for each in (worker.channel, worker.sentinel)}
+        for ready in connection.wait(list(owners), TICK_S):
+            yield owners[ready], ready  # type: ignore[index]
+
+    def _receive(self, worker: ReplyingWorker) -> None:
+        if not worker.receive() and self._selector is not None:
+            self._selector.unregister(worker.channel)  # at its end, it would be ready for ever
+
+    def _drop(self, worker: ReplyingWorker, sentinel: int) -> None:
+        with self._lock:
+            self._workers.discard(worker)
+        if self._selector is not None:
+            for each in (worker.channel, sentinel):
+                with contextlib.suppress(KeyError, ValueError):
+                    self._selector.unregister(each)
+        worker.close()

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import selectors
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing import connection
 from multiprocessing.context import BaseContext
 from pathlib import Path
@@ -27,7 +26,7 @@ from pytest_membudget.origins import Arriving, off_path
 from pytest_membudget.records.measurement import signal_name
 from pytest_membudget.records.run import Level
 from pytest_membudget.runtime.workers import drop_forgotten_modules, worker_main
-from pytest_membudget.runtime.workers.channel import Inbox, Message, Outbox
+from pytest_membudget.runtime.workers.channel import TICK_S, Inbox, Message, Outbox, Replies
 from pytest_membudget.runtime.workers.files_in_memory import CallFiles, MachineMemory, open_shared_bytes
 from pytest_membudget.runtime.workers.fork_server import main_left_alone_where_it_is_no_file
 from pytest_membudget.runtime.workers.fork_server_main import UNGUARDED
@@ -66,7 +65,6 @@ _UNGUARDED_TEXT = (
     "workers import the script, whose work is not guarded and would be done once more by each; put it under "
     '`if __name__ == "__main__":`'
 )
-_TICK_S = 0.5
 _FAULTS = frozenset(
     getattr(signal, name) for name in ("SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE") if hasattr(signal, name)
 )
@@ -344,7 +342,7 @@ class ProcessWorker:
         if self._forked is not None:
             if self._forked.waits_for_server_s > HUNG_S:
                 self._process.kill()
-            if self._inbox.at_end_s and time.monotonic() - self._inbox.at_end_s > _TICK_S:
+            if self._inbox.at_end_s and time.monotonic() - self._inbox.at_end_s > TICK_S:
                 self._forked.ask_kernel()
         if self._process.exitcode is None:
             return False
@@ -408,91 +406,3 @@ def _reply(report: Report, name: str) -> Reply:
         return unpacked(report, name, IN_WORKER_PROCESS)
     except BaseException as error:
         return Unpicklable(unpicklable(f"what {name} gave back", error))
-
-
-class Replies:
-    """One thread that reads what the workers of a launcher send, and notices their ends. It runs while there are any."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._workers: set[ProcessWorker] = set()
-        self._selector: selectors.BaseSelector | None = None
-        self._is_running = False
-
-    def add(self, worker: ProcessWorker) -> None:
-        """Takes care of a worker until it has ended.
-
-        Raises:
-            RuntimeError: no thread can be started.
-        """
-        with self._lock:
-            if not self._is_running:
-                self._selector = selectors.DefaultSelector() if sys.platform != "win32" else None
-                threading.Thread(target=self._run, name="membudget-replies", daemon=True).start()
-                self._is_running = True
-            self._workers.add(worker)
-            if self._selector is not None:
-                # What is registered while the other thread waits is waited for at once (epoll, kqueue).
-                self._selector.register(worker.channel, selectors.EVENT_READ, worker)
-                self._selector.register(worker.sentinel, selectors.EVENT_READ, worker)
-
-    def _run(self) -> None:
-        checked_s = time.monotonic()
-        while True:
-            changed: set[ProcessWorker] = set()
-            for each, ready in self._ready():
-                if ready is each.channel:
-                    self._receive(each)
-                else:
-                    changed.add(each)
-            if time.monotonic() - checked_s > _TICK_S:
-                checked_s = time.monotonic()
-                with self._lock:  # one that `add` has not registered yet is not to be checked
-                    changed = set(self._workers)
-            for each in changed:
-                self._check_end(each)
-            with self._lock:
-                if not self._workers:
-                    self._is_running = False
-                    if self._selector is not None:
-                        self._selector.close()
-                    return
-
-    def _check_end(self, worker: ProcessWorker) -> None:
-        sentinel = worker.sentinel
-        try:
-            has_ended = worker.check_end()
-        except Exception:  # a defect of ours must not leave the others without replies
-            _logger.exception("worker process %s is given up", worker.pid)
-            worker.give_up()
-            has_ended = True
-        if has_ended:
-            self._drop(worker, sentinel)
-        elif self._selector is not None:
-            # The number may stand for another file now, which stands for the same process.
-            self._selector.unregister(sentinel)
-            self._selector.register(worker.sentinel, selectors.EVENT_READ, worker)
-
-    def _ready(self) -> Iterator[tuple[ProcessWorker, Any]]:
-        """The workers of which there is something to read, each with its connection or its sentinel."""
-        if self._selector is not None:
-            for key, _ in self._selector.select(_TICK_S):
-                yield key.data, key.fileobj
-            return
-        with self._lock:
-            owners = {each: worker for worker in self._workers for each in (worker.channel, worker.sentinel)}
-        for ready in connection.wait(list(owners), _TICK_S):
-            yield owners[ready], ready  # type: ignore[index]
-
-    def _receive(self, worker: ProcessWorker) -> None:
-        if not worker.receive() and self._selector is not None:
-            self._selector.unregister(worker.channel)  # at its end, it would be ready for ever
-
-    def _drop(self, worker: ProcessWorker, sentinel: int) -> None:
-        with self._lock:
-            self._workers.discard(worker)
-        if self._selector is not None:
-            for each in (worker.channel, sentinel):
-                with contextlib.suppress(KeyError, ValueError):
-                    self._selector.unregister(each)
-        worker.close()

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from pytest_membudget.runtime.workers import process
+from pytest_membudget.runtime.workers import channel
 from pytest_membudget.runtime.workers.forked_process import default_context
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="fork servers are Linux's")
@@ -65,10 +65,10 @@ class StubWorker:
 
 
 def test_a_worker_that_is_being_added_is_not_checked_yet(monkeypatch):
-    monkeypatch.setattr(process, "_TICK_S", 0.01)
+    monkeypatch.setattr(channel, "TICK_S", 0.01)
     ends = [*multiprocessing.Pipe(), *multiprocessing.Pipe()]
     first, second = StubWorker([*multiprocessing.Pipe(), *multiprocessing.Pipe()]), StubWorker(ends)
-    replies = process.Replies()
+    replies = channel.Replies()
     replies.add(first)
     assert first.was_checked.wait(20)
     replies.add(second)
