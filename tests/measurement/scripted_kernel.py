@@ -161,15 +161,15 @@ class Kernel:
 
     def look(self, actions):
         """Processes are looked at one after the other, and the tree moves on meanwhile."""
-        found = Proportional({})
+        correction, forking = {}, False
         for pid in self.visible():
             if pid in self.pages:
-                found.correction[pid] = self.correction(pid)
+                correction[pid] = self.correction(pid)
                 others = set().union(*(pages for other, pages in self.pages.items() if other != pid))
-                found.forking |= pid not in self.zombies and self.pages[pid] <= others
+                forking |= pid not in self.zombies and self.pages[pid] <= others
             if actions:
                 self.act(*actions.pop())
-        return found
+        return Proportional(correction, forking=forking)
 
 
 class Play:

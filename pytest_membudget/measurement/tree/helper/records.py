@@ -71,32 +71,20 @@ class Reading:
         return self.anon + self.file + self.shmem
 
 
-class Proportional:
+class Proportional(NamedTuple):
     """What a sample of proportional sizes between the scan before and this one found, by process.
 
-    It tells nothing while a fork is under way (`forking`): what is shared with a child that shows nowhere else yet. No more does it while
-    a process clears its memory, which shows nowhere else any more.
-
-    `correction` is the proportional less the resident size of anonymous memory, never above zero: what a sum of
-    resident sizes counts too often. `shmem` and `file` are proportional sizes, `private` is not shared.
+    It shows nothing while a fork is under way (`forking`): what is shared with a child that shows nowhere else yet. No more does it
+    while a process clears its memory, which shows nowhere else any more.
     """
 
-    __slots__ = ("correction", "file", "forking", "private", "shmem")
-
-    def __init__(
-        self,
-        correction: dict[int, int],
-        shmem: dict[int, int] | None = None,
-        file: dict[int, int] | None = None,
-        private: dict[int, int] | None = None,
-        *,
-        forking: bool = False,
-    ) -> None:
-        self.forking = forking
-        self.correction = correction
-        self.shmem = shmem or {}
-        self.file = file or {}
-        self.private = private or {}
+    correction: dict[
+        int, int
+    ]  # proportional less resident anonymous memory, never above 0: what a sum counts too often
+    shmem: Mapping[int, int] = _NONE  # proportional
+    file: Mapping[int, int] = _NONE  # likewise
+    private: Mapping[int, int] = _NONE  # not shared
+    forking: bool = False
 
 
 class FilePages(NamedTuple):

@@ -115,29 +115,33 @@ def blurred(interval: Interval, readings: list[Reading]) -> bool:
 
 
 def sample_proportional(readings: list[Reading], processes: Mapping[int, Process]) -> Proportional | None:
-    """Reads the proportional sizes of everybody who may share something; `None` where one of them is gone."""
+    """Reads the proportional sizes of all processes that may share something; `None` where one of them is gone."""
     fork_groups = [reading.fork_group for reading in readings]
-    found = Proportional({}, {}, {}, {})
+    correction: dict[int, int] = {}
+    shmem: dict[int, int] = {}
+    file: dict[int, int] = {}
+    private: dict[int, int] = {}
+    forking = False
     for reading in readings:
+        pid, siblings = reading.pid, fork_groups.count(reading.fork_group)
         if not reading.resident:
-            found.forking |= reading.pid in processes and processes[reading.pid].is_clearing
-            found.correction[reading.pid] = found.shmem[reading.pid] = 0
+            forking |= pid in processes and processes[pid].is_clearing
+            correction[pid] = shmem[pid] = 0
             continue
-        if fork_groups.count(reading.fork_group) == 1 and not reading.shmem and reading.file < FILE_GAP_BYTES:
+        if siblings == 1 and not reading.shmem and reading.file < FILE_GAP_BYTES:
             continue
         try:
-            fields = processes[reading.pid].proportional()
+            fields = processes[pid].proportional()
         except (OSError, KeyError):
             return None
         # The stack alone makes for a page of one's own, but not between a fork's copy and its return.
-        found.forking |= fork_groups.count(reading.fork_group) > 1 and not fields.get(b"Private_Dirty", 0)
-        found.correction[reading.pid] = min(0, fields.get(b"Pss_Anon", 0) - fields.get(b"Anonymous", 0))
-        found.shmem[reading.pid] = fields.get(b"Pss_Shmem", 0)
-        found.file[reading.pid] = fields.get(b"Pss_File", 0)
-        found.private[reading.pid] = min(
-            fields.get(b"Pss_Anon", 0), fields.get(b"Private_Clean", 0) + fields.get(b"Private_Dirty", 0)
-        )
-    return found
+        forking |= siblings > 1 and not fields.get(b"Private_Dirty", 0)
+        anonymous = fields.get(b"Pss_Anon", 0)
+        correction[pid] = min(0, anonymous - fields.get(b"Anonymous", 0))
+        shmem[pid] = fields.get(b"Pss_Shmem", 0)
+        file[pid] = fields.get(b"Pss_File", 0)
+        private[pid] = min(anonymous, fields.get(b"Private_Clean", 0) + fields.get(b"Private_Dirty", 0))
+    return Proportional(correction, shmem, file, private, forking)
 
 
 def _signature(readings: list[Reading]) -> object:
