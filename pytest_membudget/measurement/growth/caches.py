@@ -25,7 +25,7 @@ from itertools import islice
 from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, MemberDescriptorType, ModuleType
 from typing import Any, NamedTuple
 
-from pytest_membudget.measurement.system.machine import libc_version
+from pytest_membudget.measurement.process.small_blocks import libc_version
 from pytest_membudget.originals import contextlib, ctypes, gc, sys
 
 _CHUNKS = 7

@@ -11,7 +11,6 @@ import functools
 from collections.abc import Iterator
 from typing import IO, NamedTuple
 
-from pytest_membudget.measurement.system.machine import libc_version
 from pytest_membudget.originals import contextlib, ctypes, fcntl, os, re, sys, tempfile
 
 SMALLEST_BLOCK_BYTES = 16
@@ -156,6 +155,14 @@ def _c_library() -> tuple[ctypes.CDLL, ctypes.c_void_p]:
     library.fdopen.restype = ctypes.c_void_p
     library.fflush.argtypes = library.fclose.argtypes = (ctypes.c_void_p,)
     return library, ctypes.c_void_p.in_dll(library, "stderr")
+
+
+def libc_version() -> str:
+    """Such as "glibc 2.36"; empty where the library does not tell."""
+    if hasattr(os, "confstr"):
+        with contextlib.suppress(ValueError, OSError):
+            return os.confstr("CS_GNU_LIBC_VERSION") or ""
+    return ""
 
 
 def _stream_on(descriptor: int) -> _Stream | None:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pytest_membudget.measurement.process import proc
+from pytest_membudget.measurement.process.small_blocks import libc_version
 from pytest_membudget.measurement.system import control_group
 from pytest_membudget.measurement.system.control_group import Constraint
 from pytest_membudget.originals import contextlib, logging, os, re, resource, sys
@@ -138,14 +139,6 @@ def transparent_hugepages() -> str:
     with contextlib.suppress(OSError):
         setting = Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text(encoding="ascii")
         return setting.partition("[")[2].partition("]")[0]
-    return ""
-
-
-def libc_version() -> str:
-    """Such as "glibc 2.36"; empty where the library does not tell."""
-    if hasattr(os, "confstr"):
-        with contextlib.suppress(ValueError, OSError):
-            return os.confstr("CS_GNU_LIBC_VERSION") or ""
     return ""
 
 
