@@ -131,7 +131,11 @@ class Engine:
 
     def lazy_window(self) -> int:
         """How many lazily drawn inputs may be submitted and unread."""
-        return self.settings.max_in_flight or self.most_workers * self.scheduler.pool.throughput.drawn_ahead
+        pool = self.scheduler.pool
+        workers = max(
+            self.most_workers, pool.concurrency.most
+        )  # those of a cluster have yet to join at first
+        return self.settings.max_in_flight or workers * pool.throughput.drawn_ahead
 
     def charge_rule(self, options: CallOptions) -> ChargeRule:
         """How the inputs of a call are charged.

@@ -117,9 +117,16 @@ class Outcomes:
                     continue
             self._submit(item)
 
-    def read(self) -> Ended:
-        """The next outcome. Waits in pieces: a Ctrl-C that comes just before a wait counts only when that wait ends."""
+    def read(self, unread: int = 0) -> Ended | None:
+        """The next outcome, `None` after the last; `unread` are kept elsewhere and take up room as well.
+
+        Draws inputs before, and while it waits: there is more room when workers join, or tasks turn out to be short. Waits in
+        pieces: a Ctrl-C that comes just before a wait counts only when that wait ends.
+        """
         while True:
+            self.fill(unread)
+            if self.is_over:
+                return None
             with contextlib.suppress(queue.Empty):
                 return self._read(*self._ended.get(timeout=PATIENCE_S))
 
@@ -195,26 +202,18 @@ def in_order(outcomes: Outcomes) -> Iterator[Ended]:
     """Outcomes in the order of the inputs; those that ended before their turn wait, and take up room."""
     waiting: dict[int, Ended] = {}
     place = 0
-    while True:
-        outcomes.fill(len(waiting))
+    while (ended := outcomes.read(len(waiting))) is not None:
+        waiting[ended.item.place] = ended
+        del ended  # the caller alone keeps the result from now on
         while place in waiting:
             yield waiting.pop(place)
             place += 1
             outcomes.fill(len(waiting))
-        if outcomes.is_over:
-            return
-        ended = outcomes.read()
-        waiting[ended.item.place] = ended
-        del ended
 
 
 def as_they_end(outcomes: Outcomes) -> Iterator[Ended]:
     """Outcomes as soon as they are known."""
-    while True:
-        outcomes.fill()
-        if outcomes.is_over:
-            return
-        yield outcomes.read()
+    return iter(outcomes.read, None)
 
 
 @contextlib.contextmanager

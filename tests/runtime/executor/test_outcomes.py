@@ -24,7 +24,9 @@ from pytest_membudget import (
     UnreadableFileError,
     UsageError,
 )
-from pytest_membudget.runtime.executor.outcomes import key_of
+from pytest_membudget.runtime.executor import outcomes as outcomes_module
+from pytest_membudget.runtime.executor.engine import CallOptions
+from pytest_membudget.runtime.executor.outcomes import Outcomes, as_they_end, drawn, in_order, key_of
 
 MB = 1_000_000
 
@@ -39,6 +41,23 @@ def test_a_stream_yields_each_outcome_once(threads):
     outcomes = list(threads.stream(jobs.square, iter(range(20))))
     assert sorted(outcome.value for outcome in outcomes) == [n * n for n in range(20)]
     assert {outcome.cause for outcome in outcomes} == {"ok"}
+
+
+@pytest.mark.parametrize("order", [as_they_end, in_order])
+def test_inputs_are_drawn_while_it_waits_where_there_is_more_room(threads, monkeypatch, order):
+    monkeypatch.setattr(outcomes_module, "PATIENCE_S", 0.01)
+    room, second = [1], threading.Event()
+
+    def job(number):
+        room[0] = 2
+        if number == 1:
+            second.set()
+        return second.wait(30)
+
+    engine, options = threads._engine, CallOptions()
+    items = drawn(range(2), lambda number: engine.charge_rule(options).charge(job, number))
+    outcomes = Outcomes(engine, job, items, options, window=lambda: room[0])
+    assert [ended.outcome.value for ended in order(outcomes)] == [True, True]
 
 
 def test_an_ordered_stream_keeps_the_order_of_its_inputs(threads):
