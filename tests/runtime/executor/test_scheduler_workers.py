@@ -7,6 +7,7 @@ from scripted_scheduler import KILLED, MB, Fixed, Played, a_task, holds, only, s
 
 from pytest_membudget.runtime.executor.scheduler import LEAVING_S
 from pytest_membudget.runtime.executor.state import Reading, Record, Start, Stop, Submission, Task
+from pytest_membudget.runtime.workers.protocol import Figures
 
 # What is learned ------------------------------------------------------------------------------------------------------
 
@@ -44,6 +45,13 @@ def test_what_a_task_leaves_in_its_worker_is_not_what_the_next_task_takes():
     played.returned(task, peak_bytes=110 * MB, peak_upper_bytes=130 * MB, kept_bytes=100 * MB)
     assert (task.charge.seen, task.charge.seen_upper) == ([10 * MB], [30 * MB])
     assert task.peak_bytes == 110 * MB
+
+
+def test_what_a_killed_attempt_was_seen_to_take_is_learned_as_it_is():
+    played, task = Played(1000 * MB), a_task()
+    played.submit(task)
+    played.reply(task, KILLED._replace(figures=Figures(peak_bytes=50 * MB)))
+    assert task.charge.seen == [50 * MB]
 
 
 @pytest.mark.parametrize(("told_mb", "upper_mb"), [(None, 100), (130, 130)])
