@@ -167,7 +167,7 @@ class Calibration:
                 f"{format_count(distinct, 'different input')} cannot show whether {' and '.join(self.left_out)} help to "
                 f"predict, so the estimate is the same for all; measure at least {JUDGED_INPUTS}"
             )
-        elif self.left_out:
+        elif self.left_out and self.file.peak_of == "task":
             fitted.append(
                 f"left out, since {'it does' if len(self.left_out) == 1 else 'they do'} not help to predict: "
                 f"{', '.join(self.left_out)}"

@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import math
 import os
 import re
@@ -113,7 +112,12 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _CLOCK = re.compile(r"(?:([0-9]+)-)?(?:([0-9]+):)?([0-9]+):([0-9]+(?:\.[0-9]+)?)", re.ASCII)
 _NUMBER_AFTER_COLON = re.compile(r":\s*([0-9]+(?:\.[0-9]+)?)", re.ASCII)
 _SAMPLED = "peaks were sampled by {}: what lasted less than an interval is not in them"
-_ENDED_WELL = "COMPLETED"
+_ENDED_WELL = ("COMPLETED", "CACHED")  # Nextflow repeats the figures of a job that it did not run again
+_GIVE = (
+    "give a Nextflow trace with peak_rss, a Snakemake benchmark, or the output of: "
+    "sacct --parsable2 --format=JobID,JobName,State,MaxRSS,Elapsed"
+)
+_NO_SIZES = "no sizes of inputs were recorded: one figure stands for every input"
 
 Row = Mapping[str, str]
 
@@ -126,20 +130,19 @@ def read_recording(path: str | os.PathLike[str]) -> Recording:
         UnreadableFileError: it is none of the three.
     """
     text = read_bounded(path, what="a record of jobs").decode(errors="replace")
-    head = text.partition("\n")[0].rstrip("\r")
-    separator = "|" if "|" in head else "\t"
-    rows = list(csv.DictReader(io.StringIO(text), delimiter=separator, quoting=csv.QUOTE_NONE))
-    columns = set(head.split(separator))
+    lines = text.splitlines()
+    if not lines:
+        raise UnreadableFileError(f"{path} is empty, so it is no record of jobs; {_GIVE}")
+    separator = "|" if "|" in lines[0] else "\t"
+    rows = list(csv.DictReader(lines, delimiter=separator, quoting=csv.QUOTE_NONE))
+    columns = set(lines[0].split(separator))
     if "peak_rss" in columns:
         return _recording(map(_from_nextflow, rows), "Nextflow")
     if "max_rss" in columns:
         return _recording((_from_snakemake(row, Path(path).stem) for row in rows), "Snakemake")
     if {"JobID", "JobName", "State", "MaxRSS"} <= columns:
         return _recording(map(_from_slurm, _by_job(rows)), "Slurm")
-    raise UnreadableFileError(
-        f"{path} is no record of jobs; give a Nextflow trace with peak_rss, a Snakemake benchmark, or the output of: "
-        "sacct --parsable2 --format=JobID,JobName,State,MaxRSS,Elapsed"
-    )
+    raise UnreadableFileError(f"{path} is no record of jobs; {_GIVE}")
 
 
 def calibrate_recorded(kind: str, jobs: Sequence[RecordedJob], caveats: tuple[str, ...] = ()) -> Calibration:
@@ -163,7 +166,7 @@ def calibrate_recorded(kind: str, jobs: Sequence[RecordedJob], caveats: tuple[st
             peak_of="job",
             function=kind,
             kind="recorded jobs",
-            caveats=caveats,
+            caveats=caveats if by_size else (*caveats, _NO_SIZES),
         )
     )
 
@@ -177,7 +180,7 @@ def _recording(found: Iterable[RecordedJob | None], system: str) -> Recording:
 def _from_nextflow(row: Row) -> RecordedJob | None:
     """Sizes and times are text ("1.2 GB", "1m 3s"), or with trace.raw bytes and milliseconds."""
     peak_bytes = _bytes(row.get("peak_rss"))
-    if not peak_bytes or (row.get("status") or _ENDED_WELL) != _ENDED_WELL:
+    if not peak_bytes or (row.get("status") or _ENDED_WELL[0]) not in _ENDED_WELL:
         return None
     kind = (row.get("process") or row.get("name") or "").partition(" (")[0]
     realtime = row.get("realtime") or ""
@@ -218,7 +221,7 @@ def _by_job(rows: Iterable[Row]) -> Iterator[Row]:
 
 def _from_slurm(row: Row) -> RecordedJob | None:
     peak_bytes = _bytes(row.get("MaxRSS"))
-    if not peak_bytes or row.get("State") != _ENDED_WELL:
+    if not peak_bytes or row.get("State") not in _ENDED_WELL:
         return None
     return RecordedJob(
         kind=row.get("JobName") or "job", peak_bytes=peak_bytes, duration_s=_seconds(row.get("Elapsed") or "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pytest_membudget.calibration.law import LEAST_POINTS
@@ -15,6 +16,7 @@ from pytest_membudget.records.calibration import RecordedJob
 from pytest_membudget.report.text import clean_text
 from pytest_membudget.units import format_count, format_size
 
+_MOST_NAMED = 5
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]+", re.ASCII)
 
 
@@ -66,11 +68,24 @@ def run(arguments: argparse.Namespace) -> int:
                 else f"{arguments.save}-{_UNFIT.sub('-', kind).strip('-.')}"
             )
             print(f"  saved to {save_named(found, name)}")
-    few = sum(len(jobs) < LEAST_POINTS for jobs in kinds.values())
-    if few:
-        print(f"note: {format_count(few, 'kind')} of job with fewer than {LEAST_POINTS} jobs")
-    if skipped:
-        print(f"note: {format_count(skipped, 'row')} without a finished job and its peak")
-    for caveat in caveats:
-        print(f"note: {caveat}")
+    few = {kind: len(jobs) for kind, jobs in sorted(kinds.items()) if kind not in learned}
+    for note in (*_notes(few, skipped), *caveats):
+        print(f"note: {note}")
+    if not kinds:
+        print(
+            f"note: no finished job with a peak in {', '.join(clean_text(str(path)) for path in arguments.files)}"
+        )
     return EXIT_OK if learned else EXIT_FAILED
+
+
+def _notes(few: Mapping[str, int], skipped: int) -> Iterator[str]:
+    """What was read and did not become a calibration; `few` are the jobs of kinds that have too few."""
+    for kind, count in list(few.items())[:_MOST_NAMED]:
+        yield (
+            f"{clean_text(kind)} has {format_count(count, 'job')}, and a calibration needs {LEAST_POINTS}; give "
+            "the records of more runs as well"
+        )
+    if len(few) > _MOST_NAMED:
+        yield f"and {format_count(len(few) - _MOST_NAMED, 'more kind')} of job with fewer than {LEAST_POINTS}"
+    if skipped:
+        yield f"{format_count(skipped, 'row')} without a finished job and its peak"

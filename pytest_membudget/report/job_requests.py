@@ -39,9 +39,8 @@ def _promise(request: JobRequest) -> str:
         else f"covers {request.content:.0%} of jobs like those measured with {request.confidence:.0%} confidence"
     )
     among = f", the largest of {format_count(request.inputs, 'input')}" if request.inputs > 1 else ""
-    return (
-        f"aim {request.aim} ({kept}); for {request.largest}{among}; "
-        f"{format_size(request.idle_bytes)} of it before any input"
+    return f"aim {request.aim} ({kept}); for {request.largest}{among}" + (
+        f"; {format_size(request.idle_bytes)} of it before any input" if request.idle_bytes else ""
     )
 
 

@@ -86,3 +86,15 @@ def test_jobs_are_calibrated_by_size_where_it_is_known_and_else_by_none():
     assert plain.expect("any item") == pytest.approx(100.5 * MIB, rel=0.01)
     assert plain.bound("9 GB") >= 102 * MIB
     assert plain.estimator("safe").estimate_file_memory("any item") >= 102 * MIB
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00\r\x01\xff|\r\n\r", b"name\tstatus\rA\tCOMPLETED"])
+def test_what_is_no_record_is_said_in_one_sentence(tmp_path, content):
+    (tmp_path / "odd").write_bytes(content)
+    with pytest.raises(UnreadableFileError, match=r"odd is .*no record of jobs; give a Nextflow trace"):
+        read_recording(tmp_path / "odd")
+
+
+def test_a_job_that_nextflow_took_from_its_cache_counts_with_its_figures(tmp_path):
+    found = jobs_of(tmp_path, "name\tstatus\trealtime\tpeak_rss\trchar\nA\tCACHED\t3s\t2 MB\t1 MB\n")
+    assert found.jobs == (job("A", 2 * MIB, MIB, 3.0),)

@@ -109,11 +109,14 @@ def test_recorded_jobs_become_calibrations_and_requests(project, capsys):
     shown = capsys.readouterr().out
     assert "ALIGN: 5 jobs, at most 105 MiB; 1.00 B/B of what it reads + 100 MiB" in shown
     assert "SORT: 3 jobs, at most 52 MiB; about 51.0 MiB for any input" in shown.replace("52.0", "52")
-    assert "note: 1 kind of job with fewer than 3 jobs" in shown
+    assert "note: RARE has 1 job, and a calibration needs 3" in shown
     assert load_calibration(".membudget/calibrations/flow-ALIGN.json").file.peak_of == "job"
 
     assert main(["size", "flow-SORT", "--for", "slurm"]) == 0
-    assert "for any input; 0 B of it before any input" in capsys.readouterr().out
+    shown = capsys.readouterr().out  # a job's peak has all that it loads in it
+    assert "for any input\n" in shown
+    assert "# note: no sizes of inputs were recorded" in shown
+    assert "before any input" not in shown
 
 
 def test_a_record_with_too_few_jobs_ends_with_1_and_no_record_with_2(project, capsys):
@@ -123,3 +126,12 @@ def test_a_record_with_too_few_jobs_ends_with_1_and_no_record_with_2(project, ca
     (project / "odd.txt").write_text("hello")
     assert main(["learn", "odd.txt"]) == 2
     assert "is no record of jobs" in capsys.readouterr().err
+
+
+def test_records_without_a_job_say_so(project, capsys):
+    (project / "head.txt").write_text("name\tstatus\tpeak_rss\trchar\n")
+    assert main(["learn", "head.txt"]) == 1
+    assert "note: no finished job with a peak in head.txt" in capsys.readouterr().out
+    (project / "many.txt").write_text("name\tpeak_rss\n" + "".join(f"K{n}\t5 MB\n" for n in range(8)))
+    assert main(["learn", "many.txt"]) == 1
+    assert "note: and 3 more kinds of job with fewer than 3" in capsys.readouterr().out
