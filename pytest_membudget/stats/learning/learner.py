@@ -9,12 +9,13 @@ from typing import Literal, NamedTuple, Protocol, get_args
 
 from pytest_membudget.stats.fitting import LEAST_BYTES, PeakFit, fit_peaks
 from pytest_membudget.stats.learning.models import (
-    Ladder,
+    RETRY,
     Model,
     Price,
-    build_ladder,
+    Rules,
     fit_models,
     fit_neighbours,
+    judge_rules,
 )
 
 Aim = Literal["safe", "cheap"]
@@ -40,54 +41,77 @@ class Learner(Protocol):
 
 
 class AimConfig(NamedTuple):
-    """What an aim means in figures: how waste weighs against failures, and models against one another."""
+    """What an aim means in figures: how waste weighs against failures, rules against one another, and what follows a failure."""
 
     price: Price
     quantile: float
-    """The allocation is this quantile of the models' votes."""
+    """The allocation is this quantile of the rules' votes."""
+    sharpness: float
+    """How fast a rule's vote falls with its waste, for each task seen."""
     step: float
     """A retry allocates at least this much more."""
     leap: float
     """A retry above everything seen multiplies the failed allocation by this."""
-    sharpness: float = 6.0
-    """A model's vote falls with this power of its waste."""
+    patience: int
+    """So many tasks may have been given too little before the models are fitted again at once."""
 
 
 AIMS: dict[Aim, AimConfig] = {
     "cheap": AimConfig(
-        Price(0.0, 2.5e8, 0.5, tail_weight=0.4, tail_share=0.6),
+        Price(0.0, 2.5e8, tail_tasks=0.1, tail_share=0.6),
         quantile=0.5,
+        sharpness=1.0,
         step=1.02,
         leap=1.33,
-        sharpness=8.0,
+        patience=1,
     ),
-    "safe": AimConfig(Price(2.0, 3e8, 0.9), quantile=0.90, step=1.25, leap=2.0),
+    "safe": AimConfig(
+        Price(1.0, 3e8, tail_tasks=1.0, tail_share=0.3),
+        quantile=0.9,
+        sharpness=0.2,
+        step=1.25,
+        leap=2.0,
+        patience=0,
+    ),
 }
 _WINDOW = 112  # tasks remembered: enough for a tail of 1 in 100, few enough for a decision within a few milliseconds
-_NEWS = 24  # models are fitted again when one task in so many is new, or when one was given too little
+_NEWS = 24  # models are fitted again when one task in so many is new, or when tasks were given too little
 _STREAK = 16  # so many tasks in a row beyond what seven of eight before them took: that is no chance any more
 _BEYOND = 1.25  # above this multiple of the largest size seen only models that grow may vote
 _FEW = 30  # while the tasks are fewer, "safe" adds the tolerance bound of the line where a line fits
 _FAIR = 0.8  # a line fits when its waste is at most 1 / 0.8 of the least waste of any model
 _SAFE_CONTENT, _SAFE_CONFIDENCE = 0.99, 0.95
+_LEAST_EXPONENT = -600.0
 
 
 class _WeightedModel(NamedTuple):
     model: Model
-    ladder: Ladder
+    rules: Rules
     relative: bool
-    weight: float
+    weights: list[float]
+    """Of each of its rules; those of all models add up to 1."""
 
-    def unit(self, size_bytes: float) -> float:
-        return max(LEAST_BYTES, self.model.predict(size_bytes)) if self.relative else 1.0
+    @property
+    def weight(self) -> float:
+        return sum(self.weights)
+
+    @property
+    def least_waste(self) -> float:
+        return min(self.rules.wastes)
 
     def at(self, size_bytes: float, offset: float) -> float:
-        return self.model.predict(size_bytes) + offset * self.unit(size_bytes)
+        guess, unit = self._guess(size_bytes)
+        return guess + offset * unit
 
-    def after(self, size_bytes: float, failed_bytes: float) -> float | None:
-        failed = (failed_bytes - self.model.predict(size_bytes)) / self.unit(size_bytes)
-        offset = self.ladder.after(failed)
-        return None if offset is None else self.at(size_bytes, offset)
+    def votes(self, size_bytes: float) -> list[tuple[float, float]]:
+        """What each of its rules allocates, with its weight."""
+        guess, unit = self._guess(size_bytes)
+        rules = zip(self.rules.offsets, self.weights, strict=True)
+        return [(guess + offset * unit, weight) for offset, weight in rules]
+
+    def _guess(self, size_bytes: float) -> tuple[float, float]:
+        guess = self.model.predict(size_bytes)
+        return guess, max(LEAST_BYTES, guess) if self.relative else 1.0
 
 
 class AllocationLearner:
@@ -114,7 +138,7 @@ class AllocationLearner:
         self._tasks: list[tuple[float, float, float | None]] = []
         self._voters: list[_WeightedModel] | None = None
         self._line: PeakFit | None = None
-        self._news = 0
+        self._news = self._short = 0
         self._largest = PeaksNearby()
         for size_bytes, peak_bytes in points:
             self.observe(size_bytes, peak_bytes)
@@ -130,7 +154,8 @@ class AllocationLearner:
         self._news += 1
         if len(self._tasks) >= 2 * _WINDOW:
             del self._tasks[:-_WINDOW]
-        if self._news > len(self._tasks) // _NEWS or self._was_short(size_bytes, peak_bytes):
+        self._short += self._was_short(size_bytes, peak_bytes)
+        if self._short > self._config.patience or self._news > len(self._tasks) // _NEWS:
             self._voters = None
 
     def observe_at_least(self, size_bytes: float, peak_bytes: float) -> None:
@@ -142,7 +167,7 @@ class AllocationLearner:
         voters = self._fitted()
         if not voters:
             return self._from_few(size_bytes)
-        votes = [(voter.at(size_bytes, voter.ladder.middle), voter.weight) for voter in voters]
+        votes = [(voter.at(size_bytes, voter.rules.middle), voter.weight) for voter in voters]
         return max(0.0, _weighted_quantile(votes, 0.5))
 
     def allocate(self, size_bytes: float) -> int:
@@ -154,10 +179,7 @@ class AllocationLearner:
         voters = self._fitted()
         if not voters:
             return round(self._from_few(size_bytes) * self._config.step)
-        votes = [
-            (voter.at(size_bytes, voter.ladder.start()), voter.weight)
-            for voter in self._entitled(voters, size_bytes)
-        ]
+        votes = [vote for voter in self._entitled(voters, size_bytes) for vote in voter.votes(size_bytes)]
         least = min(peak for _, peak, _ in self._tasks)
         chosen = max(least, _weighted_quantile(votes, self._config.quantile))
         if self._line is not None:
@@ -168,12 +190,11 @@ class AllocationLearner:
 
     def retry(self, size_bytes: float, failed_bytes: float) -> int:
         """What to allocate after an attempt with `failed_bytes` ran out: always more."""
-        leap = self._config.leap * failed_bytes
-        votes = []
-        for voter in self._entitled(self._fitted(), size_bytes):
-            following = voter.after(size_bytes, failed_bytes)
-            votes.append((leap if following is None else following, voter.weight))
-        chosen = _weighted_quantile(votes, self._config.quantile) if votes else leap
+        voters = self._entitled(self._fitted(), size_bytes)
+        votes = [(voter.at(size_bytes, voter.rules.above_all), voter.weight) for voter in voters]
+        most = RETRY * max((peak for _, peak, _ in self._tasks[-_WINDOW:]), default=0.0)
+        following = min(most, _weighted_quantile(votes, self._config.quantile)) if votes else 0.0
+        chosen = following if following > failed_bytes else self._config.leap * failed_bytes
         return round(max(chosen, self._config.step * failed_bytes, self.allocate(size_bytes))) + 1
 
     def _was_short(self, size_bytes: float, peak_bytes: float) -> bool:
@@ -181,7 +202,7 @@ class AllocationLearner:
 
     def _fitted(self) -> list[_WeightedModel]:
         if self._voters is None:
-            self._news = 0
+            self._news = self._short = 0
             if _has_changed(self._tasks[-_WINDOW:]):
                 del self._tasks[:-_STREAK]
             tasks = self._tasks[-_WINDOW:]
@@ -192,8 +213,8 @@ class AllocationLearner:
     def _fitting_line(self, tasks: list[tuple[float, float, float | None]]) -> PeakFit | None:
         if self.aim == "cheap" or not self._voters or len(tasks) >= _FEW:
             return None
-        lines = [voter.weight for voter in self._voters if "line" in voter.model.name]
-        fits = max(lines, default=1.0) >= _FAIR**self._config.sharpness
+        lines = [voter.least_waste for voter in self._voters if "line" in voter.model.name]
+        fits = _FAIR * min(lines, default=0.0) <= min(voter.least_waste for voter in self._voters)
         return fit_peaks([(size, peak) for size, peak, _ in tasks]) if fits else None
 
     def _entitled(self, voters: list[_WeightedModel], size_bytes: float) -> list[_WeightedModel]:
@@ -218,16 +239,23 @@ def _elect(tasks: list[tuple[float, float, float | None]], config: AimConfig) ->
     peaks = [peak for _, peak, _ in tasks]
     durations = [duration for _, _, duration in tasks if duration]
     weights = durations if len(durations) == len(tasks) else [max(1.0, size) for size in sizes]
-    found = []
+    judged = []
     for model in fit_models(sizes, peaks):
         for relative in (False, True) if model.name != "constant" else (False,):
             units = [max(LEAST_BYTES, guess) if relative else 1.0 for guess in model.left_out]
-            ladder = build_ladder(model.left_out, units, peaks, weights, config.price)
-            found.append((model, ladder, relative))
-    least = max(1.0, min(ladder.waste for _, ladder, _ in found))
+            judged.append((model, relative, judge_rules(model.left_out, units, peaks, weights, config.price)))
+    least = max(1.0, min(waste for _, _, rules in judged for waste in rules.wastes))
+    # The exponentially weighted forecaster (Cesa-Bianchi and Lugosi 2006) with waste in units of the least as its loss.
+    # Beyond all sizes seen only some models vote: none of their weights may vanish.
+    rate = config.sharpness * len(tasks)
+    shares = [
+        [math.exp(max(_LEAST_EXPONENT, rate * (1 - max(1.0, waste) / least))) for waste in rules.wastes]
+        for _, _, rules in judged
+    ]
+    total = sum(map(sum, shares))
     return [
-        _WeightedModel(model, ladder, relative, min(1.0, least / max(1.0, ladder.waste)) ** config.sharpness)
-        for model, ladder, relative in found
+        _WeightedModel(model, rules, relative, [share / total for share in theirs])
+        for (model, relative, rules), theirs in zip(judged, shares, strict=True)
     ]
 
 

@@ -1,12 +1,13 @@
-"""Simple models of the peak as a function of size, and the allocations that would have wasted least with each.
+"""Simple models of the peak as a function of size, and what each would have wasted with each of its offsets.
 
-A model is judged on what it says of a task that it has not seen. Its allocation for a task is ``predicted + q · unit``; the
-offsets q that are worth trying, first and after each failure, are those that would just have covered some task: its ladder.
-Tasks sorted by the offset they needed, the least waste of all tasks above place j is
+A model is judged on what it says of a task that it has not seen. A rule is a model and an offset q: it allocates
+``predicted + q · unit``, where the unit is a byte or the prediction itself. Every finished task shows what every rule would
+have wasted on it:
 
-    waste(j) = min over k > j of  Σ_{i>j} allocation_i(q_k) − Σ_{j<i≤k} peak_i + restart(i>k) + waste(k)
+    allocation − peak                                 where the task fits,
+    (1 + share) · allocation + retry − peak + restart where it fails and is repeated with the most that any task took.
 
-since all of them try q_k, those up to k fit, and the others fail and go on from k. It is solved from the top down.
+With tasks sorted by the offset that each needed, the sums of all tasks above an offset give its waste at once.
 """
 
 from __future__ import annotations
@@ -20,11 +21,14 @@ _NEIGHBOURS = 5
 _RELATIVE_FLOOR = 0.05  # of the mean peak: no weight grows without limit where a line approaches 0
 _MOST_LEVERAGE = 0.95  # a single task that decides a line on its own says little about the line's errors
 
-_MOST_RUNGS = 14  # places considered among the tasks seen; the higher, the closer together
-_CROWDING = 1.6  # the power that moves those places together towards the top
+_LEVELS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.94, 0.97)  # quantiles of the offsets needed that are tried
+_BEYOND = (0.0, 0.1, 0.3, 0.7, 1.3, 2.0, 3.0)  # and above the largest of them, in scales of the tail
 _TAIL = ((0.15, 0.25), (0.7, 0.35), (1.7, 0.25), (3.0, 0.1), (5.0, 0.05))
 """(distance in scales, weight): the next task lies above n others with probability 1 / (n + 1), and then by an
 exponential distance, whose quantiles these are."""
+
+_RETRY_REACH = 0.3
+RETRY = 1.04  # times the largest peak seen: the most that is tried after a failure before it leaps
 
 
 class Model(NamedTuple):
@@ -35,6 +39,33 @@ class Model(NamedTuple):
     left_out: list[float]
     grows: bool
     """Whether it has something to say beyond the sizes it was fitted on."""
+
+
+class Price(NamedTuple):
+    """What a failed attempt costs beyond its own allocation: a share of it again, and bytes for the restart.
+
+    And how many tasks are imagined above all seen: 1 is their probability, less trusts that the next is like the others. The
+    scale of that tail is how much, on average, the share `tail_share` of the tasks lies above the largest of the others.
+    """
+
+    share: float
+    restart_bytes: float
+    tail_tasks: float
+    tail_share: float = 0.6
+
+
+class Rules(NamedTuple):
+    """The offsets of one model in ascending order, and what each would have wasted on a task, in bytes."""
+
+    offsets: list[float]
+    wastes: list[float]
+    middle: float
+    """The median offset: with it the model gives a central estimate."""
+
+    @property
+    def above_all(self) -> float:
+        """An offset with which all tasks seen would have fitted, and some to come that need more."""
+        return self.offsets[len(_LEVELS) + _BEYOND.index(_RETRY_REACH)]
 
 
 def fit_models(sizes: Sequence[float], peaks: Sequence[float]) -> list[Model]:
@@ -131,43 +162,56 @@ def least_squares_line(
     return y_mean - slope * x_mean, slope, leverage
 
 
-class Price(NamedTuple):
-    """What a failed attempt costs beyond its own allocation: a share of it again, and bytes for the restart.
+def judge_rules(
+    predicted: Sequence[float],
+    units: Sequence[float],
+    peaks: Sequence[float],
+    weights: Sequence[float],
+    price: Price,
+) -> Rules:
+    """The rules of a model with these predictions (bytes), units (bytes an offset of 1 adds), peaks and weights; two tasks or more.
 
-    And how far the next task may lie above all tasks seen. That goes by the top of those: the scale of the tail is how
-    much, on average, the share `tail_share` of the tasks with the largest offsets lies above the largest of the others.
+    The task that needed most is judged by what the others alone would have tried.
     """
+    total = sum(weights)
+    tasks = sorted(
+        ((peak - guess) / unit, guess, unit, peak, weight / total)
+        for guess, unit, peak, weight in zip(predicted, units, peaks, weights, strict=True)
+    )
+    needed = [task[0] for task in tasks]
+    scale = _tail_scale(needed, price.tail_share)
+    tries = [(_quantile(needed, level), _quantile(needed[:-1], level)) for level in _LEVELS]
+    tries += [(needed[-1] + reach * scale, needed[-2] + reach * scale) for reach in _BEYOND]
+    retry_bytes = RETRY * max(peaks)
+    above = _sums_from_the_top(tasks)
+    guess, unit, peak = (
+        above.predicted[0],
+        above.unit[0],
+        above.peak[0],
+    )  # weights add up to 1: these are means
+    imagined = price.tail_tasks / len(tasks)
 
-    share: float
-    restart_bytes: float
-    least_cover: float
-    """The share of tasks that every allocation has to cover, whatever the others would have saved."""
-    tail_weight: float = 1.0
-    """Of the tasks imagined above all seen, in tasks: 1 is their probability, less trusts that the next is like the others."""
-    tail_share: float = 0.3
+    def waste(offset: float, without_top: float) -> float:
+        first = min(bisect.bisect_right(needed, offset), len(tasks) - 1)
+        failed = (above.weight[first], above.predicted[first] + offset * above.unit[first])
+        if without_top >= needed[-1]:
+            _, top_guess, top_unit, _, top_weight = tasks[-1]
+            failed = (failed[0] - top_weight, failed[1] - top_weight * (top_guess + offset * top_unit))
+        found = guess + offset * unit - peak + _price_of(*failed, price, retry_bytes)
+        for distance, share in _TAIL:
+            beyond, given = guess + (needed[-1] + distance * scale) * unit, guess + offset * unit
+            over = given - beyond
+            if over < 0:
+                over += price.share * given + max(beyond, retry_bytes) + price.restart_bytes
+            found += imagined * share * over
+        return found
+
+    return Rules([offset for offset, _ in tries], [waste(*each) for each in tries], needed[len(needed) // 2])
 
 
-class Ladder(NamedTuple):
-    """Offsets in ascending order, where to start, and where to go from each; and the waste in hindsight."""
-
-    offsets: list[float]
-    following: list[int]
-    first: int
-    waste: float
-    middle: float
-    """The median offset: with it the model gives a central estimate."""
-
-    def start(self) -> float:
-        """The offset of the first allocation."""
-        return self.offsets[self.first]
-
-    def after(self, failed: float) -> float | None:
-        """The offset to try after one that was too small, `None` when it is above all."""
-        place = bisect.bisect_right(self.offsets, failed)
-        if place == 0:
-            return self.offsets[self.first]
-        following = self.following[place - 1]
-        return None if following < 0 else self.offsets[following]
+def _price_of(weight: float, allocated: float, price: Price, retry_bytes: float) -> float:
+    """What failures cost beside ``allocation − peak``: the retry, the restart, and a share of what was allocated."""
+    return weight * (retry_bytes + price.restart_bytes) + price.share * allocated
 
 
 class _Sums(NamedTuple):
@@ -179,68 +223,7 @@ class _Sums(NamedTuple):
     peak: list[float]
 
 
-def build_ladder(
-    predicted: Sequence[float],
-    units: Sequence[float],
-    peaks: Sequence[float],
-    weights: Sequence[float],
-    price: Price,
-) -> Ladder:
-    """The ladder for tasks with these predictions (bytes), units (bytes an offset of 1 adds), peaks and weights."""
-    tasks = sorted(
-        ((peak - guess) / unit, guess, unit, peak, weight)
-        for guess, unit, peak, weight in zip(predicted, units, peaks, weights, strict=True)
-    )
-    middle = tasks[len(tasks) // 2][0]
-    tasks += _tail(tasks, price)
-    sums = _sums_from_the_top(tasks)
-    places = _places(len(peaks), len(tasks), price.least_cover)
-    offsets = [tasks[place][0] for place in places]
-    waste = [0.0] * len(places)
-    following = [-1] * len(places)
-
-    def cheapest(begin: int, lowest: int) -> tuple[float, int]:
-        found, chosen = float("inf"), -1
-        for rung in range(lowest, len(places)):
-            beyond, offset = places[rung] + 1, offsets[rung]
-            cost = (
-                sums.predicted[begin]
-                + offset * sums.unit[begin]
-                - (sums.peak[begin] - sums.peak[beyond])
-                + price.restart_bytes * sums.weight[beyond]
-                + price.share * (sums.predicted[beyond] + offset * sums.unit[beyond])
-                + waste[rung]
-            )
-            if cost < found:
-                found, chosen = cost, rung
-        return found, chosen
-
-    for rung in range(len(places) - 2, -1, -1):
-        waste[rung], following[rung] = cheapest(places[rung] + 1, rung + 1)
-    least, first = cheapest(0, 0)
-    return Ladder(offsets, following, first, least, middle)
-
-
-_Task = tuple[float, float, float, float, float]
-
-
-def _tail(tasks: list[_Task], price: Price) -> list[_Task]:
-    """Imagined tasks above all that were seen."""
-    count = max(2, int(len(tasks) * price.tail_share))
-    below = tasks[-count - 1][0] if len(tasks) > count else tasks[0][0]
-    scale = sum(task[0] - below for task in tasks[-count:]) / count
-    total = sum(task[4] for task in tasks)
-    guess = sum(task[1] * task[4] for task in tasks) / total
-    unit = sum(task[2] * task[4] for task in tasks) / total
-    weight = price.tail_weight * total / len(tasks)
-    offsets = [tasks[-1][0] + scale * distance for distance, _ in _TAIL]
-    return [
-        (offset, guess, unit, guess + offset * unit, weight * share)
-        for offset, (_, share) in zip(offsets, _TAIL, strict=True)
-    ]
-
-
-def _sums_from_the_top(tasks: list[_Task]) -> _Sums:
+def _sums_from_the_top(tasks: Sequence[tuple[float, float, float, float, float]]) -> _Sums:
     sums = _Sums(*([0.0] * (len(tasks) + 1) for _ in range(4)))
     for place in range(len(tasks) - 1, -1, -1):
         _, guess, unit, peak, weight = tasks[place]
@@ -251,14 +234,14 @@ def _sums_from_the_top(tasks: list[_Task]) -> _Sums:
     return sums
 
 
-def _places(seen: int, count: int, least_cover: float) -> list[int]:
-    """Places of the rungs: from the least cover up, the closer together the higher; and every imagined one."""
-    lowest = min(seen - 1, int(seen * least_cover))
-    span = seen - 1 - lowest
-    steps = min(span, _MOST_RUNGS - 1)
-    chosen = (
-        {seen - 1 - round(span * (step / steps) ** _CROWDING) for step in range(steps + 1)}
-        if steps
-        else {lowest}
-    )
-    return [*sorted(chosen), *range(seen, count)]
+def _tail_scale(needed: Sequence[float], share: float) -> float:
+    count = max(2, int(len(needed) * share))
+    below = needed[-count - 1] if len(needed) > count else needed[0]
+    return sum(each - below for each in needed[-count:]) / count
+
+
+def _quantile(ordered: Sequence[float], level: float) -> float:
+    place = level * (len(ordered) - 1)
+    low = int(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (place - low) * (ordered[high] - ordered[low])
