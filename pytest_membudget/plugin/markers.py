@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import pytest
 
-from pytest_membudget.errors import text_of
+from pytest_membudget.errors import MembudgetError, text_of
 from pytest_membudget.originals import inspect, os
 from pytest_membudget.records.judgement import Budget
 from pytest_membudget.units import Tolerance, parse_size, parse_tolerance
@@ -271,19 +271,36 @@ def _estimate(item: pytest.Item) -> int:
     A calibration is of a warm worker, and a test may be the first call in its process: what that takes beyond is added.
     """
     funcargs: Mapping[str, Any] = getattr(item, "funcargs", {})
-    paths = [path for value in funcargs.values() for path in _files(value)]
-    if not paths:
-        raise ValueError(
-            'memory_budget: "estimate" needs a file among the test\'s arguments, and there is none; take synthetic_file, '
-            "or a fixture that gives a path, or write a size"
-        )
+    items: list[Any] = [path for value in funcargs.values() for path in _files(value)]
     request: pytest.FixtureRequest = item._request  # type: ignore[attr-defined]  # noqa: SLF001 - the test's own
     estimator = request.getfixturevalue("memory_estimator")
-    return int(
-        estimator.estimate_batch_memory(paths, 1)
-        if len(paths) > 1
-        else estimator.estimate_file_memory(paths[0]) + estimator.first_call_bytes
+    if not items and estimator.goes_by_predictors:
+        items = [value for value in _parameters(item) if _has_features(estimator, value)]
+    if not items:
+        raise ValueError(
+            'memory_budget: "estimate" needs a file among the test\'s arguments, or a parameter that the predictors of its '
+            "memory_estimator take, and there is none; take synthetic_file, or a fixture that gives a path, or write a size"
+        )
+    estimate_bytes = (
+        estimator.estimate_batch_memory(items, 1)
+        if len(items) > 1
+        else estimator.estimate_file_memory(items[0])
     )
+    return int(estimate_bytes + estimator.first_call_bytes)
+
+
+def _parameters(item: pytest.Item) -> list[Any]:
+    callspec = getattr(item, "callspec", None)
+    params: Mapping[str, Any] = callspec.params if callspec is not None else {}
+    return [value for name, value in params.items() if name != "memory_estimator"]
+
+
+def _has_features(estimator: Any, value: Any) -> bool:
+    try:
+        estimator.features(value)
+    except MembudgetError:
+        return False
+    return True
 
 
 def _files(value: Any) -> Iterator[Path]:

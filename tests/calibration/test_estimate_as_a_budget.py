@@ -51,3 +51,42 @@ def test_the_first_call_is_judged_as_one(pytester, reader):
     pytester.runpytest_subprocess("-p", "no:randomly").assert_outcomes(passed=1)
     pytester.makepyfile(TEST.format(more=", bytearray(b'x') * 40_000_000"))
     pytester.runpytest_subprocess("-p", "no:randomly").assert_outcomes(failed=1)
+
+
+PREDICTED = """
+import pytest
+from pytest_membudget import Calibration, fit_points
+
+seen = [({{"rows": r, "columns": c}}, 5_000_000 + 900 * r * c) for r, c in ((100, 10), (800, 10), (200, 60), (500, 40))]
+
+@pytest.fixture
+def memory_estimator():
+    functions = {{"rows": lambda item: item[0], "columns": lambda item: item[1]}}
+    return Calibration(fit_points(seen).file, functions).estimator()
+
+@pytest.mark.memory_budget("estimate")
+@pytest.mark.parametrize("table", {tables})
+def test_table(table):
+    bytearray(b"x") * ({bytes_of_a_cell} * 400 * 40)
+"""
+
+
+@pytest.mark.parametrize(
+    ("tables", "bytes_of_a_cell", "outcome"),
+    [
+        ("[(400, 40)]", 900, {"passed": 1}),
+        ("[{'rows': 400, 'columns': 40}]", 900, {"passed": 1}),
+        ("[(400, 40)]", 9_000, {"failed": 1}),
+    ],
+)
+def test_an_item_that_is_no_file_is_judged_by_its_predictors(pytester, tables, bytes_of_a_cell, outcome):
+    pytester.makepyfile(PREDICTED.format(tables=tables, bytes_of_a_cell=bytes_of_a_cell))
+    pytester.runpytest_subprocess().assert_outcomes(**outcome)
+
+
+def test_what_the_predictors_do_not_take_is_said(pytester):
+    pytester.makepyfile(PREDICTED.format(tables="['none']", bytes_of_a_cell=1))
+    result = pytester.runpytest_subprocess()
+    result.stdout.fnmatch_lines(
+        ["*needs a file among the test's arguments, or a parameter that the predictors*"]
+    )
