@@ -1,7 +1,7 @@
 """Measuring a block that runs here: `measuring`, `measure` and the `Probe` behind both.
 
 1. `begin` gives freed memory back to the system (and, if asked, collects garbage first), opens this process's own
-   high-water mark, and tells the helper process that a block begins.
+   high-water mark, and notifies the helper process that a block begins.
 2. `finish` closes the mark and then gives freed memory back once more: what malloc keeps for itself is not what the
    block keeps. Where this process was alone throughout, its own mark is the whole answer. Otherwise the helper is asked
    what it saw of the process tree, and `combine` makes one measurement of both.
@@ -135,7 +135,7 @@ class Probe:
         return self._measurement
 
     def _is_alone(self) -> bool:
-        """Whether this process is known to have no living children, so that its own mark tells everything."""
+        """Whether this process is known to have no living children, so that its own mark is the whole answer."""
         helper = self._helper
         if helper is None or helper.members > 1:
             return False

@@ -213,7 +213,7 @@ class HistoryRun(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def label(self) -> str:
-        """The revision; without one the time, so that a reader can tell runs apart."""
+        """The revision; without one the time, so that a reader can distinguish runs."""
         return self.revision or self.created or "unknown"
 
 
@@ -254,7 +254,7 @@ class RevisionPoint(msgspec.Struct, frozen=True, kw_only=True):
 class TrendChange(msgspec.Struct, frozen=True, kw_only=True):
     """One change of a test's level.
 
-    A jump, drop or environment step is told at the first revision of the new level. A creep begins at
+    A jump, drop or environment step is reported at the first revision of the new level. A creep begins at
     `revision` and ends at `until_revision`. Levels are medians of the measured peaks on both sides.
     """
 

@@ -74,7 +74,7 @@ Quality = Literal["exact", "bounded", "sampled", "missing", "note"]
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """One thing that was looked at: how good figures are because of it, what was found, and why that matters."""
+    """One thing that was tried: how good figures are because of it, what was found, and why that matters."""
 
     subject: str
     quality: Quality

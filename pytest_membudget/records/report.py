@@ -76,7 +76,7 @@ class AllocationSite(msgspec.Struct, frozen=True):
 class Attribution(msgspec.Struct, frozen=True, kw_only=True):
     """Who held the heap at its peak: the largest call stacks first, and where the whole story is kept.
 
-    `heap_bytes` is all of the heap at that moment. `note` tells how heap and resident memory differ.
+    `heap_bytes` is all of the heap at that moment. `note` says how heap and resident memory differ.
     """
 
     sites: tuple[AllocationSite, ...] = ()
@@ -225,8 +225,8 @@ def _fields_of(record: msgspec.Struct) -> dict[str, Any]:
 
 def _sparse(report: Report) -> dict[str, Any]:
     always = {"format": report.format, "version": report.version, "kind": report.kind}
-    told = {key: value for key, value in _differing(report).items() if key != "tests"}
-    return always | told | {"tests": [_differing(test) for test in report.tests]}
+    changed = {key: value for key, value in _differing(report).items() if key != "tests"}
+    return always | changed | {"tests": [_differing(test) for test in report.tests]}
 
 
 def _differing(record: msgspec.Struct) -> dict[str, Any]:

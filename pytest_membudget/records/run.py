@@ -17,7 +17,7 @@ from pytest_membudget.records import Bytes, Count, Result_co, Seconds
 from pytest_membudget.records.judgement import Growth
 from pytest_membudget.units import format_count, format_duration, format_size
 
-MOST_TOLD = 5
+MOST_LISTED = 5
 """Failed inputs, and events, that the summary of a batch lists; of more it says how many there are."""
 
 MOST_EVENTS = 10
@@ -168,7 +168,7 @@ class Breakdown(msgspec.Struct, frozen=True, kw_only=True):
     workers_base_bytes: Bytes  # workers without their tasks: interpreter and libraries
     task_bytes: Bytes  # what tasks added to their workers
     waiting_results_bytes: Bytes  # results in the coordinator that are not read yet
-    other_bytes: Bytes  # the fork server, what tasks started, and what was too brief to tell whose it was
+    other_bytes: Bytes  # the fork server, what tasks started, and what was too brief to be attributed
     caveats: tuple[str, ...] = ()
 
 
@@ -199,16 +199,16 @@ class LevelEvent(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.level}: {self.cause}; {self.next_step}"
 
 
-def _the_first(told: Sequence[object], noun: str) -> list[str]:
-    shown = [str(each) for each in told[:MOST_TOLD]]
-    left_out = len(told) - MOST_TOLD
+def _the_first(items: Sequence[object], noun: str) -> list[str]:
+    shown = [str(each) for each in items[:MOST_LISTED]]
+    left_out = len(items) - MOST_LISTED
     return [*shown, f"and {format_count(left_out, f'more {noun}')}"] if left_out > 0 else shown
 
 
 class BatchResult(msgspec.Struct, Generic[Result_co], frozen=True, kw_only=True):
     """A whole batch, outcomes in the order of the inputs. Its text is a summary of some lines.
 
-    `growth` tells whether its worker processes held more after each task, all of them together, `worker_growth` each
+    `growth` says whether its worker processes held more after each task, all of them together, `worker_growth` each
     by itself; `None` where no task ran in a worker process. `calls` are tasks there.
     """
 
@@ -250,10 +250,10 @@ class BatchResult(msgspec.Struct, Generic[Result_co], frozen=True, kw_only=True)
     @property
     def failures(self) -> tuple[str, ...]:
         """The first inputs that failed and why, one line each, and where they are kept to be run again."""
-        told = _the_first([outcome for outcome in self.outcomes if not outcome.ok], "failed input")
+        lines = _the_first([outcome for outcome in self.outcomes if not outcome.ok], "failed input")
         if self.dead_letters and self.dead_letters_path:
-            told.append(f"dead letters: {self.dead_letters_path}; `membudget retry` runs them again")
-        return tuple(told)
+            lines.append(f"dead letters: {self.dead_letters_path}; `membudget retry` runs them again")
+        return tuple(lines)
 
     @property
     def values(self) -> list[Result_co]:
@@ -322,9 +322,9 @@ class BatchSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 def summarize_batch(batch: BatchResult, title: str) -> BatchSummary:
     """The figures of `batch` under a title of the caller's."""
-    told = [str(event) for event in batch.events[:MOST_EVENTS]]
+    events = [str(event) for event in batch.events[:MOST_EVENTS]]
     if len(batch.events) > MOST_EVENTS:
-        told.append(f"and {format_count(len(batch.events) - MOST_EVENTS, 'more event')}")
+        events.append(f"and {format_count(len(batch.events) - MOST_EVENTS, 'more event')}")
     return BatchSummary(
         title=title,
         inputs=len(batch.outcomes),
@@ -339,6 +339,6 @@ def summarize_batch(batch: BatchResult, title: str) -> BatchSummary:
         hosts=batch.hosts,
         growth=batch.growth,
         failures=batch.failures,
-        events=tuple(told),
+        events=tuple(events),
         caveats=batch.caveats,
     )

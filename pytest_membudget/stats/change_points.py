@@ -310,7 +310,7 @@ def find_levelled_changes(
 ) -> Levelled:
     """The changes of `values` beside those that came with another environment (one number a value).
 
-    A change at the very revision of another environment cannot be told from it, and counts as the environment's.
+    A change at the very revision of another environment cannot be distinguished from it, and counts as the environment's.
     """
     if len(set(environments)) < 2:
         return Levelled(list(values), {}, find_changes(values, is_material=is_material))

@@ -10,7 +10,7 @@ the calls of the one after: [n/8, n/4], [n/4, n/2] and [n/2, n].
   window, where it had to end early, lie as much higher;
 * *flat*: the last two windows grow by no more than is allowed, or by next to nothing in all;
 * *slowing*: it still grows, each window by less than before, as a cache does that fills up;
-* *unclear*: anything else. More calls will tell.
+* *unclear*: anything else. More calls are needed.
 
 The slope and its interval are those of `robust_slope`, over the floor of the last two windows.
 
@@ -120,7 +120,7 @@ class Patience(NamedTuple):
 
 
 class Precision(NamedTuple):
-    """What cannot be told from no growth: per call, in all, and in the last half of the calls."""
+    """What cannot be distinguished from no growth: per call, in all, and in the last half of the calls."""
 
     per_call: float = RESOLUTION_BYTES_PER_CALL
     in_all: float = 0.0
@@ -132,7 +132,7 @@ def trend(
 ) -> Trend:
     """Judges one figure: `held[i]` is what was in use after `calls[i]` calls (strictly rising).
 
-    `allowed` is the growth per call that is fine, and `precision` what cannot be told from it.
+    `allowed` is the growth per call that is fine, and `precision` what cannot be distinguished from it.
     """
     if len(calls) < FEWEST_SAMPLES or calls[-1] < FEWEST_SAMPLES:
         return Trend("unclear", 0.0, -inf, inf, 0.0)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pytest_membudget.records.report import TestRecord
 
 FEWEST_TASKS = 16
-"""Below that a cache that fills up cannot be told from a leak."""
+"""Below that a cache that fills up cannot be distinguished from a leak."""
 RESOLUTION_BYTES_PER_TASK = 1024.0
 """Tasks differ: what a worker holds after one moves by more than after equal calls."""
 

@@ -81,7 +81,7 @@ class Guard:
         self._told = False
 
     def run(self, command: list[str]) -> None:
-        """Starts the command when told to, and returns when it and its tree have ended or may be left."""
+        """Starts the command when the caller says so, and returns when it and its tree have ended or may be left."""
         os.set_inheritable(self._lifeline, False)
         os.set_inheritable(self._messages, False)
         self._tell(Message("ready"))

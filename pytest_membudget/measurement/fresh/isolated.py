@@ -132,7 +132,7 @@ def _send(descriptor: int, orders: bytes) -> None:
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(orders)
     except BrokenPipeError:
-        pass  # it died before it read everything: how is told by its exit
+        pass  # it died before it read everything: its exit says how
 
 
 def _receive(descriptor: int, launched: Launched) -> bytearray:
@@ -154,7 +154,7 @@ def _receive_exactly(size: int, descriptor: int, launched: Launched) -> bytearra
                 return bytearray()
             received += part
         elif launched.poll() is not None:
-            # What it wrote last may still be on its way for one more look.
+            # What it wrote last may still be on its way: it is read once more.
             if ended:
                 return bytearray()
             ended = True

@@ -58,17 +58,17 @@ def _run(task: bytes) -> Measurement:
 
 
 def _encode(measurement: Measurement | None, error: BaseException | None, pack: Pack) -> bytes:
-    told = "".join(traceback.format_exception(error)) if error else ""
+    text = "".join(traceback.format_exception(error)) if error else ""
     try:
-        answer = pack((measurement, error, told))
+        answer = pack((measurement, error, text))
         pickle.loads(answer)  # noqa: S301 - an exception with a constructor of its own may only fail here
     except Exception as failure:  # what pickle meets in other people's objects can be anything
         if measurement is None:
             stand_in = MeasurementError(
                 f"an exception that cannot travel between processes was raised: {error!r}"
             )
-            return pickle.dumps((None, stand_in, told))
+            return pickle.dumps((None, stand_in, text))
         caveats = (*measurement.caveat_records, Caveat("result-not-sent", detail=text_of(failure)))
         bare = msgspec.structs.replace(measurement, value=None, caveat_records=caveats)
-        return pickle.dumps((bare, None, told))
+        return pickle.dumps((bare, None, text))
     return answer

@@ -220,7 +220,7 @@ class Launched:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, passed)
         to_pass: list[
             int
-        ] = []  # one that comes before the guard has told the command's number is kept until then
+        ] = []  # one that comes before the guard has sent the command's number is kept until then
         try:
             while (ending := self.poll(POLL_S)) is None:
                 while (caught := signal.sigtimedwait(passed, 0)) is not None:
@@ -254,7 +254,7 @@ def launch(
     """Starts a command; at the end of the block it has ended, with all that it started.
 
     Args:
-        command: the program and its arguments; a program without a slash is looked for in `PATH`.
+        command: the program and its arguments; a program without a slash is searched for in `PATH`.
         cwd: where it runs, and `env` what its environment is; by default as here.
         env: see `cwd`.
         stdin: where it reads from, and `stdout` and `stderr` where it writes to; by default as here.

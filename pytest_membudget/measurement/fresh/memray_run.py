@@ -188,20 +188,20 @@ def sites_of(capture: str | os.PathLike[str]) -> Attribution:
 
 
 def _read(capture: Path) -> Attribution:
-    written, problem = _told("tell_sites", capture)
+    written, problem = _read_elsewhere("write_sites", capture)
     if problem:
         raise MeasurementError(f"memray cannot read {capture}: {problem}")
     return msgspec.json.decode(written, type=Attribution)
 
 
-def _told(function: str, path: Path) -> tuple[bytes, str]:
+def _read_elsewhere(function: str, path: Path) -> tuple[bytes, str]:
     """What a function of this module writes in an interpreter of its own: to read a large recording takes memory, too."""
-    code = f"import sys; from {__name__} import {function} as tell; tell(sys.argv[1])"
+    code = f"import sys; from {__name__} import {function} as write; write(sys.argv[1])"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     return _interpreter(["-c", code, os.fspath(path)], environment)
 
 
-def tell_sites(capture: str) -> None:
+def write_sites(capture: str) -> None:
     """Writes what a capture holds to standard output, for the interpreter that asked."""
     sys.stdout.buffer.write(msgspec.json.encode(sites_of(capture)))
 
@@ -244,8 +244,8 @@ def _interpreter(words: list[str], environment: dict[str, str] | None) -> tuple[
         )
         output.seek(0)
         errors.seek(0)
-        told = errors.read().decode(errors="replace").strip().rpartition("\n")[2]
-        return output.read(), (told or f"its interpreter {ending}") if ending.exit_code else ""
+        last_line = errors.read().decode(errors="replace").strip().rpartition("\n")[2]
+        return output.read(), (last_line or f"its interpreter {ending}") if ending.exit_code else ""
 
 
 Frame = tuple[str, str, int]
@@ -273,13 +273,13 @@ def read_stacks(folder: Path) -> tuple[RecordedStack, ...]:
     """
     if not any(folder.glob("*.bin")):
         raise MeasurementError(f"nothing was recorded in {folder}: the test did not run to its end")
-    written, problem = _told("tell_stacks", folder)
+    written, problem = _read_elsewhere("write_stacks", folder)
     if problem:
         raise MeasurementError(f"memray cannot read what was recorded: {problem}")
     return msgspec.json.decode(written, type=tuple[RecordedStack, ...])
 
 
-def tell_stacks(folder: str) -> None:
+def write_stacks(folder: str) -> None:
     """Writes the stacks of `folder` to standard output, for the interpreter that asked."""
     stacks = [stack for path in sorted(Path(folder).glob("*.bin")) for stack in _stacks_of(path)]
     sys.stdout.buffer.write(msgspec.json.encode(stacks))

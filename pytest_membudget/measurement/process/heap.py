@@ -10,7 +10,7 @@ touched. Checked with glibc 2.36; `malloc_info` is in glibc alone.
 
 Some libraries have an allocator of their own. Arrow's pool gives back what the calling thread freed, and not what its own threads
 did; what is in use of it is known. polars has a jemalloc inside, whose calls it does not export. What it frees stays resident for
-about a second and then goes by itself. In use or free cannot be told apart from outside, so what is known is how much there is at
+about a second and then goes by itself. What is in use and what is free cannot be distinguished from outside, so what is known is how much there is at
 most (`Pool`): what is resident and anonymous, and neither malloc's nor in Python's arenas.
 """
 
@@ -114,7 +114,7 @@ class TaskHeap:
 
     How many bytes a block has is measured once, at the start; afterwards a reading takes some microseconds and
     collects nothing. Garbage that waits for the collector is counted: it is gone in a later reading, and
-    `judge_task_series` looks at what never is.
+    `judge_task_series` judges what never is.
     """
 
     def __init__(self) -> None:
@@ -168,7 +168,7 @@ class Arenas(NamedTuple):
 
 
 def read_arenas() -> Arenas:
-    """The arenas now (0.5 ms; more where much is free in many pieces); the main one alone where malloc does not tell."""
+    """The arenas now (0.5 ms; more where much is free in many pieces); the main one alone where malloc does not say."""
     library = _library()
     if library is None:
         return Arenas()

@@ -7,7 +7,7 @@ A process has only one such mark, and a reset loses it for every other reader. E
 this module, which first writes down in each open `Mark` how high the kernel's had been. So measurements may nest and
 overlap.
 
-`ru_maxrss` tells the mark in a tenth of the time that `/proc/self/status` takes, or what this process held before it
+`ru_maxrss` gives the mark in a tenth of the time that `/proc/self/status` takes, or what this process held before it
 called exec, whichever is more: it survives exec, so that a child may report its parent's memory. See `_Account`.
 
 Programs that watch their own `ru_maxrss`, which otherwise never falls, would see another story when a reset lowers it. While tests
@@ -44,7 +44,7 @@ class Mark:
 
 
 class _Account:
-    """The kernel's account of this process, as far as it tells the mark.
+    """The kernel's account of this process, as far as it gives the mark.
 
     It is the larger of the mark and of what was held before exec, which never changes. So it is the mark where it is above
     the least that it was ever seen at; and where it is not above what is resident, the mark is not either.
@@ -59,7 +59,7 @@ class _Account:
         self.largest_kib = max(self.largest_kib, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
     def mark_bytes(self, resident_bytes: int) -> int:
-        """The mark (1 µs); zero where the account may tell of the time before exec, or of nothing."""
+        """The mark (1 µs); zero where the account may be of the time before exec, or of nothing."""
         most_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         if most_bytes > self._least_bytes:
             return max(most_bytes, resident_bytes)
@@ -86,7 +86,7 @@ def open_mark() -> Mark | None:
 
 
 def close_mark(mark: Mark) -> int:
-    """Closes `mark` and tells the most that was resident since it was opened, in bytes."""
+    """Closes `mark` and returns the most that was resident since it was opened, in bytes."""
     with _lock:
         peak_bytes, mark.end_bytes = high_water_and_resident_bytes()
         mark.peak_bytes = max(mark.peak_bytes, peak_bytes)
@@ -107,7 +107,7 @@ def largest_maxrss_kib() -> int:
 
 
 def high_water_bytes() -> int:
-    """The most that was resident since the last reset, in bytes; 0 where nothing tells."""
+    """The most that was resident since the last reset, in bytes; 0 where it cannot be read."""
     if sys.platform != "linux":
         return _life_peak_bytes()
     return proc.field_bytes(proc.read("self", "status"), b"VmHWM") or _life_peak_bytes()
@@ -116,7 +116,7 @@ def high_water_bytes() -> int:
 def mapped_shared_bytes(shared_bytes: int) -> int:
     """Shared memory that this process maps, files apart, where its shared pages are `shared_bytes` now.
 
-    `status` tells it, which takes 20 µs, and is read again only when `shared_bytes` has changed.
+    `status` has it, which takes 20 µs, and is read again only when `shared_bytes` has changed.
     """
     if _last_split[0] != shared_bytes:
         _last_split[:] = [shared_bytes, proc.field_bytes(proc.read("self", "status"), b"RssShmem")]
@@ -137,7 +137,7 @@ def high_water_and_resident_bytes() -> tuple[int, int]:
 
 
 def resident_bytes(pid: int | None = None) -> int:
-    """What process `pid` (this one by default) holds now, in bytes; 0 for one that is gone, or where nothing tells."""
+    """What process `pid` (this one by default) holds now, in bytes; 0 for one that is gone, or where it cannot be read."""
     if sys.platform == "darwin":
         return footprint(pid).now_bytes
     if sys.platform != "linux":
@@ -151,7 +151,7 @@ def resident_bytes(pid: int | None = None) -> int:
 def resident_and_shared_bytes() -> tuple[int, int]:
     """What this process holds now, and how much of that is mapped files and shared memory, in bytes.
 
-    The second is 0 where the system does not tell.
+    The second is 0 where the system does not say.
     """
     if sys.platform != "linux":
         return resident_bytes(), 0

@@ -77,7 +77,7 @@ class GarbageCollector:
         return True
 
     def _is_first_affordable(self, allowed_s: float) -> bool:
-        """Whether the first full collection takes no longer than that; of the others the one before tells."""
+        """Whether the first full collection takes no longer than that; of the others the one before shows that."""
         if not self._last_s and self._first_s <= allowed_s:
             self._first_s = sys.getallocatedblocks() * _PER_BLOCK_S
         return bool(self._last_s) or self._first_s <= allowed_s
@@ -238,7 +238,7 @@ def read_pool() -> heap.Pool | None:
 
 
 def kept_small_blocks_bytes() -> int:
-    """Free blocks in Python's arenas, in bytes; zero where the interpreter does not tell."""
+    """Free blocks in Python's arenas, in bytes; zero where the interpreter does not say."""
     return _small_blocks().free_bytes
 
 

@@ -70,7 +70,7 @@ class SmallBlockReader:
         if self._stream is None:
             return self._print_in_place_of_stderr(target)
         with self._stream.as_stderr():
-            sys._debugmallocstats()  # noqa: SLF001 - the only place that tells bytes
+            sys._debugmallocstats()  # noqa: SLF001 - only this has bytes
         return self._text_from(0)
 
     def _print_in_place_of_stderr(self, target: int) -> bytes:
@@ -81,7 +81,7 @@ class SmallBlockReader:
             kept = None
         try:
             os.dup2(target, STDERR, inheritable=False)
-            sys._debugmallocstats()  # noqa: SLF001 - the only place that tells bytes
+            sys._debugmallocstats()  # noqa: SLF001 - only this has bytes
         finally:
             if kept is None:
                 os.close(STDERR)
@@ -119,7 +119,7 @@ class SmallBlockReader:
 
 
 class _Stream:
-    """A C stream on a file, which C's `stderr` can mean for a moment: descriptor 2 stays everybody else's.
+    """A C stream on a file, which C's `stderr` can mean for a moment: descriptor 2 stays what it is for all others.
 
     For the GNU C library, whose `stderr` is a variable; others may have it in memory that cannot be written to.
     """
@@ -158,7 +158,7 @@ def _c_library() -> tuple[ctypes.CDLL, ctypes.c_void_p]:
 
 
 def libc_version() -> str:
-    """Such as "glibc 2.36"; empty where the library does not tell."""
+    """Such as "glibc 2.36"; empty where the library does not say."""
     if hasattr(os, "confstr"):
         with contextlib.suppress(ValueError, OSError):
             return os.confstr("CS_GNU_LIBC_VERSION") or ""

@@ -6,7 +6,7 @@ namespace shows only part of the hierarchy.
 
 A group of our own can be made
 
-- in version 1 by root, who may tell the kernel not to kill: a process that would exceed the limit stands still instead, until
+- in version 1 by root, who may have the kernel not kill: a process that would exceed the limit stands still instead, until
   the group is ended as a whole (`has_reached_limit`, `kill`); a system call that would exceed it fails with ENOMEM. Otherwise
   the kernel ends the largest process;
 - in version 2 where a part of the tree is delegated to this user: the kernel ends the group as a whole. A group that has processes
@@ -112,7 +112,7 @@ def used_bytes(version: int, directory: Path) -> int:
 
 
 def _paths_by_version(text: str) -> dict[int, PurePosixPath]:
-    """The group's path in the version 1 memory hierarchy and in version 2, as `/proc/self/cgroup` tells."""
+    """The group's path in the version 1 memory hierarchy and in version 2, as `/proc/self/cgroup` has it."""
     paths: dict[int, PurePosixPath] = {}
     for line in text.splitlines():
         number, _, rest = line.partition(":")

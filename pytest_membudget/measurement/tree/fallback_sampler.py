@@ -1,7 +1,7 @@
 """What stands in for the helper process where there is none: a thread here that asks psutil about the children.
 
 It cannot run while C code holds the interpreter's lock, and sees nothing that comes and goes between two samples. Of each
-child the proven figure counts only the memory that is its alone, where the system tells that: memory shared by several
+child the proven figure counts only the memory that is its alone, where the system says that: memory shared by several
 processes would else count several times.
 """
 

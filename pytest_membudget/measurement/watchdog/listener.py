@@ -1,7 +1,7 @@
 """The watchdog's thread in the measured process: it hears from the helper that a block is over its limit, and acts.
 
 It interrupts the thread that began the measurement, or ends the process where that does not help. Where there is no
-helper it looks at this process's memory itself.
+helper it reads this process's memory itself.
 
 A `KillRecord` says what it did, and why.
 """
@@ -27,7 +27,7 @@ class KillRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The watchdog stopped a block, or killed a child of it. Sizes are bytes.
 
     `peak_bytes` is what the block had added, `total_bytes` what the whole tree held; `limit_of` says which of the two
-    was above `limit_bytes`. `stack` tells what the threads were doing (see `stacks`).
+    was above `limit_bytes`. `stack` says what the threads were doing (see `stacks`).
     """
 
     kind: Literal["stopped", "child-killed"]
@@ -58,7 +58,7 @@ class KillRecord(msgspec.Struct, frozen=True, kw_only=True):
 _logger = logging.getLogger("pytest_membudget")
 
 POLL_S = 0.2  # how long it listens at a time
-INSIDE_POLL_S = 0.02  # between two looks of its own, where there is no helper
+INSIDE_POLL_S = 0.02  # between two readings of its own, where there is no helper
 
 EXIT_STUCK = 70
 """The exit code of a process that the watchdog ended because a block would not (EX_SOFTWARE)."""
@@ -75,7 +75,7 @@ class Rules(NamedTuple):
     """What a block may take and what happens when it does not stop.
 
     `limit_bytes` is the most that it may add above its start, `stop_total_bytes` what the whole tree must stay below;
-    `None` for no limit. `grace_s` after it was told to stop `on_stuck` is called, and the process ends.
+    `None` for no limit. `grace_s` after the stop was raised `on_stuck` is called, and the process ends.
     """
 
     limit_bytes: int | None
@@ -100,8 +100,8 @@ class Listener:
     Args:
         label: what is watched.
         rules: what it may take.
-        look: what the tree holds now; asked where there is no helper.
-        told_by: the helper, and the number that this measurement has there.
+        read: what the tree holds now; asked where there is no helper.
+        helper_and_key: the helper, and the number that this measurement has there.
         led_here: the frames in which the block begins.
     """
 
@@ -109,16 +109,16 @@ class Listener:
         self,
         label: str,
         rules: Rules,
-        look: Callable[[], Held],
+        read: Callable[[], Held],
         *,
-        told_by: tuple[TreeSampler, int] | None,
+        helper_and_key: tuple[TreeSampler, int] | None,
         led_here: Sequence[FrameType],
     ) -> None:
         self._label = label
         self._rules = rules
-        self._look = look
-        self._helper = told_by[0] if told_by else None
-        self._key = told_by[1] if told_by else None
+        self._read = read
+        self._helper = helper_and_key[0] if helper_and_key else None
+        self._key = helper_and_key[1] if helper_and_key else None
         self._led_here = led_here
         self._target = _thread.get_ident()
         self._pid = os.getpid()
@@ -185,7 +185,7 @@ class Listener:
             received = os.read(events, 65536)
         except (OSError, ValueError):
             received = b""
-        if not received:  # the helper is gone; from now on this thread looks for itself
+        if not received:  # the helper is gone; from now on this thread reads by itself
             self._helper = None
             return False
         *lines, self._buffer = (self._buffer + received).split(b"\n")
@@ -197,7 +197,7 @@ class Listener:
 
     def _see(self) -> None:
         time.sleep(INSIDE_POLL_S)
-        held = self._look()
+        held = self._read()
         if self._raised_s is None and self._rules.is_over(held):
             self._act(Exceeded(0, False, held.peak_bytes, held.total_bytes, os.getpid()), "inside")
 

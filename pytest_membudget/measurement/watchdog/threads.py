@@ -2,7 +2,7 @@
 
 ```text
 led_here = frames_of(sys._getframe())         # when the block begins
-told = stacks(thread, led_here)               # from another thread, while the block runs
+text = stacks(thread, led_here)               # from another thread, while the block runs
 ```
 Of a stack the user's lines are shown, and of the libraries between them the ends. A frame is a library's where its file lies in
 the standard library, in a folder of installed packages or in this package. Threads without a frame of the user's are counted
@@ -142,17 +142,17 @@ def stacks(thread: int, led_here: Sequence[FrameType] = ()) -> str:
     names = {each.ident: each.name for each in threading.enumerate()}
     running = sys._current_frames()  # noqa: SLF001 - the documented way to all stacks
     running.pop(threading.get_ident(), None)
-    told = []
+    parts = []
     if (own := running.pop(thread, None)) is not None:
-        told.append(f"It was doing this, newest call last:\n{_text(_since(led_here, frames_of(own)))}")
+        parts.append(f"It was doing this, newest call last:\n{_text(_since(led_here, frames_of(own)))}")
     others = {ident: frames_of(frame) for ident, frame in running.items()}
     busy = {ident: frames for ident, frames in others.items() if not all(map(_is_library, frames))}
-    told += [
+    parts += [
         f"Meanwhile thread {names.get(ident, ident)}:\n{_text(frames)}" for ident, frames in busy.items()
     ]
     if quiet := len(others) - len(busy):
-        told.append(f"Left out: {format_count(quiet, 'thread')} in library code alone.\n")
-    return "\n".join(told)
+        parts.append(f"Left out: {format_count(quiet, 'thread')} in library code alone.\n")
+    return "\n".join(parts)
 
 
 def _since(led_here: Sequence[FrameType], frames: Sequence[FrameType]) -> Sequence[FrameType]:

@@ -48,7 +48,7 @@ class Watchdog:
 
     Args:
         stop_total_bytes: the whole tree may not reach this (a share of `memory_limit()`).
-        grace_s: how long a block may go on after it was told to stop.
+        grace_s: how long a block may go on after the stop was raised.
         last_words: a command that saves the record when this process cannot; it gets JSON on its standard input.
         on_stuck: is called when the grace is over, from another thread, before the process ends.
     """
@@ -89,7 +89,7 @@ class Watchdog:
 
 
 class GuardedProbe(Probe):
-    """A probe whose block is interrupted when it outgrows its limit. `bite` tells whether it was."""
+    """A probe whose block is interrupted when it outgrows its limit. `bite` says whether it was."""
 
     def __init__(
         self, dog: Watchdog, label: str, limit_bytes: int | None, *, interval_s: float | None, settle: bool
@@ -113,7 +113,7 @@ class GuardedProbe(Probe):
                 self.label,
                 self._rules,
                 self._held,
-                told_by=(self._helper, self.key) if self._helper and self.key is not None else None,
+                helper_and_key=(self._helper, self.key) if self._helper and self.key is not None else None,
                 led_here=frames_of(sys._getframe(1)),  # noqa: SLF001 - the documented way to one's caller
             )
             self._listener.start()

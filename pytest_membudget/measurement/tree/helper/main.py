@@ -79,7 +79,7 @@ class Watch:
     def _kill_child(
         self, key: int, session: Session, interval: Interval, readings: list[Reading], names: dict[int, str]
     ) -> bool:
-        """Kills the largest child where children hold most of what was taken, and tells once; whether it is so."""
+        """Kills the largest child where children hold most of what was taken, and reports that once; whether it is so."""
         children = [reading for reading in readings if reading.pid != session.root and reading.resident]
         grown = {child.pid: session.grown(child) for child in children}
         largest = max(children, key=lambda child: grown[child.pid], default=None)
@@ -344,7 +344,7 @@ def main(arguments: list[str]) -> None:
         OSError,
         ValueError,
         IndexError,
-    ) as error:  # /proc is hidden, or its files look like nothing known
+    ) as error:  # /proc is hidden, or its files have an unknown form
         os.write(
             descriptors.answers,
             encode(Ready(failure=f"/proc cannot be read as needed: {error}")),

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from .shared_memory import SharedReading
 
 _LAYOUT = struct.Struct("=QQQQQQQQQQqQ")
-"""The key at both ends tells a reader who came in the middle: the last is written before the first, and wiped before it."""
+"""The key at both ends shows a reader that it came in the middle: the last is written before the first, and wiped before it."""
 _KEY = struct.Struct("=Q")
 _REST = struct.Struct("=QQQQQQQQQqQ")
 

@@ -11,7 +11,7 @@ Three kinds of memory are kept apart:
 
 *anonymous*: shared only between a process and those forked from it without exec, here called a fork group. Copying on
 write shows in faults, not in resident sizes. A fork group of one needs nothing more. For larger ones a reading of
-proportional set sizes (`Proportional`) tells what is counted more than once; until one is there, the largest member
+proportional set sizes (`Proportional`) shows what is counted more than once; until one is there, the largest member
 is the lower figure.
 
 *shared memory* (`shmem`) and *file pages*: any process may map them. Lower figure: the largest member, or the last
