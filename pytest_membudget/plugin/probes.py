@@ -61,7 +61,7 @@ class SafeProbe:
     @property
     def kill_record(self) -> KillRecord | None:
         """What the watchdog did, where there is one."""
-        return getattr(self._probe, "bite", None)
+        return getattr(self._probe, "kill_record", None)
 
     def begin(self) -> None:
         """Begins the measurement, where that is possible."""

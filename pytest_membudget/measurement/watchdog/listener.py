@@ -126,7 +126,7 @@ class Listener:
         self._lock = _thread.allocate_lock()
         self._running = _thread.allocate_lock()
         self._raised_s: float | None = None
-        self._bite: KillRecord | None = None
+        self._kill_record: KillRecord | None = None
         self._buffer = b""
         self._wake = os.pipe()
 
@@ -156,7 +156,7 @@ class Listener:
             pass
         for descriptor in self._wake:
             os.close(descriptor)
-        return self._bite
+        return self._kill_record
 
     def run(self) -> None:
         """Until the block ends."""
@@ -205,7 +205,7 @@ class Listener:
         is_child = event.killed
         of_block = self._rules.took_too_much(Held(event.peak_bytes, event.total_bytes))
         limit_bytes = self._rules.limit_bytes if of_block else self._rules.stop_total_bytes
-        bite = KillRecord(
+        kill_record = KillRecord(
             kind="child-killed" if is_child else "stopped",
             label=self._label,
             peak_bytes=event.peak_bytes,
@@ -220,24 +220,24 @@ class Listener:
         with self._lock:
             if self._done and not is_child:
                 return  # too late to stop anything
-            if self._bite is None or not is_child:
-                self._bite = bite
-            _logger.error("%s", bite)
+            if self._kill_record is None or not is_child:
+                self._kill_record = kill_record
+            _logger.error("%s", kill_record)
             if not is_child and self._raised_s is None:
                 self._raised_s = time.monotonic()
                 threads.raise_in(self._target)
 
     def _end_process(self) -> None:
         with self._lock:
-            if self._done or self._bite is None:
+            if self._done or self._kill_record is None:
                 return
-        message = f"{self._bite}; it did not stop within {self._rules.grace_s:.0f} s, so the process ends now"
+        message = f"{self._kill_record}; it did not stop within {self._rules.grace_s:.0f} s, so the process ends now"
         _logger.critical("%s", message)
         if self._rules.on_stuck is not None:
             # Whatever the callback meets, the process has to end.
             with contextlib.suppress(Exception):
-                self._rules.on_stuck(self._bite)
+                self._rules.on_stuck(self._kill_record)
         with contextlib.suppress(OSError):
-            os.write(2, f"\n{message}\n{self._bite.stack}".encode(errors="replace"))
+            os.write(2, f"\n{message}\n{self._kill_record.stack}".encode(errors="replace"))
         sampler.close_sampler()
         os._exit(EXIT_STUCK)  # noqa: SLF001 - an ordinary exit would wait for the thread that does not stop

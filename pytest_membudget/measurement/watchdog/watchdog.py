@@ -8,7 +8,7 @@ try:
     run()                      # may be interrupted by WatchdogStop, at the next bytecode
 finally:
     measurement = probe.finish()
-bite = probe.bite              # None, or what the watchdog did: kind, pid, name, peak_bytes, limit_bytes, stack
+record = probe.kill_record       # None, or what the watchdog did: kind, pid, name, peak_bytes, limit_bytes, stack
 ```
 
 The helper process watches (`tree.helper.main.Watch`), because it is not stopped by C code that holds the interpreter's lock:
@@ -89,7 +89,7 @@ class Watchdog:
 
 
 class GuardedProbe(Probe):
-    """A probe whose block is interrupted when it outgrows its limit. `bite` says whether it was."""
+    """A probe whose block is interrupted when it outgrows its limit. `kill_record` says whether it was."""
 
     def __init__(
         self, dog: Watchdog, label: str, limit_bytes: int | None, *, interval_s: float | None, settle: bool
@@ -100,7 +100,7 @@ class GuardedProbe(Probe):
             settle=settle,
             limits=dog.limits(limit_bytes),
         )
-        self.bite: KillRecord | None = None
+        self.kill_record: KillRecord | None = None
         self._rules = Rules(limit_bytes, dog.stop_total_bytes, dog.grace_s, dog.on_stuck)
         self._listener: Listener | None = None
 
@@ -126,7 +126,7 @@ class GuardedProbe(Probe):
         measurement = super().finish(value)
         if listener is not None:
             # The helper speaks of a child that it killed before it answers the end of the measurement.
-            self.bite = listener.heard()
+            self.kill_record = listener.heard()
         return measurement
 
     def _held(self) -> Held:

@@ -53,13 +53,13 @@ def test_a_block_over_its_limit_is_stopped_and_its_memory_goes():
     before = high_water.resident_bytes()
     probe, stop = guarded(run_away)
     assert stop is not None
-    assert probe.bite.kind == "stopped"
-    assert LIMIT < probe.bite.peak_bytes < MOST * 8 * MIB
-    assert "in run_away" in probe.bite.stack
-    assert probe.bite.stack.startswith("It was doing this")
-    assert "in guarded" in probe.bite.stack.splitlines()[1]  # where the block stands
-    assert not {"_pytest", "pluggy"} & set(re.split(r"\W", probe.bite.stack))
-    assert "more than the 40.0 MiB it may take" in str(probe.bite)
+    assert probe.kill_record.kind == "stopped"
+    assert LIMIT < probe.kill_record.peak_bytes < MOST * 8 * MIB
+    assert "in run_away" in probe.kill_record.stack
+    assert probe.kill_record.stack.startswith("It was doing this")
+    assert "in guarded" in probe.kill_record.stack.splitlines()[1]  # where the block stands
+    assert not {"_pytest", "pluggy"} & set(re.split(r"\W", probe.kill_record.stack))
+    assert "more than the 40.0 MiB it may take" in str(probe.kill_record)
     forget_frames(stop.__traceback__)
     assert high_water.resident_bytes() < before + 20 * MIB
     assert probe.measurement.peak_bytes > LIMIT
@@ -101,12 +101,12 @@ def test_the_whole_tree_may_not_reach_the_sessions_limit():
     dog = Watchdog(stop_total_bytes=high_water.resident_bytes() + LIMIT)
     probe, stop = guarded(run_away, dog, limit=None)
     assert stop is not None
-    assert probe.bite.limit_bytes == dog.stop_total_bytes
+    assert probe.kill_record.limit_bytes == dog.stop_total_bytes
 
 
 def test_within_its_limit_a_block_is_left_alone():
     probe, stop = guarded(lambda: hold(8 * MIB).close())
-    assert (stop, probe.bite) == (None, None)
+    assert (stop, probe.kill_record) == (None, None)
 
 
 def let_a_child_run_away():
@@ -130,21 +130,21 @@ def hears_nothing(listener):
 def test_a_child_killed_just_before_the_end_is_named_all_the_same(monkeypatch):
     monkeypatch.setattr(Listener, "run", hears_nothing)
     probe, killed = let_a_child_run_away()
-    assert (probe.bite.kind, probe.bite.pid) == ("child-killed", killed[0].pid)
+    assert (probe.kill_record.kind, probe.kill_record.pid) == ("child-killed", killed[0].pid)
 
 
 def test_a_runaway_child_is_killed_and_named():
     probe, killed = let_a_child_run_away()
     assert killed[0].returncode == -signal.SIGKILL
-    assert (probe.bite.kind, probe.bite.pid) == ("child-killed", killed[0].pid)
-    assert "python" in probe.bite.name
+    assert (probe.kill_record.kind, probe.kill_record.pid) == ("child-killed", killed[0].pid)
+    assert "python" in probe.kill_record.name
 
 
 def test_a_child_that_was_there_is_not_the_runaway():
     holder = Holder(80 * MIB)
     probe, stop = guarded(run_away)
     assert stop is not None
-    assert probe.bite.kind == "stopped"
+    assert probe.kill_record.kind == "stopped"
     assert holder.process.poll() is None
     holder.release()
 
@@ -160,7 +160,7 @@ last_words = [sys.executable, "-c", "import sys; open(sys.argv[1], 'w').write(sy
 dog = Watchdog(
     grace_s=0.5,
     last_words=last_words,
-    on_stuck=lambda bite: words.write_text('{"label": "%s"}' % bite.label),
+    on_stuck=lambda kill_record: words.write_text('{"label": "%s"}' % kill_record.label),
 )
 probe = dog.guard("tests/test_a.py::test_b", limit_bytes=20 * MIB)
 probe.begin()
@@ -215,4 +215,4 @@ def test_without_a_helper_the_watchdog_looks_for_itself(monkeypatch):
     monkeypatch.setattr(sampler, "sampler", lambda: None)
     probe, stop = guarded(run_away)
     assert stop is not None
-    assert probe.bite.source == "inside"
+    assert probe.kill_record.source == "inside"
