@@ -21,7 +21,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from pytest_membudget.measurement.process.children import tree_resident_bytes
 from pytest_membudget.measurement.system.machine import memory_reading
@@ -156,25 +156,6 @@ def budget_while_closed(budget_bytes: int, granted_bytes: int) -> int:
     return min(budget_bytes, granted_bytes) if granted_bytes else budget_bytes
 
 
-class AnyBudget(Protocol):
-    """What a driver and an engine ask of a budget."""
-
-    @property
-    def is_fixed(self) -> bool:
-        """Whether it is a figure that was given, and never moves."""
-
-    @property
-    def largest_bytes(self) -> int:
-        """The budget as it would be if nothing else used any memory."""
-
-    @property
-    def ceiling_bytes(self) -> int:
-        """A task that is expected to take more is refused."""
-
-    def now_bytes(self, own_bytes: Callable[[], int]) -> int:
-        """The budget as it is now; `own_bytes` says what this executor's own workers hold."""
-
-
 class Budget:
     """In bytes. Without a figure it is the limit, less a reserve, less what others use.
 
@@ -187,6 +168,9 @@ class Budget:
         reading: reads the limit and what is used of it.
         clock: seconds that pass.
     """
+
+    #: what is held of the host's budget; none of it
+    share: HostShare | None = None
 
     def __init__(
         self,
@@ -371,7 +355,7 @@ class SharedBudget:
     is_fixed = False
 
     def __init__(self, share: HostShare) -> None:
-        self.share = share
+        self.share: HostShare = share
 
     @property
     def largest_bytes(self) -> int:
@@ -383,3 +367,7 @@ class SharedBudget:
     def now_bytes(self, own_bytes: Callable[[], int]) -> int:
         """What is granted now."""
         return self.share.held_bytes
+
+
+AnyBudget = Budget | SharedBudget
+"""What an executor goes by. `is_fixed`: it is a figure that was given, and never moves."""

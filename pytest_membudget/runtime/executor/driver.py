@@ -25,7 +25,6 @@ from pytest_membudget.runtime.admission.budgets import (
     AnyBudget,
     HostShare,
     PressureGate,
-    SharedBudget,
 )
 from pytest_membudget.runtime.executor.effects import (
     Connection,
@@ -97,7 +96,7 @@ class Driver:
         self._launchers = launchers
         self._budget = budget
         self._gate = PressureGate()
-        self._share = budget.share if isinstance(budget, SharedBudget) else None
+        self._share = budget.share
         self._effects = Effects(scheduler, launchers, journal, self._receive)
         self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._arrivals: deque[Task] = deque()

@@ -125,7 +125,7 @@ class Engine:
         """What tasks may take together now: in a cluster, what its workers offer."""
         if self.scheduler.backend.is_cluster:
             return sum(slot.capacity_bytes for slot in list(self.scheduler.pool.slots))
-        if isinstance(self.budget, SharedBudget):  # what is held of it moves with every task
+        if self.budget.share is not None:  # what is held of it moves with every task
             return self.budget.largest_bytes
         return self.budget.now_bytes(self.driver.added_bytes)
 
@@ -210,7 +210,7 @@ class Engine:
             self.is_shut = True
             if self._is_started:
                 self.driver.close(Ending(cancel, kill))
-            elif isinstance(self.budget, SharedBudget):
+            elif self.budget.share is not None:
                 self.budget.share.close()
         if wait and self._is_started:
             self.driver.join()
@@ -237,8 +237,7 @@ class Engine:
         backend = Backend("sequential", CallerPlacement(self.budget.largest_bytes), own_memory=False)
         scheduler = Scheduler([backend], settings.policy, max_workers=1)
         launcher = SequentialLauncher(settings.initializer, settings.initargs)
-        share = self.budget.share if isinstance(self.budget, SharedBudget) else None
-        return CallerDriver(scheduler, launcher, self.journal, share)
+        return CallerDriver(scheduler, launcher, self.journal, self.budget.share)
 
 
 def _budget(settings: Settings) -> AnyBudget:
