@@ -104,17 +104,20 @@ def bind_all() -> None:
     for name in (*_MODULES, *_ALSO_RESTORED):
         with suppress(ImportError):
             module = importlib.import_module(name)
-            _copies.setdefault(name, SimpleNamespace(**vars(module)))
-            _restorable.extend(_replaceable_names(module))
+            copy = _copies.setdefault(name, SimpleNamespace(**vars(module)))
+            # As it was when the plugin was loaded: gevent replaces much while test modules are imported.
+            _restorable.extend(_replaceable_names(module, vars(copy)))
 
 
-def _replaceable_names(module: ModuleType) -> Iterator[tuple[Any, Mapping[str, Any]]]:
+def _replaceable_names(
+    module: ModuleType, names: Mapping[str, Any]
+) -> Iterator[tuple[Any, Mapping[str, Any]]]:
     """The module, and each of its classes that tests are known to change; with what stands in it."""
     yield (
         module,
         {
             name: value
-            for name, value in vars(module).items()
+            for name, value in names.items()
             if (callable(value) or isinstance(value, ModuleType) or name in _TEXT)
             and not name.endswith("hook")
             and name not in _CHANGING

@@ -27,6 +27,8 @@ from pytest_membudget.records.storage import from_here
 
 _UNDO_LISTS = ("_setattr", "_setitem")
 """Where `pytest.MonkeyPatch` keeps what it has to undo."""
+_RECORDERS = frozenset({"pytest_httpx", "pytest_mock", "requests_mock", "respx"})
+"""Plugins whose fixtures record each call: with the test's own run their records end at its teardown."""
 
 
 class OverBudget(OverBudgetError, Failed):  # noqa: N818 - this is what pytest prints; its base ends in Error
@@ -215,10 +217,7 @@ def _state_of_one_call(item: Any) -> Iterator[None]:
         attributes["_asyncioRunner"] = None
     with contextlib.ExitStack() as stack:
         for value in funcargs.values():
-            if isinstance(value, pytest.MonkeyPatch):
-                stack.enter_context(_undone(value))
-            elif _is_mock(value):
-                value.reset_mock()  # of the calls of the run before
+            stack.enter_context(_fixture_taken_back(value))
         yield
     item.user_properties[:] = properties
     for value in funcargs.values():
@@ -231,9 +230,55 @@ def _state_of_one_call(item: Any) -> Iterator[None]:
         capture.read_global_capture()
 
 
+def _fixture_taken_back(value: Any) -> contextlib.AbstractContextManager[None]:
+    if isinstance(value, pytest.MonkeyPatch):
+        return _undone(value)
+    if _is_recorders(value):
+        return _records_taken_back(value)
+    if _is_mock(value):
+        value.reset_mock()  # of the calls of the run before
+    return contextlib.nullcontext()
+
+
 def _is_mock(value: object) -> bool:
     mock = live_sys.modules.get("unittest.mock")  # which imports asyncio: not for its sake alone
     return mock is not None and isinstance(value, mock.NonCallableMock)
+
+
+def _is_recorders(value: object) -> bool:
+    return type(value).__module__.partition(".")[0] in _RECORDERS
+
+
+@contextmanager
+def _records_taken_back(fixture: object) -> Iterator[None]:
+    """Takes back what a fixture of such a plugin has recorded meanwhile: calls, answers to come, patches."""
+    lists = [(each, len(each)) for each in _lists_of(fixture)]
+    try:
+        yield
+    finally:
+        for each, length in lists:
+            for added in reversed(each[length:]):
+                stop = getattr(getattr(added, "patch", None), "stop", None)  # of pytest-mock
+                if stop is not None:
+                    stop()
+            del each[length:]
+
+
+def _lists_of(fixture: object) -> list[list[Any]]:
+    """The lists that an object holds, and those of the objects in them that the same plugins have made."""
+    lists: list[list[Any]] = []
+    waiting, met = [fixture], set()
+    while waiting:
+        each = waiting.pop()
+        if id(each) in met:
+            continue
+        met.add(id(each))
+        if isinstance(each, list):
+            lists.append(each)
+            waiting.extend(each)
+        elif _is_recorders(each):
+            waiting.extend(getattr(each, "__dict__", {}).values())
+    return lists
 
 
 @contextmanager

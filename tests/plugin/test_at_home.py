@@ -249,3 +249,27 @@ def test_timeout_is_for_the_test_and_not_for_its_repetitions(pytester):
     result = pytester.runpytest_subprocess("-p", "pytest_timeout")
     result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines(["FAILED *::test_hangs_alone - Failed: Timeout*1*"])
+
+
+def test_what_a_test_module_replaces_for_good_stops_no_session(pytester):
+    pytester.makepyfile(
+        """
+        import io, subprocess
+        import pytest
+
+        subprocess._fork_exec = None  # as gevent does
+        open_file = io.open
+
+        @pytest.fixture
+        def faked(monkeypatch):
+            def fake(file, *arguments, **named):  # as pyfakefs has it: it knows no descriptor of the real system
+                if isinstance(file, int):
+                    raise OSError(9, "Bad file descriptor")
+                return open_file(file, *arguments, **named)
+            monkeypatch.setattr(io, "open", fake)
+
+        @pytest.mark.memory_growth(timeout_s=3)
+        def test_it(faked): ...
+        """
+    )
+    pytester.runpytest_subprocess("--membudget").assert_outcomes(passed=1)

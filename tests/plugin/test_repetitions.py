@@ -46,6 +46,62 @@ def test_what_pytest_keeps_of_one_call_does_not_pile_up(pytester):
     result.stdout.fnmatch_lines(["*5 passed, 4 subtests passed*"])
 
 
+RECORDERS = """
+    import pytest
+
+    class Recorder:
+        def __init__(self):
+            self.requests, self.patches = [], Patches()
+
+        def send(self):
+            self.requests.append(bytes(100))
+
+    class Patches:
+        def __init__(self):
+            self.cache = []
+
+    class Item:
+        def __init__(self, patch):
+            self.patch = patch
+
+    @pytest.fixture
+    def recorder():
+        recorder = Recorder()
+        recorder.send()
+        yield recorder
+        assert (len(recorder.requests), len(recorder.patches.cache)) == (2, 1)  # as without repetitions
+    """
+
+
+def test_what_mocks_of_known_plugins_record_does_not_pile_up(pytester):
+    pytester.makepyfile(
+        pytest_httpx=RECORDERS,
+        test_it="""
+        import os
+        from unittest import mock
+        import pytest
+        from pytest_httpx import Item
+
+        number = os.getpid
+
+        @pytest.mark.memory_growth(timeout_s=4)
+        def test_sends(recorder):
+            patch = mock.patch("os.getpid", return_value=7)
+            patch.start()
+            recorder.patches.cache.append(Item(patch))
+            recorder.send()
+            assert os.getpid() == 7
+
+        def test_patches_of_repetitions_are_stopped():
+            assert os.getpid is not number  # of the test's own run, which nothing here stops
+            mock.patch.stopall()
+            assert os.getpid is number
+        """,
+    )
+    result = pytester.runpytest_subprocess("-q", "-p", "pytest_httpx")
+    result.assert_outcomes(passed=2)
+
+
 def test_a_failure_in_a_repetition_says_that_it_is_one(pytester):
     pytester.makepyfile(
         """

@@ -139,9 +139,11 @@ class BoundedCaches:
 
 def _bounded_caches() -> Iterator[_Cache]:
     gc.collect()
+    was_frozen = gc.get_freeze_count() > 0  # not where the function itself has asked for it
     gc.unfreeze()  # what is frozen is not listed
     found = gc.get_objects()
-    gc.freeze()
+    if was_frozen:
+        gc.freeze()
     readers: dict[type, Callable[[Any], _Cache | None] | None] = {}
     for each in found:
         kind = type(each)

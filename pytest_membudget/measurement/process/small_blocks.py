@@ -11,7 +11,7 @@ import functools
 from collections.abc import Iterator
 from typing import IO, NamedTuple
 
-from pytest_membudget.originals import contextlib, ctypes, fcntl, os, re, sys, tempfile
+from pytest_membudget.originals import builtins, contextlib, ctypes, fcntl, os, re, sys, tempfile
 
 SMALLEST_BLOCK_BYTES = 16
 STDERR = 2
@@ -185,7 +185,8 @@ def _open_beyond_stderr() -> IO[bytes]:
 
 def _nameless_file() -> IO[bytes]:
     if hasattr(os, "memfd_create"):
-        return os.fdopen(os.memfd_create("malloc-statistics"), "w+b", buffering=0)
+        # `os.fdopen` looks `io.open` up when it is called, which pyfakefs replaces.
+        return builtins.open(os.memfd_create("malloc-statistics"), "w+b", buffering=0)
     return tempfile.TemporaryFile(buffering=0)
 
 
