@@ -236,7 +236,8 @@ class _Judge:
 
     def _files_may_be_others(self, trends: dict[str, Trend]) -> bool:
         """Asks once whose the files in shared memory are, where they would decide; another program's are left out from then on."""
-        files_grow = any(trends[name].direction != "flat" for name in OF_SHARED_FILES)
+        grown = (trends[name].direction != "flat" for name in OF_SHARED_FILES)
+        files_grow = self._rounds.last.segments > 0 and any(grown)
         if not files_grow or self._files_are_ours is not None:
             return False
         self._files_are_ours = self._rounds.files_are_ours(_SHARE_FOR_FILES * self._timeout_s)
