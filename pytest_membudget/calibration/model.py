@@ -28,7 +28,7 @@ from pytest_membudget.records.report import CalibrationPicture
 from pytest_membudget.records.scale import CurvePoint
 from pytest_membudget.stats.fitting import LEAST_BYTES, MATERIAL_SHARE, PeakFit
 from pytest_membudget.stats.surfaces import EXTRAPOLATION, Values
-from pytest_membudget.units import format_count, format_share
+from pytest_membudget.units import format_as_written, format_count, format_share
 
 if TYPE_CHECKING:
     from pytest_membudget.runtime.prediction.estimator import MemoryEstimator
@@ -231,6 +231,13 @@ class Calibration:
         if self.predictors == ("bytes",):
             return round(self._values(item)[0])
         return self._predictors.values(item, self.predictors)
+
+    def describe(self, item: Any) -> str:
+        """What the law goes by of an item, in words: its size, or its predictors."""
+        features = self.features(item)
+        if isinstance(features, int):
+            return format_as_written(features)
+        return ", ".join(f"{name} {value:g}" for name, value in features.items()) or "any input"
 
     def expect(self, item: Any) -> int:
         """The central estimate for a size, an item, or a mapping of predictors."""

@@ -75,7 +75,7 @@ def request_for(
         ladder.append(estimator.retry_bytes(largest, ladder[-1]))
     idle_bytes = 0 if found.file.peak_of == "job" else interpreter_bytes + found.base_bytes
     return JobRequest(
-        largest=_in_words(found, largest),
+        largest=found.describe(largest),
         inputs=len(items),
         aim=aim,
         content=SAFE_CONTENT if aim == "safe" else None,
@@ -84,13 +84,6 @@ def request_for(
         idle_bytes=idle_bytes,
         caveats=tuple(_caveats(found, given)),
     )
-
-
-def _in_words(found: Calibration, item: Any) -> str:
-    features = found.features(item)
-    if isinstance(features, int):
-        return format_as_written(features)
-    return ", ".join(f"{name} {value:g}" for name, value in features.items()) or "any input"
 
 
 def _caveats(found: Calibration, items: Sequence[Any]) -> list[str]:

@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from pytest_membudget.calibration.in_flight import load_here
 from pytest_membudget.calibration.model import Calibration
@@ -357,11 +356,3 @@ def find_calibration(name: str, predictors: Sequence[str] = ()) -> Calibration:
     if os.sep in name or name.endswith(".json"):
         return load_calibration(name, functions)
     return named_calibration(name, predictors=functions)
-
-
-def shown_features(found: Calibration, item: Any) -> str:
-    """What the law goes by of an item, in words: its size, or its predictors."""
-    features = found.features(item)
-    if isinstance(features, int):
-        return format_as_written(features)
-    return ", ".join(f"{name} {value:g}" for name, value in features.items()) or "any input"

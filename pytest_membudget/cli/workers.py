@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pytest_membudget.calibration.fresh_run import bare_interpreter_bytes
 from pytest_membudget.cli import EXIT_FAILED, EXIT_OK
-from pytest_membudget.cli.calibrate import add_predictor_option, find_calibration, shown_features
+from pytest_membudget.cli.calibrate import add_predictor_option, find_calibration
 from pytest_membudget.errors import UsageError
 from pytest_membudget.measurement.system.machine import memory_limit, usable_cores
 from pytest_membudget.runtime.prediction.estimator import fit_workers
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
         f"a worker: {format_size(worker_bytes)} from its start ({format_size(bare_bytes)} Python, "
         f"{format_size(found.base_bytes)} what it loads)"
     )
-    print(f"its task: at most {format_size(tasks[0])}, for {shown_features(found, largest)}")
+    print(f"its task: at most {format_size(tasks[0])}, for {found.describe(largest)}")
     if any(map(found.is_extrapolated, items)):
         print(
             f"note: calibrated up to {format_as_written(found.max_size_bytes)}; beyond, this is extrapolated"
