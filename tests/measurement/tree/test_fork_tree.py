@@ -91,3 +91,10 @@ def test_a_scripted_kernel_where_forks_come_and_go_is_bounded_tightly():
         kernel.act("end", 1, 1)
         highest = max(highest, bounds.update(kernel.readings()).held.peak)
     assert kernel.truth_peak * PAGE <= highest <= (kernel.truth_peak + 30) * PAGE
+
+
+def test_what_the_trunk_took_while_it_was_read_is_in_its_peak():
+    read_late = Reading(
+        1, 300 * MIB, faults=20 * MIB // PAGE, late_faults=10 * MIB // PAGE, fork_group="f"
+    )  # it has given both back
+    assert watched([trunk(), fork(2, 0)], [read_late, fork(2, 0)]).peak == 330 * MIB

@@ -103,3 +103,14 @@ def test_huge_pages_are_counted_however_far_behind_they_stand(monkeypatch, befor
 def test_a_machine_without_huge_pages_has_handed_out_none(monkeypatch):
     monkeypatch.setattr(proc_reader, "open", lambda *_, **__: _InParts(b"nr_free_pages 5\n"), raising=False)
     assert proc_reader.huge_pages() == 0
+
+
+def test_a_few_pages_more_of_a_file_are_counted_before_files_and_shared_memory_are_read_apart(tmp_path):
+    (tmp_path / "mapped").write_bytes(bytes(50 * mmap.PAGESIZE))
+    process = proc_reader.Process(os.getpid())
+    before = process.read()
+    with (tmp_path / "mapped").open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as pages:
+        assert not any(pages[:: mmap.PAGESIZE])
+        after = process.read()
+    process.close()
+    assert 30 * mmap.PAGESIZE <= after.file - before.file <= 70 * mmap.PAGESIZE
