@@ -97,3 +97,15 @@ def test_a_file_that_is_kept_open_is_never_another_one(tmp_path):
         kept.close()
         os.fstat(descriptor)  # theirs is open still
     os.close(descriptor)
+
+
+@on_linux
+def test_a_file_that_was_kept_open_is_closed_for_good():
+    kept = proc.KeptOpen("statm")
+    descriptor = kept.descriptor()
+    kept.close()
+    with pytest.raises(OSError, match="descriptor"):
+        os.fstat(descriptor)
+    kept.close()
+    assert os.pread(kept.descriptor(), 128, 0)
+    kept.close()

@@ -3,11 +3,15 @@
 import io
 import mmap
 import os
+import signal
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from tree_programs import MIB, share
 
+from pytest_membudget.measurement.process import proc
 from pytest_membudget.measurement.tree.helper import proc_reader
 
 pytestmark = [
@@ -114,3 +118,90 @@ def test_a_few_pages_more_of_a_file_are_counted_before_files_and_shared_memory_a
         after = process.read()
     process.close()
     assert 30 * mmap.PAGESIZE <= after.file - before.file <= 70 * mmap.PAGESIZE
+
+
+def stat_of(pid):
+    """The fields of `stat` by their numbers in proc_pid_stat(5)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return lambda number: int(fields[number - 3])
+
+
+@pytest.fixture
+def forked():
+    """A child that was forked, has waited for one of its own, and sleeps."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if not pid:
+        grandchild = os.fork()
+        if not grandchild:
+            os._exit(0)
+        os.waitpid(grandchild, 0)
+        os.write(writing, b"x")
+        signal.pause()
+    os.read(reading, 1)
+    yield pid
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    os.close(reading)
+    os.close(writing)
+
+
+def test_a_process_is_read_as_its_files_have_it(forked):
+    process = proc_reader.Process(forked)
+    found, stat, sizes = process.read(), stat_of(forked), proc.sizes(forked)
+    assert (found.pid, found.parent) == (forked, os.getpid())
+    assert found.faults == stat(10) + stat(12) > 0
+    assert found.reaped_faults == stat(11) + stat(13) > 0
+    assert found.anon == pytest.approx(sizes.anonymous_bytes, abs=64 * mmap.PAGESIZE)
+    assert found.resident == pytest.approx(sizes.resident_bytes, abs=64 * mmap.PAGESIZE)
+    assert proc_reader.identity(forked) == (forked, os.getpid(), os.getpgid(forked), os.getsid(forked))
+    assert proc_reader.started_ticks(forked) == stat(22)
+    process.close()
+
+
+def test_a_fork_is_of_the_group_of_its_parent_until_it_calls_exec(forked):
+    def group_of(pid):
+        process = proc_reader.Process(pid)
+        group = process.read().fork_group
+        process.close()
+        return group
+
+    assert group_of(forked) == group_of(os.getpid())
+    with subprocess.Popen(["sleep", "60"]) as program:
+        assert group_of(program.pid) != group_of(os.getpid())
+        program.kill()
+
+
+def test_a_process_that_was_not_waited_for_holds_nothing_and_keeps_its_faults(forked):
+    process = proc_reader.Process(forked)
+    assert proc_reader.has_memory(forked)
+    before = process.read()
+    os.kill(forked, signal.SIGKILL)
+    os.waitid(os.P_PID, forked, os.WEXITED | os.WNOWAIT)
+    after = process.read()
+    process.close()
+    assert process.ended
+    assert not proc_reader.has_memory(forked)
+    assert (after.resident, after.parent, after.fork_group) == (0, os.getpid(), before.fork_group)
+    assert after.faults >= before.faults
+    assert after.reaped_faults == before.reaped_faults
+
+
+def test_a_mapping_is_known_by_its_file_and_its_part_of_that(tmp_path):
+    path, page = tmp_path / "mapped", mmap.PAGESIZE
+    path.write_bytes(bytes(20 * page))
+    status = path.stat()
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 3 * page, prot=mmap.PROT_READ, offset=2 * page):
+        parts = [
+            part
+            for key, part in proc_reader.read_mappings(os.getpid()).items()
+            if key.endswith(b" %d" % status.st_ino)
+        ]
+    assert (2 * page, 5 * page) in parts
+
+
+def test_what_several_map_of_a_file_is_limited_by_its_outermost_parts():
+    first = {b"08:01 7": (0, 10), b"08:01 8": (5, 6), b"00:19 9": (0, 1000)}
+    second = {b"08:01 7": (20, 50)}
+    assert proc_reader.mapped_limit([first, second], without={b"00:19"}) == 50 + 1
+    assert proc_reader.mapped_limit([first, second], without=set()) == 50 + 1 + 1000
