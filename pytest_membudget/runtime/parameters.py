@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+from pathlib import Path
 
 from pytest_membudget.errors import UsageError
 from pytest_membudget.units import Size, parse_share, parse_size
@@ -43,3 +45,10 @@ def timeout_of(name: str, timeout_s: float | None) -> float | None:
     if timeout_s is None or timeout_s == math.inf:
         return None
     return factor_of(name, timeout_s)
+
+
+def path_of(name: str, path: str | os.PathLike[str]) -> Path:
+    """The path of a file, whether or not there is one."""
+    if not isinstance(path, str | os.PathLike):
+        raise UsageError(f"{name} is {path!r}; give the path of a file")
+    return Path(path)

@@ -394,7 +394,7 @@ def _stated(name: str, stated: Any, item: Any) -> int:
 
 
 def _shown(value: Any) -> str:
-    text = text_of(value, repr)
+    text = " ".join(text_of(value, repr).split())  # a table's has many lines
     return text if len(text) <= 80 else text[:77] + "…"
 
 

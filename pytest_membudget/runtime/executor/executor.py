@@ -68,6 +68,14 @@ class FallbackExecutor(Calls, concurrent.futures.Executor):
         scope: Literal["process", "host"] = "process",
         name: str | None = None,
     ) -> None:
+        if not isinstance(policy, ExecutorPolicy):
+            raise UsageError(
+                f"policy is {policy!r}; give an ExecutorPolicy, such as ExecutorPolicy(retries=0)"
+            )
+        if estimator is not None and not hasattr(estimator, "estimate_file_memory"):
+            raise UsageError(
+                f"estimator is {estimator!r}; give a MemoryEstimator, or the estimator of a calibration"
+            )
         if scope not in {"process", "host"}:
             raise UsageError(f'scope is {scope!r}; choose "process" or "host"')
         if scope == "process" and name is not None:

@@ -19,7 +19,6 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal, NamedTuple, TextIO, cast
 
 import msgspec
@@ -35,6 +34,7 @@ from pytest_membudget.runtime.executor.effects import TaskFuture
 from pytest_membudget.runtime.executor.engine import CallOptions, Engine
 from pytest_membudget.runtime.executor.policy import ExecutorPolicy
 from pytest_membudget.runtime.executor.state import Task
+from pytest_membudget.runtime.parameters import path_of
 from pytest_membudget.units import format_duration
 
 _logger = logging.getLogger("pytest_membudget.runtime")
@@ -283,7 +283,7 @@ class DoneFile:
     """
 
     def __init__(self, path: str | os.PathLike[str], fn: Callable[..., Any]) -> None:
-        self._path = Path(path)
+        self._path = path_of("done", path)
         self._function = function_name(fn)
         self._without_key = 0
         self._lost = 0

@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 
 from pytest_membudget.errors import UsageError
-from pytest_membudget.runtime.parameters import count_of, share_of, size_of
+from pytest_membudget.runtime.parameters import count_of, path_of, share_of, size_of
 from pytest_membudget.runtime.prediction.files import DEFAULT_CLASSES, FileClasses
 from pytest_membudget.units import Size
 
@@ -91,6 +91,11 @@ class ExecutorPolicy(msgspec.Struct, frozen=True, kw_only=True):
         limit_of("limit", self.limit)
         if self.max_worker_bytes is not None:
             size_of("max_worker_bytes", self.max_worker_bytes)
+        if self.dead_letters is not None:
+            path_of("dead_letters", self.dead_letters)
+        preload: object = self.preload  # a text is a sequence of letters, each of them a text
+        if isinstance(preload, str) or not all(isinstance(name, str) for name in self.preload):
+            raise UsageError(f'preload is {self.preload!r}; give the names of modules, such as ("pandas",)')
         if self.overrun not in {"wait", "end"}:
             raise UsageError(f'overrun is {self.overrun!r}; give "wait" or "end"')
         if self.oversize not in {"refuse", "alone"}:
@@ -120,7 +125,7 @@ class ExecutorPolicy(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def dead_letters_path(self) -> Path | None:
         """Where failed inputs are written, if anywhere."""
-        return None if self.dead_letters is None else Path(self.dead_letters)
+        return None if self.dead_letters is None else path_of("dead_letters", self.dead_letters)
 
 
 def time_limit_of(name: str, seconds: float | None) -> float | None:

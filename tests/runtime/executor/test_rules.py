@@ -8,7 +8,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pytest_membudget import ExecutorPolicy, MemoryEstimator, TaskMemoryError, WorkerKilledError
+from pytest_membudget import (
+    ExecutorPolicy,
+    FallbackExecutor,
+    MemoryEstimator,
+    TaskMemoryError,
+    WorkerKilledError,
+)
 from pytest_membudget.errors import UsageError
 from pytest_membudget.records.measurement import MemoryLimit, MemoryReading
 from pytest_membudget.runtime.admission.budgets import Budget
@@ -92,6 +98,20 @@ def test_after_the_last_repeat_the_task_is_reported():
     assert isinstance(what.error, WorkerKilledError)
     assert "tried 3 times" in str(what.error)
     assert "SIGKILL" in str(what.error)
+
+
+@pytest.mark.parametrize("given", [{"preload": "pandas"}, {"preload": (1,)}, {"dead_letters": 5}])
+def test_a_rule_that_makes_no_sense_is_named_at_once(given):
+    (name,) = given
+    with pytest.raises(UsageError, match=f"^{name} is "):
+        ExecutorPolicy(**given)
+
+
+@pytest.mark.parametrize("given", [{"policy": {"retries": 1}}, {"estimator": 3}])
+def test_what_is_no_policy_or_estimator_is_named_at_once(given):
+    (name,) = given
+    with pytest.raises(UsageError, match=f"^{name} is "):
+        FallbackExecutor(**given)
 
 
 def test_a_partial_is_named_by_its_function():
