@@ -57,36 +57,32 @@ PREDICTED = """
 import pytest
 from pytest_membudget import Calibration, fit_points
 
-seen = [({{"rows": r, "columns": c}}, 5_000_000 + 900 * r * c) for r, c in ((100, 10), (800, 10), (200, 60), (500, 40))]
+seen = [({"rows": r, "columns": c}, 5_000_000 + 900 * r * c) for r, c in ((100, 10), (800, 10), (200, 60), (500, 40))]
 
 @pytest.fixture
 def memory_estimator():
-    functions = {{"rows": lambda item: item[0], "columns": lambda item: item[1]}}
+    functions = {"rows": lambda item: item[0], "columns": lambda item: item[1]}
     return Calibration(fit_points(seen).file, functions).estimator()
 
 @pytest.mark.memory_budget("estimate")
-@pytest.mark.parametrize("table", {tables})
-def test_table(table):
-    bytearray(b"x") * ({bytes_of_a_cell} * 400 * 40)
+@pytest.mark.parametrize("table", [(400, 40), {"rows": 400, "columns": 40}, "none"])
+def test_within(table):
+    bytearray(b"x") * (900 * 400 * 40)
+
+@pytest.mark.memory_budget("estimate")
+@pytest.mark.parametrize("table", [(400, 40)])
+def test_over(table):
+    bytearray(b"x") * (3_000 * 400 * 40)
 """
 
 
-@pytest.mark.parametrize(
-    ("tables", "bytes_of_a_cell", "outcome"),
-    [
-        ("[(400, 40)]", 900, {"passed": 1}),
-        ("[{'rows': 400, 'columns': 40}]", 900, {"passed": 1}),
-        ("[(400, 40)]", 9_000, {"failed": 1}),
-    ],
-)
-def test_an_item_that_is_no_file_is_judged_by_its_predictors(pytester, tables, bytes_of_a_cell, outcome):
-    pytester.makepyfile(PREDICTED.format(tables=tables, bytes_of_a_cell=bytes_of_a_cell))
-    pytester.runpytest_subprocess().assert_outcomes(**outcome)
-
-
-def test_what_the_predictors_do_not_take_is_said(pytester):
-    pytester.makepyfile(PREDICTED.format(tables="['none']", bytes_of_a_cell=1))
+def test_an_item_that_is_no_file_is_judged_by_its_predictors(pytester):
+    pytester.makepyfile(PREDICTED)
     result = pytester.runpytest_subprocess()
+    result.assert_outcomes(passed=2, failed=2)
     result.stdout.fnmatch_lines(
-        ["*needs a file among the test's arguments, or a parameter that the predictors*"]
+        [
+            "*needs a file among the test's arguments, or a parameter that the predictors*",
+            "FAILED *test_over*",
+        ]
     )
