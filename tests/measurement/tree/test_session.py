@@ -7,9 +7,10 @@ from pytest_membudget.measurement.tree.helper.messages import Start
 from pytest_membudget.measurement.tree.helper.records import PAGE, Interval, Reading, Span
 from pytest_membudget.measurement.tree.helper.sampling import PssSampling, sample_proportional
 from pytest_membudget.measurement.tree.helper.session import Session
+from pytest_membudget.measurement.tree.helper.shared_memory import SharedReading
 from pytest_membudget.measurement.tree.helper.tree_bounds import Bounds
 
-MIB = 1024 * 1024
+MIB, GIB = 1024**2, 1024**3
 ROOT, CHILD, OTHER = 1, 2, 3
 
 
@@ -179,3 +180,22 @@ def test_a_sample_is_wanted_for_a_quarter_of_a_mebibyte_or_a_percent(peak_low, w
     session.peak_low = peak_low
     assert not session.could_rise(interval((0, peak_low + worthwhile)))
     assert session.could_rise(interval((0, peak_low + worthwhile + 1)))
+
+
+def test_a_few_pages_of_files_are_not_worth_a_count():
+    session = Session(0.0, ROOT)
+    session.begin_among(interval((0, 0)), [Reading(ROOT, 0)])
+    assert not session.files_blur(interval((0, 0), (0, 256 * 1024)))
+    assert session.files_blur(interval((0, 0), (0, 256 * 1024 + 1)))
+
+
+def test_shared_memory_of_the_start_may_be_one_that_all_map_or_one_of_each():
+    session = Session(0.0, ROOT)
+    start = [Reading(ROOT, 0, shmem=10 * GIB), Reading(CHILD, 0, shmem=30 * GIB)]
+    session.begin_shared(SharedReading(total_bytes=50 * GIB), start)
+    now = [start[0], Reading(CHILD, 0, shmem=90 * GIB)]
+    for _ in range(2):
+        session.update_shared(SharedReading(total_bytes=150 * GIB), now)
+    found = session.summary()
+    # Of the 100 that were added the tree maps at least 90 - (10 + 30), and at most (10 + 90) - 30.
+    assert (found.shared_high_bytes, found.shared_total_low_bytes) == (50 * GIB, 30 * GIB)
