@@ -51,6 +51,11 @@ def test_what_a_librarys_pool_may_keep_is_not_proven_to_be_retained(kept, verdic
     assert found.verdict == verdict
 
 
+def test_a_budget_that_was_written_in_other_units_is_shown_as_it_was_written():
+    found = judge(measured(1000), Budget(peak_bytes=500_000_000))
+    assert found.message.startswith("peak 0.98 GiB > budget 477 MiB = 500 MB (+523 MiB, 110%)")
+
+
 def test_one_byte_over_shows_whole_bytes():
     one = Measurement(
         peak_bytes=100 * MIB + 1,

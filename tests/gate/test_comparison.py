@@ -1,6 +1,6 @@
 import pytest
 
-from pytest_membudget.gate.comparison import compare_test, judge_comparison
+from pytest_membudget.gate.comparison import compare_test, judge_comparison, judge_undecided
 from pytest_membudget.records.report import TestRecord
 
 MIB = 2**20
@@ -54,6 +54,18 @@ def test_too_few_samples_are_a_caveat_that_says_how_many_it_needs():
             "--membudget-samples=5"
         ),
     )
+
+
+def test_a_rerun_that_does_not_pass_leaves_a_doubt_which_fails_under_strict_alone():
+    found = compared(record(150), record(120))
+    text = (
+        "undecided: peak 150 MiB, baseline 120 MiB (+25.0%), but a run in a fresh process did not pass; "
+        "run this test alone to see why"
+    )
+    lenient, strict = judge_undecided(found), judge_undecided(found, strict=True)
+    assert (lenient.verdict, lenient.failed, lenient.finding) == ("inconclusive", False, "")
+    assert (strict.verdict, strict.failed, strict.finding) == ("inconclusive", True, text)
+    assert lenient.caveats[0] == strict.caveats[0] == text
 
 
 def test_an_improvement_is_told_with_the_command_that_accepts_it():

@@ -105,6 +105,7 @@ def test_half_of_the_samples_may_lie_within_and_the_medians_still_differ():
 
 def test_a_test_that_scatters_is_suspected_by_its_lowest_figure():
     assert step(105, against=base(120, samples=JUMPY)) == "rerun"
+    assert suspicion(base(120, samples=JUMPY), 105 * MIB, TEN_PERCENT_AND_ONE) == "regressed", "not improved"
     # Steady ones are of fresh processes, which lack what a session has loaded: like is compared with like.
     assert step(118, against=base(130, samples=STEADY)) == "same"
     assert step(105, against=base(100, samples=STEADY)) == "same"

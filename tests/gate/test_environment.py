@@ -57,4 +57,5 @@ def test_strict_refuses_a_foreign_baseline_and_says_what_to_do():
 def test_many_differences_are_told_in_short():
     assert in_short(()) == ""
     assert in_short(("a", "b", "c")) == "a; b; c"
+    assert in_short(tuple("abcd")) == "a; b; c; and 1 more"
     assert in_short(tuple("abcde")) == "a; b; c; and 2 more"

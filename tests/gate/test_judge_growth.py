@@ -62,6 +62,13 @@ def test_a_growth_that_too_few_calls_leave_open_has_no_absurd_figures():
     assert measured == "  measured  1 call in 500 ms: too few to tell the growth per call"
 
 
+def test_each_doubt_has_a_line_in_the_message_of_a_leak():
+    message = judge_growth(
+        growth("leak", 900, 1100, caveats=("half of the calls failed", "a timer runs"))
+    ).message
+    assert "  doubt     half of the calls failed\n            a timer runs\n" in message
+
+
 def test_clean_passes_in_silence():
     judgement = judge_growth(growth("clean", 0, 1), strict=True)
     assert (judgement.verdict, judgement.failed, judgement.message) == ("clean", False, "")

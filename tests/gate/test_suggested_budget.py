@@ -12,7 +12,15 @@ MIB = 1024**2
 
 @pytest.mark.parametrize(
     ("peak_bytes", "suggested"),
-    [(0, "1 MiB"), (MIB, "1.5 MiB"), (35 * MIB, "50 MiB"), (800 * MIB, "1000 MiB"), (900 * MIB, "1.5 GiB")],
+    [
+        (0, "1 MiB"),
+        (MIB, "1.5 MiB"),
+        (35 * MIB, "50 MiB"),
+        (800 * MIB, "1000 MiB"),
+        (900 * MIB, "1.5 GiB"),
+        (14 * MIB // 10, "2 MiB"),
+        (2 * MIB, "3 MiB"),
+    ],
 )
 def test_it_is_a_figure_that_is_easily_read(peak_bytes, suggested):
     assert suggested_budget(peak_bytes) == suggested
