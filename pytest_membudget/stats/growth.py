@@ -6,7 +6,7 @@ function keeps at random, or frees late, does not raise it at all. Three windows
 the calls of the one after: [n/8, n/4], [n/4, n/2] and [n/2, n].
 
 * *growing*: all three windows grow by more than is allowed, the last not much slower than the two before it, by more than the
-  figure ever fell back, by more than the figure's allowance in all, `evidence` rules chance out, and the samples after the last
+  figure ever fell back, by more than the figure's allowance in all, its largest single step left out, `evidence` rules chance out, and the samples after the last
   window, where it had to end early, lie as much higher;
 * *flat*: the last two windows grow by no more than is allowed, or by next to nothing in all;
 * *slowing*: it still grows, each window by less than before, as a cache does that fills up;
@@ -166,6 +166,7 @@ def trend(
         and low > bound
         and rates[2] >= _NOT_SLOWING * (rates[0] + rates[1]) / 2
         and grown > max(2 * fallback, precision.in_all)
+        and (not precision.in_all or grown - _largest_step(floor) > precision.in_all)
     ):
         return found._replace(direction="growing")
     lately = floor[-1] - _at(tail_calls, floor, tail_calls[-1] / 2) - allowed * tail_calls[-1] / 2
@@ -245,6 +246,10 @@ def is_bounded_so_far(figure: Trend) -> bool:
 def next_step(calls: int) -> int:
     """How many calls to make before the next sample, after `calls`: the samples lie ever farther apart."""
     return max(1, calls // 4 if calls < 256 else calls // 8)
+
+
+def _largest_step(floor: Sequence[float]) -> float:
+    return max((later - earlier for earlier, later in pairwise(floor)), default=0.0)
 
 
 def _largest_drop(values: Sequence[float]) -> float:

@@ -25,6 +25,7 @@ from itertools import islice
 from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, MemberDescriptorType, ModuleType
 from typing import Any, NamedTuple
 
+from pytest_membudget.measurement.process.heap import trim_heap
 from pytest_membudget.measurement.process.small_blocks import libc_version
 from pytest_membudget.originals import contextlib, ctypes, gc, sys
 
@@ -124,6 +125,7 @@ class BoundedCaches:
         for place, cache in enumerate(islice(_bounded_caches(), _MOST_CACHES)):
             self._owners[place], self._entries[place] = id(cache.owner), cache.entries
         self.are_known = True
+        trim_heap()  # the list of all objects, which would stay resident
 
     def filled(self) -> list[FilledCache]:
         """Those that have more entries than when they were remembered. One that was not there then is what something else keeps."""
