@@ -267,3 +267,15 @@ def test_a_root_alone_is_left_to_the_kernels_own_mark():
     assert upper.value == 0
     upper.raise_to(40)
     assert upper.value == 40
+
+
+def test_one_fault_maps_up_to_16_pages_of_a_file():
+    mapped = Reading(1, 0, file=160 * PAGE, faults=160)
+    assert rounds([Reading(1, 0)], [Reading(1, 0)], [mapped]).held.peak == 150 * PAGE
+
+
+def test_a_process_that_a_sample_left_out_shares_none_of_its_shared_memory_and_perhaps_all_of_its_files():
+    both = [Reading(1, 0, shmem=100 * MIB, file=20 * MIB), Reading(2, 0, shmem=50 * MIB, file=30 * MIB)]
+    look = Proportional({}, {1: 100 * MIB}, {1: 10 * MIB})
+    found = rounds(both, both, proportional=look)
+    assert (found.held.low, found.file.low) == (150 * MIB, 30 * MIB)
