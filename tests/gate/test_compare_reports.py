@@ -60,11 +60,12 @@ def test_the_interval_needs_six_samples_and_says_so():
 
 
 def test_the_fewest_samples_of_any_test_and_side_are_named():
-    base, new = report(a=[100] * 8, b=[100] * 3), report(a=[100] * 8, b=[100] * 6)
+    base = report(a=[100] * 8, b=[100] * 3, c=[100] * 4)
+    new = report(a=[100] * 8, b=[100] * 6, c=[100] * 4)
     assert compare_reports(base, new).caveats == compare_reports(new, base).caveats
     assert compare_reports(base, new).caveats == (
         "an interval for the median at 95% needs 6 samples; some tests have 2",
-        "1 judged by the tolerance alone: a rank test needs 4 samples on both sides, there are as few as 2",
+        "2 judged by the tolerance alone: a rank test needs 4 samples on both sides, there are as few as 2",
     )
 
 
