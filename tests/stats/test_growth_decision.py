@@ -119,8 +119,8 @@ def test_the_interval_holds_the_true_slope_of_a_leak_among_noise():
 
 def test_one_step_among_pages_that_come_singly_is_not_growing():
     whole_pages = Precision(in_all=2**20, lately=2**20)
-    calls = schedule(100)
-    held = [4096.0 * sample + (2_200_000 if n > 50 else 0) for sample, n in enumerate(calls)]
+    calls = [1, 2, 3, 4, 6, 9, 13, 19, 28, 42, 60, 75, 93]  # as read beside polars
+    held = [4096.0 * sample + (2_200_000 if n > 60 else 0) for sample, n in enumerate(calls)]
     assert trend(calls, held, precision=whole_pages).direction != "growing"
     assert judged(lambda n: 40_960 * n, last=100, precision=whole_pages).direction == "growing"
 
