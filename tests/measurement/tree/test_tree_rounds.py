@@ -1,6 +1,13 @@
 """The interval for a whole tree in single scans, each with one thing to tell."""
 
-from pytest_membudget.measurement.tree.helper.records import PAGE, Interval, Proportional, Reading, Span
+from pytest_membudget.measurement.tree.helper.records import (
+    PAGE,
+    FilePages,
+    Interval,
+    Proportional,
+    Reading,
+    Span,
+)
 from pytest_membudget.measurement.tree.helper.session import LONGEST_TIMELINE, Session, Timeline
 from pytest_membudget.measurement.tree.helper.tree_bounds import Bounds, RunningMaximum, Upper
 
@@ -278,4 +285,13 @@ def test_a_process_that_a_sample_left_out_shares_none_of_its_shared_memory_and_p
     both = [Reading(1, 0, shmem=100 * MIB, file=20 * MIB), Reading(2, 0, shmem=50 * MIB, file=30 * MIB)]
     look = Proportional({}, {1: 100 * MIB}, {1: 10 * MIB})
     found = rounds(both, both, proportional=look)
-    assert (found.held.low, found.file.low) == (150 * MIB, 30 * MIB)
+    assert (found.held.low, found.file.low, found.low) == (150 * MIB, 30 * MIB, 180 * MIB)
+
+
+def test_a_count_of_files_holds_while_no_process_maps_more():
+    bounds, both = Bounds(), [Reading(1, 0, file=20 * MIB), Reading(2, 0, file=20 * MIB)]
+    bounds.update(both)
+    assert bounds.update(both, file_pages=FilePages(21 * MIB, 22 * MIB)).file.high == 22 * MIB
+    assert bounds.update(both).file.high == 22 * MIB
+    more = [both[0], Reading(2, 0, file=25 * MIB, faults=10)]
+    assert bounds.update(more).file.high == 27 * MIB
