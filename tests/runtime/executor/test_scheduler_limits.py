@@ -34,6 +34,17 @@ def test_an_overrun_that_a_kill_has_ended_is_told_beside_the_kill():
     assert [event.kind for event in only(played.effects, Record)] == ["overrun", "worker-killed"]
 
 
+def test_a_call_within_the_lease_of_the_one_before_it_is_no_overrun():
+    played = Played(100 * MB, workers=1)
+    played.scheduler.pool.throughput.mean_s = 0.001
+    first, second = a_task(30 * MB), a_task(10 * MB)
+    played.submit(first, second)
+    played.returned(first)
+    assert played.running == [second]
+    played.pass_time(1.0, holds(25))
+    assert not second.seen_above_charge_bytes
+
+
 def test_less_above_its_charge_than_can_be_told_is_no_overrun():
     played, task = Played(100 * MB), a_task(10 * MB)
     played.submit(task)
