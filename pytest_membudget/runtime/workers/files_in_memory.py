@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -61,7 +62,7 @@ class MachineMemory:
         read: Callable[[], SharedReading] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._read = read or SharedReader(group_statistics()).read
+        self._read = read or _reader()
         self._clock = clock
         self._readings: deque[Instant] = deque(maxlen=_MOST_READINGS)
         #: what each worker was seen to hold last; nothing once its call has ended
@@ -88,6 +89,11 @@ class MachineMemory:
         return next(earlier, self._readings[0])
 
 
+def _reader() -> Callable[[], SharedReading]:
+    """The kernel's figures; none where the system is not Linux."""
+    return SharedReader(group_statistics()).read if sys.platform == "linux" else SharedReading
+
+
 class CallFiles:
     """What the present call of one worker, which starts nothing, holds beside what is resident.
 
@@ -106,13 +112,16 @@ class CallFiles:
         self._written_bytes = self._written_before_bytes = 0  # by the worker in its life; and before the call
         self._has_mapped = False
 
-    def read(self, pid: int, sequence: int, began_s: float, resident_bytes: int) -> None:
-        """Takes a reading of the call number `sequence`, which began at `began_s` on `time.monotonic`'s clock."""
+    def read(self, pid: int, sequence: int, began_s: float, resident_bytes: int, *, has_files: bool) -> None:
+        """Takes a reading of the call number `sequence`, which began at `began_s` on `time.monotonic`'s clock.
+
+        `has_files`: the worker holds files in memory open. They count also where others have given as much up meanwhile.
+        """
         if sequence != self._sequence:
             self.begin(sequence, began_s)
         self._written_bytes = _written_bytes(pid)
         now = self._machine.now()
-        if self._start is not None and now.machine.added_since(self._start.machine):
+        if self._start is not None and (has_files or now.machine.added_since(self._start.machine)):
             file_bytes = open_shared_bytes([pid], time.time() - (time.monotonic() - began_s))
             mapped_bytes = proc.field_bytes(proc.read(pid, "status"), b"RssShmem")
             self.observe(now, file_bytes, mapped_bytes, resident_bytes)

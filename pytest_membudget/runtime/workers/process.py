@@ -269,10 +269,11 @@ class ProcessWorker:
         own_bytes = max(0, now_bytes - int(self._marks[Mark.READY_BYTES]))
         started = [pid for pid in descendants(self.pid) if pid != self._marks[Mark.HELPER_PID]]
         if sys.platform == "linux":
-            own_bytes += open_shared_bytes([self.pid, *started], self._born_epoch_s)
+            file_bytes = open_shared_bytes([self.pid, *started], self._born_epoch_s)
+            own_bytes += file_bytes
             sequence, began_s = int(self._marks[Mark.STARTED]), self._marks[Mark.STARTED_AT]
             if not started and sequence:
-                self._files.read(self.pid, sequence, began_s, now_bytes)
+                self._files.read(self.pid, sequence, began_s, now_bytes, has_files=file_bytes > 0)
         if not started:
             return own_bytes
         if self._pages is None:

@@ -1,8 +1,11 @@
 """What a call holds in files in memory, by scripted readings of the machine and of workers."""
 
+import os
+
 import pytest
 
 from pytest_membudget.measurement.tree.helper.shared_memory import SharedReading
+from pytest_membudget.runtime.workers import files_in_memory
 from pytest_membudget.runtime.workers.files_in_memory import CallFiles, MachineMemory
 from pytest_membudget.runtime.workers.serialization import Report
 
@@ -50,6 +53,14 @@ def machine():
 def test_a_file_that_is_open_is_held_at_that_moment_at_least(machine):
     call = Call(machine)
     call.holds(50, machine_mb=150, written_mb=50)
+    assert call.took() == (52, 60)
+
+
+def test_a_file_that_is_open_counts_where_others_have_given_as_much_up(monkeypatch, machine):
+    call = Call(machine)
+    machine.held_mb = 20
+    monkeypatch.setattr(files_in_memory, "open_shared_bytes", lambda *_: 50 * MB)
+    call.files.read(os.getpid(), 1, machine.now_s, 32 * MB, has_files=True)
     assert call.took() == (52, 60)
 
 

@@ -92,6 +92,16 @@ def worker():
     started.join()
 
 
+@pytest.fixture
+def shared_memory(tmp_path_factory):
+    """Alone with the machine's shared memory: what one test fills is in upper figures of another beside it (pytest-xdist)."""
+    import fcntl
+
+    with (tmp_path_factory.getbasetemp().parent / "shared-memory.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def call(worker, fn, *args, sequence=1):
     ended, replies = threading.Event(), []
     worker.send(
@@ -101,6 +111,10 @@ def call(worker, fn, *args, sequence=1):
     return replies[0]
 
 
+alone_with_shared_memory = pytest.mark.usefixtures("shared_memory")
+
+
+@alone_with_shared_memory
 @pytest.mark.parametrize("fn", [run_program, run_shell, run_pool, fork_twice, leave_running])
 def test_a_call_takes_what_it_starts(worker, fn):
     figures = call(worker, fn, 60 * MB).figures
@@ -116,6 +130,7 @@ def test_a_call_that_starts_nothing_is_exact_and_has_no_helper(worker):
     assert descendants(worker.pid) == []
 
 
+@alone_with_shared_memory
 def test_what_nothing_told_of_is_bounded_and_the_next_call_is_measured(worker):
     first = call(worker, start_without_python, 60 * MB, sequence=1).figures
     second = call(worker, start_without_python, 60 * MB, sequence=2).figures
@@ -139,6 +154,7 @@ def measure_here(size):
     return measure(start_nothing, size).peak_bytes
 
 
+@alone_with_shared_memory
 def test_a_call_may_measure_itself(worker):
     reply = call(worker, measure_here, 30 * MB)
     assert reply.value == pytest.approx(30 * MB, abs=2 * MB)
@@ -154,6 +170,7 @@ def test_an_executor_runs_in_a_worker_of_another(worker):
     assert call(worker, run_executor, [-1, -2, -3, -4]).value == ([1, 2, 3, 4], "process")
 
 
+@alone_with_shared_memory
 def test_neighbours_are_told_apart(worker):
     neighbour = ProcessLauncher().start()
     call(neighbour, start_nothing, 0, sequence=0)
@@ -212,6 +229,7 @@ def fill_unlinked_file(size):
         time.sleep(60)
 
 
+@alone_with_shared_memory
 @pytest.mark.parametrize("fn", [fill_memory_file, fill_unlinked_file])
 def test_files_in_memory_that_a_call_holds_open_are_seen_while_it_runs(worker, fn):
     before_bytes = worker.added_bytes()
@@ -231,6 +249,7 @@ def fill_until_read(size, seen):
             time.sleep(0.005)
 
 
+@alone_with_shared_memory
 def test_files_in_memory_that_were_read_while_a_call_ran_are_in_its_peak(worker, tmp_path):
     ended, replies, before_bytes = threading.Event(), [], worker.added_bytes()
     filling = Call(1, fill_until_read, (60 * MB, str(tmp_path / "seen")), {}, exact=True)
@@ -255,6 +274,7 @@ def close_and_wait(size, seen):
     file.unlink()
 
 
+@alone_with_shared_memory
 def test_a_file_in_memory_that_a_call_has_closed_is_in_its_upper_figure(worker, tmp_path):
     ended, replies = threading.Event(), []
     closing = Call(1, close_and_wait, (60 * MB, str(tmp_path / "seen")), {}, exact=True)
