@@ -59,7 +59,7 @@ class Reporting:
         self.tally = Tally(measures_all=settings.measure_all)
         self.report = Report()
         self.notes: list[str] = []
-        self._in_journal = 0
+        self._in_journal: set[str] = set()
         self._start = StartingConditions()
         self._environment = environment()
         self._revision = ""
@@ -122,9 +122,14 @@ class Reporting:
         folder = shared_folder(self.config)
         if not self._in_journal:
             emergency_report.open_journal(folder, self.settings.report_paths)
-        records = self.tally.records
-        emergency_report.add_to_journal(folder, records[self._in_journal :])
-        self._in_journal = len(records)
+        # The test that is about to be called has a record since its setup: it is not over.
+        finished = [
+            record
+            for record in self.tally.records
+            if record.nodeid not in self._in_journal and record.message != session_records.NOT_ENDED
+        ]
+        emergency_report.add_to_journal(folder, finished)
+        self._in_journal.update(record.nodeid for record in finished)
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Shows the tables where they were asked for, else one line."""
