@@ -43,6 +43,7 @@ try:
         ParallelBackendBase,
         SequentialBackend,
     )
+    from joblib.externals.loky.backend import resource_tracker
     from joblib.externals.loky.backend.reduction import dumps
     from joblib.parallel import BatchedCalls
 except ImportError as missing:
@@ -219,8 +220,7 @@ class _ArrayFiles:
 
             settings["max_nbytes"] = memstr_to_bytes(settings["max_nbytes"])
         folder = arguments.get("temp_folder") or self._folder or os.environ.get("JOBLIB_TEMP_FOLDER")
-        self._manager = TemporaryResourcesManager(os.fspath(folder or tempfile.gettempdir()))
-        self._manager.register_new_context(context)
+        self._manager = TemporaryResourcesManager(os.fspath(folder or tempfile.gettempdir()), context)
         self._context = context
         self._reducers, _ = get_memmapping_reducers(
             unlink_on_gc_collect=False,
@@ -239,7 +239,16 @@ class _ArrayFiles:
             self._manager._clean_temporary_resources(  # noqa: SLF001 - as joblib's own backends do
                 context_id=self._context, force=True
             )
+            self._forget_folders_never_made()
             self._manager = None
+
+    def _forget_folders_never_made(self) -> None:
+        """Joblib would keep their names to the program's end: two more for each call, and a warning for each then."""
+        folders = self._manager._cached_temp_folders  # noqa: SLF001 - as joblib's own backends do
+        for context, cleanup in list(self._manager._finalizers.items()):  # noqa: SLF001 - likewise
+            if not os.path.exists(folders[context]):  # noqa: PTH110 - a text of joblib's
+                atexit.unregister(cleanup)
+                resource_tracker.unregister(folders[context], "folder")
 
 
 class _Key(NamedTuple):

@@ -133,6 +133,18 @@ def test_a_worker_that_is_killed_is_named_and_the_next_call_works():
         assert Parallel()(delayed(abs)(-number) for number in range(5)) == list(range(5))
 
 
+def test_a_call_without_large_arrays_leaves_no_folder_to_clean_up(monkeypatch):
+    left = set()
+    tracker = ours.resource_tracker
+    monkeypatch.setattr(tracker, "register", lambda name, _: left.add(name))
+    monkeypatch.setattr(tracker, "unregister", lambda name, _: left.remove(name))
+    files = ours._ArrayFiles("1M", None, "r")
+    files.open("a call", {})
+    assert left
+    files.close()
+    assert left == set()
+
+
 @pytest.mark.slow
 def test_large_arrays_are_mapped_and_their_files_are_removed(tmp_path):
     array = np.ones(300_000)
