@@ -3,9 +3,9 @@
 A block below a line that is nothing but a file's name, such as `parsers.py`, is written to that file, so that readers
 see the name wherever the document is shown. Any other python block is run in
 one namespace with the ones before it. In a console block the lines that start with `$ ` are run by bash, and what they
-print must be what the document shows: `...` stands for anything, figures may differ, and so may spacing. A command
-that fails must be followed by `$ echo $?`. Other blocks are only read. What an executor says where the machine is short of
-memory is left out.
+print must be what the document shows: `...` stands for anything, figures may differ, and so may spacing. Runs may agree in
+one figure where the document shows two with `to` between them. A command that fails must be followed by `$ echo $?`. Other
+blocks are only read. What an executor says where the machine is short of memory is left out.
 """
 
 import os
@@ -21,6 +21,7 @@ FENCE = re.compile(r"^ *```(?P<language>\w*) *(?P<rest>.*)$")
 NAME = re.compile(r"^ *`(?P<name>[\w./-]+\.\w+)` *$")
 FIGURE = re.compile(r"[-+~≥≤<>]?\d[\d,.:]*(?: ?(?:[kKMGT]i?B|B|µs|ms|s|min|%)(?!\w))?")
 PRESSURE = re.compile(r"^memory pressure: .*\n", re.MULTILINE)
+RANGE = re.compile(r"#( to #)+")
 RULE = re.compile(r"[-=─━═]{3,}")
 
 
@@ -90,11 +91,8 @@ def as_shown(printed: str, shown: list[str]) -> bool:
 
 def loosened(line: str) -> str:
     """A line without what may differ from machine to machine."""
-    return (
-        re.sub(r"\s+", " ", RULE.sub("---", FIGURE.sub("#", line.replace("...", "\0"))))
-        .replace("\0", "...")
-        .strip()
-    )
+    figures = RANGE.sub("#", FIGURE.sub("#", line.replace("...", "\0")))
+    return re.sub(r"\s+", " ", RULE.sub("---", figures)).replace("\0", "...").strip()
 
 
 def run_commands(block: Block) -> None:

@@ -98,7 +98,7 @@ def test_a_function_that_is_missing_there_is_told_with_the_host(cluster, tmp_pat
 
 
 def test_a_function_that_fails_there_is_named_with_size_and_host(cluster):
-    with pytest.raises(CalibrationError, match=f"at 195 KiB on host {HOST}: ValueError: too many columns"):
+    with pytest.raises(CalibrationError, match=f"at 200 kB on host {HOST}: ValueError: too many columns"):
         short(cluster, functions.fails_above_100_kb)
 
 

@@ -63,8 +63,9 @@ def fill(size_bytes):
 
 
 def fill_in_a_program(size_bytes):
-    """As `fill`, in a program; its exit code."""
-    return subprocess.call([sys.executable, "-S", "-c", f"block = bytearray(b'x') * {size_bytes}"])
+    """As `fill`, in a program that holds it for many readings; its exit code."""
+    program = f"import time; block = bytearray(b'x') * {size_bytes}; time.sleep(0.3)"
+    return subprocess.call([sys.executable, "-S", "-c", program])
 
 
 def raise_named(name):

@@ -5,7 +5,7 @@ import pytest
 
 from pytest_membudget.measurement.process import children
 from pytest_membudget.measurement.process.high_water import resident_bytes
-from pytest_membudget.runtime.admission import budgets as pressure
+from pytest_membudget.runtime.admission import budgets
 
 MB = 1_000_000
 GRANDPARENT = """
@@ -30,7 +30,7 @@ def test_our_own_memory_is_that_of_all_processes_below_us(monkeypatch, without_p
 
 
 def test_the_reserve_is_a_share_of_the_limit_and_never_makes_the_budget_negative(memory):
-    available = pressure.AvailableBudget(memory.reading, own_bytes=memory.own)
+    available = budgets.AvailableBudget(memory.reading, own_bytes=memory.own)
     assert available.read(0) == 8_192 * MB - 3_276_800_000
     assert available.reserve_bytes == 3_276_800_000
     memory.available_bytes = 1
@@ -48,7 +48,7 @@ def test_the_reserve_is_a_share_of_the_limit_and_never_makes_the_budget_negative
     ],
 )
 def test_the_least_that_leases_can_fill_is_added_back(memory, granted, grown, used, resident):
-    available = pressure.AvailableBudget(memory.reading, own_bytes=memory.own)
+    available = budgets.AvailableBudget(memory.reading, own_bytes=memory.own)
     memory.own_bytes = 70 * MB
     empty_bytes = available.read(0)
     memory.own_bytes += grown * MB
@@ -62,14 +62,14 @@ def test_a_given_budget_is_never_read_from_the_machine(clock):
     def refuse():
         raise AssertionError("the machine was asked")
 
-    budget = pressure.Budget(500 * MB, 0.7, refuse, clock)
+    budget = budgets.Budget(500 * MB, 0.7, refuse, clock)
     assert budget.is_fixed
     assert (budget.largest_bytes, budget.ceiling_bytes) == (500 * MB, 500 * MB)
     assert budget.now_bytes(lambda: 400 * MB) == 500 * MB
 
 
 def test_a_measured_budget_is_read_four_times_a_second_and_goes_by_what_others_use(memory, clock):
-    budget = pressure.Budget(None, 0.7, memory.reading, clock)
+    budget = budgets.Budget(None, 0.7, memory.reading, clock)
     assert not budget.is_fixed
     assert budget.ceiling_bytes == memory.total_bytes
     assert budget.largest_bytes == int(0.7 * memory.total_bytes)
@@ -79,5 +79,5 @@ def test_a_measured_budget_is_read_four_times_a_second_and_goes_by_what_others_u
     assert budget.now_bytes(memory.own) == now_bytes
     memory.available_bytes = 9_000 * MB
     assert budget.now_bytes(memory.own) == now_bytes
-    clock.now_s += pressure.READ_EVERY_S
+    clock.now_s += budgets.READ_EVERY_S
     assert budget.now_bytes(memory.own) == now_bytes + 808 * MB
