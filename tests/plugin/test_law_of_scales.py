@@ -54,7 +54,7 @@ ORDERS = pytest.mark.parametrize(
     [
         pytest.param(5, False, [], id="smallest first"),
         pytest.param(30, True, [], id="largest first", marks=pytest.mark.slow),
-        pytest.param(30, False, ["-p", "xdist", "-n2"], id="in two workers"),
+        pytest.param(30, False, ["-p", "xdist", "-n2"], id="in two workers", marks=pytest.mark.slow),
     ],
 )
 

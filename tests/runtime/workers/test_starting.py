@@ -91,7 +91,7 @@ def script(tmp_path, context, limit):
     return [sys.executable, str(path)]
 
 
-@pytest.mark.parametrize("context", ["spawn", None])
+@pytest.mark.parametrize("context", [pytest.param("spawn", marks=pytest.mark.slow), None])
 def test_a_script_that_blocks_when_workers_import_it_leads_to_threads(tmp_path, context):
     done = subprocess.run(
         script(tmp_path, context, 3), capture_output=True, text=True, timeout=100, check=False
