@@ -193,6 +193,23 @@ def test_what_a_worker_has_yet_to_load_is_no_part_of_what_the_kernel_holds_its_c
     assert third.kernel_limit_bytes == 90 * MB
 
 
+def test_what_the_kernel_has_ended_took_more_than_it_held_the_call_to():
+    played, task = Played(200 * MB, overrun="end"), a_task(10 * MB)
+    played.submit(task)
+    played.pass_time(1.0, Reading(0.0, None, 0, True))  # what was above is gone when it is read
+    assert task.overran_bytes > task.kernel_limit_bytes
+
+
+def test_a_reading_of_a_worker_that_was_left_or_is_idle_by_now_changes_nothing():
+    played, lost, done = Played(200 * MB, levels=("thread",)), a_task(10 * MB, timeout_s=5.0), a_task(10 * MB)
+    played.submit(lost, done)
+    slots = [played.slot_of(task) for task in (lost, done)]
+    played.pass_time(5.0, Reading(0.0, None, 0))
+    played.returned(done)
+    played.scheduler.time_passed(6.0, dict.fromkeys(slots, holds(90)))
+    assert not played.decided()
+
+
 def test_a_call_without_a_limit_is_not_blamed_for_what_one_before_it_left():
     played, task = Played(), a_task()
     played.submit(task)
@@ -252,6 +269,7 @@ def test_a_thread_past_its_time_is_left_to_itself_and_stays_charged_until_it_ret
     effects = played.pass_time(5.0, Reading(0.0, None, 0))
     assert only(effects, Kill, Forget) == [Kill(slot), Forget(slot)]
     assert "cannot be ended" in str(played.outcome(submission))
+    assert task.attempts == 1
     assert not sent(effects)
     played.scheduler.replied(slot, sequence, Returned(1))
     assert sent(played.decided()) == [other]
