@@ -76,13 +76,13 @@ def test_mixed_sizes_on_three_unequal_workers(cluster, tmp_path, figure):
         executor.submit(int).result(60)
         batch = executor.run(take_as_much_as_the_file, paths)
         connections = executor._engine.driver._effects.connections.values()  # noqa: SLF001 - each worker's own figures
-        lent: list[Any] = [connection.worker for connection in connections]
+        remote_workers: list[Any] = [connection.worker for connection in connections]
     assert [outcome.error for outcome in batch.outcomes] == [None] * len(paths)
     tasks = [(outcome.estimate_bytes or 0, outcome.duration_s) for outcome in batch.outcomes]
-    bound_s = lower_bound_s(tasks, sorted(worker.capacity_bytes for worker in lent))
+    bound_s = lower_bound_s(tasks, sorted(worker.capacity_bytes for worker in remote_workers))
     peaks = [
         (format_size(worker.peak_bytes), format_size(worker.offered_bytes))
-        for worker in sorted(lent, key=lambda each: each.offered_bytes)
+        for worker in sorted(remote_workers, key=lambda each: each.offered_bytes)
     ]
     rows = [(*HEADER, "worker's own peak", "its budget")]
     rows += [(*pressed, *own) for pressed, own in zip(cluster.pressed(), peaks, strict=True)]
@@ -92,7 +92,7 @@ def test_mixed_sizes_on_three_unequal_workers(cluster, tmp_path, figure):
     share = batch.duration_s / bound_s
     figure("500 mixed tasks, makespan over its lower bound", f"{share:.2f}", "at most 1.25")
     figure("500 mixed tasks, events", str(len(batch.events)), "0")
-    assert all(worker.peak_bytes <= worker.offered_bytes for worker in lent)
+    assert all(worker.peak_bytes <= worker.offered_bytes for worker in remote_workers)
     assert share <= 1.25
 
 
