@@ -144,7 +144,8 @@ class Measuring:
         try:
             budget = test.budget(self.settings.default_bytes)
         except ValueError as error:
-            pytest.fail(str(error), pytrace=False)
+            # Its cause stands in the message: pytest would show both, one after the other.
+            raise pytest.fail.Exception(str(error), pytrace=False) from None
         if (fixture := _own_fixture(test)) is not None:
             fixture.budget = budget
         return budget
