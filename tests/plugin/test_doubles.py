@@ -124,10 +124,14 @@ def test_with_all_of_them(doubles):
 
 
 NOTHING_SHARED = """
-# What other tests put into shared memory meanwhile would make figures inexact.
+# What other tests put into shared memory meanwhile would make figures inexact, and their files a caveat.
+from pathlib import Path
 from pytest_membudget.measurement import probe
+from pytest_membudget.measurement.growth.shared_files import SharedFiles
 from pytest_membudget.measurement.tree.helper.shared_memory import SharedReading
 probe._shared.read = SharedReading
+SharedFiles.folder = str(Path(__file__).parent / "shared")
+Path(SharedFiles.folder).mkdir(exist_ok=True)
 """
 
 
