@@ -20,6 +20,7 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs
 def run(document, folder):
     """Runs a document as a user does: in an empty folder, by this interpreter, without pytest's own variables."""
     outside = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_"))}
+    outside["MEMBUDGET_HOST_DIRECTORY"] = f"{folder}-host"  # other tests reserve all of this host meanwhile
     return subprocess.run(
         [sys.executable, RUNNER, document],
         check=False,

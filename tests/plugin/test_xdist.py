@@ -128,6 +128,7 @@ def test_a_wrong_marker_is_a_usage_error_here_too(pytester):
 @pytest.mark.processes
 def test_auto_follows_the_memory_that_is_available(pytester, monkeypatch):
     monkeypatch.setenv("PYTEST_XDIST_AUTO_NUM_WORKERS", "3")
+    monkeypatch.setenv("MEMBUDGET_HOST_DIRECTORY", str(pytester.path / "host"))
     pytester.makeconftest(
         """
         import pytest_membudget.measurement.system.machine as measurement
