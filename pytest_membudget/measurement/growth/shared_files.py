@@ -11,8 +11,9 @@ from collections.abc import Iterable
 from math import comb
 from typing import Protocol
 
+from pytest_membudget.measurement.process import proc
 from pytest_membudget.measurement.process.children import descendants
-from pytest_membudget.originals import builtins, contextlib, os, sys, time
+from pytest_membudget.originals import contextlib, os, sys, time
 
 _LINUX = sys.platform.startswith("linux")
 _MOST_PAIRS = 40
@@ -50,9 +51,10 @@ class SharedFiles:
         ours = {os.getpid(), *descendants()}
         wanted = {f"{self.folder}/{name}": name for name in names}
         found: set[str] = set()
-        for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+        for pid in proc.processes():
             if pid not in ours:
-                found.update(wanted[path] for path in _paths_of(pid, self.folder) if path in wanted)
+                paths = {*proc.open_files(pid).values(), *proc.mapped_files(pid)}
+                found.update(wanted[path] for path in paths if path in wanted)
         return frozenset(found)
 
     def _names(self) -> frozenset[str]:
@@ -60,18 +62,6 @@ class SharedFiles:
             return frozenset(os.listdir(self.folder)) if _LINUX else frozenset()
         except OSError:
             return frozenset()
-
-
-def _paths_of(pid: int, folder: str) -> set[str]:
-    """Files below `folder` that a process has open or mapped."""
-    paths: set[str] = set()
-    with contextlib.suppress(OSError):  # another user's, or gone
-        for number in os.listdir(f"/proc/{pid}/fd"):
-            with contextlib.suppress(OSError):
-                paths.add(os.readlink(f"/proc/{pid}/fd/{number}"))
-        with builtins.open(f"/proc/{pid}/maps", errors="surrogateescape") as maps:
-            paths.update(line[line.index(folder) :].rstrip("\n") for line in maps if folder in line)
-    return paths
 
 
 class Repeated(Protocol):
