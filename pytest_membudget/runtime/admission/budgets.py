@@ -191,17 +191,15 @@ class Budget:
     @property
     def largest_bytes(self) -> int:
         """The budget as it would be if nothing else used any memory."""
-        if self._fixed_bytes is not None:
-            return self._fixed_bytes
-        if self._last is None:
-            self._last = self._reading()
-        return int(self._share * self._last.limit.bytes)
+        return int(self._share * self._limit_bytes()) if self._fixed_bytes is None else self._fixed_bytes
 
     @property
     def ceiling_bytes(self) -> int:
         """The most that a task may be expected to take: the figure that was given, or the machine's limit itself."""
-        if self._fixed_bytes is not None:
-            return self._fixed_bytes
+        return self._limit_bytes() if self._fixed_bytes is None else self._fixed_bytes
+
+    def _limit_bytes(self) -> int:
+        """The machine's limit as last read."""
         if self._last is None:
             self._last = self._reading()
         return self._last.limit.bytes
