@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from pytest_membudget.measurement.process import proc
 from pytest_membudget.measurement.process.proc import PAGE_BYTES
-from pytest_membudget.originals import builtins, contextlib, ctypes, os, re, sys
+from pytest_membudget.originals import contextlib, ctypes, os, re, sys
 
 _LINUX = sys.platform.startswith("linux")
 RESERVED_BYTES = 1 << 30
@@ -200,10 +200,5 @@ class ResidentPages:
 
 def anonymous_bytes(pid: int) -> int:
     """Resident memory of a process that belongs to no file; 0 for one that is gone."""
-    with (
-        contextlib.suppress(OSError, IndexError),
-        builtins.open(f"/proc/{pid}/statm", "rb", buffering=0) as statm,
-    ):
-        fields = statm.read(128).split()
-        return (int(fields[1]) - int(fields[2])) * PAGE_BYTES
-    return 0
+    sizes = proc.sizes(pid)
+    return 0 if sizes is None else sizes.anonymous_bytes

@@ -142,8 +142,12 @@ class SharedPages:
                 continue
             if pid not in self._correction:
                 self._read(pid)
-            found[pid] = max(0, figures.anonymous_bytes + self._correction.get(pid, 0))
+            found[pid] = self.with_shared_part(pid, figures.anonymous_bytes)
         return found
+
+    def with_shared_part(self, pid: int, anonymous_bytes: int) -> int:
+        """What a process with so many private pages holds with its part in shared pages, as that was when last read."""
+        return max(0, anonymous_bytes + self._correction.get(pid, 0))
 
     def exact_holdings(self, pids: Iterable[int]) -> dict[int, int]:
         """Dear: each one's part read now, unless 6% of the time has gone into that already."""

@@ -131,7 +131,7 @@ class RemoteWorker:
         """Nothing on this machine."""
         return 0
 
-    def grown_bytes(self) -> int | None:
+    def ready_anonymous_bytes(self) -> int | None:
         """Nothing on this machine."""
         return 0
 

@@ -232,6 +232,7 @@ class Recorder:
         exc_tb: TracebackType | None,
     ) -> None:
         self._engine.driver.observers.remove(self.sample)
+        self.sample()  # a short batch may have ended before a reading has met its workers
         self._complete(self._probe.finish())
 
     @property
@@ -243,8 +244,11 @@ class Recorder:
         """Counts a finished task: its result waits to be read, and its peak is known where it ran here alone."""
         self._waiting_bytes += task.result_bytes
         if task.coordinator_peak_bytes:
-            held = self._pages.holdings([os.getpid(), *self._others])
-            self._keep({**held, os.getpid(): task.coordinator_peak_bytes}, {})
+            own_pid = os.getpid()
+            held = self._pages.holdings([own_pid, *self._others])
+            # The peak has shared pages in full, and `_others` have their parts in the same ones.
+            private_bytes = task.coordinator_peak_bytes - self._pages.shared_bytes(own_pid)
+            self._keep({**held, own_pid: self._pages.with_shared_part(own_pid, private_bytes)}, {})
 
     def sample(self) -> None:
         """Takes one reading, and a closer one where it is the highest so far."""
@@ -267,7 +271,7 @@ class Recorder:
         own_bytes = held.get(os.getpid(), 0)
         in_workers_bytes = sum(held.get(pid, 0) for pid in workers)
         of_tasks_bytes = sum(held.get(pid, 0) for pid in self._of_tasks if pid not in workers)
-        base_bytes = sum(_base_bytes(worker, held.get(pid, 0)) for pid, worker in workers.items())
+        base_bytes = sum(self._base_bytes(worker, held.get(pid, 0)) for pid, worker in workers.items())
         waiting_bytes = min(self._waiting_bytes, max(0, own_bytes - self._start_bytes))
         elsewhere = bool(workers) or self._engine.scheduler.backend.is_cluster
         here_bytes = 0 if elsewhere else max(0, own_bytes - self._start_bytes - waiting_bytes)
@@ -279,6 +283,15 @@ class Recorder:
             waiting_results_bytes=waiting_bytes,
             other_bytes=peak_bytes - own_bytes - in_workers_bytes - of_tasks_bytes,
         )
+
+    def _base_bytes(self, worker: WorkerUse, held_bytes: int) -> int:
+        """What a worker holds without its tasks; all of it while its initializer still loads.
+
+        By what it was when it was ready, and not by what it has grown by: that would be read at another moment than `held_bytes`.
+        """
+        if worker.ready_anonymous_bytes is None:
+            return held_bytes
+        return min(held_bytes, self._pages.with_shared_part(worker.pid, worker.ready_anonymous_bytes))
 
     def _complete(self, measured: Measurement) -> None:
         """Takes the probe's peak, which is exact, for the whole; what it has beyond the parts seen here becomes *other*.
@@ -304,8 +317,3 @@ class Recorder:
             other_bytes=self.breakdown.other_bytes + missed_bytes,
             caveats=caveats,
         )
-
-
-def _base_bytes(worker: WorkerUse, held_bytes: int) -> int:
-    """What a worker holds without its tasks; all of it while its initializer still loads."""
-    return held_bytes if worker.grown_bytes is None else max(0, held_bytes - worker.grown_bytes)

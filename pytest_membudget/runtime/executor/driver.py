@@ -72,8 +72,8 @@ class WorkerUse(NamedTuple):
     """A worker process as a batch's recorder sees it."""
 
     pid: int
-    #: what its process holds above what it held when it was ready; None until it is
-    grown_bytes: int | None
+    #: what was resident in its process when it was ready and belonged to no file; None until it is
+    ready_anonymous_bytes: int | None
 
 
 class Ending(NamedTuple):
@@ -144,7 +144,7 @@ class Driver:
     def workers(self) -> list[WorkerUse]:
         """The worker processes that there are."""
         workers = [connection.worker for connection in list(self._effects.connections.values())]
-        return [WorkerUse(each.pid, each.grown_bytes()) for each in workers if each.pid is not None]
+        return [WorkerUse(each.pid, each.ready_anonymous_bytes()) for each in workers if each.pid is not None]
 
     def added_bytes(self) -> int:
         """What the workers hold above bare ones."""

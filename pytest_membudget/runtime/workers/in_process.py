@@ -73,7 +73,7 @@ class LocalWorker:
         """Nothing: what an initializer loads here cannot be separated from the rest."""
         return 0
 
-    def grown_bytes(self) -> int | None:
+    def ready_anonymous_bytes(self) -> int | None:
         """It has no process of its own."""
         return 0
 

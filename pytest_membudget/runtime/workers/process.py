@@ -255,11 +255,9 @@ class ProcessWorker:
             return None
         return max(0, int(self._marks[Mark.READY_BYTES] - self._marks[Mark.BARE_BYTES]))
 
-    def grown_bytes(self) -> int | None:
-        """What is resident in the worker alone above what was when it was ready (10 µs)."""
-        if not self._marks[Mark.READY]:
-            return None
-        return max(0, resident_bytes(self.pid) - int(self._marks[Mark.READY_BYTES]))
+    def ready_anonymous_bytes(self) -> int | None:
+        """As the worker has read it."""
+        return int(self._marks[Mark.READY_ANONYMOUS_BYTES]) if self._marks[Mark.READY] else None
 
     def added_bytes(self) -> int:
         """What is resident above the bare worker, in it and in all that its calls have started (30 µs without such)."""

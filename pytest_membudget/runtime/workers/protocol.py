@@ -155,8 +155,8 @@ class Worker(Protocol):
     def base_bytes(self) -> int | None:
         """Resident memory of the worker when it was ready, above a bare one; `None` until it is."""
 
-    def grown_bytes(self) -> int | None:
-        """What its own process holds above what it held when it was ready; `None` until it is."""
+    def ready_anonymous_bytes(self) -> int | None:
+        """Resident memory that belonged to no file when its process was ready; `None` until it is."""
 
     def added_bytes(self) -> int:
         """Resident memory above that of the worker when it was ready; 0 where it has none of its own."""

@@ -24,6 +24,7 @@ from multiprocessing.connection import Connection
 from typing import Any, NamedTuple, Self
 
 from pytest_membudget.errors import text_of
+from pytest_membudget.measurement.process import proc
 from pytest_membudget.measurement.process.high_water import resident_bytes
 from pytest_membudget.origins import Arriving, install
 from pytest_membudget.runtime.workers import process_tree
@@ -62,6 +63,7 @@ class Mark(IntEnum):
     CALLED_AT = 6
     HELPER_PID = 7  # what watches the tree of its calls, once there is one; no part of them
     BARE_BYTES = 8  # resident before the initializer
+    READY_ANONYMOUS_BYTES = 9  # of what was resident when it was ready, what belonged to no file
 
 
 class WorkerState:
@@ -92,6 +94,9 @@ class WorkerState:
                 self.initializer_error = packed_error(error, pack)
         self.memory = TaskMemory(self.tree)
         self.marks[Mark.READY_BYTES] = self.memory.ready_bytes
+        sizes = proc.sizes("self")
+        ready_bytes = self.memory.ready_bytes if sizes is None else sizes.anonymous_bytes
+        self.marks[Mark.READY_ANONYMOUS_BYTES] = ready_bytes
         self.marks[Mark.READY] = 1
 
 

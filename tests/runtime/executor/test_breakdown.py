@@ -73,7 +73,10 @@ def scripted(monkeypatch):
     monkeypatch.setattr(SharedPages, "exact_holdings", holdings)
     with FallbackExecutor(1, budget="1 GB") as executor:
         engine = executor._engine
-    monkeypatch.setattr(engine.driver, "workers", lambda: [WorkerUse(WORKER, reading.grown_bytes)])
+    monkeypatch.setattr(engine.driver, "workers", lambda: [WorkerUse(WORKER, ready_bytes())])
+
+    def ready_bytes():
+        return None if reading.grown_bytes is None else reading.held_bytes - reading.grown_bytes
 
     def read(held_bytes, grown_bytes):
         reading.held_bytes, reading.grown_bytes = held_bytes, grown_bytes
@@ -81,6 +84,7 @@ def scripted(monkeypatch):
         return recorder.breakdown.workers_base_bytes, recorder.breakdown.task_bytes
 
     recorder = Recorder(engine)
+    read.recorder, read.reading = recorder, reading
     return read
 
 
@@ -94,3 +98,18 @@ def test_what_a_worker_has_grown_by_since_it_was_ready_is_its_tasks(scripted):
     scripted(10 * MB, None)
     assert scripted(250 * MB, 40 * MB) == (210 * MB, 40 * MB)
     assert scripted(260 * MB, 51 * MB) == (209 * MB, 51 * MB)
+
+
+def test_a_batch_that_ends_before_a_reading_has_met_its_worker_shows_it(scripted):
+    with scripted.recorder as recorder:
+        scripted.reading.held_bytes, scripted.reading.grown_bytes = 10 * MB, 0
+    assert recorder.breakdown.workers_base_bytes == 10 * MB
+
+
+def test_shared_pages_of_the_coordinators_peak_count_by_its_part_in_them(scripted, monkeypatch):
+    monkeypatch.setattr(SharedPages, "shared_bytes", staticmethod(lambda _pid: 20 * MB))
+    monkeypatch.setattr(
+        SharedPages, "with_shared_part", lambda _pages, _pid, private_bytes: private_bytes + 8 * MB
+    )
+    scripted.recorder.record_task(SimpleNamespace(result_bytes=0, coordinator_peak_bytes=120 * MB))
+    assert scripted.recorder.breakdown.peak_bytes == 108 * MB
