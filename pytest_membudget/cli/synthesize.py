@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "path", type=Path, metavar="PATH", help="the file to write; one that is there is replaced"
     )
     parser.add_argument("--size", required=True, metavar="SIZE", help='exact size, such as "20 MB" or 20MiB')
-    parser.add_argument("--kind", default="csv", choices=KINDS, help="what to write (%(default)s)")
+    parser.add_argument("--kind", choices=KINDS, help="what to write (what PATH ends in, else csv)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed gives the same bytes")
 
 

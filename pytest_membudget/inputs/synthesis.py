@@ -21,9 +21,12 @@ _FIRST_BLOCK = 100_000_000
 """Nine digits from the start, so that identifiers are as long in the last block as in the first."""
 
 
-def synthesize(path: str | os.PathLike[str], size: Size, kind: str = "csv", seed: int = 0) -> SyntheticFile:
+def synthesize(
+    path: str | os.PathLike[str], size: Size, kind: str | None = None, seed: int = 0
+) -> SyntheticFile:
     """Makes a file of exactly `size` with varied, valid content; the same seed gives the same bytes.
 
+    Without `kind` it is the one that the name of the file ends in (`payments.json`), and csv where that is none.
     A file that is at `path` is replaced, whole or not at all. The bytes of parquet also depend on the version of
     pyarrow.
 
@@ -32,6 +35,9 @@ def synthesize(path: str | os.PathLike[str], size: Size, kind: str = "csv", seed
         MissingExtraError: parquet without pyarrow.
         OSError: the file cannot be written; what was there before stays.
     """
+    if kind is None:
+        ending = Path(path).suffix.removeprefix(".").lower()
+        kind = ending if ending in KINDS else "csv"
     if kind not in KINDS:
         raise UsageError(f"{kind!r} is not a kind of synthetic file; the kinds are {', '.join(KINDS)}")
     size_bytes = parse_size(size)

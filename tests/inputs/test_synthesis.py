@@ -104,6 +104,14 @@ def test_memory_is_flat_in_the_size(kind, tmp_path):
     assert peak_bytes < 4_000_000
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"), [("a.json", "json"), ("a.JSONL", "jsonl"), ("a.dat", "csv"), ("a", "csv")]
+)
+def test_the_name_says_the_kind_where_nothing_else_does(name, kind, tmp_path):
+    assert synthesize(tmp_path / name, "10 kB").kind == kind
+    assert synthesize(tmp_path / name, "10 kB", kind="xml").kind == "xml"
+
+
 def test_an_unknown_kind_lists_the_kinds(tmp_path):
     with pytest.raises(
         ValueError, match=r"'cvs' is not a kind .* csv, json, jsonl, xml, html, text, smiles, parquet"
