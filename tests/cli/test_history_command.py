@@ -54,6 +54,18 @@ def test_one_test_is_shown_by_a_part_of_its_name(runs, capsys):
     assert "h: 2 runs of 1 test" in shown(capsys, "h")
 
 
+def test_a_name_that_is_in_no_test_leads_to_their_list(runs, capsys):
+    main(["history", "add", "r1.json=v1", "--to", "h"])
+    assert main(["history", "show", "h", "test_b"]) == 2
+    message = capsys.readouterr().err
+    assert (
+        "h has no test with 'test_b' in its name; membudget history trend h lists those that it has"
+        in message
+    )
+    main(["history", "trend", "h"])
+    assert "t.py::test_a" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

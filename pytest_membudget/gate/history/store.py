@@ -213,7 +213,8 @@ class History:
             return like[0]
         if not like:
             raise UsageError(
-                f"{self._path} has no test {text!r}; membudget history show {self._path} lists all"
+                f"{self._path} has no test with {text!r} in its name; "
+                f"membudget history trend {self._path} lists those that it has"
             )
         named = ", ".join(like[:3]) + (", …" if len(like) > 3 else "")
         raise UsageError(
