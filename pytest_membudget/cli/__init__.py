@@ -1,50 +1,76 @@
-"""The shell's door: `membudget COMMAND`. One file a command; only the command asked for is imported."""
+"""The shell's way in: `membudget COMMAND`. One file for each subject; only the file of the command asked for is imported."""
 
 from __future__ import annotations
 
 import argparse
+import codecs
 import importlib
+import os
+import shutil
 import sys
-from collections.abc import Collection, Sequence
-from typing import Protocol, cast
+from collections.abc import Callable, Collection, Sequence
+from typing import NamedTuple, TextIO
 
 from pytest_membudget._version import __version__
-from pytest_membudget.cli.manner import spell_out
-from pytest_membudget.errors import MembudgetError
+from pytest_membudget.errors import MembudgetError, MissingExtraError
 
-COMMANDS: dict[str, str] = {
-    "bisect": "find the commit since which a test uses more memory",
-    "calibrate": "learn what a function takes per byte of its input, from runs in fresh processes",
-    "completion": "print the completion script of a shell",
-    "compare": "compare one report or baseline with another",
-    "dask-worker": "start Dask workers that offer the memory of this host to tasks",
-    "doctor": "print what this machine can measure, exactly or not, and why",
-    "history": "keep the runs of CI in one file, and say which tests got worse",
-    "host": "show who holds and who waits for the memory that the programs of this host share",
-    "learn": "make calibrations from what Nextflow, Snakemake or Slurm recorded of finished jobs",
-    "measure": "run a command and print the peak of its whole process tree",
-    "report": "show a report, or write it as HTML, Markdown or JSON",
-    "retry": "run inputs again that failed before, from their dead letters",
-    "run": "run a command inside the memory budget that the programs of this host share",
-    "size": "print what a job of Slurm, Kubernetes, Nextflow, Snakemake or Dask asks for, from a calibration",
-    "synthesize": "generate a file of exactly the asked size and kind",
-    "workers": "print how many workers fit beside each other, from a calibration",
+COMMANDS: dict[str, tuple[str, str]] = {
+    "bisect": ("compare", "find the commit since which a test uses more memory"),
+    "calibrate": (
+        "calibrate",
+        "learn what a function takes per byte of its input, from runs in fresh processes",
+    ),
+    "completion": ("", "print the completion script of a shell"),
+    "compare": ("compare", "compare one report or baseline with another"),
+    "dask-worker": ("executors", "start Dask workers that offer the memory of this host to tasks"),
+    "doctor": ("measure", "print what this machine can measure, exactly or not, and why"),
+    "history": ("reports", "keep the runs of CI in one file, and say which tests got worse"),
+    "host": ("run", "show who holds and who waits for the memory that the programs of this host share"),
+    "learn": (
+        "calibrations",
+        "make calibrations from what Nextflow, Snakemake or Slurm recorded of finished jobs",
+    ),
+    "measure": ("measure", "run a command and print the peak of its whole process tree"),
+    "report": ("reports", "show a report, or write it as HTML, Markdown or JSON"),
+    "retry": ("executors", "run inputs again that failed before, from their dead letters"),
+    "run": ("run", "run a command inside the memory budget that the programs of this host share"),
+    "size": (
+        "calibrations",
+        "print what a job of Slurm, Kubernetes, Nextflow, Snakemake or Dask asks for, from a calibration",
+    ),
+    "synthesize": ("calibrate", "generate a file of exactly the asked size and kind"),
+    "workers": ("calibrations", "print how many workers fit beside each other, from a calibration"),
 }
+"""The file of each command, empty for that of this parser itself, and what it does."""
 
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
+_SPELT_OUT = {
+    "γ": "gamma",
+    "η": "eta",
+    "µ": "u",
+    "×": "x",
+    "±": "+/-",
+    "≤": "<=",
+    "≥": ">=",
+    "→": "->",
+    "…": "...",
+}
+_HANDLER = "membudget-spell-out"
 
-class Command(Protocol):
-    """What a command's module offers."""
+SHELLS = ("bash", "zsh", "fish")
 
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Declares the command's options."""
 
-    def run(self, arguments: argparse.Namespace) -> int:
-        """Does the work and returns the exit code."""
+class Command(NamedTuple):
+    """What a file offers of each of its commands."""
+
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    """Declares its options."""
+    run: Callable[[argparse.Namespace], int]
+    """Does the work and returns the exit code."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,9 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         where = f"{error.filename}: " if error.filename is not None else ""
         _complain(command, where + what)
         return EXIT_USAGE
-    except (
-        KeyboardInterrupt
-    ):  # while modules are imported as well, which takes the longest of a short command
+    except KeyboardInterrupt:  # also while modules are imported, which takes the longest of a short command
         _complain(command, "interrupted")
         return EXIT_INTERRUPTED
 
@@ -85,7 +109,7 @@ def make_parser(with_options: Collection[str] = tuple(COMMANDS)) -> argparse.Arg
     )
     parser.add_argument("--version", action="version", version=f"pytest-membudget {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for name, summary in COMMANDS.items():
+    for name, (_, summary) in COMMANDS.items():
         subparser = subparsers.add_parser(name, help=summary, description=summary)
         if name in with_options:
             _load(name).add_arguments(subparser)
@@ -101,4 +125,80 @@ def _complain(command: str, text: str) -> None:
 
 
 def _load(name: str) -> Command:
-    return cast("Command", importlib.import_module(f"{__name__}.{name.replace('-', '_')}"))
+    file, _ = COMMANDS[name]
+    if not file:
+        return Command(add_completion_arguments, run_completion)
+    commands: dict[str, Command] = importlib.import_module(f"{__name__}.{file}").COMMANDS
+    return commands[name]
+
+
+class Manner(NamedTuple):
+    """What a renderer for terminals wants to know."""
+
+    width: int
+    color: bool
+    ascii_only: bool
+
+
+def manner_of_stdout() -> Manner:
+    """Colours on terminals alone and never with NO_COLOR; plain ASCII where the encoding lacks our signs."""
+    on_terminal = sys.stdout.isatty()
+    try:
+        "–±".encode(sys.stdout.encoding or "ascii")
+        ascii_only = False
+    except (UnicodeEncodeError, LookupError):
+        ascii_only = True
+    return Manner(
+        width=shutil.get_terminal_size((80, 24)).columns if on_terminal else 80,
+        color=on_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb",
+        ascii_only=ascii_only,
+    )
+
+
+def add_output_option(parser: argparse._ActionsContainer) -> None:
+    """`--output PATH`, of commands whose result has several formats."""
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="PATH",
+        action="append",
+        default=[],
+        help="write it there; the ending (.html, .md, .json) picks the format; may be given more than once",
+    )
+
+
+def spell_out(*streams: TextIO) -> None:
+    """Has the streams write in ASCII what their encoding lacks, rather than raise once an hour of runs is over."""
+    codecs.register_error(_HANDLER, _in_ascii)
+    for stream in streams:
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None and stream.errors == "strict":
+            reconfigure(errors=_HANDLER)
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+    """One sign in the place of one that cannot be encoded."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    sign = error.object[error.start]
+    spelt = _SPELT_OUT.get(sign) or ("-" if sign in "–—" else ascii(sign)[1:-1])
+    return spelt, error.start + 1
+
+
+def add_completion_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's options."""
+    parser.add_argument("shell", choices=SHELLS, help="whose script to print")
+
+
+def run_completion(arguments: argparse.Namespace) -> int:
+    """Prints the script.
+
+    Raises:
+        MissingExtraError: shtab is not installed.
+    """
+    try:
+        import shtab
+    except ImportError:
+        raise MissingExtraError("membudget completion", "shtab", "completion") from None
+    print(shtab.complete(make_parser(), arguments.shell))
+    return EXIT_OK

@@ -1,4 +1,7 @@
-"""`membudget calibrate`: learns γ, overhead and a bound of one function, or how many tasks may be in flight."""
+"""`membudget calibrate`: γ, overhead and a bound of one function, or how many of its tasks may be in flight.
+
+`membudget synthesize` makes one of the files that it would run the function on.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +21,9 @@ from pytest_membudget.calibration.store import (
     save_named,
 )
 from pytest_membudget.calibration.worker import FunctionReference, parse_reference
-from pytest_membudget.cli import EXIT_FAILED, EXIT_OK, EXIT_USAGE
+from pytest_membudget.cli import EXIT_FAILED, EXIT_OK, EXIT_USAGE, Command
 from pytest_membudget.errors import CalibrationError, UsageError
-from pytest_membudget.inputs import KINDS
+from pytest_membudget.inputs import KINDS, synthesize
 from pytest_membudget.records.calibration import CalibrationQuality
 from pytest_membudget.records.scale import InFlightTable
 from pytest_membudget.runtime.prediction.predictors import BYTES, Predictor
@@ -34,7 +37,7 @@ from pytest_membudget.units import (
 )
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_calibrate_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's options."""
     parser.add_argument(
         "function", metavar="MODULE:FUNCTION", help="takes the path of its input, and reads it"
@@ -77,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, metavar="N", help="worker processes (as many as fit)")
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run_calibrate(arguments: argparse.Namespace) -> int:
     """Calibrates, prints what was found, and keeps it where that was asked for."""
     reference = parse_reference(arguments.function)
     if arguments.in_flight:
@@ -356,3 +359,26 @@ def find_calibration(name: str, predictors: Sequence[str] = ()) -> Calibration:
     if os.sep in name or name.endswith(".json"):
         return load_calibration(name, functions)
     return named_calibration(name, predictors=functions)
+
+
+def add_synthesize_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's options."""
+    parser.add_argument(
+        "path", type=Path, metavar="PATH", help="the file to write; one that is there is replaced"
+    )
+    parser.add_argument("--size", required=True, metavar="SIZE", help='exact size, such as "20 MB" or 20MiB')
+    parser.add_argument("--kind", choices=KINDS, help="what to write (what PATH ends in, else csv)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed gives the same bytes")
+
+
+def run_synthesize(arguments: argparse.Namespace) -> int:
+    """Writes the file and says what it holds."""
+    made = synthesize(arguments.path, arguments.size, arguments.kind, arguments.seed)
+    print(f"{made.path}: {made.size_bytes:,} B, {made.rows:,} rows of {made.kind}")
+    return EXIT_OK
+
+
+COMMANDS = {
+    "calibrate": Command(add_calibrate_arguments, run_calibrate),
+    "synthesize": Command(add_synthesize_arguments, run_synthesize),
+}

@@ -1,4 +1,4 @@
-"""`membudget compare`: two reports or baselines side by side, or two revisions run against each other."""
+"""`membudget compare`: two reports or baselines, or two revisions run against each other; `membudget bisect`: the commit between two."""
 
 from __future__ import annotations
 
@@ -6,22 +6,37 @@ import argparse
 import shlex
 import signal
 import sys
+from pathlib import Path
 
-from pytest_membudget.cli.manner import add_output_option, manner_of_stdout
-from pytest_membudget.errors import UsageError
+from pytest_membudget.cli import EXIT_FAILED, EXIT_OK, Command, add_output_option, manner_of_stdout
+from pytest_membudget.errors import MeasurementError, UsageError
 from pytest_membudget.gate.reports import compare_reports
+from pytest_membudget.gate.revisions.bisect import bisect
+from pytest_membudget.gate.revisions.compare import REVISIONS_TOLERANCE
+from pytest_membudget.gate.revisions.git import (
+    commit_of,
+    commits_between,
+    find_repository,
+    subject_of,
+    working_folder,
+)
+from pytest_membudget.gate.revisions.runs import Asked, compare_revisions, prepared_side
+from pytest_membudget.records.comparison import Bisection
+from pytest_membudget.records.storage import encode_json
+from pytest_membudget.report import revisions
 from pytest_membudget.report.comparison import (
     render_comparison_json,
     render_comparison_markdown,
     render_comparison_terminal,
 )
+from pytest_membudget.report.text import clean_text
 from pytest_membudget.report.writing import check_report_path, load_report
-from pytest_membudget.units import format_count, parse_share, parse_tolerance
+from pytest_membudget.units import format_count, format_size, parse_share, parse_tolerance
 
 _DEFAULT_TOLERANCE = "10% + 1 MiB"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_compare_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's options."""
     parser.usage = (
         "membudget compare BASE.json NEW.json [--tolerance …] [--format …]\n"
@@ -79,7 +94,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_output_option(revisions)
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run_compare(arguments: argparse.Namespace) -> int:
     """Prints the comparison; 1 where a test regressed.
 
     Raises:
@@ -114,15 +129,10 @@ def run(arguments: argparse.Namespace) -> int:
         print(render_comparison_markdown(comparison), end="")
     else:
         print(render_comparison_terminal(comparison, **manner_of_stdout()._asdict()), end="")
-    return 1 if comparison.count("regressed") else 0
+    return EXIT_FAILED if comparison.count("regressed") else EXIT_OK
 
 
 def _compare_revisions(arguments: argparse.Namespace) -> int:
-    # git, pytest and statistics of pairs: what compares two files need not pay for their import.
-    from pytest_membudget.gate.revisions.compare import REVISIONS_TOLERANCE
-    from pytest_membudget.gate.revisions.runs import Asked, compare_revisions
-    from pytest_membudget.report import revisions
-
     for path in arguments.output:
         check_report_path(path)
     base, head = arguments.revisions
@@ -149,7 +159,7 @@ def _compare_revisions(arguments: argparse.Namespace) -> int:
         print(revisions.render_revisions_markdown(comparison), end="")
     else:
         print(revisions.render_revisions_terminal(comparison, **manner_of_stdout()._asdict()), end="")
-    return 1 if comparison.count("regressed") else 0
+    return EXIT_FAILED if comparison.count("regressed") else EXIT_OK
 
 
 def _seconds(text: str) -> float:
@@ -160,3 +170,89 @@ def _seconds(text: str) -> float:
     if not 0 < seconds < 1e9:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
     return seconds
+
+
+def add_bisect_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's options."""
+    parser.add_argument("test", metavar="TEST", help="its node id, such as tests/test_load.py::test_load")
+    parser.add_argument("good", metavar="GOOD", help="a revision that used less")
+    parser.add_argument("bad", metavar="BAD", help="a later revision that uses more")
+    parser.add_argument(
+        "words", nargs="*", default=[], metavar="ARGUMENTS", help="more of pytest's arguments, after --"
+    )
+    parser.add_argument(
+        "--setup",
+        default="",
+        metavar="COMMAND",
+        help="run this at each commit first, such as a build of extensions",
+    )
+    parser.add_argument("--json", action="store_true", help="the commit and all runs as JSON")
+
+
+def run_bisect(arguments: argparse.Namespace) -> int:
+    """Prints the commit; 1 where both ends cannot be told apart.
+
+    Raises:
+        UsageError: no such revisions, or pytest cannot run there.
+    """
+    repository = find_repository(Path.cwd())
+    good, bad = (commit_of(repository, name) for name in (arguments.good, arguments.bad))
+    commits = [good, *commits_between(repository, good, bad)]
+    if len(commits) < 2:
+        raise UsageError(f"{arguments.good} and {arguments.bad} are the same commit")
+    asked = Asked([arguments.test, *arguments.words], shlex.split(arguments.setup))
+    # Ended by a CI service, it removes its folders as after Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with working_folder() as folder:
+        sides = {}
+
+        def measure(commit: str) -> int | None:
+            if commit not in sides:
+                sides[commit] = prepared_side(repository, commit, folder / commit, asked=asked, progress=_say)
+            try:
+                peaks = sides[commit].run(None, seed=1)
+            except UsageError:
+                return None  # it cannot be collected at this commit: skipped, as git bisect does
+            if len(peaks) > 1:
+                raise UsageError(
+                    f"{arguments.test} is {len(peaks)} tests; name one of them, such as {next(iter(peaks))}"
+                )
+            return next(iter(peaks.values()), None)
+
+        try:
+            found = bisect(commits, measure)
+        except MeasurementError as error:
+            print(f"membudget bisect: {error}", file=sys.stderr)
+            return EXIT_FAILED
+    subject = clean_text(subject_of(repository, found.commit))
+    if arguments.json:
+        document = {**_fields(found), "nodeid": arguments.test, "subject": subject}
+        sys.stdout.write(encode_json(document).decode())
+    else:
+        print(_shown(found, subject, len(commits) - 1))
+    return EXIT_OK
+
+
+def _fields(found: Bisection) -> dict[str, object]:
+    return {name: getattr(found, name) for name in found.__struct_fields__}
+
+
+def _shown(found: Bisection, subject: str, commits: int) -> str:
+    change = (found.after_bytes - found.before_bytes) / found.before_bytes if found.before_bytes else 0.0
+    lines = [
+        f"{found.commit} {subject}",
+        f"  {format_size(found.before_bytes)} before it, {format_size(found.after_bytes)} with it ({100 * change:+.1f}%)",
+        f"  found among {format_count(commits, 'commit')} in {format_count(found.runs, 'run')}",
+        *(f"  note: {caveat}" for caveat in found.caveats),
+    ]
+    return "\n".join(lines)
+
+
+def _say(text: str) -> None:
+    print(f"membudget bisect: {text}", file=sys.stderr, flush=True)
+
+
+COMMANDS = {
+    "bisect": Command(add_bisect_arguments, run_bisect),
+    "compare": Command(add_compare_arguments, run_compare),
+}

@@ -1,6 +1,6 @@
-"""`membudget measure -- COMMAND`: the peak of any command, its whole process tree included.
+"""`membudget measure -- COMMAND`: the peak of a command and all its processes; `membudget doctor`: what can be measured here.
 
-What is found goes to standard error, since standard output belongs to the command; so does the JSON record of `--json`.
+The result of `measure` goes to standard error, since standard output belongs to the command; so does the JSON record of `--json`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import argparse
 import statistics
 import sys
 
+from pytest_membudget.cli import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, Command
 from pytest_membudget.errors import MembudgetError, UsageError
 from pytest_membudget.measurement.fresh.command import measure_command
 from pytest_membudget.records.measurement import CommandMeasurement
@@ -16,12 +17,10 @@ from pytest_membudget.records.storage import encode_json
 from pytest_membudget.units import format_count, format_duration, format_size, parse_size
 
 EXIT_OVER = 1
-EXIT_USAGE = 2
 EXIT_OWN_FAILURE = 125
-EXIT_INTERRUPTED = 130
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_measure_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's options."""
     parser.usage = "membudget measure [--budget SIZE] [--runs N] [--json] -- COMMAND [ARGUMENT …]"
     parser.epilog = (
@@ -38,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("words", nargs=argparse.REMAINDER, metavar="COMMAND", help="after --, as in a shell")
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run_measure(arguments: argparse.Namespace) -> int:
     """Runs the command, shows what it took, and passes its exit code on."""
     words = arguments.words[1:] if arguments.words[:1] == ["--"] else arguments.words
     measured: list[CommandMeasurement] = []
@@ -119,3 +118,38 @@ def _runs(text: str) -> int:
     if not text.isdigit() or not 1 <= int(text) <= 1000:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of runs; write 1 to 1000")
     return int(text)
+
+
+def add_doctor_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's options."""
+    parser.add_argument("--json", action="store_true", help="write the record as JSON")
+
+
+def run_doctor(arguments: argparse.Namespace) -> int:
+    """Shows every finding; always 0: what a machine cannot measure is no failure."""
+    # What only measures a command need not import all that may be found.
+    from pytest_membudget.measurement.doctor import doctor
+    from pytest_membudget.measurement.tree.sampler import close_sampler
+
+    try:
+        found = doctor()
+    finally:
+        close_sampler()
+    if arguments.json:
+        sys.stdout.write(encode_json(found).decode())
+        return EXIT_OK
+    width = max(len(finding.subject) for finding in found.findings)
+    for finding in found.findings:
+        print(f"{finding.quality:8}  {finding.subject:{width}}  {finding.found}")
+        print(f"{'':8}  {'':{width}}  {finding.why}")
+    place = found.environment
+    print(
+        f"\n{place.system} {place.kernel}, {place.python}, {place.libc}, {place.allocator}, {format_count(place.cores, 'core')}"
+    )
+    return EXIT_OK
+
+
+COMMANDS = {
+    "measure": Command(add_measure_arguments, run_measure),
+    "doctor": Command(add_doctor_arguments, run_doctor),
+}

@@ -3,7 +3,9 @@
 1. It reserves `--reserve` of the host's budget and waits for it.
 2. It runs the command, with this process's streams, terminal and signals, and ends it at `--limit`.
 3. Meanwhile what the command holds above its reservation is charged too, so that nothing else starts on it.
-4. It tells the peak on standard error and passes the exit code on.
+4. It prints the peak on standard error and passes the exit code on.
+
+`membudget host` shows that budget: which programs hold memory of it, and which wait for it.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from pathlib import Path
 
 import msgspec
 
+from pytest_membudget.cli import EXIT_OK, Command
 from pytest_membudget.cli.measure import peak_line
 from pytest_membudget.errors import MembudgetError, OversizeError, UsageError
 from pytest_membudget.measurement.fresh.command import measure_command
@@ -28,16 +31,15 @@ from pytest_membudget.measurement.fresh.guard import proven_bytes
 from pytest_membudget.measurement.fresh.launcher import checked_command, launch
 from pytest_membudget.measurement.process.children import children_of, descendants
 from pytest_membudget.measurement.system.control_group import ControlGroup, make_control_group
-from pytest_membudget.records.host import CommandRun, HostStatus
+from pytest_membudget.records.host import CommandRun, HostRequest, HostStatus
 from pytest_membudget.records.measurement import CommandMeasurement
 from pytest_membudget.records.storage import check_writable, encode_json, escape_controls, write_atomically
 from pytest_membudget.report.text import clean_text
 from pytest_membudget.runtime.admission.host_scope import DEFAULT_NAME, host_status
 from pytest_membudget.runtime.admission.semaphore import Lease, MemorySemaphore
 from pytest_membudget.runtime.parameters import size_of
-from pytest_membudget.units import format_duration, format_size
+from pytest_membudget.units import format_count, format_duration, format_size
 
-EXIT_USAGE = 2
 EXIT_NO_MEMORY = 124
 """The memory did not come free in time; `timeout` has this code for its own."""
 EXIT_OWN_FAILURE = 125
@@ -51,7 +53,7 @@ GROUP_S = 0.01
 """Seconds between two readings of whether its control group is at its limit: at that it stands still."""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's options."""
     parser.usage = (
         "membudget run --reserve SIZE [--limit SIZE] [--budget SIZE] [--name NAME] [--timeout SECONDS] [--json FILE] "
@@ -82,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("words", nargs=argparse.REMAINDER, metavar="COMMAND", help="after --, as in a shell")
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run_run(arguments: argparse.Namespace) -> int:
     """Waits, runs, tells, and passes the exit code on."""
     words = arguments.words[1:] if arguments.words[:1] == ["--"] else arguments.words
     reserve_bytes = size_of("--reserve", arguments.reserve)
@@ -281,3 +283,54 @@ def _tell(found: CommandRun) -> None:
 
 def _say(sentence: str) -> None:
     print(clean_text(f"membudget run: {sentence}"), file=sys.stderr, flush=True)
+
+
+def add_host_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's options."""
+    parser.add_argument("--name", default=DEFAULT_NAME, help="which budget (%(default)s)")
+    parser.add_argument("--json", action="store_true", help="write the record as JSON")
+
+
+def run_host(arguments: argparse.Namespace) -> int:
+    """Shows the budget as it is now."""
+    status = host_status(arguments.name)
+    if arguments.json:
+        sys.stdout.write(escape_controls(encode_json(status)).decode())
+    else:
+        print("\n".join(_lines(status)))
+    return EXIT_OK
+
+
+def _lines(status: HostStatus) -> list[str]:
+    free_bytes = max(0, status.budget_bytes - status.reserved_bytes)
+    first = (
+        f"budget {clean_text(status.name)}: {format_size(status.budget_bytes)}, {format_size(status.reserved_bytes)} reserved, "
+        f"{format_size(free_bytes)} free, {format_count(status.programs, 'program')}"
+    )
+    lines = [first]
+    lines += [_line("holds", request) for request in status.holders]
+    lines += [_line("waits", request) for request in status.waiters]
+    if status.is_stalled:
+        lines.append(
+            f"closed: tasks stall for want of memory ({status.pressure_source}); nothing new starts beside what runs"
+        )
+    elif not status.pressure_source:
+        lines.append("memory pressure: this kernel has no file for it; the reserve alone protects")
+    return lines
+
+
+def _line(what: str, request: HostRequest) -> str:
+    alone = ", alone" if request.exclusive else ""
+    overrun = (
+        f", seen at {format_size(request.resident_bytes)}" if request.resident_bytes > request.bytes else ""
+    )
+    return (
+        f"  {what} {format_size(request.bytes):>9}{alone}{overrun}  for {format_duration(request.age_s)}  "
+        f"pid {request.pid}  {clean_text(request.label)}"
+    )
+
+
+COMMANDS = {
+    "run": Command(add_run_arguments, run_run),
+    "host": Command(add_host_arguments, run_host),
+}

@@ -3,7 +3,7 @@
 import pytest
 
 from pytest_membudget import MemoryEstimator, fit_points
-from pytest_membudget.cli import main, workers
+from pytest_membudget.cli import calibrations, main
 
 MB = 1_000_000
 
@@ -11,7 +11,7 @@ MB = 1_000_000
 @pytest.fixture
 def saved(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(workers, "bare_interpreter_bytes", lambda: 10 * MB)
+    monkeypatch.setattr(calibrations, "bare_interpreter_bytes", lambda: 10 * MB)
     fit_points([(size * MB, 10 * size * MB) for size in (1, 2, 4, 8) for _ in range(3)]).save("kept.json")
     return "./kept.json"
 

@@ -1,4 +1,4 @@
-"""`membudget history add | merge | show | trend`: runs kept in one file, from many machines, and what they say."""
+"""`membudget report`: one run in any format; `membudget history`: many runs in one file, and which tests got worse."""
 
 from __future__ import annotations
 
@@ -6,9 +6,17 @@ import argparse
 import sys
 from pathlib import Path
 
-from pytest_membudget.cli.manner import add_output_option, manner_of_stdout
+from pytest_membudget.cli import EXIT_FAILED, EXIT_OK, Command, add_output_option, manner_of_stdout
 from pytest_membudget.gate.history.store import open_history
 from pytest_membudget.gate.history.trend import TREND_TOLERANCE, find_trends
+from pytest_membudget.records.report import Report
+from pytest_membudget.report.ci import (
+    render_annotations,
+    render_badge,
+    render_benchmark_json,
+    render_comment,
+    render_step_summary,
+)
 from pytest_membudget.report.history import (
     render_history_json,
     render_runs,
@@ -17,11 +25,25 @@ from pytest_membudget.report.history import (
     render_trend_terminal,
     write_trend,
 )
-from pytest_membudget.report.writing import check_report_path, load_report
+from pytest_membudget.report.markdown import render_markdown
+from pytest_membudget.report.terminal import render_terminal
+from pytest_membudget.report.text import without_commands
+from pytest_membudget.report.writing import check_report_path, load_report, render_json, write_report
 from pytest_membudget.units import format_count, parse_tolerance
 
+_FORMATS = {
+    "text": "tables for a terminal",
+    "markdown": "the whole report",
+    "json": "the versioned report",
+    "step-summary": "for $GITHUB_STEP_SUMMARY",
+    "annotations": "::error lines for GitHub Actions",
+    "comment": "for a pull request, with a hidden line by which it is found and replaced",
+    "badge": "JSON for shields.io's endpoint badge",
+    "benchmark": "customSmallerIsBetter, for github-action-benchmark",
+}
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+
+def add_history_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's options."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
@@ -65,7 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     judging.set_defaults(act=_trend)
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run_history(arguments: argparse.Namespace) -> int:
     """Does what was asked for.
 
     Raises:
@@ -86,7 +108,7 @@ def _add(arguments: argparse.Namespace) -> int:
     known = len(kept) - sum(kept)
     known_text = f", {known:,} known already" if known else ""
     print(f"{arguments.to}: {format_count(sum(kept), 'run')} added{known_text}")
-    return 0
+    return EXIT_OK
 
 
 def _merge(arguments: argparse.Namespace) -> int:
@@ -102,7 +124,7 @@ def _merge(arguments: argparse.Namespace) -> int:
                     added += history.merge(other)
         total = len(history.runs())
     print(f"{arguments.into}: {format_count(added, 'run')} added, {total:,} in all")
-    return 0
+    return EXIT_OK
 
 
 def _show(arguments: argparse.Namespace) -> int:
@@ -118,7 +140,7 @@ def _show(arguments: argparse.Namespace) -> int:
         else:
             tests_count = len(history.nodeids())
             print(render_runs(arguments.history, runs, tests_count, **manner_of_stdout()._asdict()), end="")
-    return 0
+    return EXIT_OK
 
 
 def _trend(arguments: argparse.Namespace) -> int:
@@ -137,7 +159,7 @@ def _trend(arguments: argparse.Namespace) -> int:
     elif not arguments.output:
         print(render_trend_terminal(report, **manner_of_stdout()._asdict()), end="")
     worse = report.count("jumped") + report.count("crept")
-    return 1 if arguments.fail and worse else 0
+    return EXIT_FAILED if arguments.fail and worse else EXIT_OK
 
 
 def _path_and_revision(text: str) -> tuple[str, str]:
@@ -150,3 +172,55 @@ def _path_and_revision(text: str) -> tuple[str, str]:
 
 def _is_same_file(one: str, other: str) -> bool:
     return Path(one).resolve() == Path(other).resolve()
+
+
+def add_report_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's options."""
+    parser.add_argument("run", metavar="RUN.json", help="a report or baseline")
+    add_output_option(parser)
+    parser.add_argument(
+        "--format",
+        choices=tuple(_FORMATS),
+        help="print it: " + "; ".join(f"{name}: {meaning}" for name, meaning in _FORMATS.items()),
+    )
+    parser.add_argument("-v", "--verbose", action="store_true", help="every test and more columns (text)")
+
+
+def run_report(arguments: argparse.Namespace) -> int:
+    """Writes and prints what was asked for; without either, tables for the terminal.
+
+    Raises:
+        UsageError: a path cannot be written or has another ending.
+        UnreadableFileError: the file is not a report.
+    """
+    for path in arguments.output:
+        check_report_path(path)
+    report = load_report(arguments.run)
+    for path in arguments.output:
+        write_report(report, path)
+        print(f"wrote {path}")
+    if arguments.format or not arguments.output:
+        printed = _printed(report, arguments.format or "text", arguments.verbose)
+        print(printed if arguments.format == "annotations" else without_commands(printed), end="")
+    return EXIT_OK
+
+
+def _printed(report: Report, form: str, verbose: bool) -> str:
+    if form == "text":
+        return render_terminal(report, verbose=verbose, **manner_of_stdout()._asdict())
+    documents = {"json": render_json, "benchmark": render_benchmark_json, "badge": render_badge}
+    if form in documents:
+        return documents[form](report).decode()
+    texts = {
+        "markdown": render_markdown,
+        "step-summary": render_step_summary,
+        "comment": render_comment,
+        "annotations": render_annotations,
+    }
+    return texts[form](report)
+
+
+COMMANDS = {
+    "report": Command(add_report_arguments, run_report),
+    "history": Command(add_history_arguments, run_history),
+}

@@ -1,0 +1,238 @@
+"""What calibrations are good for beside an executor, and where else they come from.
+
+- `membudget learn FILE…` makes them from what Nextflow, Snakemake or Slurm recorded of finished jobs.
+- `membudget size CALIBRATION FILE… --for SYSTEM` prints what a job asks for, in the words of the system that runs it.
+- `membudget workers CALIBRATION FILE…` prints how many workers fit beside each other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pytest_membudget.calibration.fresh_run import bare_interpreter_bytes
+from pytest_membudget.calibration.law import LEAST_POINTS
+from pytest_membudget.calibration.other_systems import (
+    ATTEMPTS,
+    calibrate_recorded,
+    read_recording,
+    request_for,
+)
+from pytest_membudget.calibration.store import calibration_path, save_named
+from pytest_membudget.cli import EXIT_FAILED, EXIT_OK, Command
+from pytest_membudget.cli.calibrate import add_predictor_option, find_calibration
+from pytest_membudget.errors import UsageError
+from pytest_membudget.measurement.system.machine import memory_limit, usable_cores
+from pytest_membudget.records.calibration import SYSTEMS, RecordedJob
+from pytest_membudget.report.job_requests import render_request
+from pytest_membudget.report.text import clean_text
+from pytest_membudget.runtime.prediction.estimator import fit_workers
+from pytest_membudget.units import (
+    format_as_written,
+    format_count,
+    format_share,
+    format_size,
+    parse_share,
+    parse_size,
+)
+
+_MOST_NAMED = 5
+_UNFIT = re.compile(r"[^A-Za-z0-9._-]+", re.ASCII)
+
+
+def add_learn_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's options."""
+    parser.add_argument(
+        "files",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="a Nextflow trace, a Snakemake benchmark file, or the output of sacct --parsable2",
+    )
+    parser.add_argument(
+        "--save",
+        metavar="NAME",
+        help="keep each kind of job in .membudget/calibrations/NAME-KIND.json; NAME.json where there is one kind",
+    )
+
+
+def run_learn(arguments: argparse.Namespace) -> int:
+    """Prints what each kind of job took, and keeps the calibrations; 1 where no kind has enough jobs."""
+    if arguments.save:
+        calibration_path(arguments.save)  # a bad name is said before anything is read
+    kinds: dict[str, list[RecordedJob]] = defaultdict(list)
+    caveats: dict[str, None] = {}
+    skipped = 0
+    for path in arguments.files:
+        recording = read_recording(path)
+        skipped += recording.skipped
+        caveats |= dict.fromkeys(recording.caveats)
+        for job in recording.jobs:
+            kinds[job.kind].append(job)
+    learned = {kind: jobs for kind, jobs in sorted(kinds.items()) if len(jobs) >= LEAST_POINTS}
+    for kind, jobs in learned.items():
+        found = calibrate_recorded(kind, jobs, tuple(caveats))
+        highest = max(job.peak_bytes for job in jobs)
+        follows = (
+            f"{found.gamma:.2f} B/B of what it reads + {format_size(found.overhead_bytes)}"
+            if found.predictors
+            else f"about {format_size(found.overhead_bytes)} for any input"
+        )
+        print(
+            f"{clean_text(kind)}: {format_count(len(jobs), 'job')}, at most {format_size(highest)}; {follows}"
+        )
+        if arguments.save:
+            name = (
+                arguments.save
+                if len(learned) == 1
+                else f"{arguments.save}-{_UNFIT.sub('-', kind).strip('-.')}"
+            )
+            print(f"  saved to {save_named(found, name)}")
+    few = {kind: len(jobs) for kind, jobs in sorted(kinds.items()) if kind not in learned}
+    for note in (*_notes(few, skipped), *caveats):
+        print(f"note: {note}")
+    if not kinds:
+        print(
+            f"note: no finished job with a peak in {', '.join(clean_text(str(path)) for path in arguments.files)}"
+        )
+    return EXIT_OK if learned else EXIT_FAILED
+
+
+def _notes(few: Mapping[str, int], skipped: int) -> Iterator[str]:
+    """What was read and did not become a calibration; `few` are the jobs of kinds that have too few."""
+    for kind, count in list(few.items())[:_MOST_NAMED]:
+        yield (
+            f"{clean_text(kind)} has {format_count(count, 'job')}, and a calibration needs {LEAST_POINTS}; give "
+            "the records of more runs as well"
+        )
+    if len(few) > _MOST_NAMED:
+        yield f"and {format_count(len(few) - _MOST_NAMED, 'more kind')} of job with fewer than {LEAST_POINTS}"
+    if skipped:
+        yield f"{format_count(skipped, 'row')} without a finished job and its peak"
+
+
+def add_size_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's options."""
+    parser.add_argument("calibration", metavar="CALIBRATION", help="the name it was saved by, or its file")
+    parser.add_argument(
+        "files", nargs="*", default=[], type=Path, metavar="FILE", help="the inputs that a job may get"
+    )
+    parser.add_argument("--size", metavar="SIZE", help="instead of files: one input of this size")
+    parser.add_argument("--for", dest="system", required=True, choices=SYSTEMS, help="who runs the job")
+    parser.add_argument(
+        "--aim", default="safe", choices=("safe", "cheap"), help="few failures, or least waste (%(default)s)"
+    )
+    parser.add_argument(
+        "--attempts", type=int, default=ATTEMPTS, metavar="N", help="each with more memory (%(default)s)"
+    )
+    add_predictor_option(parser)
+
+
+def run_size(arguments: argparse.Namespace) -> int:
+    """Prints the lines for the job."""
+    found = find_calibration(arguments.calibration, arguments.predictor)
+    request = request_for(
+        found,
+        _items(arguments),
+        arguments.aim,
+        interpreter_bytes=bare_interpreter_bytes(),
+        attempts=arguments.attempts,
+    )
+    print(render_request(request, arguments.system))
+    return EXIT_OK
+
+
+def _items(arguments: argparse.Namespace) -> list[Any]:
+    if arguments.files and arguments.size:
+        raise UsageError("name the files, or --size and no files")
+    for path in arguments.files:
+        path.stat()  # a missing file is named, and not called a bad size
+    return [parse_size(arguments.size)] if arguments.size else list(arguments.files)
+
+
+def add_workers_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's options."""
+    parser.add_argument("calibration", metavar="CALIBRATION", help="the name it was saved by, or its file")
+    parser.add_argument(
+        "files", nargs="*", default=[], type=Path, metavar="FILE", help="what is to be processed"
+    )
+    parser.add_argument("--size", metavar="SIZE", help="instead of files: one of this size for each worker")
+    add_predictor_option(parser)
+    parser.add_argument("--limit", metavar="SIZE", help="memory of the machine (that of this one)")
+    parser.add_argument(
+        "--share", default="75%", metavar="SHARE", help="of it that may be used (%(default)s)"
+    )
+
+
+def run_workers(arguments: argparse.Namespace) -> int:
+    """Prints the number; 1 where not even one worker fits."""
+    found = find_calibration(arguments.calibration, arguments.predictor)
+    items = _items_of_workers(arguments)
+    limit_bytes = parse_size(arguments.limit) if arguments.limit else memory_limit().bytes
+    share = parse_share(arguments.share)
+    bare_bytes = bare_interpreter_bytes()
+    largest = max(items, key=found.bound)
+    tasks = sorted(map(found.bound, items), reverse=True)
+    worker_bytes = bare_bytes + found.base_bytes
+    # Without files there are as many of that size as one likes.
+    fit = fit_workers(
+        tasks if arguments.files else itertools.repeat(tasks[0]),
+        limit_bytes * share,
+        worker_bytes=worker_bytes,
+    )
+    limit = format_as_written(limit_bytes)
+    print(
+        f"a worker: {format_size(worker_bytes)} from its start ({format_size(bare_bytes)} Python, "
+        f"{format_size(found.base_bytes)} what it loads)"
+    )
+    print(f"its task: at most {format_size(tasks[0])}, for {found.describe(largest)}")
+    if any(map(found.is_extrapolated, items)):
+        print(
+            f"note: calibrated up to {format_as_written(found.max_size_bytes)}; beyond, this is extrapolated"
+        )
+    if not fit.workers:
+        print(
+            f"workers: none: one takes {format_size(fit.next_bytes or 0)}, and {format_share(share)} of {limit} is "
+            f"{format_size(limit_bytes * share)}; take smaller inputs or a larger machine"
+        )
+        return EXIT_FAILED
+    print(
+        f"workers: {fit.workers}, together at most {format_size(fit.taken_bytes)}, {_of(fit.taken_bytes, limit_bytes)} of {limit}"
+    )
+    if fit.next_bytes is None:
+        print("         there are no more files; memory is not what limits them")
+    else:
+        print(
+            f"         {fit.workers + 1} would take {format_size(fit.next_bytes)}, more than {format_share(share)} of it"
+        )
+    if not arguments.limit and (cores := usable_cores()) < fit.workers:
+        print(
+            f"         this machine has {format_count(cores, 'core')}: more workers than that gain nothing where they compute"
+        )
+    return EXIT_OK
+
+
+def _items_of_workers(arguments: argparse.Namespace) -> list[int] | list[Path]:
+    if bool(arguments.files) == bool(arguments.size):
+        raise UsageError("name the files, or --size and no files")
+    if arguments.size:
+        return [parse_size(arguments.size)]
+    for path in arguments.files:
+        path.stat()  # a missing file is named, and not called a bad size
+    return list(arguments.files)
+
+
+def _of(size_bytes: int, limit_bytes: int) -> str:
+    return format_share(size_bytes / limit_bytes) if limit_bytes else "all"
+
+
+COMMANDS = {
+    "learn": Command(add_learn_arguments, run_learn),
+    "size": Command(add_size_arguments, run_size),
+    "workers": Command(add_workers_arguments, run_workers),
+}
