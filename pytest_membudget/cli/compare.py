@@ -23,12 +23,7 @@ from pytest_membudget.gate.revisions.git import (
 from pytest_membudget.gate.revisions.runs import Asked, compare_revisions, prepared_side
 from pytest_membudget.records.comparison import Bisection
 from pytest_membudget.records.storage import encode_json
-from pytest_membudget.report import revisions
-from pytest_membudget.report.comparison import (
-    render_comparison_json,
-    render_comparison_markdown,
-    render_comparison_terminal,
-)
+from pytest_membudget.report import comparisons
 from pytest_membudget.report.text import clean_text
 from pytest_membudget.report.writing import check_report_path, load_report
 from pytest_membudget.units import format_count, format_size, parse_share, parse_tolerance
@@ -124,11 +119,11 @@ def run_compare(arguments: argparse.Namespace) -> int:
             f"{base_path} and {new_path} have no measured test in common; compare two runs of the same tests"
         )
     if arguments.format == "json":
-        print(render_comparison_json(comparison).decode(), end="")
+        print(comparisons.render_comparison_json(comparison).decode(), end="")
     elif arguments.format == "markdown":
-        print(render_comparison_markdown(comparison), end="")
+        print(comparisons.render_comparison_markdown(comparison), end="")
     else:
-        print(render_comparison_terminal(comparison, **manner_of_stdout()._asdict()), end="")
+        print(comparisons.render_comparison_terminal(comparison, **manner_of_stdout()._asdict()), end="")
     return EXIT_FAILED if comparison.count("regressed") else EXIT_OK
 
 
@@ -151,14 +146,14 @@ def _compare_revisions(arguments: argparse.Namespace) -> int:
         progress=lambda text: print(f"membudget compare: {text}", file=sys.stderr, flush=True),
     )
     for path in arguments.output:
-        revisions.write_revisions(comparison, path)
+        comparisons.write_revisions(comparison, path)
         print(f"membudget compare: wrote {path}", file=sys.stderr)
     if arguments.format == "json":
-        sys.stdout.write(revisions.render_revisions_json(comparison).decode())
+        sys.stdout.write(comparisons.render_revisions_json(comparison).decode())
     elif arguments.format == "markdown":
-        print(revisions.render_revisions_markdown(comparison), end="")
+        print(comparisons.render_revisions_markdown(comparison), end="")
     else:
-        print(revisions.render_revisions_terminal(comparison, **manner_of_stdout()._asdict()), end="")
+        print(comparisons.render_revisions_terminal(comparison, **manner_of_stdout()._asdict()), end="")
     return EXIT_FAILED if comparison.count("regressed") else EXIT_OK
 
 

@@ -10,13 +10,6 @@ from pytest_membudget.cli import EXIT_FAILED, EXIT_OK, Command, add_output_optio
 from pytest_membudget.gate.history.store import open_history
 from pytest_membudget.gate.history.trend import TREND_TOLERANCE, find_trends
 from pytest_membudget.records.report import Report
-from pytest_membudget.report.ci import (
-    render_annotations,
-    render_badge,
-    render_benchmark_json,
-    render_comment,
-    render_step_summary,
-)
 from pytest_membudget.report.history import (
     render_history_json,
     render_runs,
@@ -25,7 +18,14 @@ from pytest_membudget.report.history import (
     render_trend_terminal,
     write_trend,
 )
-from pytest_membudget.report.markdown import render_markdown
+from pytest_membudget.report.markdown import (
+    render_annotations,
+    render_badge,
+    render_benchmark_json,
+    render_comment,
+    render_markdown,
+    render_step_summary,
+)
 from pytest_membudget.report.terminal import render_terminal
 from pytest_membudget.report.text import without_commands
 from pytest_membudget.report.writing import check_report_path, load_report, render_json, write_report

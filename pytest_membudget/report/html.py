@@ -13,8 +13,17 @@ from typing import Any, NamedTuple
 from pytest_membudget.records.report import Report, TestRecord
 from pytest_membudget.records.run import Breakdown
 from pytest_membudget.records.storage import encodable
-from pytest_membudget.report import job_tables, test_tables
-from pytest_membudget.report.page import environment_rows, render_headline
+from pytest_membudget.report import job_tables
+from pytest_membudget.report.page import (
+    MOST_CAVEATS,
+    baseline_table,
+    caveat_counts,
+    comparison_table,
+    environment_rows,
+    fixtures_table,
+    left_behind_table,
+    render_headline,
+)
 from pytest_membudget.report.pictures import (
     changes,
     draw_calibration,
@@ -70,11 +79,11 @@ def render_html(report: Report) -> str:
         test_count=len(report.tests),
         timelines=timelines,
         drawn={timeline.number for timeline in timelines},
-        left_behind=test_tables.left_behind_table(report.left_behind),
-        fixtures=test_tables.fixtures_table(report.fixtures),
-        comparison=test_tables.comparison_table(report.tests),
+        left_behind=left_behind_table(report.left_behind),
+        fixtures=fixtures_table(report.fixtures),
+        comparison=comparison_table(report.tests),
         changes=changes(report.tests),
-        baseline=test_tables.baseline_table(report.baseline),
+        baseline=baseline_table(report.baseline),
         scales=[_scale_section(table) for table in report.scales],
         in_flight=[job_tables.in_flight_table(table) for table in report.in_flight],
         batches=job_tables.batch_table(report.batches),
@@ -85,8 +94,8 @@ def render_html(report: Report) -> str:
             (fit.name, picture) for fit in report.calibrations if (picture := draw_calibration(fit))
         ],
         obtained=obtained(report.tests),
-        test_caveats=test_tables.caveat_counts(report.tests),
-        most_caveats=test_tables.MOST_CAVEATS,
+        test_caveats=caveat_counts(report.tests),
+        most_caveats=MOST_CAVEATS,
         caveats=report.caveats,
         **summary(report),
     )

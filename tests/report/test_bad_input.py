@@ -12,9 +12,13 @@ from pytest_membudget.cli import main
 from pytest_membudget.errors import UnreadableFileError
 from pytest_membudget.gate.baseline import load_baseline, make_baseline
 from pytest_membudget.gate.reports import compare_reports
-from pytest_membudget.report.ci import render_annotations, render_benchmark_json, render_step_summary
 from pytest_membudget.report.html import render_html
-from pytest_membudget.report.markdown import render_markdown
+from pytest_membudget.report.markdown import (
+    render_annotations,
+    render_benchmark_json,
+    render_markdown,
+    render_step_summary,
+)
 from pytest_membudget.report.terminal import render_terminal
 from pytest_membudget.report.writing import load_report, render_json
 

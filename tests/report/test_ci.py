@@ -3,7 +3,7 @@ import json
 import pytest
 
 from pytest_membudget.records.report import Report, TestRecord
-from pytest_membudget.report.ci import MARKER, render_badge, render_comment
+from pytest_membudget.report.markdown import MARKER, render_badge, render_comment
 
 MIB = 2**20
 

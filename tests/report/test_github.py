@@ -5,7 +5,7 @@ from markdown_it import MarkdownIt
 from sample_report import record
 
 from pytest_membudget.records.report import Report
-from pytest_membudget.report.ci import render_annotations, render_benchmark_json, render_step_summary
+from pytest_membudget.report.markdown import render_annotations, render_benchmark_json, render_step_summary
 
 
 def test_a_failed_test_is_annotated_at_its_line(report):

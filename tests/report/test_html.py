@@ -8,8 +8,8 @@ from sample_report import full_report
 from pytest_membudget.records.measurement import TimelinePoint
 from pytest_membudget.records.report import Report, TestRecord
 from pytest_membudget.report.html import render_html
+from pytest_membudget.report.page import caveat_counts
 from pytest_membudget.report.pictures import MOST_POINTS, thin, timelines_of
-from pytest_membudget.report.test_tables import caveat_counts
 
 
 @pytest.fixture(scope="module")

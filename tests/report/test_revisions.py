@@ -2,8 +2,7 @@ import json
 import xml.etree.ElementTree as ET
 
 from pytest_membudget.records.comparison import FlameFrame, RevisionComparison, RevisionTest, StackGrowth
-from pytest_membudget.report.pictures import draw_flame_graph
-from pytest_membudget.report.revisions import (
+from pytest_membudget.report.comparisons import (
     describe_stack,
     error_rate,
     render_revisions_json,
@@ -11,6 +10,7 @@ from pytest_membudget.report.revisions import (
     render_revisions_terminal,
     write_revisions,
 )
+from pytest_membudget.report.pictures import draw_flame_graph
 
 MIB = 2**20
 STACK = StackGrowth(

@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from pytest_membudget.records.judgement import RetainedByTest
 from pytest_membudget.records.report import Report, TestRecord
-from pytest_membudget.report.ci import render_step_summary
+from pytest_membudget.report.markdown import render_step_summary
 from pytest_membudget.report.terminal import render_terminal
 
 

@@ -60,7 +60,7 @@ def show(terminal: Any, report: Report, settings: Settings, notes: Sequence[str]
     for note in notes:
         terminal.write_line(f"membudget: {clean_text(note)}")
     if os.environ.get("GITHUB_ACTIONS") == "true":
-        from pytest_membudget.report.ci import render_annotations
+        from pytest_membudget.report.markdown import render_annotations
 
         terminal.write(render_annotations(report, folder=_folder_in_workspace(terminal.config.rootpath)))
 
@@ -114,7 +114,7 @@ def write_step_summary(report: Report) -> None:
         return
     if Path(target).exists() and not is_plain_file(target):
         raise OSError(errno.EINVAL, "is not a plain file", target)
-    from pytest_membudget.report.ci import render_step_summary
+    from pytest_membudget.report.markdown import render_step_summary
 
     with Path(target).open("a", encoding="utf-8") as stream:
         stream.write(render_step_summary(report))

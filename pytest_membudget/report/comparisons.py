@@ -1,4 +1,4 @@
-"""Two revisions side by side, for a terminal, as Markdown, JSON or a page."""
+"""Two revisions or two reports side by side, for a terminal, as Markdown and JSON; revisions also as a page."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ from typing import Any
 
 import msgspec
 
-from pytest_membudget.records.comparison import RevisionComparison, RevisionTest, StackGrowth
+from pytest_membudget.records.comparison import (
+    ReportComparison,
+    RevisionComparison,
+    RevisionTest,
+    StackGrowth,
+    Summary,
+    TestChange,
+)
 from pytest_membudget.records.storage import encodable, encode_json, write_atomically
 from pytest_membudget.report.history import short_revision
 from pytest_membudget.report.html import breakable, read_page_file
@@ -27,6 +34,7 @@ from pytest_membudget.report.text import (
     number,
     signed_share,
     size_or_none,
+    without_commands,
     wrap,
 )
 from pytest_membudget.units import format_count, format_duration, format_share, format_size
@@ -34,6 +42,8 @@ from pytest_membudget.units import format_count, format_duration, format_share, 
 _MOST_STACKS = 5
 _MOST_EQUIVALENT = 10
 _TONES = {"regressed": "bad", "improved": "good", "inconclusive": "doubt", "equivalent": "good"}
+
+_MOST_NAMES = 20
 
 
 def render_revisions_terminal(
@@ -244,3 +254,82 @@ def _page_row(test: RevisionTest) -> dict[str, str]:
         "change": NONE if test.change is None else signed_share(test.change),
         "runs": f"{test.runs:,}",
     }
+
+
+def render_comparison_terminal(
+    comparison: ReportComparison, *, width: int = 80, color: bool = False, ascii_only: bool = False
+) -> str:
+    """The table, its footnotes, and one line that sums it up."""
+    from pytest_membudget.report.terminal import lay_out
+
+    paint = Paint(color)
+    table = clean_table(_table_of_reports(comparison), ascii_only=ascii_only)
+    shade = "red" if comparison.count("regressed") else "green"
+    text = f"{lay_out(table, width, paint)}\n\n{paint(wrap(_headline(comparison), width), shade)}\n"
+    return without_commands(text)
+
+
+def render_comparison_markdown(comparison: ReportComparison) -> str:
+    """The same as GitHub's Markdown."""
+    table = clean_table(_table_of_reports(comparison), ascii_only=False)
+    return f"# Memory comparison\n\n{plain(_headline(comparison))}\n\n{markdown_table(table)}\n"
+
+
+def render_comparison_json(comparison: ReportComparison) -> bytes:
+    """All figures, with the relative change of each test."""
+    document = msgspec.to_builtins(comparison)
+    for row, change in zip(document["rows"], comparison.rows, strict=True):
+        row["change"] = change.change
+    return encode_json(encodable(document))
+
+
+def _headline(comparison: ReportComparison) -> str:
+    parts = [
+        f"{len(comparison.rows):,} compared",
+        f"{comparison.count('regressed'):,} regressed",
+        f"{comparison.count('improved'):,} improved",
+    ]
+    if comparison.geomean_ratio is not None:
+        parts.append(f"geomean {signed_share(comparison.geomean_ratio - 1)}")
+    return ", ".join(parts)
+
+
+def _table_of_reports(comparison: ReportComparison) -> Table:
+    columns = (name("test"), number("base"), number("new"), number("delta"), number("p"), Column("finding"))
+    rows = [_row_of_reports(row) for row in comparison.rows]
+    if comparison.geomean_ratio is not None:
+        rows.append(("geomean", "", "", signed_share(comparison.geomean_ratio - 1), "", ""))
+    notes = [
+        f"tolerance {comparison.tolerance}; base {comparison.base_path}, new {comparison.new_path}",
+        *(f"another environment: {difference}" for difference in comparison.foreign),
+        *(f"renamed: {row.renamed_from} is now {row.nodeid}" for row in comparison.rows if row.renamed_from),
+        *_named("only in new", comparison.new),
+        *_named("only in base", comparison.gone),
+        *_named("skipped in new", comparison.skipped),
+        *comparison.caveats,
+    ]
+    return Table("comparison", "Peaks, median and 95% interval", columns, tuple(rows), tuple(notes))
+
+
+def _row_of_reports(row: TestChange) -> Row:
+    delta = "~" if row.finding == "same" else NONE if row.change is None else signed_share(row.change)
+    told = "" if row.finding == "same" else row.finding
+    p = NONE if row.p is None else f"{row.p:.3f}"
+    return (
+        row.nodeid,
+        _spread(row.base),
+        _spread(row.new),
+        delta,
+        f"{p} n={row.base.samples}+{row.new.samples}",
+        told,
+    )
+
+
+def _spread(summary: Summary) -> str:
+    spread = summary.spread
+    return format_size(summary.median_bytes) + ("" if spread is None else f" ±{100 * spread:.0f}%")
+
+
+def _named(title: str, names: Sequence[str]) -> list[str]:
+    more = [f"{title}: and {len(names) - _MOST_NAMES:,} more"] if len(names) > _MOST_NAMES else []
+    return [f"{title}: {text}" for text in names[:_MOST_NAMES]] + more
