@@ -14,11 +14,9 @@ from typing import Any, NamedTuple
 from pytest_membudget.errors import OversizeError
 from pytest_membudget.runtime.admission.ledger import Ticket
 from pytest_membudget.runtime.executor.flow_control import WINDOW
+from pytest_membudget.runtime.executor.retained_memory import FREE_BYTES
 from pytest_membudget.runtime.executor.state import Pool, Slot, Task
 from pytest_membudget.units import format_duration, format_size
-
-FREE_BYTES = 16 * 1024 * 1024
-"""What a worker may retain of its tasks before it is charged, where no base is known."""
 
 TOGETHER = 32
 """The most calls that are sent to a worker in one message."""

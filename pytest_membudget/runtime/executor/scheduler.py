@@ -25,8 +25,9 @@ from typing import Any
 from pytest_membudget.runtime.admission.ledger import Ticket
 from pytest_membudget.runtime.executor import retry_policy
 from pytest_membudget.runtime.executor.flow_control import ConcurrencyLimit, Reestimation, Throughput
-from pytest_membudget.runtime.executor.placement import FREE_BYTES, Assignment, Demand, Placement, arrival
+from pytest_membudget.runtime.executor.placement import Assignment, Demand, Placement, arrival
 from pytest_membudget.runtime.executor.policy import USUAL_TASKS_PER_CHILD, ExecutorPolicy
+from pytest_membudget.runtime.executor.retained_memory import FREE_BYTES
 from pytest_membudget.runtime.executor.retry_policy import Failure
 from pytest_membudget.runtime.executor.state import (
     STARTS_THAT_MAY_FAIL,

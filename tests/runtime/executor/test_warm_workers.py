@@ -5,8 +5,8 @@ import pytest
 
 from pytest_membudget import FallbackExecutor
 from pytest_membudget.runtime.executor.flow_control import ConcurrencyLimit, Reestimation, Throughput
-from pytest_membudget.runtime.executor.local_placement import LocalPlacement, RetainedMemory
-from pytest_membudget.runtime.executor.placement import FREE_BYTES
+from pytest_membudget.runtime.executor.local_placement import LocalPlacement
+from pytest_membudget.runtime.executor.retained_memory import FREE_BYTES, RetainedMemory
 from pytest_membudget.runtime.executor.state import Backend, Levels, Pool, Slot
 
 MB = 1_000_000
