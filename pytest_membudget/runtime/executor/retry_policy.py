@@ -6,24 +6,35 @@ After a failed attempt the task runs again with more memory, the last time alone
 from __future__ import annotations
 
 from concurrent.futures.process import BrokenProcessPool
-from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pytest_membudget.errors import (
     OversizeError,
     StartTimeoutError,
     TaskMemoryError,
-    TaskOverLimitError,
-    TaskTimeoutError,
     UsageError,
     WorkerKilledError,
     text_of,
 )
-from pytest_membudget.records.run import Cause, EventKind, Level
+from pytest_membudget.records.run import EventKind, Level
+from pytest_membudget.runtime.executor.limits import over_limit, timed_out, took
 from pytest_membudget.runtime.executor.policy import USUAL_RETRIES
-from pytest_membudget.runtime.executor.state import Record, Task
-from pytest_membudget.runtime.workers.protocol import Died, RanOut, Stage
-from pytest_membudget.units import format_duration, format_size
+from pytest_membudget.runtime.executor.state import Failure, Record, Task, task_name
+from pytest_membudget.runtime.workers.protocol import (
+    Attempt,
+    Died,
+    Raised,
+    RanOut,
+    Returned,
+    Unpicklable,
+)
+from pytest_membudget.units import format_size
+
+
+class Answer(NamedTuple):
+    """The task's outcome is this value."""
+
+    value: Any
 
 
 class Retry(NamedTuple):
@@ -31,13 +42,6 @@ class Retry(NamedTuple):
 
     charged_bytes: int
     alone: bool
-
-
-class Failure(NamedTuple):
-    """The task's outcome is this error."""
-
-    error: BaseException
-    cause: Cause = "error"
 
 
 def first_charge(task: Task) -> int:
@@ -58,6 +62,30 @@ def first_charge(task: Task) -> int:
     return task.limit
 
 
+def after_attempt(
+    task: Task, reply: Attempt, *, retries: int, largest_bytes: int, own_memory: bool
+) -> Answer | Retry | Failure:
+    """What follows attempt number `task.attempts`; see `after_failure` for the arguments.
+
+    An exception of the user's is the answer, whatever its type: it came back in a reply.
+    """
+    if task.over_limit_bytes and (isinstance(reply, Died) or reply.figures.reached_limit):
+        return over_limit(task, task.limit_bytes or 0, task.over_limit_bytes)
+    match reply:
+        case Returned(value=value):
+            return Answer(value)
+        case Raised(error=error):
+            return Failure(error)
+        case Unpicklable(error=error):
+            return Failure(error, "unpicklable")
+        case Died() if task.timed_out:
+            return timed_out(task, ended=True)
+        case Died() | RanOut():
+            return after_failure(
+                task, reply, retries=retries, largest_bytes=largest_bytes, own_memory=own_memory
+            )
+
+
 def after_failure(
     task: Task, reply: Died | RanOut, *, retries: int, largest_bytes: int, own_memory: bool
 ) -> Retry | Failure:
@@ -73,7 +101,7 @@ def after_failure(
     """
     repeats = task.attempts - 1
     charged_bytes = max(task.charged_bytes, task.overran_bytes)
-    if task.alone and isinstance(reply, Died) and retries <= USUAL_RETRIES:
+    if task.alone and isinstance(reply, Died) and (retries <= USUAL_RETRIES or task.overran_bytes):
         # There is no more memory than all. A caller who allows more repeats than usual expects kills of another kind.
         return _given_up_or_over_limit(task, reply, own_memory=own_memory)
     if repeats < retries and own_memory:
@@ -119,49 +147,6 @@ def not_run(error: BaseException) -> Failure:
     return Failure(error)
 
 
-def timed_out(task: Task, *, ended: bool) -> Failure:
-    """The task ran longer than it may."""
-    what = (
-        "its worker process was ended" if ended else "its thread cannot be ended and goes on until it returns"
-    )
-    return Failure(
-        TaskTimeoutError(
-            f"{task_name(task)} ran longer than {format_duration(task.timeout_s or 0)}; {what}; "
-            "allow more time with ExecutorPolicy(timeout_s=…)"
-        ),
-        "timeout",
-    )
-
-
-def over_limit(task: Task, limit_bytes: int, reached_bytes: int) -> Failure:
-    """The task took more than it may."""
-    return Failure(TaskOverLimitError(limit_bytes, reached_bytes, task_name(task)), "over-limit")
-
-
-def not_begun(task: Task, stage: Stage, limit_s: float) -> str:
-    """What kept a worker from `task` for longer than it may take."""
-    within = f"within {format_duration(limit_s)}"
-    match stage:
-        case "start":
-            return f"a worker was not up {within}: it had an interpreter to start and the program's script to import"
-        case "initializer":
-            return f"the initializer did not return {within}"
-        case "import":
-            module = _module_of(task)
-            return (
-                f"a worker had not imported what {task_name(task)} needs, module {module!r} first, {within}"
-            )
-
-
-def never_began(task: Task, stage: Stage, limit_s: float) -> Failure:
-    """No worker came to the task's function."""
-    error = StartTimeoutError(
-        f"{not_begun(task, stage, limit_s)}; look for what waits there at import, "
-        "or allow more time with ExecutorPolicy(start_timeout_s=…)"
-    )
-    return Failure(error, "timeout")
-
-
 def broken_by(error: BaseException) -> BrokenProcessPool:
     """What every task gets after the caller's initializer failed, as in the standard library's pools."""
     broken = BrokenProcessPool(f"the initializer failed: {type(error).__name__}: {text_of(error)}")
@@ -169,44 +154,21 @@ def broken_by(error: BaseException) -> BrokenProcessPool:
     return broken
 
 
-def task_name(task: Task) -> str:
-    """The function's name, with its first argument where that is short; or what it calls itself, as joblib's batches do."""
-    if task.submission is None:
-        return "a task that has ended"
-    fn, args, _, _ = task.submission
-    while isinstance(fn, partial):
-        fn = fn.func
-    own_name = getattr(fn, "call_name", None)
-    if isinstance(own_name, str):
-        return own_name
-    name = getattr(fn, "__qualname__", None) or type(fn).__name__
-    shown = ", ".join(_short(argument) for argument in args[:1])
-    return f"{name}({shown}{', …' if len(args) > 1 else ''})"
-
-
-def _module_of(task: Task) -> str:
-    fn = None if task.submission is None else task.submission.fn
-    return str(getattr(fn, "__module__", None) or type(fn).__module__)
-
-
-def _short(argument: object) -> str:
-    if not isinstance(argument, str | int | float) and not hasattr(argument, "__fspath__"):
-        return f"<{type(argument).__name__}>"
-    text = text_of(argument, repr)
-    return text if len(text) <= 80 else text[:77] + "…"
-
-
 # Events: what the caller can read of the scheduler's decisions ------------------------------------------------------------
 
 
-def lost_event(task: Task, reply: Died | RanOut, what: Retry | Failure) -> Record:
-    """An attempt was lost: what ended it, and what follows."""
+def lost_event(task: Task, reply: Attempt, what: Answer | Retry | Failure) -> Record | None:
+    """An attempt was lost: what ended it, and what follows. None where it was not, or its end is recorded already."""
+    if not isinstance(reply, Died | RanOut) or isinstance(what, Answer):
+        return None
+    if isinstance(what, Failure) and what.cause in {"timeout", "over-limit"} and not task.overran_bytes:
+        return None  # by the event of its limit, when that was exceeded
     alone = isinstance(what, Retry) and what.alone
     kind: EventKind = "worker-killed" if isinstance(reply, Died) else "alone" if alone else "retry"
     cause = reply.detail if isinstance(reply, Died) else str(reply.error) or "MemoryError"
     if task.overran_bytes:
         kind = "overrun"
-        cause = f"{_took(task, task.overran_bytes)}, more than it was charged, and was ended"
+        cause = f"{took(task, task.overran_bytes)}, more than it was charged, and was ended"
     if isinstance(what, Failure):
         next_step = f"{task_name(task)} is reported after {task.attempts} attempts"
     else:
@@ -218,35 +180,8 @@ def lost_event(task: Task, reply: Died | RanOut, what: Retry | Failure) -> Recor
 def overrun_event(task: Task, peak_bytes: int | None) -> Record:
     """A task took more than it was charged, and has ended now."""
     taken_bytes = max(task.seen_above_charge_bytes, peak_bytes or 0)
-    cause = f"{_took(task, taken_bytes)}, {format_size(task.charged_bytes)} were granted"
+    cause = f"{took(task, taken_bytes)}, {format_size(task.charged_bytes)} were granted"
     return Record("overrun", task.level, cause, "that was charged, and nothing started until it fitted")
-
-
-def over_limit_event(task: Task, taken_bytes: int) -> Record:
-    """A task is being ended since it exceeded its limit."""
-    cause = f"{_took(task, taken_bytes)} or more, its limit is {format_size(task.limit_bytes or 0)}"
-    return Record("over-limit", task.level, cause, "it is ended with all that it started")
-
-
-def unkept_limit_event(task: Task, limit_bytes: int) -> Record:
-    """A task with a limit runs where nothing can be ended."""
-    cause = (
-        f"a limit of {format_size(limit_bytes)} for {task_name(task)} cannot be kept in the program itself"
-    )
-    return Record("over-limit", task.level, cause, "such tasks run without a limit", is_logged=True)
-
-
-def start_timeout_event(task: Task, level: Level, stage: Stage, limit_s: float) -> Record:
-    """A worker did not come to its call."""
-    next_step = "no call can run" if stage == "initializer" else "that worker is ended"
-    return Record("timeout", level, not_begun(task, stage, limit_s), next_step)
-
-
-def timeout_event(task: Task, *, can_be_ended: bool) -> Record:
-    """A task ran longer than it may."""
-    cause = f"{task_name(task)} ran longer than {format_duration(task.timeout_s or 0)}"
-    next_step = "its worker is replaced" if can_be_ended else "its thread is left to itself"
-    return Record("timeout", task.level, cause, next_step)
 
 
 def fallback_event(level: Level, detail: str, next_level: Level) -> Record:
@@ -276,7 +211,3 @@ def base_over_budget_event(level: Level) -> Record:
     cause = "what a worker holds before any task is more than the whole budget"
     next_step = "one task runs at a time; raise the budget, or load less in the initializer"
     return Record("overrun", level, cause, next_step, is_logged=True)
-
-
-def _took(task: Task, taken_bytes: int) -> str:
-    return f"{task_name(task)} took {format_size(taken_bytes)}"

@@ -23,16 +23,17 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from pytest_membudget.runtime.admission.ledger import Ticket
-from pytest_membudget.runtime.executor import retry_policy
+from pytest_membudget.runtime.executor import limits, retry_policy
 from pytest_membudget.runtime.executor.flow_control import ConcurrencyLimit, Reestimation, Throughput
 from pytest_membudget.runtime.executor.placement import Assignment, Demand, Placement, arrival
-from pytest_membudget.runtime.executor.policy import USUAL_TASKS_PER_CHILD, ExecutorPolicy
-from pytest_membudget.runtime.executor.retained_memory import FREE_BYTES
-from pytest_membudget.runtime.executor.retry_policy import Failure
+from pytest_membudget.runtime.executor.policy import ExecutorPolicy
+from pytest_membudget.runtime.executor.retained_memory import Replacement
+from pytest_membudget.runtime.executor.retry_policy import Answer, Retry
 from pytest_membudget.runtime.executor.state import (
     STARTS_THAT_MAY_FAIL,
     Backend,
     Effect,
+    Failure,
     Finish,
     Forget,
     Kill,
@@ -45,18 +46,19 @@ from pytest_membudget.runtime.executor.state import (
     State,
     Stop,
     Task,
+    task_name,
 )
 from pytest_membudget.runtime.prediction.profiles import FollowedCall
 from pytest_membudget.runtime.workers.protocol import (
+    Attempt,
+    Delay,
     Died,
     Figures,
     InitializerFailed,
-    Raised,
     RanOut,
     Reply,
     Returned,
     Stage,
-    Unpicklable,
 )
 from pytest_membudget.runtime.workers.task_memory import RESOLUTION_BYTES
 
@@ -76,14 +78,8 @@ TRANSITIONS: frozenset[tuple[State, State]] = frozenset(
 LOST_TOO_OFTEN = 10
 """A task whose worker ended just before it began has not been attempted. After so many times it counts as the cause."""
 
-NOT_BEGUN_POLL_S = 0.05
-"""When to ask again for a task with a time limit that its worker has not begun."""
-
 LEAVING_S = 2.0
 """How long what a worker retains is waited for after it was stopped. One that a thread of a task keeps alive may take minutes."""
-
-_LOADING_SHARE = 0.1
-"""A worker that is replaced as usual has spent at most so much of its time on loading what its tasks need."""
 
 RETAINED_CHANGE_BYTES = 1024 * 1024
 """A smaller change of what a worker retains is no news."""
@@ -119,6 +115,7 @@ class Scheduler:
         #: gone, but with calls whose replies are still to come, or a lease that a thread still holds
         self._gone: dict[Slot, None] = {}
         self._reestimation = Reestimation()
+        self._replacement = Replacement(policy)
         self._has_said_no_limits = False
         self._has_said_base = False
         self._arrived = 0
@@ -457,51 +454,32 @@ class Scheduler:
         if not calls:
             return
         self._effects.append(Send(slot, tuple(calls)))
-        if slot.backend.is_local_pool and self._has_done_enough(slot, slot.handed * 4 / 3):
+        if slot.backend.is_local_pool and self._replacement.is_soon_due(slot):
             self._start_ahead()
 
     def _limit_bytes(self, slot: Slot, task: Task) -> int | None:
         """The limit of this attempt; None, said once, where no task can be ended."""
-        if task.limit is None:
-            return None
-        is_factor = isinstance(task.limit, float)
-        limit_bytes = int(task.limit * task.charged_bytes if is_factor else task.limit)
-        if slot.backend.own_memory:
+        limit_bytes = limits.limit_bytes(task)
+        if limit_bytes is None or slot.backend.own_memory:
             return limit_bytes
         if not self._has_said_no_limits:
             self._has_said_no_limits = True
-            self._effects.append(retry_policy.unkept_limit_event(task, limit_bytes))
+            self._effects.append(limits.unkept_limit_event(task, limit_bytes))
         return None
 
     def _kernel_limit_bytes(self, slot: Slot, task: Task) -> int | None:
-        """Where the kernel may end this attempt: as `_check_memory` would at its next reading."""
+        """Counts from what the worker holds when it is sent the call."""
         if not slot.backend.is_local_pool or slot.lease is None:
             return None
-        allowed_bytes = task.limit_bytes
-        if allowed_bytes is None and self._policy.overrun == "end":
-            allowed_bytes = max(slot.lease.bytes, task.charged_bytes) + RESOLUTION_BYTES
+        ends_overruns = self._policy.overrun == "end"
+        allowed_bytes = limits.kernel_limit_bytes(task, slot.lease, ends_overruns=ends_overruns)
         return None if allowed_bytes is None else allowed_bytes + self.placement.load_to_come_bytes(slot)
 
     def _count_call(self, slot: Slot, task: Task) -> None:
-        """Counts a call towards its worker's replacement: a short one in part, inputs of `run` only at the usual number."""
-        counts_whole = task.exact and self._policy.max_tasks_per_child != USUAL_TASKS_PER_CHILD
-        slot.handed += 1.0 if counts_whole else self.pool.throughput.weight
-        if not slot.backend.is_cluster:  # that is the cluster's to replace
-            is_last = task.fresh_worker or self._has_done_enough(slot, slot.handed)
-            slot.is_closing = slot.is_closing or is_last
-
-    def _has_done_enough(self, slot: Slot, handed: float) -> bool:
-        """Whether a worker process that was sent `handed` calls is to be replaced.
-
-        Fifty files of some milliseconds are not enough, where the next worker would import pandas for two seconds first.
-        """
-        most = self._policy.max_tasks_per_child
-        if most is None or handed < most or not slot.backend.is_local_pool:
-            return False
-        has_loaded = (slot.first_retained_bytes or 0) > FREE_BYTES
-        if most != USUAL_TASKS_PER_CHILD or not has_loaded:
-            return True
-        return slot.loading_s <= _LOADING_SHARE * slot.busy_s
+        """Counts a call towards its worker's replacement; a worker of a cluster is the cluster's to replace."""
+        slot.handed += self._replacement.weight_of(task, self.pool)
+        if not slot.backend.is_cluster:
+            slot.is_closing = slot.is_closing or task.fresh_worker or self._replacement.is_due(slot)
 
     # From running to done, or back -----------------------------------------------------------------------------------
 
@@ -524,7 +502,9 @@ class Scheduler:
         slot.first_task_s = slot.first_task_s if slot.tasks_done else figures.duration_s
         slot.busy_s += figures.duration_s
         slot.tasks_done += 1
-        slot.is_closing = slot.is_closing or self._has_outgrown(slot, figures.peak_bytes or 0)
+        slot.is_closing = slot.is_closing or self._replacement.has_outgrown(
+            slot, self.pool, figures.peak_bytes or 0
+        )
         if figures.reached_limit and task.kernel_limit_bytes is not None and not slot.is_gone:
             self._end_at_kernel_limit(slot, task, figures.peak_bytes or 0)
             self._forget(slot)
@@ -578,8 +558,8 @@ class Scheduler:
     def _never_began(self, slot: Slot, task: Task, stage: Stage) -> None:
         """The worker was ended since it did not come to the task, which another one may get."""
         limit_s = self._policy.start_timeout_s or 0.0
-        failure = retry_policy.never_began(task, stage, limit_s)
-        detail = retry_policy.not_begun(task, stage, limit_s)
+        failure = limits.never_began(task, stage, limit_s)
+        detail = limits.not_begun(task, stage, limit_s)
         self._forget(slot)
         # Where none has ever come to a call at this level the next would not either; else it is one failed start.
         if slot.backend is not self.backend or slot.backend.is_proven:
@@ -596,45 +576,31 @@ class Scheduler:
         else:
             self._fail(task, failure)
 
-    def _attempted(self, task: Task, reply: Reply) -> None:
-        """An attempt ended. An exception of the user's is the answer, whatever its type: it came back in a reply."""
+    def _attempted(self, task: Task, reply: Attempt) -> None:
+        """An attempt ended: its task is done, or runs again."""
         task.attempts += 1
+        own_memory = self.backend.own_memory
+        task.ran_out = task.ran_out or (isinstance(reply, RanOut) and own_memory)
         if not task.over_limit_bytes:  # that it was ended says nothing of the others
             self._adapt_concurrency(ended_well=not isinstance(reply, Died | RanOut))
-        match reply:
-            case _ if task.over_limit_bytes and (reply.figures.reached_limit or isinstance(reply, Died)):
-                self._fail(task, retry_policy.over_limit(task, task.limit_bytes or 0, task.over_limit_bytes))
-            case Returned(value=value):
-                self._finish(task, value=value)
-            case Raised(error=error):
-                self._fail(task, Failure(error))
-            case Unpicklable(error=error):
-                self._fail(task, Failure(error, "unpicklable"))
-            case Died() if task.timed_out:
-                self._fail(task, retry_policy.timed_out(task, ended=True))
-            case Died() if task.overran_bytes and task.alone:
-                self._fail(task, retry_policy.over_limit(task, task.charged_bytes, task.overran_bytes))
-            case RanOut():
-                task.ran_out = task.ran_out or self.backend.own_memory
-                self._retry_or_fail(task, reply)
-            case Died():
-                self._retry_or_fail(task, reply)
-
-    def _retry_or_fail(self, task: Task, reply: Died | RanOut) -> None:
-        what = retry_policy.after_failure(
+        what = retry_policy.after_attempt(
             task,
             reply,
             retries=self._policy.retries,
             largest_bytes=self.placement.largest_bytes,
-            own_memory=self.backend.own_memory,
+            own_memory=own_memory,
         )
-        self._effects.append(retry_policy.lost_event(task, reply, what))
-        task.overran_bytes = 0
-        if isinstance(what, Failure):
-            self._fail(task, what)
-            return
-        task.charged_bytes, task.alone, task.prefers_thread = what.charged_bytes, what.alone, False
-        self._requeue(task)
+        if (event := retry_policy.lost_event(task, reply, what)) is not None:
+            self._effects.append(event)
+        match what:
+            case Answer(value=value):
+                self._finish(task, value=value)
+            case Failure():
+                self._fail(task, what)
+            case Retry(charged_bytes=charged_bytes, alone=alone):
+                task.charged_bytes, task.alone, task.prefers_thread = charged_bytes, alone, False
+                task.overran_bytes = 0
+                self._requeue(task)
 
     def _requeue(self, task: Task) -> None:
         """Back to its place: before all that arrived after it."""
@@ -680,7 +646,7 @@ class Scheduler:
         try:
             task.charge.observe(taken_bytes, figures.duration_s, upper_bytes)
         except Exception:  # the caller's own estimator; the result is good all the same
-            _logger.exception("the estimator cannot learn from %s", retry_policy.task_name(task))
+            _logger.exception("the estimator cannot learn from %s", task_name(task))
         return taken_bytes
 
     # While it runs: memory, limits and time --------------------------------------------------------------------------
@@ -693,32 +659,36 @@ class Scheduler:
         taken_bytes = self.placement.charge(slot, reading.held_bytes)
         if task.followed is not None and task.began_s is not None:
             task.followed.read(self.pool.now_s - task.began_s, taken_bytes)
-        if task.limit_bytes is not None and (taken_bytes > task.limit_bytes or reading.reached_limit):
-            self._end_over_limit(slot, task, taken_bytes)
-        elif reading.reached_limit:
+        if reading.reached_limit:
             self._end_at_kernel_limit(slot, task, taken_bytes)
-        elif taken_bytes > max(lease.bytes, task.charged_bytes) + RESOLUTION_BYTES:
-            if not task.seen_above_charge_bytes:
-                with contextlib.suppress(Exception):  # the caller's own estimator; it learns at the end
-                    task.charge.observe_running(taken_bytes)
-                self._reestimate()
-            task.seen_above_charge_bytes = max(task.seen_above_charge_bytes, taken_bytes)
-            if self._policy.overrun == "end" and slot.backend.own_memory:
-                task.overran_bytes = taken_bytes
-                self._effects.append(Kill(slot))
+            return
+        excess = limits.excess(task, lease, taken_bytes)
+        if excess is None:
+            return
+        if excess.above == "charge":
+            self._learn_of_overrun(task, taken_bytes)
+        if excess.above == "limit" or (self._policy.overrun == "end" and slot.backend.own_memory):
+            self._end_for(excess, slot, task)
+
+    def _learn_of_overrun(self, task: Task, taken_bytes: int) -> None:
+        if not task.seen_above_charge_bytes:
+            with contextlib.suppress(Exception):  # the caller's own estimator; it learns at the end
+                task.charge.observe_running(taken_bytes)
+            self._reestimate()
+        task.seen_above_charge_bytes = max(task.seen_above_charge_bytes, taken_bytes)
 
     def _end_at_kernel_limit(self, slot: Slot, task: Task, taken_bytes: int) -> None:
         """The kernel has ended something of the task."""
-        if task.limit_bytes is not None:
-            self._end_over_limit(slot, task, taken_bytes)
-        elif task.kernel_limit_bytes is not None:
-            task.overran_bytes = max(taken_bytes, task.kernel_limit_bytes + 1)
-            self._effects.append(Kill(slot))
+        if (excess := limits.excess_at_kernel_limit(task, taken_bytes)) is not None:
+            self._end_for(excess, slot, task)
 
-    def _end_over_limit(self, slot: Slot, task: Task, taken_bytes: int) -> None:
-        # What the kernel has held at the limit may be gone when it is read.
-        task.over_limit_bytes = taken_bytes = max(taken_bytes, (task.limit_bytes or 0) + 1)
-        self._effects += [retry_policy.over_limit_event(task, taken_bytes), Kill(slot)]
+    def _end_for(self, excess: limits.Excess, slot: Slot, task: Task) -> None:
+        if excess.above == "limit":
+            task.over_limit_bytes = excess.bytes
+            self._effects.append(limits.over_limit_event(task, excess.bytes))
+        else:
+            task.overran_bytes = excess.bytes
+        self._effects.append(Kill(slot))
 
     def _record_overrun(self, task: Task, peak_bytes: int | None) -> None:
         """Says what an overrun became, when the task has ended."""
@@ -730,38 +700,37 @@ class Scheduler:
         """Ends a worker whose task is beyond its time, or that does not come to it; when to ask again, None for never."""
         task = slot.running[0]
         task.began_s = reading.started_s
-        if reading.started_s is None:
-            self._check_start(slot, task, reading, now_s)
-        if not slot.running or task.timeout_s is None or task.timed_out:
+        if task.began_s is None:
+            self._check_start(slot, task, reading.delay, now_s)
+        if not slot.running or task.timed_out:
             return None
-        if reading.started_s is None:
-            return now_s + min(task.timeout_s, NOT_BEGUN_POLL_S)
-        if now_s - reading.started_s < task.timeout_s:
-            return reading.started_s + task.timeout_s
+        deadline_s = limits.deadline_s(task, now_s)
+        if deadline_s is None or now_s < deadline_s:
+            return deadline_s
         self._time_out(slot, task)
         return None
 
-    def _check_start(self, slot: Slot, task: Task, reading: Reading, now_s: float) -> None:
-        limit_s, delay = self._policy.start_timeout_s, reading.delay
-        if limit_s is None or delay is None or slot.stuck_at is not None or now_s - delay.since_s < limit_s:
+    def _check_start(self, slot: Slot, task: Task, delay: Delay | None, now_s: float) -> None:
+        limit_s = self._policy.start_timeout_s
+        if delay is None or limit_s is None or slot.stuck_at is not None or now_s - delay.since_s < limit_s:
             return
         slot.stuck_at = delay.stage
-        self._effects.append(retry_policy.start_timeout_event(task, slot.backend.level, delay.stage, limit_s))
+        self._effects.append(limits.start_timeout_event(task, slot.backend.level, delay.stage, limit_s))
         if delay.stage == "initializer":  # as one that raises: there is no worker without it, on any level
-            self.shut_down(retry_policy.broken_by(retry_policy.never_began(task, delay.stage, limit_s).error))
+            self.shut_down(retry_policy.broken_by(limits.never_began(task, delay.stage, limit_s).error))
         else:
             self._effects.append(Kill(slot))
 
     def _time_out(self, slot: Slot, task: Task) -> None:
         task.timed_out = True
         can_be_ended = slot.backend.own_memory
-        self._effects += [retry_policy.timeout_event(task, can_be_ended=can_be_ended), Kill(slot)]
+        self._effects += [limits.timeout_event(task, can_be_ended=can_be_ended), Kill(slot)]
         if not can_be_ended:
             # The thread goes on. Its memory stays charged until it returns, and another thread takes its place.
             task.attempts += 1
             self._forget(slot)
             slot.running.remove(task)
-            self._fail(task, retry_policy.timed_out(task, ended=False))
+            self._fail(task, limits.timed_out(task, ended=False))
 
     # Workers ---------------------------------------------------------------------------------------------------------
 
@@ -823,14 +792,6 @@ class Scheduler:
         if is_first:
             slot.first_retained_bytes = retained_bytes
         self.placement.record_retained(slot, is_first=is_first)
-
-    def _has_outgrown(self, slot: Slot, task_bytes: int) -> bool:
-        """Whether a worker retains more than it may, where its tasks take `task_bytes` beside that."""
-        if not slot.backend.is_local_pool:
-            return False
-        if self._policy.max_worker_bytes is not None:
-            return slot.retained_bytes + (slot.base_bytes or 0) > self._policy.most_worker_bytes
-        return self.placement.has_outgrown(slot, self.pool, task_bytes)
 
     # Levels ----------------------------------------------------------------------------------------------------------
 

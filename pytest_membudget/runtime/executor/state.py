@@ -11,8 +11,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from pytest_membudget.errors import text_of
 from pytest_membudget.records.run import Cause, EventKind, Level
 from pytest_membudget.runtime.admission.ledger import Ticket
 from pytest_membudget.runtime.executor.charges import Charge
@@ -292,6 +294,13 @@ class Reading(NamedTuple):
     reached_limit: bool = False
 
 
+class Failure(NamedTuple):
+    """The task's outcome is this error."""
+
+    error: BaseException
+    cause: Cause = "error"
+
+
 # Effects: what the scheduler has decided, for a driver to carry out in this order ---------------------------------------
 
 
@@ -347,3 +356,25 @@ class Record(NamedTuple):
 
 Effect = Start | Send | Kill | Stop | Forget | Finish | Record
 Replied = tuple[Slot, int, Reply]
+
+
+def task_name(task: Task) -> str:
+    """The function's name, with its first argument where that is short; or what it calls itself, as joblib's batches do."""
+    if task.submission is None:
+        return "a task that has ended"
+    fn, args, _, _ = task.submission
+    while isinstance(fn, partial):
+        fn = fn.func
+    own_name = getattr(fn, "call_name", None)
+    if isinstance(own_name, str):
+        return own_name
+    name = getattr(fn, "__qualname__", None) or type(fn).__name__
+    shown = ", ".join(_short(argument) for argument in args[:1])
+    return f"{name}({shown}{', …' if len(args) > 1 else ''})"
+
+
+def _short(argument: object) -> str:
+    if not isinstance(argument, str | int | float) and not hasattr(argument, "__fspath__"):
+        return f"<{type(argument).__name__}>"
+    text = text_of(argument, repr)
+    return text if len(text) <= 80 else text[:77] + "…"

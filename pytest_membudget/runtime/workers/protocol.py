@@ -129,7 +129,8 @@ class InitializerFailed(NamedTuple):
     figures: Figures = Figures()
 
 
-Reply = Returned | Raised | RanOut | Unpicklable | Died | InitializerFailed
+Attempt = Returned | Raised | RanOut | Unpicklable | Died
+Reply = Attempt | InitializerFailed
 Done = Callable[[Reply], None]
 
 

@@ -27,8 +27,16 @@ from pytest_membudget.runtime.executor.charges import (
     function_key,
 )
 from pytest_membudget.runtime.executor.flow_control import ConcurrencyLimit, best_order
-from pytest_membudget.runtime.executor.retry_policy import Failure, Retry, after_failure, task_name
-from pytest_membudget.runtime.executor.state import STARTS_THAT_MAY_FAIL, Backend, Levels, Submission, Task
+from pytest_membudget.runtime.executor.retry_policy import Retry, after_failure
+from pytest_membudget.runtime.executor.state import (
+    STARTS_THAT_MAY_FAIL,
+    Backend,
+    Failure,
+    Levels,
+    Submission,
+    Task,
+    task_name,
+)
 from pytest_membudget.runtime.prediction.predictors import kind_of
 from pytest_membudget.runtime.workers.protocol import Died, RanOut
 
