@@ -1,9 +1,9 @@
-"""pytest's door to the other rooms.
+"""The plugin: what pytest finds of this package, and hands over to.
 
 1. `options` declares every flag and ini option once; `markers` reads the markers, strictly;
 2. once the tests are collected, `plans` makes a frozen plan of what each of them asks for. From then on a test is known by its
    plan; what only its `pytest.Item` can do is asked of one class, `RunningTest`;
-3. `measure` measures a test's call phase by one of the `probes`, `judge` holds that against all it asks for;
+3. `measure` measures a test's call phase by one of the `probes`, and judges it by all that the test asks for;
 4. the record travels with the test's report (`report.session_records`), from a worker or an isolated interpreter too;
 5. `report.collect` collects the records, writes the reports, and shows what was found.
 
@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_membudget import originals
-from pytest_membudget.plugin import options, roles
+from pytest_membudget.plugin import options
 
 if TYPE_CHECKING:
     from pytest_membudget.plugin.fixtures import Membudget, SyntheticFiles
+    from pytest_membudget.records.report import TestRecord
     from pytest_membudget.records.run import SyntheticFile
     from pytest_membudget.records.scale import Scale
     from pytest_membudget.runtime.admission.semaphore import MemorySemaphore
@@ -37,12 +38,30 @@ originals.bind_loaded()
 _SETTINGS = pytest.StashKey[options.Settings]()
 _ERRORS = pytest.StashKey[list[str]]()
 
+CHILD_PLUGIN = "pytest_membudget.plugin.fresh.child_session"
+"""The plugin that only a fresh interpreter loads."""
+
+
+class Hooks:
+    """The two hooks that other plugins and conftest files may implement."""
+
+    @staticmethod
+    @pytest.hookspec
+    def pytest_membudget_measured(config: pytest.Config, record: TestRecord) -> None:
+        """Called once for each test that was measured, after its teardown, with its final outcome.
+
+        Under pytest-xdist it is called in the controller.
+        """
+
+    @staticmethod
+    @pytest.hookspec
+    def pytest_membudget_scales(config: pytest.Config, scales: dict[str, Scale]) -> None:
+        """Called once, before tests are collected: add to `scales` or replace in it, by name."""
+
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
     """Declares our two hooks."""
-    from pytest_membudget.plugin import hookspecs
-
-    pluginmanager.add_hookspecs(hookspecs)
+    pluginmanager.add_hookspecs(Hooks)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -76,9 +95,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_ERRORS] = []
     if settings.off:
         return
-    if roles.is_worker(config):
+    if is_worker(config):
         os.environ.update(config.workerinput.get("membudget_environment", {}))  # type: ignore[attr-defined]
-    if roles.is_controller(config):
+    if is_controller(config):
         from pytest_membudget.plugin.registration import start_reporting
         from pytest_membudget.plugin.xdist import Controller
 
@@ -115,6 +134,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         plan_tests(config, items, settings, errors)
 
 
+def is_worker(config: pytest.Config) -> bool:
+    """Whether this is one of pytest-xdist's workers, whose controller reports."""
+    return hasattr(config, "workerinput")
+
+
+def is_controller(config: pytest.Config) -> bool:
+    """Whether this process only hands tests to pytest-xdist's workers."""
+    return config.getoption("dist", "no") != "no" and not is_worker(config)
+
+
+def is_fresh(config: pytest.Config) -> bool:
+    """Whether this interpreter was started for one test, by a session that reports."""
+    return config.pluginmanager.has_plugin(CHILD_PLUGIN)
+
+
 @pytest.fixture
 def membudget(request: pytest.FixtureRequest) -> Membudget:
     """Measures blocks inside the test, and sees or sets the test's own budget."""
@@ -138,7 +172,7 @@ def _membudget_files(pytestconfig: pytest.Config) -> Iterator[SyntheticFiles]:
 
     files = SyntheticFiles(shared_folder(pytestconfig) / "files")
     yield files
-    if not (roles.is_worker(pytestconfig) or roles.is_fresh(pytestconfig)):
+    if not (is_worker(pytestconfig) or is_fresh(pytestconfig)):
         files.remove()
 
 

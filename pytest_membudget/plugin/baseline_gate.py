@@ -33,11 +33,11 @@ from pytest_membudget.gate.comparison import (
 )
 from pytest_membudget.gate.history.trend import LearnedTolerance, learn_tolerances
 from pytest_membudget.measurement.system.machine import environment
+from pytest_membudget.plugin import is_worker
 from pytest_membudget.plugin.fresh.run import ForkedSamples, run_fresh
 from pytest_membudget.plugin.options import Settings
 from pytest_membudget.plugin.report.session_records import attached
 from pytest_membudget.plugin.report.terminal import showing_progress
-from pytest_membudget.plugin.roles import is_worker
 from pytest_membudget.plugin.running_test import RunningTest
 from pytest_membudget.records.judgement import Judgement
 from pytest_membudget.records.report import BaselineCheck, Comparison, Report, TestRecord

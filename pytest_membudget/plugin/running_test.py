@@ -18,9 +18,9 @@ from _pytest.outcomes import Failed
 
 from pytest_membudget.errors import IsolatedCrashError, OverBudgetError
 from pytest_membudget.originals import contextlib, logging, warnings
+from pytest_membudget.plugin import is_worker
 from pytest_membudget.plugin.markers import budget_of
 from pytest_membudget.plugin.plans import PLAN, Plan
-from pytest_membudget.plugin.roles import is_worker
 from pytest_membudget.records.judgement import Budget
 from pytest_membudget.records.report import TestRecord
 from pytest_membudget.records.storage import from_here

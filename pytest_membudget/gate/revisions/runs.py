@@ -110,7 +110,7 @@ class Side:
         }
         options = [
             "-p",
-            "pytest_membudget.plugin.fresh.record_stacks",
+            "pytest_membudget.plugin.fresh.memray",
             "-p",
             "no:memray",
             "-p",

@@ -2,8 +2,8 @@
 
 1. `run` starts the interpreter, or a fork of one that has collected the module (`fork_server`), and reads its reports;
 2. `child_session` is the plugin that runs the one test there;
-3. `isolate` puts those reports in the place of a test's own, `memray` asks who allocated, `record_stacks` records for
-   `membudget compare --revisions`.
+3. `isolate` puts those reports in the place of a test's own; `memray` asks who allocated, and is the plugin that records it
+   for `membudget compare --revisions`.
 """
 
 from __future__ import annotations

@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
 
+import pytest
+
 from pytest_membudget.errors import MembudgetError
+from pytest_membudget.measurement.fresh import stack_recorder
 from pytest_membudget.measurement.fresh.memray_run import emptied, read_captures
 from pytest_membudget.plugin.fresh.run import run_fresh
 from pytest_membudget.plugin.running_test import RunningTest
@@ -83,3 +86,10 @@ def _own_frames(site: AllocationSite) -> tuple[str, ...]:
     """The stack up to the test's own function; as it is where it is pytest's."""
     own = takewhile(lambda frame: not frame.startswith(_CALLS_THE_TEST), site.stack)
     return tuple(own) or site.stack
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """The call alone, as it is measured: not what fixtures allocate before it."""
+    with stack_recorder.recording_test(item.nodeid):
+        return (yield)

@@ -2,16 +2,16 @@
 
 Lives in the process that the user sees: pytest itself, or pytest-xdist's controller. Whatever tests have done to that
 process (no descriptor left, a low limit of address space, torn files), pytest's own summary has to appear and so has
-ours: what cannot be collected is one line.
+ours: what cannot be collected is one line. `FixtureMemory`, in each process that runs tests, measures what fixtures hold that
+live longer than one test: a test's own figures begin after its fixtures, so such memory is in none of them.
 """
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,7 +19,10 @@ import msgspec
 import pytest
 
 from pytest_membudget.errors import MembudgetError, text_of
+from pytest_membudget.measurement.process import high_water
+from pytest_membudget.measurement.process.reclaim import trim_if_worthwhile
 from pytest_membudget.measurement.system.machine import environment
+from pytest_membudget.originals import contextlib, restored
 from pytest_membudget.plugin import emergency_report
 from pytest_membudget.plugin.options import Settings
 from pytest_membudget.plugin.report import session_records, terminal
@@ -47,6 +50,9 @@ _DESCRIPTORS = 4
 _LEFT_FREE = 16
 """Where there are fewer, none is held in advance: measuring and importing need them now."""
 _LIMITS = ("RLIMIT_AS", "RLIMIT_DATA", "RLIMIT_FSIZE", "RLIMIT_NOFILE")
+
+LEAST_HELD_BYTES = 1 << 20
+"""Less is noise of the allocator, as for what tests leave behind."""
 
 
 class Reporting:
@@ -317,3 +323,50 @@ def _add_to_history(report: Report, path: Path) -> str:
         history.add(report)
         runs = len(history.runs())
     return f"history: {from_here(path)} ({format_count(runs, 'run')})"
+
+
+class FixtureMemory:
+    """The hooks of a process that runs tests: resident memory before and after each such fixture's setup."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._nodeid = ""
+        self._inner_bytes = 0  # of fixtures that the one under way has asked for by `getfixturevalue`
+        self._held: list[HeldByFixture] = []
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        """The first test that needs a fixture is the one that it is set up for."""
+        self._nodeid = item.nodeid
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(
+        self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
+    ) -> Generator[None, Any, Any]:
+        """Measures a fixture of more than one test."""
+        if fixturedef.scope == "function":
+            return (yield)
+        outer_bytes, self._inner_bytes = self._inner_bytes, 0
+        before_bytes = _resident_bytes()
+        try:
+            return (yield)
+        finally:
+            added_bytes = _resident_bytes() - before_bytes
+            held_bytes = added_bytes - self._inner_bytes
+            self._inner_bytes = outer_bytes + added_bytes
+            if held_bytes >= LEAST_HELD_BYTES:
+                name, scope = fixturedef.argname, fixturedef.scope
+                self._held.append(HeldByFixture(name, scope, held_bytes, self._nodeid))
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self) -> None:
+        """Leaves what was measured for the process that reports."""
+        # A report without this table is better than a session that fails for it.
+        with contextlib.suppress(OSError, pytest.UsageError), restored():
+            if self._held:
+                session_records.keep(self._config, session_records.FIXTURES, self._held)
+
+
+def _resident_bytes() -> int:
+    trim_if_worthwhile()
+    return high_water.resident_bytes()

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from pytest_membudget.plugin.roles import is_controller, is_fresh, is_worker
+from pytest_membudget.plugin import is_controller, is_fresh, is_worker
 from pytest_membudget.records import shared_lines
 from pytest_membudget.records.report import Outcome, TestRecord
 from pytest_membudget.records.storage import encode_line

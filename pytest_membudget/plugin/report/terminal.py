@@ -13,8 +13,8 @@ import pytest
 from _pytest.terminal import TerminalReporter  # public, as pytest.TerminalReporter, from 8.4 on
 
 from pytest_membudget.gate.budgets import suggested_budget
+from pytest_membudget.plugin import is_fresh, is_worker
 from pytest_membudget.plugin.options import Settings
-from pytest_membudget.plugin.roles import is_fresh, is_worker
 from pytest_membudget.records.report import BaselineCheck, Report, TestRecord
 from pytest_membudget.records.storage import is_plain_file
 from pytest_membudget.report.page import render_headline
