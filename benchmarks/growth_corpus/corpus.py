@@ -8,6 +8,13 @@ from growth_corpus import (  # noqa: F401 - imported for what they register
     leaking_resources,
 )
 from growth_corpus.case import CASES
-from growth_corpus.libraries import data, documents, programs, standard_library  # noqa: F401 - likewise
+from growth_corpus.libraries import (  # noqa: F401 - likewise
+    data,
+    documents,
+    programs,
+    registries,
+    standard_library,
+    system_resources,
+)
 
 __all__ = ["CASES"]

@@ -22,7 +22,7 @@ from array import array
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator
 from itertools import islice
-from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, MemberDescriptorType, ModuleType
+from types import CodeType, FrameType, FunctionType, MemberDescriptorType, ModuleType
 from typing import Any, NamedTuple
 
 from pytest_membudget.measurement.process.heap import trim_heap
@@ -82,7 +82,7 @@ def _chunk_filler() -> Callable[[], None] | None:
 _MOST_CACHES = 4096
 _LATEST = 8
 _MOST_OBJECTS = 20_000
-_FIXED = (type, ModuleType, FunctionType, BuiltinFunctionType, CodeType, FrameType)
+_FIXED = (type, ModuleType, FunctionType, CodeType, FrameType)
 """Objects that are there without any entry of a cache, and lead to everything."""
 _CONTAINERS = (dict, OrderedDict, list, set, deque)
 _CAPACITIES = frozenset({"capacity", "cachesize", "maxentries", "maxitems", "maxlen", "maxsize", "sizelimit"})
@@ -222,9 +222,14 @@ def _latest_entries(cache: _Cache) -> list[tuple[Any, ...]]:
     holder = cache.holder
     with contextlib.suppress(RuntimeError, TypeError):  # changed by another thread; a set has no order
         if type(holder) is _LruCache:
-            # Key and result of each entry, between types; behind them the mapping and the function.
-            held = [each for each in gc.get_referents(holder) if not isinstance(each, _FIXED)]
-            return list(zip(held[0 : 2 * cache.entries : 2], held[1 : 2 * cache.entries : 2], strict=True))[
+            # Key and result of each entry, between types of the cache's own; behind them the mapping and the function.
+            own = {"_lru_cache_wrapper", "_lru_list_elem"}
+            held = [
+                each
+                for each in gc.get_referents(holder)
+                if type(each) is not type or each.__name__ not in own
+            ]
+            return list(zip(held[0 : 2 * cache.entries : 2], held[1 : 2 * cache.entries : 2], strict=False))[
                 -_LATEST:
             ]
         if isinstance(holder, dict):
@@ -249,7 +254,7 @@ def _reachable(entry: tuple[Any, ...]) -> dict[int, int]:
     waiting = deque(entry)
     while waiting and len(sizes) < _MOST_OBJECTS:
         each = waiting.popleft()
-        if id(each) not in sizes and not isinstance(each, _FIXED):
+        if id(each) not in sizes and not issubclass(type(each), _FIXED):  # `isinstance` asks the object
             sizes[id(each)] = _size_of(each)
             waiting.extend(gc.get_referents(each))
     return sizes

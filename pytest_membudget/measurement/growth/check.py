@@ -51,6 +51,7 @@ class Caps(NamedTuple):
                 mapped_bytes=grown_bytes,
                 resident_bytes=grown_bytes,
                 children_bytes=grown_bytes,
+                files_bytes=grown_bytes,
                 shared_bytes=grown_bytes,
                 descriptors=(_descriptor_limit() - first.descriptors) // 2,
                 threads=MOST_THREADS,
@@ -150,7 +151,7 @@ def check_growth(
             finding = _Judge(rounds, allowed_bytes, timeout_s).run(can_interrupt=can_interrupt)
             leaks = finding.verdict == "leak"
             sites = find_culprits(rounds, finding.trends, timeout_s) if culprits and leaks else ()
-        resources = inventory.growth(finding.trends, reader.shared_files.names())
+        resources = inventory.growth(finding.trends, reader.shared_files.examples())
         counted = [
             found
             for name, found in finding.trends.items()
@@ -237,7 +238,7 @@ class _Judge:
     def _files_may_be_others(self, trends: dict[str, Trend]) -> bool:
         """Asks once whose the files in shared memory are, where they would decide; another program's are left out from then on."""
         grown = (trends[name].direction != "flat" for name in OF_SHARED_FILES)
-        files_grow = self._rounds.last.segments > 0 and any(grown)
+        files_grow = self._rounds.has_new_files and any(grown)
         if not files_grow or self._files_are_ours is not None:
             return False
         self._files_are_ours = self._rounds.files_are_ours(_SHARE_FOR_FILES * self._timeout_s)

@@ -192,12 +192,16 @@ def growing_sites(repeated: Rounds, heap_bytes_per_call: float, most_calls: int)
     give_up_at = time.perf_counter() + _IN_ALL_S
     with _traced():
         repeated.make_calls(min(_WARM_UP_CALLS, most_calls), _STAGE_S)
+        if not tracemalloc.is_tracing():  # the function has stopped it
+            return []
         tracemalloc.take_snapshot()  # fills the caches that a snapshot needs
         before = tracemalloc.take_snapshot()
         held_before_bytes = _untraced_bytes(repeated)
         calls, further = 0, _CALLS
         while True:
             calls += repeated.make_calls(min(further, most_calls), _STAGE_S)
+            if not tracemalloc.is_tracing():
+                return []
             untraced_bytes = _untraced_bytes(repeated) - held_before_bytes
             traced = _grown_sites(tracemalloc.take_snapshot(), before, calls)
             found = sum(site.bytes_per_call for site in traced)

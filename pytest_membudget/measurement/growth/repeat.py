@@ -87,6 +87,11 @@ class Rounds:
         """Whether few calls were made, and an allocator that shows by pages may have given them memory it had kept."""
         return self._reader.has_unknown_allocator and self.calls < _CALLS_BEYOND_KEPT
 
+    @property
+    def has_new_files(self) -> bool:
+        """Whether files have appeared in `/dev/shm` since the check began."""
+        return bool(self._reader.shared_files.names())
+
     def advance(self, most_calls: int) -> None:
         """Makes the next round of calls, at most `most_calls`, and takes a sample.
 
@@ -139,7 +144,7 @@ class Rounds:
         with contextlib.suppress(CallTooLongError):
             if appear_with_calls(self, files, for_s):
                 return True
-        files.are_counted = False
+        files.leave_files_out()
         for name in OF_SHARED_FILES:
             self._held[name] = array("q", bytes(8 * self._capacity))
         nothing = dict.fromkeys(OF_SHARED_FILES, 0)

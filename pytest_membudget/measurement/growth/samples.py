@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from pytest_membudget.measurement.growth.foreign_memory import (
     anonymous_bytes,
     arrow_bytes,
 )
-from pytest_membudget.measurement.growth.shared_files import SharedFiles
+from pytest_membudget.measurement.growth.shared_files import SharedFiles, mapped_by_inode
 from pytest_membudget.measurement.process import proc
 from pytest_membudget.measurement.process.children import children_of, descendants
 from pytest_membudget.measurement.process.heap import heap_is_known, read_heap
@@ -54,13 +55,15 @@ class Figures(NamedTuple):
     `mapped_bytes`: mappings that belong to none of these and are accessible, the stacks of threads left out; moves by whole pages; 0
     where another allocator has malloc's place, whose mappings they would be.
     `resident_bytes`: pages that belong to none of these, where an allocator is loaded that only they show; 0 elsewhere.
-    `children_bytes`: resident memory of all descendants. `shared_bytes`: files in shared memory that were made meanwhile.
+    `children_bytes`: resident memory of all descendants. `files_bytes`, `shared_bytes`: shared memory beyond what is mapped of it, in files
+    in `/dev/shm` that were made meanwhile, and in other files in memory that are open and segments of System V. `segments` counts new ones.
     """
 
     heap_bytes: int
     mapped_bytes: int
     resident_bytes: int
     children_bytes: int
+    files_bytes: int
     shared_bytes: int
     descriptors: int
     threads: int
@@ -69,9 +72,9 @@ class Figures(NamedTuple):
 
 
 EXACT_BYTES = ("heap_bytes", "mapped_bytes")
-PAGED_BYTES = ("resident_bytes", "children_bytes", "shared_bytes")
+PAGED_BYTES = ("resident_bytes", "children_bytes", "files_bytes", "shared_bytes")
 """Known by whole pages, and with what allocators keep: judged only beyond an allowance."""
-OF_SHARED_FILES = ("shared_bytes", "segments")
+OF_SHARED_FILES = ("files_bytes", "segments")
 
 
 class FigureReader:
@@ -97,18 +100,20 @@ class FigureReader:
         other_bytes = malloc.system_bytes + malloc.mapped_bytes + blocks.arena_bytes
         other_bytes += max(0, threads - 1) * _thread_stack_bytes()
         below = descendants()
-        segments, shared_bytes = self.shared_files.read()
-        accessible_bytes, reserved_bytes = self._mapped_bytes()
+        maps = proc.read("self", "maps") if _LINUX else b""
+        shared = self.shared_files.read(mapped_by_inode(maps))
+        accessible_bytes, reserved_bytes = self._mapped_bytes(maps)
         return Figures(
             heap_bytes=blocks.used_bytes + in_use_bytes,
             mapped_bytes=0 if foreign.preloaded else accessible_bytes - other_bytes,
             resident_bytes=self._foreign_bytes(in_use_bytes + blocks.arena_bytes, reserved_bytes),
             children_bytes=sum(map(anonymous_bytes, below)),
-            shared_bytes=shared_bytes,
+            files_bytes=shared.files_bytes,
+            shared_bytes=shared.held_bytes,
             descriptors=count_descriptors(),
             threads=threads,
             children=count_children(),
-            segments=segments,
+            segments=shared.segments,
         )
 
     def _foreign_bytes(self, known_bytes: int, reserved_bytes: int) -> int:
@@ -117,11 +122,8 @@ class FigureReader:
         # Of Arrow's pool it is known what it has handed out; what it keeps besides comes and goes.
         return 0 if "pyarrow" in sys.modules else reserved_bytes
 
-    def _mapped_bytes(self) -> tuple[int, int]:
+    def _mapped_bytes(self, text: bytes) -> tuple[int, int]:
         """All mappings but the main stack, which grows with the depth of calls; and the resident part of what is only reserved."""
-        if not _LINUX:
-            return 0, 0
-        text = proc.read("self", "maps")
         total = reserved = 0
         for first, last in _ACCESSIBLE.findall(text):
             begin, end = int(first, 16), int(last, 16)
@@ -232,7 +234,7 @@ class Inventory(NamedTuple):
         found = []
         if segments.direction == "growing":
             found.append(
-                ResourceGrowth("segments", segments.slope, tuple(sorted(new_segments)[:_MOST_EXAMPLES]))
+                ResourceGrowth("segments", segments.slope, tuple(islice(new_segments, _MOST_EXAMPLES)))
             )
         if not growing:
             return tuple(found)

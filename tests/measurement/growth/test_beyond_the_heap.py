@@ -1,11 +1,17 @@
 """What grows where malloc's figures do not show it, and what only looks like growth there."""
 
+import contextlib
 import ctypes
+import mmap
 import multiprocessing
+import os
 import random
 import re
 import sys
+import tempfile
+import tracemalloc
 from multiprocessing import shared_memory
+from pathlib import Path
 
 import pytest
 
@@ -78,6 +84,81 @@ def test_segments_of_shared_memory_that_nobody_unlinks_are_a_leak():
     assert g.verdict == "leak"
     assert [each.kind for each in g.resources] == ["segments"]
     assert g.resources[0].examples
+
+
+_MIB = 1 << 20
+
+
+def system_v_segment(kept, size_bytes):
+    """Made, written and detached: it is in no process from then on."""
+    library = ctypes.CDLL(None)
+    library.shmat.restype, library.shmat.argtypes = (
+        ctypes.c_void_p,
+        [ctypes.c_int, ctypes.c_void_p, ctypes.c_int],
+    )
+    library.shmdt.argtypes = [ctypes.c_void_p]
+    number = library.shmget(0, size_bytes, 0o1600)
+    kept.callback(library.shmctl, number, 0, None)
+    address = library.shmat(number, None, 0)
+    ctypes.memset(address, 1, size_bytes)
+    library.shmdt(address)
+
+
+def memory_file(kept, size_bytes):
+    descriptor = os.memfd_create("test")
+    kept.callback(os.close, descriptor)
+    os.write(descriptor, bytes(size_bytes))
+
+
+def file_without_a_name(kept, size_bytes):
+    descriptor, path = tempfile.mkstemp(dir="/dev/shm")
+    kept.callback(os.close, descriptor)
+    Path(path).unlink()
+    os.write(descriptor, bytes(size_bytes))
+
+
+def file_in_a_new_folder(kept, size_bytes):
+    folder = kept.enter_context(tempfile.TemporaryDirectory(dir="/dev/shm"))
+    Path(folder, "file").write_bytes(bytes(size_bytes))
+
+
+@pytest.mark.parametrize(
+    "hold",
+    [system_v_segment, memory_file, file_without_a_name, file_in_a_new_folder],
+    ids=lambda hold: hold.__name__,
+)
+def test_shared_memory_of_every_kind_is_held(hold):
+    with contextlib.closing(FigureReader()) as reader, contextlib.ExitStack() as kept:
+        before = reader.read()
+        hold(kept, _MIB)
+        now = reader.read()
+    assert now.files_bytes + now.shared_bytes - before.files_bytes - before.shared_bytes >= _MIB
+
+
+def test_shared_memory_that_is_mapped_counts_once():
+    with contextlib.closing(FigureReader()) as reader:
+        before = reader.read()
+        descriptor = os.memfd_create("test")
+        os.ftruncate(descriptor, _MIB)
+        with mmap.mmap(descriptor, _MIB) as pages:
+            pages.write(bytes(_MIB))
+            now = reader.read()
+        os.close(descriptor)
+    assert now.shared_bytes == before.shared_bytes
+    assert now.mapped_bytes - before.mapped_bytes >= _MIB
+
+
+def test_a_function_may_stop_the_tracing_that_names_its_sites():
+    kept = []
+
+    def traces():
+        tracemalloc.start()
+        kept.append(bytes(1_000_000))
+        tracemalloc.stop()
+
+    g = check_growth(traces, timeout_s=1)
+    assert g.verdict == "leak"
+    assert not any(each.kind == "site" for each in g.culprits)
 
 
 def test_a_census_does_not_find_itself():

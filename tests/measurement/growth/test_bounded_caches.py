@@ -50,12 +50,21 @@ def cached():
     return load, load
 
 
+def cached_methods():
+    @functools.lru_cache(50)
+    def load(key):
+        return bytes(1000).hex
+
+    return load, load
+
+
 def kept_in(cache):
     return cache, lambda key: cache.__setitem__(f"key {key}", bytes(1000))
 
 
 MAKERS = {
     "lru_cache": cached,
+    "lru_cache of methods of C": cached_methods,
     "deque": lambda: (cache := deque(maxlen=50), lambda _: cache.append(bytes(1000))),
     "mapping": lambda: kept_in(Capped()),
     "wrapped": lambda: kept_in(Wrapped()),
