@@ -16,7 +16,7 @@ from tables import print_table
 
 from pytest_membudget import ExecutorPolicy, FallbackExecutor, TaskOverLimitError
 from pytest_membudget.measurement.process.children import descendants
-from pytest_membudget.runtime.workers.files_in_memory import open_shared_bytes
+from pytest_membudget.runtime.workers.files_in_memory import open_files
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="reads /proc")
 RUNAWAYS = int(os.environ.get("RUNAWAYS", "40"))
@@ -37,8 +37,9 @@ class Watch:
 
     def _run(self):
         while not self._ended.wait(0.002):
-            for worker in self._driver.workers():
-                self._read(worker.pid)
+            for connection in list(self._driver._effects.connections.values()):  # noqa: SLF001 - their ids alone
+                if connection.worker.pid is not None:
+                    self._read(connection.worker.pid)
 
     def _read(self, worker):
         held_bytes = _held_bytes(worker)
@@ -69,7 +70,7 @@ def _held_bytes(worker):
         except (OSError, IndexError):
             continue
         total += int(fields[0]) * 1024
-    return total + open_shared_bytes(tree, 0.0) if total else 0
+    return total + open_files(tree).held_bytes(0.0) if total else 0
 
 
 def test_runaways_are_ended_in_time_and_named(figure):

@@ -7,8 +7,8 @@ from pytest_membudget import ExecutorPolicy
 from pytest_membudget.runtime.executor.charges import Charge
 from pytest_membudget.runtime.executor.local_placement import LocalPlacement
 from pytest_membudget.runtime.executor.scheduler import Scheduler
-from pytest_membudget.runtime.executor.state import Backend, Finish, Reading, Send, Start, Submission, Task
-from pytest_membudget.runtime.workers.protocol import Died, Figures, Returned
+from pytest_membudget.runtime.executor.state import Backend, Finish, Send, Start, Submission, Task
+from pytest_membudget.runtime.workers.protocol import Died, Figures, Reading, Returned
 
 MB = 1_000_000
 KILLED = Died("worker process 7 was killed by SIGKILL", attempted=True)

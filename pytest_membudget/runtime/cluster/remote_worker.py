@@ -16,7 +16,16 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from pytest_membudget.runtime.cluster.worker_side import Hello, Order, Progress
-from pytest_membudget.runtime.workers.protocol import Call, Delay, Died, Done, Raised, Reply, Unpicklable
+from pytest_membudget.runtime.workers.protocol import (
+    Call,
+    Delay,
+    Died,
+    Done,
+    Raised,
+    Reading,
+    Reply,
+    Unpicklable,
+)
 from pytest_membudget.runtime.workers.serialization import (
     Packed,
     Report,
@@ -112,36 +121,19 @@ class RemoteWorker:
         if message:
             self._connection.post(self, message)
 
-    def started_at(self, sequence: int) -> float | None:
-        """By the worker's last progress; without one, since when it can have been running it."""
-        if (seen := self._progress) is not None and seen.sequence == sequence:
-            return self._progressed_s - seen.running_s if seen.is_called else None
+    def reading(self, sequence: int = 0) -> Reading:
+        """By its last progress; what it holds is nothing on this machine."""
+        seen = self._progress
+        if seen is None or seen.sequence != sequence:
+            return Reading(self._silent_since_s(sequence))
+        since_s = self._progressed_s - seen.running_s
+        return Reading(since_s) if seen.is_called else Reading(delay=Delay("import", since_s))
+
+    def _silent_since_s(self, sequence: int) -> float | None:
+        """Since when it can have been running a call, where its progress has not been seen for long."""
         first = next(iter(self.pending), None)
         silent_s = time.monotonic() - max(self._progressed_s, self.head_since_s)
         return self.head_since_s if first == sequence and silent_s > UNSEEN_S else None
-
-    def delay(self, sequence: int) -> Delay | None:
-        """By the worker's last progress: it unpacks that call, and so imports the function."""
-        seen = self._progress
-        if seen is None or seen.sequence != sequence or seen.is_called:
-            return None
-        return Delay("import", self._progressed_s - seen.running_s)
-
-    def base_bytes(self) -> int | None:
-        """Nothing on this machine."""
-        return 0
-
-    def ready_anonymous_bytes(self) -> int | None:
-        """Nothing on this machine."""
-        return 0
-
-    def added_bytes(self) -> int:
-        """Nothing on this machine."""
-        return 0
-
-    def has_reached_limit(self) -> bool:
-        """Nothing holds it there."""
-        return False
 
     def kill(self) -> bool:
         """Ends its process where it has calls of ours; the cluster's other workers are not ours to end."""

@@ -21,7 +21,7 @@ from pytest_membudget.measurement.tree.sampler import sampler
 from pytest_membudget.records.measurement import Measurement
 from pytest_membudget.records.run import BatchResult, Breakdown, LevelEvent, Outcome
 from pytest_membudget.runtime.executor.dead_letters import DeadLetterFile
-from pytest_membudget.runtime.executor.driver import WATCHED_TICK_S, WorkerUse
+from pytest_membudget.runtime.executor.driver import WATCHED_TICK_S
 from pytest_membudget.runtime.executor.effects import growth_in_workers
 from pytest_membudget.runtime.executor.engine import CallOptions, Engine
 from pytest_membudget.runtime.executor.flow_control import best_order
@@ -36,6 +36,7 @@ from pytest_membudget.runtime.executor.outcomes import (
 )
 from pytest_membudget.runtime.executor.placement import TOGETHER
 from pytest_membudget.runtime.executor.state import Task
+from pytest_membudget.runtime.workers.protocol import Reading
 from pytest_membudget.runtime.workers.serialization import name_of
 from pytest_membudget.units import format_size
 
@@ -220,7 +221,7 @@ class Recorder:
         helper = sampler()
         self._helper_pid = None if helper is None else helper.pid
         self._start_bytes = self._pages.holdings([os.getpid()]).get(os.getpid(), 0)
-        self.sample()
+        self.sample(self._engine.driver.readings())
         self._engine.driver.observers.append(self.sample)
         self._engine.driver.wake()
         return self
@@ -232,7 +233,9 @@ class Recorder:
         exc_tb: TracebackType | None,
     ) -> None:
         self._engine.driver.observers.remove(self.sample)
-        self.sample()  # a short batch may have ended before a reading has met its workers
+        self.sample(
+            self._engine.driver.readings()
+        )  # a short batch may have ended before a reading has met its workers
         self._complete(self._probe.finish())
 
     @property
@@ -250,10 +253,10 @@ class Recorder:
             private_bytes = task.coordinator_peak_bytes - self._pages.shared_bytes(own_pid)
             self._keep({**held, own_pid: self._pages.with_shared_part(own_pid, private_bytes)}, {})
 
-    def sample(self) -> None:
-        """Takes one reading, and a closer one where it is the highest so far."""
+    def sample(self, readings: Iterable[Reading]) -> None:
+        """Adds the coordinator, and what is neither that nor a worker, to what was read of the workers."""
         self.workers = max(self.workers, self._engine.scheduler.pool.busy)
-        workers = {worker.pid: worker for worker in self._engine.driver.workers()}
+        workers = {reading.pid: reading for reading in readings if reading.pid is not None}
         if self._samples % _WALK_EVERY == 0:
             ours = {*workers, self._helper_pid}
             self._others = [pid for pid in descendants() if pid not in ours]
@@ -264,14 +267,14 @@ class Recorder:
         if sum(held.values()) > self.breakdown.peak_bytes:
             self._keep(self._pages.exact_holdings(pids), workers)
 
-    def _keep(self, held: dict[int, int], workers: dict[int, WorkerUse]) -> None:
+    def _keep(self, held: dict[int, int], workers: dict[int, Reading]) -> None:
         peak_bytes = sum(held.values())
         if peak_bytes <= self.breakdown.peak_bytes:
             return
         own_bytes = held.get(os.getpid(), 0)
         in_workers_bytes = sum(held.get(pid, 0) for pid in workers)
         of_tasks_bytes = sum(held.get(pid, 0) for pid in self._of_tasks if pid not in workers)
-        base_bytes = sum(self._base_bytes(worker, held.get(pid, 0)) for pid, worker in workers.items())
+        base_bytes = sum(self._base_bytes(pid, reading, held.get(pid, 0)) for pid, reading in workers.items())
         waiting_bytes = min(self._waiting_bytes, max(0, own_bytes - self._start_bytes))
         elsewhere = bool(workers) or self._engine.scheduler.backend.is_cluster
         here_bytes = 0 if elsewhere else max(0, own_bytes - self._start_bytes - waiting_bytes)
@@ -284,14 +287,14 @@ class Recorder:
             other_bytes=peak_bytes - own_bytes - in_workers_bytes - of_tasks_bytes,
         )
 
-    def _base_bytes(self, worker: WorkerUse, held_bytes: int) -> int:
+    def _base_bytes(self, pid: int, reading: Reading, held_bytes: int) -> int:
         """What a worker holds without its tasks; all of it while its initializer still loads.
 
         By what it was when it was ready, and not by what it has grown by: that would be read at another moment than `held_bytes`.
         """
-        if worker.ready_anonymous_bytes is None:
+        if reading.ready_anonymous_bytes is None:
             return held_bytes
-        return min(held_bytes, self._pages.with_shared_part(worker.pid, worker.ready_anonymous_bytes))
+        return min(held_bytes, self._pages.with_shared_part(pid, reading.ready_anonymous_bytes))
 
     def _complete(self, measured: Measurement) -> None:
         """Takes the probe's peak, which is exact, for the whole; what it has beyond the parts seen here becomes *other*.

@@ -14,7 +14,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, cast
 
 from pytest_membudget.errors import WorkerKilledError
@@ -37,7 +37,6 @@ from pytest_membudget.runtime.executor.effects import (
 from pytest_membudget.runtime.executor.scheduler import Scheduler
 from pytest_membudget.runtime.executor.state import (
     Backend,
-    Reading,
     Replied,
     Slot,
     Task,
@@ -48,6 +47,7 @@ from pytest_membudget.runtime.workers.protocol import (
     ClusterWorker,
     Launcher,
     NoWorkerYetError,
+    Reading,
     Reply,
     Returned,
     Worker,
@@ -68,14 +68,6 @@ PATIENCE_S = 0.5
 """Seconds that a caller waits in one piece: a Ctrl-C that comes just before a wait counts only when that wait ends."""
 
 
-class WorkerUse(NamedTuple):
-    """A worker process as a batch's recorder sees it."""
-
-    pid: int
-    #: what was resident in its process when it was ready and belonged to no file; None until it is
-    ready_anonymous_bytes: int | None
-
-
 class Ending(NamedTuple):
     """How to end: after all that was submitted, or without what has not started, or at once."""
 
@@ -91,8 +83,8 @@ class Driver:
     ) -> None:
         self.scheduler = scheduler
         self.heap_log = HeapLog()
-        #: called about a hundred times a second while there are any, in the driver's thread
-        self.observers: list[Callable[[], None]] = []
+        #: called with what was read about a hundred times a second while there are any, in the driver's thread
+        self.observers: list[Callable[[Iterable[Reading]], None]] = []
         self._launchers = launchers
         self._budget = budget
         self._gate = PressureGate()
@@ -141,17 +133,13 @@ class Driver:
         while self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join(PATIENCE_S)
 
-    def workers(self) -> list[WorkerUse]:
-        """The worker processes that there are."""
-        workers = [connection.worker for connection in list(self._effects.connections.values())]
-        return [WorkerUse(each.pid, each.ready_anonymous_bytes()) for each in workers if each.pid is not None]
+    def readings(self) -> list[Reading]:
+        """What each worker holds now; from any thread."""
+        return [connection.worker.reading() for connection in list(self._effects.connections.values())]
 
     def added_bytes(self) -> int:
         """What the workers hold above bare ones."""
-        return sum(
-            (slot.base_bytes or 0) + connection.worker.added_bytes()
-            for slot, connection in list(self._effects.connections.items())
-        )
+        return sum((reading.base_bytes or 0) + reading.held_bytes for reading in self.readings())
 
     def hosts(self) -> tuple[HostUse, ...]:
         """What was used of each machine of a cluster."""
@@ -220,12 +208,12 @@ class Driver:
         if reply.figures.heap is not None and connection is not None and connection.worker.pid is not None:
             self.heap_log.record(connection.worker.pid, reply.figures.heap)
         if slot.base_bytes is None and connection is not None:
-            self._record_base(slot, connection.worker)
+            self._record_base(slot, connection.worker.reading())
         self.scheduler.replied(slot, sequence, reply)
 
-    def _record_base(self, slot: Slot, worker: Worker) -> None:
-        if (base_bytes := worker.base_bytes()) is not None:
-            self.scheduler.ready(slot, base_bytes)
+    def _record_base(self, slot: Slot, reading: Reading) -> None:
+        if slot.base_bytes is None and reading.base_bytes is not None:
+            self.scheduler.ready(slot, reading.base_bytes)
 
     def _update_cluster(self) -> None:
         backend = self.scheduler.backend
@@ -258,30 +246,26 @@ class Driver:
         if (now_s := time.monotonic()) < self._observe_at_s:
             return
         if now_s >= self._read_at_s or self.observers:
-            self.scheduler.time_passed(now_s, self._readings())
+            readings = self._read_workers()
+            self.scheduler.time_passed(now_s, readings)
             self._effects.carry_out()
             deadline_s = self.scheduler.deadline_s
             tick_s = LIMIT_TICK_S if self.scheduler.has_limits else TICK_S
             self._read_at_s = now_s + tick_s if deadline_s is None else min(deadline_s, now_s + tick_s)
-        for observer in self.observers:
-            observer()
+            for observer in self.observers:
+                observer(readings.values())
         pool = self.scheduler.pool
         often = self.observers or pool.leaving or pool.throughput.refill_at > 1
         self._observe_at_s = min(self._read_at_s, now_s + (WATCHED_TICK_S if often else TICK_S))
 
-    def _readings(self) -> dict[Slot, Reading]:
+    def _read_workers(self) -> dict[Slot, Reading]:
+        """Reads those that have a call, or are not known to be ready; all of them for observers."""
         readings = {}
         for slot, connection in self._effects.connections.items():
-            if slot.base_bytes is None:
-                self._record_base(slot, connection.worker)
-            if slot.running:
-                sequence, worker = slot.running[0].sequence, connection.worker
-                readings[slot] = Reading(
-                    worker.started_at(sequence),
-                    worker.delay(sequence),
-                    worker.added_bytes(),
-                    worker.has_reached_limit(),
-                )
+            if slot.running or slot.base_bytes is None or self.observers:
+                sequence = slot.running[0].sequence if slot.running else 0
+                readings[slot] = reading = connection.worker.reading(sequence)
+                self._record_base(slot, reading)
         return readings
 
     def _is_over(self) -> bool:

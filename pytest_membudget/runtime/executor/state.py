@@ -20,7 +20,7 @@ from pytest_membudget.runtime.admission.ledger import Ticket
 from pytest_membudget.runtime.executor.charges import Charge
 from pytest_membudget.runtime.executor.flow_control import ConcurrencyLimit, StartPacing, Throughput
 from pytest_membudget.runtime.prediction.profiles import CallProfile, FollowedCall
-from pytest_membudget.runtime.workers.protocol import Delay, Reply, Stage
+from pytest_membudget.runtime.workers.protocol import Reply, Stage
 
 if TYPE_CHECKING:
     from pytest_membudget.runtime.executor.placement import Placement
@@ -281,17 +281,6 @@ class Pool:
             if not slot.running and not slot.is_closing and backend in {None, slot.backend}
         ]
         return sorted(found, key=lambda slot: (not slot.has_begun, -slot.retained_bytes))
-
-
-class Reading(NamedTuple):
-    """What the driver sees of a busy worker; the first two are about the first call that it has."""
-
-    started_s: float | None
-    delay: Delay | None
-    #: resident above the ready worker
-    held_bytes: int
-    #: the kernel ended something of it at the call's limit
-    reached_limit: bool = False
 
 
 class Failure(NamedTuple):

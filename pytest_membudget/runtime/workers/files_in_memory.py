@@ -21,6 +21,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 from pytest_membudget.measurement.process import proc
@@ -112,19 +113,18 @@ class CallFiles:
         self._written_bytes = self._written_before_bytes = 0  # by the worker in its life; and before the call
         self._has_mapped = False
 
-    def read(self, pid: int, sequence: int, began_s: float, resident_bytes: int, *, has_files: bool) -> None:
+    def read(self, pid: int, sequence: int, began_s: float, resident_bytes: int, files: OpenFiles) -> None:
         """Takes a reading of the call number `sequence`, which began at `began_s` on `time.monotonic`'s clock.
 
-        `has_files`: the worker holds files in memory open. They count also where others have given as much up meanwhile.
+        `files` are those that the worker holds open. They count also where others have given as much up meanwhile.
         """
         if sequence != self._sequence:
             self.begin(sequence, began_s)
         self._written_bytes = _written_bytes(pid)
         now = self._machine.now()
-        if self._start is not None and (has_files or now.machine.added_since(self._start.machine)):
-            file_bytes = open_shared_bytes([pid], time.time() - (time.monotonic() - began_s))
-            mapped_bytes = proc.field_bytes(proc.read(pid, "status"), b"RssShmem")
-            self.observe(now, file_bytes, mapped_bytes, resident_bytes)
+        if self._start is not None and (files.sizes or now.machine.added_since(self._start.machine)):
+            file_bytes = files.held_bytes(time.time() - (time.monotonic() - began_s))
+            self.observe(now, file_bytes, files.mapped_bytes, resident_bytes)
 
     def begin(self, sequence: int, began_s: float) -> None:
         """Another call has begun."""
@@ -172,28 +172,39 @@ class CallFiles:
         return report._replace(peak_bytes=peak_bytes, peak_upper_bytes=upper_bytes)
 
 
-def open_shared_bytes(pids: Sequence[int], since_s: float) -> int:
-    """What these processes hold in tmpfs and memfd by files that are open for writing, beyond what they map of it.
+class OpenFiles:
+    """What processes hold in tmpfs and memfd by files that are open for writing, as listed once."""
 
-    Args:
-        pids: the processes.
-        since_s: files that have not changed since then, in seconds of the epoch, belong to other programs.
-    """
-    files: dict[tuple[int, int], int] = {}
+    def __init__(self, pids: Sequence[int], sizes: dict[tuple[int, int], tuple[float, int]]) -> None:
+        #: by device and inode: when it changed, in seconds of the epoch, and its bytes
+        self.sizes = sizes
+        self._pids = pids
+
+    @cached_property
+    def mapped_bytes(self) -> int:
+        """What the processes map of files in memory, which their resident sizes count."""
+        return sum(proc.field_bytes(proc.read(pid, "status"), b"RssShmem") for pid in self._pids)
+
+    def held_bytes(self, since_s: float) -> int:
+        """What is in these files beyond what is mapped; those that have not changed since then belong to other programs."""
+        total_bytes = sum(size_bytes for changed_s, size_bytes in self.sizes.values() if changed_s >= since_s)
+        return max(0, total_bytes - self.mapped_bytes) if total_bytes else 0
+
+
+def open_files(pids: Sequence[int]) -> OpenFiles:
+    """The files in memory that these processes hold open for writing."""
+    sizes: dict[tuple[int, int], tuple[float, int]] = {}
     for pid in pids:
         for descriptor in proc.descriptors(pid):
             path = f"/proc/{pid}/fd/{descriptor}"
             with contextlib.suppress(OSError):  # it was closed meanwhile
                 status = os.stat(path)  # noqa: PTH116 - thousands of times
-                if status.st_ctime < since_s or not stat.S_ISREG(status.st_mode):
+                if not stat.S_ISREG(status.st_mode):
                     continue
                 is_writable = os.lstat(path).st_mode & stat.S_IWUSR
                 if is_writable and _is_memory(status.st_dev, path):
-                    files[status.st_dev, status.st_ino] = status.st_blocks * 512
-    if not files:
-        return 0
-    mapped_bytes = sum(proc.field_bytes(proc.read(pid, "status"), b"RssShmem") for pid in pids)
-    return max(0, sum(files.values()) - mapped_bytes)
+                    sizes[status.st_dev, status.st_ino] = status.st_ctime, status.st_blocks * 512
+    return OpenFiles(pids, sizes)
 
 
 def _written_bytes(pid: int) -> int:

@@ -28,6 +28,7 @@ from pytest_membudget.runtime.workers.protocol import (
     InitializerFailed,
     Raised,
     RanOut,
+    Reading,
     Reply,
     Returned,
 )
@@ -65,25 +66,9 @@ class LocalWorker:
 
     pid = None
 
-    def delay(self, sequence: int) -> Delay | None:
-        """It has nothing to start or to import."""
-        return None
-
-    def base_bytes(self) -> int | None:
-        """Nothing: what an initializer loads here cannot be separated from the rest."""
-        return 0
-
-    def ready_anonymous_bytes(self) -> int | None:
-        """It has no process of its own."""
-        return 0
-
-    def added_bytes(self) -> int:
-        """It has no memory of its own."""
-        return 0
-
-    def has_reached_limit(self) -> bool:
-        """It has no limit."""
-        return False
+    def reading(self, sequence: int = 0) -> Reading:
+        """Nothing: what calls hold here cannot be separated from the rest."""
+        return Reading()
 
 
 def run_here(call: Call) -> Reply:
@@ -140,13 +125,10 @@ class ThreadWorker(LocalWorker):
         for each in calls:
             self._calls.put(each)
 
-    def started_at(self, sequence: int) -> float | None:
-        """When the thread began that call."""
-        return self._started.get(sequence)
-
-    def delay(self, sequence: int) -> Delay | None:
-        """The initializer, until it has returned."""
-        return None if self._is_ready.is_set() else Delay("initializer", self._born_s)
+    def reading(self, sequence: int = 0) -> Reading:
+        """When it began that call, or how long its initializer has run."""
+        delay = None if self._is_ready.is_set() else Delay("initializer", self._born_s)
+        return Reading(self._started.get(sequence), delay)
 
     def kill(self) -> bool:
         """A thread cannot be ended: it is left to itself."""
@@ -209,10 +191,6 @@ class SequentialWorker(LocalWorker):
             done(reply)
             if interrupted:
                 raise KeyboardInterrupt
-
-    def started_at(self, sequence: int) -> float | None:
-        """Never asked while a call runs."""
-        return None
 
     def kill(self) -> bool:
         """Cannot end its own caller."""

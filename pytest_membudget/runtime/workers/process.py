@@ -27,7 +27,7 @@ from pytest_membudget.records.measurement import signal_name
 from pytest_membudget.records.run import Level
 from pytest_membudget.runtime.workers import drop_forgotten_modules, worker_main
 from pytest_membudget.runtime.workers.channel import TICK_S, Inbox, Message, Outbox, Replies
-from pytest_membudget.runtime.workers.files_in_memory import CallFiles, MachineMemory, open_shared_bytes
+from pytest_membudget.runtime.workers.files_in_memory import CallFiles, MachineMemory, open_files
 from pytest_membudget.runtime.workers.fork_server import main_left_alone_where_it_is_no_file
 from pytest_membudget.runtime.workers.fork_server_main import UNGUARDED
 from pytest_membudget.runtime.workers.forked_process import ForkedProcess, ForkServerContext, default_context
@@ -39,6 +39,7 @@ from pytest_membudget.runtime.workers.protocol import (
     Died,
     Done,
     Figures,
+    Reading,
     Reply,
     Stage,
     Unpicklable,
@@ -237,50 +238,46 @@ class ProcessWorker:
                 if sent is not None:
                     sent.done(Died(str(error), attempted=False, failed_to_start=True))
 
-    def started_at(self, sequence: int) -> float | None:
-        """When the worker called the function of that call."""
-        return self._marks[Mark.CALLED_AT] if self._marks[Mark.CALLED] == sequence else None
+    def reading(self, sequence: int = 0) -> Reading:
+        """By the marks that the worker makes on its way up and on its way to a function, and by /proc (30 µs)."""
+        marks = self._marks
+        is_called = marks[Mark.CALLED] == sequence
+        is_ready = bool(marks[Mark.READY])
+        return Reading(
+            marks[Mark.CALLED_AT] if is_called else None,
+            self._delay(sequence, is_ready=is_ready, is_called=is_called),
+            self._held_bytes() if is_ready else 0,
+            self._held.has_reached_limit(),
+            max(0, int(marks[Mark.READY_BYTES] - marks[Mark.BARE_BYTES])) if is_ready else None,
+            self.pid,
+            int(marks[Mark.READY_ANONYMOUS_BYTES]) if is_ready else None,
+        )
 
-    def delay(self, sequence: int) -> Delay | None:
-        """By the marks that the worker makes on its way up, and on its way to a function."""
-        if not self._marks[Mark.READY]:
+    def _delay(self, sequence: int, *, is_ready: bool, is_called: bool) -> Delay | None:
+        if not is_ready:
             return Delay(self._coming_up if self._marks[Mark.PID] else "start", self._born_s)
-        if self._marks[Mark.STARTED] == sequence != self._marks[Mark.CALLED]:
+        if self._marks[Mark.STARTED] == sequence and not is_called:
             return Delay("import", self._marks[Mark.STARTED_AT])
         return None
 
-    def base_bytes(self) -> int | None:
-        """What the initializer has loaded."""
-        if not self._marks[Mark.READY]:
-            return None
-        return max(0, int(self._marks[Mark.READY_BYTES] - self._marks[Mark.BARE_BYTES]))
-
-    def ready_anonymous_bytes(self) -> int | None:
-        """As the worker has read it."""
-        return int(self._marks[Mark.READY_ANONYMOUS_BYTES]) if self._marks[Mark.READY] else None
-
-    def added_bytes(self) -> int:
-        """What is resident above the bare worker, in it and in all that its calls have started (30 µs without such)."""
-        if not self._marks[Mark.READY] or self.pid is None or self._ended.is_set():
+    def _held_bytes(self) -> int:
+        """What is resident above the ready worker, in it and in all that its calls have started."""
+        if self.pid is None or self._ended.is_set():
             return 0
         now_bytes = resident_bytes(self.pid)
-        own_bytes = max(0, now_bytes - int(self._marks[Mark.READY_BYTES]))
+        held_bytes = max(0, now_bytes - int(self._marks[Mark.READY_BYTES]))
         started = [pid for pid in descendants(self.pid) if pid != self._marks[Mark.HELPER_PID]]
         if sys.platform == "linux":
-            file_bytes = open_shared_bytes([self.pid, *started], self._born_epoch_s)
-            own_bytes += file_bytes
+            files = open_files([self.pid, *started])
+            held_bytes += files.held_bytes(self._born_epoch_s)
             sequence, began_s = int(self._marks[Mark.STARTED]), self._marks[Mark.STARTED_AT]
             if not started and sequence:
-                self._files.read(self.pid, sequence, began_s, now_bytes, has_files=file_bytes > 0)
+                self._files.read(self.pid, sequence, began_s, now_bytes, files)
         if not started:
-            return own_bytes
+            return held_bytes
         if self._pages is None:
             self._pages = SharedPages()
-        return own_bytes + sum(self._pages.exact_holdings(started).values())
-
-    def has_reached_limit(self) -> bool:
-        """Whether the kernel has ended something of it at the limit of a call."""
-        return self._held.has_reached_limit()
+        return held_bytes + sum(self._pages.exact_holdings(started).values())
 
     def kill(self) -> bool:
         """Ends the worker, its task and all that the task has started."""

@@ -51,6 +51,25 @@ class Delay(NamedTuple):
     since_s: float
 
 
+class Reading(NamedTuple):
+    """What a driver reads of a worker at one moment. By default that of a worker in the coordinator, of which nothing is known."""
+
+    #: when the function of the call was called, on `time.monotonic`'s clock; None before
+    started_s: float | None = None
+    #: what keeps the worker from that call; None where that is not known or it has begun
+    delay: Delay | None = None
+    #: resident above the ready worker, in it and in what its calls have started; 0 where it has no memory of its own
+    held_bytes: int = 0
+    #: the kernel has ended something of it at the limit of a call
+    reached_limit: bool = False
+    #: resident when it was ready, above a bare worker: what the initializer loaded; None until it is ready
+    base_bytes: int | None = 0
+    #: its process; None for the coordinator, or another machine's
+    pid: int | None = None
+    #: resident in its process when it was ready, and of no file; None until it is
+    ready_anonymous_bytes: int | None = None
+
+
 class HeapReading(NamedTuple):
     """Bytes of heap that a worker held after so many tasks."""
 
@@ -147,23 +166,8 @@ class Worker(Protocol):
         Each one's `Done` gets its reply, once, from any thread. A worker that has ended replies `Died`.
         """
 
-    def started_at(self, sequence: int) -> float | None:
-        """When it called that call's function, on `time.monotonic`'s clock; `None` where it has not."""
-
-    def delay(self, sequence: int) -> Delay | None:
-        """What keeps it from that call, which is the next it has; `None` where that is not known or it has begun."""
-
-    def base_bytes(self) -> int | None:
-        """Resident memory of the worker when it was ready, above a bare one; `None` until it is."""
-
-    def ready_anonymous_bytes(self) -> int | None:
-        """Resident memory that belonged to no file when its process was ready; `None` until it is."""
-
-    def added_bytes(self) -> int:
-        """Resident memory above that of the worker when it was ready; 0 where it has none of its own."""
-
-    def has_reached_limit(self) -> bool:
-        """Whether the kernel has ended something of it at the limit of a call."""
+    def reading(self, sequence: int = 0) -> Reading:
+        """What it holds now, and whether it has begun call number `sequence`, the next one that it has."""
 
     def kill(self) -> bool:
         """Ends it at once, with whatever it runs; False where that is impossible."""

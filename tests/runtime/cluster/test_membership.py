@@ -17,14 +17,14 @@ def test_a_worker_of_a_cluster_says_whether_it_has_called_the_function():
     remote = RemoteWorker(SimpleNamespace(), "tcp://there:1", who, 1000, 0, has_nanny=False)
     remote.update(Progress(3, False, 5.0, 0, ()))
     now_s = time.monotonic()
-    assert remote.started_at(3) is None
-    assert remote.delay(4) is None
-    delay = remote.delay(3)
+    assert remote.reading(3).started_s is None
+    assert remote.reading(4).delay is None
+    delay = remote.reading(3).delay
     assert delay.stage == "import"
     assert now_s - 5.1 < delay.since_s <= now_s - 5.0
     remote.update(Progress(3, True, 2.0, 0, ()))
-    assert remote.delay(3) is None
-    assert now_s - 2.1 < remote.started_at(3) <= time.monotonic() - 2.0
+    assert remote.reading(3).delay is None
+    assert now_s - 2.1 < remote.reading(3).started_s <= time.monotonic() - 2.0
 
 
 def test_a_worker_of_a_cluster_whose_initializer_never_returns_is_not_used():

@@ -11,7 +11,7 @@ from pytest_membudget.measurement.process.children import SharedPages
 from pytest_membudget.measurement.process.proc import proportional_bytes
 from pytest_membudget.runtime.executor import batch as batch_module
 from pytest_membudget.runtime.executor.batch import Recorder
-from pytest_membudget.runtime.executor.driver import WorkerUse
+from pytest_membudget.runtime.workers.protocol import Reading
 
 PARTS = ("coordinator_bytes", "workers_base_bytes", "task_bytes", "waiting_results_bytes", "other_bytes")
 MB = 1_000_000
@@ -73,14 +73,15 @@ def scripted(monkeypatch):
     monkeypatch.setattr(SharedPages, "exact_holdings", holdings)
     with FallbackExecutor(1, budget="1 GB") as executor:
         engine = executor._engine
-    monkeypatch.setattr(engine.driver, "workers", lambda: [WorkerUse(WORKER, ready_bytes())])
+    monkeypatch.setattr(engine.driver, "readings", lambda: [worker_reading()])
 
-    def ready_bytes():
-        return None if reading.grown_bytes is None else reading.held_bytes - reading.grown_bytes
+    def worker_reading():
+        ready_bytes = None if reading.grown_bytes is None else reading.held_bytes - reading.grown_bytes
+        return Reading(pid=WORKER, ready_anonymous_bytes=ready_bytes)
 
     def read(held_bytes, grown_bytes):
         reading.held_bytes, reading.grown_bytes = held_bytes, grown_bytes
-        recorder.sample()
+        recorder.sample(engine.driver.readings())
         return recorder.breakdown.workers_base_bytes, recorder.breakdown.task_bytes
 
     recorder = Recorder(engine)

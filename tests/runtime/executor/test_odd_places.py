@@ -198,7 +198,7 @@ def test_a_thread_that_a_task_left_running_does_not_keep_the_program(monkeypatch
     monkeypatch.setattr(process_worker, "ENDING_S", 0.5)
     with FallbackExecutor(2, budget="1 GB") as executor:
         assert executor.run(jobs.leave_a_thread, range(6)).values == list(range(6))
-        pids = {worker.pid for worker in executor._engine.driver.workers()}
+        pids = {worker.pid for worker in executor._engine.driver.readings()}
     assert {record.args[0] for record in caplog.records} == pids
     assert "had not ended 0.5 s after its last call" in caplog.text
 

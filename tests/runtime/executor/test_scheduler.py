@@ -6,12 +6,13 @@ import pytest
 from scripted_scheduler import BEHIND, KILLED, MB, Played, a_task, only, sent
 
 from pytest_membudget import OversizeError, TaskMemoryError, WorkerKilledError
-from pytest_membudget.runtime.executor.state import Finish, Kill, Reading, Record, Start
+from pytest_membudget.runtime.executor.state import Finish, Kill, Record, Start
 from pytest_membudget.runtime.workers.protocol import (
     Died,
     InitializerFailed,
     Raised,
     RanOut,
+    Reading,
     Returned,
     Unpicklable,
 )

@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from scripted_scheduler import BEHIND, KILLED, MB, UNSTARTED, a_scheduler, a_task
 
-from pytest_membudget.runtime.executor.state import Finish, Reading, Send, Start, Stop
+from pytest_membudget.runtime.executor.state import Finish, Send, Start, Stop
 from pytest_membudget.runtime.prediction.profiles import Profiles
 from pytest_membudget.runtime.workers.protocol import (
     Delay,
@@ -16,6 +16,7 @@ from pytest_membudget.runtime.workers.protocol import (
     Figures,
     Raised,
     RanOut,
+    Reading,
     Returned,
     Unpicklable,
 )

@@ -7,8 +7,8 @@ from scripted_scheduler import BEHIND, KILLED, MB, Fixed, Played, a_task, holds,
 
 from pytest_membudget import TaskOverLimitError
 from pytest_membudget.runtime.executor.charges import StatedCharge
-from pytest_membudget.runtime.executor.state import Finish, Forget, Kill, Reading, Record, Submission, Task
-from pytest_membudget.runtime.workers.protocol import Delay, Figures, Raised, Returned
+from pytest_membudget.runtime.executor.state import Finish, Forget, Kill, Record, Submission, Task
+from pytest_membudget.runtime.workers.protocol import Delay, Figures, Raised, Reading, Returned
 from pytest_membudget.runtime.workers.task_memory import RESOLUTION_BYTES
 
 # Overruns and limits --------------------------------------------------------------------------------------------------

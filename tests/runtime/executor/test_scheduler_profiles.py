@@ -5,8 +5,8 @@ from scripted_scheduler import MB, Played, a_task, sent
 
 from pytest_membudget import ExecutorPolicy, FallbackExecutor, UsageError
 from pytest_membudget.runtime.executor.local_placement import COLD_START_S, charged_call
-from pytest_membudget.runtime.executor.state import Reading
 from pytest_membudget.runtime.prediction.profiles import LEAST_RUNS, FollowedCall, Profiles
+from pytest_membudget.runtime.workers.protocol import Reading
 
 PEAK_BYTES = 100 * MB
 

@@ -9,18 +9,8 @@ from pytest_membudget import ExecutorPolicy, StartTimeoutError
 from pytest_membudget.runtime.executor.local_placement import LocalPlacement
 from pytest_membudget.runtime.executor.placement import ClusterPlacement
 from pytest_membudget.runtime.executor.scheduler import Scheduler
-from pytest_membudget.runtime.executor.state import (
-    Backend,
-    Finish,
-    Forget,
-    Kill,
-    Reading,
-    Record,
-    Send,
-    Slot,
-    Start,
-)
-from pytest_membudget.runtime.workers.protocol import Delay, Died, RanOut
+from pytest_membudget.runtime.executor.state import Backend, Finish, Forget, Kill, Record, Send, Slot, Start
+from pytest_membudget.runtime.workers.protocol import Delay, Died, RanOut, Reading
 
 # Workers that cannot start --------------------------------------------------------------------------------------------
 

@@ -6,8 +6,8 @@ import pytest
 from scripted_scheduler import KILLED, MB, Fixed, Played, a_task, holds, only, sent
 
 from pytest_membudget.runtime.executor.scheduler import LEAVING_S
-from pytest_membudget.runtime.executor.state import Reading, Record, Start, Stop, Submission, Task
-from pytest_membudget.runtime.workers.protocol import Figures
+from pytest_membudget.runtime.executor.state import Record, Start, Stop, Submission, Task
+from pytest_membudget.runtime.workers.protocol import Figures, Reading
 
 # What is learned ------------------------------------------------------------------------------------------------------
 

@@ -1,12 +1,12 @@
 """What a call holds in files in memory, by scripted readings of the machine and of workers."""
 
 import os
+import time
 
 import pytest
 
 from pytest_membudget.measurement.tree.helper.shared_memory import SharedReading
-from pytest_membudget.runtime.workers import files_in_memory
-from pytest_membudget.runtime.workers.files_in_memory import CallFiles, MachineMemory
+from pytest_membudget.runtime.workers.files_in_memory import CallFiles, MachineMemory, OpenFiles
 from pytest_membudget.runtime.workers.serialization import Report
 
 MB = 1_000_000
@@ -56,11 +56,11 @@ def test_a_file_that_is_open_is_held_at_that_moment_at_least(machine):
     assert call.took() == (52, 60)
 
 
-def test_a_file_that_is_open_counts_where_others_have_given_as_much_up(monkeypatch, machine):
+def test_a_file_that_is_open_counts_where_others_have_given_as_much_up(machine):
     call = Call(machine)
     machine.held_mb = 20
-    monkeypatch.setattr(files_in_memory, "open_shared_bytes", lambda *_: 50 * MB)
-    call.files.read(os.getpid(), 1, machine.now_s, 32 * MB, has_files=True)
+    open_now = OpenFiles([], {(1, 7): (time.time() + 1.0, 50 * MB)})
+    call.files.read(os.getpid(), 1, machine.now_s, 32 * MB, open_now)
     assert call.took() == (52, 60)
 
 

@@ -141,7 +141,7 @@ def test_what_nothing_told_of_is_bounded_and_the_next_call_is_measured(worker):
 def test_what_a_call_leaves_running_is_kept_by_its_worker_and_ends_with_it(worker):
     reply = call(worker, leave_running, 60 * MB)
     assert reply.figures.kept_bytes > 57 * MB
-    assert worker.added_bytes() > 57 * MB
+    assert worker.reading().held_bytes > 57 * MB
     worker.retire()
     worker.join()
     end_s = time.monotonic() + 20
@@ -190,7 +190,7 @@ def end_under(worker, fn, size):
     ended = threading.Event()
     worker.send([(Call(1, fn, (size,), {}), lambda _: ended.set())])
     end_s = time.monotonic() + 20
-    while worker.added_bytes() < 0.9 * size and time.monotonic() < end_s:
+    while worker.reading().held_bytes < 0.9 * size and time.monotonic() < end_s:
         time.sleep(0.01)
     family = [worker.pid, *descendants(worker.pid)]
     worker.kill()
@@ -232,12 +232,12 @@ def fill_unlinked_file(size):
 @alone_with_shared_memory
 @pytest.mark.parametrize("fn", [fill_memory_file, fill_unlinked_file])
 def test_files_in_memory_that_a_call_holds_open_are_seen_while_it_runs(worker, fn):
-    before_bytes = worker.added_bytes()
+    before_bytes = worker.reading().held_bytes
     worker.send([(Call(1, fn, (60 * MB,), {}), lambda _: None)])
     end_s = time.monotonic() + 20
-    while worker.added_bytes() - before_bytes < 57 * MB and time.monotonic() < end_s:
+    while worker.reading().held_bytes - before_bytes < 57 * MB and time.monotonic() < end_s:
         time.sleep(0.01)
-    assert 57 * MB < worker.added_bytes() - before_bytes < 130 * MB
+    assert 57 * MB < worker.reading().held_bytes - before_bytes < 130 * MB
 
 
 def fill_until_read(size, seen):
@@ -251,11 +251,11 @@ def fill_until_read(size, seen):
 
 @alone_with_shared_memory
 def test_files_in_memory_that_were_read_while_a_call_ran_are_in_its_peak(worker, tmp_path):
-    ended, replies, before_bytes = threading.Event(), [], worker.added_bytes()
+    ended, replies, before_bytes = threading.Event(), [], worker.reading().held_bytes
     filling = Call(1, fill_until_read, (60 * MB, str(tmp_path / "seen")), {}, exact=True)
     worker.send([(filling, lambda reply: (replies.append(reply), ended.set()))])
     end_s = time.monotonic() + 20
-    while worker.added_bytes() - before_bytes < 59 * MB and time.monotonic() < end_s:
+    while worker.reading().held_bytes - before_bytes < 59 * MB and time.monotonic() < end_s:
         time.sleep(0.01)
     (tmp_path / "seen").touch()
     assert ended.wait(60)
@@ -282,7 +282,7 @@ def test_a_file_in_memory_that_a_call_has_closed_is_in_its_upper_figure(worker, 
     closed, end_s = Path(f"/dev/shm/membudget-test-{worker.pid}.closed"), time.monotonic() + 20
     while not closed.exists() and time.monotonic() < end_s:
         time.sleep(0.005)
-    worker.added_bytes()
+    worker.reading()
     (tmp_path / "seen").touch()
     assert ended.wait(60)
     closed.unlink()
@@ -299,7 +299,7 @@ def test_the_kernel_holds_the_limit_of_a_call(worker, fn):
     ended, replies = threading.Event(), []
     limited = Call(1, fn, (400 * MB,), {}, exact=True, limit_bytes=60 * MB)
     worker.send([(limited, lambda reply: (replies.append(reply), ended.set()))])
-    while not worker.has_reached_limit() and not ended.is_set():
+    while not worker.reading().reached_limit and not ended.is_set():
         time.sleep(0.005)
     worker.kill()
     assert ended.wait(60)
