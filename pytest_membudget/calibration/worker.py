@@ -29,14 +29,14 @@ from pytest_membudget.measurement.process.high_water import (
     resident_bytes,
 )
 from pytest_membudget.origins import Origin, install, off_path
-from pytest_membudget.records.caveats import Kind
+from pytest_membudget.records.measurement import CaveatKind
 
 _SCRIPT_MODULE = (
     "__mp_main__"  # the name under which multiprocessing runs a script again, so that guards hold
 )
 _LONGEST_TEXT = 500
 
-_SAME_IN_A_WORKER: frozenset[Kind] = frozenset({"kept-small-blocks", "library-pool", "arrow-pool"})
+_SAME_IN_A_WORKER: frozenset[CaveatKind] = frozenset({"kept-small-blocks", "library-pool", "arrow-pool"})
 """The call before has left free memory that this one reused. So has a task in a worker, and what it adds is asked for."""
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
 from bisect import bisect_right
+from io import BytesIO
 from itertools import accumulate, count
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from pytest_membudget.errors import UsageError
-from pytest_membudget.inputs.kinds import BLOCK_MARK, FORMATS, KINDS, PARQUET, Draw
+from pytest_membudget.errors import MissingExtraError, UsageError
+from pytest_membudget.inputs.kinds import BLOCK_MARK, CITIES, CURRENCIES, FORMATS, KINDS, PARQUET, Draw
 from pytest_membudget.records.run import SyntheticFile
 from pytest_membudget.records.storage import replacing
 from pytest_membudget.units import Size, parse_size
@@ -19,6 +21,11 @@ BLOCK_BYTES = 512 * 1024
 
 _FIRST_BLOCK = 100_000_000
 """Nine digits from the start, so that identifiers are as long in the last block as in the first."""
+
+GROUP_ROWS = 2000
+"""Rows of a full row group, about 140 kB: what is held in memory at a time."""
+_FIRST_IDENTIFIER = 100_000_000_00000
+"""Group and row make the identifier, as block and record do in the other kinds."""
 
 
 def synthesize(
@@ -43,7 +50,7 @@ def synthesize(
     size_bytes = parse_size(size)
     with replacing(path) as stream:
         if kind == PARQUET:
-            from pytest_membudget.inputs.parquet_table import write_parquet
+            # FOLDED
 
             rows = write_parquet(stream, size_bytes, seed)
         else:
@@ -91,3 +98,74 @@ def _block(kind: str, seed: int, block_bytes: int) -> tuple[list[bytes], list[in
         held_bytes += len(records[-1])
     pieces = "".join(records).encode("ascii").split(BLOCK_MARK.encode())
     return pieces, list(accumulate(map(len, records)))
+
+
+def write_parquet(stream: BinaryIO, size_bytes: int, seed: int) -> int:
+    """Writes payments in typed columns, exactly `size_bytes`, and returns the number of rows.
+
+    The columns are plain and uncompressed, so that size follows rows. What no further row fits into, about 2 kB at most, is padding between the rows and the footer, which readers find
+    from the file's end.
+
+    Raises:
+        MissingExtraError: pyarrow is not installed.
+        UsageError: the size cannot hold a file of one row; names the smallest that can.
+    """
+    block = _table_block(seed)
+    smallest_bytes, *full = (
+        _write_groups(BytesIO(), block, rows) for rows in (1, GROUP_ROWS, 2 * GROUP_ROWS)
+    )
+    if size_bytes < smallest_bytes:
+        raise UsageError(
+            f"{size_bytes} B cannot hold a valid parquet file; the smallest has {smallest_bytes} B"
+        )
+    row_bytes = (full[1] - full[0]) / GROUP_ROWS
+    rows = 1 + int((size_bytes - smallest_bytes) / row_bytes)
+    # A further row may begin a row group, which costs less than the smallest file has.
+    while not 0 <= (missing_bytes := size_bytes - _write_groups(stream, block, rows)) <= smallest_bytes:
+        rows = max(1, rows + math.floor(missing_bytes / row_bytes))
+    _write_groups(stream, block, rows, padding_bytes=missing_bytes)
+    return rows
+
+
+def _write_groups(stream: BinaryIO, block: Any, rows: int, padding_bytes: int = 0) -> int:
+    """Writes `rows` from the stream's start, in full row groups and a last one with what remains; returns the size."""
+    from pyarrow.parquet import ParquetWriter
+
+    stream.seek(0)
+    stream.truncate()
+    with ParquetWriter(stream, block.schema, compression="none", use_dictionary=False) as writer:
+        for group, first in enumerate(range(0, rows, GROUP_ROWS)):
+            writer.write_table(_row_group(block, group).slice(0, rows - first))
+        stream.write(bytes(padding_bytes))
+    return stream.tell()
+
+
+def _row_group(block: Any, number: int) -> Any:
+    """The block under the identifiers of row group `number`."""
+    import pyarrow
+
+    first = _FIRST_IDENTIFIER + number * 100_000
+    identifiers = pyarrow.array(range(first, first + GROUP_ROWS), pyarrow.int64())
+    return block.set_column(0, "id", identifiers)
+
+
+def _table_block(seed: int) -> Any:
+    """A full row group of varied payments, a pyarrow table."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise MissingExtraError("a synthetic parquet file", "pyarrow", "parquet") from None
+    draw = Draw(f"parquet {seed}")
+    every_row = range(GROUP_ROWS)
+    return pyarrow.table(
+        {
+            "id": pyarrow.array(every_row, pyarrow.int64()),
+            "date": pyarrow.array([draw.date() for _ in every_row]).cast(pyarrow.date32()),
+            "account": [f"AC{draw.whole(1000000, 9999999)}" for _ in every_row],
+            "amount": [float(draw.money(100000)) for _ in every_row],
+            "currency": [draw.pick(CURRENCIES) for _ in every_row],
+            "city": [draw.pick(CITIES) for _ in every_row],
+            "note": [draw.words(draw.whole(1, 6)) for _ in every_row],
+        }
+    )

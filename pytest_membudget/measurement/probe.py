@@ -31,8 +31,7 @@ from pytest_membudget.measurement.tree.helper.shared_memory import (
 )
 from pytest_membudget.measurement.tree.sampler import SamplerLostError, TreeSampler
 from pytest_membudget.originals import contextlib, os, time
-from pytest_membudget.records.caveats import Caveat
-from pytest_membudget.records.measurement import Measurement
+from pytest_membudget.records.measurement import Caveat, Measurement
 
 T = TypeVar("T")
 

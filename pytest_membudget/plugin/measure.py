@@ -34,7 +34,7 @@ from pytest_membudget.records.measurement import Measurement
 from pytest_membudget.records.report import AllocationSite, Comparison, TestRecord
 
 if TYPE_CHECKING:
-    from pytest_membudget.measurement.watchdog.listener import KillRecord
+    from pytest_membudget.measurement.watchdog.watchdog import KillRecord
     from pytest_membudget.plugin.baseline_gate import Gate
     from pytest_membudget.plugin.fixtures import Membudget
 

@@ -17,13 +17,11 @@ from pytest_membudget.plugin.options import Settings
 from pytest_membudget.plugin.plans import Plan
 from pytest_membudget.plugin.report.session_records import shared_folder
 from pytest_membudget.plugin.running_test import RunningTest
-from pytest_membudget.records.caveats import Caveat
 from pytest_membudget.records.judgement import Advice, Budget, Judgement
-from pytest_membudget.records.measurement import Measurement
+from pytest_membudget.records.measurement import Caveat, Measurement
 
 if TYPE_CHECKING:
-    from pytest_membudget.measurement.watchdog.listener import KillRecord
-    from pytest_membudget.measurement.watchdog.watchdog import GuardedProbe
+    from pytest_membudget.measurement.watchdog.watchdog import GuardedProbe, KillRecord
 
 
 def choose_probe(

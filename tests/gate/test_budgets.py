@@ -1,9 +1,8 @@
 import pytest
 
 from pytest_membudget.gate.budgets import judge
-from pytest_membudget.records.caveats import Caveat
 from pytest_membudget.records.judgement import Budget
-from pytest_membudget.records.measurement import Measurement, ProcessShare
+from pytest_membudget.records.measurement import Caveat, Measurement, ProcessShare
 
 MIB = 2**20
 

@@ -1,11 +1,10 @@
 from typing import get_args
 
-from pytest_membudget.records.caveats import Caveat, Kind
-from pytest_membudget.records.measurement import Measurement
+from pytest_membudget.records.measurement import Caveat, CaveatKind, Measurement
 
 
 def test_every_kind_has_a_sentence_with_its_figures():
-    for kind in get_args(Kind):
+    for kind in get_args(CaveatKind):
         assert "{" not in str(Caveat(kind, 1024, "a reason"))
     assert "at most 1.00 KiB" in str(Caveat("process-missed", 1024))
 

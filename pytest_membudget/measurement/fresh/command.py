@@ -20,8 +20,13 @@ from pytest_membudget.measurement.tree.combine import MOST_SHARES
 from pytest_membudget.measurement.tree.helper.messages import Summary
 from pytest_membudget.measurement.tree.helper.shared_memory import SharedReader
 from pytest_membudget.measurement.tree.sampler import SamplerLostError, TreeSampler
-from pytest_membudget.records.caveats import Caveat
-from pytest_membudget.records.measurement import CommandMeasurement, Ending, ProcessShare, TimelinePoint
+from pytest_membudget.records.measurement import (
+    Caveat,
+    CommandMeasurement,
+    Ending,
+    ProcessShare,
+    TimelinePoint,
+)
 
 PATIENCE_S = 3.0
 """How long a command may go on after Ctrl-C, which the terminal has sent to it as well."""

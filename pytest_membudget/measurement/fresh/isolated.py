@@ -24,8 +24,7 @@ from pytest_membudget.errors import (
 from pytest_membudget.measurement.fresh.launcher import Launched, launch
 from pytest_membudget.measurement.process.children import pipe
 from pytest_membudget.origins import main_is_importable, off_path, refuse_in_unguarded_main
-from pytest_membudget.records.caveats import Caveat
-from pytest_membudget.records.measurement import Ending, Measurement
+from pytest_membudget.records.measurement import Caveat, Ending, Measurement
 
 T = TypeVar("T")
 

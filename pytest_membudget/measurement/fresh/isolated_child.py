@@ -15,8 +15,7 @@ from pytest_membudget.errors import MeasurementError, text_of
 from pytest_membudget.measurement.probe import Probe
 from pytest_membudget.measurement.tree.sampler import close_sampler
 from pytest_membudget.origins import importing_main, install
-from pytest_membudget.records.caveats import Caveat
-from pytest_membudget.records.measurement import Measurement
+from pytest_membudget.records.measurement import Caveat, Measurement
 
 Pack = Callable[[Any], bytes]
 

@@ -22,7 +22,7 @@ from pytest_membudget.measurement.process import heap, high_water
 from pytest_membudget.measurement.process.heap import trim_thread_arenas
 from pytest_membudget.measurement.process.small_blocks import SmallBlockReader, SmallBlocks
 from pytest_membudget.originals import contextlib, gc, sys, time
-from pytest_membudget.records.caveats import Caveat, Kind
+from pytest_membudget.records.measurement import Caveat, CaveatKind
 
 WORTH_SAYING_BYTES = 2 * 1024 * 1024
 WORTH_TRIMMING_BYTES = 1024 * 1024
@@ -214,7 +214,7 @@ class Kept(NamedTuple):
         if not self.trimmed:
             found.append(Caveat("not-trimmed"))
         if self.pool is not None:
-            kind: Kind = "arrow-pool" if self.pool.owner == "pyarrow" else "library-pool"
+            kind: CaveatKind = "arrow-pool" if self.pool.owner == "pyarrow" else "library-pool"
             found.append(Caveat(kind, self.pool.most_bytes, self.pool.owner))
         if self.collections is not None and FullCollections.so_far().collected > self.collections.collected:
             found.append(Caveat("collected-inside"))

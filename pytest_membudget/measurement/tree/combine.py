@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from pytest_membudget.measurement.tree.helper.messages import Summary
-from pytest_membudget.records.caveats import Caveat
-from pytest_membudget.records.measurement import Measurement, ProcessShare, TimelinePoint
+from pytest_membudget.records.measurement import Caveat, Measurement, ProcessShare, TimelinePoint
 
 MOST_SHARES = 16
 

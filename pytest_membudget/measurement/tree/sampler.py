@@ -45,7 +45,7 @@ from pytest_membudget.originals import (
     threading,
     time,
 )
-from pytest_membudget.records.caveats import Caveat
+from pytest_membudget.records.measurement import Caveat
 
 RESTARTS = 1
 ANSWER_S = 20.0

@@ -3,7 +3,7 @@ import random
 import pytest
 
 from pytest_membudget.errors import MeasurementError
-from pytest_membudget.gate.revisions.bisect import MOST_RUNS, bisect
+from pytest_membudget.gate.revisions.compare import MOST_RUNS_OF_A_COMMIT, bisect
 
 MIB = 2**20
 
@@ -48,7 +48,7 @@ def test_commits_at_which_it_fails_are_left_out_and_named_where_they_matter():
 
 
 def test_ends_that_do_not_differ_are_said_to_and_take_no_search():
-    with pytest.raises(MeasurementError, match=f"as far as {MOST_RUNS} runs of each can tell"):
+    with pytest.raises(MeasurementError, match=f"as far as {MOST_RUNS_OF_A_COMMIT} runs of each can tell"):
         found([40] * 20)
     with pytest.raises(MeasurementError, match="uses no more"):
         found([50, 45, 40])

@@ -13,7 +13,7 @@ from pytest_membudget.measurement.tree.combine import (
     own_without_reset,
 )
 from pytest_membudget.measurement.tree.helper.messages import Summary
-from pytest_membudget.records.caveats import Caveat
+from pytest_membudget.records.measurement import Caveat
 
 PID = 10
 CHILD = 11

@@ -15,9 +15,8 @@ from pytest_membudget import originals
 from pytest_membudget.errors import WatchdogStop
 from pytest_membudget.measurement.process import high_water
 from pytest_membudget.measurement.tree import sampler
-from pytest_membudget.measurement.watchdog.listener import EXIT_STUCK, Listener
 from pytest_membudget.measurement.watchdog.threads import forget_frames
-from pytest_membudget.measurement.watchdog.watchdog import Watchdog
+from pytest_membudget.measurement.watchdog.watchdog import EXIT_STUCK, Listener, Watchdog
 
 pytestmark = [
     pytest.mark.kernel,
