@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pytest_membudget.cli import EXIT_FAILED, EXIT_OK, Command, add_output_option, manner_of_stdout
 from pytest_membudget.errors import MeasurementError, UsageError
-from pytest_membudget.gate.comparison import compare_reports
+from pytest_membudget.gate.reports import compare_reports
 from pytest_membudget.gate.revisions.compare import REVISIONS_TOLERANCE, bisect
 from pytest_membudget.gate.revisions.git import (
     commit_of,
