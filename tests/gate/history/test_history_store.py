@@ -95,7 +95,7 @@ def test_a_part_of_a_name_finds_its_test_where_only_one_has_it(tmp_path):
         assert history.test("parse").nodeid == "t.py::test_parse"
         with pytest.raises(UsageError, match=r"2 tests .* have 'test_'"):
             history.test("test_")
-        with pytest.raises(UsageError, match="no test 'nothing'"):
+        with pytest.raises(UsageError, match="no test with 'nothing'"):
             history.test("nothing")
 
 
