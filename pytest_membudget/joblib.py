@@ -28,10 +28,9 @@ import tempfile
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
-from pytest_membudget.errors import MissingExtraError, UsageError
+from pytest_membudget.errors import MissingExtraError, UsageError, size_of
 from pytest_membudget.runtime.executor.executor import FallbackExecutor
 from pytest_membudget.runtime.executor.policy import ExecutorPolicy, limit_of
-from pytest_membudget.runtime.parameters import size_of
 from pytest_membudget.units import Size
 
 try:

@@ -25,7 +25,7 @@ import msgspec
 
 from pytest_membudget.cli import EXIT_OK, Command
 from pytest_membudget.cli.measure import peak_line
-from pytest_membudget.errors import MembudgetError, OversizeError, UsageError
+from pytest_membudget.errors import MembudgetError, OversizeError, UsageError, size_of
 from pytest_membudget.measurement.fresh.command import measure_command
 from pytest_membudget.measurement.fresh.guard import proven_bytes
 from pytest_membudget.measurement.fresh.launcher import checked_command, launch
@@ -37,7 +37,6 @@ from pytest_membudget.records.storage import check_writable, encode_json, escape
 from pytest_membudget.report.text import clean_text
 from pytest_membudget.runtime.admission.host_scope import DEFAULT_NAME, host_status
 from pytest_membudget.runtime.admission.semaphore import Lease, MemorySemaphore
-from pytest_membudget.runtime.parameters import size_of
 from pytest_membudget.units import format_count, format_duration, format_size
 
 EXIT_NO_MEMORY = 124

@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Literal, Protocol, Self, TypeVar
 
-from pytest_membudget.errors import OversizeError, UsageError
+from pytest_membudget.errors import OversizeError, UsageError, count_of, share_of, size_of, timeout_of
 from pytest_membudget.measurement.system.machine import memory_reading
 from pytest_membudget.records.run import SemaphoreStatistics
 from pytest_membudget.runtime.admission.budgets import (
@@ -20,7 +20,6 @@ from pytest_membudget.runtime.admission.budgets import (
     ReadMemory,
 )
 from pytest_membudget.runtime.admission.process_scope import ProcessScope, Wait
-from pytest_membudget.runtime.parameters import count_of, share_of, size_of, timeout_of
 from pytest_membudget.units import Size, format_duration, format_size
 
 WaitForChange = Callable[[threading.Condition, float], bool]

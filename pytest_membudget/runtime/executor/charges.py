@@ -9,9 +9,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-from pytest_membudget.errors import UsageError, text_of
+from pytest_membudget.errors import UsageError, size_of, text_of
 from pytest_membudget.records.run import Feature
-from pytest_membudget.runtime.parameters import size_of
 from pytest_membudget.runtime.prediction.estimator import MemoryEstimator, is_known
 from pytest_membudget.runtime.prediction.predictors import FOLDER, InputSize, input_size, named_features
 from pytest_membudget.runtime.workers.task_memory import RESOLUTION_BYTES

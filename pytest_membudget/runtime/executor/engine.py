@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from multiprocessing.context import BaseContext
 from typing import Any, Literal, NamedTuple
 
+from pytest_membudget.errors import size_of
 from pytest_membudget.measurement.system.machine import memory_reading
 from pytest_membudget.records.measurement import MemoryReading
 from pytest_membudget.records.run import Level
@@ -40,7 +41,6 @@ from pytest_membudget.runtime.executor.placement import CallerPlacement, Cluster
 from pytest_membudget.runtime.executor.policy import ExecutorPolicy
 from pytest_membudget.runtime.executor.scheduler import Scheduler
 from pytest_membudget.runtime.executor.state import Backend, Submission, Task
-from pytest_membudget.runtime.parameters import size_of
 from pytest_membudget.runtime.prediction.estimator import MemoryEstimator
 from pytest_membudget.runtime.prediction.profiles import Profiles
 from pytest_membudget.runtime.workers.in_process import SequentialLauncher, ThreadLauncher

@@ -9,7 +9,7 @@ from multiprocessing.context import BaseContext
 from types import TracebackType
 from typing import Any, Literal, get_args
 
-from pytest_membudget.errors import UsageError
+from pytest_membudget.errors import UsageError, count_of, size_of
 from pytest_membudget.measurement.system.machine import usable_cores
 from pytest_membudget.origins import refuse_in_unguarded_main
 from pytest_membudget.records.judgement import Growth
@@ -19,7 +19,6 @@ from pytest_membudget.runtime.executor.calls import Calls
 from pytest_membudget.runtime.executor.charges import Memory, SizeOf
 from pytest_membudget.runtime.executor.engine import CallOptions, Engine, Settings, engine_for
 from pytest_membudget.runtime.executor.policy import ExecutorPolicy, limit_of, time_limit_of
-from pytest_membudget.runtime.parameters import count_of, size_of
 from pytest_membudget.runtime.prediction.estimator import MemoryEstimator
 from pytest_membudget.units import Size
 

@@ -23,7 +23,7 @@ from typing import Any, Literal, NamedTuple, TextIO, cast
 
 import msgspec
 
-from pytest_membudget.errors import UnreadableFileError, UsageError
+from pytest_membudget.errors import UnreadableFileError, UsageError, path_of
 from pytest_membudget.records.run import FileCategory, Outcome
 from pytest_membudget.records.shared_lines import add_line, read_lines
 from pytest_membudget.records.storage import encode_line
@@ -34,7 +34,6 @@ from pytest_membudget.runtime.executor.effects import TaskFuture
 from pytest_membudget.runtime.executor.engine import CallOptions, Engine
 from pytest_membudget.runtime.executor.policy import ExecutorPolicy
 from pytest_membudget.runtime.executor.state import Task
-from pytest_membudget.runtime.parameters import path_of
 from pytest_membudget.units import format_duration
 
 _logger = logging.getLogger("pytest_membudget.runtime")

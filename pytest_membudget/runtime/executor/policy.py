@@ -9,8 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from pytest_membudget.errors import UsageError
-from pytest_membudget.runtime.parameters import count_of, path_of, share_of, size_of
+from pytest_membudget.errors import UsageError, count_of, path_of, share_of, size_of
 from pytest_membudget.runtime.prediction.files import DEFAULT_CLASSES, FileClasses
 from pytest_membudget.units import Size
 

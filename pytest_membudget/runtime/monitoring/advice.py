@@ -8,9 +8,8 @@ import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Self
 
-from pytest_membudget.errors import UsageError
+from pytest_membudget.errors import UsageError, count_of, size_of
 from pytest_membudget.records.monitor import ChunkRecord, MemorySnapshot, MonitorReport, Recommendation
-from pytest_membudget.runtime.parameters import count_of, size_of
 from pytest_membudget.stats.growth import Slope, robust_slope
 from pytest_membudget.units import Size, format_count, format_duration, format_share, format_size
 

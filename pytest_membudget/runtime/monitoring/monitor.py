@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from msgspec.structs import replace
 
-from pytest_membudget.errors import UsageError
+from pytest_membudget.errors import UsageError, count_of, factor_of, share_of, size_of
 from pytest_membudget.records.monitor import (
     ChunkRecord,
     CleanupResult,
@@ -33,7 +33,6 @@ from pytest_membudget.runtime.monitoring.advice import (
     recommend_chunk_rows,
 )
 from pytest_membudget.runtime.monitoring.cleanup import Alerts, Cleaner, ProcessMemory, Thresholds
-from pytest_membudget.runtime.parameters import count_of, factor_of, share_of, size_of
 from pytest_membudget.units import Size
 
 _FULL_COLLECTION = 2

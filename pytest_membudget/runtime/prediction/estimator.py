@@ -8,10 +8,9 @@ import threading
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
-from pytest_membudget.errors import UsageError
+from pytest_membudget.errors import UsageError, count_of, factor_of, share_of, size_of
 from pytest_membudget.measurement.system.machine import memory_limit
 from pytest_membudget.records.calibration import Coverage
-from pytest_membudget.runtime.parameters import count_of, factor_of, share_of, size_of
 from pytest_membudget.runtime.prediction.predictors import size_of_item
 from pytest_membudget.stats.bounds import anytime_rate_interval
 from pytest_membudget.stats.fitting import RUN_TO_RUN_BYTES

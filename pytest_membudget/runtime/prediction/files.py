@@ -12,11 +12,10 @@ from pathlib import Path
 
 import msgspec
 
-from pytest_membudget.errors import UsageError
+from pytest_membudget.errors import UsageError, count_of, share_of
 from pytest_membudget.measurement.system.machine import host_memory, memory_reading
 from pytest_membudget.records.measurement import MemoryReading
 from pytest_membudget.records.run import BatchPreview, FileCategory, MemoryStatus, ResourceEstimate
-from pytest_membudget.runtime.parameters import count_of, share_of
 from pytest_membudget.runtime.prediction.estimator import MemoryEstimator
 from pytest_membudget.units import Size, format_size
 
