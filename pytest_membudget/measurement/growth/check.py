@@ -125,8 +125,8 @@ def check_growth(
     Args:
         fn: what to repeat; what it returns is dropped. Its own exceptions propagate.
         per_call: the allowed growth of a call.
-        timeout_s: seconds after which the verdict is *inconclusive* if it is not sure by then. A call that runs
-            past it is interrupted where Python allows that (main thread, not inside C code), else waited for.
+        timeout_s: seconds after which the verdict is *inconclusive* if it is not sure by then. What the first call takes
+            longer than the others, up to as many seconds, does not count. A call that runs past the limit is interrupted where Python allows that (main thread, not inside C code), else waited for.
         setup: called before each call.
         teardown: called after each call, also when it raised.
         culprits: for a leak, make some further calls to find out what grows.
@@ -147,7 +147,7 @@ def check_growth(
     inventory = Inventory.take()
     with each_warning_once(), old_objects_frozen(), contextlib.closing(FigureReader()) as reader:
         rounds = Rounds(call, reader, timeout_s * _SHARE_FOR_THE_VERDICT)
-        with interrupted_after(timeout_s, lambda: rounds.running) as can_interrupt:
+        with interrupted_after(timeout_s, lambda: rounds.running and rounds.counted_s >= timeout_s) as can_interrupt:
             finding = _Judge(rounds, allowed_bytes, timeout_s).run(can_interrupt=can_interrupt)
             leaks = finding.verdict == "leak"
             sites = find_culprits(rounds, finding.trends, timeout_s) if culprits and leaks else ()

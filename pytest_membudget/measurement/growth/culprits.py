@@ -136,7 +136,7 @@ def find_culprits(repeated: Rounds, trends: dict[str, Trend], timeout_s: float) 
     most_calls = _further_calls(trends)
     try:
         sites = growing_sites(repeated, heap_bytes_per_call, most_calls)
-        types = growing_types(repeated, most_calls) if repeated.elapsed_s < _TYPES_UNTIL * timeout_s else []
+        types = growing_types(repeated, most_calls) if repeated.counted_s < _TYPES_UNTIL * timeout_s else []
     except CallTooLongError:
         return ()
     # A few calls are few: what seems to grow by more than the whole leak is what else went on meanwhile.

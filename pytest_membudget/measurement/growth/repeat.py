@@ -83,6 +83,12 @@ class Rounds:
         return time.perf_counter() - self._begun
 
     @property
+    def counted_s(self) -> float:
+        """Seconds that count in the time limit: not those that the first call took longer than any after it, to import or fill."""
+        usual_s = self.slowest_call_s if self.calls > 1 else 0.0
+        return self.elapsed_s - max(0.0, self.first_call_s - usual_s)
+
+    @property
     def may_hide_growth(self) -> bool:
         """Whether few calls were made, and an allocator that shows by pages may have given them memory it had kept."""
         return self._reader.has_unknown_allocator and self.calls < _CALLS_BEYOND_KEPT
@@ -98,7 +104,7 @@ class Rounds:
         Raises:
             CallsEnded: the time or the room for samples is used up.
         """
-        left_s = self._timeout_s - self.elapsed_s
+        left_s = self._timeout_s - self.counted_s
         if self.calls > 1 and left_s < self.slowest_call_s:
             raise CallsEnded("another one might not have fitted into the time limit")
         if self.samples == self._capacity:
@@ -266,7 +272,7 @@ class CallTooLongError(BaseException):
 
 @contextmanager
 def interrupted_after(limit_s: float, is_running: Callable[[], bool]) -> Iterator[bool]:
-    """Raises `CallTooLongError` `limit_s` seconds from now if a call `is_running` then; yields whether it can.
+    """Raises `CallTooLongError` `limit_s` seconds from now, or up to half a second after `is_running`; yields whether it can.
 
     It can in the main thread, where there is a timer that is free. C code that does not return to the interpreter is not
     interrupted.

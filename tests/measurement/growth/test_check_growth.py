@@ -11,11 +11,12 @@ import sqlite3
 import threading
 import time
 import warnings
+from types import SimpleNamespace
 
 import pytest
 
 from pytest_membudget.errors import UsageError
-from pytest_membudget.measurement.growth import culprits
+from pytest_membudget.measurement.growth import culprits, repeat
 from pytest_membudget.measurement.growth.check import Caps, check_growth
 from pytest_membudget.measurement.growth.samples import Figures
 from pytest_membudget.records.storage import from_here
@@ -160,6 +161,22 @@ def test_a_call_that_hangs_is_interrupted_and_inconclusive():
     growth = check_growth(lambda: time.sleep(3600), timeout_s=0.2)
     assert (growth.verdict, growth.calls) == ("inconclusive", 0)
     assert any("interrupted" in caveat for caveat in growth.caveats)
+
+
+def test_what_the_first_call_takes_longer_does_not_count_in_the_time_limit(monkeypatch):
+    now_s, durations_s = 0.0, itertools.chain([9.0], itertools.repeat(0.1))
+
+    def call():
+        nonlocal now_s
+        now_s += next(durations_s)
+
+    monkeypatch.setattr(repeat, "time", SimpleNamespace(perf_counter=lambda: now_s))
+    nothing = Figures(*[0] * len(Figures._fields))
+    rounds = repeat.Rounds(call, SimpleNamespace(read=lambda: nothing, read_settled=lambda _: nothing), 10.0)
+    with pytest.raises(repeat.CallsEnded):
+        while True:
+            rounds.advance(1000)
+    assert rounds.calls == pytest.approx(100, abs=2)
 
 
 def test_an_alarm_that_was_set_before_is_still_set_afterwards():
