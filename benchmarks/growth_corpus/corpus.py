@@ -11,6 +11,7 @@ from growth_corpus.case import CASES
 from growth_corpus.libraries import (  # noqa: F401 - likewise
     data,
     documents,
+    packages,
     programs,
     registries,
     standard_library,

@@ -36,7 +36,7 @@ CONFIDENCE = 0.99
 RESOLUTION_BYTES_PER_CALL = 4.0
 FEWEST_SAMPLES = 6
 CACHES_BYTES = 256 << 10
-"""What caches of interpreter and libraries are given credit for, in all, where growth slows down."""
+"""What caches of interpreter and libraries, and those of malloc for each further thread, are given credit for where growth slows down."""
 ALPHA = 0.05
 """Probability of calling a figure growing that rises by chance."""
 STAGES = 12
@@ -97,6 +97,7 @@ class Patience(NamedTuple):
     large_byte_calls: int = 16 << 30
     """Calls times bytes grown: 64 MiB in 256 calls, 16 MiB in 1,024, 4 MiB in 4,096."""
     fewest_calls: int = 16
+    caches_bytes: int = CACHES_BYTES
 
     def may_decide(self, effort: Effort) -> bool:
         """Whether any verdict may be given already."""
@@ -233,14 +234,14 @@ def decide(
     elif all(figure.direction == "flat" for figure in trends):
         if effort.exhausted or patience.may_call_clean(effort):
             return "clean"
-    elif effort.exhausted and all(map(is_bounded_so_far, trends)):
+    elif effort.exhausted and all(is_bounded_so_far(figure, patience.caches_bytes) for figure in trends):
         return "clean"
     return "inconclusive" if effort.exhausted else None
 
 
-def is_bounded_so_far(figure: Trend) -> bool:
+def is_bounded_so_far(figure: Trend, caches_bytes: int = CACHES_BYTES) -> bool:
     """Whether it does not grow, or so slowly by now, and by so little in all, that it is a cache which fills up."""
-    return figure.direction == "flat" or (figure.direction == "slowing" and figure.grown <= CACHES_BYTES)
+    return figure.direction == "flat" or (figure.direction == "slowing" and figure.grown <= caches_bytes)
 
 
 def next_step(calls: int) -> int:

@@ -197,6 +197,7 @@ def test_what_slows_down_is_clean_in_the_end_where_little_came_of_it():
     assert decide([slowing], Effort(512, 8.5, exhausted=True), Patience()) == "clean"
     much = slowing._replace(grown=1e6)
     assert decide([much], Effort(512, 8.5, exhausted=True), Patience()) == "inconclusive"
+    assert decide([much], Effort(512, 8.5, exhausted=True), Patience(caches_bytes=1 << 20)) == "clean"
 
 
 def test_next_to_nothing_in_all_is_flat_however_few_the_calls():

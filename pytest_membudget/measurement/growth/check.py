@@ -24,7 +24,15 @@ from pytest_membudget.measurement.process.reclaim import collector
 from pytest_membudget.measurement.system.machine import memory_reading
 from pytest_membudget.originals import contextlib, gc, resource, restored, sys
 from pytest_membudget.records.judgement import Growth, GrowthVerdict
-from pytest_membudget.stats.growth import CONFIDENCE, FEWEST_SAMPLES, Effort, Patience, Trend, decide
+from pytest_membudget.stats.growth import (
+    CACHES_BYTES,
+    CONFIDENCE,
+    FEWEST_SAMPLES,
+    Effort,
+    Patience,
+    Trend,
+    decide,
+)
 from pytest_membudget.units import Size, format_count, format_duration, format_size, parse_size
 
 MOST_GROWN_BYTES = 512 << 20
@@ -95,6 +103,7 @@ _SHARE_FOR_THE_VERDICT = 0.85
 """The rest of the time is for the culprits."""
 _LEAST_EXPLAINED = 0.5
 _MOST_CACHES_SHOWN = 3
+_MOST_THREADS_CREDITED = 16
 _SHARE_FOR_FILES = 0.15
 _OTHERS_FILES = "files appeared in shared memory that another program may have made, as they did not come with the calls alone: they were not judged"
 _QUESTIONS = ("freeze", "get_freeze_count", "get_objects", "get_referrers", "unfreeze")
@@ -147,7 +156,9 @@ def check_growth(
     inventory = Inventory.take()
     with each_warning_once(), old_objects_frozen(), contextlib.closing(FigureReader()) as reader:
         rounds = Rounds(call, reader, timeout_s * _SHARE_FOR_THE_VERDICT)
-        with interrupted_after(timeout_s, lambda: rounds.running and rounds.counted_s >= timeout_s) as can_interrupt:
+        with interrupted_after(
+            timeout_s, lambda: rounds.running and rounds.counted_s >= timeout_s
+        ) as can_interrupt:
             finding = _Judge(rounds, allowed_bytes, timeout_s).run(can_interrupt=can_interrupt)
             leaks = finding.verdict == "leak"
             sites = find_culprits(rounds, finding.trends, timeout_s) if culprits and leaks else ()
@@ -225,13 +236,18 @@ class _Judge:
 
     def _verdict(self, trends: dict[str, Trend], effort: Effort) -> GrowthVerdict | None:
         """The verdict, or None while more calls should be made."""
-        verdict = decide(list(trends.values()), effort, self._patience)
+        # malloc keeps some freed memory for each thread, and counts it as in use.
+        threads = min(_MOST_THREADS_CREDITED, max(1, self._rounds.last.threads))
+        patience = self._patience._replace(caches_bytes=CACHES_BYTES * threads)
+        verdict = decide(list(trends.values()), effort, patience)
         if verdict and self._files_may_be_others(trends):
             return None
         if verdict == "leak" and self._caches_explain(trends, effort):
             return "inconclusive" if effort.exhausted else None
         if verdict == "clean" and self._piled_up:
             return "inconclusive"
+        if verdict == "inconclusive" and self._full_caches_explain(trends):
+            return "clean"
         waits = self._rounds.may_hide_growth and effort.elapsed_s < self._timeout_s / 2
         return None if verdict == "clean" and not effort.exhausted and waits else verdict
 
@@ -254,15 +270,28 @@ class _Judge:
             return False
         if effort.calls < self._calls_before_next_scan and not effort.exhausted:
             return True
+        explains = self._entries_explain()
+        self._calls_before_next_scan = effort.calls * 5 // 4 if explains else 0
+        return explains
+
+    def _full_caches_explain(self, trends: dict[str, Trend]) -> bool:
+        """Whether what grew, and has slowed down, are caches that are full by now."""
+        slowing = {name for name, trend in trends.items() if trend.direction == "slowing"}
+        others = {trend.direction for name, trend in trends.items() if name not in slowing}
+        if self._piled_up or others != {"flat"} or not slowing.issubset(EXACT_BYTES):
+            return False
+        return self._entries_explain() and all(each.entries >= each.capacity for each in self._filling)
+
+    def _entries_explain(self) -> bool:
+        """Whether entries of caches that state a capacity hold what has grown, or half of it."""
         explained, filling = self._rounds.filled_caches()
         explains = bool(filling) and explained >= _LEAST_EXPLAINED
         self._filling = filling if explains else ()
-        self._calls_before_next_scan = effort.calls * 5 // 4 if explains else 0
         return explains
 
     def _own_doubts(self, verdict: GrowthVerdict) -> tuple[str, ...]:
         doubts = []
-        if verdict == "inconclusive" and self._filling:
+        if verdict != "leak" and self._filling:
             shown = ", ".join(str(each) for each in self._filling[:_MOST_CACHES_SHOWN])
             doubts.append(f"a cache that is being filled explains the growth: {shown}")
         if self._files_are_ours is False:

@@ -6,11 +6,15 @@ import itertools
 import re
 import time
 from collections import OrderedDict, deque
+from types import SimpleNamespace
 
 import pytest
 
 from pytest_membudget import check_growth
-from pytest_membudget.measurement.growth.caches import BoundedCaches
+from pytest_membudget.measurement.growth import check
+from pytest_membudget.measurement.growth.caches import BoundedCaches, FilledCache
+from pytest_membudget.measurement.growth.samples import Figures
+from pytest_membudget.stats.growth import Trend
 
 
 class Capped(dict):
@@ -133,3 +137,13 @@ def test_a_slow_function_that_fills_a_cache_is_not_accused_for_that(leaks, verdi
     g = check_growth(call, timeout_s=3)
     assert g.verdict == verdict
     assert any("of at most 2,000 entries" in caveat for caveat in g.caveats) == (not leaks)
+
+
+@pytest.mark.parametrize(("entries", "explains"), [(100, True), (99, False)])
+def test_growth_that_has_slowed_down_is_explained_by_caches_that_are_full_by_now(entries, explains):
+    nothing = Figures(*[0] * len(Figures._fields))
+    filled = FilledCache("a cache", entries, 100, added=90, bytes_per_entry=10.0)
+    judge = check._Judge(SimpleNamespace(first=nothing, filled_caches=lambda: (0.9, (filled,))), 0, 10.0)
+    flat = Trend("flat", 0.0, 0.0, 0.0, 0.0)
+    trends = dict.fromkeys(Figures._fields, flat) | {"heap_bytes": flat._replace(direction="slowing")}
+    assert judge._full_caches_explain(trends) == explains
