@@ -18,28 +18,31 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "bisect": ("compare", "find the commit since which a test uses more memory"),
     "calibrate": (
         "calibrate",
-        "learn what a function takes per byte of its input, from runs in fresh processes",
+        "measure how much memory a function uses per byte of its input, in fresh processes",
     ),
     "completion": ("", "print the completion script of a shell"),
-    "compare": ("compare", "compare one report or baseline with another"),
+    "compare": ("compare", "compare two reports or baselines, or two revisions of this checkout"),
     "dask-worker": ("executors", "start Dask workers that offer the memory of this host to tasks"),
-    "doctor": ("measure", "print what this machine can measure, exactly or not, and why"),
-    "history": ("reports", "keep the runs of CI in one file, and say which tests got worse"),
-    "host": ("run", "show who holds and who waits for the memory that the programs of this host share"),
+    "doctor": ("measure", "print what this machine can measure, how exactly, and why"),
+    "history": ("reports", "keep the results of CI runs in one file, and show which tests got worse"),
+    "host": (
+        "run",
+        "show which programs hold memory of the budget that this host's programs share, and which wait for it",
+    ),
     "learn": (
         "calibrations",
-        "make calibrations from what Nextflow, Snakemake or Slurm recorded of finished jobs",
+        "make calibrations from the records that Nextflow, Snakemake or Slurm keep of finished jobs",
     ),
     "measure": ("measure", "run a command and print the peak of its whole process tree"),
     "report": ("reports", "show a report, or write it as HTML, Markdown or JSON"),
-    "retry": ("executors", "run inputs again that failed before, from their dead letters"),
-    "run": ("run", "run a command inside the memory budget that the programs of this host share"),
+    "retry": ("executors", "run the failed inputs of a dead-letter file again"),
+    "run": ("run", "run a command within the memory budget that this host's programs share"),
     "size": (
         "calibrations",
-        "print what a job of Slurm, Kubernetes, Nextflow, Snakemake or Dask asks for, from a calibration",
+        "print the memory request of a job for Slurm, Kubernetes, Nextflow, Snakemake or Dask, from a calibration",
     ),
-    "synthesize": ("calibrate", "generate a file of exactly the asked size and kind"),
-    "workers": ("calibrations", "print how many workers fit beside each other, from a calibration"),
+    "synthesize": ("calibrate", "generate a file of an exact size"),
+    "workers": ("calibrations", "print how many workers fit into memory together, from a calibration"),
 }
 """The file of each command, empty for that of this parser itself, and what it does."""
 
@@ -163,7 +166,7 @@ def add_output_option(parser: argparse._ActionsContainer) -> None:
         metavar="PATH",
         action="append",
         default=[],
-        help="write it there; the ending (.html, .md, .json) picks the format; may be given more than once",
+        help="write the result to PATH, in the format of its ending: .html, .md or .json; may be given more than once",
     )
 
 
@@ -187,7 +190,7 @@ def _in_ascii(error: UnicodeError) -> tuple[str, int]:
 
 def add_completion_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's options."""
-    parser.add_argument("shell", choices=SHELLS, help="whose script to print")
+    parser.add_argument("shell", choices=SHELLS, help="the shell")
 
 
 def run_completion(arguments: argparse.Namespace) -> int:

@@ -40,7 +40,9 @@ from pytest_membudget.units import (
 def add_calibrate_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's options."""
     parser.add_argument(
-        "function", metavar="MODULE:FUNCTION", help="takes the path of its input, and reads it"
+        "function",
+        metavar="MODULE:FUNCTION",
+        help="the function to measure; it is called with the path of its input",
     )
     parser.add_argument(
         "files",
@@ -48,36 +50,76 @@ def add_calibrate_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         type=Path,
         metavar="FILE",
-        help="your own files or folders instead of synthetic ones",
-    )
-    parser.add_argument("--kind", default="csv", choices=KINDS, help="of the synthetic files (%(default)s)")
-    parser.add_argument(
-        "--sizes", default="1MB..8MB", metavar="SIZES", help="%(default)s doubles from end to end"
-    )
-    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="runs of each size (%(default)s)")
-    parser.add_argument("--content", default="95%", metavar="SHARE", help="of tasks to cover (%(default)s)")
-    parser.add_argument("--confidence", default="95%", metavar="SHARE", help="in that (%(default)s)")
-    parser.add_argument(
-        "--budget-seconds", type=float, metavar="S", help="no run starts or goes on after this"
+        help="your own files or folders, instead of synthetic files",
     )
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="of the order of runs and of contents"
+        "--kind", default="csv", choices=KINDS, help="kind of the synthetic files (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--sizes",
+        default="1MB..8MB",
+        metavar="SIZES",
+        help="sizes of the inputs: a list, or a range that doubles (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--repeats", type=int, default=3, metavar="N", help="runs of each size (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--content",
+        default="95%",
+        metavar="PERCENT",
+        help="percentage of tasks that the bound covers (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--confidence",
+        default="95%",
+        metavar="PERCENT",
+        help="confidence that it covers them (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--budget-seconds",
+        type=float,
+        metavar="S",
+        help="stop after S seconds; a run that is under way is ended",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="seed of the order of runs and of the files' contents",
     )
     parser.add_argument(
         "--save",
         metavar="NAME",
-        help="keep it in .membudget/calibrations/NAME.json; a stopped run goes on from there",
+        help="save it as .membudget/calibrations/NAME.json; run again after an interruption, it continues where it stopped",
     )
     parser.add_argument(
         "--dask",
         metavar="ADDRESS",
-        help="make the runs on the hosts of this Dask cluster; a scheduler file will do as well",
+        help="run on the hosts of this Dask cluster: the address of its scheduler, or its scheduler file",
     )
     add_predictor_option(parser)
-    parser.add_argument("--in-flight", action="store_true", help="find the best max_in_flight instead")
-    parser.add_argument("--values", default="1,2,4,8", metavar="N,N", help="of max_in_flight (%(default)s)")
-    parser.add_argument("--target", default="70%", metavar="SHARE", help="of the memory limit (%(default)s)")
-    parser.add_argument("--workers", type=int, metavar="N", help="worker processes (as many as fit)")
+    parser.add_argument(
+        "--in-flight",
+        action="store_true",
+        help="measure peak and throughput by max_in_flight instead, and recommend a value",
+    )
+    parser.add_argument(
+        "--values",
+        default="1,2,4,8",
+        metavar="N,N",
+        help="values of max_in_flight to try (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--target",
+        default="70%",
+        metavar="PERCENT",
+        help="percentage of the memory limit that the peak may reach (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="number of worker processes (default: as many as fit)"
+    )
 
 
 def run_calibrate(arguments: argparse.Namespace) -> int:
@@ -329,8 +371,8 @@ def add_predictor_option(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=MODULE:FUNCTION",
-        help="a function of the input that its memory may follow, up to three times; "
-        f'"{BYTES}" alone is the size',
+        help="a function of the input that the memory may depend on; may be given three times; "
+        f'"{BYTES}" is the size',
     )
 
 
@@ -363,11 +405,11 @@ def find_calibration(name: str, predictors: Sequence[str] = ()) -> Calibration:
 
 def add_synthesize_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's options."""
-    parser.add_argument(
-        "path", type=Path, metavar="PATH", help="the file to write; one that is there is replaced"
-    )
+    parser.add_argument("path", type=Path, metavar="PATH", help="file to write; an existing file is replaced")
     parser.add_argument("--size", required=True, metavar="SIZE", help='exact size, such as "20 MB" or 20MiB')
-    parser.add_argument("--kind", choices=KINDS, help="what to write (what PATH ends in, else csv)")
+    parser.add_argument(
+        "--kind", choices=KINDS, help="kind of the file (default: by the ending of PATH, else csv)"
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed gives the same bytes")
 
 

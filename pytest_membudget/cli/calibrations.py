@@ -57,7 +57,7 @@ def add_learn_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--save",
         metavar="NAME",
-        help="keep each kind of job in .membudget/calibrations/NAME-KIND.json; NAME.json where there is one kind",
+        help="save each kind of job as .membudget/calibrations/NAME-KIND.json; NAME.json if there is one kind",
     )
 
 
@@ -118,17 +118,31 @@ def _notes(few: Mapping[str, int], skipped: int) -> Iterator[str]:
 
 def add_size_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's options."""
-    parser.add_argument("calibration", metavar="CALIBRATION", help="the name it was saved by, or its file")
+    parser.add_argument("calibration", metavar="CALIBRATION", help="name or file of the calibration")
     parser.add_argument(
-        "files", nargs="*", default=[], type=Path, metavar="FILE", help="the inputs that a job may get"
+        "files",
+        nargs="*",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="inputs of the job; the largest counts",
     )
-    parser.add_argument("--size", metavar="SIZE", help="instead of files: one input of this size")
-    parser.add_argument("--for", dest="system", required=True, choices=SYSTEMS, help="who runs the job")
+    parser.add_argument("--size", metavar="SIZE", help="instead of files: the job gets an input of this size")
     parser.add_argument(
-        "--aim", default="safe", choices=("safe", "cheap"), help="few failures, or least waste (%(default)s)"
+        "--for", dest="system", required=True, choices=SYSTEMS, help="system that runs the job"
     )
     parser.add_argument(
-        "--attempts", type=int, default=ATTEMPTS, metavar="N", help="each with more memory (%(default)s)"
+        "--aim",
+        default="safe",
+        choices=("safe", "cheap"),
+        help="safe: few failures; cheap: least memory wasted (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--attempts",
+        type=int,
+        default=ATTEMPTS,
+        metavar="N",
+        help="number of attempts, each with more memory (default: %(default)s)",
     )
     add_predictor_option(parser)
 
@@ -157,15 +171,18 @@ def _items(arguments: argparse.Namespace) -> list[Any]:
 
 def add_workers_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's options."""
-    parser.add_argument("calibration", metavar="CALIBRATION", help="the name it was saved by, or its file")
+    parser.add_argument("calibration", metavar="CALIBRATION", help="name or file of the calibration")
+    parser.add_argument("files", nargs="*", default=[], type=Path, metavar="FILE", help="files to process")
     parser.add_argument(
-        "files", nargs="*", default=[], type=Path, metavar="FILE", help="what is to be processed"
+        "--size", metavar="SIZE", help="instead of files: each worker gets an input of this size"
     )
-    parser.add_argument("--size", metavar="SIZE", help="instead of files: one of this size for each worker")
     add_predictor_option(parser)
-    parser.add_argument("--limit", metavar="SIZE", help="memory of the machine (that of this one)")
+    parser.add_argument("--limit", metavar="SIZE", help="memory of the machine (default: that of this one)")
     parser.add_argument(
-        "--share", default="75%", metavar="SHARE", help="of it that may be used (%(default)s)"
+        "--share",
+        default="75%",
+        metavar="PERCENT",
+        help="percentage of it that may be used (default: %(default)s)",
     )
 
 

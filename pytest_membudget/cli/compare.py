@@ -46,7 +46,7 @@ def add_compare_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--tolerance",
-        help='how far a median may move: a share and a size, summed (default "10%% + 1 MiB"; of revisions "3%% + 512 KiB")',
+        help='how much a median may change: a percentage plus a size (default "10%% + 1 MiB"; for revisions "3%% + 512 KiB")',
     )
     parser.add_argument(
         "--format", choices=("text", "markdown", "json"), default="text", help="default: text"
@@ -59,31 +59,31 @@ def add_compare_arguments(parser: argparse.ArgumentParser) -> None:
         "--revisions",
         nargs=2,
         metavar=("BASE", "HEAD"),
-        help="run the tests at both, each in a folder of its own",
+        help="run the tests at both revisions, each in a worktree of its own",
     )
     revisions.add_argument(
         "--error-rate",
         default="1%",
-        metavar="SHARE",
-        help="the most that any test of the suite is called with although it did not change (default 1%%)",
+        metavar="PERCENT",
+        help="highest probability that any test of the suite is reported although it did not change (default: 1%%)",
     )
     revisions.add_argument(
         "--budget-seconds",
         type=_seconds,
         metavar="S",
-        help="begin no runs that would end later; what is open is inconclusive",
+        help="start no runs that would end after S seconds; tests without a result by then are inconclusive",
     )
     revisions.add_argument(
         "--stacks",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="run what regressed under memray, and say which stacks grew (default)",
+        help="run regressed tests again under memray, and show which call stacks grew (default)",
     )
     revisions.add_argument(
         "--setup",
         default="",
         metavar="COMMAND",
-        help="run this in both folders first, such as a build of extensions",
+        help="command to run in both worktrees first, such as a build of extensions",
     )
     add_output_option(revisions)
 
@@ -168,19 +168,21 @@ def _seconds(text: str) -> float:
 
 def add_bisect_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's options."""
-    parser.add_argument("test", metavar="TEST", help="its node id, such as tests/test_load.py::test_load")
+    parser.add_argument(
+        "test", metavar="TEST", help="node id of the test, such as tests/test_load.py::test_load"
+    )
     parser.add_argument("good", metavar="GOOD", help="a revision that used less")
     parser.add_argument("bad", metavar="BAD", help="a later revision that uses more")
     parser.add_argument(
-        "words", nargs="*", default=[], metavar="ARGUMENTS", help="more of pytest's arguments, after --"
+        "words", nargs="*", default=[], metavar="ARGUMENTS", help="further arguments for pytest, after --"
     )
     parser.add_argument(
         "--setup",
         default="",
         metavar="COMMAND",
-        help="run this at each commit first, such as a build of extensions",
+        help="command to run at each commit first, such as a build of extensions",
     )
-    parser.add_argument("--json", action="store_true", help="the commit and all runs as JSON")
+    parser.add_argument("--json", action="store_true", help="print the commit and all runs as JSON")
 
 
 def run_bisect(arguments: argparse.Namespace) -> int:

@@ -46,21 +46,23 @@ _SETTINGS = {
 
 def add_retry_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
-    parser.add_argument("dead_letters", type=Path, help="the file that ExecutorPolicy(dead_letters=…) named")
+    parser.add_argument("dead_letters", type=Path, help="file that ExecutorPolicy(dead_letters=…) named")
     parser.add_argument(
         "function",
         metavar="MODULE:FUNCTION",
-        help="the function that failed; found from the current directory",
+        help="function to run on them; it is imported from the current directory",
     )
     parser.add_argument(
-        "--initializer", metavar="MODULE:FUNCTION", help="what each worker calls first, as the executor's did"
+        "--initializer", metavar="MODULE:FUNCTION", help="function that each worker calls first"
     )
     parser.add_argument(
-        "--workers", type=int, default=None, help="tasks at once; as many as fit when not given"
+        "--workers", type=int, default=None, help="number of workers (default: as many as fit)"
     )
-    parser.add_argument("--budget", default=None, help='what all may take together, such as "4 GB"')
     parser.add_argument(
-        "--timeout", type=float, default=None, metavar="SECONDS", help="what one input may take"
+        "--budget", default=None, help='memory that all tasks may use together, such as "4 GB"'
+    )
+    parser.add_argument(
+        "--timeout", type=float, default=None, metavar="SECONDS", help="time limit of each input"
     )
 
 
@@ -141,15 +143,15 @@ def _imported(name: str) -> Callable[..., Any]:
 
 def add_dask_worker_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
-    parser.add_argument("scheduler", help="the scheduler's address, or its scheduler file")
+    parser.add_argument("scheduler", help="address of the scheduler, or its scheduler file")
     parser.add_argument(
-        "--nworkers", type=int, default=None, help="worker processes; one for each core when not given"
+        "--nworkers", type=int, default=None, help="number of worker processes (default: one for each core)"
     )
     parser.add_argument(
         "--memory",
         default=None,
         metavar="SIZE",
-        help="what tasks on this host may take together; the limit that binds here less 20%% when not given",
+        help="memory that tasks on this host may use together (default: 80%% of the limit that applies here)",
     )
     parser.add_argument(
         "--dask-options",

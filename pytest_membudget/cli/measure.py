@@ -22,19 +22,25 @@ EXIT_OWN_FAILURE = 125
 
 def add_measure_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's options."""
-    parser.usage = "membudget measure [--budget SIZE] [--runs N] [--json] -- COMMAND [ARGUMENT …]"
+    parser.usage = (
+        "membudget measure [--budget SIZE] [--runs N] [--timeout SECONDS] [--json] -- COMMAND [ARGUMENT …]"
+    )
     parser.epilog = (
-        "Exit codes: the command's own; 1 when it gave 0 and was over its budget; 2 where there is no command or a wrong option; 125 when the measuring itself "
-        "failed, 126 when the command may not be run, 127 when it was not found, 128 and the signal's number when a "
-        "signal ended it."
+        "Exit codes: the command's own; 1 when it succeeded but was over its budget; 2 when there is no command or an option is "
+        "wrong; 125 when membudget itself failed, 126 when the command may not be run, 127 when it was not found, 128 plus the "
+        "signal's number when a signal ended it."
     )
-    parser.add_argument("--budget", type=_size, metavar="SIZE", help="the most it may take, such as 1.5GB")
     parser.add_argument(
-        "--runs", type=_runs, default=1, metavar="N", help="run it N times and judge the largest"
+        "--budget", type=_size, metavar="SIZE", help="exit with 1 if the peak is larger, such as 1.5GB"
     )
-    parser.add_argument("--timeout", type=float, metavar="SECONDS", help="end it after so long")
-    parser.add_argument("--json", action="store_true", help="write the record as JSON, to standard error too")
-    parser.add_argument("words", nargs=argparse.REMAINDER, metavar="COMMAND", help="after --, as in a shell")
+    parser.add_argument(
+        "--runs", type=_runs, default=1, metavar="N", help="run it N times and use the largest peak"
+    )
+    parser.add_argument("--timeout", type=float, metavar="SECONDS", help="end the command after this time")
+    parser.add_argument(
+        "--json", action="store_true", help="print the result as JSON, to standard error as well"
+    )
+    parser.add_argument("words", nargs=argparse.REMAINDER, metavar="COMMAND", help="the command, after --")
 
 
 def run_measure(arguments: argparse.Namespace) -> int:
@@ -122,7 +128,7 @@ def _runs(text: str) -> int:
 
 def add_doctor_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's options."""
-    parser.add_argument("--json", action="store_true", help="write the record as JSON")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def run_doctor(arguments: argparse.Namespace) -> int:

@@ -47,42 +47,50 @@ def add_history_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's options."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
-    adding = actions.add_parser("add", help="keep reports in a history", description=_add.__doc__)
+    adding = actions.add_parser("add", help="add reports to a history", description=_add.__doc__)
     adding.add_argument(
-        "runs", nargs="+", metavar="RUN.json[=REVISION]", help="a JSON report, in the order of the revisions"
+        "runs", nargs="+", metavar="RUN.json[=REVISION]", help="JSON reports, in the order of their revisions"
     )
-    adding.add_argument("--to", required=True, metavar="PATH", help="the history; made where it is missing")
     adding.add_argument(
-        "--revision", default="", metavar="REVISION", help="of each report that has none of its own here"
+        "--to", required=True, metavar="PATH", help="file of the history; created if it does not exist"
+    )
+    adding.add_argument(
+        "--revision",
+        default="",
+        metavar="REVISION",
+        help="revision of the reports that are given without one",
     )
     adding.set_defaults(act=_add)
 
-    merging = actions.add_parser("merge", help="put histories together", description=_merge.__doc__)
+    merging = actions.add_parser("merge", help="merge histories", description=_merge.__doc__)
     merging.add_argument("histories", nargs="+", metavar="PATH", help="histories of other machines or shards")
     merging.add_argument(
-        "--into", required=True, metavar="PATH", help="made where it is missing; may be one of them"
+        "--into",
+        required=True,
+        metavar="PATH",
+        help="file to merge into; created if it does not exist; may be one of the histories",
     )
     merging.set_defaults(act=_merge)
 
-    showing = actions.add_parser("show", help="the runs, or one test", description=_show.__doc__)
+    showing = actions.add_parser("show", help="show the runs, or one test", description=_show.__doc__)
     showing.add_argument("history", metavar="PATH")
     showing.add_argument("test", nargs="?", metavar="TEST", help="a test's node id, or a part of it")
-    showing.add_argument("--json", action="store_true", help="every run and every point as JSON")
+    showing.add_argument("--json", action="store_true", help="print every run and every point as JSON")
     showing.set_defaults(act=_show)
 
-    judging = actions.add_parser("trend", help="which tests got worse", description=_trend.__doc__)
+    judging = actions.add_parser("trend", help="show which tests got worse", description=_trend.__doc__)
     judging.add_argument("history", metavar="PATH")
     add_output_option(judging)
-    judging.add_argument("--fail", action="store_true", help="exit code 1 where a test jumped or crept")
-    judging.add_argument("--json", action="store_true", help="every test's verdict as JSON")
+    judging.add_argument("--fail", action="store_true", help="exit with 1 if a test jumped or crept")
+    judging.add_argument("--json", action="store_true", help="print the verdict on every test as JSON")
     judging.add_argument(
         "--since",
         default="",
         metavar="REVISION",
-        help="judge later changes only: a revision, or a day such as 2026-11-01",
+        help="report only changes after this revision or day, such as 2026-11-01",
     )
     judging.add_argument(
-        "--tolerance", metavar="TOLERANCE", help='the largest change that is none (default "2%% + 4 KiB")'
+        "--tolerance", metavar="TOLERANCE", help='changes up to this size are ignored (default "2%% + 4 KiB")'
     )
     judging.set_defaults(act=_trend)
 
@@ -100,7 +108,7 @@ def run_history(arguments: argparse.Namespace) -> int:
 
 
 def _add(arguments: argparse.Namespace) -> int:
-    """Keeps each report as a run of its revision. A run that is kept already is not kept twice."""
+    """Adds each report as a run of its revision. A run that is in the history already is not added again."""
     # All are read before one is written: a typing error in the third adds nothing.
     reports = [(load_report(path), revision) for path, revision in map(_path_and_revision, arguments.runs)]
     with open_history(arguments.to, create=True) as history:
@@ -144,7 +152,7 @@ def _show(arguments: argparse.Namespace) -> int:
 
 
 def _trend(arguments: argparse.Namespace) -> int:
-    """Says of each test whether it is steady, jumped at a revision, or crept since one."""
+    """Shows of each test whether it is steady, jumped at a revision, or has crept since one."""
     for path in arguments.output:
         check_report_path(path)
     tolerance = TREND_TOLERANCE if arguments.tolerance is None else parse_tolerance(arguments.tolerance)
@@ -176,14 +184,16 @@ def _is_same_file(one: str, other: str) -> bool:
 
 def add_report_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's options."""
-    parser.add_argument("run", metavar="RUN.json", help="a report or baseline")
+    parser.add_argument("run", metavar="RUN.json", help="a report or baseline (JSON)")
     add_output_option(parser)
     parser.add_argument(
         "--format",
         choices=tuple(_FORMATS),
-        help="print it: " + "; ".join(f"{name}: {meaning}" for name, meaning in _FORMATS.items()),
+        help="print it as: " + "; ".join(f"{name}: {meaning}" for name, meaning in _FORMATS.items()),
     )
-    parser.add_argument("-v", "--verbose", action="store_true", help="every test and more columns (text)")
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help="show every test and more columns (text only)"
+    )
 
 
 def run_report(arguments: argparse.Namespace) -> int:

@@ -59,28 +59,33 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         "-- COMMAND [ARGUMENT …]"
     )
     parser.epilog = (
-        "Exit codes: the command's own; 137 when it was ended at its limit or time limit, or by SIGKILL; 2 when more is "
-        "reserved than the budget has, or an option is wrong; 124 when the memory did not come free in time; 125 when "
-        "running it failed here, 126 when the command may not be run, 127 when it was not found."
+        "Exit codes: the command's own; 137 when it exceeded its limit or its time, or was ended by SIGKILL; 2 when it "
+        "reserves more than the budget has, or an option is wrong; 124 when the memory did not become free in time; 125 when "
+        "membudget itself failed, 126 when the command may not be run, 127 when it was not found."
     )
     parser.add_argument(
-        "--reserve", required=True, metavar="SIZE", help="what it will take, with all that it starts"
+        "--reserve",
+        required=True,
+        metavar="SIZE",
+        help="memory to reserve: what the command and all that it starts will use",
     )
-    parser.add_argument("--limit", metavar="SIZE", help="end it when it and what it started hold more")
+    parser.add_argument(
+        "--limit", metavar="SIZE", help="end the command when it and all that it started use more"
+    )
     parser.add_argument(
         "--budget",
         metavar="SIZE",
-        help="what all programs may reserve together (this host's memory less a reserve)",
+        help="memory that all programs may reserve together (default: this host's memory less a reserve)",
     )
-    parser.add_argument("--name", default=DEFAULT_NAME, help="which budget of this host (%(default)s)")
+    parser.add_argument("--name", default=DEFAULT_NAME, help="name of the budget (default: %(default)s)")
     parser.add_argument(
         "--timeout",
         type=float,
         metavar="SECONDS",
-        help="wait for memory, and then run, for so long each at most",
+        help="longest time to wait for the memory, and longest time to run then",
     )
-    parser.add_argument("--json", metavar="FILE", help="write the record of the run there")
-    parser.add_argument("words", nargs=argparse.REMAINDER, metavar="COMMAND", help="after --, as in a shell")
+    parser.add_argument("--json", metavar="FILE", help="write the result to FILE as JSON")
+    parser.add_argument("words", nargs=argparse.REMAINDER, metavar="COMMAND", help="the command, after --")
 
 
 def run_run(arguments: argparse.Namespace) -> int:
@@ -286,8 +291,8 @@ def _say(sentence: str) -> None:
 
 def add_host_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's options."""
-    parser.add_argument("--name", default=DEFAULT_NAME, help="which budget (%(default)s)")
-    parser.add_argument("--json", action="store_true", help="write the record as JSON")
+    parser.add_argument("--name", default=DEFAULT_NAME, help="name of the budget (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def run_host(arguments: argparse.Namespace) -> int:

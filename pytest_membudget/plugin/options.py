@@ -87,7 +87,7 @@ OPTIONS = (
     Option(
         "membudget-strict",
         "switch",
-        "judge by the upper bound; inconclusive growth, foreign baselines and stale calibrations fail",
+        "judge by the upper bound; inconclusive growth, baselines from another environment and stale calibrations fail",
     ),
     Option(
         "membudget-baseline",
@@ -112,22 +112,26 @@ OPTIONS = (
     Option(
         "membudget-samples",
         "count",
-        "how often a test is run again in a fresh process, beyond its tolerance or for a new baseline (default: 5)",
+        "fresh runs of a test that exceeds its tolerance, or that a new baseline is taken of (default: 5)",
         "N",
     ),
     Option("membudget-scales", "names", "which scales to run, such as micro,small", "NAMES"),
     Option(
-        "membudget-memray", "switch", "for each failing test: run it again and say who allocated the peak"
+        "membudget-memray",
+        "switch",
+        "run each failing test again under memray and show what allocated the peak",
     ),
     Option("membudget-memray-dir", "path", "keep memray's captures and flame graphs in this folder", "DIR"),
-    Option("membudget-suggest", "switch", "print the markers that what was measured would justify"),
+    Option("membudget-suggest", "switch", "print markers that fit what was measured"),
     Option(
         "membudget-stop-at",
         "share",
-        "share of the memory limit at which the watchdog ends a test, such as 80%% (default: off)",
-        "SHARE",
+        "percentage of the memory limit at which the watchdog ends a test, such as 80%% (default: off)",
+        "PERCENT",
     ),
-    Option("membudget-interval", "milliseconds", "how often the process tree is sampled", "MS"),
+    Option(
+        "membudget-interval", "milliseconds", "milliseconds between two samples of the process tree", "MS"
+    ),
 )
 
 
