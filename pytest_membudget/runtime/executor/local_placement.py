@@ -16,8 +16,15 @@ from pytest_membudget.runtime.executor.retained_memory import RetainedMemory
 from pytest_membudget.runtime.executor.state import Pool, Slot, Task
 from pytest_membudget.runtime.prediction.profiles import ChargedCall, fits
 
-SLOW_START_S = 1.0
-"""Where nothing is known of a function, its next call starts when one has ended, or so long after the one before began."""
+SETTLED_S = 3.0
+"""Where nothing is known of a function the others wait until a call has ended, or has held the same for so long and half
+its time: then it is taken for what it will hold."""
+
+ONE_BY_ONE_S = 1.0
+"""So long after one that was started beside it the next one follows."""
+
+LONGEST_SLOW_START_S = 60.0
+"""Other calls are not held up longer by one that goes on growing."""
 
 WARM_START_S = 0.05
 COLD_START_S = 0.5
@@ -248,12 +255,13 @@ class LocalPlacement(Placement):
             return True
         if self.retained.loaded_bytes is None and any(slot.backend.is_local_pool for slot in pool.slots):
             return True
-        function = next(iter(self._waiting)).charge.guess_of
-        return function is not None and any(
-            slot.running
-            and slot.running[0].charge.guess_of == function
-            and pool.now_s - (slot.running[0].began_s or pool.now_s) < SLOW_START_S
-            for slot in pool.slots
+        if next(iter(self._waiting)).charge.guess_of is None:
+            return False
+        tried = [slot.running[0] for slot in pool.slots if slot.running and slot.running[0].charge.guess_of]
+        tried.sort(key=lambda task: task.sequence)
+        return any(
+            _may_grow(task, pool.now_s, ONE_BY_ONE_S if number else SETTLED_S)
+            for number, task in enumerate(tried)
         )
 
     def _count_skipped(self, granted: Ticket) -> None:
@@ -286,6 +294,15 @@ class LocalPlacement(Placement):
         head = self._ledger.head
         head_bytes = min(each.bytes for each in self._waiting.values()) if head is None else head.bytes
         return head_bytes - self._ledger.free_bytes
+
+
+def _may_grow(task: Task, now_s: float, settled_after_s: float) -> bool:
+    """Whether what a running call holds says nothing yet of what it will take."""
+    if task.began_s is None:
+        return True
+    age_s = now_s - task.began_s
+    settled_s = now_s - max(task.began_s, task.grew_s)
+    return age_s < LONGEST_SLOW_START_S and settled_s < max(settled_after_s, age_s / 2)
 
 
 def charged_call(slot: Slot, lease: Ticket, now_s: float) -> ChargedCall:

@@ -81,6 +81,9 @@ LOST_TOO_OFTEN = 10
 LEAVING_S = 2.0
 """How long what a worker retains is waited for after it was stopped. One that a thread of a task keeps alive may take minutes."""
 
+NEWS_FACTOR = 1.1
+"""What a call that takes more than its charge holds is learned when it was seen, and again each time it has grown so much."""
+
 RETAINED_CHANGE_BYTES = 1024 * 1024
 """A smaller change of what a worker retains is no news."""
 
@@ -443,7 +446,8 @@ class Scheduler:
             task.sequence = self._sent
             task.sent_s, task.began_s = self.pool.now_s, None
             task.limit_bytes = self._limit_bytes(slot, task)
-            task.seen_above_charge_bytes = 0
+            task.seen_above_charge_bytes = task.held_bytes = task.learned_running_bytes = 0
+            task.grew_s = float("-inf")
             if task.profile is not None:
                 task.followed = FollowedCall(task.profile, task.charged_bytes)
             task.level = slot.backend.level
@@ -657,6 +661,8 @@ class Scheduler:
         if lease is None or task.is_being_ended:
             return
         taken_bytes = self.placement.charge(slot, reading.held_bytes)
+        if taken_bytes > task.held_bytes + RESOLUTION_BYTES:
+            task.held_bytes, task.grew_s = taken_bytes, self.pool.now_s
         if task.followed is not None and task.began_s is not None:
             task.followed.read(self.pool.now_s - task.began_s, taken_bytes)
         if reading.reached_limit:
@@ -671,7 +677,8 @@ class Scheduler:
             self._end_for(excess, slot, task)
 
     def _learn_of_overrun(self, task: Task, taken_bytes: int) -> None:
-        if not task.seen_above_charge_bytes:
+        if taken_bytes > task.learned_running_bytes * NEWS_FACTOR:
+            task.learned_running_bytes = taken_bytes
             with contextlib.suppress(Exception):  # the caller's own estimator; it learns at the end
                 task.charge.observe_running(taken_bytes)
             self._reestimate()

@@ -84,6 +84,11 @@ class Task:
     overran_bytes: int = 0
     #: the most that it was seen to take while it ran, where that was more than it was charged
     seen_above_charge_bytes: int = 0
+    #: of that, what its charge has learned
+    learned_running_bytes: int = 0
+    #: the most that readings of this attempt have shown, and when they last showed more, on the driver's clock
+    held_bytes: int = 0
+    grew_s: float = float("-inf")
     #: what this attempt was seen to hold, where it has a `profile`
     followed: FollowedCall | None = None
     #: it raised MemoryError in a process of its own: it is not repeated inside the coordinator

@@ -23,20 +23,62 @@ def test_queued_tasks_are_not_charged_again_after_each_task_that_keeps_to_its_ch
     assert not asked
 
 
-def test_of_a_function_that_is_not_known_one_call_tells_what_the_others_take():
-    class Guess(Fixed):
-        guess_of = "jobs:unknown"
+class Guess(Fixed):
+    """Of a function of which nothing is known, as long as it has a name here."""
 
-    charge = Guess(10)
-    tasks = [Task(Submission(abs, (-3,), {}, Future()), charge) for _ in range(4)]
-    played = Played(100, workers=4)
+    guess_of = "jobs:unknown"
+
+
+def of_unknown_functions(count):
+    charge = Guess(10 * MB)
+    return charge, [Task(Submission(abs, (-3,), {}, Future()), charge) for _ in range(count)]
+
+
+def reads(began_s, megabytes=0):
+    return Reading(began_s, None, megabytes * MB)
+
+
+def test_of_a_function_that_is_not_known_one_call_tells_what_the_others_take():
+    charge, tasks = of_unknown_functions(4)
+    played = Played(100 * MB, workers=4)
     assert sent(played.submit(*tasks)) == tasks[:1]
-    assert not sent(played.pass_time(60.0, Reading(None, None, 0)))  # its worker is still on its way up
-    assert not sent(played.pass_time(61.0, Reading(60.5, None, 0)))
-    played.pass_time(61.6, Reading(60.5, None, 0))
-    assert played.running == tasks[:2]  # it takes its time: the next one goes on
-    Guess.guess_of, charge.size_bytes = None, 40
-    assert sent(played.returned(tasks[0], peak_bytes=40)) == tasks[2:]
+    assert not sent(played.pass_time(60.0, reads(None)))  # its worker is still on its way up
+    assert not sent(played.pass_time(63.0, reads(60.5)))
+    assert sent(played.pass_time(63.6, reads(60.5))) == tasks[1:2]  # it takes its time: the next one goes on
+    readings = {
+        played.slot_of(task): reads(began_s) for task, began_s in zip(tasks, (60.5, 63.6), strict=False)
+    }
+    played.scheduler.time_passed(64.7, readings)
+    assert sent(played.decided()) == tasks[2:3]
+    charge.guess_of, charge.size_bytes = None, 40 * MB
+    assert sent(played.returned(tasks[0], peak_bytes=40 * MB)) == tasks[3:]
+
+
+def test_a_call_that_still_grows_says_nothing_of_the_others():
+    _, tasks = of_unknown_functions(2)
+    played = Played(1000 * MB, workers=2)
+    played.submit(*tasks)
+    for second in range(1, 9):
+        assert not sent(played.pass_time(second, reads(0.0, 5 * second)))
+    assert not sent(played.pass_time(15.0, reads(0.0, 40)))  # the same for 7 s of 15
+    assert sent(played.pass_time(16.1, reads(0.0, 40))) == tasks[1:]
+
+
+def test_a_call_that_never_stops_growing_holds_others_up_for_a_minute():
+    _, tasks = of_unknown_functions(2)
+    played = Played(1000 * MB, workers=2)
+    played.submit(*tasks)
+    assert not any(sent(played.pass_time(second, reads(0.0, 5 * second))) for second in range(1, 60))
+    assert sent(played.pass_time(60.0, reads(0.0, 300))) == tasks[1:]
+
+
+def test_what_a_call_holds_above_its_charge_is_learned_as_it_grows():
+    charge, tasks = of_unknown_functions(1)
+    played = Played(1000 * MB)
+    played.submit(*tasks)
+    for second, megabytes in enumerate((20, 21, 24, 24, 100)):
+        played.pass_time(second, reads(0.0, megabytes))
+    assert charge.seen_running == [20 * MB, 24 * MB, 100 * MB]
 
 
 def test_what_a_task_leaves_in_its_worker_is_not_what_the_next_task_takes():
