@@ -39,6 +39,19 @@ class Room(NamedTuple):
 
 ROOMS = {
     "scheduler": Room(("runtime/executor/scheduler.py",), ("tests/runtime/executor/test_scheduler*.py",)),
+    "policies": Room(
+        (
+            "runtime/executor/limits.py",
+            "runtime/executor/retry_policy.py",
+            "runtime/executor/retained_memory.py",
+            "runtime/executor/flow_control.py",
+        ),
+        (
+            "tests/runtime/executor/test_scheduler*.py",
+            "tests/runtime/executor/test_rules.py",
+            "tests/runtime/executor/test_warm_workers.py",
+        ),
+    ),
     "admission": Room(("runtime/admission/*.py",), ("tests/runtime/admission",)),
     "gate": Room(("gate/*.py",), ("tests/gate",)),
     "bounds": Room(
