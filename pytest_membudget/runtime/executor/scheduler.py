@@ -571,8 +571,7 @@ class Scheduler:
         else:
             no_level = self._fall_back(slot.backend, detail)
         if no_level:
-            self._fail(task, failure)
-            self.shut_down(failure.error)
+            self.shut_down(failure.error)  # this task among all others
             return
         task.stuck += 1
         if task.stuck < STARTS_THAT_MAY_FAIL:

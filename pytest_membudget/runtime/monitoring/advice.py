@@ -170,7 +170,7 @@ def recommend_chunk_rows(
     """The most rows a chunk may have so that `workers` of them at once stay within `budget`.
 
     `chunks` are chunks that ran: records, or (rows, peak bytes added). Of chunks of one size the largest peak counts.
-    Where the sizes differ, a part that every chunk takes is told from what each row takes; no chunk that ran lies above
+    Where the sizes differ, a part that every chunk takes is kept apart from what each row takes; no chunk that ran lies above
     the line that is used. The result is rounded down to two digits.
 
     A chunk that used memory again which an earlier one had freed shows a smaller peak than it needs. Where that may be,

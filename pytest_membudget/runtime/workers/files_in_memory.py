@@ -208,7 +208,7 @@ def open_files(pids: Sequence[int]) -> OpenFiles:
 
 
 def _written_bytes(pid: int) -> int:
-    """What a process has written in its life, to files of any kind; more than that where the system does not tell."""
+    """What a process has written in its life, to files of any kind; more than that where the system does not say."""
     return int((proc.read(pid, "io").partition(b"wchar:")[2].split() or [b"%d" % 2**62])[0])
 
 

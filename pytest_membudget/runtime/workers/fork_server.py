@@ -3,7 +3,7 @@
 Plain `fork` copies a process with threads, which can deadlock, and `spawn` takes a new interpreter 100 ms. The server is
 a fresh interpreter that has loaded the worker's code (`fork_server_main`) and forks within milliseconds. It is not the
 one of `multiprocessing`: other pools of the program keep theirs. What it inherited when it started may be out of date by
-then, so each worker is told the coordinator's environment and resource limits.
+then, so each worker is sent the coordinator's environment and resource limits.
 
 Nothing here waits for the server, which may be stopped, or still loading.
 """
@@ -83,7 +83,7 @@ class ForkServer:
         return status is not None and not status.is_ending  # one that is ending has left its group
 
     def read_notices(self) -> None:
-        """Takes in what the server has said: that it is ready, or why it does not preload."""
+        """Reads what the server has said: that it is ready, or why it does not preload."""
         with self._lock:
             self._read_notices()
 
@@ -204,7 +204,7 @@ if hasattr(os, "register_at_fork"):
 
 @contextlib.contextmanager
 def main_left_alone_where_it_is_no_file() -> Iterator[None]:
-    """While this lasts, workers that start are not told to import `<stdin>`, which would end them."""
+    """While this lasts, workers that start do not import `<stdin>`, which would end them."""
     if not main_came_through_a_pipe() or importlib.util.find_spec("cloudpickle") is None:
         yield
         return

@@ -221,7 +221,7 @@ class Forked:
         return file
 
     def _read(self) -> None:
-        """Reads what `sentinel` tells, unless another thread has read it since."""
+        """Reads what `sentinel` has, unless another thread has read it since."""
         with self._lock:
             if self.returncode is None and is_readable(self.sentinel, 0.0):
                 self._read_status()

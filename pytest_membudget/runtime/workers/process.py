@@ -318,14 +318,14 @@ class ProcessWorker:
     # What follows runs in the launcher's thread.
 
     def receive(self) -> bool:
-        """Takes in what the worker has sent; False where it sends no more."""
+        """Reads what the worker has sent; False where it sends no more."""
         for sequence, report, body in self._inbox.read():
             self._outbox.was_read(sequence)
             with self._lock:
                 sent = self._sent.pop(sequence, None)
             if sent is not None:
-                told = Report(*report)._replace(body=body)
-                reply = _reply(self._files.added_to(told, sequence), sent.name)
+                seen = Report(*report)._replace(body=body)
+                reply = _reply(self._files.added_to(seen, sequence), sent.name)
                 if self._held.has_reached_limit():
                     reply = reply._replace(figures=reply.figures._replace(reached_limit=True))
                 sent.done(reply)

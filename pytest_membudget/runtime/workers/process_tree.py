@@ -112,7 +112,7 @@ class HeldGroup:
         self._cannot_be_made = False
 
     def address(self) -> tuple[int, str] | None:
-        """What the worker is to be told; `None` where no group can be made."""
+        """What the worker needs to enter it; `None` where no group can be made."""
         if self._group is None and not self._cannot_be_made:
             self._group = make_control_group(None, stands_still=False)
             self._cannot_be_made = self._group is None
