@@ -41,8 +41,7 @@ ROOMS = {
     "scheduler": Room(("runtime/executor/scheduler.py",), ("tests/runtime/executor/test_scheduler*.py",)),
     "policies": Room(
         (
-            "runtime/executor/limits.py",
-            "runtime/executor/retry_policy.py",
+            "runtime/executor/attempts.py",
             "runtime/executor/retained_memory.py",
             "runtime/executor/flow_control.py",
         ),

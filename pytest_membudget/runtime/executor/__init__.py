@@ -9,8 +9,7 @@ A task's way:
 4. the `placement` of the present level says which task starts next and where: `local_placement` by the memory of this machine,
    part of which workers retain, that of a cluster by what its workers offer;
 5. `effects` are carried out: workers start, calls are sent, futures get their results;
-6. `limits` says what ends a task while it runs, `retry_policy` what follows its attempt, `retained_memory` when its worker is
-   replaced; inputs that failed are written to `dead_letters`.
+6. `attempts` says what ends a task while it runs and what follows that, `retained_memory` when its worker is replaced; inputs that failed are written to `dead_letters`.
 """
 
 from pytest_membudget.runtime.workers import drop_forgotten_modules

@@ -23,12 +23,12 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from pytest_membudget.runtime.admission.ledger import Ticket
-from pytest_membudget.runtime.executor import limits, retry_policy
+from pytest_membudget.runtime.executor import attempts
+from pytest_membudget.runtime.executor.attempts import Answer, Retry
 from pytest_membudget.runtime.executor.flow_control import ConcurrencyLimit, Reestimation, Throughput
 from pytest_membudget.runtime.executor.placement import Assignment, Demand, Placement, arrival
 from pytest_membudget.runtime.executor.policy import ExecutorPolicy
 from pytest_membudget.runtime.executor.retained_memory import Replacement
-from pytest_membudget.runtime.executor.retry_policy import Answer, Retry
 from pytest_membudget.runtime.executor.state import (
     STARTS_THAT_MAY_FAIL,
     Backend,
@@ -182,7 +182,7 @@ class Scheduler:
         """A task came."""
         self._open.add(task)
         if self.broken is not None:
-            self._fail(task, retry_policy.not_run(self.broken))
+            self._fail(task, attempts.not_run(self.broken))
             return
         self._move(task, "queued")
         task.order = self._arrived
@@ -241,7 +241,7 @@ class Scheduler:
         for slot in [each for each in self._gone if each.backend.own_memory]:
             self._release_if_idle(slot)
         for task in sorted(self._open, key=arrival):
-            self._fail(task, retry_policy.not_run(error))
+            self._fail(task, attempts.not_run(error))
 
     # Events: workers and what they may hold --------------------------------------------------------------------------
 
@@ -276,7 +276,7 @@ class Scheduler:
         slot.backend.placement.record_base(base_bytes)
         if slot.backend.placement.is_base_over_budget and not self._has_said_base:
             self._has_said_base = True
-            self._effects.append(retry_policy.base_over_budget_event(slot.backend.level))
+            self._effects.append(attempts.base_over_budget_event(slot.backend.level))
 
     def ended(self, slot: Slot) -> None:
         """A worker that was stopped is gone, and what it retained is free."""
@@ -297,7 +297,7 @@ class Scheduler:
         """`source` is the file that says that tasks stall for want of memory; empty where they do not."""
         was_under_pressure, self.pool.is_under_pressure = self.pool.is_under_pressure, bool(source)
         if source and not was_under_pressure:
-            self._effects.append(retry_policy.pressure_event(self.backend.level, source))
+            self._effects.append(attempts.pressure_event(self.backend.level, source))
 
     def workers_changed(
         self, backend: Backend, joined: Iterable[Slot], capacities: Mapping[Slot, int]
@@ -324,7 +324,7 @@ class Scheduler:
             self.ended(slot)
         if self.broken is None:
             for task, error in self.placement.stranded(self.pool):
-                self._fail(task, retry_policy.not_run(error))
+                self._fail(task, attempts.not_run(error))
             # Where no worker is free, short tasks need not wait in the ledger: `_prefetch` takes them from here.
             if self.backend.is_cluster or not (self.pool.is_saturated and self.pool.throughput.is_fast):
                 self._enqueue()
@@ -351,17 +351,17 @@ class Scheduler:
         placement = self.placement
         try:
             if task.is_first_attempt:
-                task.charged_bytes = retry_policy.first_charge(task)
+                task.charged_bytes = attempts.first_charge(task)
             if task.estimate_bytes is None:
                 task.estimate_bytes = task.charged_bytes
         except Exception as error:  # the caller's own estimator, or a limit below what they stated
-            self._fail(task, retry_policy.not_run(error))
+            self._fail(task, attempts.not_run(error))
             return False
         # Accepted under an earlier, smaller estimate: it runs alone rather than being refused now.
         expected_bytes = min(task.estimate_bytes, task.charged_bytes) if task.limit else task.estimate_bytes
         refused = expected_bytes > placement.ceiling_bytes and self._policy.oversize == "refuse"
         if refused and not task.alone:
-            self._fail(task, retry_policy.not_run(placement.oversize(task)))
+            self._fail(task, attempts.not_run(placement.oversize(task)))
             return False
         task.alone = task.alone or task.charged_bytes > placement.largest_bytes
         return True
@@ -371,7 +371,7 @@ class Scheduler:
         for task in self.placement.waiting():
             if task.is_first_attempt:
                 with contextlib.suppress(Exception):  # the caller's own estimator; what was charged will do
-                    task.charged_bytes = retry_policy.first_charge(task)
+                    task.charged_bytes = attempts.first_charge(task)
                     task.alone = task.charged_bytes > self.placement.largest_bytes
         self.placement.recharge()
 
@@ -385,7 +385,7 @@ class Scheduler:
             if assignment.lease is not None:
                 self.placement.release(assignment.lease)
             for task in assignment.tasks:
-                self._fail(task, retry_policy.given_up(task, RanOut(MemoryError()), own_memory=False))
+                self._fail(task, attempts.given_up(task, RanOut(MemoryError()), own_memory=False))
         elif assignment.renew:
             self._forget(slot, renew=True)
             for task in assignment.tasks:
@@ -463,12 +463,12 @@ class Scheduler:
 
     def _limit_bytes(self, slot: Slot, task: Task) -> int | None:
         """The limit of this attempt; None, said once, where no task can be ended."""
-        limit_bytes = limits.limit_bytes(task)
+        limit_bytes = attempts.limit_bytes(task)
         if limit_bytes is None or slot.backend.own_memory:
             return limit_bytes
         if not self._has_said_no_limits:
             self._has_said_no_limits = True
-            self._effects.append(limits.unkept_limit_event(task, limit_bytes))
+            self._effects.append(attempts.unkept_limit_event(task, limit_bytes))
         return None
 
     def _kernel_limit_bytes(self, slot: Slot, task: Task) -> int | None:
@@ -476,7 +476,7 @@ class Scheduler:
         if not slot.backend.is_local_pool or slot.lease is None:
             return None
         ends_overruns = self._policy.overrun == "end"
-        allowed_bytes = limits.kernel_limit_bytes(task, slot.lease, ends_overruns=ends_overruns)
+        allowed_bytes = attempts.kernel_limit_bytes(task, slot.lease, ends_overruns=ends_overruns)
         return None if allowed_bytes is None else allowed_bytes + self.placement.load_to_come_bytes(slot)
 
     def _count_call(self, slot: Slot, task: Task) -> None:
@@ -516,7 +516,7 @@ class Scheduler:
                 reply = Died("what it had started was ended", attempted=True, figures=figures)
         self._release_if_idle(slot)
         if isinstance(reply, InitializerFailed):
-            self.shut_down(retry_policy.broken_by(reply.error))  # this task among all others
+            self.shut_down(attempts.broken_by(reply.error))  # this task among all others
         else:
             self._attempted(task, reply)
 
@@ -562,8 +562,8 @@ class Scheduler:
     def _never_began(self, slot: Slot, task: Task, stage: Stage) -> None:
         """The worker was ended since it did not come to the task, which another one may get."""
         limit_s = self._policy.start_timeout_s or 0.0
-        failure = limits.never_began(task, stage, limit_s)
-        detail = limits.not_begun(task, stage, limit_s)
+        failure = attempts.never_began(task, stage, limit_s)
+        detail = attempts.not_begun(task, stage, limit_s)
         self._forget(slot)
         # Where none has ever come to a call at this level the next would not either; else it is one failed start.
         if slot.backend is not self.backend or slot.backend.is_proven:
@@ -586,14 +586,14 @@ class Scheduler:
         task.ran_out = task.ran_out or (isinstance(reply, RanOut) and own_memory)
         if not task.over_limit_bytes:  # that it was ended says nothing of the others
             self._adapt_concurrency(ended_well=not isinstance(reply, Died | RanOut))
-        what = retry_policy.after_attempt(
+        what = attempts.after_attempt(
             task,
             reply,
             retries=self._policy.retries,
             largest_bytes=self.placement.largest_bytes,
             own_memory=own_memory,
         )
-        if (event := retry_policy.lost_event(task, reply, what)) is not None:
+        if (event := attempts.lost_event(task, reply, what)) is not None:
             self._effects.append(event)
         match what:
             case Answer(value=value):
@@ -667,7 +667,7 @@ class Scheduler:
         if reading.reached_limit:
             self._end_at_kernel_limit(slot, task, taken_bytes)
             return
-        excess = limits.excess(task, lease, taken_bytes)
+        excess = attempts.excess(task, lease, taken_bytes)
         if excess is None:
             return
         if excess.above == "charge":
@@ -685,13 +685,13 @@ class Scheduler:
 
     def _end_at_kernel_limit(self, slot: Slot, task: Task, taken_bytes: int) -> None:
         """The kernel has ended something of the task."""
-        if (excess := limits.excess_at_kernel_limit(task, taken_bytes)) is not None:
+        if (excess := attempts.excess_at_kernel_limit(task, taken_bytes)) is not None:
             self._end_for(excess, slot, task)
 
-    def _end_for(self, excess: limits.Excess, slot: Slot, task: Task) -> None:
+    def _end_for(self, excess: attempts.Excess, slot: Slot, task: Task) -> None:
         if excess.above == "limit":
             task.over_limit_bytes = excess.bytes
-            self._effects.append(limits.over_limit_event(task, excess.bytes))
+            self._effects.append(attempts.over_limit_event(task, excess.bytes))
         else:
             task.overran_bytes = excess.bytes
         self._effects.append(Kill(slot))
@@ -699,7 +699,7 @@ class Scheduler:
     def _record_overrun(self, task: Task, peak_bytes: int | None) -> None:
         """Says what an overrun became, when the task has ended."""
         if task.seen_above_charge_bytes and not task.overran_bytes:
-            self._effects.append(retry_policy.overrun_event(task, peak_bytes))
+            self._effects.append(attempts.overrun_event(task, peak_bytes))
             task.seen_above_charge_bytes = 0
 
     def _check_deadline(self, slot: Slot, reading: Reading, now_s: float) -> float | None:
@@ -710,7 +710,7 @@ class Scheduler:
             self._check_start(slot, task, reading.delay, now_s)
         if not slot.running or task.timed_out:
             return None
-        deadline_s = limits.deadline_s(task, now_s)
+        deadline_s = attempts.deadline_s(task, now_s)
         if deadline_s is None or now_s < deadline_s:
             return deadline_s
         self._time_out(slot, task)
@@ -721,22 +721,22 @@ class Scheduler:
         if delay is None or limit_s is None or slot.stuck_at is not None or now_s - delay.since_s < limit_s:
             return
         slot.stuck_at = delay.stage
-        self._effects.append(limits.start_timeout_event(task, slot.backend.level, delay.stage, limit_s))
+        self._effects.append(attempts.start_timeout_event(task, slot.backend.level, delay.stage, limit_s))
         if delay.stage == "initializer":  # as one that raises: there is no worker without it, on any level
-            self.shut_down(retry_policy.broken_by(limits.never_began(task, delay.stage, limit_s).error))
+            self.shut_down(attempts.broken_by(attempts.never_began(task, delay.stage, limit_s).error))
         else:
             self._effects.append(Kill(slot))
 
     def _time_out(self, slot: Slot, task: Task) -> None:
         task.timed_out = True
         can_be_ended = slot.backend.own_memory
-        self._effects += [limits.timeout_event(task, can_be_ended=can_be_ended), Kill(slot)]
+        self._effects += [attempts.timeout_event(task, can_be_ended=can_be_ended), Kill(slot)]
         if not can_be_ended:
             # The thread goes on. Its memory stays charged until it returns, and another thread takes its place.
             task.attempts += 1
             self._forget(slot)
             slot.running.remove(task)
-            self._fail(task, limits.timed_out(task, ended=False))
+            self._fail(task, attempts.timed_out(task, ended=False))
 
     # Workers ---------------------------------------------------------------------------------------------------------
 
@@ -808,7 +808,7 @@ class Scheduler:
                 concurrency.lost()
             self._start_ahead()
         elif concurrency.clean():
-            self._effects.append(retry_policy.recovery_event(self.backend.level, concurrency.most))
+            self._effects.append(attempts.recovery_event(self.backend.level, concurrency.most))
 
     def _initializer_killed(self, backend: Backend, detail: str) -> None:
         """Several in a row: what it loads does not fit. The caller's program would be the next to load it, so all ends."""
@@ -836,14 +836,14 @@ class Scheduler:
         before = self.placement
         waiting = before.waiting()
         if not self._levels.fall_below(backend):
-            return retry_policy.no_worker(backend.level, detail)
+            return attempts.no_worker(backend.level, detail)
         if self.backend.most_after_fallback is not None:
             self.pool.concurrency.lower_to(self.backend.most_after_fallback)
         if before is not self.placement:
             for task in waiting:
                 before.remove(task)
             self._pending.extendleft(reversed(waiting))
-        self._effects.append(retry_policy.fallback_event(backend.level, detail, self.backend.level))
+        self._effects.append(attempts.fallback_event(backend.level, detail, self.backend.level))
         return ""
 
     def validate(self) -> None:

@@ -19,6 +19,7 @@ from pytest_membudget.errors import UsageError
 from pytest_membudget.records.measurement import MemoryLimit, MemoryReading
 from pytest_membudget.runtime.admission.budgets import Budget
 from pytest_membudget.runtime.admission.ledger import Ledger
+from pytest_membudget.runtime.executor.attempts import Retry, after_failure
 from pytest_membudget.runtime.executor.charges import (
     CallCharge,
     FileCharge,
@@ -27,7 +28,6 @@ from pytest_membudget.runtime.executor.charges import (
     function_key,
 )
 from pytest_membudget.runtime.executor.flow_control import ConcurrencyLimit, best_order
-from pytest_membudget.runtime.executor.retry_policy import Retry, after_failure
 from pytest_membudget.runtime.executor.state import (
     STARTS_THAT_MAY_FAIL,
     Backend,
