@@ -32,6 +32,16 @@ def test_a_task_gets_a_new_worker_its_result_and_is_forgotten():
     assert not played.scheduler.open_tasks
 
 
+def test_a_reply_to_an_earlier_attempt_is_none_to_this_one():
+    played, task = Played(), a_task()
+    played.submit(task)
+    earlier = task.sequence
+    played.reply(task, KILLED)
+    played.scheduler.replied(played.slot_of(task), earlier, Returned(5))
+    assert not only(played.decided(), Finish)
+    assert task.state == "running"
+
+
 def test_the_next_task_gets_the_worker_that_is_idle():
     played, first, second = Played(), a_task(), a_task()
     played.submit(first)
