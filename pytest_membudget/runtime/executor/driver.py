@@ -322,8 +322,7 @@ class Driver:
         error = self.scheduler.broken or RuntimeError("the executor has ended")
         while self._arrivals:
             with contextlib.suppress(IndexError):  # the thread that ends and a caller may both be here
-                task = self._arrivals.popleft()
-                submission, task.submission = task.submission, None
+                submission = self.scheduler.came_too_late(self._arrivals.popleft())
                 if submission is not None:
                     resolve(submission, None, error)
 

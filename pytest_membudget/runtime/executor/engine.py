@@ -159,8 +159,13 @@ class Engine:
         options: CallOptions,
         *,
         file_bytes: int | None = None,
+        is_file: bool = False,
+        exact: bool = False,
+        fresh_worker: bool = False,
+        prefers_thread: bool = False,
+        estimate_bytes: int | None = None,
     ) -> Task:
-        """A task with its future, not submitted yet; `file_bytes` where a time limit by category counts."""
+        """A task with its future, not submitted yet; `file_bytes` where a time limit by category counts, else see `Task`."""
         policy = self.settings.policy
         future = TaskFuture(self.driver.cancelled)
         task = Task(
@@ -169,6 +174,11 @@ class Engine:
             timeout_s=policy.time_limit_s(file_bytes) if options.timeout_s == "policy" else options.timeout_s,
             limit=self._task_limit if options.limit is None else options.limit,
             profile=None if self.profiles is None else self.profiles.of(function_key(fn), charged.size_bytes),
+            is_file=is_file,
+            exact=exact,
+            fresh_worker=fresh_worker,
+            prefers_thread=prefers_thread,
+            estimate_bytes=estimate_bytes,
         )
         future.task = task
         return task

@@ -44,6 +44,7 @@ from pytest_membudget.runtime.executor.state import (
     Start,
     State,
     Stop,
+    Submission,
     Task,
     task_name,
 )
@@ -188,6 +189,12 @@ class Scheduler:
         task.order = self._arrived
         self._arrived += 1
         self._pending.append(task)
+
+    @staticmethod
+    def came_too_late(task: Task) -> Submission | None:
+        """A task came when its driver had ended, in any thread: its call is handed back, and is no task's any more."""
+        submission, task.submission = task.submission, None
+        return submission
 
     def cancelled(self, task: Task) -> None:
         """The caller cancelled its future, so it has not begun. Again, or for a task that is done: nothing happens."""
