@@ -93,7 +93,10 @@ def test_where_a_control_group_can_be_made_the_kernel_holds_the_limit_exactly(tm
     record = json.loads((tmp_path / "run.json").read_text())
     assert record["measurement"]["ending"]["how"] == "over-limit"
     assert record["measurement"]["command"][0] == sys.executable
-    assert 50 * MB < record["measurement"]["peak_bytes"] < 66 * MB
+    # Pages of the interpreter's files are in the page cache already, so they are charged to no group of ours.
+    of_files = [*PYTHON, "print(open('/proc/self/statm').read().split()[2])"]
+    shared_bytes = int(subprocess.check_output(of_files)) * os.sysconf("SC_PAGE_SIZE")
+    assert 50 * MB < record["measurement"]["peak_bytes"] < 60 * MB + shared_bytes
 
 
 def test_without_a_control_group_its_guard_ends_it(monkeypatch, capfd):

@@ -145,7 +145,7 @@ def test_fresh_fixtures_are_set_up_and_torn_down_for_each_repetition(pytester):
             assert open_now == {connection}
 
         def test_all_are_closed():
-            assert not open_now and len(opened) > 20
+            assert not open_now and len(opened) > 5  # how many fit into the time is the machine's affair
         """
     )
     pytester.runpytest_subprocess().assert_outcomes(passed=2)
