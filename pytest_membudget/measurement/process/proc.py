@@ -125,6 +125,8 @@ class Stat(NamedTuple):
     flags: int
     threads: int
     started: int
+    #: page faults of all its threads
+    faults: int
 
     @property
     def has_ended(self) -> bool:
@@ -146,9 +148,10 @@ def stat(pid: int | str) -> Stat | None:
     """`None` for a process that is gone."""
     # The second field is the program's name in brackets, with whatever characters it has.
     fields = read(pid, "stat").rpartition(b")")[2].split()
-    return (
-        Stat(fields[0], int(fields[1]), int(fields[6]), int(fields[17]), int(fields[19])) if fields else None
-    )
+    if not fields:
+        return None
+    faults = int(fields[7]) + int(fields[9])
+    return Stat(fields[0], int(fields[1]), int(fields[6]), int(fields[17]), int(fields[19]), faults)
 
 
 def processes() -> list[int]:

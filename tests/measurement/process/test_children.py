@@ -53,3 +53,56 @@ def test_what_a_tree_holds_includes_what_is_below_its_root(family):
     parent, grandchild = family
     least_bytes = resident_bytes(parent) + resident_bytes(grandchild)  # first: they may still grow by a page
     assert tree_resident_bytes(parent) >= least_bytes > 2 * 1024**2
+
+
+class SharingProcesses:
+    """Processes that share all their pages, and what reading their parts costs."""
+
+    def __init__(self, monkeypatch, shared_bytes):
+        self.pids, self.faults, self.cost_s, self.now_s, self.spent_s, self.reads = [1], 0, 0.0, 0.0, 0.0, 0
+        self.shared_bytes = shared_bytes
+        monkeypatch.setattr(room, "_LINUX", True)
+        monkeypatch.setattr(room, "time", self)
+        monkeypatch.setattr(
+            room.proc, "sizes", lambda _: room.proc.Sizes(0, self.shared_bytes, self.shared_bytes)
+        )
+        monkeypatch.setattr(room.proc, "stat", lambda _: room.proc.Stat(b"S", 0, 0, 1, 0, self.faults))
+        monkeypatch.setattr(room.proc, "proportional_bytes", self.proportional_bytes)
+        self.pages = room.SharedPages()
+
+    def proportional_bytes(self, _):
+        self.reads += 1
+        self.spent_s += self.cost_s
+        return self.shared_bytes // len(self.pids)
+
+    def perf_counter(self):
+        return self.now_s
+
+    def thread_time(self):
+        return self.spent_s
+
+    def held_bytes(self):
+        return sum(self.pages.exact_holdings(self.pids).values())
+
+
+@pytest.fixture
+def sharing(monkeypatch):
+    return SharingProcesses(monkeypatch, shared_bytes=600)
+
+
+def test_parts_in_shared_pages_are_read_all_at_once_so_that_no_page_counts_twice(sharing):
+    sharing.cost_s = 0.5
+    assert sharing.held_bytes() == 600
+    sharing.pids, sharing.now_s = [1, 2, 3], 4.0  # no time for it yet
+    assert sharing.held_bytes() == 600
+    sharing.now_s = 6.0
+    assert sharing.held_bytes() == 600
+    assert sharing.reads == 4
+
+
+def test_parts_in_shared_pages_are_read_again_only_after_a_page_fault(sharing):
+    for _ in range(5):
+        assert sharing.held_bytes() == 600
+    assert sharing.reads == 1
+    sharing.faults, sharing.shared_bytes = 7, 900
+    assert sharing.held_bytes() == 900
