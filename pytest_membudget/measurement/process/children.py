@@ -154,20 +154,41 @@ class SharedPages:
     def exact_holdings(self, pids: Iterable[int]) -> dict[int, int]:
         """Dear: each one's part read now, unless nothing has changed or that has taken a tenth of the time already.
 
-        All are read or none: what one process maps of another's pages lowers the part of that one as well. So a process
-        that is new counts as nothing until then.
+        Never more together than they held. All are read or none: what one process maps of another's pages lowers the part of
+        that one as well. So a process that is new counts as nothing until then. Where one has shrunk or ended
+        meanwhile, those that were read after that have a larger part in pages that were counted before: then pages count that
+        one process alone has.
         """
-        found = {pid: figures for pid in pids if (figures := _sizes(pid)) is not None}
-        faults = {pid: _faults(pid) for pid in found}
+        found = _address_spaces(pids)
+        faults = {pid: seen.faults for pid, seen in found.items()}
         has_time = self._spent_s <= _SHARE_OF_TIME * (time.perf_counter() - self._began_s)
+        sizes = {pid: seen.sizes for pid, seen in found.items()}
         if has_time and (faults != self._read_at_faults or not _LINUX):
-            for pid in found:
-                self._read(pid)
+            sizes = self._read_all(sizes, is_steady=not any(seen.is_ending for seen in found.values()))
             self._read_at_faults = faults
         return {
-            pid: self.with_shared_part(pid, figures.anonymous_bytes) if pid in self._correction else 0
-            for pid, figures in found.items()
+            pid: self.with_shared_part(pid, each.anonymous_bytes) if pid in self._correction else 0
+            for pid, each in sizes.items()
         }
+
+    def _read_all(self, before: dict[int, proc.Sizes], *, is_steady: bool) -> dict[int, proc.Sizes]:
+        """Reads the part of each; what each held just after that."""
+        began_s = time.thread_time()  # on a busy machine a reading may take four times as long
+        shares = {pid: proc.shares(pid) if _LINUX else None for pid in before}
+        after = {pid: sizes for pid in before if (sizes := _sizes(pid)) is not None}
+        is_steady = is_steady and after.keys() == before.keys()
+        is_steady = is_steady and all(
+            after[pid].resident_bytes >= before[pid].resident_bytes for pid in before
+        )
+        for pid, sizes in after.items():
+            share = shares[pid]
+            if share is None:
+                self._correction[pid] = sizes.shared_bytes
+            else:
+                own_bytes = share.proportional_bytes if is_steady else share.private_bytes
+                self._correction[pid] = own_bytes - sizes.anonymous_bytes
+        self._spent_s += time.thread_time() - began_s
+        return after
 
     @staticmethod
     def shared_bytes(pid: int) -> int:
@@ -176,7 +197,7 @@ class SharedPages:
         return 0 if figures is None else figures.shared_bytes
 
     def _read(self, pid: int) -> None:
-        began_s = time.thread_time()  # on a busy machine a reading may take four times as long
+        began_s = time.thread_time()
         share_bytes = proc.proportional_bytes(pid)
         figures = _sizes(pid)
         if figures is not None:
@@ -186,10 +207,29 @@ class SharedPages:
         self._spent_s += time.thread_time() - began_s
 
 
-def _faults(pid: int) -> int:
-    """Page faults: without a new one neither it nor its forks hold more."""
-    status = proc.stat(pid) if _LINUX else None
-    return 0 if status is None else status.faults
+class _Seen(NamedTuple):
+    sizes: proc.Sizes
+    faults: int  # without a new one neither it nor its forks hold more
+    is_ending: bool  # it shows no pages, and others share them still
+
+
+def _address_spaces(pids: Iterable[int]) -> dict[int, _Seen]:
+    """Those that are there; a child of vfork has its parent's address space until it calls exec, and is left out."""
+    found: dict[int, _Seen] = {}
+    for pid in pids:
+        sizes = _sizes(pid)
+        status = proc.stat(pid) if _LINUX else None
+        if sizes is None or (_LINUX and status is None):
+            continue
+        if status is not None and not status.has_called_exec and status.parent in found:
+            parent = found[status.parent].sizes
+            if parent == sizes:
+                continue
+        if status is None:
+            found[pid] = _Seen(sizes, 0, is_ending=False)
+        else:
+            found[pid] = _Seen(sizes, status.faults, is_ending=status.is_ending and not status.has_ended)
+    return found
 
 
 def _sizes(pid: int) -> proc.Sizes | None:

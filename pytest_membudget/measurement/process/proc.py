@@ -17,6 +17,7 @@ PAGE_BYTES = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
 _ENDED = frozenset({b"Z", b"X"})
 _PF_EXITING = 0x00000004
+_PF_FORKNOEXEC = 0x00000040
 _PF_KTHREAD = 0x00200000
 _CHUNK_BYTES = 65536
 _OCTAL = re.compile(r"\\([0-7]{3})")
@@ -117,6 +118,22 @@ def proportional_bytes(pid: int | str) -> int | None:
     return field_bytes(content, b"Pss") if content else None
 
 
+class Shares(NamedTuple):
+    """What a process holds, in bytes: with its part in pages that others have as well, and without them."""
+
+    proportional_bytes: int
+    private_bytes: int
+
+
+def shares(pid: int | str) -> Shares | None:
+    """As dear as `proportional_bytes`; `None` where the kernel does not say."""
+    content = read(pid, "smaps_rollup")
+    if not content:
+        return None
+    private_bytes = field_bytes(content, b"Private_Clean") + field_bytes(content, b"Private_Dirty")
+    return Shares(field_bytes(content, b"Pss"), private_bytes)
+
+
 class Stat(NamedTuple):
     """What `stat` says of a process. `started` is in clock ticks after the boot."""
 
@@ -137,6 +154,11 @@ class Stat(NamedTuple):
     def is_ending(self) -> bool:
         """Whether it has come to its end; its parent may not hear of that yet."""
         return self.has_ended or bool(self.flags & _PF_EXITING)
+
+    @property
+    def has_called_exec(self) -> bool:
+        """Whether it has an address space of its own for sure."""
+        return not self.flags & _PF_FORKNOEXEC
 
     @property
     def is_of_the_kernel(self) -> bool:

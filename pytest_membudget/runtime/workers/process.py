@@ -52,6 +52,7 @@ from pytest_membudget.runtime.workers.serialization import (
     unpacked,
     unpicklable,
 )
+from pytest_membudget.runtime.workers.task_memory import HELPER_TO_COME
 from pytest_membudget.runtime.workers.worker_main import Environment, Mark
 
 _logger = logging.getLogger("pytest_membudget.runtime")
@@ -265,19 +266,24 @@ class ProcessWorker:
         if self.pid is None or self._ended.is_set():
             return 0
         now_bytes = resident_bytes(self.pid)
-        held_bytes = max(0, now_bytes - int(self._marks[Mark.READY_BYTES]))
-        started = [pid for pid in descendants(self.pid) if pid != self._marks[Mark.HELPER_PID]]
+        grown_bytes = max(0, now_bytes - int(self._marks[Mark.READY_BYTES]))
+        helper = int(self._marks[Mark.HELPER_PID])
+        started = [] if helper == HELPER_TO_COME else [pid for pid in descendants(self.pid) if pid != helper]
+        files_bytes = 0
         if sys.platform == "linux":
             files = open_files([self.pid, *started])
-            held_bytes += files.held_bytes(self._born_epoch_s)
+            files_bytes = files.held_bytes(self._born_epoch_s)
             sequence, began_s = int(self._marks[Mark.STARTED]), self._marks[Mark.STARTED_AT]
             if not started and sequence:
                 self._files.read(self.pid, sequence, began_s, now_bytes, files)
         if not started:
-            return held_bytes
+            return grown_bytes + files_bytes
         if self._pages is None:
             self._pages = SharedPages()
-        return held_bytes + sum(self._pages.exact_holdings(started).values())
+        shares = self._pages.exact_holdings([self.pid, *started])
+        # Forks have a part in what their worker holds. Its own part is less for that, and may be less than it was at first.
+        own_bytes = shares.pop(self.pid, 0) - int(self._marks[Mark.READY_SHARE_BYTES])
+        return max(0, min(grown_bytes, own_bytes) + sum(shares.values())) + files_bytes
 
     def kill(self) -> bool:
         """Ends the worker, its task and all that the task has started."""

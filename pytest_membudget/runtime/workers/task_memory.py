@@ -37,6 +37,10 @@ RESOLUTION_BYTES = 1024 * 1024
 """The kernel counts in batches and the interpreter takes memory by itself: less than this says nothing of a task."""
 
 
+HELPER_TO_COME = -1
+"""In place of the helper's process number while it is being started: it cannot be told from a task's process until then."""
+
+
 class Taken(NamedTuple):
     """What one call took with what it started, in bytes.
 
@@ -181,12 +185,14 @@ class TaskTree:
             return  # another thread is at it, or this is the start of the helper
         try:
             if self._probe is None:
+                if not helper_pid():
+                    self._tell_helper(HELPER_TO_COME)
                 probe = Probe("task")
                 self._opened_bytes = high_water.resident_bytes()
                 probe.begin()
                 self._probe = probe
-                self._tell_helper(helper_pid())
         finally:
+            self._tell_helper(helper_pid())
             self._lock.release()
 
     def _others(self) -> list[int]:

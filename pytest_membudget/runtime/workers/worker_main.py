@@ -64,6 +64,7 @@ class Mark(IntEnum):
     HELPER_PID = 7  # what watches the tree of its calls, once there is one; no part of them
     BARE_BYTES = 8  # resident before the initializer
     READY_ANONYMOUS_BYTES = 9  # of what was resident when it was ready, what belonged to no file
+    READY_SHARE_BYTES = 10  # when it was ready, with its part in pages that others have as well
 
 
 class WorkerState:
@@ -97,6 +98,7 @@ class WorkerState:
         sizes = proc.sizes("self")
         ready_bytes = self.memory.ready_bytes if sizes is None else sizes.anonymous_bytes
         self.marks[Mark.READY_ANONYMOUS_BYTES] = ready_bytes
+        self.marks[Mark.READY_SHARE_BYTES] = proc.proportional_bytes("self") or self.memory.ready_bytes
         self.marks[Mark.READY] = 1
 
 

@@ -59,21 +59,31 @@ class SharingProcesses:
     """Processes that share all their pages, and what reading their parts costs."""
 
     def __init__(self, monkeypatch, shared_bytes):
-        self.pids, self.faults, self.cost_s, self.now_s, self.spent_s, self.reads = [1], 0, 0.0, 0.0, 0.0, 0
+        self.pids, self.sharers, self.parents, self.ends = [1], 1, {}, {}
+        self.faults, self.cost_s, self.now_s, self.spent_s, self.reads = 0, 0.0, 0.0, 0.0, 0
         self.shared_bytes = shared_bytes
         monkeypatch.setattr(room, "_LINUX", True)
         monkeypatch.setattr(room, "time", self)
-        monkeypatch.setattr(
-            room.proc, "sizes", lambda _: room.proc.Sizes(0, self.shared_bytes, self.shared_bytes)
-        )
-        monkeypatch.setattr(room.proc, "stat", lambda _: room.proc.Stat(b"S", 0, 0, 1, 0, self.faults))
-        monkeypatch.setattr(room.proc, "proportional_bytes", self.proportional_bytes)
+        monkeypatch.setattr(room.proc, "sizes", self.sizes)
+        monkeypatch.setattr(room.proc, "stat", self.stat)
+        monkeypatch.setattr(room.proc, "shares", self.shares)
         self.pages = room.SharedPages()
 
-    def proportional_bytes(self, _):
+    def sizes(self, pid):
+        held_bytes = 0 if self.ends.get(pid, self.reads) < self.reads else self.shared_bytes
+        return room.proc.Sizes(0, held_bytes + pid, held_bytes)
+
+    def stat(self, pid):
+        not_exec = 0x40 if pid in self.parents else 0
+        return room.proc.Stat(b"S", self.parents.get(pid, 0), not_exec, 1, 0, self.faults)
+
+    def shares(self, pid):
         self.reads += 1
         self.spent_s += self.cost_s
-        return self.shared_bytes // len(self.pids)
+        sharers = self.sharers - sum(1 for read in self.ends.values() if read < self.reads)
+        return room.proc.Shares(
+            pid + self.shared_bytes // sharers, pid + (self.shared_bytes if sharers == 1 else 0)
+        )
 
     def perf_counter(self):
         return self.now_s
@@ -87,22 +97,34 @@ class SharingProcesses:
 
 @pytest.fixture
 def sharing(monkeypatch):
-    return SharingProcesses(monkeypatch, shared_bytes=600)
+    return SharingProcesses(monkeypatch, shared_bytes=6000)
 
 
 def test_parts_in_shared_pages_are_read_all_at_once_so_that_no_page_counts_twice(sharing):
     sharing.cost_s = 0.5
-    assert sharing.held_bytes() == 600
-    sharing.pids, sharing.now_s = [1, 2, 3], 4.0  # no time for it yet
-    assert sharing.held_bytes() == 600
+    assert sharing.held_bytes() == 6001
+    sharing.pids, sharing.sharers, sharing.now_s = [1, 2, 3], 3, 4.0
+    assert sharing.held_bytes() == 6001  # no time for it yet
     sharing.now_s = 6.0
-    assert sharing.held_bytes() == 600
+    assert sharing.held_bytes() == 6006
     assert sharing.reads == 4
 
 
 def test_parts_in_shared_pages_are_read_again_only_after_a_page_fault(sharing):
     for _ in range(5):
-        assert sharing.held_bytes() == 600
+        assert sharing.held_bytes() == 6001
     assert sharing.reads == 1
-    sharing.faults, sharing.shared_bytes = 7, 900
-    assert sharing.held_bytes() == 900
+    sharing.faults, sharing.shared_bytes = 7, 9000
+    assert sharing.held_bytes() == 9001
+
+
+def test_processes_that_end_while_parts_are_read_make_no_page_count_twice(sharing):
+    sharing.pids, sharing.sharers, sharing.ends = [1, 2, 3], 3, {1: 1, 2: 2}
+    assert sharing.held_bytes() == 6006  # by parts it would be a third, a half and all of the pages
+
+
+def test_a_child_that_has_the_address_space_of_its_parent_counts_once(sharing):
+    sharing.pids, sharing.parents = [1, 2], {2: 1}
+    sharing.sizes = None
+    room.proc.sizes = lambda _: room.proc.Sizes(0, 6001, 6000)
+    assert sharing.held_bytes() == 6001

@@ -240,6 +240,29 @@ def test_files_in_memory_that_a_call_holds_open_are_seen_while_it_runs(worker, f
     assert 57 * MB < worker.reading().held_bytes - before_bytes < 130 * MB
 
 
+def share_with_three_forks(size, done):
+    block = bytearray(b"x") * size
+    forks = []
+    for _ in range(3):
+        if (pid := os.fork()) == 0:
+            time.sleep(0.1)  # they end while they are being read
+            os._exit(len(block) == 0)
+        forks.append(pid)
+        time.sleep(0.03)
+    for pid in forks:
+        os.waitpid(pid, 0)
+    Path(done).touch()
+
+
+def test_what_forks_share_with_their_worker_counts_once_while_they_come_and_go(worker, tmp_path):
+    done, before_bytes, most_bytes = tmp_path / "done", worker.reading().held_bytes, 0
+    worker.send([(Call(1, share_with_three_forks, (60 * MB, str(done)), {}), lambda _: None)])
+    end_s = time.monotonic() + 20
+    while not done.exists() and time.monotonic() < end_s:
+        most_bytes = max(most_bytes, worker.reading().held_bytes - before_bytes)
+    assert 57 * MB < most_bytes < 75 * MB  # three times as much were counted
+
+
 def fill_until_read(size, seen):
     """Holds `size` bytes in a memory file until the other side has read it."""
     with os.fdopen(os.memfd_create("held"), "wb", buffering=0) as file:
