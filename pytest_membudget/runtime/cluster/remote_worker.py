@@ -131,9 +131,12 @@ class RemoteWorker:
 
     def _silent_since_s(self, sequence: int) -> float | None:
         """Since when it can have been running a call, where its progress has not been seen for long."""
-        first = next(iter(self.pending), None)
         silent_s = time.monotonic() - max(self._progressed_s, self.head_since_s)
-        return self.head_since_s if first == sequence and silent_s > UNSEEN_S else None
+        if silent_s <= UNSEEN_S:
+            return None
+        with contextlib.suppress(RuntimeError):  # the loop has just changed what is pending
+            return self.head_since_s if next(iter(self.pending), None) == sequence else None
+        return None
 
     def kill(self) -> bool:
         """Ends its process where it has calls of ours; the cluster's other workers are not ours to end."""
