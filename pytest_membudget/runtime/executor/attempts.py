@@ -224,6 +224,14 @@ def broken_by(error: BaseException) -> BrokenProcessPool:
     return broken
 
 
+def broken_by_kills(times: int, detail: str) -> BrokenProcessPool:
+    """What every task gets after so many workers in a row were killed in the caller's initializer."""
+    return BrokenProcessPool(
+        f"{times} workers in a row were killed while the initializer ran ({detail}); it needs more memory than there is, "
+        "or kills its own process"
+    )
+
+
 def timed_out(task: Task, *, ended: bool) -> Failure:
     """The task ran longer than it may."""
     what = (

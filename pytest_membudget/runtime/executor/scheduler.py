@@ -19,7 +19,6 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor
-from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from pytest_membudget.runtime.admission.ledger import Ticket
@@ -647,8 +646,8 @@ class Scheduler:
         task.coordinator_peak_bytes = figures.coordinator_peak_bytes
         if figures.peak_bytes is None:
             return None
-        task.peak_bytes = figures.peak_bytes
         upper_bytes = figures.peak_upper_bytes
+        task.peak_bytes = figures.peak_bytes
         task.peak_upper_bytes = figures.peak_bytes if upper_bytes is None else upper_bytes
         taken_bytes = max(0, figures.peak_bytes - left_bytes)
         if upper_bytes is not None:
@@ -820,23 +819,17 @@ class Scheduler:
     def _initializer_killed(self, backend: Backend, detail: str) -> None:
         """Several in a row: what it loads does not fit. The caller's program would be the next to load it, so all ends."""
         if self._levels.cannot_start(backend):
-            killed = (
-                f"{STARTS_THAT_MAY_FAIL} workers in a row were killed while the initializer ran ({detail}); "
-            )
-            self.shut_down(
-                BrokenProcessPool(f"{killed}it needs more memory than there is, or kills its own process")
-            )
+            self.shut_down(attempts.broken_by_kills(STARTS_THAT_MAY_FAIL, detail))
 
     def _start_ended(self, backend: Backend, detail: str, *, is_final: bool = False) -> str:
         """A worker ended before it was ready. Several in a row mean that the level cannot start: then as `_fall_back`."""
         if backend is not self.backend:
             return ""  # that level has been left already
-        if is_final:
-            return self._fall_back(backend, detail)
-        if not self._levels.cannot_start(backend):
-            return ""
-        ended = f"{STARTS_THAT_MAY_FAIL} ended before they were ready, in a row ({detail})"
-        return self._fall_back(backend, ended)
+        if not is_final:
+            if not self._levels.cannot_start(backend):
+                return ""
+            detail = f"{STARTS_THAT_MAY_FAIL} ended before they were ready, in a row ({detail})"
+        return self._fall_back(backend, detail)
 
     def _fall_back(self, backend: Backend, detail: str) -> str:
         """Goes down below `backend`, unless that was left before; where there is no lower level the text of the error."""
