@@ -99,7 +99,8 @@ class Outcome(msgspec.Struct, Generic[Result_co], frozen=True, kw_only=True):
         size_bytes: of its file, its folder, or the files in it; `None` where it has none.
         features: the predictors that its estimate went by; none where that was its size.
         peak_bytes: what the task took: its worker above what it retained before, and all that it started. Proven.
-        peak_upper_bytes: the most that it may have taken; `peak_bytes` where the kernel gives that exactly.
+        peak_upper_bytes: the most that it may have taken; `peak_bytes` where the kernel gives that exactly; `None` for one that
+            was ended or killed, which was seen to hold `peak_bytes` and may have held more before its end.
         estimate_bytes: what it was expected to take when it was submitted.
         limit_bytes: the most that it might take before it was ended; `None` for no limit.
     """

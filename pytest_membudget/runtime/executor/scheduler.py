@@ -559,6 +559,7 @@ class Scheduler:
     def _record_lost_attempt(self, slot: Slot, task: Task, reply: Died) -> None:
         if reply.figures.reached_limit and not task.is_being_ended:
             self._end_at_kernel_limit(slot, task, 0)
+        self._record_seen(task, task.held_bytes)
         if not task.over_limit_bytes:
             self._record_overrun(task, None)
         if slot.lease is not None and not task.overran_bytes:
@@ -694,7 +695,13 @@ class Scheduler:
         if (excess := attempts.excess_at_kernel_limit(task, taken_bytes)) is not None:
             self._end_for(excess, slot, task)
 
+    def _record_seen(self, task: Task, seen_bytes: int) -> None:
+        """What an attempt was seen to hold that does not come to its end is proven; it may have held more before that."""
+        if seen_bytes > (task.peak_bytes or 0):
+            task.peak_bytes, task.peak_upper_bytes = seen_bytes, None
+
     def _end_for(self, excess: attempts.Excess, slot: Slot, task: Task) -> None:
+        self._record_seen(task, excess.bytes)
         if excess.above == "limit":
             task.over_limit_bytes = excess.bytes
             self._effects.append(attempts.over_limit_event(task, excess.bytes))

@@ -132,6 +132,7 @@ def test_a_task_above_its_limit_is_ended_and_its_neighbours_are_not(limit, limit
     assert isinstance(error, TaskOverLimitError)
     assert (error.limit, error.reached) == (limit_mb * MB, (limit_mb + 2) * MB)
     assert (task.cause, task.attempts) == ("over-limit", 1)
+    assert (task.peak_bytes, task.peak_upper_bytes) == (error.reached, None)
     assert other.state == "running"
     assert played.scheduler.pool.concurrency.now == 2
 
@@ -161,7 +162,7 @@ def test_what_the_kernel_ends_at_a_limit_is_over_its_limit_and_not_repeated(end)
     end(played, task)
     error = played.outcome(submission)
     assert isinstance(error, TaskOverLimitError)
-    assert error.reached > error.limit == 50 * MB
+    assert task.peak_bytes == error.reached > error.limit == 50 * MB
     assert "exceeded its limit of 47.7 MiB" in str(error)
     assert only(played.effects, Kill) == [Kill(slot)]
     assert [event.kind for event in only(played.effects, Record)] == ["over-limit"]
