@@ -47,6 +47,7 @@ ROOMS = {
         ),
         (
             "tests/runtime/executor/test_scheduler*.py",
+            "tests/runtime/executor/test_attempts.py",
             "tests/runtime/executor/test_rules.py",
             "tests/runtime/executor/test_warm_workers.py",
         ),

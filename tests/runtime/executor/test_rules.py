@@ -1,7 +1,5 @@
 """The executor's decisions, on scripted figures."""
 
-from concurrent.futures import Future
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,17 +10,13 @@ from pytest_membudget import (
     ExecutorPolicy,
     FallbackExecutor,
     MemoryEstimator,
-    TaskMemoryError,
-    WorkerKilledError,
 )
 from pytest_membudget.errors import UsageError
 from pytest_membudget.records.measurement import MemoryLimit, MemoryReading
 from pytest_membudget.runtime.admission.budgets import Budget
 from pytest_membudget.runtime.admission.ledger import Ledger
-from pytest_membudget.runtime.executor.attempts import Retry, after_failure
 from pytest_membudget.runtime.executor.charges import (
     CallCharge,
-    FileCharge,
     FileEstimators,
     FunctionPeaks,
     function_key,
@@ -31,23 +25,9 @@ from pytest_membudget.runtime.executor.flow_control import ConcurrencyLimit, bes
 from pytest_membudget.runtime.executor.state import (
     STARTS_THAT_MAY_FAIL,
     Backend,
-    Failure,
     Levels,
-    Submission,
-    Task,
-    task_name,
 )
 from pytest_membudget.runtime.prediction.predictors import kind_of
-from pytest_membudget.runtime.workers.protocol import Died, RanOut
-
-KILLED = Died("worker process 7 was killed by SIGKILL", attempted=True)
-
-
-def task(attempts, charged_bytes=100):
-    call = Submission(print, ("a.csv",), {}, Future())
-    made = Task(call, FileCharge(10, MemoryEstimator(gamma=0, overhead=100)))
-    made.attempts, made.charged_bytes = attempts, charged_bytes
-    return made
 
 
 def levels(*names):
@@ -88,26 +68,6 @@ def test_a_level_of_threads_that_was_left_is_not_gone_back_to():
     assert two.for_threads.level == "sequential"
 
 
-@pytest.mark.parametrize(
-    ("attempts", "expected"),
-    [(1, Retry(200, alone=False)), (2, Retry(200, alone=True))],
-)
-def test_a_killed_task_is_repeated_with_more_then_alone(attempts, expected):
-    assert after_failure(task(attempts), KILLED, retries=2, largest_bytes=1000, own_memory=True) == expected
-
-
-def test_the_charge_of_a_repeat_ends_at_the_budget():
-    again = after_failure(task(1, 90), KILLED, retries=2, largest_bytes=150, own_memory=True)
-    assert again == Retry(150, alone=True)
-
-
-def test_after_the_last_repeat_the_task_is_reported():
-    what = after_failure(task(3), KILLED, retries=2, largest_bytes=1000, own_memory=True)
-    assert isinstance(what.error, WorkerKilledError)
-    assert "tried 3 times" in str(what.error)
-    assert "SIGKILL" in str(what.error)
-
-
 @pytest.mark.parametrize("given", [{"preload": "pandas"}, {"preload": (1,)}, {"dead_letters": 5}])
 def test_a_rule_that_makes_no_sense_is_named_at_once(given):
     (name,) = given
@@ -120,28 +80,6 @@ def test_what_is_no_policy_or_estimator_is_named_at_once(given):
     (name,) = given
     with pytest.raises(UsageError, match=f"^{name} is "):
         FallbackExecutor(**given)
-
-
-def test_a_partial_is_named_by_its_function():
-    call = Submission(partial(partial(sorted, key=len), reverse=True), ("a.csv",), {}, Future())
-    assert task_name(Task(call, FileCharge(10, MemoryEstimator()))) == "sorted('a.csv')"
-
-
-def test_a_crash_is_not_told_as_a_lack_of_memory():
-    crash = Died("worker process 7 was killed by SIGSEGV", attempted=True, crashed=True)
-    what = after_failure(task(3), crash, retries=2, largest_bytes=1000, own_memory=True)
-    assert what.cause == "killed"
-    assert "a crash rather than a lack of memory" in str(what.error)
-    assert "larger budget" not in str(what.error)
-
-
-def test_what_ran_out_of_memory_is_never_repeated_in_the_coordinator():
-    tried = task(1)
-    tried.ran_out = True
-    what = after_failure(tried, RanOut(MemoryError()), retries=2, largest_bytes=1000, own_memory=False)
-    assert isinstance(what, Failure)
-    assert isinstance(what.error, TaskMemoryError)
-    assert what.cause == "out-of-memory"
 
 
 def test_concurrency_halves_and_comes_back_step_by_step():

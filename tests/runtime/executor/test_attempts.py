@@ -1,0 +1,182 @@
+"""What is decided of one attempt, on scripted figures: what it may hold, how long it may take, and what follows it."""
+
+from concurrent.futures import Future
+from functools import partial
+
+import pytest
+
+from pytest_membudget import MemoryEstimator, TaskMemoryError, WorkerKilledError
+from pytest_membudget.runtime.admission.ledger import Ticket
+from pytest_membudget.runtime.executor.attempts import (
+    NOT_BEGUN_POLL_S,
+    Answer,
+    Excess,
+    Retry,
+    after_attempt,
+    after_failure,
+    deadline_s,
+    excess,
+    excess_at_kernel_limit,
+    kernel_limit_bytes,
+    limit_bytes,
+)
+from pytest_membudget.runtime.executor.charges import FileCharge
+from pytest_membudget.runtime.executor.state import Failure, Submission, Task, task_name
+from pytest_membudget.runtime.workers.protocol import Died, Figures, Raised, RanOut, Returned, Unpicklable
+from pytest_membudget.runtime.workers.task_memory import RESOLUTION_BYTES
+
+KILLED = Died("worker process 7 was killed by SIGKILL", attempted=True)
+
+
+def task(attempts, charged_bytes=100):
+    call = Submission(print, ("a.csv",), {}, Future())
+    made = Task(call, FileCharge(10, MemoryEstimator(gamma=0, overhead=100)))
+    made.attempts, made.charged_bytes = attempts, charged_bytes
+    return made
+
+
+def lease(size_bytes):
+    return Ticket(size_bytes)
+
+
+def test_a_partial_is_named_by_its_function():
+    call = Submission(partial(partial(sorted, key=len), reverse=True), ("a.csv",), {}, Future())
+    assert task_name(Task(call, FileCharge(10, MemoryEstimator()))) == "sorted('a.csv')"
+
+
+# What it may hold, and how long it may take ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(None, None), (300, 300), (1.5, 150)])
+def test_a_limit_is_a_size_or_a_factor_of_the_charge(limit, expected):
+    limited = task(0)
+    limited.limit = limit
+    assert limit_bytes(limited) == expected
+
+
+@pytest.mark.parametrize(
+    ("own_limit", "taken_bytes", "expected"),
+    [
+        (None, 200 + RESOLUTION_BYTES, None),
+        (None, 201 + RESOLUTION_BYTES, Excess("charge", 201 + RESOLUTION_BYTES)),
+        (150, 150, None),
+        (150, 151, Excess("limit", 151)),
+    ],
+)
+def test_a_task_may_hold_its_limit_or_what_was_granted(own_limit, taken_bytes, expected):
+    running = task(0, charged_bytes=100)
+    running.limit_bytes = own_limit
+    assert excess(running, lease(200), taken_bytes) == expected
+
+
+@pytest.mark.parametrize(
+    ("own_limit", "kernel_limit", "expected"),
+    [
+        (None, None, None),
+        (None, 300, Excess("charge", 301)),
+        (200, 200, Excess("limit", 201)),
+    ],
+)
+def test_what_the_kernel_ended_held_more_than_the_limit_it_had(own_limit, kernel_limit, expected):
+    ended = task(0)
+    ended.limit_bytes, ended.kernel_limit_bytes = own_limit, kernel_limit
+    assert excess_at_kernel_limit(ended, 50) == expected
+
+
+@pytest.mark.parametrize(
+    ("own_limit", "ends_overruns", "expected"),
+    [(None, False, None), (None, True, 200 + RESOLUTION_BYTES), (150, True, 150), (150, False, 150)],
+)
+def test_the_kernel_ends_what_the_next_reading_would(own_limit, ends_overruns, expected):
+    sent = task(0)
+    sent.limit_bytes = own_limit
+    assert kernel_limit_bytes(sent, lease(200), ends_overruns=ends_overruns) == expected
+
+
+@pytest.mark.parametrize(
+    ("timeout_s", "began_s", "expected"),
+    [(None, 3.0, None), (5.0, 3.0, 8.0), (5.0, None, 10.0 + NOT_BEGUN_POLL_S), (0.01, None, 10.01)],
+)
+def test_time_counts_from_the_call_of_the_function(timeout_s, began_s, expected):
+    running = task(0)
+    running.timeout_s, running.began_s = timeout_s, began_s
+    assert deadline_s(running, 10.0) == expected
+
+
+# What follows it ------------------------------------------------------------------------------------------------------
+
+
+def follows(tried, reply):
+    return after_attempt(tried, reply, retries=2, largest_bytes=1000, own_memory=True)
+
+
+def test_what_came_back_is_the_answer_whatever_its_type():
+    error = MemoryError("raised by the function, and sent back")
+    assert follows(task(1), Returned(3)) == Answer(3)
+    assert follows(task(1), Raised(error)) == Failure(error)
+    assert follows(task(1), Unpicklable(error)) == Failure(error, "unpicklable")
+    assert follows(task(1), RanOut(error)) == Retry(200, alone=False)
+
+
+@pytest.mark.parametrize(
+    ("fields", "reply", "cause"),
+    [
+        ({"timed_out": True}, KILLED, "timeout"),
+        ({"over_limit_bytes": 301, "limit_bytes": 300}, KILLED, "over-limit"),
+        (
+            {"over_limit_bytes": 301, "limit_bytes": 300},
+            Returned(3, Figures(reached_limit=True)),
+            "over-limit",
+        ),
+        ({"overran_bytes": 301, "alone": True}, KILLED, "over-limit"),
+        ({"alone": True}, KILLED, "killed"),
+    ],
+)
+def test_what_was_ended_for_good_is_not_repeated(fields, reply, cause):
+    tried = task(1)
+    for name, value in fields.items():
+        setattr(tried, name, value)
+    assert follows(tried, reply).cause == cause
+
+
+def test_who_answered_in_time_has_the_answer_though_a_limit_was_seen_exceeded():
+    tried = task(1)
+    tried.over_limit_bytes = 301
+    assert follows(tried, Returned(3)) == Answer(3)
+
+
+@pytest.mark.parametrize(
+    ("attempts", "expected"),
+    [(1, Retry(200, alone=False)), (2, Retry(200, alone=True))],
+)
+def test_a_killed_task_is_repeated_with_more_then_alone(attempts, expected):
+    assert after_failure(task(attempts), KILLED, retries=2, largest_bytes=1000, own_memory=True) == expected
+
+
+def test_the_charge_of_a_repeat_ends_at_the_budget():
+    again = after_failure(task(1, 90), KILLED, retries=2, largest_bytes=150, own_memory=True)
+    assert again == Retry(150, alone=True)
+
+
+def test_after_the_last_repeat_the_task_is_reported():
+    what = after_failure(task(3), KILLED, retries=2, largest_bytes=1000, own_memory=True)
+    assert isinstance(what.error, WorkerKilledError)
+    assert "tried 3 times" in str(what.error)
+    assert "SIGKILL" in str(what.error)
+
+
+def test_a_crash_is_not_told_as_a_lack_of_memory():
+    crash = Died("worker process 7 was killed by SIGSEGV", attempted=True, crashed=True)
+    what = after_failure(task(3), crash, retries=2, largest_bytes=1000, own_memory=True)
+    assert what.cause == "killed"
+    assert "a crash rather than a lack of memory" in str(what.error)
+    assert "larger budget" not in str(what.error)
+
+
+def test_what_ran_out_of_memory_is_never_repeated_in_the_coordinator():
+    tried = task(1)
+    tried.ran_out = True
+    what = after_failure(tried, RanOut(MemoryError()), retries=2, largest_bytes=1000, own_memory=False)
+    assert isinstance(what, Failure)
+    assert isinstance(what.error, TaskMemoryError)
+    assert what.cause == "out-of-memory"
