@@ -10,6 +10,7 @@ Bytes are whole numbers throughout: counted in floats, small errors add up until
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from pytest_membudget.errors import OversizeError
@@ -109,24 +110,24 @@ class FitQueue(Generic[W]):
             smallest[node] = least
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Ticket:
-    """One request: waiting, granted, or done (released or cancelled).
+    """One request: waiting, granted, or done (released or cancelled)."""
 
-    `bytes` is what was asked for and `charge_bytes` what is charged once granted: that, or what is really resident
-    where it is more. `token` is the caller's own and is not read.
-    """
-
-    __slots__ = ("bytes", "charge_bytes", "exclusive", "overtaken", "place", "sequence", "state", "token")
-
-    def __init__(self, size_bytes: int, *, exclusive: bool, token: Any, sequence: int) -> None:
-        self.bytes = size_bytes
-        self.charge_bytes = 0
-        self.exclusive = exclusive
-        self.token = token
-        self.sequence = sequence
-        self.overtaken = 0
-        self.place = -1
-        self.state: Literal["waiting", "granted", "done"] = "waiting"
+    #: what was asked for
+    bytes: int
+    exclusive: bool = False
+    #: the caller's own, which is not read
+    token: Any = None
+    #: its number in the order of arrival
+    sequence: int = 0
+    #: what is charged once it is granted: what was asked for, or what is really resident where that is more
+    charge_bytes: int = 0
+    #: how often it was overtaken while it was the head
+    overtaken: int = 0
+    #: where it waits in the queue; -1 where it does not
+    place: int = -1
+    state: Literal["waiting", "granted", "done"] = "waiting"
 
     def __repr__(self) -> str:
         alone = " alone" if self.exclusive else ""
