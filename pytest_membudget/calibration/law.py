@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import msgspec
 
@@ -22,8 +22,13 @@ from pytest_membudget.stats.surfaces import (
 )
 from pytest_membudget.units import format_count, parse_share, parse_size
 
+T = TypeVar("T")
+
 LEAST_POINTS = 3
 _LEAST_SIZES = 3  # to predict one from the others and still separate growth from overhead
+_MOST_PARTS, _LEAST_PARTS = 25, 5
+_POINTS_FITTED = 2_500
+"""Of all fits together in which a part is left out: recorded runs come by the thousand, each with a size of its own."""
 
 
 class Run(NamedTuple):
@@ -133,24 +138,24 @@ def leave_one_out(file: CalibrationFile) -> CalibrationQuality | None:
         return None
     errors: list[float] = []
     bounds = peaks = under = extrapolated = 0
-    for left_out in distinct:
-        rest = [run for run in runs if run.values != left_out]
+    for part in _parts(distinct, len(runs)):
+        rest = [run for run in runs if run.values not in part]
         try:
             law = _fit(rest, terms, _least_scatter(file))
         except ValueError:  # without this one the others cannot separate the terms
             continue
-        bound = proven_bound(
-            law,
-            rest,
-            left_out,
-            content=file.content,
-            confidence=file.confidence,
-            least_margin_bytes=least_margin_bytes(file),
-        )
-        for peak in (run.peak_bytes for run in runs if run.values == left_out):
-            errors.append(abs(law.expect(left_out) - peak) / max(1, peak))
+        for values, peak in (run for run in runs if run.values in part):
+            bound = proven_bound(
+                law,
+                rest,
+                values,
+                content=file.content,
+                confidence=file.confidence,
+                least_margin_bytes=least_margin_bytes(file),
+            )
+            errors.append(abs(law.expect(values) - peak) / max(1, peak))
             under += peak > bound
-            extrapolated += peak > bound and law.is_extrapolated(left_out)
+            extrapolated += peak > bound and law.is_extrapolated(values)
             bounds, peaks = bounds + bound, peaks + peak
     if not errors:
         return None
@@ -287,13 +292,23 @@ def _scatter_between_sizes(
     """
     sizes = sorted({size for size, _ in points})
     squares: list[float] = []
-    for left_out in sizes if len(sizes) >= _LEAST_SIZES else []:
-        rest = [point for point in points if point[0] != left_out]
-        if len(rest) < LEAST_POINTS or left_out > EXTRAPOLATION * max(size for size, _ in rest):
+    for part in _parts(sizes, len(points)) if len(sizes) >= _LEAST_SIZES else []:
+        rest = [point for point in points if point[0] not in part]
+        if len(rest) < LEAST_POINTS:
             continue
-        law = fit(rest)
-        squares += [law.deviation(left_out, peak) ** 2 for size, peak in points if size == left_out]
+        known = EXTRAPOLATION * max(size for size, _ in rest)
+        judged = [(size, peak) for size, peak in points if size in part and size <= known]
+        if judged:
+            law = fit(rest)
+            squares += [law.deviation(size, peak) ** 2 for size, peak in judged]
     return math.sqrt(sum(squares) / len(squares)) if squares else 0.0
+
+
+def _parts(inputs: Sequence[T], points: int) -> list[frozenset[T]]:
+    """What is left out at a time: each input, or where there are many a part of them that is spread over all."""
+    most = max(_LEAST_PARTS, min(_MOST_PARTS, _POINTS_FITTED // points))
+    count = min(len(inputs), most)
+    return [frozenset(inputs[first::count]) for first in range(count)]
 
 
 def _is_no_larger(values: Values, others: Values) -> bool:

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import math
 import os
@@ -99,7 +100,10 @@ def _caveats(found: Calibration, items: Sequence[Any]) -> list[str]:
 
 _MIB = 1024 * 1024
 _FACTORS = {"": 1, "K": 1024, "M": _MIB, "G": 1024**3, "T": 1024**4, "P": 1024**5}
-_SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([KMGTP]?)i?B?\s*", re.ASCII | re.IGNORECASE)
+# A comma with one or two digits is a decimal one; three may be thousands, so such a figure is left out.
+_SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+|,[0-9]{1,2})?)\s*([KMGTP]?)i?B?\s*", re.ASCII | re.IGNORECASE)
+_MOST_BYTES = 2**62
+_MOST_JOBS = 1_000  # fitted within seconds
 _PARTS = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|[dhms])", re.ASCII)
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _CLOCK = re.compile(r"(?:([0-9]+)-)?(?:([0-9]+):)?([0-9]+):([0-9]+(?:\.[0-9]+)?)", re.ASCII)
@@ -122,28 +126,39 @@ def read_recording(path: str | os.PathLike[str]) -> Recording:
         FileNotFoundError: there is none.
         UnreadableFileError: it is none of the three.
     """
-    text = read_bounded(path, what="a record of jobs").decode(errors="replace")
-    lines = text.splitlines()
+    data = read_bounded(path, what="a record of jobs")
+    encoding = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    lines = data.decode(encoding, errors="replace").splitlines()
     if not lines:
         raise UnreadableFileError(f"{path} is empty, so it is no record of jobs; {_GIVE}")
-    separator = "|" if "|" in lines[0] else "\t"
-    rows = list(csv.DictReader(lines, delimiter=separator, quoting=csv.QUOTE_NONE))
+    separator = next((each for each in "|\t," if each in lines[0]), "\t")
     columns = set(lines[0].split(separator))
+    is_snakemake = "max_rss" in columns
+    # Rows of the other two name their job, so one that repeats another, or the header, is the same job read again.
+    different = lines if is_snakemake else list(dict.fromkeys(lines))
+    rows = list(csv.DictReader(different, delimiter=separator, quoting=csv.QUOTE_NONE))
+    repeated = len(lines) - len(different)
     if "peak_rss" in columns:
-        return _recording(map(_from_nextflow, rows), "Nextflow")
-    if "max_rss" in columns:
+        return _recording(map(_from_nextflow, rows), "Nextflow", repeated)
+    if is_snakemake:
         return _recording((_from_snakemake(row, Path(path).stem) for row in rows), "Snakemake")
     if {"JobID", "JobName", "State", "MaxRSS"} <= columns:
-        return _recording(map(_from_slurm, _by_job(rows)), "Slurm")
+        return _recording(map(_from_slurm, _by_job(rows)), "Slurm", repeated)
     raise UnreadableFileError(f"{path} is no record of jobs; {_GIVE}")
 
 
 def calibrate_recorded(kind: str, jobs: Sequence[RecordedJob], caveats: tuple[str, ...] = ()) -> Calibration:
     """The calibration of jobs of one kind: by the size of what they read, or the same for all where that is not known.
 
+    Of more than 1,000 jobs the latest count, and the one that took most.
+
     Raises:
         UsageError: fewer than three jobs.
     """
+    if len(jobs) > _MOST_JOBS:
+        caveats = (*caveats, f"of {len(jobs):,} jobs the latest {_MOST_JOBS:,} and the largest were fitted")
+        before, latest = jobs[:-_MOST_JOBS], jobs[-_MOST_JOBS:]
+        jobs = [max(before, key=lambda job: job.peak_bytes), *latest]
     by_size = all(job.size_bytes is not None for job in jobs)
     durations_s = tuple(job.duration_s for job in jobs if job.duration_s is not None)
     return complete(
@@ -164,10 +179,12 @@ def calibrate_recorded(kind: str, jobs: Sequence[RecordedJob], caveats: tuple[st
     )
 
 
-def _recording(found: Iterable[RecordedJob | None], system: str) -> Recording:
+def _recording(found: Iterable[RecordedJob | None], system: str, repeated: int = 0) -> Recording:
     every = list(found)
     jobs = tuple(job for job in every if job is not None)
-    return Recording(jobs=jobs, skipped=len(every) - len(jobs), caveats=(_SAMPLED.format(system),))
+    return Recording(
+        jobs=jobs, skipped=len(every) - len(jobs), repeated=repeated, caveats=(_SAMPLED.format(system),)
+    )
 
 
 def _from_nextflow(row: Row) -> RecordedJob | None:
@@ -200,10 +217,15 @@ def _from_snakemake(row: Row, stem: str) -> RecordedJob | None:
 
 
 def _by_job(rows: Iterable[Row]) -> Iterator[Row]:
-    """One row for each job, with the highest MaxRSS of its steps ("123.batch", "123.0")."""
+    """One row for each job, with the highest MaxRSS of its steps ("123.batch", "123.0").
+
+    A job that was queued again has a row of its own for each attempt, its steps below it (`sacct --duplicates`).
+    """
     jobs: dict[str, dict[str, str]] = {}
     for row in rows:
         job, _, step = (row.get("JobID") or "").partition(".")
+        if not step and job in jobs and "." not in jobs[job]["JobID"]:
+            yield jobs.pop(job)
         kept = jobs.setdefault(job, dict(row))
         highest = max(kept.get("MaxRSS") or "", row.get("MaxRSS") or "", key=lambda text: _bytes(text) or 0)
         if not step:
@@ -224,7 +246,8 @@ def _from_slurm(row: Row) -> RecordedJob | None:
 def _bytes(text: str | None) -> int | None:
     """Bytes of "1.2 GB", "1234K" or "1048576"; units are powers of 1024, as all three have them."""
     match = _SIZE.fullmatch(text or "")
-    return round(float(match[1]) * _FACTORS[match[2].upper()]) if match else None
+    found = float(match[1].replace(",", ".")) * _FACTORS[match[2].upper()] if match else math.inf
+    return round(found) if found <= _MOST_BYTES else None
 
 
 def _number(text: str | None) -> float | None:

@@ -178,13 +178,12 @@ def load_calibration(
 
 def complete(file: CalibrationFile, predictors: Mapping[str, Predictor | None] | None = None) -> Calibration:
     """The calibration of `file`, its figures for readers filled in from the fit."""
-    fitted = Calibration(file, predictors)
-    return Calibration(
-        msgspec.structs.replace(
-            fitted.file, gamma=fitted.gamma, overhead_bytes=fitted.overhead_bytes, curved=fitted.curved
-        ),
-        predictors,
+    found = Calibration(file, predictors)
+    # The law follows from the points, so what is filled in needs no other fit.
+    found.file = msgspec.structs.replace(
+        found.file, gamma=found.gamma, overhead_bytes=found.overhead_bytes, curved=found.curved
     )
+    return found
 
 
 def _values_of(size: Any, names: tuple[str, ...]) -> dict[str, float]:

@@ -67,10 +67,10 @@ def run_learn(arguments: argparse.Namespace) -> int:
         calibration_path(arguments.save)  # a bad name is said before anything is read
     kinds: dict[str, list[RecordedJob]] = defaultdict(list)
     caveats: dict[str, None] = {}
-    skipped = 0
-    for path in arguments.files:
+    skipped = repeated = 0
+    for path in dict.fromkeys(arguments.files):
         recording = read_recording(path)
-        skipped += recording.skipped
+        skipped, repeated = skipped + recording.skipped, repeated + recording.repeated
         caveats |= dict.fromkeys(recording.caveats)
         for job in recording.jobs:
             kinds[job.kind].append(job)
@@ -86,6 +86,8 @@ def run_learn(arguments: argparse.Namespace) -> int:
         print(
             f"{clean_text(kind)}: {format_count(len(jobs), 'job')}, at most {format_size(highest)}; {follows}"
         )
+        for caveat in found.file.caveats[len(caveats) :]:
+            print(f"  {caveat}")
         if arguments.save:
             name = (
                 arguments.save
@@ -94,7 +96,7 @@ def run_learn(arguments: argparse.Namespace) -> int:
             )
             print(f"  saved to {save_named(found, name)}")
     few = {kind: len(jobs) for kind, jobs in sorted(kinds.items()) if kind not in learned}
-    for note in (*_notes(few, skipped), *caveats):
+    for note in (*_notes(few, skipped, repeated), *caveats):
         print(f"note: {note}")
     if not kinds:
         print(
@@ -103,7 +105,7 @@ def run_learn(arguments: argparse.Namespace) -> int:
     return EXIT_OK if learned else EXIT_FAILED
 
 
-def _notes(few: Mapping[str, int], skipped: int) -> Iterator[str]:
+def _notes(few: Mapping[str, int], skipped: int, repeated: int) -> Iterator[str]:
     """What was read and did not become a calibration; `few` are the jobs of kinds that have too few."""
     for kind, count in list(few.items())[:_MOST_NAMED]:
         yield (
@@ -114,6 +116,8 @@ def _notes(few: Mapping[str, int], skipped: int) -> Iterator[str]:
         yield f"and {format_count(len(few) - _MOST_NAMED, 'more kind')} of job with fewer than {LEAST_POINTS}"
     if skipped:
         yield f"{format_count(skipped, 'row')} without a finished job and its peak"
+    if repeated:
+        yield f"{format_count(repeated, 'row')} that {'repeats' if repeated == 1 else 'repeat'} another: each job counts once"
 
 
 def add_size_arguments(parser: argparse.ArgumentParser) -> None:

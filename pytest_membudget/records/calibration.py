@@ -177,4 +177,6 @@ class Recording(msgspec.Struct, frozen=True, kw_only=True):
     jobs: tuple[RecordedJob, ...]
     #: Rows that are no finished job with a peak: failed, cached, without a figure.
     skipped: int = 0
+    #: Rows that say the same as one before.
+    repeated: int = 0
     caveats: tuple[str, ...] = ()

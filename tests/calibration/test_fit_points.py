@@ -150,3 +150,10 @@ def test_two_inputs_cannot_show_which_predictors_help():
     one = fit_points([({"a": n}, (10 + n) * MB) for n in (1, 2, 1)])
     assert one.predictors == ("a",)
     assert not one.caveats
+
+
+def test_points_of_very_many_sizes_are_each_judged_by_others():
+    found = fit_points([(1_000_000 + 9_973 * n, 20_000_000 + 3 * n * 9_973) for n in range(40)])
+    assert found.quality is not None
+    assert found.quality.judged == 40
+    assert found.quality.under_predicted == 0

@@ -1,6 +1,7 @@
 import pytest
 
 from pytest_membudget import UnreadableFileError
+from pytest_membudget.calibration import other_systems
 from pytest_membudget.calibration.other_systems import calibrate_recorded, read_recording
 from pytest_membudget.records.calibration import RecordedJob
 
@@ -98,3 +99,48 @@ def test_what_is_no_record_is_said_in_one_sentence(tmp_path, content):
 def test_a_job_that_nextflow_took_from_its_cache_counts_with_its_figures(tmp_path):
     found = jobs_of(tmp_path, "name\tstatus\trealtime\tpeak_rss\trchar\nA\tCACHED\t3s\t2 MB\t1 MB\n")
     assert found.jobs == (job("A", 2 * MIB, MIB, 3.0),)
+
+
+TRACE = "name\tstatus\trealtime\tpeak_rss\trchar\nA\tCOMPLETED\t3s\t{}\t1 MB\n"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_what_an_editor_saved_is_read_with_its_mark(tmp_path, encoding):
+    (tmp_path / "trace").write_text(TRACE.format("2 MB"), encoding=encoding)
+    assert read_recording(tmp_path / "trace").jobs == (job("A", 2 * MIB, MIB, 3.0),)
+
+
+def test_columns_may_be_separated_by_commas(tmp_path):
+    assert jobs_of(tmp_path, TRACE.format("2 MB").replace("\t", ",")).jobs == (job("A", 2 * MIB, MIB, 3.0),)
+
+
+@pytest.mark.parametrize(
+    ("peak", "peak_bytes"), [("1,5 GB", 1536 * MIB), ("1,500 MB", None), ("99999999999 GB", None)]
+)
+def test_a_decimal_comma_is_read_and_what_is_no_size_is_left_out(tmp_path, peak, peak_bytes):
+    found = jobs_of(tmp_path, TRACE.format(peak))
+    assert [each.peak_bytes for each in found.jobs] == ([peak_bytes] if peak_bytes else [])
+    assert found.skipped == (0 if peak_bytes else 1)
+
+
+def test_a_row_that_is_read_twice_counts_once(tmp_path):
+    found = jobs_of(tmp_path, 2 * TRACE.format("2 MB"))
+    assert (len(found.jobs), found.skipped, found.repeated) == (1, 0, 2)  # the header as well
+
+
+def test_an_attempt_that_was_queued_again_leaves_its_peak_to_itself(tmp_path):
+    found = jobs_of(
+        tmp_path,
+        "JobID|JobName|State|MaxRSS|Elapsed\n1|a|NODE_FAIL||00:01:00\n1.batch|batch|CANCELLED|9G|00:01:00\n"
+        "1|a|COMPLETED||00:01:00\n1.batch|batch|COMPLETED|5M|00:01:00\n",
+    )
+    assert (found.jobs, found.skipped) == ((job("a", 5 * MIB, None, 60.0),), 1)
+
+
+def test_of_very_many_jobs_the_latest_and_the_largest_are_fitted(monkeypatch):
+    monkeypatch.setattr(other_systems, "_MOST_JOBS", 20)
+    jobs = [job("A", 900 * MIB, MIB), *(job("A", (100 + n % 7) * MIB, n * MIB) for n in range(1, 30))]
+    found = calibrate_recorded("A", jobs)
+    assert len(found.points) == 21
+    assert found.points[0].peak_bytes == 900 * MIB
+    assert "of 30 jobs the latest 20 and the largest were fitted" in found.caveats
