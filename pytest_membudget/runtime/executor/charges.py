@@ -6,8 +6,9 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from pytest_membudget.errors import UsageError, size_of, text_of
 from pytest_membudget.records.run import Feature
@@ -36,6 +37,9 @@ class Charge:
 
     __slots__ = ()
 
+    #: whether the caller stated it: it is not lowered to a limit then
+    is_stated: ClassVar[bool] = False
+
     def first_bytes(self) -> int:
         """For the first attempt, by what is known when it is about to start."""
         raise NotImplementedError
@@ -50,11 +54,6 @@ class Charge:
 
     def observe_running(self, held_bytes: int) -> None:
         """Learns from a task that still runs."""
-
-    @property
-    def is_stated(self) -> bool:
-        """Whether the caller stated it: it is not lowered to a limit then."""
-        return False
 
     @property
     def guess_of(self) -> str | None:
@@ -93,16 +92,14 @@ class FunctionPeaks:
                 self._seen.popitem(last=False)
 
 
+@dataclass(slots=True, eq=False)
 class KindEstimator:
     """An estimator, and how many tasks of its kind it has seen; one that the caller chose knows without."""
 
-    __slots__ = ("estimator", "is_given", "name", "tasks")
-
-    def __init__(self, estimator: MemoryEstimator, name: str, *, is_given: bool = False) -> None:
-        self.estimator = estimator
-        self.name = name
-        self.is_given = is_given
-        self.tasks = 0
+    estimator: MemoryEstimator
+    name: str
+    is_given: bool = False
+    tasks: int = 0
 
     @property
     def is_known(self) -> bool:
@@ -225,56 +222,48 @@ class NumberCharge(CallCharge):
         self._kind.estimator.observe(self._number, held_bytes, peak_upper_bytes=_NO_UPPER_BOUND)
 
 
+@dataclass(slots=True, eq=False)
 class FileCharge(Charge):
     """By an estimator, which learns from it; `size` is what that goes by: bytes, or features of the item."""
 
-    __slots__ = ("_estimator", "_kind", "size")
-
-    def __init__(self, size: Any, estimator: MemoryEstimator, kind: KindEstimator | None = None) -> None:
-        self.size = size
-        self._estimator = estimator
-        self._kind = kind
+    size: Any
+    estimator: MemoryEstimator
+    kind: KindEstimator | None = None
 
     @property
     def guess_of(self) -> str | None:
         """The function and kind of file, as long as none was seen to its end."""
-        return None if self._kind is None or self._kind.is_known else self._kind.name
+        return None if self.kind is None or self.kind.is_known else self.kind.name
 
     def first_bytes(self) -> int:
         """The estimate as it is now."""
-        return self._estimator.estimate_file_memory(self.size)
+        return self.estimator.estimate_file_memory(self.size)
 
     def retry_bytes(self, failed_bytes: int) -> int:
         """By the estimator."""
-        return self._estimator.retry_bytes(self.size, failed_bytes)
+        return self.estimator.retry_bytes(self.size, failed_bytes)
 
     def observe(self, peak_bytes: int, duration_s: float, peak_upper_bytes: int | None = None) -> None:
         """Lets the estimator learn, which knows what it can trust."""
-        self._estimator.observe(self.size, peak_bytes, duration_s, peak_upper_bytes=peak_upper_bytes)
-        if self._kind is not None:
-            self._kind.tasks += 1
+        self.estimator.observe(self.size, peak_bytes, duration_s, peak_upper_bytes=peak_upper_bytes)
+        if self.kind is not None:
+            self.kind.tasks += 1
 
     def observe_running(self, held_bytes: int) -> None:
         """A task that still runs holds so much, and may take more."""
-        self._estimator.observe(self.size, held_bytes, peak_upper_bytes=_NO_UPPER_BOUND)
+        self.estimator.observe(self.size, held_bytes, peak_upper_bytes=_NO_UPPER_BOUND)
 
 
+@dataclass(slots=True, eq=False)
 class StatedCharge(Charge):
     """What the caller stated with `memory=`; nothing is learned."""
 
-    __slots__ = ("_bytes",)
-
-    def __init__(self, size_bytes: int) -> None:
-        self._bytes = size_bytes
-
-    @property
-    def is_stated(self) -> bool:
-        """Yes."""
-        return True
+    size_bytes: int
+    is_stated: ClassVar[bool] = True
 
     def first_bytes(self) -> int:
         """Just that."""
-        return self._bytes
+        return self.size_bytes
 
     def retry_bytes(self, failed_bytes: int) -> int:
         """Twice as much."""
@@ -284,18 +273,16 @@ class StatedCharge(Charge):
         """The caller knows better."""
 
 
+@dataclass(slots=True, eq=False)
 class FailedCharge(StatedCharge):
     """The caller's own `memory` or `size_bytes` gave nothing for this item: the task fails with the reason."""
 
-    __slots__ = ("_error",)
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__(0)
-        self._error = error
+    size_bytes: int = 0
+    error: Exception = field(kw_only=True)
 
     def first_bytes(self) -> int:
         """Raises the reason."""
-        raise self._error
+        raise self.error
 
 
 class Charged(NamedTuple):
@@ -331,7 +318,7 @@ class ChargeRule(NamedTuple):
         try:
             return self._charge(fn, item)
         except Exception as error:  # the caller's own functions, or their answer
-            return Charged(FailedCharge(error), None)
+            return Charged(FailedCharge(error=error), None)
 
     def _charge(self, fn: Callable[..., Any], item: Any) -> Charged:
         size = self._size(item)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 WINDOW = 128
@@ -33,11 +34,11 @@ _DEPTH_OF_TINY = 8
 _FEW_TASKS = 8
 
 
+@dataclass
 class Throughput:
     """Running mean of how long tasks take, and what follows from it for queues ahead of workers."""
 
-    def __init__(self) -> None:
-        self.mean_s = 1.0
+    mean_s: float = 1.0
 
     def record(self, duration_s: float) -> None:
         """A task has ended."""
