@@ -127,7 +127,8 @@ def least_margin_bytes(file: CalibrationFile) -> int:
 
     Figures that the user gives are taken as they are.
     """
-    return RUN_TO_RUN_BYTES if file.predictors or file.source_digest else 0
+    is_measured = file.peak_of == "task" and bool(file.function)
+    return RUN_TO_RUN_BYTES if file.predictors or is_measured else 0
 
 
 def leave_one_out(file: CalibrationFile) -> CalibrationQuality | None:

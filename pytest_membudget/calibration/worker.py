@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from pytest_membudget.errors import UsageError, text_of
+from pytest_membudget.errors import MissingExtraError, UsageError, text_of
 from pytest_membudget.measurement.probe import measuring
 from pytest_membudget.measurement.process import proc
 from pytest_membudget.measurement.process.high_water import (
@@ -52,8 +52,10 @@ class FunctionReference(msgspec.Struct, frozen=True, kw_only=True):
     script: str = ""
     search_path: tuple[str, ...] = ()
     arguments: tuple[str, ...] = ()
-    #: A partial, a bound method or a callable object, pickled by this program for its own fresh interpreters.
+    #: A partial, a bound method or a callable object, pickled by this program for its own fresh interpreters; or a
+    #: function of a notebook, pickled by value.
     pickled: bytes = b""
+    is_by_value: bool = False
     origins: dict[str, Origin] = {}
 
     def __str__(self) -> str:
@@ -71,9 +73,11 @@ def refer_to(fn: Callable[..., Any]) -> FunctionReference:
 
     A `functools.partial`, a method of an object and an object that can be called are sent with what they hold.
 
+    A function of a notebook or of an interactive session is in no file: it is sent as what it is made of.
+
     Raises:
-        UsageError: a lambda, a nested function, one that holds what cannot be pickled, or a function of an interactive
-            session.
+        UsageError: a lambda, a nested function, or one that holds what cannot be pickled.
+        MissingExtraError: cloudpickle is not installed, and the function is in no file.
     """
     named = _named_part(fn)
     module, name = getattr(named, "__module__", None), getattr(named, "__qualname__", None)
@@ -86,16 +90,19 @@ def refer_to(fn: Callable[..., Any]) -> FunctionReference:
             f"{name} of {module} lives inside another function, where a fresh process cannot find it; "
             "move it to the top level of its module"
         )
-    script = ""
+    script, is_by_value = "", False
     if module == "__main__":
         module, script = _main_module()
+        is_by_value = module == "__main__" and not script
+    pickled = b"" if named is fn and not is_by_value else _pickled(fn, by_value=is_by_value)
     reference = FunctionReference(
         module=module,
         name=name,
         script=script,
         search_path=tuple(os.path.abspath(entry) for entry in sys.path),  # noqa: PTH100 - "" means here
         arguments=tuple(sys.argv),
-        pickled=b"" if named is fn else _pickled(fn),
+        pickled=pickled,
+        is_by_value=is_by_value,
         origins=dict(off_path()),
     )
     if _attribute(sys.modules.get(named.__module__), name) is not named:
@@ -113,7 +120,9 @@ def find_function(reference: FunctionReference) -> Callable[..., Any]:
     missing = [entry for entry in reference.search_path if entry not in sys.path]
     sys.path[:] = [*missing, *sys.path]
     install(reference.origins)
-    module = _run_script(reference) if reference.script else importlib.import_module(reference.module)
+    module = None
+    if not reference.is_by_value:
+        module = _run_script(reference) if reference.script else importlib.import_module(reference.module)
     found = pickle.loads(reference.pickled) if reference.pickled else _attribute(module, reference.name)  # noqa: S301 - from this program itself
     if not callable(found):
         where = reference.script or getattr(module, "__file__", None) or reference.module
@@ -167,9 +176,17 @@ def _named_part(fn: Callable[..., Any]) -> Any:
     return fn if hasattr(fn, "__qualname__") or not callable(fn) else type(fn)
 
 
-def _pickled(fn: Callable[..., Any]) -> bytes:
+def _pickled(fn: Callable[..., Any], *, by_value: bool) -> bytes:
+    dumps: Callable[[object], bytes] = pickle.dumps
+    if by_value:
+        try:
+            dumps = importlib.import_module("cloudpickle").dumps
+        except ImportError as missing:
+            raise MissingExtraError(
+                "calibrating a function that is in no file (put it in one, or)", "cloudpickle", "cloudpickle"
+            ) from missing
     try:
-        return pickle.dumps(fn)
+        return dumps(fn)
     except Exception as error:  # whatever the objects that it holds raise
         raise UsageError(
             f"{fn!r} holds what a fresh process cannot be given ({type(error).__name__}: {text_of(error)}); hold plain data, "
@@ -178,17 +195,13 @@ def _pickled(fn: Callable[..., Any]) -> bytes:
 
 
 def _main_module() -> tuple[str, str]:
-    """The name of the module that runs as `__main__`, or the path of the script."""
+    """The name of the module that runs as `__main__`, and the path of the script; none where it is in no file."""
     main = sys.modules["__main__"]
     spec = getattr(main, "__spec__", None)
     if spec is not None and spec.name:
         return spec.name, ""
     path = getattr(main, "__file__", None)
-    if not path or not Path(path).is_file():
-        raise UsageError(
-            "a function typed into an interactive session cannot be found by a fresh process; put it in a file"
-        )
-    return "__main__", str(Path(path).resolve())
+    return "__main__", str(Path(path).resolve()) if path and Path(path).is_file() else ""
 
 
 def _run_script(reference: FunctionReference) -> types.ModuleType:
