@@ -15,7 +15,7 @@ PYTHON ?= $(shell for p in python3 python3.15 python3.14 python3.13 python3.12 p
 # Without bytecode files each of the many interpreters that tests start compiles everything it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-all lint bench docs clean
+.PHONY: help demo test test-growth test-all lint bench docs clean
 
 help:
 	@echo "make demo      the whole job on examples/, ending with the scale table and a report"
@@ -49,11 +49,15 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# What is measured on the real kernel comes first and alone; the rest shares the cores.
-test: lint
+# What is measured on the real kernel runs alone, but for tests of leaks beside the linters; the rest shares the cores. Tests that
+# share what takes long to set up are a group, which one of the processes runs.
+test: $(READY)
+	@$(MAKE) --no-print-directory -j2 lint test-growth
 	$(BIN)/python -m pytest tests/measurement --ignore=tests/measurement/growth
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup --ignore=tests/measurement
+
+test-growth: $(READY)
 	$(BIN)/python -m pytest tests/measurement/growth
-	$(BIN)/python -m pytest --numprocesses=2 --ignore=tests/measurement
 
 test-all: lint
 	$(BIN)/python -m pytest -m "slow or not slow"

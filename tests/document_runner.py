@@ -102,6 +102,8 @@ def run_commands(block: Block) -> None:
         "NO_COLOR": "1",
         # Other plugins speak up at the start of pytest; what they say is not the document's.
         "PYTHONWARNINGS": "ignore:The configuration option",
+        # Plugins of this environment that no document is about: each start of pytest would import them.
+        "PYTEST_ADDOPTS": "-p no:hypothesispytest -p no:anyio -p no:asyncio -p no:pytest_cov",
     }
     status = 0
     listed = commands(block.text)

@@ -18,7 +18,7 @@ from pytest_membudget.records.report import Environment
 from pytest_membudget.runtime.cluster import launcher
 
 pytest.importorskip("distributed")
-pytestmark = [pytest.mark.processes, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(180), pytest.mark.xdist_group(__name__)]
 SIZES = ("50 kB", "100 kB", "200 kB")
 
 

@@ -65,8 +65,8 @@ def installed_without_pytest(distributions, tmp_path_factory):
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
     others = [requirement for requirement in declared if not requirement.startswith("pytest")]
     folder = tmp_path_factory.mktemp("without_pytest")
-    _install(others, folder)
-    return _install(["--no-deps", distributions[1]], folder)
+    _install(["--no-compile", *others], folder)
+    return _install(["--no-compile", "--no-deps", distributions[1]], folder)
 
 
 def _install(what, folder):

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "pytest_membudget"
 MOST_BYTES = 10_000_000
 
-pytestmark = [pytest.mark.processes, pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(200), pytest.mark.xdist_group(__name__)]
 
 TEST = """
 import pytest

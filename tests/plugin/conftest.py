@@ -1,8 +1,26 @@
 """Test projects load this plugin alone, whatever else is installed; a test that needs another one names it."""
 
+import importlib
+
 import pytest
 
-# Imported once here, so that pytester does not import them again for every test project.
+# Imported once here: pytester forgets what a test project has imported, and would import it again for the next one.
+for _name in (
+    "jinja2",
+    "psutil",
+    "tabulate",
+    "pytest_membudget.gate.history.store",
+    "pytest_membudget.measurement.growth.check",
+    "pytest_membudget.plugin.baseline_gate",
+    "pytest_membudget.plugin.fixtures.runtime",
+    "pytest_membudget.plugin.fresh.isolate",
+    "pytest_membudget.plugin.fresh.memray",
+    "pytest_membudget.plugin.registration",
+    "pytest_membudget.plugin.scales",
+    "pytest_membudget.report.html",
+    "pytest_membudget.report.terminal",
+):
+    importlib.import_module(_name)
 
 
 @pytest.fixture(autouse=True)

@@ -13,6 +13,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 DRIVER = shutil.which("chromedriver")
 pytestmark = [
     pytest.mark.processes,
+    pytest.mark.xdist_group(__name__),
     pytest.mark.skipif(
         not (CHROMIUM and DRIVER),
         reason="chromium and chromedriver are not installed; on Debian: chromium-driver",

@@ -15,7 +15,7 @@ from pytest_membudget import ExecutorPolicy, FallbackExecutor, MemoryEstimator, 
 from pytest_membudget.errors import UnpicklableError
 
 pytest.importorskip("distributed")
-pytestmark = [pytest.mark.processes, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(180), pytest.mark.xdist_group(__name__)]
 
 LINK_S = 0.03
 
