@@ -102,12 +102,13 @@ def runs_with_others(ours: Iterable[int]) -> bool:
     """Whether any other program can be seen here but `ours` and those that wait for them, or whether others are hidden."""
     if not _LINUX:
         return True
-    known = {*ours, os.getpid(), *descendants(), *_ancestors(os.getpid())}
+    known = {*ours, os.getpid(), *descendants(), *ancestors(os.getpid())}
     pids = proc.processes()
     return 1 not in pids or any(pid not in known and not _is_of_the_kernel(pid) for pid in pids)
 
 
-def _ancestors(pid: int) -> list[int]:
+def ancestors(pid: int) -> list[int]:
+    """The processes above `pid`, its parent first."""
     found: list[int] = []
     while pid:
         status = proc.stat(pid)

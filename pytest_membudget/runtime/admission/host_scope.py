@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -99,6 +99,10 @@ class HostScope:
         """The smallest limit among the programs that take part."""
         with self.ledger() as ledger:
             return ledger.ceiling_bytes()
+
+    def is_within(self, pids: Collection[int]) -> bool:
+        """Whether one of these processes takes part: what it waits for may be this one's end."""
+        return any(client.owner.pid in pids for client in self._file.peek().clients)
 
     def submit(self, size_bytes: int, *, exclusive: bool) -> HostClaim:
         """A request at the end of the host's queue, or granted already."""

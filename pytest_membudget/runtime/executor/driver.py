@@ -194,13 +194,13 @@ class Driver:
     def _adjust_share(self, share: HostShare) -> None:
         """Asks the host for what could start now, gives back what is not needed, and starts what was granted."""
         before_bytes = share.held_bytes
-        now_bytes = share.adjust(*self.scheduler.demand())
+        now_bytes = share.adjust(*self.scheduler.demand(), nothing_runs=not self.scheduler.pool.busy)
         if share.is_contended and not self.scheduler.open_tasks:
             self.scheduler.stop_idle()
             self._effects.carry_out()
             now_bytes = share.adjust(*self.scheduler.demand())
         if now_bytes != before_bytes:
-            self.scheduler.budget_changed(now_bytes, share.ceiling_bytes)
+            self.scheduler.budget_changed(now_bytes, self._budget.largest_bytes, self._budget.ceiling_bytes)
             self._effects.carry_out()
 
     def _handle_reply(self, slot: Slot, sequence: int, reply: Reply) -> None:
@@ -367,7 +367,12 @@ class CallerDriver:
             task_bytes = min(task.charge.first_bytes(), self._share.ceiling_bytes)
         needed_bytes = self._running_bytes + task_bytes
         try:
-            while self._share.adjust(self._running_bytes, task_bytes, needed_bytes) < task_bytes:
+            while (
+                self._share.adjust(
+                    self._running_bytes, task_bytes, needed_bytes, nothing_runs=not self._running_bytes
+                )
+                < task_bytes
+            ):
                 if self._running_bytes:
                     break
                 time.sleep(SHARE_POLL_S)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
@@ -13,7 +14,8 @@ from concurrent.futures import Future
 from multiprocessing.context import BaseContext
 from typing import Any, Literal, NamedTuple
 
-from pytest_membudget.errors import size_of
+from pytest_membudget.errors import UnreadableFileError, size_of
+from pytest_membudget.measurement.process.children import ancestors
 from pytest_membudget.measurement.system.machine import memory_reading
 from pytest_membudget.records.measurement import MemoryReading
 from pytest_membudget.records.run import Level
@@ -21,6 +23,7 @@ from pytest_membudget.runtime.admission.budgets import (
     RESERVE_SHARE,
     AnyBudget,
     Budget,
+    GroupShare,
     HostShare,
     SharedBudget,
 )
@@ -92,7 +95,7 @@ class Engine:
         self._task_limit = settings.policy.task_limit
         self.budget = _budget(settings)
         self.scheduler = Scheduler(
-            _backends(settings, self.budget.largest_bytes),
+            _backends(settings, self.budget),
             settings.policy,
             max_workers=settings.max_workers,
             max_in_flight=settings.max_in_flight or sys.maxsize,
@@ -252,27 +255,38 @@ class Engine:
 
 def _budget(settings: Settings) -> AnyBudget:
     target_memory = settings.policy.target_memory
-    if settings.host_name is None:
-        return Budget(settings.budget_bytes, target_memory, settings.reading, time.monotonic)
-    scope = HostScope(
+    if settings.host_name is not None:
+        return SharedBudget(HostShare(_scope(settings, settings.host_name)))
+    if settings.budget_bytes is None and not settings.policy.profiles:
+        limit = settings.reading().limit
+        if limit.source.startswith("cgroup"):
+            with contextlib.suppress(OSError, UnreadableFileError):  # as without one
+                scope = _scope(settings, limit.source)
+                if not scope.is_within(ancestors(os.getpid())):
+                    return SharedBudget(GroupShare(scope), limit.bytes)
+                scope.close()
+    return Budget(settings.budget_bytes, target_memory, settings.reading, time.monotonic)
+
+
+def _scope(settings: Settings, name: str) -> HostScope:
+    return HostScope(
         settings.budget_bytes,
-        name=settings.host_name,
-        reserve=max(RESERVE_SHARE, 1 - target_memory),
+        name=name,
+        reserve=max(RESERVE_SHARE, 1 - settings.policy.target_memory),
         max_overtakes=settings.policy.max_overtakes,
         reading=settings.reading,
     )
-    return SharedBudget(HostShare(scope))
 
 
-def _backends(settings: Settings, budget_bytes: int) -> list[Backend]:
+def _backends(settings: Settings, budget: AnyBudget) -> list[Backend]:
     """The levels, each with what the scheduler has to know about it: the one place that does."""
     policy, base_bytes = settings.policy, settings.estimator.base_bytes
     here = LocalPlacement(
-        budget_bytes,
+        budget.largest_bytes,
         max_overtakes=policy.max_overtakes,
         base_bytes=base_bytes,
         has_initializer=settings.initializer is not None and "process" in settings.levels,
-        is_shared=settings.host_name is not None,
+        is_shared=budget.share is not None,
     )
 
     def backend(level: Level) -> Backend:

@@ -2,7 +2,14 @@ import pytest
 
 from pytest_membudget import MemorySemaphore
 from pytest_membudget.measurement.system.machine import memory_reading
-from pytest_membudget.runtime.admission.budgets import SHARE_POLL_S, SURPLUS_S, HostShare
+from pytest_membudget.runtime.admission.budgets import (
+    PATIENCE_S,
+    SHARE_POLL_S,
+    SURPLUS_S,
+    GroupShare,
+    HostShare,
+)
+from pytest_membudget.runtime.admission.host_ledger import HostLedger
 from pytest_membudget.runtime.admission.host_scope import HostScope
 
 pytestmark = pytest.mark.usefixtures("host_directory")
@@ -164,3 +171,45 @@ def test_where_nothing_is_asked_and_nothing_held_no_file_is_touched(make, monkey
     share = make()
     monkeypatch.setattr(share._scope, "ledger", None)
     assert share.adjust(0, 0, 0) == 0
+
+
+# In a control group, among programs that did not ask for it ---------------------------------------------------------------
+
+
+@pytest.fixture
+def in_group(clock):
+    scope = HostScope(
+        1000, name="default", reserve=0.2, max_overtakes=4, reading=memory_reading, label="share"
+    )
+    return GroupShare(scope, clock)
+
+
+def test_in_a_group_it_waits_for_what_others_hold_as_long_as_something_runs(in_group, other, clock):
+    with other.reserve(600):
+        assert in_group.adjust(0, 300, 300, nothing_runs=True) == 300
+        for _ in range(2):
+            clock.now_s += PATIENCE_S
+            assert in_group.adjust(300, 300, 600) == 300
+
+
+def test_in_a_group_one_task_runs_after_a_while_whatever_others_hold(in_group, other, clock):
+    with other.reserve(900):
+        assert in_group.adjust(0, 300, 600, nothing_runs=True) == 0
+        clock.now_s += PATIENCE_S - 1
+        assert in_group.adjust(0, 300, 600, nothing_runs=True) == 0
+        clock.now_s += 1
+        assert in_group.adjust(0, 300, 600, nothing_runs=True) == 300
+
+
+def test_in_a_group_one_task_runs_at_once_where_no_other_program_holds_anything(in_group, monkeypatch):
+    monkeypatch.setattr(HostLedger, "budget_bytes", lambda _: 0)  # programs that take no part use all of it
+    assert in_group.adjust(0, 300, 600, nothing_runs=True) == 300
+
+
+def test_in_a_group_a_state_that_cannot_be_read_stops_nothing(in_group, clock, caplog):
+    in_group._scope._file.path.write_text("{")
+    assert in_group.adjust(0, 300, 600) == 600
+    assert in_group.adjust(300, 300, 2000) == in_group.held_bytes == 1000
+    in_group.give_back()
+    in_group.close()
+    assert caplog.text.count("cannot be read") == 1

@@ -1,5 +1,6 @@
 """Executors that lease what their tasks take from the budget of the host."""
 
+import os
 import threading
 import time
 from concurrent.futures import Future
@@ -9,6 +10,9 @@ from executor_jobs import square_slowly
 from scripted_scheduler import Played, a_task, only
 
 from pytest_membudget import FallbackExecutor, MemoryEstimator, MemorySemaphore, OversizeError
+from pytest_membudget.records.measurement import MemoryLimit, MemoryReading
+from pytest_membudget.runtime.admission.budgets import GroupShare
+from pytest_membudget.runtime.executor import engine as engine_module
 from pytest_membudget.runtime.executor.local_placement import LocalPlacement
 from pytest_membudget.runtime.executor.placement import Demand
 from pytest_membudget.runtime.executor.state import Stop
@@ -181,3 +185,19 @@ def test_two_executors_never_run_more_together_than_the_budget_holds(host_direct
             time.sleep(0.01)
         assert [future.result() for future in futures] == [n * n for n in range(6) for _ in range(2)]
     assert 100 * MB <= most_bytes <= 300 * MB
+
+
+@pytest.mark.usefixtures("host_directory")
+def test_programs_of_one_control_group_that_name_no_budget_share_what_is_free(monkeypatch):
+    group = MemoryLimit(1000 * MB, "cgroup v2 /pod memory.max")
+    with FallbackExecutor(1) as executor:
+        unnamed = executor._engine.settings._replace(
+            reading=lambda: MemoryReading(limit=group, available_bytes=0)
+        )
+    budget = engine_module._budget(unnamed)
+    assert isinstance(budget.share, GroupShare)
+    assert (budget.largest_bytes, budget.ceiling_bytes) == (700 * MB, 1000 * MB)
+    monkeypatch.setattr(engine_module, "ancestors", lambda _: [os.getpid()])
+    assert engine_module._budget(unnamed).share is None, "it would wait for the task that it is part of"
+    budget.share.close()
+    assert engine_module._budget(unnamed._replace(budget_bytes=50 * MB)).share is None
