@@ -8,6 +8,7 @@ from pytest_membudget.runtime.admission.budgets import (
     SURPLUS_S,
     GroupShare,
     HostShare,
+    SharedBudget,
 )
 from pytest_membudget.runtime.admission.host_ledger import HostLedger
 from pytest_membudget.runtime.admission.host_scope import HostScope
@@ -171,6 +172,47 @@ def test_where_nothing_is_asked_and_nothing_held_no_file_is_touched(make, monkey
     share = make()
     monkeypatch.setattr(share._scope, "ledger", None)
     assert share.adjust(0, 0, 0) == 0
+
+
+def test_all_is_given_back_at_once_where_nothing_runs(make, other):
+    share = make()
+    share.adjust(300, 0, 300)
+    waiting = other._submit(900, exclusive=False)
+    share.give_back()
+    assert share.held_bytes == 0
+    assert other.statistics().waiting == 0, "what waits elsewhere starts"
+    assert other.statistics().reserved_bytes == waiting.bytes
+
+
+def test_a_request_that_waits_is_taken_back_as_well(make, other):
+    share = make()
+    with other.reserve(950):
+        assert share.adjust(0, 100, 400) == 0
+        share.give_back()
+        assert other.statistics().waiting == 0
+
+
+def test_the_budget_of_an_executor_is_what_it_holds_of_the_hosts(make, other):
+    share = make()
+    budget = SharedBudget(share)
+    share.adjust(0, 100, 400)
+    assert budget.now_bytes(lambda: 10_000) == 400
+    assert budget.largest_bytes == budget.ceiling_bytes == 1000
+    assert not budget.is_fixed
+
+
+def test_a_lease_grows_by_whole_units_of_what_is_free(make, other):
+    scope = make()._scope
+    claim = scope.new_claim(100, exclusive=False)
+    with scope.ledger() as ledger:
+        ledger.submit(claim)
+        ledger.grant()
+    claim.granted, scope.claims[claim.id] = True, claim
+    with other.reserve(350):
+        assert scope.grow(claim, 200, 8) == 2
+        assert claim.bytes == 500
+        assert scope.grow(claim, 20, 1) == 1
+    assert other.statistics().reserved_bytes == claim.bytes == 520
 
 
 # In a control group, among programs that did not ask for it ---------------------------------------------------------------

@@ -189,3 +189,19 @@ def test_a_request_is_charged_nothing_while_it_waits_and_nothing_once_it_is_done
     assert ticket.charge_bytes == 10
     ledger.release(ticket)
     assert ticket.charge_bytes == 0
+
+
+def test_what_was_not_granted_is_neither_given_back_nor_charged():
+    ledger = Ledger(100, max_overtakes=0)
+    ticket = ledger.submit(40)
+    with pytest.raises(ValueError, match="<Ticket 0: 40 B, waiting> has not been granted; cancel it instead"):
+        ledger.release(ticket)
+    with pytest.raises(ValueError, match="it holds nothing to charge"):
+        ledger.charge(ticket, 50)
+    assert started(ledger) == [None]
+    assert ledger.reserved_bytes == 40
+
+
+def test_a_number_of_overtakes_below_none_is_refused():
+    with pytest.raises(ValueError, match="max_overtakes is -1; give 0"):
+        Ledger(100, max_overtakes=-1)
