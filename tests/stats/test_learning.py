@@ -199,3 +199,12 @@ def test_a_task_of_nearly_nothing_is_no_measure_of_another():
 def test_models_that_fit_badly_still_answer_beyond_all_sizes(aim):
     tasks = [(size * MB, (1 if size < 50 else 1000) * MB) for size in range(1, 101)]
     assert AllocationLearner(tasks, aim=aim).allocate(400 * MB) > 1000 * MB
+
+
+def test_a_retry_above_all_of_late_goes_to_the_largest_peak_that_was_ever_seen_near_that_size():
+    learner = AllocationLearner([(2 * MB, 43 * MB)] * 9, aim="cheap")
+    for _ in range(200):
+        learner.observe(2 * MB, 30_000)
+    given = learner.allocate(2 * MB)
+    assert given < MB, "what tasks take of late wastes least"
+    assert 43 * MB <= learner.retry(2 * MB, given) < 60 * MB

@@ -194,7 +194,10 @@ class AllocationLearner:
         votes = [(voter.at(size_bytes, voter.rules.above_all), voter.weight) for voter in voters]
         most = RETRY * max((peak for _, peak, _ in self._tasks[-_WINDOW:]), default=0.0)
         following = min(most, _weighted_quantile(votes, self._config.quantile)) if votes else 0.0
-        chosen = following if following > failed_bytes else self._config.leap * failed_bytes
+        if following > failed_bytes:
+            chosen = following
+        else:  # no task of late took as much, but older ones of this size may have
+            chosen = max(self._config.leap * failed_bytes, RETRY * self._largest.near(size_bytes))
         return round(max(chosen, self._config.step * failed_bytes, self.allocate(size_bytes))) + 1
 
     def _was_short(self, size_bytes: float, peak_bytes: float) -> bool:
