@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 
 from pytest_membudget.measurement.process import proc
 from pytest_membudget.measurement.process.children import descendants
-from pytest_membudget.originals import contextlib, os, re, sys, time
+from pytest_membudget.originals import contextlib, os, re, restored, sys, time
 
 _LINUX = sys.platform.startswith("linux")
 _MOST_PAIRS = 40
@@ -103,11 +103,7 @@ class SharedFiles:
     def _names(self) -> frozenset[str]:
         if not _LINUX:
             return frozenset()
-        return frozenset(
-            f"{folder}/{name}"[len(self.folder) + 1 :]
-            for folder, _, names in os.walk(self.folder)
-            for name in names
-        )
+        return frozenset(path[len(self.folder) + 1 :] for path in _files_below(self.folder))
 
     def _new_files(self) -> Iterator[_Segment]:
         """Those of this user."""
@@ -127,6 +123,16 @@ class SharedFiles:
                         yield _Segment(status.st_ino, status.st_blocks * 512)
 
 
+def _files_below(folder: str) -> Iterator[str]:
+    """As `os.walk` has them, which calls what a test may have replaced."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _files_below(entry.path)
+            else:
+                yield entry.path
+
+
 def _own_tree() -> list[int]:
     return [os.getpid(), *descendants()]
 
@@ -138,7 +144,7 @@ def _beyond(mapped: Mapping[int, int], held: Mapping[int, int]) -> int:
 def _memory_devices(folder: str) -> frozenset[int]:
     """Of files that lie in memory: those of memfd, and those in the folder."""
     found = set()
-    with contextlib.suppress(OSError, AttributeError):
+    with contextlib.suppress(OSError, AttributeError), restored():
         descriptor = os.memfd_create("membudget", os.MFD_CLOEXEC)
         found.add(os.fstat(descriptor).st_dev)
         os.close(descriptor)
