@@ -20,6 +20,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -204,6 +205,7 @@ def main() -> None:
     parser.add_argument(
         "--timeout", type=float, default=120.0, metavar="SECONDS", help="of one run of the tests"
     )
+    parser.add_argument("--minutes", type=float, default=60.0, help="begin no further one after so long")
     arguments = parser.parse_args()
     room = ROOMS[arguments.room]
     files = sorted(file for pattern in room.files for file in PACKAGE.glob(pattern))
@@ -215,12 +217,16 @@ def main() -> None:
     unchanged = Mutation(files[0], 0, "", files[0].read_text())
     if not survives(unchanged, room, arguments.timeout):
         sys.exit("the tests fail on the unchanged package, or take longer than --timeout")
-    survivors = 0
+    end_s = time.monotonic() + arguments.minutes * 60
+    survivors = tried = 0
     for mutation in sample:
+        if time.monotonic() > end_s:
+            break
+        tried += 1
         if survives(mutation, room, arguments.timeout):
             survivors += 1
             print(f"survived {mutation.file.relative_to(ROOT)}:{mutation.line} {mutation.change}", flush=True)
-    print(f"{survivors} of {len(sample)} survived ({survivors / len(sample):.0%})")
+    print(f"{survivors} of {tried} survived ({survivors / max(1, tried):.0%})")
 
 
 if __name__ == "__main__":
