@@ -19,13 +19,8 @@ from typing import Any, NamedTuple, cast
 
 from pytest_membudget.errors import WorkerKilledError
 from pytest_membudget.records.run import HostUse, Level
-from pytest_membudget.runtime.admission.budgets import (
-    SHARE_POLL_S,
-    SURPLUS_S,
-    AnyBudget,
-    HostShare,
-    PressureGate,
-)
+from pytest_membudget.runtime.admission.budgets import PressureGate
+from pytest_membudget.runtime.admission.host_share import SHARE_POLL_S, SURPLUS_S, AnyBudget, HostShare
 from pytest_membudget.runtime.executor.effects import (
     Connection,
     Effects,

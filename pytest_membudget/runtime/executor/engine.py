@@ -19,15 +19,9 @@ from pytest_membudget.measurement.process.children import ancestors
 from pytest_membudget.measurement.system.machine import memory_reading
 from pytest_membudget.records.measurement import MemoryReading
 from pytest_membudget.records.run import Level
-from pytest_membudget.runtime.admission.budgets import (
-    RESERVE_SHARE,
-    AnyBudget,
-    Budget,
-    GroupShare,
-    HostShare,
-    SharedBudget,
-)
+from pytest_membudget.runtime.admission.budgets import RESERVE_SHARE, Budget
 from pytest_membudget.runtime.admission.host_scope import HostScope
+from pytest_membudget.runtime.admission.host_share import AnyBudget, GroupShare, HostShare, SharedBudget
 from pytest_membudget.runtime.executor.charges import (
     Charged,
     ChargeRule,

@@ -2,7 +2,9 @@ import pytest
 
 from pytest_membudget import MemorySemaphore
 from pytest_membudget.measurement.system.machine import memory_reading
-from pytest_membudget.runtime.admission.budgets import (
+from pytest_membudget.runtime.admission.host_ledger import HostLedger
+from pytest_membudget.runtime.admission.host_scope import HostScope
+from pytest_membudget.runtime.admission.host_share import (
     PATIENCE_S,
     SHARE_POLL_S,
     SURPLUS_S,
@@ -10,8 +12,6 @@ from pytest_membudget.runtime.admission.budgets import (
     HostShare,
     SharedBudget,
 )
-from pytest_membudget.runtime.admission.host_ledger import HostLedger
-from pytest_membudget.runtime.admission.host_scope import HostScope
 
 pytestmark = pytest.mark.usefixtures("host_directory")
 

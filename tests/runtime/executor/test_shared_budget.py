@@ -11,7 +11,7 @@ from scripted_scheduler import Played, a_task, only
 
 from pytest_membudget import FallbackExecutor, MemoryEstimator, MemorySemaphore, OversizeError
 from pytest_membudget.records.measurement import MemoryLimit, MemoryReading
-from pytest_membudget.runtime.admission.budgets import GroupShare
+from pytest_membudget.runtime.admission.host_share import GroupShare
 from pytest_membudget.runtime.executor import engine as engine_module
 from pytest_membudget.runtime.executor.local_placement import LocalPlacement
 from pytest_membudget.runtime.executor.placement import Demand
