@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from pytest_membudget.cli import EXIT_FAILED, EXIT_OK, Command, add_output_option, manner_of_stdout
-from pytest_membudget.gate.history.store import open_history
-from pytest_membudget.gate.history.trend import TREND_TOLERANCE, find_trends
+from pytest_membudget.gate.history import open_history
+from pytest_membudget.gate.trend import TREND_TOLERANCE, find_trends
 from pytest_membudget.records.report import Report
 from pytest_membudget.report.history import (
     render_history_json,

@@ -31,7 +31,7 @@ from pytest_membudget.gate.comparison import (
     judge_undecided,
     next_step,
 )
-from pytest_membudget.gate.history.trend import LearnedTolerance, learn_tolerances
+from pytest_membudget.gate.trend import LearnedTolerance, learn_tolerances
 from pytest_membudget.measurement.system.machine import environment
 from pytest_membudget.plugin import is_worker
 from pytest_membudget.plugin.fresh.run import ForkedSamples, run_fresh

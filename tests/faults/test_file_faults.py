@@ -13,7 +13,7 @@ import time
 import pytest
 
 from pytest_membudget.gate.baseline import load_baseline, save_baseline
-from pytest_membudget.gate.history.store import open_history
+from pytest_membudget.gate.history import open_history
 from pytest_membudget.records import shared_lines
 from pytest_membudget.records.report import Report, TestRecord
 from pytest_membudget.records.run import Outcome

@@ -9,7 +9,7 @@ for _name in (
     "jinja2",
     "psutil",
     "tabulate",
-    "pytest_membudget.gate.history.store",
+    "pytest_membudget.gate.history",
     "pytest_membudget.measurement.growth.check",
     "pytest_membudget.plugin.baseline_gate",
     "pytest_membudget.plugin.fixtures.runtime",

@@ -3,7 +3,7 @@ import subprocess
 
 import pytest
 
-from pytest_membudget.gate.history.store import open_history
+from pytest_membudget.gate.history import open_history
 from pytest_membudget.measurement.system.machine import environment
 from pytest_membudget.records.report import Report, TestRecord
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from pytest_membudget.errors import MembudgetError, MissingExtraError, UsageError
-from pytest_membudget.gate.history.store import COUNTED
+from pytest_membudget.gate.history import COUNTED
 from pytest_membudget.gate.revisions.compare import (
     DEFAULT_ERROR_RATE,
     REVISIONS_TOLERANCE,

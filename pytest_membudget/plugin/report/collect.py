@@ -305,7 +305,7 @@ def check_history(path: Path) -> None:
     Raises:
         pytest.UsageError: the file is not a history, or cannot be written.
     """
-    from pytest_membudget.gate.history.store import open_history  # with SQLite
+    from pytest_membudget.gate.history import open_history  # with SQLite
 
     try:
         if path.exists():
@@ -317,7 +317,7 @@ def check_history(path: Path) -> None:
 
 
 def _add_to_history(report: Report, path: Path) -> str:
-    from pytest_membudget.gate.history.store import open_history
+    from pytest_membudget.gate.history import open_history
 
     with open_history(path, create=True) as history:
         history.add(report)

@@ -4,8 +4,8 @@ import sqlite3
 import pytest
 
 from pytest_membudget.errors import UnreadableFileError, UsageError
-from pytest_membudget.gate.history import store
-from pytest_membudget.gate.history.store import open_history
+from pytest_membudget.gate import history as store
+from pytest_membudget.gate.history import open_history
 from pytest_membudget.records.report import Environment, Report, TestRecord
 
 MIB = 2**20

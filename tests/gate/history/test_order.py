@@ -3,7 +3,7 @@ from typing import NamedTuple
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_membudget.gate.history.store import interleaved
+from pytest_membudget.gate.history import interleaved
 
 
 class Run(NamedTuple):

@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from pytest_membudget.gate.history.trend import learn_tolerance
+from pytest_membudget.gate.trend import learn_tolerance
 from pytest_membudget.records.comparison import TestTrend, TrendChange
 
 MIB = 2**20

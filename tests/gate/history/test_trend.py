@@ -3,8 +3,8 @@ import random
 import pytest
 
 from pytest_membudget.errors import UsageError
-from pytest_membudget.gate.history.store import open_history
-from pytest_membudget.gate.history.trend import find_trends
+from pytest_membudget.gate.history import open_history
+from pytest_membudget.gate.trend import find_trends
 from pytest_membudget.records.report import Environment, Report, TestRecord
 
 MIB = 2**20

@@ -6,15 +6,15 @@ import time
 
 import pytest
 
-from pytest_membudget.gate.history import store
-from pytest_membudget.gate.history.store import open_history
+from pytest_membudget.gate import history as store
+from pytest_membudget.gate.history import open_history
 from pytest_membudget.records.report import Report
 
 pytestmark = pytest.mark.processes
 
 WRITER = """
 import sys
-from pytest_membudget.gate.history.store import open_history
+from pytest_membudget.gate.history import open_history
 from pytest_membudget.records.report import Report, TestRecord
 path, who, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
 for number in range(count):

@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 from pytest_membudget.errors import UsageError
 from pytest_membudget.gate.baseline import environment_differences
-from pytest_membudget.gate.history.store import History, RawSeries, open_history
+from pytest_membudget.gate.history import History, RawSeries, open_history
 from pytest_membudget.records.comparison import (
     ChangeKind,
     HistoryRun,
