@@ -15,7 +15,7 @@ from pytest_membudget.errors import OversizeError
 from pytest_membudget.runtime.admission.ledger import Ticket
 from pytest_membudget.runtime.executor.flow_control import WINDOW
 from pytest_membudget.runtime.executor.retained_memory import FREE_BYTES
-from pytest_membudget.runtime.executor.state import Pool, Slot, Task
+from pytest_membudget.runtime.executor.state import Pool, Slot, Task, task_name
 from pytest_membudget.units import format_duration, format_size
 
 TOGETHER = 32
@@ -112,7 +112,7 @@ class Placement:
     def oversize(self, task: Task) -> OversizeError:
         """The error for a task that is larger than `largest_bytes`, with both numbers."""
         return OversizeError(
-            f"this task is expected to take {format_size(task.charged_bytes)}, more than the whole budget of "
+            f"{task_name(task)} is expected to take {format_size(task.charged_bytes)}, more than the whole budget of "
             f"{format_size(self.largest_bytes)}; raise the budget, split the input, or run such tasks alone with "
             'ExecutorPolicy(oversize="alone")'
         )
@@ -278,7 +278,7 @@ class ClusterPlacement(Placement):
     def oversize(self, task: Task, waited: str = "") -> OversizeError:
         """With both numbers."""
         return OversizeError(
-            f"this task is expected to take {format_size(task.charged_bytes)}, more than the "
+            f"{task_name(task)} is expected to take {format_size(task.charged_bytes)}, more than the "
             f"{format_size(self.largest_bytes)} that the largest worker of the cluster offers{waited}; start a "
             'larger worker, split the input, or run such tasks alone with ExecutorPolicy(oversize="alone")'
         )

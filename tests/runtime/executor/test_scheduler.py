@@ -96,7 +96,9 @@ def test_larger_than_the_budget_is_refused_or_runs_alone():
     played, task = Played(100), a_task(101)
     submission = task.submission
     assert not sent(played.submit(task))
-    assert isinstance(played.outcome(submission), OversizeError)
+    error = played.outcome(submission)
+    assert isinstance(error, OversizeError)
+    assert str(error).startswith("abs(-3) is expected to take ")
     assert task.cause == "oversize"
     played, small, large, last = Played(100, oversize="alone"), a_task(10), a_task(101), a_task(10)
     assert sent(played.submit(small, large, last)) == [small, last]
