@@ -18,9 +18,8 @@ from pathlib import Path
 import pytest
 
 from pytest_membudget import MemoryEstimator, fit_points
-from pytest_membudget.stats.learning import AllocationLearner
-from pytest_membudget.stats.learning.learner import AIMS, AimConfig
-from pytest_membudget.stats.learning.models import Price
+from pytest_membudget.stats.allocation_models import Price
+from pytest_membudget.stats.learning import AIMS, AimConfig, AllocationLearner
 
 # Waste in GB·h of the best published method for each workflow.
 BEST_PUBLISHED = {"methylseq": 989.0, "eager": 430.0, "chipseq": 94.7, "rnaseq": 57.9}

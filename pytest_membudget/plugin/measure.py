@@ -19,8 +19,8 @@ from pytest_membudget.gate.budgets import judge, judge_growth
 from pytest_membudget.measurement.process import heap
 from pytest_membudget.measurement.process.high_water import restore_getrusage
 from pytest_membudget.measurement.process.reclaim import at_end, collector
+from pytest_membudget.measurement.thread_stacks import forget_frames
 from pytest_membudget.measurement.tree.sampler import close_sampler, sampler
-from pytest_membudget.measurement.watchdog.threads import forget_frames
 from pytest_membudget.originals import restored
 from pytest_membudget.plugin.fresh import Purpose
 from pytest_membudget.plugin.markers import GrowthMark, ScalesMark
@@ -34,7 +34,7 @@ from pytest_membudget.records.measurement import Measurement
 from pytest_membudget.records.report import AllocationSite, Comparison, TestRecord
 
 if TYPE_CHECKING:
-    from pytest_membudget.measurement.watchdog.watchdog import KillRecord
+    from pytest_membudget.measurement.watchdog import KillRecord
     from pytest_membudget.plugin.baseline_gate import Gate
     from pytest_membudget.plugin.fixtures import Membudget
 

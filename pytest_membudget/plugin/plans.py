@@ -129,12 +129,12 @@ def _parts_of(item: pytest.Item, plan: Plan) -> Iterator[str]:
     if "membudget" in fixtures:
         yield "plugin.fixtures"
     if plan.budget is not None and plan.budget.hard:
-        yield "measurement.watchdog.watchdog"
+        yield "measurement.watchdog"
 
 
 def _parts_of_session(settings: Settings) -> Iterator[str]:
     if settings.stop_at is not None:
-        yield "measurement.watchdog.watchdog"
+        yield "measurement.watchdog"
     if settings.memray:
         yield "plugin.fresh.memray"
     if settings.baseline is not None:

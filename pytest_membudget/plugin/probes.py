@@ -21,7 +21,7 @@ from pytest_membudget.records.judgement import Advice, Budget, Judgement
 from pytest_membudget.records.measurement import Caveat, Measurement
 
 if TYPE_CHECKING:
-    from pytest_membudget.measurement.watchdog.watchdog import GuardedProbe, KillRecord
+    from pytest_membudget.measurement.watchdog import GuardedProbe, KillRecord
 
 
 def choose_probe(
@@ -172,7 +172,7 @@ class BenchmarkProbe:
 
 def guarded_probe(config: pytest.Config, plan: Plan, budget: Budget, settings: Settings) -> GuardedProbe:
     """The probe of a watched test."""
-    from pytest_membudget.measurement.watchdog.watchdog import Watchdog
+    from pytest_membudget.measurement.watchdog import Watchdog
 
     hard = plan.budget is not None and plan.budget.hard and not settings.warn
     with restored():

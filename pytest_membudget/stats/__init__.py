@@ -5,5 +5,6 @@
 2. A figure that may grow with calls: `growth` decides, with a robust slope; `task_growth` does so for workers.
 3. Peaks by size: `fitting` chooses a line or a bend and reads growth with the scale of a job from it, `bounds` says how sure that
    is, and `surfaces` has several predictors.
-4. Peaks of tasks as they finish: `learning` chooses what to allocate for the next one, and never forgets a large one.
+4. Peaks of tasks as they finish: `learning` chooses what to allocate for the next one, by the vote of `allocation_models`, and
+   never forgets a large one.
 """

@@ -111,7 +111,7 @@ def test_a_share_of_the_limit_stops_any_test(pytester):
 def test_a_test_stuck_in_c_code_ends_the_process_and_the_saved_report_names_it(pytester):
     pytester.makeconftest(
         """
-        import pytest_membudget.measurement.watchdog.watchdog as watchdog
+        import pytest_membudget.measurement.watchdog as watchdog
         import pytest_membudget.plugin.probes as probes
         from pytest_membudget import MemoryLimit
 
@@ -142,7 +142,7 @@ def test_stuck():
 def test_an_isolated_test_stuck_in_c_code_is_killed_and_the_session_goes_on(pytester):
     pytester.makeconftest(
         """
-        import pytest_membudget.measurement.watchdog.watchdog as watchdog
+        import pytest_membudget.measurement.watchdog as watchdog
 
         patient = watchdog.Watchdog
         watchdog.Watchdog = lambda **orders: patient(grace_s=0.5, **orders)

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_membudget.stats.learning.learner import PeaksNearby, PeakStairs
+from pytest_membudget.stats.learning import PeaksNearby, PeakStairs
 
 FIGURES = st.lists(st.tuples(st.integers(0, 10**9), st.integers(0, 10**9)), max_size=20)
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_membudget.stats.allocation_models import Price, fit_models, judge_rules
 from pytest_membudget.stats.learning import AllocationLearner
-from pytest_membudget.stats.learning.models import Price, fit_models, judge_rules
 
 MB = 1_000_000
 FREE = Price(share=0.0, restart_bytes=0.0, tail_tasks=0.0)

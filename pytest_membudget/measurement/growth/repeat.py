@@ -23,7 +23,7 @@ from pytest_membudget.measurement.growth.samples import (
     Figures,
 )
 from pytest_membudget.measurement.growth.shared_files import appear_with_calls
-from pytest_membudget.measurement.watchdog.threads import may_raise_in
+from pytest_membudget.measurement.thread_stacks import may_raise_in
 from pytest_membudget.originals import _thread, contextlib, ctypes, os, signal, sys, threading, time
 from pytest_membudget.stats.growth import Precision, Trend, next_step, trend
 

@@ -14,7 +14,7 @@ from pytest_membudget.records.calibration import Coverage
 from pytest_membudget.runtime.prediction.predictors import size_of_item
 from pytest_membudget.stats.bounds import anytime_rate_interval
 from pytest_membudget.stats.fitting import RUN_TO_RUN_BYTES
-from pytest_membudget.stats.learning.learner import PeakStairs
+from pytest_membudget.stats.learning import PeakStairs
 from pytest_membudget.units import Size, format_count
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from pytest_membudget.stats.allocation_models import least_squares_line
 from pytest_membudget.stats.fitting import RUN_TO_RUN_BYTES
-from pytest_membudget.stats.learning.models import least_squares_line
 
 BINS = 20
 """Equal parts of a call's duration."""

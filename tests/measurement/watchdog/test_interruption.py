@@ -10,7 +10,7 @@ import pytest
 from pytest_membudget.errors import WatchdogStop
 from pytest_membudget.measurement.growth import repeat
 from pytest_membudget.measurement.growth.repeat import CallTooLongError, interrupted_after
-from pytest_membudget.measurement.watchdog.threads import _Interruption
+from pytest_membudget.measurement.thread_stacks import _Interruption
 
 IN_LOGGING = SimpleNamespace(f_code=logging.Logger.isEnabledFor.__code__)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_membudget.measurement.watchdog.threads import frames_of, stacks
+from pytest_membudget.measurement.thread_stacks import frames_of, stacks
 
 
 class Asker(threading.Thread):

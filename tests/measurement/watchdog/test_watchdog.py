@@ -14,9 +14,9 @@ from tree_programs import HOLD, MIB, Holder, hold
 from pytest_membudget import originals
 from pytest_membudget.errors import WatchdogStop
 from pytest_membudget.measurement.process import high_water
+from pytest_membudget.measurement.thread_stacks import forget_frames
 from pytest_membudget.measurement.tree import sampler
-from pytest_membudget.measurement.watchdog.threads import forget_frames
-from pytest_membudget.measurement.watchdog.watchdog import EXIT_STUCK, Listener, Watchdog
+from pytest_membudget.measurement.watchdog import EXIT_STUCK, Listener, Watchdog
 
 pytestmark = [
     pytest.mark.kernel,
@@ -152,7 +152,7 @@ SCRIPT = """
 import sys, time
 from pathlib import Path
 from tree_programs import MIB, hold
-from pytest_membudget.measurement.watchdog.watchdog import Watchdog
+from pytest_membudget.measurement.watchdog import Watchdog
 
 words = Path(sys.argv[1])
 last_words = [sys.executable, "-c", "import sys; open(sys.argv[1], 'w').write(sys.stdin.read())", str(words)]

@@ -37,7 +37,7 @@ _LIBRARIES = tuple(
     os.path.join(folder, "")
     for folder in (
         *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
-        str(Path(__file__).parents[2]),
+        str(Path(__file__).parents[1]),
     )
 )
 _INSTALLED = {"site-packages", "dist-packages"}

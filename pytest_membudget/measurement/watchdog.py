@@ -16,7 +16,7 @@ The helper process watches (`tree.helper.main.Watch`), because it is not stopped
 1. Where children hold most of what was taken, the largest of them is killed at once, and named.
 2. Otherwise this process is the runaway. A thread here (`Listener`) gets the message, notes what all threads are doing, and
    raises `WatchdogStop` in the thread that began the measurement; `except Exception` does not catch it. Afterwards
-   `threads.forget_frames` clears the frames that hold the memory.
+   `thread_stacks.forget_frames` clears the frames that hold the memory.
 3. When the block has not ended `grace_s` later (it is inside a C call, say), `on_stuck` is called from that thread, where
    it can run; and the helper, for the case that it cannot, runs the command `last_words` with the facts as JSON on its
    standard input, then ends this process by SIGABRT, which makes faulthandler print the stacks.
@@ -34,13 +34,13 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from pytest_membudget.measurement import thread_stacks
 from pytest_membudget.measurement.probe import Probe
 from pytest_membudget.measurement.process import high_water
+from pytest_membudget.measurement.thread_stacks import frames_of, stacks
 from pytest_membudget.measurement.tree import sampler
 from pytest_membudget.measurement.tree.helper.messages import Exceeded, Limits, decode
 from pytest_membudget.measurement.tree.sampler import TreeSampler
-from pytest_membudget.measurement.watchdog import threads
-from pytest_membudget.measurement.watchdog.threads import frames_of, stacks
 from pytest_membudget.originals import _thread, contextlib, json, logging, os, select, sys, time
 from pytest_membudget.records.measurement import Measurement
 from pytest_membudget.units import format_size
@@ -119,7 +119,7 @@ class GuardedProbe(Probe):
         """Starts the measurement and the watch over it."""
         super().begin()
         if self._limits is not None:
-            threads.prepare()
+            thread_stacks.prepare()
             self._listener = Listener(
                 self.label,
                 self._rules,
@@ -259,7 +259,7 @@ class Listener:
         """Ends the watch; no exception is raised after this returns."""
         with self._lock:
             self._done = True
-            threads.take_back(self._target)
+            thread_stacks.take_back(self._target)
         os.write(self._wake[1], b"w")
         if os.getpid() == self._pid:  # a forked child of the block has no such thread
             self._running.acquire()
@@ -281,7 +281,7 @@ class Listener:
                 self._see()
             with self._lock:
                 if not self._done:
-                    threads.remind(self._target)
+                    thread_stacks.remind(self._target)
             if self._raised_s is not None and time.monotonic() - self._raised_s > self._rules.grace_s:
                 self._end_process()
 
@@ -339,7 +339,7 @@ class Listener:
             _logger.error("%s", kill_record)
             if not is_child and self._raised_s is None:
                 self._raised_s = time.monotonic()
-                threads.raise_in(self._target)
+                thread_stacks.raise_in(self._target)
 
     def _end_process(self) -> None:
         with self._lock:

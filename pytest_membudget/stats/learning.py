@@ -1,4 +1,8 @@
-"""The vote of the models, and what is remembered and forgotten."""
+"""Learns from finished tasks how much memory to allocate for the next one.
+
+`allocation_models` are simple answers to "what does a task of this size take?". Here they vote, each as strongly as it would have
+wasted little; what was learned is forgotten when the workload changes.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,7 @@ import math
 from collections.abc import Iterable
 from typing import Literal, NamedTuple, Protocol, get_args
 
-from pytest_membudget.stats.fitting import LEAST_BYTES, PeakFit, fit_peaks
-from pytest_membudget.stats.learning.models import (
+from pytest_membudget.stats.allocation_models import (
     RETRY,
     Model,
     Price,
@@ -17,6 +20,7 @@ from pytest_membudget.stats.learning.models import (
     fit_neighbours,
     judge_rules,
 )
+from pytest_membudget.stats.fitting import LEAST_BYTES, PeakFit, fit_peaks
 
 Aim = Literal["safe", "cheap"]
 

@@ -1,1 +1,0 @@
-"""Limits while a block runs: notice, show what it did, and end it."""
