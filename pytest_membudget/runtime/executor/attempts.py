@@ -82,18 +82,14 @@ class Excess(NamedTuple):
     bytes: int
 
 
-def limit_bytes(task: Task) -> int | None:
-    """The limit of the next attempt: a size, or a factor of what it is charged; None without one."""
-    if isinstance(task.limit, float):
-        return int(task.limit * task.charged_bytes)
-    return task.limit
+def limit_bytes(task: Task, limit: float) -> int:
+    """The limit of the next attempt: a size, or a factor of what it is charged."""
+    return int(limit * task.charged_bytes) if isinstance(limit, float) else limit
 
 
-def kernel_limit_bytes(task: Task, lease: Ticket, *, ends_overruns: bool) -> int | None:
-    """Where the kernel may end an attempt, as `excess` would after the next reading; None for nowhere."""
-    if task.limit_bytes is None and ends_overruns:
-        return _allowed_bytes(task, lease)
-    return task.limit_bytes
+def kernel_limit_bytes(task: Task, lease: Ticket) -> int:
+    """Where the kernel may end an attempt, as `excess` would after the next reading: at its limit, else at its charge."""
+    return _allowed_bytes(task, lease) if task.limit_bytes is None else task.limit_bytes
 
 
 def excess(task: Task, lease: Ticket, taken_bytes: int) -> Excess | None:

@@ -113,6 +113,7 @@ class Scheduler:
         #: when a running task reaches its next time limit, on the driver's clock; None for never
         self.deadline_s: float | None = None
         self._policy = policy
+        self._ends_overruns = policy.overrun == "end"
         self._pending: deque[Task] = deque()
         self._open: set[Task] = set()
         #: gone, but with calls whose replies are still to come, or a lease that a thread still holds
@@ -152,9 +153,8 @@ class Scheduler:
         """Whether a task runs whose memory has a limit or a profile, so that a driver should read it often."""
         if self._policy.profiles:
             return self.pool.busy > 0
-        ends_overruns = self._policy.overrun == "end"
         return any(
-            slot.running and (ends_overruns or slot.running[0].limit_bytes is not None)
+            slot.running and (self._ends_overruns or slot.running[0].limit_bytes is not None)
             for slot in self.pool.slots
         )
 
@@ -469,8 +469,10 @@ class Scheduler:
 
     def _limit_bytes(self, slot: Slot, task: Task) -> int | None:
         """The limit of this attempt; None, said once, where no task can be ended."""
-        limit_bytes = attempts.limit_bytes(task)
-        if limit_bytes is None or slot.backend.own_memory:
+        if task.limit is None:
+            return None
+        limit_bytes = attempts.limit_bytes(task, task.limit)
+        if slot.backend.own_memory:
             return limit_bytes
         if not self._has_said_no_limits:
             self._has_said_no_limits = True
@@ -481,9 +483,9 @@ class Scheduler:
         """Counts from what the worker holds when it is sent the call."""
         if not slot.backend.is_local_pool or slot.lease is None:
             return None
-        ends_overruns = self._policy.overrun == "end"
-        allowed_bytes = attempts.kernel_limit_bytes(task, slot.lease, ends_overruns=ends_overruns)
-        return None if allowed_bytes is None else allowed_bytes + self.placement.load_to_come_bytes(slot)
+        if task.limit_bytes is None and not self._ends_overruns:
+            return None
+        return attempts.kernel_limit_bytes(task, slot.lease) + self.placement.load_to_come_bytes(slot)
 
     def _count_call(self, slot: Slot, task: Task) -> None:
         """Counts a call towards its worker's replacement; a worker of a cluster is the cluster's to replace."""
@@ -590,9 +592,10 @@ class Scheduler:
         """An attempt ended: its task is done, or runs again."""
         task.attempts += 1
         own_memory = self.backend.own_memory
+        is_lost = isinstance(reply, (Died, RanOut))
         task.ran_out = task.ran_out or (isinstance(reply, RanOut) and own_memory)
         if not task.over_limit_bytes:  # that it was ended says nothing of the others
-            self._adapt_concurrency(ended_well=not isinstance(reply, Died | RanOut))
+            self._adapt_concurrency(ended_well=not is_lost)
         what = attempts.after_attempt(
             task,
             reply,
@@ -600,7 +603,7 @@ class Scheduler:
             largest_bytes=self.placement.largest_bytes,
             own_memory=own_memory,
         )
-        if (event := attempts.lost_event(task, reply, what)) is not None:
+        if is_lost and (event := attempts.lost_event(task, reply, what)) is not None:
             self._effects.append(event)
         match what:
             case Answer(value=value):
@@ -679,7 +682,7 @@ class Scheduler:
             return
         if excess.above == "charge":
             self._learn_of_overrun(task, taken_bytes)
-        if excess.above == "limit" or (self._policy.overrun == "end" and slot.backend.own_memory):
+        if excess.above == "limit" or (self._ends_overruns and slot.backend.own_memory):
             self._end_for(excess, slot, task)
 
     def _learn_of_overrun(self, task: Task, taken_bytes: int) -> None:

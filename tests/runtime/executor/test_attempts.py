@@ -47,11 +47,9 @@ def test_a_partial_is_named_by_its_function():
 # What it may hold, and how long it may take ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("limit", "expected"), [(None, None), (300, 300), (1.5, 150)])
+@pytest.mark.parametrize(("limit", "expected"), [(300, 300), (1.5, 150)])
 def test_a_limit_is_a_size_or_a_factor_of_the_charge(limit, expected):
-    limited = task(0)
-    limited.limit = limit
-    assert limit_bytes(limited) == expected
+    assert limit_bytes(task(0), limit) == expected
 
 
 @pytest.mark.parametrize(
@@ -83,14 +81,11 @@ def test_what_the_kernel_ended_held_more_than_the_limit_it_had(own_limit, kernel
     assert excess_at_kernel_limit(ended, 50) == expected
 
 
-@pytest.mark.parametrize(
-    ("own_limit", "ends_overruns", "expected"),
-    [(None, False, None), (None, True, 200 + RESOLUTION_BYTES), (150, True, 150), (150, False, 150)],
-)
-def test_the_kernel_ends_what_the_next_reading_would(own_limit, ends_overruns, expected):
+@pytest.mark.parametrize(("own_limit", "expected"), [(None, 200 + RESOLUTION_BYTES), (150, 150)])
+def test_the_kernel_ends_what_the_next_reading_would(own_limit, expected):
     sent = task(0)
     sent.limit_bytes = own_limit
-    assert kernel_limit_bytes(sent, lease(200), ends_overruns=ends_overruns) == expected
+    assert kernel_limit_bytes(sent, lease(200)) == expected
 
 
 @pytest.mark.parametrize(
