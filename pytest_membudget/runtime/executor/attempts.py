@@ -221,10 +221,10 @@ def broken_by(error: BaseException) -> BrokenProcessPool:
 
 
 def broken_by_kills(times: int, detail: str) -> BrokenProcessPool:
-    """What every task gets after so many workers in a row were killed in the caller's initializer."""
+    """What every task gets after so many workers in a row ended in the caller's initializer."""
     return BrokenProcessPool(
-        f"{times} workers in a row were killed while the initializer ran ({detail}); it needs more memory than there is, "
-        "or kills its own process"
+        f"{times} workers in a row ended while the initializer ran ({detail}); it needs more memory than there is, "
+        "or ends its own process"
     )
 
 

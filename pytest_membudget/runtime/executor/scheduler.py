@@ -544,7 +544,7 @@ class Scheduler:
             if reply.failed_to_start:
                 no_level = self._start_ended(slot.backend, reply.detail, is_final=reply.is_final)
             elif reply.in_initializer:
-                self._initializer_killed(slot.backend, reply.detail)
+                self._initializer_ended(slot.backend, reply.detail)
             if reply.attempted and not reply.crashed and not task.is_being_ended:
                 self.pool.pacing.killed(self.pool.now_s, self.pool.concurrency.most)
         if no_level:
@@ -826,8 +826,8 @@ class Scheduler:
         elif concurrency.clean():
             self._effects.append(attempts.recovery_event(self.backend.level, concurrency.most))
 
-    def _initializer_killed(self, backend: Backend, detail: str) -> None:
-        """Several in a row: what it loads does not fit. The caller's program would be the next to load it, so all ends."""
+    def _initializer_ended(self, backend: Backend, detail: str) -> None:
+        """Several in a row: what it loads does not fit, or it exits. The caller's program would be the next to run it, so all ends."""
         if self._levels.cannot_start(backend):
             self.shut_down(attempts.broken_by_kills(STARTS_THAT_MAY_FAIL, detail))
 

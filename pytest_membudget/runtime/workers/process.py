@@ -390,14 +390,13 @@ class ProcessWorker:
         by_itself = not is_lost and code is not None and code >= 0
         if self._forked is not None and self._forked.failed_to_fork:
             by_itself = True
+        is_ready, initializes = bool(self._marks[Mark.READY]), self._coming_up == "initializer"
+        in_initializer = initializes and not is_ready and bool(self._marks[Mark.BARE_BYTES])
         return Died(
             f"worker process {self.pid} {how}",
             attempted=attempted,
-            failed_to_start=by_itself and not self._marks[Mark.READY],
-            in_initializer=self._coming_up == "initializer"
-            and not self._marks[Mark.READY]
-            and bool(self._marks[Mark.PID])
-            and not by_itself,
+            failed_to_start=by_itself and not is_ready and not in_initializer,
+            in_initializer=in_initializer,
             crashed=not is_lost and code is not None and (code >= 0 or -code in _FAULTS),
             figures=Figures(reached_limit=attempted and self._held.has_reached_limit()),
         )

@@ -129,7 +129,7 @@ class Died(NamedTuple):
     `crashed`: it was an exit or a fault of its own rather than a lack of memory.
     `failed_to_start`: it ended by itself before it was ready. One that was killed then might have come up.
     `is_final`: no other worker of its level would come up either.
-    `in_initializer`: it was killed while the caller's initializer ran.
+    `in_initializer`: it was killed, or exited, while the caller's initializer ran.
     """
 
     detail: str

@@ -123,7 +123,6 @@ def main(
         is_forked: whether the fork server has made this process the head of its tree already, and tied it to the program.
     """
     marks[Mark.PID] = os.getpid()
-    marks[Mark.BARE_BYTES] = resident_bytes()
     if not is_forked:
         process_tree.lead_tree()
         _end_with_parent()
@@ -134,6 +133,7 @@ def main(
     state = WorkerState(
         marks, heap=_heap_reader(), tree=watched_tree(lambda pid: marks.__setitem__(Mark.HELPER_PID, pid))
     )
+    marks[Mark.BARE_BYTES] = resident_bytes()
     state.initialize(initializer, initargs)
     del initializer, initargs
     _run_calls(state, channel)

@@ -228,6 +228,14 @@ def test_the_initializer_runs_in_each_worker(level):
         assert executor.submit(jobs.state, 0).result()[-1:] == [7]
 
 
+def test_an_initializer_that_ends_its_process_is_not_run_in_the_program():
+    with (
+        FallbackExecutor(1, budget="1 GB", initializer=jobs.crash, initargs=("",)) as executor,
+        pytest.raises(concurrent.futures.BrokenExecutor, match=r"initializer ran \(worker .* exit code 3\)"),
+    ):
+        executor.submit(jobs.square, 3).result()
+
+
 @pytest.mark.parametrize("level", LEVELS)
 def test_a_failing_initializer_breaks_the_executor(level):
     with FallbackExecutor(1, budget="1 GB", levels=(level,), initializer=jobs.fail_to_initialize) as executor:

@@ -162,7 +162,7 @@ def test_three_workers_killed_in_their_initializer_end_it_and_say_so():
     for submission in submissions:
         error = played.outcome(submission)
         assert isinstance(error, BrokenProcessPool)
-        assert "3 workers in a row were killed while the initializer ran" in str(error)
+        assert "3 workers in a row ended while the initializer ran" in str(error)
     assert len(only(played.effects, Start)) == 3
 
 
