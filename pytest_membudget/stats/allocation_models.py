@@ -45,13 +45,16 @@ class Price(NamedTuple):
     """What a failed attempt costs beyond its own allocation: a share of it again, and bytes for the restart.
 
     And how many tasks are imagined above all seen: 1 is their probability, less trusts that the next is like the others. The
-    scale of that tail is how much, on average, the share `tail_share` of the tasks lies above the largest of the others.
+    scale of that tail is how much, on average, the share `tail_share` of the tasks lies above the largest of the others, and
+    at least `tail_least` of the mean peak: peaks that agree to the megabyte say little of how far the next one strays, and a
+    failed attempt costs all of it.
     """
 
     share: float
     restart_bytes: float
     tail_tasks: float
     tail_share: float = 0.6
+    tail_least: float = 0.0
 
 
 class Rules(NamedTuple):
@@ -179,16 +182,12 @@ def judge_rules(
         for guess, unit, peak, weight in zip(predicted, units, peaks, weights, strict=True)
     )
     needed = [task[0] for task in tasks]
-    scale = _tail_scale(needed, price.tail_share)
+    above = _sums_from_the_top(tasks)
+    guess, unit, peak = above.predicted[0], above.unit[0], above.peak[0]  # means, as weights add up to 1
+    scale = max(_tail_scale(needed, price.tail_share), price.tail_least * peak / unit)
     tries = [(_quantile(needed, level), _quantile(needed[:-1], level)) for level in _LEVELS]
     tries += [(needed[-1] + reach * scale, needed[-2] + reach * scale) for reach in _BEYOND]
     retry_bytes = RETRY * max(peaks)
-    above = _sums_from_the_top(tasks)
-    guess, unit, peak = (
-        above.predicted[0],
-        above.unit[0],
-        above.peak[0],
-    )  # weights add up to 1: these are means
     imagined = price.tail_tasks / len(tasks)
 
     def waste(offset: float, without_top: float) -> float:

@@ -62,7 +62,7 @@ class AimConfig(NamedTuple):
 
 AIMS: dict[Aim, AimConfig] = {
     "cheap": AimConfig(
-        Price(0.0, 2.5e8, tail_tasks=0.1, tail_share=0.6),
+        Price(0.0, 2.5e8, tail_tasks=0.1, tail_share=0.6, tail_least=0.004),
         quantile=0.5,
         sharpness=1.0,
         step=1.02,
@@ -70,11 +70,11 @@ AIMS: dict[Aim, AimConfig] = {
         patience=1,
     ),
     "safe": AimConfig(
-        Price(1.0, 3e8, tail_tasks=1.0, tail_share=0.3),
+        Price(0.5, 3e9, tail_tasks=0.5, tail_share=0.3),
         quantile=0.9,
         sharpness=0.2,
-        step=1.25,
-        leap=2.0,
+        step=1.1,
+        leap=1.33,
         patience=0,
     ),
 }

@@ -79,6 +79,11 @@ def test_a_changed_workload_is_learned_and_the_old_one_forgotten():
     assert learner.expect(30 * MB) == pytest.approx(80 * MB, rel=0.1)
 
 
+def test_cheap_leaves_room_above_peaks_that_agree():
+    learner = AllocationLearner([(size * 1e9, 38e9 + size * 1e6) for size in range(40, 52)], aim="cheap")
+    assert learner.allocate(45e9) > 1.002 * 38.051e9
+
+
 def test_steady_work_is_not_forgotten():
     learner = AllocationLearner(aim="cheap")
     run_on = line(150, seed=8)
