@@ -4,8 +4,8 @@
 2. once the tests are collected, `plans` makes a frozen plan of what each of them asks for. From then on a test is known by its
    plan; what only its `pytest.Item` can do is asked of one class, `RunningTest`;
 3. `measure` measures a test's call phase by one of the `probes`, and judges it by all that the test asks for;
-4. the record travels with the test's report (`report.session_records`), from a worker or an isolated interpreter too;
-5. `report.collect` collects the records, writes the reports, and shows what was found.
+4. the record travels with the test's report (`session_records`), from a worker or an isolated interpreter too;
+5. `collect` collects the records, writes the reports, and shows what was found.
 
 This module only declares and hands over. The rest is imported when a marker, a fixture or an option needs it, so
 that a session that uses none of them pays next to nothing. Those imports give full names: as attributes of this
@@ -168,7 +168,7 @@ def memory_scale(request: pytest.FixtureRequest) -> Scale:
 @pytest.fixture(scope="session")
 def _membudget_files(pytestconfig: pytest.Config) -> Iterator[SyntheticFiles]:
     from pytest_membudget.plugin.fixtures import SyntheticFiles
-    from pytest_membudget.plugin.report.session_records import shared_folder
+    from pytest_membudget.plugin.session_records import shared_folder
 
     files = SyntheticFiles(shared_folder(pytestconfig) / "files")
     yield files

@@ -36,9 +36,9 @@ from pytest_membudget.measurement.system.machine import environment
 from pytest_membudget.plugin import is_worker
 from pytest_membudget.plugin.fresh.run import ForkedSamples, run_fresh
 from pytest_membudget.plugin.options import Settings
-from pytest_membudget.plugin.report.session_records import attached
-from pytest_membudget.plugin.report.terminal import showing_progress
 from pytest_membudget.plugin.running_test import RunningTest
+from pytest_membudget.plugin.session_records import attached
+from pytest_membudget.plugin.terminal_summary import showing_progress
 from pytest_membudget.records.judgement import Judgement
 from pytest_membudget.records.report import BaselineCheck, Comparison, Report, TestRecord
 from pytest_membudget.records.storage import check_writable, from_here

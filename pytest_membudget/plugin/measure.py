@@ -27,8 +27,8 @@ from pytest_membudget.plugin.markers import GrowthMark, ScalesMark
 from pytest_membudget.plugin.options import Settings
 from pytest_membudget.plugin.plans import Plan, load_parts
 from pytest_membudget.plugin.probes import SafeProbe, choose_probe, judge_kill
-from pytest_membudget.plugin.report.session_records import attach
 from pytest_membudget.plugin.running_test import OverBudget, RunningTest, running_test
+from pytest_membudget.plugin.session_records import attach
 from pytest_membudget.records.judgement import Budget, Growth, Judgement, Verdict
 from pytest_membudget.records.measurement import Measurement
 from pytest_membudget.records.report import AllocationSite, Comparison, TestRecord

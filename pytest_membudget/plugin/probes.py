@@ -15,8 +15,8 @@ from pytest_membudget.originals import restored, sys
 from pytest_membudget.plugin import emergency_report
 from pytest_membudget.plugin.options import Settings
 from pytest_membudget.plugin.plans import Plan
-from pytest_membudget.plugin.report.session_records import shared_folder
 from pytest_membudget.plugin.running_test import RunningTest
+from pytest_membudget.plugin.session_records import shared_folder
 from pytest_membudget.records.judgement import Advice, Budget, Judgement
 from pytest_membudget.records.measurement import Caveat, Measurement
 

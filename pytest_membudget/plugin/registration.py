@@ -11,11 +11,11 @@ from pytest_membudget.errors import MembudgetError, MissingExtraError
 from pytest_membudget.measurement.process.high_water import keep_maxrss_rising
 from pytest_membudget.originals import bind_all
 from pytest_membudget.plugin import is_controller, is_fresh, is_worker
+from pytest_membudget.plugin.collect import Reporting
 from pytest_membudget.plugin.fresh import Purpose
 from pytest_membudget.plugin.measure import Judge, Measuring
 from pytest_membudget.plugin.options import Settings
 from pytest_membudget.plugin.plans import is_isolated, make_plans
-from pytest_membudget.plugin.report.collect import Reporting
 from pytest_membudget.plugin.xdist import send_usage_error
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def start_measuring(config: pytest.Config, settings: Settings) -> None:
     keep_maxrss_rising()
     manager.register(Measuring(settings, Judge(settings, gate), purpose), "membudget-measuring")
     if purpose is None and (settings.report_paths or settings.show_tables):
-        from pytest_membudget.plugin.report.collect import FixtureMemory
+        from pytest_membudget.plugin.collect import FixtureMemory
 
         manager.register(FixtureMemory(config), "membudget-fixtures")
     if purpose is None and not is_worker(config):
@@ -82,7 +82,7 @@ def start_reporting(config: pytest.Config, settings: Settings) -> None:
         except (MembudgetError, OSError) as error:
             raise pytest.UsageError(f"--membudget-report: {error}") from None
     if settings.history is not None:
-        from pytest_membudget.plugin.report.collect import check_history
+        from pytest_membudget.plugin.collect import check_history
 
         check_history(settings.history)
     config.pluginmanager.register(Reporting(config, settings, _gate(config, settings)), "membudget-reporting")

@@ -23,9 +23,9 @@ from pytest_membudget.plugin.fixtures.runtime import Account, RecordingExecutor
 from pytest_membudget.plugin.fresh.run import run_fresh
 from pytest_membudget.plugin.markers import ScalesMark, read_scales
 from pytest_membudget.plugin.options import Settings
-from pytest_membudget.plugin.report.session_records import SCALES, shared_folder
-from pytest_membudget.plugin.report.terminal import showing_progress
 from pytest_membudget.plugin.running_test import RunningTest
+from pytest_membudget.plugin.session_records import SCALES, shared_folder
+from pytest_membudget.plugin.terminal_summary import showing_progress
 from pytest_membudget.records import shared_lines
 from pytest_membudget.records.judgement import Budget, Judgement
 from pytest_membudget.records.measurement import Measurement

@@ -18,7 +18,7 @@ from pytest_membudget.errors import MembudgetError
 from pytest_membudget.measurement.process.high_water import resident_bytes
 from pytest_membudget.measurement.system.machine import memory_reading
 from pytest_membudget.plugin.options import Settings
-from pytest_membudget.plugin.report.session_records import shared_folder
+from pytest_membudget.plugin.session_records import shared_folder
 from pytest_membudget.units import format_size
 
 if TYPE_CHECKING:

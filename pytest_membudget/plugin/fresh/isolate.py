@@ -14,8 +14,8 @@ import pytest
 from pytest_membudget.plugin import emergency_report
 from pytest_membudget.plugin.fresh.run import FreshRun, run_fresh
 from pytest_membudget.plugin.plans import Plan, is_isolated
-from pytest_membudget.plugin.report.session_records import attach, shared_folder
 from pytest_membudget.plugin.running_test import IsolatedCrash, RunningTest, running_test
+from pytest_membudget.plugin.session_records import attach, shared_folder
 from pytest_membudget.records.report import TestRecord
 
 _RUN = pytest.StashKey[FreshRun | None]()

@@ -26,8 +26,8 @@ from pytest_membudget.originals import contextlib, restored
 from pytest_membudget.plugin import CHILD_PLUGIN
 from pytest_membudget.plugin.fresh import VARIABLE, FreshRequest, Purpose
 from pytest_membudget.plugin.fresh.fork_server import ANSWERS, QUIT, REQUEST_FILE, REQUESTS, SAMPLE
-from pytest_membudget.plugin.report.session_records import attached, shared_folder, temporary_folders
 from pytest_membudget.plugin.running_test import RunningTest
+from pytest_membudget.plugin.session_records import attached, shared_folder, temporary_folders
 from pytest_membudget.records.measurement import Ending
 from pytest_membudget.units import format_size
 

@@ -23,10 +23,9 @@ from pytest_membudget.measurement.process import high_water
 from pytest_membudget.measurement.process.reclaim import trim_if_worthwhile
 from pytest_membudget.measurement.system.machine import environment
 from pytest_membudget.originals import contextlib, restored
-from pytest_membudget.plugin import emergency_report
+from pytest_membudget.plugin import emergency_report, session_records, terminal_summary
 from pytest_membudget.plugin.options import Settings
-from pytest_membudget.plugin.report import session_records, terminal
-from pytest_membudget.plugin.report.session_records import Tally, shared_folder, shared_folder_if_made
+from pytest_membudget.plugin.session_records import Tally, shared_folder, shared_folder_if_made
 from pytest_membudget.records import shared_lines
 from pytest_membudget.records.judgement import HeldByFixture
 from pytest_membudget.records.monitor import MonitorReport
@@ -75,7 +74,7 @@ class Reporting:
 
             self._revision = current_revision(config.rootpath)
         if settings.report_paths or settings.show_tables:
-            terminal.load_renderers(settings.report_paths)
+            terminal_summary.load_renderers(settings.report_paths)
 
     def pytest_report_header(self) -> str | None:
         """Says beforehand why taking a baseline takes long."""
@@ -121,7 +120,7 @@ class Reporting:
             with self._failing(session, "history", self.settings.history):
                 self.notes.append(_add_to_history(self.report, self.settings.history))
         with self._failing(session, "GitHub's step summary", None):
-            terminal.write_step_summary(self.report)
+            terminal_summary.write_step_summary(self.report)
 
     def write_journal(self) -> None:
         """Brings the journal up to date, in case the next test ends this process."""
@@ -143,7 +142,7 @@ class Reporting:
             return
         try:
             if self.tally:
-                terminal.show(terminalreporter, self.report, self.settings, self.notes)
+                terminal_summary.show(terminalreporter, self.report, self.settings, self.notes)
             elif self.settings.report_paths and not self.config.option.collectonly:
                 kept = ", ".join(map(from_here, self.settings.report_paths))
                 terminalreporter.write_line(f"membudget: no test was measured, so {kept} was left as it was")
