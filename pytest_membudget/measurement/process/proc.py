@@ -102,8 +102,11 @@ def sizes(pid: int | str) -> Sizes | None:
 
 def parse_sizes(statm: bytes) -> Sizes | None:
     """The content of a file `statm`; `None` where there is none."""
-    fields = statm.split(None, 3)[:3]
-    return Sizes(*(int(pages) * PAGE_BYTES for pages in fields)) if len(fields) == 3 else None
+    fields = statm.split(None, 3)
+    if len(fields) < 3:
+        return None
+    mapped, resident, shared = fields[:3]
+    return Sizes(int(mapped) * PAGE_BYTES, int(resident) * PAGE_BYTES, int(shared) * PAGE_BYTES)
 
 
 def field_bytes(content: bytes, field: bytes) -> int:

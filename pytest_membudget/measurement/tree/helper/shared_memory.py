@@ -81,9 +81,11 @@ class SharedReader:
         """The figures now."""
         files_bytes = 0
         for mount in self.mounts:
-            with contextlib.suppress(OSError):  # unmounted
+            try:
                 found = os.statvfs(mount)
-                files_bytes += (found.f_blocks - found.f_bfree) * found.f_frsize
+            except OSError:  # unmounted
+                continue
+            files_bytes += (found.f_blocks - found.f_bfree) * found.f_frsize
         total_bytes, swapped_bytes = self._sysinfo()
         # The group's figure is the dear one (25 to 100 µs), and is of use only where the machine's has moved.
         if self._group and self._last != (files_bytes, total_bytes):
