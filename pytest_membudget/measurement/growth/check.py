@@ -105,6 +105,8 @@ _LEAST_EXPLAINED = 0.5
 _MOST_CACHES_SHOWN = 3
 _MOST_THREADS_CREDITED = 16
 _SHARE_FOR_FILES = 0.15
+_MOST_NOISE_BYTES_PER_CALL = 512
+"""Beside more than that a leak of as much may not show in few calls: *clean* waits for half of the time."""
 _OTHERS_FILES = "files appeared in shared memory that another program may have made, as they did not come with the calls alone: they were not judged"
 _QUESTIONS = ("freeze", "get_freeze_count", "get_objects", "get_referrers", "unfreeze")
 """What tells a program that objects are frozen."""
@@ -248,7 +250,11 @@ class _Judge:
             return "inconclusive"
         if verdict == "inconclusive" and self._full_caches_explain(trends):
             return "clean"
-        waits = self._rounds.may_hide_growth and effort.elapsed_s < self._timeout_s / 2
+        fallback_bytes = max(trends[name].fallback for name in EXACT_BYTES)
+        may_hide_growth = (
+            self._rounds.may_hide_growth or fallback_bytes > _MOST_NOISE_BYTES_PER_CALL * effort.calls
+        )
+        waits = may_hide_growth and effort.elapsed_s < self._timeout_s / 2
         return None if verdict == "clean" and not effort.exhausted and waits else verdict
 
     def _files_may_be_others(self, trends: dict[str, Trend]) -> bool:
