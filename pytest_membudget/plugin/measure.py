@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import pytest
 
-from pytest_membudget.errors import WatchdogStop
+from pytest_membudget.errors import WatchdogStop, text_of
 from pytest_membudget.gate.budgets import judge, judge_growth
 from pytest_membudget.measurement.process import heap
 from pytest_membudget.measurement.process.high_water import restore_getrusage
@@ -59,6 +59,7 @@ class Measuring:
         self.settings = settings
         self.judge = judge
         self.purpose = purpose
+        self._failed_in_part: set[str] = set()
 
     # The innermost wrapper, so that what other plugins do around a call is not counted as the test's.
     @pytest.hookimpl(wrapper=True, trylast=True)
@@ -67,7 +68,7 @@ class Measuring:
         test = running_test(item)
         if test is None or (test.plan.isolate and self.purpose is None):
             return (yield)
-        test.record, test.judging_s = None, 0.0
+        test.begin_call()
         budget = self._budget_before(test)
         if self.purpose == "memray":
             return (yield from _recording())
@@ -90,9 +91,15 @@ class Measuring:
             test.keep(record_of(test.plan, judged))
         if self.purpose == "scale":
             _leave_row(test, judged)
-        if self.purpose in {None, "isolate"}:
+        failed = test.has_kept_failures or test.nodeid in self._failed_in_part
+        if self.purpose in {None, "isolate"} and not failed:
             self._hold_against_all(test, judged)
         return result
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Notices sub-tests that fail: the test that holds them goes on, and has not passed."""
+        if report.failed and getattr(report, "context", None) is not None:
+            self._failed_in_part.add(report.nodeid)
 
     def _hold_against_all(self, test: RunningTest, judged: Judged) -> None:
         """Judges a test that passed by itself.
@@ -326,8 +333,38 @@ def _repeated(test: RunningTest, mark: GrowthMark) -> Growth:
     """Runs the body until its growth is known, or the marker's time is over."""
     from pytest_membudget.measurement.growth.check import check_growth
 
-    with test.repeating(fresh_fixtures=mark.fresh_fixtures) as body:
-        return check_growth(body, mark.per_call_bytes, timeout_s=mark.timeout_s, label=test.plan.name)
+    raised: BaseException | None = None
+
+    def call() -> None:
+        nonlocal raised
+        try:
+            body()
+        except BaseException as error:
+            raised = error
+            raise
+
+    try:
+        with test.repeating(fresh_fixtures=mark.fresh_fixtures) as body:
+            return check_growth(call, mark.per_call_bytes, timeout_s=mark.timeout_s, label=test.plan.name)
+    except OSError as error:
+        if error is raised:
+            raise
+        return _not_judged(mark, test.plan.name, error)
+
+
+def _not_judged(mark: GrowthMark, label: str, error: OSError) -> Growth:
+    """What is known where the process has no descriptors left, or the like."""
+    return Growth(
+        verdict="inconclusive",
+        bytes_per_call=0.0,
+        low_bytes_per_call=-(2.0**63),
+        high_bytes_per_call=2.0**63,
+        allowed_bytes_per_call=mark.per_call_bytes,
+        calls=0,
+        duration_s=0.0,
+        label=label,
+        caveats=(f"it could not be judged in the state that the test left its process in: {text_of(error)}",),
+    )
 
 
 def record_of(plan: Plan, judged: Judged) -> TestRecord:

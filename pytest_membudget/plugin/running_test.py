@@ -6,7 +6,7 @@ do. Those are to give what fixtures made, to run its call again with nothing of 
 
 from __future__ import annotations
 
-import sys as live_sys  # its streams change by design
+import sys as live_sys  # modules are loaded meanwhile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -55,6 +55,7 @@ class RunningTest:
         self.path = item.path
         self.record: TestRecord | None = None
         self.judging_s = 0.0
+        self._recorded_before: list[tuple[list[Any], int]] = []
 
     @property
     def nodeid(self) -> str:
@@ -98,6 +99,22 @@ class RunningTest:
         if cancel is not None:
             cancel(item=self._item)
 
+    def begin_call(self) -> None:
+        """Starts afresh; what fixtures have recorded by now belongs to no run of the body."""
+        self.record, self.judging_s = None, 0.0
+        if self.plan.growth is not None:
+            self._recorded_before = [
+                (each, len(each))
+                for value in _fixtures(self._item)
+                if _is_recorders(value)
+                for each in _lists_of(value)
+            ]
+
+    @property
+    def has_kept_failures(self) -> bool:
+        """Whether the body failed or skipped without raising: a unittest case hands that to the item."""
+        return bool(getattr(self._item, "_excinfo", None))
+
     @contextmanager
     def repeating(self, *, fresh_fixtures: bool) -> Iterator[Callable[[], None]]:
         """Yields a function that runs the test's body once more; what that prints and reports is dropped.
@@ -105,7 +122,11 @@ class RunningTest:
         It raises what the body raises, with a note that says that this was a repetition.
         """
         self.stop_clock()
-        with _output_kept(self._item), _reports_withheld(self._item) as subtest_failures:
+        with (
+            _output_kept(self._item),
+            _own_run_set_aside(self._item, self._recorded_before),
+            _reports_withheld(self._item) as subtest_failures,
+        ):
             yield _body(self._item, subtest_failures, fresh_fixtures=fresh_fixtures)
 
     def keep(self, record: TestRecord) -> None:
@@ -166,7 +187,11 @@ def _body(item: pytest.Item, subtest_failures: list[Any], *, fresh_fixtures: boo
                     del each[count:]
                 _set_up_again(item)
             # pytest keeps the warnings of the whole call.
-            with _state_of_one_call(item), warnings.catch_warnings(record=True):
+            with (
+                _state_of_one_call(item),
+                warnings.catch_warnings(record=True) as seen,
+                _recorded_in(seen, item),
+            ):
                 item.runtest()
             _raise_kept_failures(item, subtest_failures)
         except BaseException as error:
@@ -207,25 +232,61 @@ def _set_up_again(item: Any) -> None:
     state.setup(item)
 
 
+def _fixtures(item: Any) -> list[Any]:
+    """What fixtures gave the test."""
+    return list((getattr(item, "funcargs", None) or {}).values())
+
+
+def _log_handlers() -> list[LogCaptureHandler]:
+    return [each for each in logging.getLogger().handlers if isinstance(each, LogCaptureHandler)]
+
+
+@contextmanager
+def _recorded_in(seen: Any, item: Any) -> Iterator[None]:
+    """Gives `recwarn` the warnings of one call of the body."""
+    with contextlib.ExitStack() as stack:
+        for value in _fixtures(item):
+            if isinstance(value, pytest.WarningsRecorder):
+                stack.callback(vars(value).update, _list=value.list)
+                value._list = seen  # noqa: SLF001 - there is no public way
+        yield
+
+
+@contextmanager
+def _own_run_set_aside(item: Any, recorded_before: list[tuple[list[Any], int]]) -> Iterator[None]:
+    """Keeps what the test's own run has logged, printed and recorded away from its repetitions; it is back at the teardown."""
+    with contextlib.ExitStack() as stack:
+        for each, length in recorded_before:
+            stack.callback(each.__setitem__, slice(length, None), each[length:])
+            del each[length:]
+        for handler in _log_handlers():
+            stack.callback(vars(handler).update, records=handler.records, stream=handler.stream)
+            handler.reset()
+        for value in _fixtures(item):
+            if isinstance(value, CaptureFixture):
+                unread = value.readouterr()
+                stack.callback(vars(value).update, _captured_out=unread.out, _captured_err=unread.err)
+        yield
+
+
 @contextmanager
 def _state_of_one_call(item: Any) -> Iterator[None]:
     """Takes back what one run of the body leaves in pytest's own objects and in those that fixtures made."""
     properties = list(item.user_properties)
-    funcargs = dict(getattr(item, "funcargs", None) or {})
+    values = _fixtures(item)
     attributes = getattr(getattr(item, "instance", None), "__dict__", {})
     if "_asyncioRunner" in attributes:  # unittest makes an instance of an async case to run once
         attributes["_asyncioRunner"] = None
     with contextlib.ExitStack() as stack:
-        for value in funcargs.values():
+        for value in values:
             stack.enter_context(_fixture_taken_back(value))
         yield
     item.user_properties[:] = properties
-    for value in funcargs.values():
+    for value in values:
         if isinstance(value, CaptureFixture):
             value.readouterr()
-    for handler in logging.getLogger().handlers:
-        if isinstance(handler, LogCaptureHandler):
-            handler.reset()
+    for handler in _log_handlers():
+        handler.reset()
     if (capture := _capture(item)) is not None:
         capture.read_global_capture()
 
@@ -309,9 +370,9 @@ def _output_kept(item: pytest.Item) -> Iterator[None]:
         yield
     finally:
         capture.read_global_capture()
-        # Through the capture again, for the test's report.
-        live_sys.stdout.write(first.out)
-        live_sys.stderr.write(first.err)
+        # Not through the streams again: the test may have put others in their place.
+        item.add_report_section("call", "stdout", first.out)
+        item.add_report_section("call", "stderr", first.err)
 
 
 @contextmanager

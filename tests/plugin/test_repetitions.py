@@ -1,9 +1,11 @@
 """Repeating a test's body leaves nothing of pytest's behind, and says so where it fails."""
 
+import sys
+
 import pytest
 
 STATE_OF_PYTEST = """
-    import time, unittest
+    import logging, sys, time, unittest, warnings
     from unittest import mock
     import pytest
 
@@ -36,14 +38,24 @@ STATE_OF_PYTEST = """
     def test_mock_of_a_fixture(service):
         service.get(b"x" * 100)
         service.get.assert_called_once()
+
+    def test_records_of_one_call(caplog, capsys, recwarn):
+        assert (caplog.records, capsys.readouterr(), len(recwarn)) == ([], ("", ""), 0)
+        logging.getLogger("service").warning("slow")
+        warnings.warn("old", DeprecationWarning)
+        recwarn.pop(DeprecationWarning)
+        print("not read")
+
+    def test_streams(monkeypatch):
+        monkeypatch.setattr(sys, "stdout", None)
 """
 
 
 def test_what_pytest_keeps_of_one_call_does_not_pile_up(pytester):
     pytester.makepyfile(STATE_OF_PYTEST)
     result = pytester.runpytest_subprocess("-q")
-    result.assert_outcomes(passed=5)
-    result.stdout.fnmatch_lines(["*5 passed, 4 subtests passed*"])
+    result.assert_outcomes(passed=7)
+    result.stdout.fnmatch_lines(["*7 passed, 4 subtests passed*"])
 
 
 RECORDERS = """
@@ -100,6 +112,46 @@ def test_what_mocks_of_known_plugins_record_does_not_pile_up(pytester):
     )
     result = pytester.runpytest_subprocess("-q", "-p", "pytest_httpx")
     result.assert_outcomes(passed=2)
+
+
+def test_a_test_that_has_not_passed_is_not_repeated(pytester):
+    pytester.makepyfile("""
+        import unittest
+        import pytest
+
+        @pytest.mark.memory_growth
+        class TestIt(unittest.TestCase):
+            def test_skips(self):
+                self.skipTest("not here")
+
+            @unittest.expectedFailure
+            def test_fails_as_expected(self):
+                self.fail("known")
+
+            def test_fails_in_part(self):
+                with self.subTest():
+                    self.fail("in part")
+    """)
+    result = pytester.runpytest_subprocess("-q")
+    assert "call 2" not in result.stdout.str()
+    result.stdout.fnmatch_lines(["*1 skipped, 1 xfailed*"])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+def test_growth_that_cannot_be_judged_without_descriptors_is_said(pytester):
+    pytester.makepyfile("""
+        import resource
+        import pytest
+
+        @pytest.mark.memory_growth(timeout_s=0.5)
+        def test_uses_all_descriptors(request):
+            limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+            request.addfinalizer(lambda: resource.setrlimit(resource.RLIMIT_NOFILE, limits))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+    """)
+    result = pytester.runpytest_subprocess("-q", "--membudget-strict")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*could not be judged in the state*"])
 
 
 def test_a_failure_in_a_repetition_says_that_it_is_one(pytester):
