@@ -42,6 +42,17 @@ def test_a_reply_to_an_earlier_attempt_is_none_to_this_one():
     assert task.state == "running"
 
 
+@pytest.mark.parametrize("mean_s", [1.0, 0.001])  # they wait for memory, or before that
+def test_those_that_wait_are_known_in_order_without_the_cancelled(mean_s):
+    played = Played(workers=1, max_in_flight=1)
+    played.scheduler.pool.throughput.mean_s = mean_s
+    tasks = [a_task() for _ in range(4)]
+    played.submit(*tasks)
+    played.scheduler.cancelled(tasks[2])
+    assert played.scheduler.queued() == [tasks[1], tasks[3]]
+    assert played.scheduler.has_waiting
+
+
 def test_the_next_task_gets_the_worker_that_is_idle():
     played, first, second = Played(), a_task(), a_task()
     played.submit(first)
