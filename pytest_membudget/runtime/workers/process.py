@@ -249,7 +249,7 @@ class ProcessWorker:
             self._delay(sequence, is_ready=is_ready, is_called=is_called),
             self._held_bytes() if is_ready else 0,
             self._held.has_reached_limit(),
-            max(0, int(marks[Mark.READY_BYTES] - marks[Mark.BARE_BYTES])) if is_ready else None,
+            self._base_bytes() if is_ready else None,
             self.pid,
             int(marks[Mark.READY_ANONYMOUS_BYTES]) if is_ready else None,
         )
@@ -260,6 +260,11 @@ class ProcessWorker:
         if self._marks[Mark.STARTED] == sequence and not is_called:
             return Delay("import", self._marks[Mark.STARTED_AT])
         return None
+
+    def _base_bytes(self) -> int:
+        """What the initializer has loaded, here and in what it has started."""
+        loaded_bytes = max(0, int(self._marks[Mark.READY_BYTES] - self._marks[Mark.BARE_BYTES]))
+        return loaded_bytes + int(self._marks[Mark.READY_STARTED_BYTES])
 
     def _held_bytes(self) -> int:
         """What is resident above the ready worker, in it and in all that its calls have started."""
@@ -283,7 +288,8 @@ class ProcessWorker:
         shares = self._pages.exact_holdings([self.pid, *started])
         # Forks have a part in what their worker holds. Its own part is less for that, and may be less than it was at first.
         own_bytes = shares.pop(self.pid, 0) - int(self._marks[Mark.READY_SHARE_BYTES])
-        return max(0, min(grown_bytes, own_bytes) + sum(shares.values())) + files_bytes
+        started_bytes = sum(shares.values()) - int(self._marks[Mark.READY_STARTED_BYTES])
+        return max(0, min(grown_bytes, own_bytes) + started_bytes) + files_bytes
 
     def kill(self) -> bool:
         """Ends the worker, its task and all that the task has started."""

@@ -24,7 +24,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from pytest_membudget.measurement.probe import Probe
@@ -122,6 +122,15 @@ class TaskTree:
         self._probe: Probe | None = None
         self._opened_bytes = 0  # resident when the probe began
         self._reaped: children.Reaped | None = None
+        self._left_out: frozenset[int] = frozenset()
+        self._left_out_bytes = 0
+        self._grown_bytes = 0  # by the end of the last call
+
+    def leave_out_others(self) -> int:
+        """What runs below this process now, and that the initializer has started, is no call's; what it holds, in bytes."""
+        self._left_out = frozenset(self._others())
+        self._left_out_bytes = _proportional_bytes(self._left_out)
+        return self._left_out_bytes
 
     def watch_starts(self) -> None:
         """Notices from now on whatever this process starts by Python's own functions."""
@@ -154,7 +163,7 @@ class TaskTree:
             before_bytes = self._opened_bytes - start_bytes
             low_bytes = max(own_peak_bytes, before_bytes + measured.peak_bytes)
             high_bytes = max(low_bytes, before_bytes + measured.peak_upper_bytes)
-            return TreeTaken(low_bytes, high_bytes, self._held_bytes())
+            return TreeTaken(low_bytes, high_bytes, self._held_bytes() + self._left_out_grown_bytes())
         reaped = children.reaped()
         if reaped == self._reaped and not self._has_left:
             return None
@@ -165,16 +174,20 @@ class TaskTree:
         others = self._others()
         self._tell_helper(helper_pid())  # the call may have started it, with a measurement of its own
         faults = 0 if self._reaped is None else reaped.faults - self._reaped.faults
+        seen_bytes, grown_bytes = self._grown_bytes, self._left_out_grown_bytes()
+        news_bytes = max(0, grown_bytes - seen_bytes)
         if not faults and not others:
-            return None
+            return (
+                TreeTaken(own_peak_bytes, own_peak_bytes + news_bytes, grown_bytes) if grown_bytes else None
+            )
         self._always = True
         held_bytes = self._held_bytes()
         ended_bytes = (
             faults * proc.PAGE_BYTES
         )  # all that they can have filled, one after the other or together
-        return TreeTaken(
-            max(own_peak_bytes, held_bytes), own_peak_bytes + ended_bytes + 2 * held_bytes, held_bytes
-        )
+        low_bytes = max(own_peak_bytes, held_bytes)
+        high_bytes = own_peak_bytes + ended_bytes + 2 * held_bytes + news_bytes
+        return TreeTaken(low_bytes, high_bytes, held_bytes + grown_bytes)
 
     def _before_start(self) -> None:
         if self._is_in_call and self._probe is None and not is_starting():
@@ -197,10 +210,16 @@ class TaskTree:
 
     def _others(self) -> list[int]:
         """What lives or has ended below this process, the helper left out, which is its child by adoption."""
-        return [pid for pid in children.descendants() if pid != helper_pid()]
+        left_out = {helper_pid(), *self._left_out}
+        return [pid for pid in children.descendants() if pid not in left_out]
 
     def _held_bytes(self) -> int:
-        return sum(proportional_bytes(pid) or 0 for pid in self._others())
+        return _proportional_bytes(self._others())
+
+    def _left_out_grown_bytes(self) -> int:
+        """What the initializer had started has grown by since then: its worker's to keep, by whatever call that was."""
+        self._grown_bytes = max(0, _proportional_bytes(self._left_out) - self._left_out_bytes)
+        return self._grown_bytes
 
     def _forget(self) -> None:
         """In a forked child: it is part of the call, and measures nothing."""
@@ -216,6 +235,10 @@ class TaskTree:
             return function(*args, **kwargs)
 
         return start
+
+
+def _proportional_bytes(pids: Iterable[int]) -> int:
+    return sum(proportional_bytes(pid) or 0 for pid in pids)
 
 
 class TaskMemory:

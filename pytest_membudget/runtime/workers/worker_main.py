@@ -65,6 +65,7 @@ class Mark(IntEnum):
     BARE_BYTES = 8  # resident before the initializer
     READY_ANONYMOUS_BYTES = 9  # of what was resident when it was ready, what belonged to no file
     READY_SHARE_BYTES = 10  # when it was ready, with its part in pages that others have as well
+    READY_STARTED_BYTES = 11  # what the initializer had started held then
 
 
 class WorkerState:
@@ -99,6 +100,7 @@ class WorkerState:
         ready_bytes = self.memory.ready_bytes if sizes is None else sizes.anonymous_bytes
         self.marks[Mark.READY_ANONYMOUS_BYTES] = ready_bytes
         self.marks[Mark.READY_SHARE_BYTES] = proc.proportional_bytes("self") or self.memory.ready_bytes
+        self.marks[Mark.READY_STARTED_BYTES] = 0 if self.tree is None else self.tree.leave_out_others()
         self.marks[Mark.READY] = 1
 
 

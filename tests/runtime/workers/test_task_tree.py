@@ -263,6 +263,28 @@ def test_what_forks_share_with_their_worker_counts_once_while_they_come_and_go(w
     assert 57 * MB < most_bytes < 75 * MB  # three times as much were counted
 
 
+def start_a_server(ready):
+    subprocess.Popen(
+        [sys.executable, "-c", f"x = b'x' * {60 * MB}; open({ready!r}, 'x'); input()"], stdin=subprocess.PIPE
+    )
+    while not Path(ready).exists():
+        time.sleep(0.01)
+
+
+def test_what_an_initializer_has_started_is_its_workers_base_and_no_calls(tmp_path):
+    worker = ProcessLauncher(None, start_a_server, (str(tmp_path / "ready"),)).start()
+    try:
+        reply = call(worker, run_program, 30 * MB)
+        reading = worker.reading()
+    finally:
+        worker.kill()
+        worker.join()
+    assert reading.base_bytes >= 60 * MB
+    assert reading.held_bytes < 30 * MB
+    assert 30 * MB <= reply.figures.peak_bytes <= reply.figures.peak_upper_bytes < 55 * MB
+    assert reply.figures.kept_bytes < 30 * MB
+
+
 def fill_until_read(size, seen):
     """Holds `size` bytes in a memory file until the other side has read it."""
     with os.fdopen(os.memfd_create("held"), "wb", buffering=0) as file:
