@@ -182,7 +182,7 @@ class Calibration:
             )
         if self._line is not None and self._line.flattens:
             fitted.append(
-                f"the peak grows less the larger {_size(follows)}: expect(size) follows that, while γ and bound(size) keep "
+                f"the peak grows ever less as {_size(follows)} grows: expect(size) follows that, while γ and bound(size) keep "
                 "to the line, as nothing says where it ends"
             )
         return (*self.file.caveats, *fitted, *self._doubts_of_fit(_size(follows)))

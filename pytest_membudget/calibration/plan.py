@@ -294,6 +294,7 @@ class Checkpoint:
                 duration_s=answer.duration_s,
                 read_bytes=answer.read_bytes,
                 source_digest=answer.digest,
+                doubts=answer.doubts,
                 caveats=answer.caveats,
                 environment=_environment_of(machine),
                 bare_bytes=machine.bare_bytes if machine else 0,

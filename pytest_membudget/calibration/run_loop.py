@@ -37,6 +37,7 @@ from pytest_membudget.calibration.store import complete
 from pytest_membudget.calibration.worker import FunctionReference, refer_to, stop_if_loading
 from pytest_membudget.errors import CalibrationError, UsageError, text_of
 from pytest_membudget.records.calibration import CalibrationFile, CalibrationPoint, CalibrationRun
+from pytest_membudget.records.measurement import Caveat
 from pytest_membudget.runtime.prediction.predictors import Predictor, Predictors
 from pytest_membudget.units import Size, format_as_written, format_duration, format_size
 
@@ -278,7 +279,13 @@ class CalibrationJob(NamedTuple):
         )
 
     def _caveats(self, runs: Sequence[CalibrationRun]) -> tuple[str, ...]:
-        caveats = dict.fromkeys(caveat for run in runs for caveat in run.caveats)
+        # Each run has figures of its own: of one doubt the largest is said.
+        doubts: dict[tuple[str, str], Caveat] = {}
+        for doubt in sorted(
+            (doubt for run in runs for doubt in run.doubts), key=lambda each: each.size_bytes
+        ):
+            doubts[doubt.kind, doubt.detail] = doubt
+        caveats = dict.fromkeys([*map(str, doubts.values()), *(each for run in runs for each in run.caveats)])
         if len(runs) < len(self.plan):
             caveats[f"only {len(runs)} of {len(self.plan)} planned runs were measured"] = None
         return (*caveats, *differing_hosts(runs))

@@ -29,7 +29,7 @@ from pytest_membudget.measurement.process.high_water import (
     resident_bytes,
 )
 from pytest_membudget.origins import Origin, install, off_path
-from pytest_membudget.records.measurement import CaveatKind
+from pytest_membudget.records.measurement import Caveat, CaveatKind
 
 _SCRIPT_MODULE = (
     "__mp_main__"  # the name under which multiprocessing runs a script again, so that guards hold
@@ -262,6 +262,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     duration_s: float = 0.0
     read_bytes: int | None = None
     digest: str = ""
+    doubts: tuple[Caveat, ...] = ()
     caveats: tuple[str, ...] = ()
 
 
@@ -304,7 +305,7 @@ def _carry_out(order: Order) -> Answer:
         duration_s=found.duration_s,
         read_bytes=None if before is None or after is None else after - before,
         digest=digest_source(fn),
-        caveats=tuple(str(doubt) for doubt in found.caveat_records if doubt.kind not in _SAME_IN_A_WORKER),
+        doubts=tuple(doubt for doubt in found.caveat_records if doubt.kind not in _SAME_IN_A_WORKER),
     )
 
 

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple, get_args
 import msgspec
 
 from pytest_membudget.records import Bytes, Count, Seconds
+from pytest_membudget.records.measurement import Caveat
 from pytest_membudget.records.report import Environment
 from pytest_membudget.units import format_share
 
@@ -94,6 +95,7 @@ class CalibrationRun(msgspec.Struct, frozen=True, kw_only=True):
     values: tuple[float, ...] = ()
     read_bytes: int | None = None
     source_digest: str = ""
+    doubts: tuple[Caveat, ...] = ()
     caveats: tuple[str, ...] = ()
     environment: Environment | None = None
     bare_bytes: int = 0
