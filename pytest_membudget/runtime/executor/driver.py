@@ -91,6 +91,8 @@ class Driver:
         self._can_accept = True
         self._has_stopped = False
         self._ending: Ending | None = None
+        #: what was read last of each worker
+        self._latest: dict[Slot, Reading] = {}
         self._observe_at_s = 0.0
         self._read_at_s = 0.0
         self._thread = threading.Thread(target=self._run, name="membudget-driver", daemon=True)
@@ -203,10 +205,11 @@ class Driver:
         if reply.figures.heap is not None and connection is not None and connection.worker.pid is not None:
             self.heap_log.record(connection.worker.pid, reply.figures.heap)
         if slot.base_bytes is None and connection is not None:
-            self._record_base(slot, connection.worker.reading())
+            self._record(slot, connection.worker.reading())
         self.scheduler.replied(slot, sequence, reply)
 
-    def _record_base(self, slot: Slot, reading: Reading) -> None:
+    def _record(self, slot: Slot, reading: Reading) -> None:
+        self._latest[slot] = reading
         if slot.base_bytes is None and reading.base_bytes is not None:
             self.scheduler.ready(slot, reading.base_bytes)
 
@@ -241,26 +244,27 @@ class Driver:
         if (now_s := time.monotonic()) < self._observe_at_s:
             return
         if now_s >= self._read_at_s or self.observers:
-            readings = self._read_workers()
-            self.scheduler.time_passed(now_s, readings)
+            self.scheduler.time_passed(now_s, self._read_workers())
             self._effects.carry_out()
             deadline_s = self.scheduler.deadline_s
             tick_s = LIMIT_TICK_S if self.scheduler.has_limits else TICK_S
             self._read_at_s = now_s + tick_s if deadline_s is None else min(deadline_s, now_s + tick_s)
             for observer in self.observers:
-                observer(readings.values())
+                observer(self._latest.values())
         pool = self.scheduler.pool
         often = self.observers or pool.leaving or pool.throughput.refill_at > 1
         self._observe_at_s = min(self._read_at_s, now_s + (WATCHED_TICK_S if often else TICK_S))
 
     def _read_workers(self) -> dict[Slot, Reading]:
-        """Reads those that have a call, or are not known to be ready; all of them for observers."""
+        """Reads those that have a call, or are not known to be ready. What is known of one that is idle stays."""
+        connections = self._effects.connections
+        self._latest = {slot: reading for slot, reading in self._latest.items() if slot in connections}
         readings = {}
-        for slot, connection in self._effects.connections.items():
-            if slot.running or slot.base_bytes is None or self.observers:
+        for slot, connection in connections.items():
+            if slot.running or slot.base_bytes is None or slot not in self._latest:
                 sequence = slot.running[0].sequence if slot.running else 0
                 readings[slot] = reading = connection.worker.reading(sequence)
-                self._record_base(slot, reading)
+                self._record(slot, reading)
         return readings
 
     def _is_over(self) -> bool:
