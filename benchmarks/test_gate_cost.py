@@ -1,4 +1,4 @@
-"""What does the gate cost a suite that did not change? 21 tests with data, held against their baseline, beside the plain run.
+"""What does the gate cost a suite that did not change? 21 tests with data, compared with their baseline, beside the plain run.
 
 Time on the wall, in alternation and on a quiet machine: the forks that reruns are taken in are no children of the session, so
 that its processor time does not hold theirs. The suite is `noise_suite.py`'s, of which the racing threads are run again

@@ -6,7 +6,7 @@ from injected_regressions import ALSO_RIGHT, CASES, write_project
 from tables import print_table
 
 from pytest_membudget.gate.revisions.git import find_repository, working_folder
-from pytest_membudget.gate.revisions.runs import Asked, prepared_side
+from pytest_membudget.gate.revisions.runs import RunRequest, prepared_side
 from pytest_membudget.gate.revisions.stacks import compare_stacks
 from pytest_membudget.measurement.fresh.memray_run import read_stacks
 from pytest_membudget.units import format_size
@@ -22,7 +22,11 @@ def first_names(project):
     with working_folder() as folder:
         sides = [
             prepared_side(
-                repository, name, folder / side, asked=Asked(["test_cases.py"]), progress=lambda _: None
+                repository,
+                name,
+                folder / side,
+                request=RunRequest(["test_cases.py"]),
+                progress=lambda _: None,
             )
             for name, side in (("HEAD~1", "base"), ("HEAD", "head"))
         ]

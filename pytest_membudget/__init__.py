@@ -1,19 +1,19 @@
 """Memory budgets for programs that process many files in parallel.
 
-The story is a loop, one room a step:
+It is a loop, and each step is a folder:
 
 1. `inputs` makes files of exactly the asked size; `runtime` **predicts** what a file will take,
 2. **admits** it when that fits under the real limit, and
 3. **runs** it, in processes that fall back to threads and then to one by one;
-4. `measurement` tells what the whole process tree really took, and how sure that is;
+4. `measurement` says what the whole process tree really used, and how certain that is;
 5. `gate` **judges** it against a budget and a baseline;
 6. `report` **shows** it; and
 7. `calibration` **learns**, so that the next prediction is better.
 
-`plugin` is pytest's door to these rooms, `cli` the shell's. Every public name is importable from here and is
+`plugin` is how pytest gets in, `cli` how the shell does. Every public name is importable from here and is
 loaded when first used, so that importing the package costs next to nothing.
 
-Two rooms are nouns where the story has verbs, because `measure` and `calibrate` are the public functions.
+Two folders are nouns where the loop has verbs, because `measure` and `calibrate` are the public functions.
 """
 
 from __future__ import annotations

@@ -128,7 +128,7 @@ def text_of(theirs: object, text: Callable[[object], str] = str) -> str:
         return f"<{type(theirs).__qualname__}, whose text raises {type(error).__qualname__}>"
 
 
-# Arguments checked at the door, so that a nonsense value is named where it was given -----------------------------------------
+# Arguments checked where they are given, so that a nonsense value is named where it was given -----------------------------------------
 
 
 def size_of(name: str, size: Size) -> int:

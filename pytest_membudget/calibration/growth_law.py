@@ -1,4 +1,4 @@
-"""The law that joins the scales: fitted, used to predict the next one, and held against the law it should be.
+"""How memory grows with the scale of a job: fitted, used to predict the next scale, and compared with the law it should follow.
 
 A row with figures of its tasks is predicted from its parts: ``M = M_coordinator(size) + P·(base of a worker + peak of a
 task) + rest``. A task's peak follows the size of its input, the coordinator's memory the size of the whole job, and the

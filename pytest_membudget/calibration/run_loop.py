@@ -310,7 +310,7 @@ class CalibrationJob(NamedTuple):
         if failures:
             others = f", and {len(failures) - 1} more" if len(failures) > 1 else ""
             raise CalibrationError(
-                f"{self} fails {failures[0]}{others}; {measured}; mend it, or calibrate on inputs that it can read",
+                f"{self} fails {failures[0]}{others}; {measured}; fix it, or calibrate on inputs that it can read",
                 fitted,
             )
         if fitted is None:

@@ -135,7 +135,7 @@ def _load(name: str) -> Command:
     return commands[name]
 
 
-class Manner(NamedTuple):
+class OutputStyle(NamedTuple):
     """What a renderer for terminals wants to know."""
 
     width: int
@@ -143,7 +143,7 @@ class Manner(NamedTuple):
     ascii_only: bool
 
 
-def manner_of_stdout() -> Manner:
+def stdout_style() -> OutputStyle:
     """Colours on terminals alone and never with NO_COLOR; plain ASCII where the encoding lacks our signs."""
     on_terminal = sys.stdout.isatty()
     try:
@@ -151,7 +151,7 @@ def manner_of_stdout() -> Manner:
         ascii_only = False
     except (UnicodeEncodeError, LookupError):
         ascii_only = True
-    return Manner(
+    return OutputStyle(
         width=shutil.get_terminal_size((80, 24)).columns if on_terminal else 80,
         color=on_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb",
         ascii_only=ascii_only,

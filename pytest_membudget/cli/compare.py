@@ -8,7 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
-from pytest_membudget.cli import EXIT_FAILED, EXIT_OK, Command, add_output_option, manner_of_stdout
+from pytest_membudget.cli import EXIT_FAILED, EXIT_OK, Command, add_output_option, stdout_style
 from pytest_membudget.errors import MeasurementError, UsageError
 from pytest_membudget.gate.reports import compare_reports
 from pytest_membudget.gate.revisions.compare import REVISIONS_TOLERANCE, bisect
@@ -19,7 +19,7 @@ from pytest_membudget.gate.revisions.git import (
     subject_of,
     working_folder,
 )
-from pytest_membudget.gate.revisions.runs import Asked, compare_revisions, prepared_side
+from pytest_membudget.gate.revisions.runs import RunRequest, compare_revisions, prepared_side
 from pytest_membudget.records.comparison import Bisection
 from pytest_membudget.records.storage import encode_json
 from pytest_membudget.report import comparisons
@@ -122,7 +122,7 @@ def run_compare(arguments: argparse.Namespace) -> int:
     elif arguments.format == "markdown":
         print(comparisons.render_comparison_markdown(comparison), end="")
     else:
-        print(comparisons.render_comparison_terminal(comparison, **manner_of_stdout()._asdict()), end="")
+        print(comparisons.render_comparison_terminal(comparison, **stdout_style()._asdict()), end="")
     return EXIT_FAILED if comparison.count("regressed") else EXIT_OK
 
 
@@ -135,7 +135,7 @@ def _compare_revisions(arguments: argparse.Namespace) -> int:
     comparison = compare_revisions(
         base,
         head,
-        Asked(arguments.words, shlex.split(arguments.setup)),
+        RunRequest(arguments.words, shlex.split(arguments.setup)),
         tolerance=REVISIONS_TOLERANCE
         if arguments.tolerance is None
         else parse_tolerance(arguments.tolerance),
@@ -152,7 +152,7 @@ def _compare_revisions(arguments: argparse.Namespace) -> int:
     elif arguments.format == "markdown":
         print(comparisons.render_revisions_markdown(comparison), end="")
     else:
-        print(comparisons.render_revisions_terminal(comparison, **manner_of_stdout()._asdict()), end="")
+        print(comparisons.render_revisions_terminal(comparison, **stdout_style()._asdict()), end="")
     return EXIT_FAILED if comparison.count("regressed") else EXIT_OK
 
 
@@ -186,7 +186,7 @@ def add_bisect_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_bisect(arguments: argparse.Namespace) -> int:
-    """Prints the commit; 1 where both ends cannot be told apart.
+    """Prints the commit; 1 where both ends cannot be distinguished.
 
     Raises:
         UsageError: no such revisions, or pytest cannot run there.
@@ -196,7 +196,7 @@ def run_bisect(arguments: argparse.Namespace) -> int:
     commits = [good, *commits_between(repository, good, bad)]
     if len(commits) < 2:
         raise UsageError(f"{arguments.good} and {arguments.bad} are the same commit")
-    asked = Asked([arguments.test, *arguments.words], shlex.split(arguments.setup))
+    request = RunRequest([arguments.test, *arguments.words], shlex.split(arguments.setup))
     # Ended by a CI service, it removes its folders as after Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with working_folder() as folder:
@@ -204,7 +204,9 @@ def run_bisect(arguments: argparse.Namespace) -> int:
 
         def measure(commit: str) -> int | None:
             if commit not in sides:
-                sides[commit] = prepared_side(repository, commit, folder / commit, asked=asked, progress=_say)
+                sides[commit] = prepared_side(
+                    repository, commit, folder / commit, request=request, progress=_say
+                )
             try:
                 peaks = sides[commit].run(None, seed=1)
             except UsageError:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from pytest_membudget.cli import EXIT_FAILED, EXIT_OK, Command, add_output_option, manner_of_stdout
+from pytest_membudget.cli import EXIT_FAILED, EXIT_OK, Command, add_output_option, stdout_style
 from pytest_membudget.gate.history import open_history
 from pytest_membudget.gate.trend import TREND_TOLERANCE, find_trends
 from pytest_membudget.records.report import Report
@@ -144,10 +144,10 @@ def _show(arguments: argparse.Namespace) -> int:
             tests = [history.test(name) for name in names]
             sys.stdout.write(render_history_json(arguments.history, runs, tests).decode())
         elif arguments.test:
-            print(render_test_history(history.test(arguments.test), **manner_of_stdout()._asdict()), end="")
+            print(render_test_history(history.test(arguments.test), **stdout_style()._asdict()), end="")
         else:
             tests_count = len(history.nodeids())
-            print(render_runs(arguments.history, runs, tests_count, **manner_of_stdout()._asdict()), end="")
+            print(render_runs(arguments.history, runs, tests_count, **stdout_style()._asdict()), end="")
     return EXIT_OK
 
 
@@ -165,7 +165,7 @@ def _trend(arguments: argparse.Namespace) -> int:
     if arguments.json:
         sys.stdout.write(render_trend_json(report).decode())
     elif not arguments.output:
-        print(render_trend_terminal(report, **manner_of_stdout()._asdict()), end="")
+        print(render_trend_terminal(report, **stdout_style()._asdict()), end="")
     worse = report.count("jumped") + report.count("crept")
     return EXIT_FAILED if arguments.fail and worse else EXIT_OK
 
@@ -217,7 +217,7 @@ def run_report(arguments: argparse.Namespace) -> int:
 
 def _printed(report: Report, form: str, verbose: bool) -> str:
     if form == "text":
-        return render_terminal(report, verbose=verbose, **manner_of_stdout()._asdict())
+        return render_terminal(report, verbose=verbose, **stdout_style()._asdict())
     documents = {"json": render_json, "benchmark": render_benchmark_json, "badge": render_badge}
     if form in documents:
         return documents[form](report).decode()

@@ -118,7 +118,7 @@ def run_run(arguments: argparse.Namespace) -> int:
     found = CommandRun(
         measurement=measured, reserved_bytes=reserve_bytes, limit_bytes=limit_bytes, waited_s=waited_s
     )
-    _tell(found)
+    _print_result(found)
     if arguments.json:
         write_atomically(arguments.json, escape_controls(encode_json(found)))
     return found.exit_code
@@ -266,7 +266,7 @@ def _restore_signals(blocked: set[int]) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
-def _tell(found: CommandRun) -> None:
+def _print_result(found: CommandRun) -> None:
     measured = found.measurement
     if measured.ending is not None and measured.ending.how in {"not-found", "not-runnable"}:
         _say(f"{measured.command[0]!r} {measured.ending}")

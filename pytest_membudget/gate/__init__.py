@@ -1,8 +1,8 @@
 """Judge: is what a test took what it may take, and what it used to take?
 
-1. `judge` holds one measurement against its `Budget`, `judge_growth` a growth against its allowance,
-   `status_of` one scale of a job against the limit and its budget;
-2. `load_baseline` reads what was committed, `check_environment` tells whether it was taken elsewhere, and
+1. `judge` compares one measurement with its `Budget`, `judge_growth` a growth with its allowance,
+   `status_of` one scale of a job with the limit and its budget;
+2. `load_baseline` reads what was committed, `environment_differences` whether it was made elsewhere, and
    `match_baseline` which test is which;
 3. `next_step` asks for fresh samples until they agree, and `compare_test` with `judge_comparison` says what
    they showed;

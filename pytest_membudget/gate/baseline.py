@@ -1,7 +1,7 @@
 """The committed baseline: read, made from a run, written so that a diff shows only what changed; and where it was taken.
 
 1. Memory figures depend on the Python, the C library and the kernel, so a baseline says which it was taken with.
-2. `match_baseline` says which test of a run is which of the baseline: new, gone, renamed, skipped and not run are told apart.
+2. `match_baseline` says which test of a run is which of the baseline: new, gone, renamed, skipped and not run are distinguished.
 """
 
 from __future__ import annotations
@@ -202,16 +202,16 @@ def environment_differences(base: Environment, here: Environment) -> tuple[str, 
         ("cores", base.cores, here.cores),
         *((name, base.packages[name], here.packages.get(name, "none")) for name in sorted(base.packages)),
     ]
-    told = [
+    differences = [
         f"{title} {_short(old)} there, {_short(new)} here"
         for title, old, new in pairs
         if old and new and old != new
     ]
     if base.system and here.system and base.allocator != here.allocator:
-        told.append(
+        differences.append(
             f"allocator settings {_short(base.allocator or 'none')} there, {_short(here.allocator or 'none')} here"
         )
-    return tuple(told)
+    return tuple(differences)
 
 
 def check_environment(

@@ -12,7 +12,7 @@
 Both ends, because peaks of racing threads have modes: a median jumps between them by chance, a whole range does
 not. `benchmarks/test_gate_noise.py` has the error rates.
 
-Fresh samples are held against the baseline's own fresh samples where it has some, so that like is compared
+Fresh samples are compared with the baseline's own fresh samples where it has some, so that like is compared
 with like: a test in a fresh process also pays for what earlier tests of a session have loaded already.
 """
 

@@ -290,7 +290,7 @@ def interleaved(mine: Sequence[R], theirs: Sequence[R]) -> list[R]:
     return ordered + list(mine[here:])
 
 
-#: "mbhi": SQLite keeps it in the file's header, so that a database of another program is told from ours.
+#: "mbhi": SQLite keeps it in the file's header, so that a database of another program is distinguished from ours.
 APPLICATION_ID = 0x6D626869
 #: How long a writer waits for another one.
 WAIT_S = 60.0

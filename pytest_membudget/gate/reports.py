@@ -1,4 +1,4 @@
-"""Two reports or baselines held against each other, without measuring again."""
+"""Two reports or baselines compared, without measuring again."""
 
 from __future__ import annotations
 

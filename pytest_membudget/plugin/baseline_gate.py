@@ -320,9 +320,9 @@ class Collected:
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: object) -> None:
         """Adds what a worker has collected."""
-        told = getattr(node, "workeroutput", {}).get(_OUTPUT_KEY)
-        if told is not None:
-            for mine, its in zip((self.names, self._unread, self._ignored), json.loads(told), strict=True):
+        output = getattr(node, "workeroutput", {}).get(_OUTPUT_KEY)
+        if output is not None:
+            for mine, its in zip((self.names, self._unread, self._ignored), json.loads(output), strict=True):
                 mine.update(its)
             self._complete = True
 

@@ -177,10 +177,10 @@ def guarded_probe(config: pytest.Config, plan: Plan, budget: Budget, settings: S
     hard = plan.budget is not None and plan.budget.hard and not settings.warn
     with restored():
         folder = shared_folder(config)
-    teller = config.pluginmanager.get_plugin("membudget-reporting")
+    reporting = config.pluginmanager.get_plugin("membudget-reporting")
     with restored():
-        if teller is not None:
-            teller.write_journal()
+        if reporting is not None:
+            reporting.write_journal()
         stop_bytes = None if settings.stop_at is None else int(settings.stop_at * memory_limit().bytes)
 
     def save(kill_record: KillRecord) -> None:
@@ -197,7 +197,7 @@ def guarded_probe(config: pytest.Config, plan: Plan, budget: Budget, settings: S
             ),
         )
 
-    dog = Watchdog(
+    watchdog = Watchdog(
         stop_total_bytes=stop_bytes,
         last_words=[
             sys.executable,
@@ -210,7 +210,7 @@ def guarded_probe(config: pytest.Config, plan: Plan, budget: Budget, settings: S
         ],
         on_stuck=save,
     )
-    return dog.guard(
+    return watchdog.guard(
         plan.nodeid,
         limit_bytes=budget.peak_bytes if hard else None,
         interval_s=settings.interval_s,

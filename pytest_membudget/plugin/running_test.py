@@ -132,9 +132,9 @@ class RunningTest:
     def keep(self, record: TestRecord) -> None:
         """Keeps the record for the test's report, and its figures among the JUnit properties."""
         self.record = record
-        told = {"membudget_peak_bytes": record.peak_bytes, "membudget_verdict": record.verdict}
-        others = [each for each in self._item.user_properties if each[0] not in told]
-        self._item.user_properties[:] = [*others, *told.items()]
+        properties = {"membudget_peak_bytes": record.peak_bytes, "membudget_verdict": record.verdict}
+        others = [each for each in self._item.user_properties if each[0] not in properties]
+        self._item.user_properties[:] = [*others, *properties.items()]
 
     def fail(self, message: str) -> NoReturn:
         """Raises `OverBudget` from a frame at the test's first line: its own are gone, and `--pdb` opens in the last one.
@@ -377,7 +377,7 @@ def _output_kept(item: pytest.Item) -> Iterator[None]:
 
 @contextmanager
 def _reports_withheld(item: pytest.Item) -> Iterator[list[Any]]:
-    """Reports of sub-tests belong to the test's own run: those of repetitions are not told; yields those that failed."""
+    """Reports of sub-tests belong to the test's own run: those of repetitions are not reported; yields those that failed."""
     hooks: Any = item.ihook
     log = hooks.pytest_runtest_logreport
     failures: list[Any] = []

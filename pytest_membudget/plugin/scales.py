@@ -69,7 +69,7 @@ def parametrize(metafunc: pytest.Metafunc, settings: Settings) -> str | None:
         asked = read_scales(mark) if mark else ScalesMark()
         scales = chosen_scales(settings.scales or asked.names or DEFAULT_NAMES, known_scales(metafunc.config))
         for scale in scales:
-            scale_features(asked.predictors, scale)  # one that fails is told before anything runs
+            scale_features(asked.predictors, scale)  # one that fails is reported before anything runs
     except (MembudgetError, ValueError) as error:
         metafunc.parametrize(FIXTURE, [], indirect=True)
         return f"{metafunc.definition.nodeid}: memory_scales: {error}"

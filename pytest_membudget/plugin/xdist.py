@@ -159,7 +159,7 @@ def workers_that_fit(cores: int, available_bytes: int, limit_bytes: int, worker_
 
 
 def _largest_known(baseline: Path | None) -> int:
-    """The largest peak in the baseline; an unreadable one is told when the session is configured."""
+    """The largest peak in the baseline; an unreadable one is reported when the session is configured."""
     if baseline is None:
         return 0
     from pytest_membudget.gate.baseline import load_baseline

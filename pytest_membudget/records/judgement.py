@@ -1,4 +1,4 @@
-"""What a test may take, what was found when its measurement was held against that, and what repeating a function showed."""
+"""What a test may use, what comparing its measurement with that showed, and what repeating a function showed."""
 
 from __future__ import annotations
 

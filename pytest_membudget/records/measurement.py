@@ -266,10 +266,10 @@ _CAVEATS: dict[CaveatKind, str] = {
     ),
     "shared-not-attributed": (
         "up to {size} of shared memory or of files in tmpfs came meanwhile, and other programs run here: whose it is cannot "
-        "be told, so it is in the upper figure only"
+        "be determined, so it is in the upper figure only"
     ),
     "swapped": (
-        "the machine has swapped {size} out meanwhile: whose it is cannot be told, so it is in the upper figure only"
+        "the machine has swapped {size} out meanwhile: whose it is cannot be determined, so it is in the upper figure only"
     ),
     "huge-pages-hidden": (
         "how many huge pages the machine hands out cannot be read here (is /proc/vmstat hidden?): a spike of them between "

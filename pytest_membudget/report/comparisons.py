@@ -313,7 +313,7 @@ def _table_of_reports(comparison: ReportComparison) -> Table:
 
 def _row_of_reports(row: TestChange) -> Row:
     delta = "~" if row.finding == "same" else NONE if row.change is None else signed_share(row.change)
-    told = "" if row.finding == "same" else row.finding
+    finding = "" if row.finding == "same" else row.finding
     p = NONE if row.p is None else f"{row.p:.3f}"
     return (
         row.nodeid,
@@ -321,7 +321,7 @@ def _row_of_reports(row: TestChange) -> Row:
         _spread(row.new),
         delta,
         f"{p} n={row.base.samples}+{row.new.samples}",
-        told,
+        finding,
     )
 
 

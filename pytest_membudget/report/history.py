@@ -176,8 +176,10 @@ def describe(test: TestTrend) -> str:
             if test.verdict == "crept"
             else f"jumped at {revision}: {sizes}"
         )
-    told = [describe_change(change) for change in test.changes]
-    return f"{test.verdict} at {format_size(test.level_bytes)}" + "".join(f"; {text}" for text in told[-2:])
+    changes = [describe_change(change) for change in test.changes]
+    return f"{test.verdict} at {format_size(test.level_bytes)}" + "".join(
+        f"; {text}" for text in changes[-2:]
+    )
 
 
 def describe_change(change: TrendChange) -> str:

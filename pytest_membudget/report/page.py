@@ -216,7 +216,7 @@ def tests_table(tests: Sequence[TestRecord], *, verbose: bool, most_tests: int |
 
 
 def comparison_table(tests: Sequence[TestRecord]) -> Table | None:
-    """The tests that a baseline was held against, those that changed."""
+    """The tests that were compared with a baseline, those that changed."""
     rows = [
         (
             test.nodeid,
@@ -323,8 +323,8 @@ def _test_row(test: TestRecord, verbose: bool) -> Row:
 
 def _caveats(tests: Sequence[TestRecord]) -> list[str]:
     seen = caveat_counts(tests)
-    told = [f"{caveat} ({format_count(count, 'test')})" for caveat, count in seen[:MOST_CAVEATS]]
-    return told + ([f"and {len(seen) - MOST_CAVEATS:,} more caveats"] if len(seen) > MOST_CAVEATS else [])
+    shown = [f"{caveat} ({format_count(count, 'test')})" for caveat, count in seen[:MOST_CAVEATS]]
+    return shown + ([f"and {len(seen) - MOST_CAVEATS:,} more caveats"] if len(seen) > MOST_CAVEATS else [])
 
 
 def caveat_counts(tests: Sequence[TestRecord]) -> list[tuple[str, int]]:

@@ -135,8 +135,8 @@ def _under_names(table: Table, names: int, width: int, paint: Paint) -> list[str
         return [_stacked(table, width)]
     lines = _side_by_side(columns, rows, 1, paint)
     head, figures = lines[: -len(rows)], lines[-len(rows) :]
-    told = [f"{shorten(row[names], width)}\n  {line}" for row, line in zip(table.rows, figures, strict=True)]
-    return [textwrap.indent("\n".join(head), "  "), *told]
+    named = [f"{shorten(row[names], width)}\n  {line}" for row, line in zip(table.rows, figures, strict=True)]
+    return [textwrap.indent("\n".join(head), "  "), *named]
 
 
 def _stacked(table: Table, width: int) -> str:

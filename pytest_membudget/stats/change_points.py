@@ -7,7 +7,7 @@
    by the number of places in the series (Bonferroni); the least certain goes first, and its neighbours join. Ranks need no
    distribution: a test whose peaks jump between two modes has both modes on both sides. In series too short for a
    rank test, both sides must lie further apart than either spreads.
-3. *Step or ramp*: neighbouring steps in one direction are held against a ramp from one level to the other, by
+3. *Step or ramp*: neighbouring steps in one direction are compared with a ramp from one level to the other, by
    Schwarz's criterion (BIC) over the same values. Creep of a percent a commit is a ramp, which steps only imitate.
 
 The scheme is that of E-divisive (Matteson and James, "A nonparametric approach for multiple change point analysis of

@@ -253,7 +253,7 @@ def bisect(commits: Sequence[str], measure: Measure) -> Bisection:
     Commits at which the test does not pass are left out; where the first bad one may be among them, all are named.
 
     Raises:
-        MeasurementError: the test does not pass at an end, or the ends cannot be told apart.
+        MeasurementError: the test does not pass at an end, or the ends cannot be distinguished.
     """
     search = _Search(commits, measure)
     search.measure_ends()
@@ -287,7 +287,7 @@ class _Search:
         self._middle = 0.0
 
     def measure_ends(self) -> None:
-        """Runs both ends in turn until they are told apart."""
+        """Runs both ends in turn until they can be distinguished."""
         ends = {0: "good", len(self._commits) - 1: "bad"}
         good, bad = ends
         while True:

@@ -202,7 +202,7 @@ def last_lines(output: bytes, most_bytes: int) -> str:
 Progress = Callable[[str], None]
 
 
-class Asked(NamedTuple):
+class RunRequest(NamedTuple):
     """How tests are run: pytest's arguments, and a command that prepares a checkout."""
 
     arguments: Sequence[str] = ()
@@ -212,7 +212,7 @@ class Asked(NamedTuple):
 def compare_revisions(
     base: str,
     head: str,
-    asked: Asked,
+    request: RunRequest,
     *,
     tolerance: Tolerance = REVISIONS_TOLERANCE,
     error_rate: float = DEFAULT_ERROR_RATE,
@@ -223,9 +223,9 @@ def compare_revisions(
     """Runs the tests at both revisions until each is clear. The checkout that is worked in is not written to.
 
     Args:
-        base: the revision to hold against, as git understands it.
+        base: the revision to compare with, as git understands it.
         head: the revision that is judged.
-        asked: what to run.
+        request: what to run.
         tolerance: a change within it is none.
         error_rate: the most that any unchanged test of the suite is called with.
         budget_s: no pair of runs is begun that would end later.
@@ -239,7 +239,7 @@ def compare_revisions(
     commits = commit_of(repository, base), commit_of(repository, head)
     with working_folder() as folder:
         sides = [
-            prepared_side(repository, name, folder / side, asked=asked, progress=progress)
+            prepared_side(repository, name, folder / side, request=request, progress=progress)
             for name, side in ((base, "base"), (head, "head"))
         ]
         found = Comparing(
@@ -251,13 +251,13 @@ def compare_revisions(
 
 
 def prepared_side(
-    repository: Repository, name: str, folder: Path, *, asked: Asked, progress: Progress
+    repository: Repository, name: str, folder: Path, *, request: RunRequest, progress: Progress
 ) -> Side:
     """One revision, checked out and compiled."""
     progress(f"checking out {name}")
     checkout = check_out(repository, name, commit_of(repository, name), folder / "checkout")
-    side = Side(repository, checkout, asked.arguments, folder / "runs")
-    side.prepare(asked.setup)
+    side = Side(repository, checkout, request.arguments, folder / "runs")
+    side.prepare(request.setup)
     return side
 
 

@@ -14,7 +14,7 @@ from pytest_membudget.units import format_size
 MOST_STACKS = 10
 _MOST_FRAMES = 12
 #: A stack whose bytes differ by less than this share of the largest difference is not worth a line.
-_WORTH_TELLING = 0.02
+_LEAST_SHARE_SHOWN = 0.02
 #: Stacks that show less than this share of the measured growth do not explain it.
 _LEAST_EXPLAINED = 0.1
 _WHY_NOT = "more of what was asked for is touched, or memory comes from elsewhere than the heap; these are the largest stacks"
@@ -62,8 +62,8 @@ def compare_stacks(
         grown.sort(key=lambda each: (-each.head_bytes, each.function))
         caveat = f"the heap grew by {format_size(max(0, largest))} at most in one stack, memory by {format_size(grew_bytes)}: {_WHY_NOT}"
         return StackComparison(stacks=tuple(grown[:MOST_STACKS]), flame=_flame(old, new), caveats=(caveat,))
-    told = [each for each in grown if each.grew_bytes > _WORTH_TELLING * largest]
-    return StackComparison(stacks=tuple(told[:MOST_STACKS]), flame=_flame(old, new))
+    shown = [each for each in grown if each.grew_bytes > _LEAST_SHARE_SHOWN * largest]
+    return StackComparison(stacks=tuple(shown[:MOST_STACKS]), flame=_flame(old, new))
 
 
 def _by_key(stacks: Iterable[RecordedStack], top: Path) -> dict[_Key, list[_Held]]:

@@ -1,6 +1,6 @@
 """Runs one test in a fresh interpreter: a pytest session of its own, with the same arguments and plugins.
 
-The session's reports come back as pytest serializes them. An interpreter that dies is told from one that ended:
+The session's reports come back as pytest serializes them. An interpreter that dies is distinguished from one that ended:
 the reports that it owed are missing.
 
 `ForkedSamples` takes samples of the tests of one module from forks of one interpreter: the session's end of `fork_server`.
@@ -57,7 +57,7 @@ def run_fresh(
 ) -> FreshRun:
     """Runs the test in an interpreter of its own; whatever it started and left is ended with it.
 
-    With `rehearse` it runs twice there, and the second time is told. A caller that runs it once more stops its clock first.
+    With `rehearse` it runs twice there, and the second run is reported. A caller that runs it once more stops its clock first.
     """
     # A sample is taken in the test's call phase, when its doubles still stand.
     with restored(), tempfile.TemporaryDirectory(prefix="fresh-", dir=shared_folder(test.config)) as folder:
@@ -90,9 +90,9 @@ def request_for(test: RunningTest, purpose: Purpose, folder: Path) -> FreshReque
 
 def invocation(config: pytest.Config) -> tuple[Path, list[str]]:
     """Where and with which arguments the user called pytest; a worker has them from its controller."""
-    told = getattr(config, "workerinput", {}).get("membudget_invocation")
-    if told is not None:
-        folder, *arguments = json.loads(told)
+    invocation = getattr(config, "workerinput", {}).get("membudget_invocation")
+    if invocation is not None:
+        folder, *arguments = json.loads(invocation)
         return Path(folder), arguments
     return config.invocation_params.dir, [str(each) for each in config.invocation_params.args]
 
