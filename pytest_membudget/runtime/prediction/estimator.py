@@ -225,10 +225,11 @@ class MemoryEstimator:
         if peak_upper_bytes is None and proven == 0:
             return
         with self._lock:
-            self._check_coverage(size, proven)
             if not is_known(proven, upper):
+                # It may still run, and hold what its worker has just imported: it counts when its peak is known.
                 self._observe_at_least(size, proven)
             else:
+                self._check_coverage(size, proven)
                 self._observe(size, max(proven, upper), duration_s)
 
     def retry_bytes(self, size: Size | Any, failed_bytes: Size) -> int:

@@ -145,3 +145,13 @@ def test_two_threads_may_share_an_estimator():
     for thread in threads:
         thread.join()
     assert not errors
+
+
+def test_what_a_running_task_holds_is_no_broken_promise():
+    estimator = calibrated("safe")
+    for _ in range(3):
+        given = estimator.estimate_file_memory("2 MB")
+        estimator.observe("2 MB", 2 * given, peak_upper_bytes=2**62)  # it has just imported a library, say
+    assert estimator.coverage.tasks == 0
+    estimator.observe("2 MB", given)
+    assert (estimator.coverage.tasks, estimator.coverage.exceeded) == (1, 0)
