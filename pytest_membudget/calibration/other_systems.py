@@ -61,14 +61,13 @@ def request_for(
         raise UsageError(f"the memory follows {' and '.join(found.predictors)}; name the inputs")
     if attempts < 1:
         raise UsageError(f"attempts is {attempts}; give 1 or more")
-    estimator = found.estimator(aim)
+    estimator, safe = found.estimator(aim), found.estimator("safe")
     given = list(items) or [0]
 
     def first_bytes(item: Any) -> int:
-        estimate_bytes = estimator.estimate_file_memory(item)
-        return (
-            estimate_bytes if aim == "cheap" else max(estimate_bytes, found.bound(item, content=SAFE_CONTENT))
-        )
+        # What leaves room above peaks that agree is not to ask for more than what hardly ever fails.
+        safe_bytes = max(safe.estimate_file_memory(item), found.bound(item, content=SAFE_CONTENT))
+        return safe_bytes if aim == "safe" else min(safe_bytes, estimator.estimate_file_memory(item))
 
     largest = max(given, key=first_bytes)
     ladder = [first_bytes(largest)]
