@@ -74,7 +74,7 @@ def both(program, options):
 
 def test_two_programs_in_a_container_of_one_gibibyte(program, figure):
     ways: dict[str, dict[str, str]] = {
-        "each by itself": {},
+        "nothing named": {},
         "half of the budget each": {"budget": "375 MB"},
         "one budget of the host": {"scope": "host"},
     }
