@@ -161,5 +161,7 @@ def test_every_double_of_the_standard_library_leaves_outcome_and_figures_alone(p
     with_us, tests = run(pytester, *options, "--membudget-report=report.json")
     assert with_us == by_themselves
     assert {test["source"] for test in tests} == {"kernel"}
-    assert [(test["nodeid"], test["caveats"]) for test in tests if test.get("caveats")] == []
+    # How many calls a growth needs, and so whether it says on how few it was judged, depends on what else the machine does.
+    caveats = {(test["nodeid"], each) for test in tests for each in test.get("caveats", [])}
+    assert {each for each in caveats if not each[1].startswith("judged on ")} == set()
     assert tests[-1]["growth"]["verdict"] == "clean"
