@@ -274,8 +274,13 @@ def _estimate(item: pytest.Item) -> int:
     items: list[Any] = [path for value in funcargs.values() for path in _files(value)]
     request: pytest.FixtureRequest = item._request  # type: ignore[attr-defined]  # noqa: SLF001 - the test's own
     estimator = request.getfixturevalue("memory_estimator")
+    if not items:  # text is a path only where nothing else is, and there is such a file
+        texts = [value for value in funcargs.values() if isinstance(value, str) and os.path.isfile(value)]
+        items = texts if estimator.goes_by_predictors else list(map(Path, texts))
     if not items and estimator.goes_by_predictors:
         items = [value for value in _parameters(item) if _has_features(estimator, value)]
+        made = [value for name, value in funcargs.items() if name not in ("memory_estimator", "request")]
+        items = items or [value for value in made if _has_features(estimator, value)]
     if not items:
         raise ValueError(
             'memory_budget: "estimate" needs a file among the test\'s arguments, or a parameter that the predictors of its '

@@ -69,6 +69,14 @@ def memory_estimator():
 def test_within(table):
     bytearray(b"x") * (900 * 400 * 40)
 
+@pytest.fixture
+def made():
+    return 400, 40
+
+@pytest.mark.memory_budget("estimate")
+def test_what_a_fixture_made(made):
+    bytearray(b"x") * (900 * 400 * 40)
+
 @pytest.mark.memory_budget("estimate")
 @pytest.mark.parametrize("table", [(400, 40)])
 def test_over(table):
@@ -79,10 +87,32 @@ def test_over(table):
 def test_an_item_that_is_no_file_is_judged_by_its_predictors(pytester):
     pytester.makepyfile(PREDICTED)
     result = pytester.runpytest_subprocess()
-    result.assert_outcomes(passed=2, failed=2)
+    result.assert_outcomes(passed=3, failed=2)
     result.stdout.fnmatch_lines(
         [
             "*needs a file among the test's arguments, or a parameter that the predictors*",
             "FAILED *test_over*",
         ]
     )
+
+
+def test_a_path_may_be_text(pytester):
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.fixture
+        def file(tmp_path_factory):
+            path = tmp_path_factory.mktemp("files") / "file"
+            path.write_bytes(bytes(100))
+            return str(path)
+
+        @pytest.mark.memory_budget("estimate")
+        @pytest.mark.parametrize("name", ["no file"])
+        def test_text(file, name): ...
+
+        @pytest.mark.memory_budget("estimate")
+        def test_none(): ...
+        """
+    )
+    pytester.runpytest_subprocess().assert_outcomes(passed=1, failed=1)
