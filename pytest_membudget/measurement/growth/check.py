@@ -11,7 +11,13 @@ from typing import Any, NamedTuple
 from pytest_membudget.errors import UsageError
 from pytest_membudget.measurement.growth.caches import FilledCache
 from pytest_membudget.measurement.growth.culprits import find_culprits
-from pytest_membudget.measurement.growth.repeat import CallsEnded, CallTooLongError, Rounds, interrupted_after
+from pytest_membudget.measurement.growth.repeat import (
+    CALLS_BEYOND_DOUBT,
+    CallsEnded,
+    CallTooLongError,
+    Rounds,
+    interrupted_after,
+)
 from pytest_membudget.measurement.growth.samples import (
     EXACT_BYTES,
     OF_SHARED_FILES,
@@ -28,6 +34,7 @@ from pytest_membudget.stats.growth import (
     CACHES_BYTES,
     CONFIDENCE,
     FEWEST_SAMPLES,
+    RESOLUTION_BYTES_PER_CALL,
     Effort,
     Patience,
     Trend,
@@ -105,6 +112,7 @@ _LEAST_EXPLAINED = 0.5
 _MOST_CACHES_SHOWN = 3
 _MOST_THREADS_CREDITED = 16
 _SHARE_FOR_FILES = 0.15
+_SEEN_IN_PAGES_BYTES = 64 << 10
 _MOST_NOISE_BYTES_PER_CALL = 512
 """Beside more than that a leak of as much may not show in few calls: *clean* waits for half of the time."""
 _OTHERS_FILES = "files appeared in shared memory that another program may have made, as they did not come with the calls alone: they were not judged"
@@ -250,12 +258,20 @@ class _Judge:
             return "inconclusive"
         if verdict == "inconclusive" and self._full_caches_explain(trends):
             return "clean"
-        fallback_bytes = max(trends[name].fallback for name in EXACT_BYTES)
-        may_hide_growth = (
-            self._rounds.may_hide_growth or fallback_bytes > _MOST_NOISE_BYTES_PER_CALL * effort.calls
-        )
-        waits = may_hide_growth and effort.elapsed_s < self._timeout_s / 2
+        waits = self._may_hide_growth(trends, effort) and effort.elapsed_s < self._timeout_s / 2
         return None if verdict == "clean" and not effort.exhausted and waits else verdict
+
+    def _may_hide_growth(self, trends: dict[str, Trend], effort: Effort) -> bool:
+        """Whether few calls may have left a leak within what is let pass: noise, whole pages, next to nothing in all."""
+        if self._rounds.may_hide_growth:
+            return True
+        allowed_bytes = self._allowed_bytes * effort.calls
+        exact = [trends[name] for name in EXACT_BYTES]
+        is_noisy = max(each.fallback for each in exact) > _MOST_NOISE_BYTES_PER_CALL * effort.calls
+        seems_to_grow = any(
+            each.low > self._allowed_bytes + RESOLUTION_BYTES_PER_CALL for each in exact
+        ) or any(trends[name].grown > allowed_bytes + _SEEN_IN_PAGES_BYTES for name in PAGED_BYTES)
+        return is_noisy or (seems_to_grow and effort.calls < CALLS_BEYOND_DOUBT)
 
     def _files_may_be_others(self, trends: dict[str, Trend]) -> bool:
         """Asks once whose the files in shared memory are, where they would decide; another program's are left out from then on."""
@@ -392,7 +408,7 @@ def old_objects_frozen() -> Iterator[None]:
     A function that asks the collector what there is gets everything, as ever: from its first question on nothing is frozen.
     """
     frozen_before = gc.get_freeze_count()
-    answers = {name: getattr(live_gc, name) for name in _QUESTIONS}
+    answers = {name: getattr(live_gc, name) for name in _QUESTIONS if hasattr(live_gc, name)}
     collector.collect_fully()
     gc.freeze()
 

@@ -37,7 +37,7 @@ _GOLDEN = 0.618034
 _MOST_TOGETHER = 64
 _TOGETHER_S = 0.0005
 _CALLS_FOR_CACHES = 16
-_CALLS_BEYOND_KEPT = 256
+CALLS_BEYOND_DOUBT = 256
 """What hides below the allowance for whole pages is 4 KiB a call then."""
 
 _LINUX = sys.platform.startswith("linux")
@@ -91,7 +91,7 @@ class Rounds:
     @property
     def may_hide_growth(self) -> bool:
         """Whether few calls were made, and an allocator that shows by pages may have given them memory it had kept."""
-        return self._reader.has_unknown_allocator and self.calls < _CALLS_BEYOND_KEPT
+        return self._reader.has_unknown_allocator and self.calls < CALLS_BEYOND_DOUBT
 
     @property
     def has_new_files(self) -> bool:

@@ -14,7 +14,7 @@ from pytest_membudget import check_growth
 from pytest_membudget.measurement.growth import check
 from pytest_membudget.measurement.growth.caches import BoundedCaches, FilledCache
 from pytest_membudget.measurement.growth.samples import Figures
-from pytest_membudget.stats.growth import Trend
+from pytest_membudget.stats.growth import Effort, Trend
 
 
 class Capped(dict):
@@ -147,3 +147,21 @@ def test_growth_that_has_slowed_down_is_explained_by_caches_that_are_full_by_now
     flat = Trend("flat", 0.0, 0.0, 0.0, 0.0)
     trends = dict.fromkeys(Figures._fields, flat) | {"heap_bytes": flat._replace(direction="slowing")}
     assert judge._full_caches_explain(trends) == explains
+
+
+@pytest.mark.parametrize(
+    ("figure", "changes", "calls", "may"),
+    [
+        ("heap_bytes", {"low": 30.0}, 33, True),
+        ("heap_bytes", {"low": 30.0}, 300, False),
+        ("heap_bytes", {"fallback": 60_000.0}, 51, True),
+        ("shared_bytes", {"grown": 1e6}, 20, True),
+        ("children_bytes", {"grown": 50_000.0}, 20, False),
+    ],
+)
+def test_few_calls_are_not_called_clean_beside_what_seems_to_grow(figure, changes, calls, may):
+    nothing = Figures(*[0] * len(Figures._fields))
+    judge = check._Judge(SimpleNamespace(first=nothing, may_hide_growth=False), 0, 10.0)
+    flat = Trend("flat", 0.0, 0.0, 0.0, 0.0)
+    trends = dict.fromkeys(Figures._fields, flat) | {figure: flat._replace(**changes)}
+    assert judge._may_hide_growth(trends, Effort(calls, 1.5)) == may
