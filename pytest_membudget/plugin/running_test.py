@@ -56,6 +56,7 @@ class RunningTest:
         self.record: TestRecord | None = None
         self.judging_s = 0.0
         self._recorded_before: list[tuple[list[Any], int]] = []
+        self._patched_before: list[tuple[Any, dict[str, int]]] = []
 
     @property
     def nodeid(self) -> str:
@@ -109,6 +110,11 @@ class RunningTest:
                 if _is_recorders(value)
                 for each in _lists_of(value)
             ]
+            self._patched_before = [
+                (value, {name: len(getattr(value, name)) for name in _UNDO_LISTS})
+                for value in _fixtures(self._item)
+                if isinstance(value, pytest.MonkeyPatch)
+            ]
 
     @property
     def has_kept_failures(self) -> bool:
@@ -122,6 +128,8 @@ class RunningTest:
         It raises what the body raises, with a note that says that this was a repetition.
         """
         self.stop_clock()
+        for patch, lengths in self._patched_before:
+            _undo_since(patch, lengths)  # what the own run has deleted cannot be deleted once more
         with (
             _output_kept(self._item),
             _own_run_set_aside(self._item, self._recorded_before),
@@ -356,6 +364,18 @@ def _undone(patch: Any) -> Iterator[None]:
         for name, undo in kept.items():
             setattr(patch, name, undo)
         patch._cwd = folder  # noqa: SLF001 - likewise
+
+
+def _undo_since(patch: Any, lengths: dict[str, int]) -> None:
+    """Undoes what was patched since the lists had these lengths; the folder and `sys.path` stay as they are."""
+    added = {name: getattr(patch, name)[length:] for name, length in lengths.items()}
+    for name, length in lengths.items():
+        del getattr(patch, name)[length:]
+    path, patch._savesyspath = patch._savesyspath, None  # noqa: SLF001 - as `undo` has it
+    with _undone(patch):
+        for name, entries in added.items():
+            setattr(patch, name, entries)
+    patch._savesyspath = path  # noqa: SLF001 - likewise
 
 
 @contextmanager

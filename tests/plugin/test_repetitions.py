@@ -5,7 +5,7 @@ import sys
 import pytest
 
 STATE_OF_PYTEST = """
-    import logging, sys, time, unittest, warnings
+    import json, logging, os, sys, time, unittest, warnings
     from unittest import mock
     import pytest
 
@@ -46,6 +46,15 @@ STATE_OF_PYTEST = """
         recwarn.pop(DeprecationWarning)
         print("not read")
 
+    @pytest.fixture
+    def token(monkeypatch):
+        monkeypatch.setenv("TOKEN", "of the setup")
+
+    def test_deletes(monkeypatch, token):
+        assert os.environ["TOKEN"] == "of the setup"
+        monkeypatch.delenv("TOKEN")
+        monkeypatch.delattr(json, "loads")
+
     def test_streams(monkeypatch):
         monkeypatch.setattr(sys, "stdout", None)
 """
@@ -54,8 +63,8 @@ STATE_OF_PYTEST = """
 def test_what_pytest_keeps_of_one_call_does_not_pile_up(pytester):
     pytester.makepyfile(STATE_OF_PYTEST)
     result = pytester.runpytest_subprocess("-q")
-    result.assert_outcomes(passed=7)
-    result.stdout.fnmatch_lines(["*7 passed, 4 subtests passed*"])
+    result.assert_outcomes(passed=8)
+    result.stdout.fnmatch_lines(["*8 passed, 4 subtests passed*"])
 
 
 RECORDERS = """
