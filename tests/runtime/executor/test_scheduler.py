@@ -53,6 +53,13 @@ def test_those_that_wait_are_known_in_order_without_the_cancelled(mean_s):
     assert played.scheduler.has_waiting
 
 
+def test_a_task_that_is_cancelled_just_before_it_is_sent_gives_its_memory_back():
+    played, first, second = Played(100), a_task(60), a_task(60)
+    played.submit(first, second)
+    played.scheduler.cancelled(first)
+    assert sent(played.decided()) == [second]
+
+
 def test_the_next_task_gets_the_worker_that_is_idle():
     played, first, second = Played(), a_task(), a_task()
     played.submit(first)
