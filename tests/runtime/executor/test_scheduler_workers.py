@@ -12,14 +12,15 @@ from pytest_membudget.runtime.workers.protocol import Figures, Reading
 # What is learned ------------------------------------------------------------------------------------------------------
 
 
-def test_queued_tasks_are_not_charged_again_after_each_task_that_keeps_to_its_charge():
+@pytest.mark.parametrize("peak_bytes", [5, 10])
+def test_queued_tasks_are_not_charged_again_after_each_task_that_keeps_to_its_charge(peak_bytes):
     played = Played(1000, workers=1)
     tasks = [a_task(10) for _ in range(6)]
     played.submit(*tasks)
     asked = []
     tasks[-1].charge.first_bytes = lambda: asked.append(1) or 10
     for task in tasks[:4]:
-        played.returned(task, peak_bytes=5)
+        played.returned(task, peak_bytes=peak_bytes)
     assert not asked
 
 
