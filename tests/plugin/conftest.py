@@ -12,7 +12,6 @@ for _name in (
     "pytest_membudget.gate.history",
     "pytest_membudget.measurement.growth.check",
     "pytest_membudget.plugin.baseline_gate",
-    "pytest_membudget.plugin.fixtures.runtime",
     "pytest_membudget.plugin.fresh.isolate",
     "pytest_membudget.plugin.fresh.memray",
     "pytest_membudget.plugin.registration",
