@@ -69,7 +69,8 @@ def test_a_large_caller_is_not_taken_for_the_command():
     block = b"x" * (200 * MIB)
     m = measure_command(["true"])
     del block
-    assert m.peak_upper_bytes < 12 * MIB
+    # The guard's own mark shows, which is larger under newer versions of Python.
+    assert m.peak_upper_bytes < 14 * MIB
 
 
 def test_a_command_that_takes_too_long_is_ended_with_all_it_started():

@@ -276,8 +276,10 @@ def test_a_forked_child_has_workers_of_its_own_and_not_its_parents(tmp_path):
     lines, errors = output_of(
         tmp_path,
         """
-        import os
+        import os, warnings
         from pytest_membudget import FallbackExecutor
+
+        warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads, since Python 3.12
 
         if __name__ == "__main__":
             with FallbackExecutor(2, budget="1 GB") as executor:
