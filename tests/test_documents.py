@@ -56,6 +56,7 @@ def test_the_index_links_every_document_once():
     )
 
 
+@pytest.mark.slow  # CI has a job that builds the site
 def test_the_site_is_built_without_a_warning(tmp_path):
     pytest.importorskip("sphinx", reason="sphinx is not installed (extra docs)")
     command = [

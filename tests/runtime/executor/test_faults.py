@@ -264,7 +264,8 @@ def memory_group():
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_when_the_coordinator_is_ended_nobody_stays_behind(tmp_path, number):
     setup = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    argv = program(tmp_path, "jobs.hang", "range(6)", setup)
+    of_known_memory = "range(6), memory='1 MB'"  # so that two start at once
+    argv = program(tmp_path, "jobs.hang", of_known_memory, setup)
     child = subprocess.Popen(
         argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )

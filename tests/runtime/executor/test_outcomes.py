@@ -54,7 +54,7 @@ def test_inputs_are_drawn_while_it_waits_where_there_is_more_room(threads, monke
             second.set()
         return second.wait(30)
 
-    engine, options = threads._engine, CallOptions()
+    engine, options = threads._engine, CallOptions(memory=1000)  # known, so that both start at once
     items = drawn(range(2), lambda number: engine.charge_rule(options).charge(job, number))
     outcomes = Outcomes(engine, job, items, options, window=lambda: room[0])
     assert [ended.outcome.value for ended in order(outcomes)] == [True, True]
