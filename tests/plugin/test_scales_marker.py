@@ -125,7 +125,17 @@ def test_other_parameters_make_tables_of_their_own(pytester):
 
 @pytest.mark.processes
 def test_a_job_of_the_fixture_tells_the_table_what_its_tasks_took(pytester):
-    pytester.makepyfile(jobs="def held(path):\n    return len(path.read_bytes() * 4)\n")
+    # Longer than a reading takes, and more than the fork server on its way up, which would be the peak else.
+    pytester.makepyfile(
+        jobs="""
+        import time
+
+        def held(path):
+            block = b"x" * 30_000_000 + path.read_bytes() * 4
+            time.sleep(0.3)
+            return len(block)
+        """
+    )
     pytester.makepyfile(
         test_it="""
         import jobs

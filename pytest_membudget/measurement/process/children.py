@@ -187,7 +187,7 @@ class SharedPages:
                 self._correction[pid] = sizes.shared_bytes
             else:
                 own_bytes = share.proportional_bytes if is_steady else share.private_bytes
-                self._correction[pid] = own_bytes - sizes.anonymous_bytes
+                self._correction[pid] = own_bytes - share.anonymous_bytes
         self._spent_s += time.thread_time() - began_s
         return after
 
@@ -199,12 +199,13 @@ class SharedPages:
 
     def _read(self, pid: int) -> None:
         began_s = time.thread_time()
-        share_bytes = proc.proportional_bytes(pid)
+        share = proc.shares(pid) if _LINUX else None
         figures = _sizes(pid)
-        if figures is not None:
-            self._correction[pid] = (
-                figures.shared_bytes if share_bytes is None else share_bytes - figures.anonymous_bytes
-            )
+        if share is not None:
+            # Both of one walk through its pages: a process that grows meanwhile would have as much less.
+            self._correction[pid] = share.proportional_bytes - share.anonymous_bytes
+        elif figures is not None:
+            self._correction[pid] = figures.shared_bytes
         self._spent_s += time.thread_time() - began_s
 
 

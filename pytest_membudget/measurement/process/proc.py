@@ -122,10 +122,11 @@ def proportional_bytes(pid: int | str) -> int | None:
 
 
 class Shares(NamedTuple):
-    """What a process holds, in bytes: with its part in pages that others have as well, and without them."""
+    """What a process holds, in bytes: with its part in pages that others have as well, without them, and in pages of no file."""
 
     proportional_bytes: int
     private_bytes: int
+    anonymous_bytes: int
 
 
 def shares(pid: int | str) -> Shares | None:
@@ -134,7 +135,7 @@ def shares(pid: int | str) -> Shares | None:
     if not content:
         return None
     private_bytes = field_bytes(content, b"Private_Clean") + field_bytes(content, b"Private_Dirty")
-    return Shares(field_bytes(content, b"Pss"), private_bytes)
+    return Shares(field_bytes(content, b"Pss"), private_bytes, field_bytes(content, b"Anonymous"))
 
 
 class Stat(NamedTuple):
