@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from pytest_membudget import MemorySemaphore
@@ -255,3 +257,9 @@ def test_in_a_group_a_state_that_cannot_be_read_stops_nothing(in_group, clock, c
     in_group.give_back()
     in_group.close()
     assert caplog.text.count("cannot be read") == 1
+
+
+def test_a_program_that_takes_part_is_known_by_its_process():
+    scope = HostScope(1000, name="default", reserve=0.2, max_overtakes=4, reading=memory_reading)
+    assert scope.is_within([1, os.getpid()])
+    assert not scope.is_within([2**22 + 1])

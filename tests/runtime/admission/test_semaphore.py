@@ -151,6 +151,17 @@ def test_a_request_whose_time_is_over_no_longer_holds_up_those_behind_it(clock):
     assert behind.state == "granted"
 
 
+def test_what_waits_for_an_overrun_is_granted_when_that_is_over(clock):
+    unused = AvailableBudget(refuse_to_read, own_bytes=int)
+    scope = ProcessScope(1000, max_overtakes=0, available=unused, clock=clock, wait=clock.wait)
+    overrun = scope.submit(300, exclusive=False)
+    scope.charge(overrun, 1200)
+    behind = scope.submit(100, exclusive=False)
+    assert behind.state == "waiting"
+    scope.charge(overrun, 300)
+    assert behind.state == "granted"
+
+
 def test_an_overrun_pauses_admission_until_it_is_over(semaphore):
     lease = semaphore.reserve("300 MB")
     lease.charge("1.2 GB")
