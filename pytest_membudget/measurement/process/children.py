@@ -182,12 +182,7 @@ class SharedPages:
             after[pid].resident_bytes >= before[pid].resident_bytes for pid in before
         )
         for pid, sizes in after.items():
-            share = shares[pid]
-            if share is None:
-                self._correction[pid] = sizes.shared_bytes
-            else:
-                own_bytes = share.proportional_bytes if is_steady else share.private_bytes
-                self._correction[pid] = own_bytes - share.anonymous_bytes
+            self._correct(pid, sizes, shares[pid], is_steady=is_steady)
         self._spent_s += time.thread_time() - began_s
         return after
 
@@ -200,13 +195,18 @@ class SharedPages:
     def _read(self, pid: int) -> None:
         began_s = time.thread_time()
         share = proc.shares(pid) if _LINUX else None
-        figures = _sizes(pid)
-        if share is not None:
-            # Both of one walk through its pages: a process that grows meanwhile would have as much less.
-            self._correction[pid] = share.proportional_bytes - share.anonymous_bytes
-        elif figures is not None:
-            self._correction[pid] = figures.shared_bytes
+        sizes = _sizes(pid)
+        if sizes is not None:
+            self._correct(pid, sizes, share, is_steady=True)
         self._spent_s += time.thread_time() - began_s
+
+    def _correct(self, pid: int, sizes: proc.Sizes, share: proc.Shares | None, *, is_steady: bool) -> None:
+        if share is None:
+            self._correction[pid] = sizes.shared_bytes
+            return
+        own_bytes = share.proportional_bytes if is_steady else share.private_bytes
+        # Both of one walk through its pages: a process that grows meanwhile would have as much less.
+        self._correction[pid] = own_bytes - share.anonymous_bytes
 
 
 class _Seen(NamedTuple):

@@ -233,9 +233,8 @@ class Recorder:
         exc_tb: TracebackType | None,
     ) -> None:
         self._engine.driver.observers.remove(self.sample)
-        self.sample(
-            self._engine.driver.readings()
-        )  # a short batch may have ended before a reading has met its workers
+        # A short batch may have ended before a reading has met its workers.
+        self.sample(self._engine.driver.readings())
         self._complete(self._probe.finish())
 
     @property
