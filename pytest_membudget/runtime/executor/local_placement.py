@@ -13,7 +13,8 @@ from pytest_membudget.runtime.admission.ledger import Ledger, Ticket
 from pytest_membudget.runtime.executor.flow_control import WINDOW
 from pytest_membudget.runtime.executor.placement import Assignment, Demand, Placement
 from pytest_membudget.runtime.executor.retained_memory import RetainedMemory
-from pytest_membudget.runtime.executor.state import Pool, Slot, Task
+from pytest_membudget.runtime.executor.state import Slot, Task
+from pytest_membudget.runtime.executor.worker_pool import Pool
 from pytest_membudget.runtime.prediction.profiles import ChargedCall, fits
 
 SETTLED_S = 3.0

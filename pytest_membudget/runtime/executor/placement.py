@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 from pytest_membudget.errors import OversizeError
 from pytest_membudget.runtime.admission.ledger import Ticket
 from pytest_membudget.runtime.executor.flow_control import WINDOW
-from pytest_membudget.runtime.executor.retained_memory import FREE_BYTES
-from pytest_membudget.runtime.executor.state import Pool, Slot, Task, task_name
+from pytest_membudget.runtime.executor.state import Slot, Task, task_name
+from pytest_membudget.runtime.executor.worker_pool import FREE_BYTES, Pool
 from pytest_membudget.units import format_duration, format_size
 
 TOGETHER = 32

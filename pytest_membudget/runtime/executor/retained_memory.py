@@ -9,14 +9,8 @@ from __future__ import annotations
 import statistics
 from collections import deque
 
-from pytest_membudget.runtime.executor.policy import USUAL_TASKS_PER_CHILD, ExecutorPolicy
-from pytest_membudget.runtime.executor.state import Pool, Slot, Task
-
-FREE_BYTES = 16 * 1024 * 1024
-"""What a worker may retain of its tasks before it is charged, where no base is known."""
-
-_LOADING_SHARE = 0.1
-"""A worker that is replaced as usual has spent at most so much of its time on loading what its tasks need."""
+from pytest_membudget.runtime.executor.state import Slot
+from pytest_membudget.runtime.executor.worker_pool import FREE_BYTES, Pool
 
 _LATEST_WORKERS = 8
 _TOO_FEW_FOR_OUTLIERS = 2
@@ -116,43 +110,3 @@ class RetainedMemory:
 
     def _charged(self, own_bytes: int) -> int:
         return own_bytes if self.base_bytes else max(0, own_bytes - FREE_BYTES)
-
-
-class Replacement:
-    """When a worker has done enough, or retains too much, and another one takes its place."""
-
-    def __init__(self, policy: ExecutorPolicy) -> None:
-        self._most_calls = policy.max_tasks_per_child
-        self._most_bytes = None if policy.max_worker_bytes is None else policy.most_worker_bytes
-
-    def weight_of(self, task: Task, pool: Pool) -> float:
-        """How much of a call `task` counts: a short one in part, inputs of `run` only at the usual number."""
-        counts_whole = task.exact and self._most_calls != USUAL_TASKS_PER_CHILD
-        return 1.0 if counts_whole else pool.throughput.weight
-
-    def is_due(self, slot: Slot) -> bool:
-        """Whether a worker process has been sent enough calls.
-
-        Fifty files of some milliseconds are not, where the next worker would import pandas for two seconds first.
-        """
-        return self._is_due_after(slot, slot.handed)
-
-    def is_soon_due(self, slot: Slot) -> bool:
-        """Whether its successor should be on its way up by now."""
-        return self._is_due_after(slot, slot.handed * 4 / 3)
-
-    def _is_due_after(self, slot: Slot, handed: float) -> bool:
-        if self._most_calls is None or handed < self._most_calls or not slot.backend.is_local_pool:
-            return False
-        has_loaded = (slot.first_retained_bytes or 0) > FREE_BYTES
-        if self._most_calls != USUAL_TASKS_PER_CHILD or not has_loaded:
-            return True
-        return slot.loading_s <= _LOADING_SHARE * slot.busy_s
-
-    def has_outgrown(self, slot: Slot, pool: Pool, task_bytes: int) -> bool:
-        """Whether a worker retains more than it may, where its tasks take `task_bytes` beside that."""
-        if not slot.backend.is_local_pool:
-            return False
-        if self._most_bytes is not None:
-            return slot.retained_bytes + (slot.base_bytes or 0) > self._most_bytes
-        return slot.backend.placement.has_outgrown(slot, pool, task_bytes)

@@ -27,17 +27,13 @@ from pytest_membudget.runtime.executor.attempts import Answer, Retry
 from pytest_membudget.runtime.executor.flow_control import ConcurrencyLimit, Reestimation, Throughput
 from pytest_membudget.runtime.executor.placement import Assignment, Demand, Placement, arrival
 from pytest_membudget.runtime.executor.policy import ExecutorPolicy
-from pytest_membudget.runtime.executor.retained_memory import Replacement
 from pytest_membudget.runtime.executor.state import (
-    STARTS_THAT_MAY_FAIL,
     Backend,
     Effect,
     Failure,
     Finish,
     Forget,
     Kill,
-    Levels,
-    Pool,
     Send,
     Slot,
     Start,
@@ -47,6 +43,7 @@ from pytest_membudget.runtime.executor.state import (
     Task,
     task_name,
 )
+from pytest_membudget.runtime.executor.worker_pool import STARTS_THAT_MAY_FAIL, Levels, Pool, Replacement
 from pytest_membudget.runtime.prediction.profiles import FollowedCall
 from pytest_membudget.runtime.workers.protocol import (
     Attempt,

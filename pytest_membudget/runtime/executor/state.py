@@ -6,9 +6,8 @@ out the effects.
 
 from __future__ import annotations
 
-import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,15 +17,11 @@ from pytest_membudget.errors import text_of
 from pytest_membudget.records.run import Cause, EventKind, Level
 from pytest_membudget.runtime.admission.ledger import Ticket
 from pytest_membudget.runtime.executor.charges import Charge
-from pytest_membudget.runtime.executor.flow_control import ConcurrencyLimit, StartPacing, Throughput
 from pytest_membudget.runtime.prediction.profiles import CallProfile, FollowedCall
 from pytest_membudget.runtime.workers.protocol import Reply, Stage
 
 if TYPE_CHECKING:
     from pytest_membudget.runtime.executor.placement import Placement
-
-STARTS_THAT_MAY_FAIL = 3
-"""When so many workers in a row ended before they were ready, their level counts as one that cannot start."""
 
 State = Literal["new", "queued", "running", "done"]
 
@@ -202,90 +197,6 @@ class Backend:
     def is_cluster(self) -> bool:
         """Whether its workers are a cluster's: each has a budget of its own, and is not ours to start or stop."""
         return self.own_memory and not self.is_local_pool
-
-
-class Levels:
-    """The levels of an executor, best first, and the one that tasks run at now: that goes down, never up."""
-
-    def __init__(self, backends: Sequence[Backend]) -> None:
-        self.all = tuple(backends)
-        self.now = self.all[0]
-
-    @property
-    def for_threads(self) -> Backend:
-        """Threads, where the present level or one below it is that of threads; else the present level."""
-        below = self.all[self.all.index(self.now) :]
-        return next((each for each in below if each.level == "thread"), self.now)
-
-    def came_to_a_call(self, backend: Backend) -> None:
-        """A worker of `backend` has answered a call, so its level can start workers."""
-        if backend is self.now:
-            backend.is_proven, backend.failed_starts = True, 0
-
-    def cannot_start(self, backend: Backend) -> bool:
-        """Counts a worker that ended before it was ready; True where as many in a row did as count for their level."""
-        backend.failed_starts += 1
-        if backend.failed_starts < STARTS_THAT_MAY_FAIL:
-            return False
-        backend.failed_starts = 0
-        return True
-
-    def fall_below(self, backend: Backend) -> bool:
-        """Goes to the level below `backend`, unless that was left before; False where there is no lower one."""
-        below = max(self.all.index(backend) + 1, self.all.index(self.now))
-        if below == len(self.all):
-            return False
-        self.now = self.all[below]
-        return True
-
-
-@dataclass(slots=True, eq=False)
-class Pool:
-    """All that placement strategies may read."""
-
-    levels: Levels
-    concurrency: ConcurrencyLimit
-    throughput: Throughput
-    #: calls that may be with workers at a time
-    max_in_flight: int = sys.maxsize
-    slots: list[Slot] = field(default_factory=list)
-    #: stopped and not ended yet: what they retain is not free
-    leaving: list[Slot] = field(default_factory=list)
-    #: on the driver's monotonic clock
-    now_s: float = 0.0
-    #: whether tasks of this machine stall for want of memory; nothing then starts beside what runs
-    is_under_pressure: bool = False
-    pacing: StartPacing = field(default_factory=StartPacing)
-
-    @property
-    def backend(self) -> Backend:
-        """The level that tasks run at now."""
-        return self.levels.now
-
-    @property
-    def busy(self) -> int:
-        """Workers that have something to do."""
-        return sum(1 for slot in self.slots if slot.running)
-
-    @property
-    def room_in_flight(self) -> int:
-        """How many more calls may be with workers."""
-        return self.max_in_flight - sum(len(slot.running) for slot in self.slots)
-
-    @property
-    def is_saturated(self) -> bool:
-        """Whether no further worker may be busy."""
-        most = 1 if self.is_under_pressure else self.concurrency.now
-        return self.busy >= most or self.room_in_flight <= 0
-
-    def idle(self, backend: Backend | None = None) -> list[Slot]:
-        """Workers (of `backend`) with nothing to do: those that have begun first, of these the one that retains most."""
-        found = [
-            slot
-            for slot in self.slots
-            if not slot.running and not slot.is_closing and backend in {None, slot.backend}
-        ]
-        return sorted(found, key=lambda slot: (not slot.has_begun, -slot.retained_bytes))
 
 
 class Failure(NamedTuple):

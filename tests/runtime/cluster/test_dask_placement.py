@@ -16,14 +16,13 @@ from pytest_membudget.runtime.executor.state import (
     Backend,
     Finish,
     Forget,
-    Levels,
-    Pool,
     Send,
     Slot,
     Start,
     Submission,
     Task,
 )
+from pytest_membudget.runtime.executor.worker_pool import Levels, Pool
 from pytest_membudget.runtime.workers.protocol import Died, Figures, Returned
 
 MB = 1_000_000

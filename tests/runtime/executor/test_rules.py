@@ -22,11 +22,8 @@ from pytest_membudget.runtime.executor.charges import (
     function_key,
 )
 from pytest_membudget.runtime.executor.flow_control import ConcurrencyLimit, best_order
-from pytest_membudget.runtime.executor.state import (
-    STARTS_THAT_MAY_FAIL,
-    Backend,
-    Levels,
-)
+from pytest_membudget.runtime.executor.state import Backend
+from pytest_membudget.runtime.executor.worker_pool import STARTS_THAT_MAY_FAIL, Levels
 from pytest_membudget.runtime.prediction.predictors import kind_of
 
 

@@ -6,8 +6,9 @@ import pytest
 from pytest_membudget import FallbackExecutor
 from pytest_membudget.runtime.executor.flow_control import ConcurrencyLimit, Reestimation, Throughput
 from pytest_membudget.runtime.executor.local_placement import LocalPlacement
-from pytest_membudget.runtime.executor.retained_memory import FREE_BYTES, RetainedMemory
-from pytest_membudget.runtime.executor.state import Backend, Levels, Pool, Slot
+from pytest_membudget.runtime.executor.retained_memory import RetainedMemory
+from pytest_membudget.runtime.executor.state import Backend, Slot
+from pytest_membudget.runtime.executor.worker_pool import FREE_BYTES, Levels, Pool
 
 MB = 1_000_000
 
