@@ -39,7 +39,10 @@ class Room(NamedTuple):
 
 
 ROOMS = {
-    "scheduler": Room(("runtime/executor/scheduler.py",), ("tests/runtime/executor/test_scheduler*.py",)),
+    "scheduler": Room(
+        ("runtime/executor/scheduler.py", "runtime/executor/worker_pool.py"),
+        ("tests/runtime/executor/test_scheduler*.py", "tests/runtime/executor/test_worker_pool.py"),
+    ),
     "policies": Room(
         (
             "runtime/executor/attempts.py",

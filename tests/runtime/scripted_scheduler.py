@@ -82,7 +82,7 @@ class Played:
         """What the events since the last call led to; workers are started unless the test says otherwise."""
         new = self.scheduler.decide()
         for start in only(new, Start) if starts else ():
-            self.scheduler.started(start.slot)
+            self.scheduler.pool.started(start.slot)
         assert not self.scheduler.decide(), "a decision was left for later"
         self.scheduler.validate()
         self.effects += new
@@ -106,7 +106,7 @@ class Played:
         return self.decided()
 
     def slot_of(self, task):
-        slots = (*self.scheduler.pool.slots, *self.scheduler._gone)
+        slots = (*self.scheduler.pool.slots, *self.scheduler.pool.gone)
         return next(slot for slot in slots if task in slot.running)
 
     @property

@@ -193,7 +193,7 @@ class Driver:
         before_bytes = share.held_bytes
         now_bytes = share.adjust(*self.scheduler.demand(), nothing_runs=not self.scheduler.pool.busy)
         if share.is_contended and not self.scheduler.open_tasks:
-            self.scheduler.stop_idle()
+            self.scheduler.pool.stop_idle()
             self._effects.carry_out()
             now_bytes = share.adjust(*self.scheduler.demand())
         if now_bytes != before_bytes:
@@ -233,7 +233,7 @@ class Driver:
             for slot, connection in self._effects.connections.items()
             if slot.backend is backend
         }
-        self.scheduler.workers_changed(backend, joined, capacities)
+        self.scheduler.pool.workers_changed(backend, joined, capacities)
 
     def _slot_of(self, backend: Backend, worker: ClusterWorker) -> Slot:
         slot = Slot(backend, host=worker.host, is_renewable=worker.has_nanny, is_started=True)

@@ -140,7 +140,7 @@ class Effects:
             self.scheduler.start_failed(slot, str(error))
         else:
             self.connections[slot] = Connection(worker)
-            self.scheduler.started(slot)
+            self.scheduler.pool.started(slot)
 
     def _send(self, effect: Send) -> None:
         slot, connection = effect.slot, self.connections.get(effect.slot)
@@ -183,7 +183,7 @@ class Effects:
         """Reports to the scheduler the workers that were stopped and have ended since."""
         for slot in [slot for slot, worker in self._leaving.items() if worker.has_ended()]:
             del self._leaving[slot]
-            self.scheduler.ended(slot)
+            self.scheduler.pool.ended(slot)
 
     def close(self, *, kill: bool) -> None:
         """Ends every worker and waits for that."""

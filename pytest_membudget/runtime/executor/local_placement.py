@@ -14,7 +14,7 @@ from pytest_membudget.runtime.executor.flow_control import WINDOW
 from pytest_membudget.runtime.executor.placement import Assignment, Demand, Placement
 from pytest_membudget.runtime.executor.retained_memory import RetainedMemory
 from pytest_membudget.runtime.executor.state import Slot, Task
-from pytest_membudget.runtime.executor.worker_pool import Pool
+from pytest_membudget.runtime.executor.worker_pool import WorkerPool
 from pytest_membudget.runtime.prediction.profiles import ChargedCall, fits
 
 SETTLED_S = 3.0
@@ -75,7 +75,7 @@ class LocalPlacement(Placement):
         """Whether other programs hold a part of a shared budget."""
         return self._is_shared and self._budget_bytes < self.largest_bytes
 
-    def demand(self, pool: Pool) -> Demand:
+    def demand(self, pool: WorkerPool) -> Demand:
         """What these tasks ask of a budget that other programs share."""
         needed_bytes = self._ledger.reserved_bytes + self._aside_bytes(pool)
         room = 0 if pool.is_saturated else max(0, pool.concurrency.now - pool.busy)
@@ -118,7 +118,7 @@ class LocalPlacement(Placement):
         for task, ticket in tickets.items():
             self._submit(task).overtaken = ticket.overtaken
 
-    def assignments(self, pool: Pool) -> Iterator[Assignment]:
+    def assignments(self, pool: WorkerPool) -> Iterator[Assignment]:
         """Tasks whose memory was granted, and between them idle workers whose memory the next task needs."""
         while self._waiting and not pool.is_saturated and not self._must_wait(pool):
             ticket = self._grant(pool)
@@ -147,7 +147,7 @@ class LocalPlacement(Placement):
         """Takes back what was granted."""
         self._ledger.release(lease)
 
-    def may_start_ahead(self, pool: Pool) -> bool:
+    def may_start_ahead(self, pool: WorkerPool) -> bool:
         """Whether what a new worker will hold fits beside what is granted and retained."""
         start_bytes = self.retained.start_bytes(pool)
         held_bytes = self._ledger.reserved_bytes + self._aside_bytes(pool)
@@ -174,7 +174,7 @@ class LocalPlacement(Placement):
         """What a worker is still expected to load and retain, beside what its tasks take."""
         return self.retained.own_bytes(slot) - self.retained.loaded_by(slot) - slot.retained_bytes
 
-    def has_outgrown(self, slot: Slot, pool: Pool, task_bytes: int) -> bool:
+    def has_outgrown(self, slot: Slot, pool: WorkerPool, task_bytes: int) -> bool:
         """Whether what a worker retains and its next task exceed its share of the budget, and a new one would retain less."""
         share_bytes = self.largest_bytes // pool.concurrency.most
         return self.retained.has_outgrown(slot, share_bytes - min(task_bytes, share_bytes // 2))
@@ -190,7 +190,7 @@ class LocalPlacement(Placement):
         self._waiting[task] = ticket
         return ticket
 
-    def _grant(self, pool: Pool) -> Ticket | None:
+    def _grant(self, pool: WorkerPool) -> Ticket | None:
         """The next request that may start; what workers hold beside their tasks is not there to be granted."""
         aside_bytes = self._aside_bytes(pool) + self.retained.start_bytes(pool)
         if aside_bytes > self._budget_bytes:
@@ -206,7 +206,7 @@ class LocalPlacement(Placement):
             return None
         return self._started(self._ledger.grant(at_most=1) or self._grant_by_profile(pool, head))
 
-    def _grant_by_profile(self, pool: Pool, head: Ticket | None) -> list[Ticket]:
+    def _grant_by_profile(self, pool: WorkerPool, head: Ticket | None) -> list[Ticket]:
         """The head of the queue where its peak does not fit, but the sum of all profiles does at every instant to come.
 
         The ledger books its peak all the same, beyond the budget, so nothing else starts by its peak meanwhile.
@@ -230,11 +230,11 @@ class LocalPlacement(Placement):
         ticket = self._waiting[task] = self._ledger.adopt(head.bytes, token=task)
         return [ticket]
 
-    def _aside_bytes(self, pool: Pool) -> int:
+    def _aside_bytes(self, pool: WorkerPool) -> int:
         """What workers hold beside their tasks."""
         return sum(map(self.retained.charged_bytes, (*pool.slots, *pool.leaving)))
 
-    def _grant_the_only_one(self, pool: Pool) -> Ticket | None:
+    def _grant_the_only_one(self, pool: WorkerPool) -> Ticket | None:
         """Nothing runs and nothing fits: others use the machine. Waiting for them could last for ever."""
         if self.waits_for_others or pool.leaving or self._ledger.reserved_bytes or self.leases:
             return None
@@ -248,7 +248,7 @@ class LocalPlacement(Placement):
         del self._waiting[granted[0].token]
         return granted[0]
 
-    def _must_wait(self, pool: Pool) -> bool:
+    def _must_wait(self, pool: WorkerPool) -> bool:
         """Whether one that runs, or starts, will soon show what the next one takes; or memory has just run out."""
         if not pool.busy:
             return False
@@ -280,7 +280,7 @@ class LocalPlacement(Placement):
             self._ledger.cancel(first)
             self._waiting[first.token] = self._ledger.submit(first.bytes, exclusive=True, token=first.token)
 
-    def _surplus_for_next(self, pool: Pool) -> list[Slot]:
+    def _surplus_for_next(self, pool: WorkerPool) -> list[Slot]:
         """Idle workers to stop for the next task, the largest first.
 
         None where all of them together retain too little: its memory has to come from those that are busy, or are leaving.

@@ -15,7 +15,7 @@ from pytest_membudget.errors import OversizeError
 from pytest_membudget.runtime.admission.ledger import Ticket
 from pytest_membudget.runtime.executor.flow_control import WINDOW
 from pytest_membudget.runtime.executor.state import Slot, Task, task_name
-from pytest_membudget.runtime.executor.worker_pool import FREE_BYTES, Pool
+from pytest_membudget.runtime.executor.worker_pool import FREE_BYTES, WorkerPool
 from pytest_membudget.units import format_duration, format_size
 
 TOGETHER = 32
@@ -102,7 +102,7 @@ class Placement:
         """Forgets a task that waits; without effect on another one."""
         raise NotImplementedError
 
-    def assignments(self, pool: Pool) -> Iterator[Assignment]:
+    def assignments(self, pool: WorkerPool) -> Iterator[Assignment]:
         """What may start now. Each is carried out before the next is asked for."""
         raise NotImplementedError
 
@@ -121,7 +121,7 @@ class Placement:
         """What tasks and workers of this machine may hold together now; the most that could be; and the machine's limit."""
         self.largest_bytes, self.ceiling_bytes = largest_bytes, ceiling_bytes
 
-    def demand(self, pool: Pool) -> Demand:
+    def demand(self, pool: WorkerPool) -> Demand:
         """What its tasks and workers ask of a budget that other programs share."""
         return Demand()
 
@@ -137,7 +137,7 @@ class Placement:
     def workers_changed(self, slots: list[Slot]) -> None:
         """Workers joined or left, or offer another amount."""
 
-    def stranded(self, pool: Pool) -> list[tuple[Task, Exception]]:
+    def stranded(self, pool: WorkerPool) -> list[tuple[Task, Exception]]:
         """Takes out tasks that no worker can hold any more, each with its error."""
         return []
 
@@ -148,7 +148,7 @@ class Placement:
         """Whether what workers hold before any task is more than all may hold together."""
         return False
 
-    def may_start_ahead(self, pool: Pool) -> bool:
+    def may_start_ahead(self, pool: WorkerPool) -> bool:
         """Whether there is memory for one more worker that has nothing to do yet."""
         return False
 
@@ -169,7 +169,7 @@ class Placement:
         """What a worker is still expected to load and retain, beside what its tasks take."""
         return 0
 
-    def has_outgrown(self, slot: Slot, pool: Pool, task_bytes: int) -> bool:
+    def has_outgrown(self, slot: Slot, pool: WorkerPool, task_bytes: int) -> bool:
         """Whether what a worker retains and its next task exceed its share of the budget, and a new one would retain less."""
         return False
 
@@ -193,7 +193,7 @@ class CallerPlacement(Placement):
         """Forgets a task."""
         self._waiting.pop(task, None)
 
-    def assignments(self, pool: Pool) -> Iterator[Assignment]:
+    def assignments(self, pool: WorkerPool) -> Iterator[Assignment]:
         """Everything."""
         while self._waiting:
             task = next(iter(self._waiting))
@@ -283,7 +283,7 @@ class ClusterPlacement(Placement):
             'larger worker, split the input, or run such tasks alone with ExecutorPolicy(oversize="alone")'
         )
 
-    def stranded(self, pool: Pool) -> list[tuple[Task, Exception]]:
+    def stranded(self, pool: WorkerPool) -> list[tuple[Task, Exception]]:
         """Takes out the tasks whose only workers are gone, and did not come back for a while."""
         too_large = self._homes[-1] if self._capacities else ()
         if not too_large:
@@ -300,7 +300,7 @@ class ClusterPlacement(Placement):
             self.remove(task)
         return found
 
-    def assignments(self, pool: Pool) -> Iterator[Assignment]:
+    def assignments(self, pool: WorkerPool) -> Iterator[Assignment]:
         """First something for each worker that is idle, then short calls for those that will soon be."""
         for ahead in (False, True) if pool.throughput.mean_s <= AHEAD_S else (False,):
             for slot in sorted(pool.slots, key=_capacity):
@@ -311,7 +311,7 @@ class ClusterPlacement(Placement):
                     renew = not slot.running and self._retains_too_much(slot, tasks)
                     yield Assignment(tuple(tasks), slot=slot, renew=renew)
 
-    def take_for(self, slot: Slot, pool: Pool, at_most: int) -> list[Task]:
+    def take_for(self, slot: Slot, pool: WorkerPool, at_most: int) -> list[Task]:
         """Takes out what `slot` is to do next, in order: several only where none of them was tried before."""
         if self._must_wait(slot, pool):
             return []
@@ -327,7 +327,7 @@ class ClusterPlacement(Placement):
                 taken.append(self._take(task))
         return taken
 
-    def _may_get_more(self, slot: Slot, pool: Pool, *, ahead: bool) -> bool:
+    def _may_get_more(self, slot: Slot, pool: WorkerPool, *, ahead: bool) -> bool:
         if pool.room_in_flight <= 0:
             return False
         if ahead:
@@ -342,7 +342,7 @@ class ClusterPlacement(Placement):
         fits = needed_bytes <= slot.capacity_bytes
         return slot.is_renewable and fits and needed_bytes > slot.capacity_bytes - excess_bytes
 
-    def _must_wait(self, slot: Slot, pool: Pool) -> bool:
+    def _must_wait(self, slot: Slot, pool: WorkerPool) -> bool:
         """Whether the machine of `slot` is kept for a task that must be alone there, or has one."""
         at = self._alone_at
         if at is not None and at.running and not at.is_gone:
@@ -362,7 +362,7 @@ class ClusterPlacement(Placement):
         return task
 
 
-def calls_together(pool: Pool) -> int:
+def calls_together(pool: WorkerPool) -> int:
     """How many calls are sent in one message, so that the cluster's scheduler keeps up."""
     message_s = max(TOGETHER_S, MESSAGE_S * len(pool.slots))
     most = max(1, min(TOGETHER, int(message_s / max(pool.throughput.mean_s, 1e-6))))

@@ -10,7 +10,7 @@ import statistics
 from collections import deque
 
 from pytest_membudget.runtime.executor.state import Slot
-from pytest_membudget.runtime.executor.worker_pool import FREE_BYTES, Pool
+from pytest_membudget.runtime.executor.worker_pool import FREE_BYTES, WorkerPool
 
 _LATEST_WORKERS = 8
 _TOO_FEW_FOR_OUTLIERS = 2
@@ -79,7 +79,7 @@ class RetainedMemory:
         own_bytes = self.own_bytes(slot)
         return own_bytes if self._would_shrink(slot) else self._charged(own_bytes)
 
-    def start_bytes(self, pool: Pool) -> int:
+    def start_bytes(self, pool: WorkerPool) -> int:
         """What the worker of the next task will be charged beyond that as it begins; 0 where a warm one is idle."""
         new_bytes = self._charged(self.new_worker_bytes())
         if not new_bytes or not pool.backend.is_local_pool:
@@ -89,7 +89,7 @@ class RetainedMemory:
             return 0
         return new_bytes - (self.charged_bytes(idle[0]) if idle else 0)
 
-    def surplus(self, pool: Pool, *, leave_one: bool = False) -> list[Slot]:
+    def surplus(self, pool: WorkerPool, *, leave_one: bool = False) -> list[Slot]:
         """Idle workers that might be stopped for their memory, the one that retains most first.
 
         One stays for the task that waits: of the warm ones the smallest, unless a new one would be smaller and

@@ -7,8 +7,8 @@
                     └─► done (cancelled, too large, no worker can be started)
 
 No thread, lock, clock, process or /proc is known here: a driver (`driver`) brings the events, then asks for `decide`, and carries
-out its effects in order. Every field of a `Task` and a `Slot` is written in this file. Which task starts next and where is
-asked of the `placement` of the present level.
+out its effects in order. Every field of a `Task` is written in this file, every field of a worker's `Slot` in `worker_pool`. Which
+task starts next and where is asked of the `placement` of the present level.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 from pytest_membudget.runtime.admission.ledger import Ticket
 from pytest_membudget.runtime.executor import attempts
 from pytest_membudget.runtime.executor.attempts import Answer, Retry
-from pytest_membudget.runtime.executor.flow_control import ConcurrencyLimit, Reestimation, Throughput
+from pytest_membudget.runtime.executor.flow_control import Reestimation
 from pytest_membudget.runtime.executor.placement import Assignment, Demand, Placement, arrival
 from pytest_membudget.runtime.executor.policy import ExecutorPolicy
 from pytest_membudget.runtime.executor.state import (
@@ -32,18 +32,14 @@ from pytest_membudget.runtime.executor.state import (
     Effect,
     Failure,
     Finish,
-    Forget,
-    Kill,
     Send,
     Slot,
-    Start,
     State,
-    Stop,
     Submission,
     Task,
     task_name,
 )
-from pytest_membudget.runtime.executor.worker_pool import STARTS_THAT_MAY_FAIL, Levels, Pool, Replacement
+from pytest_membudget.runtime.executor.worker_pool import STARTS_THAT_MAY_FAIL, WorkerPool
 from pytest_membudget.runtime.prediction.profiles import FollowedCall
 from pytest_membudget.runtime.workers.protocol import (
     Attempt,
@@ -75,14 +71,8 @@ TRANSITIONS: frozenset[tuple[State, State]] = frozenset(
 LOST_TOO_OFTEN = 10
 """A task whose worker ended just before it began has not been attempted. After so many times it counts as the cause."""
 
-LEAVING_S = 2.0
-"""How long what a worker retains is waited for after it was stopped. One that a thread of a task keeps alive may take minutes."""
-
 NEWS_FACTOR = 1.1
 """What a call that takes more than its charge holds is learned when it was seen, and again each time it has grown so much."""
-
-RETAINED_CHANGE_BYTES = 1024 * 1024
-"""A smaller change of what a worker retains is no news."""
 
 
 class Scheduler:
@@ -103,9 +93,10 @@ class Scheduler:
         max_workers: int,
         max_in_flight: int = sys.maxsize,
     ) -> None:
-        self._levels = Levels(backends)
-        concurrency = ConcurrencyLimit(max_workers, policy.recover_after)
-        self.pool = Pool(self._levels, concurrency, Throughput(), max_in_flight)
+        self._effects: list[Effect] = []
+        self.pool = WorkerPool(
+            backends, policy, self._effects, max_workers=max_workers, max_in_flight=max_in_flight
+        )
         self.broken: BaseException | None = None
         #: when a running task reaches its next time limit, on the driver's clock; None for never
         self.deadline_s: float | None = None
@@ -113,27 +104,23 @@ class Scheduler:
         self._ends_overruns = policy.overrun == "end"
         self._pending: deque[Task] = deque()
         self._open: set[Task] = set()
-        #: gone, but with calls whose replies are still to come, or a lease that a thread still holds
-        self._gone: dict[Slot, None] = {}
         self._reestimation = Reestimation()
-        self._replacement = Replacement(policy)
         self._has_said_no_limits = False
         self._has_said_base = False
         self._arrived = 0
         self._sent = 0
-        self._effects: list[Effect] = []
 
     # What a driver reads ---------------------------------------------------------------------------------------------
 
     @property
     def backend(self) -> Backend:
         """The level that tasks run at now."""
-        return self._levels.now
+        return self.pool.levels.now
 
     @property
     def placement(self) -> Placement:
         """That of the present level."""
-        return self._levels.now.placement
+        return self.pool.levels.now.placement
 
     @property
     def open_tasks(self) -> int:
@@ -143,7 +130,7 @@ class Scheduler:
     @property
     def has_waiting(self) -> bool:
         """Whether any task waits to start."""
-        return len(self._open) > sum(len(slot.running) for slot in (*self.pool.slots, *self._gone))
+        return len(self._open) > sum(len(slot.running) for slot in (*self.pool.slots, *self.pool.gone))
 
     @property
     def has_limits(self) -> bool:
@@ -198,9 +185,7 @@ class Scheduler:
             case "queued":
                 self.placement.remove(task)  # one that is still pending is skipped there
             case "running":  # it was decided on, and its driver found it cancelled before it was sent
-                slot = next(each for each in (*self.pool.slots, *self._gone) if task in each.running)
-                slot.running.remove(task)
-                self._release_if_idle(slot)
+                self.pool.take_back(task)
             case _:
                 return
         task.cause = "cancelled"
@@ -208,11 +193,9 @@ class Scheduler:
 
     def replied(self, slot: Slot, sequence: int, reply: Reply) -> None:
         """A worker's answer to one call."""
-        task = next((each for each in slot.running if each.sequence == sequence), None)
-        if task is None:  # a thread that was left to itself has returned, or everything was ended meanwhile
-            self._release_if_idle(slot)
+        task = self.pool.take_call(slot, sequence)
+        if task is None:
             return
-        slot.running.remove(task)
         task.level, task.host = slot.backend.level, slot.host
         if isinstance(reply, Died):
             self._lost(slot, task, reply)
@@ -221,7 +204,7 @@ class Scheduler:
 
     def time_passed(self, now_s: float, readings: Mapping[Slot, Reading]) -> None:
         """Charges busy workers what they hold, and ends what is beyond its time."""
-        self.pool.now_s = now_s
+        self.pool.pass_time(now_s)
         due_s = []
         for slot, reading in readings.items():
             if slot.running and not slot.is_gone:
@@ -235,27 +218,16 @@ class Scheduler:
         self._pending.clear()
         for task in self.placement.waiting():
             self.placement.remove(task)
-        for slot in (*self.pool.slots, *self._gone):
-            slot.running.clear()
-        for slot in self.pool.slots:
-            self._release_if_idle(slot)
-            self._effects.append(Kill(slot))
-        # A process that has ended holds nothing; a thread holds its lease until it returns.
-        for slot in [each for each in self._gone if each.backend.own_memory]:
-            self._release_if_idle(slot)
+        self.pool.shut_down()
         for task in sorted(self._open, key=arrival):
             self._fail(task, attempts.not_run(error))
 
     # Events: workers and what they may hold --------------------------------------------------------------------------
 
-    def started(self, slot: Slot) -> None:
-        """The driver has started `slot`; it may still be on its way up."""
-        slot.is_started = True
-
     def start_failed(self, slot: Slot, detail: str) -> None:
         """The driver could not start `slot`. What runs already at that level goes on; else the next level does."""
         backend = slot.backend
-        tasks = self._withdraw(slot)
+        tasks = self.pool.withdraw(slot)
         if not tasks:
             return  # it was started ahead; the next start that a task needs will show it
         there = [each for each in self.pool.slots if each.backend is backend]
@@ -269,31 +241,20 @@ class Scheduler:
                 self._fail(task, Failure(RuntimeError(no_level)))
             return
         else:  # those that were to be started with it would wait for the same
-            tasks += [task for each in there for task in self._withdraw(each)]
+            tasks += [task for each in there for task in self.pool.withdraw(each)]
         for task in tasks:
             self._requeue(task)
 
     def ready(self, slot: Slot, base_bytes: int) -> None:
         """A worker is up, its initializer run: it holds so much more than a bare one."""
-        slot.base_bytes = base_bytes
-        slot.backend.placement.record_base(base_bytes)
+        self.pool.ready(slot, base_bytes)
         if slot.backend.placement.is_base_over_budget and not self._has_said_base:
             self._has_said_base = True
             self._effects.append(attempts.base_over_budget_event(slot.backend.level))
 
-    def ended(self, slot: Slot) -> None:
-        """A worker that was stopped is gone, and what it retained is free."""
-        if slot in self.pool.leaving:
-            self.pool.leaving.remove(slot)
-
-    def stop_idle(self) -> None:
-        """Stops workers that have nothing to do: another program waits for what they keep."""
-        for slot in self.pool.idle():
-            self._stop(slot)
-
     def budget_changed(self, budget_bytes: int, largest_bytes: int, ceiling_bytes: int | None = None) -> None:
         """What tasks and workers of this machine may hold together now; the most that it could be; and the machine's limit."""
-        for backend in self._levels.all:
+        for backend in self.pool.levels.all:
             backend.placement.set_budget(budget_bytes, largest_bytes, ceiling_bytes or largest_bytes)
 
     def pressure_changed(self, source: str) -> None:
@@ -301,16 +262,6 @@ class Scheduler:
         was_under_pressure, self.pool.is_under_pressure = self.pool.is_under_pressure, bool(source)
         if source and not was_under_pressure:
             self._effects.append(attempts.pressure_event(self.backend.level, source))
-
-    def workers_changed(
-        self, backend: Backend, joined: Iterable[Slot], capacities: Mapping[Slot, int]
-    ) -> None:
-        """A cluster: `joined` are its workers that are new to us, `capacities` what each offers for one call now, in bytes."""
-        self.pool.slots.extend(joined)
-        slots = [slot for slot in self.pool.slots if slot.backend is backend]
-        for slot in slots:
-            slot.capacity_bytes = capacities.get(slot, slot.capacity_bytes)
-        backend.placement.workers_changed(slots)
 
     def cluster_lost(self, backend: Backend, detail: str) -> None:
         """A cluster cannot be used, or not any more: the next level goes on, else every task fails."""
@@ -322,9 +273,7 @@ class Scheduler:
     def decide(self, now_s: float | None = None) -> list[Effect]:
         """Starts everything that may start now, and hands out all effects since the last time."""
         if now_s is not None:
-            self.pool.now_s = now_s
-        for slot in [each for each in self.pool.leaving if self.pool.now_s - each.stopped_s >= LEAVING_S]:
-            self.ended(slot)
+            self.pool.pass_time(now_s)
         if self.broken is None:
             for task, error in self.placement.stranded(self.pool):
                 self._fail(task, attempts.not_run(error))
@@ -337,7 +286,8 @@ class Scheduler:
             # With profiles a call that follows would hold memory when the profile says that it has ended.
             if not self._policy.profiles:
                 self._prefetch()
-        effects, self._effects = self._effects, []
+        effects = self._effects.copy()
+        self._effects.clear()
         return effects
 
     # From queued to running ------------------------------------------------------------------------------------------
@@ -380,32 +330,22 @@ class Scheduler:
 
     def _assign(self, assignment: Assignment) -> None:
         for idle in assignment.stop:
-            self._stop(idle)
+            self.pool.stop(idle)
         if not assignment.tasks:
             return
-        slot = assignment.slot or self._slot_for(assignment.tasks[0])
+        slot = assignment.slot or self.pool.worker_for(assignment.tasks[0])
         if slot is None:  # it ran out of memory in a process of its own, and there are no processes any more
             if assignment.lease is not None:
                 self.placement.release(assignment.lease)
             for task in assignment.tasks:
                 self._fail(task, attempts.given_up(task, RanOut(MemoryError()), own_memory=False))
         elif assignment.renew:
-            self._forget(slot, renew=True)
+            self.pool.forget(slot, renew=True)
             for task in assignment.tasks:
                 self.placement.add(task)
         else:
-            slot.lease = assignment.lease
+            self.pool.begin(slot, assignment.lease)
             self._send(slot, assignment.tasks)
-            self.pool.pacing.started(self.pool.now_s)
-
-    def _slot_for(self, task: Task) -> Slot | None:
-        """An idle worker or a new one; None where the task must not run at this level."""
-        use_thread = task.prefers_thread and not task.ran_out
-        backend = self._levels.for_threads if use_thread else self._levels.now
-        if task.ran_out and not backend.own_memory:
-            return None
-        idle = self.pool.idle(backend)
-        return idle[0] if idle and not task.fresh_worker else self._start(backend)
 
     def _prefetch(self) -> None:
         """Sends each busy worker as many calls as it may have, so that one with short calls never idles between two."""
@@ -454,15 +394,13 @@ class Scheduler:
             if task.profile is not None:
                 task.followed = FollowedCall(task.profile, task.charged_bytes)
             task.level = slot.backend.level
-            slot.running.append(task)
-            self._count_call(slot, task)
+            self.pool.add_call(slot, task)
             task.kernel_limit_bytes = self._kernel_limit_bytes(slot, task)
             calls.append((task, task.sequence))
         if not calls:
             return
         self._effects.append(Send(slot, tuple(calls)))
-        if slot.backend.is_local_pool and self._replacement.is_soon_due(slot):
-            self._start_ahead()
+        self.pool.start_successor(slot)
 
     def _limit_bytes(self, slot: Slot, task: Task) -> int | None:
         """The limit of this attempt; None, said once, where no task can be ended."""
@@ -484,42 +422,24 @@ class Scheduler:
             return None
         return attempts.kernel_limit_bytes(task, slot.lease) + self.placement.load_to_come_bytes(slot)
 
-    def _count_call(self, slot: Slot, task: Task) -> None:
-        """Counts a call towards its worker's replacement; a worker of a cluster is the cluster's to replace."""
-        slot.handed += self._replacement.weight_of(task, self.pool)
-        if not slot.backend.is_cluster:
-            slot.is_closing = slot.is_closing or task.fresh_worker or self._replacement.is_due(slot)
-
     # From running to done, or back -----------------------------------------------------------------------------------
 
     def _answered(self, slot: Slot, task: Task, reply: Reply) -> None:
         """The worker lives."""
         figures = reply.figures
         self._record_overrun(task, figures.peak_bytes)
-        left_bytes = max(0, figures.kept_bytes - slot.retained_bytes)
-        self._record_retained(slot, figures.kept_bytes)
-        # What a task loads once, modules say, is the worker's from then on. What each task leaves is its own.
-        is_leak, slot.left_something = slot.left_something, left_bytes > RESOLUTION_BYTES
-        taken_bytes = self._learn(task, figures, 0 if is_leak and slot.left_something else left_bytes)
+        taken_bytes = self._learn(task, figures, self.pool.answered(slot, figures))
         if taken_bytes is not None:
             if task.followed is not None and isinstance(reply, Returned):
                 task.followed.ended(figures.duration_s, taken_bytes)
             if self._reestimation.is_due(exceeded=taken_bytes > task.charged_bytes):
                 self._reestimate()
-        self._levels.came_to_a_call(slot.backend)
-        self.pool.throughput.record(figures.duration_s)
-        slot.first_task_s = slot.first_task_s if slot.tasks_done else figures.duration_s
-        slot.busy_s += figures.duration_s
-        slot.tasks_done += 1
-        slot.is_closing = slot.is_closing or self._replacement.has_outgrown(
-            slot, self.pool, figures.peak_bytes or 0
-        )
         if figures.reached_limit and task.kernel_limit_bytes is not None and not slot.is_gone:
             self._end_at_kernel_limit(slot, task, figures.peak_bytes or 0)
-            self._forget(slot)
+            self.pool.forget(slot)
             if task.overran_bytes:  # its answer came of the end of something that it had started
                 reply = Died("what it had started was ended", attempted=True, figures=figures)
-        self._release_if_idle(slot)
+        self.pool.release_if_idle(slot)
         if isinstance(reply, InitializerFailed):
             self.shut_down(attempts.broken_by(reply.error))  # this task among all others
         else:
@@ -535,9 +455,9 @@ class Scheduler:
             self._record_lost_attempt(slot, task, reply)
         no_level = ""
         if slot.is_gone:
-            self._release_if_idle(slot)
+            self.pool.release_if_idle(slot)
         else:
-            self._forget(slot)
+            self.pool.forget(slot)
             if reply.failed_to_start:
                 no_level = self._start_ended(slot.backend, reply.detail, is_final=reply.is_final)
             elif reply.in_initializer:
@@ -570,7 +490,7 @@ class Scheduler:
         limit_s = self._policy.start_timeout_s or 0.0
         failure = attempts.never_began(task, stage, limit_s)
         detail = attempts.not_begun(task, stage, limit_s)
-        self._forget(slot)
+        self.pool.forget(slot)
         # Where none has ever come to a call at this level the next would not either; else it is one failed start.
         if slot.backend is not self.backend or slot.backend.is_proven:
             no_level = self._start_ended(slot.backend, detail)
@@ -707,7 +627,7 @@ class Scheduler:
             self._effects.append(attempts.over_limit_event(task, excess.bytes))
         else:
             task.overran_bytes = excess.bytes
-        self._effects.append(Kill(slot))
+        self.pool.kill(slot)
 
     def _record_overrun(self, task: Task, peak_bytes: int | None) -> None:
         """Says what an overrun became, when the task has ended."""
@@ -733,84 +653,22 @@ class Scheduler:
         limit_s = self._policy.start_timeout_s
         if delay is None or limit_s is None or slot.stuck_at is not None or now_s - delay.since_s < limit_s:
             return
-        slot.stuck_at = delay.stage
+        self.pool.stuck(slot, delay.stage)
         self._effects.append(attempts.start_timeout_event(task, slot.backend.level, delay.stage, limit_s))
         if delay.stage == "initializer":  # as one that raises: there is no worker without it, on any level
             self.shut_down(attempts.broken_by(attempts.never_began(task, delay.stage, limit_s).error))
         else:
-            self._effects.append(Kill(slot))
+            self.pool.kill(slot)
 
     def _time_out(self, slot: Slot, task: Task) -> None:
         task.timed_out = True
         can_be_ended = slot.backend.own_memory
-        self._effects += [attempts.timeout_event(task, can_be_ended=can_be_ended), Kill(slot)]
+        self._effects.append(attempts.timeout_event(task, can_be_ended=can_be_ended))
+        self.pool.kill(slot)
         if not can_be_ended:
-            # The thread goes on. Its memory stays charged until it returns, and another thread takes its place.
             task.attempts += 1
-            self._forget(slot)
-            slot.running.remove(task)
+            self.pool.abandon(slot, task)
             self._fail(task, attempts.timed_out(task, ended=False))
-
-    # Workers ---------------------------------------------------------------------------------------------------------
-
-    def _start(self, backend: Backend) -> Slot:
-        slot = Slot(backend)
-        self.pool.slots.append(slot)
-        self._effects.append(Start(slot))
-        return slot
-
-    def _start_ahead(self) -> None:
-        """Starts one worker before its first task, where none is idle."""
-        backend, pool = self.backend, self.pool
-        if backend.is_local_pool and not pool.idle(backend) and self.placement.may_start_ahead(pool):
-            self._start(backend)
-
-    def _stop(self, slot: Slot) -> None:
-        if slot.backend.is_local_pool and slot.retained_bytes:
-            slot.stopped_s = self.pool.now_s
-            self.pool.leaving.append(slot)
-        self._drop(slot)
-        self._effects.append(Stop(slot))
-
-    def _forget(self, slot: Slot, *, renew: bool = False) -> None:
-        self._drop(slot)
-        self._effects.append(Forget(slot, renew))
-
-    def _withdraw(self, slot: Slot) -> list[Task]:
-        """Takes a worker that was not started off the list, and its calls back."""
-        tasks = list(slot.running)
-        slot.running.clear()
-        self._drop(slot)
-        return tasks
-
-    def _drop(self, slot: Slot) -> None:
-        """Takes a worker off the list; replies to its calls may still come."""
-        slot.is_gone = True
-        if slot in self.pool.slots:
-            self.pool.slots.remove(slot)
-        if slot.running:
-            self._gone[slot] = None
-        self._release_if_idle(slot)
-
-    def _release_if_idle(self, slot: Slot) -> None:
-        """After its last call the lease goes back, and a worker that takes no more calls is stopped."""
-        if slot.running:
-            return
-        self._gone.pop(slot, None)
-        if slot.lease is not None:
-            self.placement.release(slot.lease)
-            slot.lease = None
-        if slot.is_closing and not slot.is_gone and self.broken is None:
-            self._stop(slot)
-
-    def _record_retained(self, slot: Slot, retained_bytes: int) -> None:
-        is_first = slot.first_retained_bytes is None
-        if not is_first and abs(slot.retained_bytes - retained_bytes) < RETAINED_CHANGE_BYTES:
-            return
-        slot.retained_bytes = retained_bytes
-        if is_first:
-            slot.first_retained_bytes = retained_bytes
-        self.placement.record_retained(slot, is_first=is_first)
 
     # Levels ----------------------------------------------------------------------------------------------------------
 
@@ -819,13 +677,13 @@ class Scheduler:
         if not ended_well:
             if not self.backend.is_cluster:  # its workers share no budget
                 concurrency.lost()
-            self._start_ahead()
+            self.pool.start_ahead()
         elif concurrency.clean():
             self._effects.append(attempts.recovery_event(self.backend.level, concurrency.most))
 
     def _initializer_ended(self, backend: Backend, detail: str) -> None:
         """Several in a row: what it loads does not fit, or it exits. The caller's program would be the next to run it, so all ends."""
-        if self._levels.cannot_start(backend):
+        if self.pool.levels.cannot_start(backend):
             self.shut_down(attempts.broken_by_kills(STARTS_THAT_MAY_FAIL, detail))
 
     def _start_ended(self, backend: Backend, detail: str, *, is_final: bool = False) -> str:
@@ -833,7 +691,7 @@ class Scheduler:
         if backend is not self.backend:
             return ""  # that level has been left already
         if not is_final:
-            if not self._levels.cannot_start(backend):
+            if not self.pool.levels.cannot_start(backend):
                 return ""
             detail = f"{STARTS_THAT_MAY_FAIL} ended before they were ready, in a row ({detail})"
         return self._fall_back(backend, detail)
@@ -842,7 +700,7 @@ class Scheduler:
         """Goes down below `backend`, unless that was left before; where there is no lower level the text of the error."""
         before = self.placement
         waiting = before.waiting()
-        if not self._levels.fall_below(backend):
+        if not self.pool.levels.fall_below(backend):
             return attempts.no_worker(backend.level, detail)
         if self.backend.most_after_fallback is not None:
             self.pool.concurrency.lower_to(self.backend.most_after_fallback)
@@ -855,24 +713,15 @@ class Scheduler:
 
     def validate(self) -> None:
         """The invariants, for tests: to be asked after `decide`."""
-        slots = (*self.pool.slots, *self._gone)
-        running = [task for slot in slots for task in slot.running]
+        self.pool.validate()
+        running = [task for slot in (*self.pool.slots, *self.pool.gone) for task in slot.running]
         waiting = [*self.placement.waiting(), *(task for task in self._pending if task.state != "done")]
-        assert len(set(running)) == len(running), "a task runs twice"
         assert len(set(waiting)) == len(waiting), "a task waits twice"
         assert all(task.state == "running" for task in running)
         assert all(task.state == "queued" for task in waiting)
         assert {*running, *waiting} == self._open, "a task is lost"
-        assert all(not slot.is_gone for slot in self.pool.slots)
-        assert all(slot.is_gone for slot in self._gone)
-        leases = [slot.lease for slot in slots if slot.lease is not None]
-        assert len({id(lease) for lease in leases}) == len(leases), "two workers share a lease"
-        assert all(slot.running or slot in self._gone for slot in slots if slot.lease is not None)
         if self.broken is None and self.backend.is_local_pool:
-            assert all(
-                slot.lease is not None for slot in slots if slot.running and slot.backend.is_local_pool
-            )
+            slots = [slot for slot in self.pool.slots if slot.backend.is_local_pool]
+            assert all(slot.lease is not None for slot in slots if slot.running)
             is_held_up = self.placement.waits_for_others or self.pool.leaving
-            assert not waiting or running or self._gone or is_held_up, "tasks wait while nothing runs"
-        if any(lease.exclusive for lease in leases):
-            assert len(leases) == 1, "something runs beside a task that must be alone"
+            assert not waiting or running or self.pool.gone or is_held_up, "tasks wait while nothing runs"

@@ -1,7 +1,7 @@
-"""What the scheduler knows of tasks, workers and levels, and what it has done about them.
+"""What is known of tasks, workers and levels, and the effects that a driver is to carry out.
 
-Every field of a `Task` and of a `Slot` is written by `scheduler` alone. Placement strategies read them; a driver carries
-out the effects.
+After it was made, every field of a `Task` is written by `scheduler` alone, every field of a `Slot` by `worker_pool` alone.
+Placements read both.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class Task:
 
 @dataclass(slots=True, eq=False)
 class Slot:
-    """A worker as the scheduler sees it. The process or thread itself is the driver's."""
+    """A worker as it is known here. The process or thread itself is the driver's."""
 
     backend: Backend
     #: on a cluster: name of the machine, the most that one call may add there, and whether its nanny restarts it

@@ -8,7 +8,6 @@ import pytest
 
 from pytest_membudget import ExecutorPolicy, OversizeError
 from pytest_membudget.runtime.executor.charges import Charge
-from pytest_membudget.runtime.executor.flow_control import ConcurrencyLimit, Throughput
 from pytest_membudget.runtime.executor.local_placement import LocalPlacement
 from pytest_membudget.runtime.executor.placement import STRANDED_S, ClusterPlacement, calls_together
 from pytest_membudget.runtime.executor.scheduler import Scheduler
@@ -22,7 +21,7 @@ from pytest_membudget.runtime.executor.state import (
     Submission,
     Task,
 )
-from pytest_membudget.runtime.executor.worker_pool import Levels, Pool
+from pytest_membudget.runtime.executor.worker_pool import WorkerPool
 from pytest_membudget.runtime.workers.protocol import Died, Figures, Returned
 
 MB = 1_000_000
@@ -68,7 +67,7 @@ class Cluster:
 
     def join(self, capacity, host="z", *, is_renewable=False):
         slot = Slot(self.scheduler.backend, host=host, is_renewable=is_renewable)
-        self.scheduler.workers_changed(self.scheduler.backend, [slot], {slot: capacity})
+        self.scheduler.pool.workers_changed(self.scheduler.backend, [slot], {slot: capacity})
         return slot
 
     def decided(self):
@@ -93,7 +92,7 @@ class Cluster:
             self.scheduler.replied(slot, task.sequence, Died("it was lost", attempted=attempted))
         if slot in self.slots:
             self.slots.remove(slot)
-        self.scheduler.workers_changed(self.scheduler.backend, [], {})
+        self.scheduler.pool.workers_changed(self.scheduler.backend, [], {})
         return self.decided()
 
     def sizes_at(self, slot):
@@ -293,7 +292,7 @@ def test_without_a_cluster_the_next_level_goes_on_in_order():
 )
 def test_so_many_calls_travel_together_that_the_clusters_scheduler_keeps_up(workers, mean_s, room, together):
     backend = Backend("dask", ClusterPlacement(), own_memory=True)
-    pool = Pool(Levels([backend]), ConcurrencyLimit(2, 8), Throughput(), room)
+    pool = WorkerPool([backend], ExecutorPolicy(), [], max_workers=2, max_in_flight=room)
     pool.throughput.mean_s = mean_s
     pool.slots.extend(Slot(backend) for _ in range(workers))
     assert calls_together(pool) == together

@@ -79,7 +79,7 @@ class AnyOrder(RuleBasedStateMachine):
                 case Start(slot=slot) if not slot.is_gone:
                     self.started.add(slot)
                     if self.starts:
-                        self.scheduler.started(slot)
+                        self.scheduler.pool.started(slot)
                 case Send(slot=slot, calls=calls):
                     assert slot in self.started, "a call for a worker that was not started"
                     assert all(task.sequence == sequence for task, sequence in calls)
@@ -121,7 +121,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @property
     def owing(self):
-        return [slot for slot in (*self.scheduler.pool.slots, *self.scheduler._gone) if slot.running]
+        return [slot for slot in (*self.scheduler.pool.slots, *self.scheduler.pool.gone) if slot.running]
 
     @precondition(lambda self: self.owing)
     @rule(data=st.data(), reply=st.sampled_from(REPLIES))
@@ -147,7 +147,7 @@ class AnyOrder(RuleBasedStateMachine):
                 self.started.discard(slot)
                 self.scheduler.start_failed(slot, "no memory")
             else:
-                self.scheduler.started(slot)
+                self.scheduler.pool.started(slot)
             self.carry_out()
 
     @precondition(lambda self: self.open)
@@ -179,7 +179,7 @@ class AnyOrder(RuleBasedStateMachine):
     @precondition(lambda self: self.scheduler.pool.leaving)
     @rule()
     def a_stopped_worker_ends(self):
-        self.scheduler.ended(self.scheduler.pool.leaving[0])
+        self.scheduler.pool.ended(self.scheduler.pool.leaving[0])
         self.carry_out()
 
     @rule(budget_mb=st.integers(0, 150))
@@ -211,7 +211,7 @@ class AnyOrder(RuleBasedStateMachine):
             reply = BEHIND if slot.is_gone else REPLIES[0]
             self.scheduler.replied(slot, slot.running[0].sequence, reply)
             self.carry_out()
-        for slot in list(self.scheduler._gone):
+        for slot in list(self.scheduler.pool.gone):
             assert not slot.backend.own_memory, "only a thread that was left to itself still holds its lease"
             self.scheduler.replied(slot, 0, REPLIES[0])
             self.carry_out()

@@ -61,7 +61,7 @@ def test_tasks_of_a_cluster_that_is_lost_wait_on_this_machine_in_their_order_and
     scheduler = Scheduler(backends, ExecutorPolicy(), max_workers=2)
     tasks = [a_task(10 * MB) for _ in range(3)]
     slot = Slot(backends[0], host="there")
-    scheduler.workers_changed(backends[0], [slot], {slot: 20 * MB})
+    scheduler.pool.workers_changed(backends[0], [slot], {slot: 20 * MB})
     for task in tasks:
         scheduler.submitted(task)
     assert sent(scheduler.decide()) == tasks[:1]
@@ -76,11 +76,11 @@ def test_a_task_waits_for_the_worker_that_begins_again_to_have_room_for_it():
     scheduler, task = Scheduler([backend], ExecutorPolicy(), max_workers=1), a_task(80 * MB)
     full, fresh = (Slot(backend, host="there", is_renewable=True) for _ in range(2))
     full.retained_bytes = 60 * MB
-    scheduler.workers_changed(backend, [full], {full: 100 * MB})
+    scheduler.pool.workers_changed(backend, [full], {full: 100 * MB})
     scheduler.submitted(task)
     assert scheduler.decide() == [Forget(full, renew=True)]
     scheduler.validate()
-    scheduler.workers_changed(backend, [fresh], {fresh: 100 * MB})
+    scheduler.pool.workers_changed(backend, [fresh], {fresh: 100 * MB})
     assert sent(scheduler.decide()) == [task]
 
 
@@ -88,7 +88,7 @@ def test_where_a_second_worker_cannot_start_the_first_does_it_all():
     played = Played(workers=4)
     tasks = [a_task() for _ in range(3)]
     first, second, third = [each.slot for each in only(played.submit(*tasks, starts=False), Start)]
-    played.scheduler.started(first)
+    played.scheduler.pool.started(first)
     for slot in (second, third):
         played.scheduler.start_failed(slot, "full")
     played.decided()

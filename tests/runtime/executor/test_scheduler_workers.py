@@ -5,8 +5,8 @@ from concurrent.futures import Future
 import pytest
 from scripted_scheduler import KILLED, MB, Fixed, Played, a_task, holds, only, sent
 
-from pytest_membudget.runtime.executor.scheduler import LEAVING_S
 from pytest_membudget.runtime.executor.state import Record, Start, Stop, Submission, Task
+from pytest_membudget.runtime.executor.worker_pool import LEAVING_S
 from pytest_membudget.runtime.workers.protocol import Figures, Reading
 
 # What is learned ------------------------------------------------------------------------------------------------------
@@ -278,7 +278,7 @@ def test_what_a_stopped_worker_retained_is_free_when_it_has_ended_or_was_waited_
     (stop,) = only(played.returned(first, peak_bytes=4 * MB, kept_bytes=60 * MB), Stop)
     assert not sent(played.submit(second))
     if ends:
-        played.scheduler.ended(stop.slot)
+        played.scheduler.pool.ended(stop.slot)
     else:  # a thread that its task has left keeps it alive
         played.scheduler.time_passed(LEAVING_S, {})
     assert sent(played.decided()) == [second]
@@ -298,13 +298,13 @@ def test_the_larger_of_two_idle_workers_is_stopped_where_the_next_task_needs_its
     played, (_, larger) = with_two_idle_workers(60, 90)
     task = a_task(120 * MB)
     assert played.submit(task) == [Stop(larger)]
-    played.scheduler.ended(larger)
+    played.scheduler.pool.ended(larger)
     assert sent(played.decided()) == [task]
 
 
 def test_idle_workers_are_stopped_where_another_program_waits_for_their_memory():
     played, slots = with_two_idle_workers(60, 90)
-    played.scheduler.stop_idle()
+    played.scheduler.pool.stop_idle()
     assert {stop.slot for stop in only(played.decided(), Stop)} == set(slots)
     assert not played.scheduler.pool.slots
 

@@ -26,7 +26,7 @@ class Shared(Played):
     def __init__(self, largest_bytes=100, workers=2, **policy):
         super().__init__(largest_bytes, workers, **policy)
         placement = LocalPlacement(largest_bytes, max_overtakes=32, is_shared=True)
-        for backend in self.scheduler._levels.all:
+        for backend in self.scheduler.pool.levels.all:
             backend.placement = placement
         self.largest_bytes = largest_bytes
 
@@ -72,7 +72,7 @@ def test_idle_workers_are_stopped_when_another_program_waits_for_what_they_keep(
     played.grant(40)
     played.returned(task)
     assert len(played.scheduler.pool.slots) == 1
-    played.scheduler.stop_idle()
+    played.scheduler.pool.stop_idle()
     assert len(only(played.decided(), Stop)) == 1
     assert played.scheduler.pool.slots == []
 

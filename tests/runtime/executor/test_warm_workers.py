@@ -3,12 +3,12 @@
 import executor_jobs as jobs
 import pytest
 
-from pytest_membudget import FallbackExecutor
-from pytest_membudget.runtime.executor.flow_control import ConcurrencyLimit, Reestimation, Throughput
+from pytest_membudget import ExecutorPolicy, FallbackExecutor
+from pytest_membudget.runtime.executor.flow_control import Reestimation
 from pytest_membudget.runtime.executor.local_placement import LocalPlacement
 from pytest_membudget.runtime.executor.retained_memory import RetainedMemory
 from pytest_membudget.runtime.executor.state import Backend, Slot
-from pytest_membudget.runtime.executor.worker_pool import FREE_BYTES, Levels, Pool
+from pytest_membudget.runtime.executor.worker_pool import FREE_BYTES, WorkerPool
 
 MB = 1_000_000
 
@@ -55,7 +55,7 @@ def pool_of(*retained_mb, base_bytes=0):
     """Idle workers, and what is known of their memory."""
     placement = LocalPlacement(1000 * MB, max_overtakes=8, base_bytes=base_bytes)
     backend = Backend("process", placement, own_memory=True, is_local_pool=True)
-    pool = Pool(Levels([backend]), ConcurrencyLimit(4, 8), Throughput())
+    pool = WorkerPool([backend], ExecutorPolicy(), [], max_workers=4)
     for each in retained_mb:
         slot = a_slot(backend, each or None)
         pool.slots.append(slot)
