@@ -9,10 +9,13 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple, TextIO
+from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from pytest_membudget._version import __version__
 from pytest_membudget.errors import MembudgetError, MissingExtraError
+
+if TYPE_CHECKING:
+    from pytest_membudget.report.page import Page
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "bisect": ("compare", "find the commit since which a test uses more memory"),
@@ -156,6 +159,15 @@ def stdout_style() -> OutputStyle:
         color=on_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb",
         ascii_only=ascii_only,
     )
+
+
+def print_page(page: Page, *, markdown: bool = False) -> None:
+    """Prints the page laid out for this terminal, or as Markdown."""
+    from pytest_membudget.report.markdown import markdown_page
+    from pytest_membudget.report.terminal import lay_out_page
+
+    text = markdown_page(page) if markdown else lay_out_page(page, **stdout_style()._asdict())
+    sys.stdout.write(text)
 
 
 def add_output_option(parser: argparse._ActionsContainer) -> None:

@@ -8,7 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
-from pytest_membudget.cli import EXIT_FAILED, EXIT_OK, Command, add_output_option, stdout_style
+from pytest_membudget.cli import EXIT_FAILED, EXIT_OK, Command, add_output_option, print_page
 from pytest_membudget.errors import MeasurementError, UsageError
 from pytest_membudget.gate.reports import compare_reports
 from pytest_membudget.gate.revisions.compare import REVISIONS_TOLERANCE, bisect
@@ -118,11 +118,9 @@ def run_compare(arguments: argparse.Namespace) -> int:
             f"{base_path} and {new_path} have no measured test in common; compare two runs of the same tests"
         )
     if arguments.format == "json":
-        print(comparisons.render_comparison_json(comparison).decode(), end="")
-    elif arguments.format == "markdown":
-        print(comparisons.render_comparison_markdown(comparison), end="")
+        sys.stdout.write(comparisons.render_comparison_json(comparison).decode())
     else:
-        print(comparisons.render_comparison_terminal(comparison, **stdout_style()._asdict()), end="")
+        print_page(comparisons.page_of_reports(comparison), markdown=arguments.format == "markdown")
     return EXIT_FAILED if comparison.count("regressed") else EXIT_OK
 
 
@@ -149,10 +147,8 @@ def _compare_revisions(arguments: argparse.Namespace) -> int:
         print(f"membudget compare: wrote {path}", file=sys.stderr)
     if arguments.format == "json":
         sys.stdout.write(comparisons.render_revisions_json(comparison).decode())
-    elif arguments.format == "markdown":
-        print(comparisons.render_revisions_markdown(comparison), end="")
     else:
-        print(comparisons.render_revisions_terminal(comparison, **stdout_style()._asdict()), end="")
+        print_page(comparisons.page_of_revisions(comparison), markdown=arguments.format == "markdown")
     return EXIT_FAILED if comparison.count("regressed") else EXIT_OK
 
 

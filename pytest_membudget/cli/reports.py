@@ -6,17 +6,16 @@ import argparse
 import sys
 from pathlib import Path
 
-from pytest_membudget.cli import EXIT_FAILED, EXIT_OK, Command, add_output_option, stdout_style
+from pytest_membudget.cli import EXIT_FAILED, EXIT_OK, Command, add_output_option, print_page, stdout_style
 from pytest_membudget.gate.history import open_history
 from pytest_membudget.gate.trend import TREND_TOLERANCE, find_trends
 from pytest_membudget.records.report import Report
 from pytest_membudget.report.history import (
+    page_of_runs,
+    page_of_test,
+    page_of_trend,
     render_history_json,
-    render_runs,
-    render_test_history,
     render_trend_json,
-    render_trend_terminal,
-    write_trend,
 )
 from pytest_membudget.report.markdown import (
     render_annotations,
@@ -28,6 +27,7 @@ from pytest_membudget.report.markdown import (
 )
 from pytest_membudget.report.terminal import render_terminal
 from pytest_membudget.report.text import without_commands
+from pytest_membudget.report.trend_page import write_trend
 from pytest_membudget.report.writing import check_report_path, load_report, render_json, write_report
 from pytest_membudget.units import format_count, parse_tolerance
 
@@ -144,10 +144,9 @@ def _show(arguments: argparse.Namespace) -> int:
             tests = [history.test(name) for name in names]
             sys.stdout.write(render_history_json(arguments.history, runs, tests).decode())
         elif arguments.test:
-            print(render_test_history(history.test(arguments.test), **stdout_style()._asdict()), end="")
+            print_page(page_of_test(history.test(arguments.test)))
         else:
-            tests_count = len(history.nodeids())
-            print(render_runs(arguments.history, runs, tests_count, **stdout_style()._asdict()), end="")
+            print_page(page_of_runs(arguments.history, runs, len(history.nodeids())))
     return EXIT_OK
 
 
@@ -165,7 +164,7 @@ def _trend(arguments: argparse.Namespace) -> int:
     if arguments.json:
         sys.stdout.write(render_trend_json(report).decode())
     elif not arguments.output:
-        print(render_trend_terminal(report, **stdout_style()._asdict()), end="")
+        print_page(page_of_trend(report))
     worse = report.count("jumped") + report.count("crept")
     return EXIT_FAILED if arguments.fail and worse else EXIT_OK
 

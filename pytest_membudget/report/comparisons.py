@@ -1,4 +1,4 @@
-"""Two revisions or two reports side by side, for a terminal, as Markdown and JSON; revisions also as a page."""
+"""Two revisions or two reports side by side, as a page for a terminal or Markdown, and as JSON; revisions also in HTML."""
 
 from __future__ import annotations
 
@@ -13,71 +13,56 @@ from pytest_membudget.records.comparison import (
     ReportComparison,
     RevisionComparison,
     RevisionTest,
+    RevisionVerdict,
     StackGrowth,
     Summary,
     TestChange,
 )
 from pytest_membudget.records.storage import encodable, encode_json, write_atomically
 from pytest_membudget.report.history import short_revision
-from pytest_membudget.report.html import breakable, read_page_file
-from pytest_membudget.report.markdown import code, markdown_table, plain
-from pytest_membudget.report.page import clean_table
+from pytest_membudget.report.html import Tile, render_page
+from pytest_membudget.report.page import Listing, Page
 from pytest_membudget.report.pictures import draw_flame_graph
 from pytest_membudget.report.text import (
     NONE,
     Column,
-    Paint,
-    Row,
     Table,
-    clean_text,
+    make_table,
     name,
     number,
     signed_share,
     size_or_none,
-    without_commands,
-    wrap,
 )
+from pytest_membudget.report.writing import write_in_format
 from pytest_membudget.units import format_count, format_duration, format_share, format_size
 
 _MOST_STACKS = 5
 _MOST_EQUIVALENT = 10
-_TONES = {"regressed": "bad", "improved": "good", "inconclusive": "doubt", "equivalent": "good"}
-
+_TONES: dict[RevisionVerdict, str] = {
+    "regressed": "bad",
+    "improved": "good",
+    "inconclusive": "doubt",
+    "equivalent": "good",
+}
 _MOST_NAMES = 20
 
 
-def render_revisions_terminal(
-    comparison: RevisionComparison, *, width: int = 80, color: bool = False, ascii_only: bool = False
-) -> str:
+def page_of_revisions(comparison: RevisionComparison) -> Page:
     """The table, the stacks that grew in each regressed test, and one line that sums it up."""
-    from pytest_membudget.report.terminal import lay_out
-
-    paint = Paint(color)
-    blocks = [lay_out(clean_table(_table(comparison), ascii_only=ascii_only), width, paint)]
-    for test in comparison.tests:
-        if test.stacks:
-            lines = [
-                f"{test.nodeid}: what grew at its peak",
-                *map(describe_stack, test.stacks[:_MOST_STACKS]),
-            ]
-            cleaned = [clean_text(line, ascii_only=ascii_only) for line in lines]
-            blocks.append(
-                "\n".join([paint(cleaned[0], "bold"), *(wrap(f"  {line}", width) for line in cleaned[1:])])
-            )
-    shade = "red" if comparison.count("regressed") else "green"
-    blocks.append(paint(wrap(clean_text(headline(comparison), ascii_only=ascii_only), width), shade))
-    return "\n\n".join(blocks) + "\n"
-
-
-def render_revisions_markdown(comparison: RevisionComparison) -> str:
-    """The same as GitHub's Markdown."""
-    blocks = ["# Memory of two revisions", plain(headline(comparison))]
-    blocks.append(markdown_table(clean_table(_table(comparison), ascii_only=False)))
-    for test in comparison.tests:
-        if test.stacks:
-            lines = [f"- {code(describe_stack(stack))}" for stack in test.stacks[:_MOST_STACKS]]
-            blocks.append("\n".join([f"## What grew in {code(test.nodeid)}", "", *lines]))
-    return "\n\n".join(blocks) + "\n"
+    listings = [
+        Listing(
+            "What grew at the peak of", test.nodeid, tuple(map(describe_stack, test.stacks[:_MOST_STACKS]))
+        )
+        for test in comparison.tests
+        if test.stacks
+    ]
+    return Page(
+        title="Memory of two revisions",
+        headline=_headline_of_revisions(comparison),
+        is_bad=comparison.count("regressed") > 0,
+        tables=(_table_of_revisions(comparison, most_equivalent=_MOST_EQUIVALENT),),
+        listings=tuple(listings),
+    )
 
 
 def render_revisions_json(comparison: RevisionComparison) -> bytes:
@@ -98,23 +83,22 @@ def write_revisions(comparison: RevisionComparison, path: str | os.PathLike[str]
     Raises:
         OSError: the folder is missing, not writable or full.
     """
-    ending = Path(path).suffix.lower()
-    if ending == ".html":
-        write_atomically(path, render_revisions_page(comparison))
-        for number_of, graph in enumerate(flame_graphs(comparison), start=1):
-            write_atomically(Path(path).with_suffix(f".flame-{number_of}.svg"), graph)
-    elif ending == ".md":
-        write_atomically(path, render_revisions_markdown(comparison))
-    else:
-        write_atomically(path, render_revisions_json(comparison))
-
-
-def headline(comparison: RevisionComparison) -> str:
-    """What was found, from how many runs, and how often such a finding is wrong."""
-    counts = ", ".join(
-        f"{comparison.count(verdict):,} {verdict}"
-        for verdict in ("regressed", "improved", "inconclusive", "equivalent")
+    ending = write_in_format(
+        path,
+        html=lambda: _render_html(comparison),
+        page=lambda: page_of_revisions(comparison),
+        json=lambda: render_revisions_json(comparison),
     )
+    if ending == ".html":
+        flames = [(test.flame, _title(test)) for test in comparison.tests if test.flame is not None]
+        for index, (flame, title) in enumerate(flames, start=1):
+            graph = draw_flame_graph(flame, title=title, standalone=True)
+            write_atomically(Path(path).with_suffix(f".flame-{index}.svg"), graph)
+
+
+def _headline_of_revisions(comparison: RevisionComparison) -> str:
+    """What was found, from how many runs, and how often such a finding is wrong."""
+    counts = ", ".join(f"{comparison.count(verdict):,} {verdict}" for verdict in _TONES)
     return (
         f"{short_revision(comparison.base)} → {short_revision(comparison.head)}: {counts}; "
         f"{format_count(comparison.sessions, 'run')} in {format_duration(comparison.duration_s)}; {error_rate(comparison)}"
@@ -142,18 +126,28 @@ def describe_stack(stack: StackGrowth) -> str:
     return f"{grew:>10}  {where}{callers}{through}{kind}{process}"
 
 
-def _table(comparison: RevisionComparison) -> Table:
+_REVISION_COLUMNS: tuple[Column[RevisionTest], ...] = (
+    name("test", lambda test: test.nodeid),
+    number("base", lambda test: size_or_none(test.base_bytes)),
+    number("head", lambda test: size_or_none(test.head_bytes)),
+    number("change", lambda test: NONE if test.change is None else signed_share(test.change)),
+    number("runs", lambda test: f"{test.runs:,}"),
+    Column("verdict", lambda test: test.verdict),
+)
+
+
+def _table_of_revisions(comparison: RevisionComparison, *, most_equivalent: int | None = None) -> Table:
     called = [test for test in comparison.tests if test.verdict != "equivalent"]
     equivalent = sorted(
         (test for test in comparison.tests if test.verdict == "equivalent"),
         key=lambda test: -(test.head_bytes or 0),
     )
+    shown = equivalent[:most_equivalent]
     base, head = short_revision(comparison.base), short_revision(comparison.head)
     named = f"base {base} ({comparison.base_name}), head {head} ({comparison.head_name})"
     notes = [f"{named}; equivalent is within {comparison.tolerance}"]
-    left_out = len(equivalent) - _MOST_EQUIVALENT
-    if left_out > 0:
-        notes.append(f"and {left_out:,} more that are equivalent")
+    if len(shown) < len(equivalent):
+        notes.append(f"and {len(equivalent) - len(shown):,} more that are equivalent")
     notes += [
         f"{format_count(len(names), 'test')} measured at the {side} alone: {_some(names)}"
         for side, names in (("base", comparison.only_base), ("head", comparison.only_head))
@@ -161,70 +155,29 @@ def _table(comparison: RevisionComparison) -> Table:
     ]
     notes += [f"{test.nodeid}: {caveat}" for test in called for caveat in test.caveats]
     notes += comparison.caveats
-    return Table(
-        key="revisions",
-        title="Peaks of two revisions, median of fresh runs",
-        columns=(
-            name("test"),
-            number("base"),
-            number("head"),
-            number("change"),
-            number("runs"),
-            Column("verdict"),
-        ),
-        rows=tuple(map(_row, [*called, *equivalent[:_MOST_EQUIVALENT]])),
-        notes=tuple(notes),
-    )
-
-
-def _row(test: RevisionTest) -> Row:
-    return (
-        test.nodeid,
-        size_or_none(test.base_bytes),
-        size_or_none(test.head_bytes),
-        NONE if test.change is None else signed_share(test.change),
-        f"{test.runs:,}",
-        test.verdict,
-    )
+    title = "Peaks of two revisions, median of fresh runs"
+    return make_table("revisions", title, _REVISION_COLUMNS, [*called, *shown], notes)
 
 
 def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 
-def render_revisions_page(comparison: RevisionComparison) -> str:
-    """The page. Text from outside passes through autoescaping; there is no script, and no network."""
-    from jinja2 import Environment
-    from markupsafe import Markup
-
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["breakable"] = breakable
-    # Only pictures that escape their own text are marked safe.
-    environment.filters["picture"] = Markup
-    template = environment.from_string(read_page_file("revisions.html"))
-    page = template.render(
-        style=read_page_file("page.css") + read_page_file("trend.css"),
-        comparison=comparison,
-        headline=headline(comparison),
-        error_rate=error_rate(comparison),
+def _render_html(comparison: RevisionComparison) -> str:
+    counts = {verdict: comparison.count(verdict) for verdict in _TONES}
+    return render_page(
+        "revisions.html",
+        title="Memory of two revisions",
+        headline=_headline_of_revisions(comparison),
         tiles=[
-            {"label": verdict, "amount": f"{comparison.count(verdict):,}", "tone": _TONES[verdict]}  # type: ignore[arg-type]
-            for verdict in _TONES
+            Tile(f"{count:,}", verdict, _TONES[verdict] if count else "") for verdict, count in counts.items()
         ],
         cards=[_card(test) for test in comparison.tests if test.verdict == "regressed"],
-        rows=[_page_row(test) for test in comparison.tests],
-        tones=_TONES,
+        table=_table_of_revisions(comparison),
+        base=comparison.base,
+        head=comparison.head,
+        error_rate=error_rate(comparison),
     )
-    return page.encode("utf-8", "backslashreplace").decode()
-
-
-def flame_graphs(comparison: RevisionComparison) -> list[str]:
-    """The graph of each regressed test that has one, each a file of its own."""
-    return [
-        draw_flame_graph(test.flame, title=_title(test), standalone=True)
-        for test in comparison.tests
-        if test.flame is not None
-    ]
 
 
 def _card(test: RevisionTest) -> dict[str, Any]:
@@ -245,34 +198,18 @@ def _title(test: RevisionTest) -> str:
     return f"{test.nodeid}: heap at the peak by call stack; red gained, blue lost"
 
 
-def _page_row(test: RevisionTest) -> dict[str, str]:
-    return {
-        "nodeid": test.nodeid,
-        "verdict": test.verdict,
-        "base": size_or_none(test.base_bytes),
-        "head": size_or_none(test.head_bytes),
-        "change": NONE if test.change is None else signed_share(test.change),
-        "runs": f"{test.runs:,}",
-    }
-
-
-def render_comparison_terminal(
-    comparison: ReportComparison, *, width: int = 80, color: bool = False, ascii_only: bool = False
-) -> str:
+def page_of_reports(comparison: ReportComparison) -> Page:
     """The table, its footnotes, and one line that sums it up."""
-    from pytest_membudget.report.terminal import lay_out
-
-    paint = Paint(color)
-    table = clean_table(_table_of_reports(comparison), ascii_only=ascii_only)
-    shade = "red" if comparison.count("regressed") else "green"
-    text = f"{lay_out(table, width, paint)}\n\n{paint(wrap(_headline(comparison), width), shade)}\n"
-    return without_commands(text)
-
-
-def render_comparison_markdown(comparison: ReportComparison) -> str:
-    """The same as GitHub's Markdown."""
-    table = clean_table(_table_of_reports(comparison), ascii_only=False)
-    return f"# Memory comparison\n\n{plain(_headline(comparison))}\n\n{markdown_table(table)}\n"
+    counts = [f"{len(comparison.rows):,} compared"]
+    counts += [f"{comparison.count(finding):,} {finding}" for finding in ("regressed", "improved")]
+    if comparison.geomean_ratio is not None:
+        counts.append(f"geomean {signed_share(comparison.geomean_ratio - 1)}")
+    return Page(
+        title="Memory comparison",
+        headline=", ".join(counts),
+        is_bad=comparison.count("regressed") > 0,
+        tables=(_table_of_reports(comparison),),
+    )
 
 
 def render_comparison_json(comparison: ReportComparison) -> bytes:
@@ -283,22 +220,31 @@ def render_comparison_json(comparison: ReportComparison) -> bytes:
     return encode_json(encodable(document))
 
 
-def _headline(comparison: ReportComparison) -> str:
-    parts = [
-        f"{len(comparison.rows):,} compared",
-        f"{comparison.count('regressed'):,} regressed",
-        f"{comparison.count('improved'):,} improved",
-    ]
-    if comparison.geomean_ratio is not None:
-        parts.append(f"geomean {signed_share(comparison.geomean_ratio - 1)}")
-    return ", ".join(parts)
+def _delta(row: TestChange) -> str:
+    if row.finding == "same":
+        return "~"
+    return NONE if row.change is None else signed_share(row.change)
+
+
+def _spread(summary: Summary) -> str:
+    spread = summary.spread
+    return format_size(summary.median_bytes) + ("" if spread is None else f" ±{100 * spread:.0f}%")
+
+
+_REPORT_COLUMNS: tuple[Column[TestChange], ...] = (
+    name("test", lambda row: row.nodeid),
+    number("base", lambda row: _spread(row.base)),
+    number("new", lambda row: _spread(row.new)),
+    number("delta", _delta),
+    number(
+        "p",
+        lambda row: f"{NONE if row.p is None else f'{row.p:.3f}'} n={row.base.samples}+{row.new.samples}",
+    ),
+    Column("finding", lambda row: "" if row.finding == "same" else row.finding),
+)
 
 
 def _table_of_reports(comparison: ReportComparison) -> Table:
-    columns = (name("test"), number("base"), number("new"), number("delta"), number("p"), Column("finding"))
-    rows = [_row_of_reports(row) for row in comparison.rows]
-    if comparison.geomean_ratio is not None:
-        rows.append(("geomean", "", "", signed_share(comparison.geomean_ratio - 1), "", ""))
     notes = [
         f"tolerance {comparison.tolerance}; base {comparison.base_path}, new {comparison.new_path}",
         *(f"another environment: {difference}" for difference in comparison.foreign),
@@ -308,26 +254,13 @@ def _table_of_reports(comparison: ReportComparison) -> Table:
         *_named("skipped in new", comparison.skipped),
         *comparison.caveats,
     ]
-    return Table("comparison", "Peaks, median and 95% interval", columns, tuple(rows), tuple(notes))
-
-
-def _row_of_reports(row: TestChange) -> Row:
-    delta = "~" if row.finding == "same" else NONE if row.change is None else signed_share(row.change)
-    finding = "" if row.finding == "same" else row.finding
-    p = NONE if row.p is None else f"{row.p:.3f}"
-    return (
-        row.nodeid,
-        _spread(row.base),
-        _spread(row.new),
-        delta,
-        f"{p} n={row.base.samples}+{row.new.samples}",
-        finding,
+    table = make_table(
+        "comparison", "Peaks, median and 95% interval", _REPORT_COLUMNS, comparison.rows, notes
     )
-
-
-def _spread(summary: Summary) -> str:
-    spread = summary.spread
-    return format_size(summary.median_bytes) + ("" if spread is None else f" ±{100 * spread:.0f}%")
+    if comparison.geomean_ratio is None:
+        return table
+    mean = ("geomean", "", "", signed_share(comparison.geomean_ratio - 1), "", "")
+    return table._replace(rows=(*table.rows, mean))
 
 
 def _named(title: str, names: Sequence[str]) -> list[str]:

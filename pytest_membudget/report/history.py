@@ -1,15 +1,14 @@
-"""A history as tables: its runs, one of its tests, and the trends of all, for a terminal, as Markdown and as JSON."""
+"""A history as pages: its runs, one of its tests, and the trends of all; and as JSON."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from pytest_membudget.records.comparison import (
+    HistoryPoint,
     HistoryRun,
     TestHistory,
     TestTrend,
@@ -17,21 +16,9 @@ from pytest_membudget.records.comparison import (
     TrendReport,
     TrendVerdict,
 )
-from pytest_membudget.records.storage import encodable, encode_json, write_atomically
-from pytest_membudget.report.markdown import markdown_table, plain
-from pytest_membudget.report.page import clean_table
-from pytest_membudget.report.text import (
-    NONE,
-    Column,
-    Paint,
-    Row,
-    Table,
-    clean_text,
-    name,
-    number,
-    signed_share,
-    wrap,
-)
+from pytest_membudget.records.storage import encodable, encode_json
+from pytest_membudget.report.page import Page
+from pytest_membudget.report.text import NONE, Column, Table, make_table, name, number, signed_share
 from pytest_membudget.units import format_count, format_size
 
 WORSE = frozenset({"jumped", "crept"})
@@ -48,47 +35,31 @@ def short_revision(revision: str) -> str:
     return commit[:_REVISION_LETTERS] + plus + rest if is_commit else revision
 
 
-def render_runs(
-    path: str, runs: Sequence[HistoryRun], tests: int, *, width: int, color: bool, ascii_only: bool
-) -> str:
+def page_of_runs(path: str, runs: Sequence[HistoryRun], tests: int) -> Page:
     """The newest runs of a history, and how many there are in all."""
+    title = f"{path}: {format_count(len(runs), 'run')} of {format_count(tests, 'test')}"
+    columns: tuple[Column[HistoryRun], ...] = (
+        name("revision", lambda run: short_revision(run.revision) or NONE),
+        name("time", lambda run: run.created or NONE),
+        number("tests", lambda run: f"{run.tests:,}"),
+        name("Python", lambda run: run.environment.python or NONE),
+        name("kernel", lambda run: run.environment.kernel or NONE),
+    )
     left_out = len(runs) - _MOST_RUNS
-    table = Table(
-        key="runs",
-        title=f"{path}: {format_count(len(runs), 'run')} of {format_count(tests, 'test')}",
-        columns=(name("revision"), name("time"), number("tests"), name("Python"), name("kernel")),
-        rows=tuple(
-            (
-                short_revision(run.revision) or NONE,
-                run.created or NONE,
-                f"{run.tests:,}",
-                run.environment.python or NONE,
-                run.environment.kernel or NONE,
-            )
-            for run in runs[-_MOST_RUNS:]
-        ),
-        notes=(f"and {left_out:,} older runs; --json has all",) if left_out > 0 else (),
-    )
-    return _laid_out(table, width=width, color=color, ascii_only=ascii_only)
+    notes = (f"and {left_out:,} older runs; --json has all",) if left_out > 0 else ()
+    return Page("Memory history", "", tables=(make_table("runs", title, columns, runs[-_MOST_RUNS:], notes),))
 
 
-def render_test_history(history: TestHistory, *, width: int, color: bool, ascii_only: bool) -> str:
+def page_of_test(history: TestHistory) -> Page:
     """Every run of one test, the oldest first."""
-    table = Table(
-        key="points",
-        title=f"{history.nodeid}: {format_count(len(history.points), 'run')}",
-        columns=(name("revision"), name("time"), number("peak"), number("samples")),
-        rows=tuple(
-            (
-                short_revision(point.revision) or NONE,
-                point.created or NONE,
-                format_size(point.peak_bytes),
-                ", ".join(map(format_size, point.samples_bytes)) or NONE,
-            )
-            for point in history.points
-        ),
+    title = f"{history.nodeid}: {format_count(len(history.points), 'run')}"
+    columns: tuple[Column[HistoryPoint], ...] = (
+        name("revision", lambda point: short_revision(point.revision) or NONE),
+        name("time", lambda point: point.created or NONE),
+        number("peak", lambda point: format_size(point.peak_bytes)),
+        number("samples", lambda point: ", ".join(map(format_size, point.samples_bytes)) or NONE),
     )
-    return _laid_out(table, width=width, color=color, ascii_only=ascii_only)
+    return Page("Memory history", "", tables=(make_table("points", title, columns, history.points),))
 
 
 def render_history_json(path: str, runs: Sequence[HistoryRun], tests: Sequence[TestHistory]) -> bytes:
@@ -98,29 +69,14 @@ def render_history_json(path: str, runs: Sequence[HistoryRun], tests: Sequence[T
     )
 
 
-def _laid_out(table: Table, *, width: int, color: bool, ascii_only: bool) -> str:
-    from pytest_membudget.report.terminal import lay_out
-
-    return lay_out(clean_table(table, ascii_only=ascii_only), width, Paint(color)) + "\n"
-
-
-def render_trend_terminal(
-    report: TrendReport, *, width: int = 80, color: bool = False, ascii_only: bool = False
-) -> str:
+def page_of_trend(report: TrendReport) -> Page:
     """The tests that got worse, the largest of the others, and one line that sums it up."""
-    from pytest_membudget.report.terminal import lay_out
-
-    paint = Paint(color)
-    table = clean_table(_table(report, most_steady=_MOST_STEADY), ascii_only=ascii_only)
-    shade = "red" if any(test.verdict in WORSE for test in report.tests) else "green"
-    line = clean_text(headline(report), ascii_only=ascii_only)
-    return f"{lay_out(table, width, paint)}\n\n{paint(wrap(line, width), shade)}\n"
-
-
-def render_trend_markdown(report: TrendReport) -> str:
-    """The same as GitHub's Markdown."""
-    table = clean_table(_table(report, most_steady=_MOST_STEADY), ascii_only=False)
-    return f"# Memory trend\n\n{plain(headline(report))}\n\n{markdown_table(table)}\n"
+    return Page(
+        title="Memory trend",
+        headline=trend_headline(report),
+        is_bad=any(test.verdict in WORSE for test in report.tests),
+        tables=(_table(report),),
+    )
 
 
 def render_trend_json(report: TrendReport) -> bytes:
@@ -133,25 +89,7 @@ def render_trend_json(report: TrendReport) -> bytes:
     return encode_json(encodable(document))
 
 
-def write_trend(report: TrendReport, path: str | os.PathLike[str]) -> None:
-    """Writes the trends as a page, Markdown or JSON, by the ending of `path`; whole or not at all.
-
-    Raises:
-        OSError: the folder is missing, not writable or full.
-    """
-    ending = Path(path).suffix.lower()
-    if ending == ".html":
-        # jinja2 takes 50 ms to import, which only a page need pay.
-        from pytest_membudget.report.trend_page import render_trend_page
-
-        write_atomically(path, render_trend_page(report))
-    else:
-        write_atomically(
-            path, render_trend_markdown(report) if ending == ".md" else render_trend_json(report)
-        )
-
-
-def headline(report: TrendReport) -> str:
+def trend_headline(report: TrendReport) -> str:
     """How many tests have which verdict."""
     verdicts: tuple[TrendVerdict, ...] = ("jumped", "crept", "steady")
     counts = [f"{report.count(verdict):,} {verdict}" for verdict in verdicts]
@@ -193,37 +131,24 @@ def describe_change(change: TrendChange) -> str:
     return f"{share} at {revision}"
 
 
-def _table(report: TrendReport, *, most_steady: int) -> Table:
+_TREND_COLUMNS: tuple[Column[TestTrend], ...] = (
+    name("test", lambda test: test.nodeid),
+    Column("trend", lambda test: test.verdict),
+    number("change", lambda test: NONE if test.change is None else signed_share(test.change)),
+    name("revision", lambda test: NONE if test.revision is None else short_revision(test.revision)),
+    number("now", lambda test: format_size(test.level_bytes)),
+    number("at first", lambda test: format_size(test.anchor_bytes)),
+)
+
+
+def _table(report: TrendReport) -> Table:
     worse = [test for test in report.tests if test.verdict in WORSE]
     others = sorted(
         (test for test in report.tests if test.verdict not in WORSE), key=lambda test: -test.level_bytes
     )
-    left_out = len(others) - most_steady
+    left_out = len(others) - _MOST_STEADY
     notes = [f"a change within {report.tolerance} is none"]
     if left_out > 0:
         notes.append(f"and {left_out:,} more that did not get worse")
-    return Table(
-        key="trend",
-        title="Peaks over the revisions",
-        columns=(
-            name("test"),
-            Column("trend"),
-            number("change"),
-            name("revision"),
-            number("now"),
-            number("at first"),
-        ),
-        rows=tuple(map(_row, [*worse, *others[:most_steady]])),
-        notes=tuple(notes),
-    )
-
-
-def _row(test: TestTrend) -> Row:
-    return (
-        test.nodeid,
-        test.verdict,
-        NONE if test.change is None else signed_share(test.change),
-        NONE if test.revision is None else short_revision(test.revision),
-        format_size(test.level_bytes),
-        format_size(test.anchor_bytes),
-    )
+    shown = [*worse, *others[:_MOST_STEADY]]
+    return make_table("trend", "Peaks over the revisions", _TREND_COLUMNS, shown, notes)

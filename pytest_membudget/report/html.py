@@ -16,10 +16,12 @@ from pytest_membudget.records.storage import encodable
 from pytest_membudget.report import job_tables
 from pytest_membudget.report.page import (
     MOST_CAVEATS,
+    TEST_COLUMNS,
     baseline_table,
     caveat_counts,
     comparison_table,
     environment_rows,
+    failing_first,
     fixtures_table,
     left_behind_table,
     render_headline,
@@ -31,16 +33,8 @@ from pytest_membudget.report.pictures import (
     draw_scale_timelines,
     timelines_of,
 )
-from pytest_membudget.report.text import (
-    FAILING,
-    NONE,
-    is_failure,
-    peak_text,
-    size_or_none,
-    source_text,
-    verdict_text,
-)
-from pytest_membudget.units import format_count, format_duration, format_share, format_size
+from pytest_membudget.report.text import FAILING, is_failure, source_text
+from pytest_membudget.units import format_count, format_size
 
 MOST_CARDS = 200
 FIRST_ROWS = 50
@@ -62,15 +56,11 @@ def render_html(report: Report) -> str:
     Text from outside passes through autoescaping, and through JSON in which `<`, `>`, `&` and line separators
     are escapes; the page's policy lets no script run but its own, named by its hash.
     """
-    from jinja2 import Environment
-
-    script = read_page_file("page.js")
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["breakable"] = breakable
-    template = environment.from_string(read_page_file("page.html"))
+    script = _read_page_file("page.js")
     timelines = timelines_of(report.tests)
-    page = template.render(
-        style=read_page_file("page.css"),
+    return render_page(
+        "page.html",
+        title="Memory report",
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         data=_script_json(table_data(report.tests)),
@@ -97,7 +87,24 @@ def render_html(report: Report) -> str:
         test_caveats=caveat_counts(report.tests),
         most_caveats=MOST_CAVEATS,
         caveats=report.caveats,
-        **summary(report),
+        headline=render_headline(report),
+        environment=environment_rows(report),
+        tiles=tiles(report),
+    )
+
+
+def render_page(template: str, *, title: str, headline: str, tiles: Sequence[Tile], **values: Any) -> str:
+    """A page of ours by the name of its template; texts among `values` pass through autoescaping."""
+    from jinja2 import Environment, FunctionLoader
+    from markupsafe import Markup
+
+    loader = FunctionLoader(_read_page_file)
+    environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["breakable"] = breakable
+    # Only pictures that escape their own text are marked safe.
+    environment.filters["picture"] = Markup
+    page = environment.get_template(template).render(
+        style=_read_page_file("page.css"), title=title, headline=headline, tiles=tiles, **values
     )
     # Names that are not UTF-8 hold lone surrogates, which no file can carry.
     return page.encode("utf-8", "backslashreplace").decode()
@@ -127,18 +134,18 @@ def _script_json(value: Any) -> str:
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
-def read_page_file(name: str) -> str:
+def _read_page_file(name: str) -> str:
     """A template, style or script that ships with the package."""
     return resources.files(__package__).joinpath(_FOLDER, name).read_text(encoding="utf-8")
 
 
 class Tile(NamedTuple):
-    """One number of the summary, and the filter that shows what it counts."""
+    """One number of the summary, its colour, and the filter of the table of tests that shows what it counts."""
 
     amount: str
     label: str
-    filter: str
     tone: str
+    filter: str = ""
 
 
 class Bar(NamedTuple):
@@ -169,14 +176,14 @@ class Card(NamedTuple):
 def tiles(report: Report) -> list[Tile]:
     """Tests measured and the count of each verdict that occurs, failures first."""
     measured = sum(test.peak_bytes is not None for test in report.tests)
-    found = [Tile(f"{measured:,}", f"{'test' if measured == 1 else 'tests'} measured", "", "plain")]
+    found = [Tile(f"{measured:,}", f"{'test' if measured == 1 else 'tests'} measured", "plain")]
     counts: dict[str, int] = {}
     for test in report.tests:
         counts[test.verdict] = counts.get(test.verdict, 0) + 1
     tones = {**dict.fromkeys(FAILING, "bad"), "over_upper": "doubt", "inconclusive": "doubt"}
     labels = {**FAILING, "over_upper": "over by the upper bound", "within": "within limits"}
     found += [
-        Tile(f"{counts[verdict]:,}", labels.get(verdict, verdict), verdict, tones.get(verdict, "good"))
+        Tile(f"{counts[verdict]:,}", labels.get(verdict, verdict), tones.get(verdict, "good"), verdict)
         for verdict in (*FAILING, "over_upper", "inconclusive", "within", "clean")
         if counts.get(verdict)
     ]
@@ -184,7 +191,7 @@ def tiles(report: Report) -> list[Tile]:
         test.comparison is not None and test.comparison.finding == "improved" for test in report.tests
     )
     if improved:
-        found.append(Tile(f"{improved:,}", "improved", "improved", "good"))
+        found.append(Tile(f"{improved:,}", "improved", "good", "improved"))
     return found
 
 
@@ -210,10 +217,11 @@ def table_data(tests: Sequence[TestRecord]) -> dict[str, Any]:
 
 def first_rows(tests: Sequence[TestRecord]) -> list[tuple[str, str, list[str]]]:
     """The rows shown before, or without, JavaScript: failing first, then the largest."""
-    ordered = sorted(
-        tests, key=lambda test: (test.verdict not in FAILING, -(test.peak_bytes or 0), test.nodeid)
-    )
-    return [(test.nodeid, test.verdict, _cells(test)) for test in ordered[:FIRST_ROWS]]
+    return [(test.nodeid, test.verdict, _cells(test)) for test in failing_first(tests)[:FIRST_ROWS]]
+
+
+def _cells(test: TestRecord) -> list[str]:
+    return [column.cell(test) for column in TEST_COLUMNS[1:]]
 
 
 def cards(tests: Sequence[TestRecord]) -> list[Card]:
@@ -249,32 +257,6 @@ def obtained(tests: Sequence[TestRecord]) -> list[tuple[str, str, str]]:
         if test.source is not None:
             found[test.source] = found.get(test.source, 0) + 1
     return [(source, format_count(count, "test"), meanings[source]) for source, count in found.items()]
-
-
-def summary(report: Report) -> dict[str, Any]:
-    """The head of the page."""
-    return {
-        "headline": render_headline(report),
-        "environment": environment_rows(report),
-        "tiles": tiles(report),
-    }
-
-
-def _cells(test: TestRecord) -> list[str]:
-    used = NONE
-    if test.budget_bytes and test.peak_bytes is not None:
-        used = format_share(test.peak_bytes / test.budget_bytes)
-    return [
-        peak_text(test),
-        size_or_none(test.budget_bytes),
-        used,
-        verdict_text(test) if test.outcome != "skipped" else "skipped",
-        size_or_none(test.total_peak_bytes),
-        size_or_none(test.retained_bytes),
-        NONE if test.duration_s is None else format_duration(test.duration_s),
-        NONE if test.processes is None else str(test.processes),
-        source_text(test),
-    ]
 
 
 def _keys(test: TestRecord) -> list[float]:

@@ -2,36 +2,46 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 
 from pytest_membudget.records.monitor import MonitorReport
 from pytest_membudget.records.report import CalibrationPicture
-from pytest_membudget.records.run import BatchSummary
+from pytest_membudget.records.run import BatchSummary, Breakdown, HostUse
 from pytest_membudget.records.scale import InFlightRow, InFlightTable, LawFit, ScaleRow, ScaleTable
-from pytest_membudget.report.text import NONE, Column, Row, Table, name, number, rate_text, size_or_none
+from pytest_membudget.report.text import (
+    NONE,
+    Column,
+    Table,
+    make_table,
+    name,
+    number,
+    rate_text,
+    size_or_none,
+    without_figures,
+)
 from pytest_membudget.units import format_duration, format_share, format_size
 
 _SHAPES = {"flat": "constant", "linear": "linear", "worse": "superlinear"}
-_FIGURE = re.compile(r"\d[\d.,]*(?: [kKMGT]?i?B)?")
 
 
 def scale_table(table: ScaleTable) -> Table:
     """Rows, batches, workers, in-flight, peak, % of limit, budget, throughput, status: one row a scale."""
-    columns = (
-        Column("scale"),
-        number("rows"),
-        number("batches"),
-        number("workers"),
-        number("in flight"),
-        number("peak"),
-        number("of limit"),
-        number("budget"),
-        number("rows/s"),
-        Column("status"),
-    )
     notes = [*_law_notes(table.law), *filter(None, map(_prediction_note, table.rows)), *_caveats(table.rows)]
-    return Table("scales", table.title, columns, tuple(_scale_row(row) for row in table.rows), tuple(notes))
+    return make_table("scales", table.title, _SCALE_COLUMNS, table.rows, notes)
+
+
+_SCALE_COLUMNS: tuple[Column[ScaleRow], ...] = (
+    Column("scale", lambda row: row.scale.name.upper()),
+    number("rows", lambda row: f"{row.scale.rows:,}"),
+    number("batches", lambda row: f"{row.scale.batches:,}"),
+    number("workers", lambda row: f"{row.scale.workers:,}"),
+    number("in flight", lambda row: f"{row.scale.in_flight:,}"),
+    number("peak", lambda row: format_size(row.peak_bytes)),
+    number("of limit", lambda row: format_share(row.limit_share) if row.limit_bytes else NONE),
+    number("budget", lambda row: size_or_none(row.budget_bytes)),
+    number("rows/s", lambda row: rate_text(row.rows_per_s)),
+    Column("status", lambda row: row.status),
+)
 
 
 def breakdown_table(table: ScaleTable) -> Table | None:
@@ -39,90 +49,60 @@ def breakdown_table(table: ScaleTable) -> Table | None:
     found = [(row.scale.name, row.breakdown) for row in table.rows if row.breakdown is not None]
     if not found:
         return None
-    columns = (
-        Column("scale"),
-        number("peak"),
-        number("coordinator"),
-        number("workers' base"),
-        number("tasks"),
-        number("waiting results"),
-        number("other"),
-    )
-    rows = tuple(
-        (
-            scale_name.upper(),
-            format_size(parts.peak_bytes),
-            format_size(parts.coordinator_bytes),
-            format_size(parts.workers_base_bytes),
-            format_size(parts.task_bytes),
-            format_size(parts.waiting_results_bytes),
-            format_size(parts.other_bytes),
-        )
-        for scale_name, parts in found
-    )
-    notes = tuple(f"{scale_name}: {caveat}" for scale_name, parts in found for caveat in parts.caveats)
-    return Table("breakdown", f"{table.title}: where the peak went", columns, rows, notes)
+    notes = [f"{scale_name}: {caveat}" for scale_name, parts in found for caveat in parts.caveats]
+    return make_table("breakdown", f"{table.title}: where the peak went", _BREAKDOWN_COLUMNS, found, notes)
+
+
+_BREAKDOWN_COLUMNS: tuple[Column[tuple[str, Breakdown]], ...] = (
+    Column("scale", lambda row: row[0].upper()),
+    number("peak", lambda row: format_size(row[1].peak_bytes)),
+    number("coordinator", lambda row: format_size(row[1].coordinator_bytes)),
+    number("workers' base", lambda row: format_size(row[1].workers_base_bytes)),
+    number("tasks", lambda row: format_size(row[1].task_bytes)),
+    number("waiting results", lambda row: format_size(row[1].waiting_results_bytes)),
+    number("other", lambda row: format_size(row[1].other_bytes)),
+)
 
 
 def in_flight_table(table: InFlightTable) -> Table:
     """Peak, throughput and slowdown by max_in_flight, and the recommended value."""
-    columns = (
-        number("in flight"),
-        number("peak"),
-        number("of limit"),
-        number("items/s"),
-        number("slowdown"),
-        Column("obtained"),
-        Column(""),
+    columns: tuple[Column[InFlightRow], ...] = (
+        number("in flight", lambda row: str(row.max_in_flight)),
+        number("peak", lambda row: format_size(row.peak_bytes)),
+        number("of limit", lambda row: format_share(row.limit_share) if row.limit_bytes else NONE),
+        number("items/s", lambda row: rate_text(row.items_per_s)),
+        number("slowdown", lambda row: format_share(row.slowdown)),
+        Column("obtained", _obtained),
+        Column("", lambda row: "recommended" if row.max_in_flight == table.recommended else ""),
     )
-    rows = tuple(_in_flight_row(row, table.recommended) for row in table.rows)
+    title = f"In flight (target {format_share(table.target)} of the limit)"
     notes = (f"recommended: {table.recommended}: {table.reason}", *table.doubts)
-    return Table(
-        "in-flight", f"In flight (target {format_share(table.target)} of the limit)", columns, rows, notes
-    )
+    return make_table("in-flight", title, columns, table.rows, notes)
+
+
+def _obtained(row: InFlightRow) -> str:
+    if row.verified_bytes is not None:
+        return f"predicted, then measured {format_size(row.verified_bytes)}"
+    return "predicted" if row.predicted else "measured"
 
 
 def calibration_table(calibrations: Sequence[CalibrationPicture]) -> Table | None:
     """One row a fitted function."""
     if not calibrations:
         return None
-    columns = (
-        name("function"),
-        number("gamma"),
-        number("overhead"),
-        number("base"),
-        Column("shape"),
-        number("points"),
-    )
-    rows = tuple(
-        (
-            fit.name,
-            f"{fit.gamma:.3g}",
-            format_size(fit.overhead_bytes),
-            format_size(fit.base_bytes),
-            "curved" if fit.curved else "straight",
-            str(len(fit.points)),
-        )
-        for fit in calibrations
-    )
-    notes = tuple(f"{fit.name}: {caveat}" for fit in calibrations for caveat in fit.caveats)
-    return Table("calibrations", "Calibrations (peak = overhead + gamma x size)", columns, rows, notes)
+    notes = [f"{fit.name}: {caveat}" for fit in calibrations for caveat in fit.caveats]
+    title = "Calibrations (peak = overhead + gamma x size)"
+    return make_table("calibrations", title, _CALIBRATION_COLUMNS, calibrations, notes)
 
 
-def _scale_row(row: ScaleRow) -> Row:
-    scale = row.scale
-    return (
-        scale.name.upper(),
-        f"{scale.rows:,}",
-        f"{scale.batches:,}",
-        f"{scale.workers:,}",
-        f"{scale.in_flight:,}",
-        format_size(row.peak_bytes),
-        format_share(row.limit_share) if row.limit_bytes else NONE,
-        size_or_none(row.budget_bytes),
-        rate_text(row.rows_per_s),
-        row.status,
-    )
+_CALIBRATION_COLUMNS: tuple[Column[CalibrationPicture], ...] = (
+    name("function", lambda fit: fit.name),
+    number("gamma", lambda fit: f"{fit.gamma:.3g}"),
+    number("overhead", lambda fit: format_size(fit.overhead_bytes)),
+    number("base", lambda fit: format_size(fit.base_bytes)),
+    Column("shape", lambda fit: "curved" if fit.curved else "straight"),
+    number("points", lambda fit: str(len(fit.points))),
+)
 
 
 def _prediction_note(row: ScaleRow) -> str:
@@ -143,7 +123,7 @@ def _caveats(rows: Sequence[ScaleRow]) -> list[str]:
     latest: dict[str, str] = {}
     for row in rows:
         for caveat in row.caveats:
-            kind = _FIGURE.sub("#", caveat)
+            kind = without_figures(caveat)
             scales.setdefault(kind, []).append(row.scale.name.upper())
             latest[kind] = caveat
     return [
@@ -161,62 +141,32 @@ def _law_notes(law: LawFit | None) -> list[str]:
     ]
 
 
-def _in_flight_row(row: InFlightRow, recommended: int) -> Row:
-    obtained = "predicted" if row.predicted else "measured"
-    if row.verified_bytes is not None:
-        obtained = f"predicted, then measured {format_size(row.verified_bytes)}"
-    return (
-        str(row.max_in_flight),
-        format_size(row.peak_bytes),
-        format_share(row.limit_share) if row.limit_bytes else NONE,
-        rate_text(row.items_per_s),
-        format_share(row.slowdown),
-        obtained,
-        "recommended" if row.max_in_flight == recommended else "",
-    )
-
-
 def batch_table(batches: Sequence[BatchSummary], *, verbose: bool = True) -> Table | None:
     """What became of each batch; its events and doubts stand below. Growth that is not known fails nothing."""
     if not batches:
         return None
-    columns = (
-        name("batch"),
-        number("inputs"),
-        number("failed"),
-        number("repeated"),
-        number("workers"),
-        number("total peak"),
-        number("budget"),
-        number("time"),
-        Column("growth"),
-        Column("ran on"),
+    columns: tuple[Column[BatchSummary], ...] = (
+        name("batch", lambda batch: batch.title),
+        number("inputs", lambda batch: f"{batch.inputs:,}"),
+        number("failed", lambda batch: f"{batch.failed:,}"),
+        number("repeated", lambda batch: f"{batch.repeated:,}"),
+        number("workers", lambda batch: f"{batch.workers:,}"),
+        number("total peak", lambda batch: format_size(batch.peak_bytes)),
+        number("budget", lambda batch: format_size(batch.budget_bytes)),
+        number("time", lambda batch: format_duration(batch.duration_s)),
+        Column("growth", lambda batch: _growth_text(batch, verbose)),
+        Column("ran on", lambda batch: ", ".join(batch.levels)),
     )
-    rows = tuple(
-        (
-            batch.title,
-            f"{batch.inputs:,}",
-            f"{batch.failed:,}",
-            f"{batch.repeated:,}",
-            f"{batch.workers:,}",
-            format_size(batch.peak_bytes),
-            format_size(batch.budget_bytes),
-            format_duration(batch.duration_s),
-            _growth_text(batch, verbose),
-            ", ".join(batch.levels),
-        )
-        for batch in batches
-    )
-    notes = tuple(
+    notes = (
         note if len(batches) == 1 else f"{batch.title}: {note}"
         for batch in batches
         for note in _batch_notes(batch, verbose)
     )
-    return Table("batches", "Batches", columns, rows, notes)
+    return make_table("batches", "Batches", columns, batches, notes)
 
 
 def _growth_text(batch: BatchSummary, verbose: bool) -> str:
-    """The verdict; a dash where there is none, for one that is open is told with its reason or not at all."""
+    """The verdict; a dash where there is none, and where it is open, unless its reason is shown as well."""
     if batch.growth is None or (batch.growth.verdict == "inconclusive" and not verbose):
         return NONE
     return batch.growth.verdict
@@ -235,31 +185,22 @@ def _batch_notes(batch: BatchSummary, verbose: bool) -> Iterator[str]:
 
 def host_table(batches: Sequence[BatchSummary]) -> Table | None:
     """What each batch used of each host."""
-    rows = tuple(
-        (
-            batch.title,
-            use.host,
-            f"{use.workers:,}",
-            f"{use.tasks:,}",
-            format_size(use.peak_upper_bytes),
-            format_size(use.budget_bytes),
-        )
-        for batch in batches
-        for use in batch.hosts
-    )
-    if not rows:
+    found = [(batch.title, use) for batch in batches for use in batch.hosts]
+    if not found:
         return None
-    columns = (
-        name("batch"),
-        name("host"),
-        number("workers"),
-        number("tasks"),
-        number("peak"),
-        number("budget"),
-    )
-    many = any(use.workers > 1 for batch in batches for use in batch.hosts)
-    notes = ("where a host has several workers, its peak is at most this: their own peaks added up",)
-    return Table("hosts", "Hosts of the batches", columns, rows, notes if many else ())
+    note = "where a host has several workers, its peak is at most this: their own peaks added up"
+    notes = (note,) if any(use.workers > 1 for _, use in found) else ()
+    return make_table("hosts", "Hosts of the batches", _HOST_COLUMNS, found, notes)
+
+
+_HOST_COLUMNS: tuple[Column[tuple[str, HostUse]], ...] = (
+    name("batch", lambda row: row[0]),
+    name("host", lambda row: row[1].host),
+    number("workers", lambda row: f"{row[1].workers:,}"),
+    number("tasks", lambda row: f"{row[1].tasks:,}"),
+    number("peak", lambda row: format_size(row[1].peak_upper_bytes)),
+    number("budget", lambda row: format_size(row[1].budget_bytes)),
+)
 
 
 _MOST_ALERTS = 5
@@ -269,35 +210,16 @@ def monitor_table(monitors: Sequence[MonitorReport]) -> Table | None:
     """Peak, growth and cleanups of each monitor; recommendations and alerts stand below."""
     if not monitors:
         return None
-    columns = (
-        name("monitor"),
-        number("peak"),
-        number("of limit"),
-        number("growth a minute"),
-        number("at 95%"),
-        number("cleanups"),
-        number("freed"),
-        number("alerts"),
-        number("time"),
-    )
-    notes = tuple(f"{_monitor_name(seen)}: {note}" for seen in monitors for note in _monitor_notes(seen))
-    return Table("monitors", "Monitors", columns, tuple(_monitor_row(seen) for seen in monitors), notes)
+    notes = (f"{_monitor_name(seen)}: {note}" for seen in monitors for note in _monitor_notes(seen))
+    return make_table("monitors", "Monitors", _MONITOR_COLUMNS, monitors, notes)
 
 
-def _monitor_row(seen: MonitorReport) -> Row:
-    low, high = seen.growth_low_bytes_per_min, seen.growth_high_bytes_per_min
-    is_known = low < high or not seen.caveats
-    return (
-        _monitor_name(seen),
-        format_size(seen.peak_bytes),
-        format_share(seen.peak_share) if seen.limit_bytes else NONE,
-        format_size(seen.growth_bytes_per_min) if is_known else NONE,
-        f"{format_size(low)} to {format_size(high)}" if is_known else NONE,
-        f"{len(seen.cleanups):,}",
-        format_size(sum(cleanup.freed_bytes for cleanup in seen.cleanups)),
-        f"{len(seen.alerts):,}",
-        format_duration(seen.duration_s),
-    )
+def _is_growth_known(seen: MonitorReport) -> bool:
+    return seen.growth_low_bytes_per_min < seen.growth_high_bytes_per_min or not seen.caveats
+
+
+def _growth_interval(seen: MonitorReport) -> str:
+    return f"{format_size(seen.growth_low_bytes_per_min)} to {format_size(seen.growth_high_bytes_per_min)}"
 
 
 def _monitor_notes(seen: MonitorReport) -> Iterator[str]:
@@ -314,3 +236,19 @@ def _monitor_notes(seen: MonitorReport) -> Iterator[str]:
 
 def _monitor_name(seen: MonitorReport) -> str:
     return seen.label or "monitor"
+
+
+_MONITOR_COLUMNS: tuple[Column[MonitorReport], ...] = (
+    name("monitor", _monitor_name),
+    number("peak", lambda seen: format_size(seen.peak_bytes)),
+    number("of limit", lambda seen: format_share(seen.peak_share) if seen.limit_bytes else NONE),
+    number(
+        "growth a minute",
+        lambda seen: format_size(seen.growth_bytes_per_min) if _is_growth_known(seen) else NONE,
+    ),
+    number("at 95%", lambda seen: _growth_interval(seen) if _is_growth_known(seen) else NONE),
+    number("cleanups", lambda seen: f"{len(seen.cleanups):,}"),
+    number("freed", lambda seen: format_size(sum(cleanup.freed_bytes for cleanup in seen.cleanups))),
+    number("alerts", lambda seen: f"{len(seen.alerts):,}"),
+    number("time", lambda seen: format_duration(seen.duration_s)),
+)

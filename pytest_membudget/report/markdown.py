@@ -7,11 +7,12 @@ figures for github-action-benchmark. Names from outside stand in code spans, whe
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from pytest_membudget.records.report import Report, TestRecord
 from pytest_membudget.records.storage import encodable, encode_json
-from pytest_membudget.report.page import Failure, clean_page, make_page
+from pytest_membudget.report.page import Failure, Page, clean_page, make_page
 from pytest_membudget.report.text import FAILING, Column, Row, Table, clean_text, is_failure
 from pytest_membudget.units import format_count, format_size
 
@@ -29,25 +30,30 @@ _MOST_FAILURES = 50
 
 def render_markdown(report: Report, *, most_tests: int | None = None) -> str:
     """Headline, failures with their messages, and every table; `most_tests` shortens the table of tests."""
-    page = clean_page(make_page(report, verbose=True, most_tests=most_tests), ascii_only=False)
-    blocks = ["# Memory report", plain(page.headline)]
+    return markdown_page(make_page(report, verbose=True, most_tests=most_tests))
+
+
+def markdown_page(page: Page) -> str:
+    """Everything that stands on the page, its headline first."""
+    page = clean_page(page)
+    blocks = [f"# {page.title}", plain(page.headline)]
     if page.failures:
         blocks.append("## Failures")
         blocks += [_failure(failure) for failure in page.failures]
-    blocks += [markdown_table(table) for table in page.tables]
-    if page.caveats:
-        blocks.append("\n".join(["## Caveats", "", *(f"- {plain(caveat)}" for caveat in page.caveats)]))
-    if page.environment:
-        blocks.append(
-            "\n".join(
-                ["## Measured on", "", *(f"- {title}: {plain(text)}" for title, text in page.environment)]
-            )
-        )
-    return "\n\n".join(blocks) + "\n"
+    blocks += [_table(table) for table in page.tables]
+    for listing in page.listings:
+        blocks.append(_list(f"{listing.title} {code(listing.nodeid)}", map(code, listing.lines)))
+    blocks.append(_list("Caveats", map(plain, page.caveats)))
+    blocks.append(_list("Measured on", (f"{title}: {plain(text)}" for title, text in page.environment)))
+    return "\n\n".join(filter(None, blocks)) + "\n"
 
 
-def markdown_table(table: Table, *, level: int = 2) -> str:
-    """One table under a heading, its notes below it."""
+def _list(title: str, items: Iterable[str]) -> str:
+    lines = [f"- {item}" for item in items]
+    return "\n".join([f"## {title}", "", *lines]) if lines else ""
+
+
+def _table(table: Table, *, level: int = 2) -> str:
     lines = [f"{'#' * level} {plain(table.title)}", ""]
     if table.rows:
         lines += [
@@ -72,17 +78,18 @@ def code(text: str) -> str:
     return f"{fence}{pad}{text}{pad}{fence}"
 
 
-def block(text: str) -> str:
-    """`text` as a code block that its own backticks cannot end."""
+def _block(lines: Sequence[str]) -> str:
+    """A code block that backticks in it cannot end."""
+    text = "\n".join(lines)
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall(r"`+", text)), default=0))
     return f"{fence}text\n{text}\n{fence}"
 
 
 def _failure(failure: Failure) -> str:
-    return f"{code(failure.nodeid)}\n\n{block(failure.message)}"
+    return f"{code(failure.nodeid)}\n\n{_block(failure.message)}"
 
 
-def _cells(columns: Sequence[Column], row: Row) -> list[str]:
+def _cells(columns: Sequence[Column[Any]], row: Row) -> list[str]:
     return [
         code(cell).replace("|", "\\|") if column.name else plain(cell)
         for column, cell in zip(columns, row, strict=True)
@@ -122,19 +129,18 @@ def render_badge(report: Report) -> bytes:
 
 def render_step_summary(report: Report) -> str:
     """A short page for `$GITHUB_STEP_SUMMARY`: failures unfold, the largest tests and all other tables follow."""
-    page = clean_page(make_page(report, most_tests=_MOST_TESTS), ascii_only=False)
+    page = clean_page(make_page(report, most_tests=_MOST_TESTS))
     mark = "❌" if page.failures else "✅"
     blocks = [f"## {mark} Memory", plain(page.headline)]
-    for failure in page.failures[:_MOST_FAILURES]:
-        first = failure.message.partition("\n")[0]
-        blocks.append(
-            f"<details><summary>{_escaped(failure.nodeid)}: {_escaped(first)}</summary>\n\n"
-            f"{block(failure.message)}\n\n</details>"
-        )
+    blocks += [
+        f"<details><summary>{_escaped(failure.nodeid)}: {_escaped(failure.message[0])}</summary>\n\n"
+        f"{_block(failure.message)}\n\n</details>"
+        for failure in page.failures[:_MOST_FAILURES]
+    ]
     left_out = len(page.failures) - _MOST_FAILURES
     if left_out > 0:
         blocks.append(f"and {left_out:,} more failures")
-    blocks += [markdown_table(table, level=3) for table in page.tables]
+    blocks += [_table(table, level=3) for table in page.tables]
     blocks += [f"> {plain(caveat)}" for caveat in page.caveats]
     return _within("\n\n".join(blocks) + "\n")
 

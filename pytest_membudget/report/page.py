@@ -5,13 +5,12 @@ A renderer lays this out and computes nothing; sizes, shares and rounding become
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from pytest_membudget.records.judgement import HeldByFixture, RetainedByTest
-from pytest_membudget.records.report import BaselineCheck, Report, TestRecord
+from pytest_membudget.records.report import BaselineCheck, Comparison, Report, TestRecord
 from pytest_membudget.records.run import BatchSummary
 from pytest_membudget.report import job_tables
 from pytest_membudget.report.text import (
@@ -19,10 +18,10 @@ from pytest_membudget.report.text import (
     NONE,
     RANGE,
     Column,
-    Row,
     Table,
     clean_text,
     is_failure,
+    make_table,
     name,
     number,
     peak_text,
@@ -31,56 +30,69 @@ from pytest_membudget.report.text import (
     source_text,
     used_text,
     verdict_text,
+    without_figures,
 )
 from pytest_membudget.units import format_count, format_duration, format_share, format_size
 
 _MOST_LEFT = 5
 
-_FIGURES = re.compile(r"\d[\d.,]*(?: [kKMGT]?i?B)?")
 _MOST_NAMES = 20
 MOST_CAVEATS = 20
 
 
 class Failure(NamedTuple):
-    """One failed test: its name, and the message that explains it."""
+    """One failed test: its name, and the lines of the message that explains it."""
 
     nodeid: str
-    message: str
+    message: tuple[str, ...]
+
+
+class Listing(NamedTuple):
+    """Lines about one test under a title that ends with its name."""
+
+    title: str
+    nodeid: str
+    lines: tuple[str, ...]
 
 
 class Page(NamedTuple):
-    """A report as finished text."""
+    """A report, a comparison or a history as finished text; what is empty is not shown."""
 
+    title: str
     headline: str
-    failures: tuple[Failure, ...]
-    tables: tuple[Table, ...]
-    caveats: tuple[str, ...]
-    environment: tuple[tuple[str, str], ...]
+    #: Whether the headline is bad news.
+    is_bad: bool = False
+    failures: tuple[Failure, ...] = ()
+    tables: tuple[Table, ...] = ()
+    listings: tuple[Listing, ...] = ()
+    caveats: tuple[str, ...] = ()
+    environment: tuple[tuple[str, str], ...] = ()
 
 
 def make_page(report: Report, *, verbose: bool = False, most_tests: int | None = None) -> Page:
     """The page of `report`; `most_tests` leaves the smallest tests out of the table and says how many."""
+    failures = tuple(_failure(test) for test in report.tests if is_failure(test))
+    most_left = None if verbose else _MOST_LEFT
+    tables = (
+        tests_table(report.tests, verbose=verbose, most_tests=most_tests),
+        left_behind_table(report.left_behind, most_tests=most_left),
+        fixtures_table(report.fixtures, most_fixtures=most_left),
+        comparison_table(report.tests),
+        baseline_table(report.baseline),
+        *map(job_tables.scale_table, report.scales),
+        *map(job_tables.breakdown_table, report.scales),
+        *map(job_tables.in_flight_table, report.in_flight),
+        job_tables.batch_table(report.batches, verbose=verbose),
+        job_tables.host_table(report.batches),
+        job_tables.monitor_table(report.monitors),
+        job_tables.calibration_table(report.calibrations),
+    )
     return Page(
+        title="Memory report",
         headline=render_headline(report),
-        failures=tuple(_failure(test) for test in report.tests if is_failure(test)),
-        tables=tuple(
-            table
-            for table in (
-                tests_table(report.tests, verbose=verbose, most_tests=most_tests),
-                left_behind_table(report.left_behind, most_tests=None if verbose else _MOST_LEFT),
-                fixtures_table(report.fixtures, most_fixtures=None if verbose else _MOST_LEFT),
-                comparison_table(report.tests),
-                baseline_table(report.baseline),
-                *(job_tables.scale_table(table) for table in report.scales),
-                *(job_tables.breakdown_table(table) for table in report.scales),
-                *(job_tables.in_flight_table(table) for table in report.in_flight),
-                job_tables.batch_table(report.batches, verbose=verbose),
-                job_tables.host_table(report.batches),
-                job_tables.monitor_table(report.monitors),
-                job_tables.calibration_table(report.calibrations),
-            )
-            if table is not None
-        ),
+        is_bad=bool(failures),
+        failures=failures,
+        tables=tuple(table for table in tables if table is not None),
         caveats=report.caveats,
         environment=environment_rows(report),
     )
@@ -106,7 +118,7 @@ def environment_rows(report: Report) -> tuple[tuple[str, str], ...]:
 
 
 def _failure(test: TestRecord) -> Failure:
-    return Failure(test.nodeid, test.message or FAILING[test.verdict])
+    return Failure(test.nodeid, tuple((test.message or FAILING[test.verdict]).split("\n")))
 
 
 def render_headline(report: Report) -> str:
@@ -156,100 +168,93 @@ def _expected(found: Sequence[TestRecord]) -> str:
     return " (expected)" if expected == len(found) else f" ({expected} expected)"
 
 
-def clean_page(page: Page, *, ascii_only: bool) -> Page:
+def clean_page(page: Page, *, ascii_only: bool = False) -> Page:
     """The page without control characters; each stands as its escape."""
-
-    def clean(text: str) -> str:
-        return clean_text(text, ascii_only=ascii_only)
-
-    return Page(
-        headline=clean(page.headline),
-        failures=tuple(
-            Failure(
-                clean(failure.nodeid),
-                "\n".join(clean(line) for line in failure.message.split("\n")),
-            )
-            for failure in page.failures
-        ),
-        tables=tuple(clean_table(table, ascii_only=ascii_only) for table in page.tables),
-        caveats=tuple(map(clean, page.caveats)),
-        environment=tuple((clean(title), clean(text)) for title, text in page.environment),
-    )
-
-
-def clean_table(table: Table, *, ascii_only: bool) -> Table:
-    """The table without control characters."""
 
     def clean(value: Any) -> Any:
         if isinstance(value, str):
             return clean_text(value, ascii_only=ascii_only)
-        return tuple(clean(item) for item in value)
+        if not isinstance(value, tuple):
+            return value
+        make: Any = type(value)
+        return make(map(clean, value)) if make is tuple else make(*map(clean, value))
 
-    return table._replace(title=clean(table.title), rows=clean(table.rows), notes=clean(table.notes))
+    return Page._make(map(clean, page))
 
 
 def tests_table(tests: Sequence[TestRecord], *, verbose: bool, most_tests: int | None) -> Table | None:
     """Failing tests first, then by falling peak."""
-    measured = sorted(
-        (test for test in tests if test.peak_bytes is not None or test.verdict in FAILING),
-        key=lambda test: (test.verdict not in FAILING, -(test.peak_bytes or 0), test.nodeid),
+    measured = failing_first(
+        [test for test in tests if test.peak_bytes is not None or test.verdict in FAILING]
     )
     if not measured:
         return None
     failing = sum(test.verdict in FAILING for test in measured)
     shown = measured if most_tests is None else measured[: max(most_tests, failing)]
-    left_out = len(measured) - len(shown)
-    notes = [f"{format_count(left_out, 'smaller test')} not shown"] if left_out else []
+    notes = _left_out(len(measured) - len(shown), "smaller test")
     if any(RANGE in peak_text(test) for test in shown):
         notes.append("a range is: lower bound .. upper bound, where the peak is not known exactly")
     if verbose:
         notes += _caveats(shown)
-    columns = (name("test"), number("peak"), number("budget"), number("used"), Column("verdict"))
-    more = (number("total"), number("retained"), number("time"), number("procs"), Column("how"))
-    return Table(
-        key="tests",
-        title="Memory by test (peak of the process tree above its start)",
-        columns=(*columns, *more) if verbose else columns,
-        rows=tuple(_test_row(test, verbose) for test in shown),
-        notes=tuple(notes),
-    )
+    title = "Memory by test (peak of the process tree above its start)"
+    columns = TEST_COLUMNS if verbose else TEST_COLUMNS[:_FEW_COLUMNS]
+    return make_table("tests", title, columns, shown, notes)
+
+
+def failing_first(tests: Sequence[TestRecord]) -> list[TestRecord]:
+    """The tests in the order of a table: those that failed, then the largest."""
+    return sorted(tests, key=lambda test: (test.verdict not in FAILING, -(test.peak_bytes or 0), test.nodeid))
+
+
+def _used(test: TestRecord) -> str:
+    if not test.budget_bytes or test.peak_bytes is None:
+        return NONE
+    return used_text(test.peak_bytes / test.budget_bytes)
+
+
+_FEW_COLUMNS = 5
+TEST_COLUMNS: tuple[Column[TestRecord], ...] = (
+    name("test", lambda test: test.nodeid),
+    number("peak", peak_text),
+    number("budget", lambda test: size_or_none(test.budget_bytes)),
+    number("used", _used),
+    Column("verdict", verdict_text),
+    number("total", lambda test: size_or_none(test.total_peak_bytes)),
+    number("retained", lambda test: size_or_none(test.retained_bytes)),
+    number("time", lambda test: NONE if test.duration_s is None else format_duration(test.duration_s)),
+    number("procs", lambda test: NONE if test.processes is None else str(test.processes)),
+    Column("how", source_text),
+)
 
 
 def comparison_table(tests: Sequence[TestRecord]) -> Table | None:
     """The tests that were compared with a baseline, those that changed."""
     rows = [
-        (
-            test.nodeid,
-            format_size(found.base_bytes),
-            format_size(found.new_bytes),
-            signed_share(found.change) if found.finding in {"regressed", "improved"} else "~",
-            format_size(found.allowed_bytes),
-            f"{len(found.samples_bytes)}",
-            NONE if found.p is None else f"{found.p:.3f}",
-            found.finding,
-        )
+        (test.nodeid, found)
         for test in tests
-        if (found := test.comparison) is not None
-        and (found.finding in {"regressed", "improved"} or found.samples_bytes)
+        if (found := test.comparison) is not None and (found.finding in _CHANGED or found.samples_bytes)
     ]
     if not rows:
         return None
-    columns = (
-        name("test"),
-        number("baseline"),
-        number("now"),
-        number("change"),
-        number("allowed"),
-        number("reruns"),
-        number("p"),
-        Column("finding"),
-    )
     note = (
         "of a test that was run again, baseline and now are medians of runs in fresh processes: they include what earlier tests "
         "of a session would have loaded, which its peak in this session does not"
     )
-    reran = any(test.comparison is not None and test.comparison.samples_bytes for test in tests)
-    return Table("comparison", "Against the baseline", columns, tuple(rows), (note,) if reran else ())
+    notes = (note,) if any(found.samples_bytes for _, found in rows) else ()
+    return make_table("comparison", "Against the baseline", _COMPARISON_COLUMNS, rows, notes)
+
+
+_CHANGED = frozenset({"regressed", "improved"})
+_COMPARISON_COLUMNS: tuple[Column[tuple[str, Comparison]], ...] = (
+    name("test", lambda row: row[0]),
+    number("baseline", lambda row: format_size(row[1].base_bytes)),
+    number("now", lambda row: format_size(row[1].new_bytes)),
+    number("change", lambda row: signed_share(row[1].change) if row[1].finding in _CHANGED else "~"),
+    number("allowed", lambda row: format_size(row[1].allowed_bytes)),
+    number("reruns", lambda row: str(len(row[1].samples_bytes))),
+    number("p", lambda row: NONE if row[1].p is None else f"{row[1].p:.3f}"),
+    Column("finding", lambda row: row[1].finding),
+)
 
 
 def baseline_table(check: BaselineCheck | None) -> Table | None:
@@ -263,62 +268,54 @@ def baseline_table(check: BaselineCheck | None) -> Table | None:
         ("skipped", check.skipped),
         ("not run", check.not_run),
     ]
-    rows: list[Row] = []
+    rows: list[tuple[str, str]] = []
     for title, names in groups:
         rows += [(title, text) for text in names[:_MOST_NAMES]]
         if len(names) > _MOST_NAMES:
             rows.append((title, f"and {len(names) - _MOST_NAMES:,} more"))
     if not rows:
         return None
-    notes = (f"accept the present figures: {check.accept_command}",)
-    return Table(
-        "baseline",
-        f"Baseline {check.path}, tolerance {check.tolerance}",
-        (Column(""), name("test")),
-        tuple(rows),
-        notes,
+    columns: tuple[Column[tuple[str, str]], ...] = (
+        Column("", lambda row: row[0]),
+        name("test", lambda row: row[1]),
     )
+    notes = (f"accept the present figures: {check.accept_command}",)
+    title = f"Baseline {check.path}, tolerance {check.tolerance}"
+    return make_table("baseline", title, columns, rows, notes)
 
 
 def fixtures_table(fixtures: Sequence[HeldByFixture], *, most_fixtures: int | None = None) -> Table | None:
     """What fixtures of a wider scope than one test hold, the largest first."""
     if not fixtures:
         return None
-    shown = fixtures if most_fixtures is None else fixtures[:most_fixtures]
-    rows = tuple((each.name, each.scope, format_size(each.held_bytes), each.nodeid) for each in shown)
-    columns = (name("fixture"), Column("scope"), number("holds"), name("set up for"))
-    left_out = len(fixtures) - len(shown)
-    notes = (f"{format_count(left_out, 'smaller fixture')} not shown",) if left_out else ()
-    return Table("fixtures", "Memory that fixtures hold (in no test's figures)", columns, rows, notes)
+    columns: tuple[Column[HeldByFixture], ...] = (
+        name("fixture", lambda each: each.name),
+        Column("scope", lambda each: each.scope),
+        number("holds", lambda each: format_size(each.held_bytes)),
+        name("set up for", lambda each: each.nodeid),
+    )
+    shown = fixtures[:most_fixtures]
+    notes = _left_out(len(fixtures) - len(shown), "smaller fixture")
+    title = "Memory that fixtures hold (in no test's figures)"
+    return make_table("fixtures", title, columns, shown, notes)
 
 
 def left_behind_table(left: Sequence[RetainedByTest], *, most_tests: int | None = None) -> Table | None:
     """The tests after which the process holds more than before, the largest first."""
     if not left:
         return None
-    shown = left if most_tests is None else left[:most_tests]
-    rows = tuple((each.nodeid, format_size(each.retained_bytes), format_share(each.share)) for each in shown)
-    columns = (name("test"), number("retained"), number("% of total"))
-    left_out = len(left) - len(shown)
-    notes = (f"{format_count(left_out, 'smaller test')} not shown",) if left_out else ()
-    return Table("left-behind", "Memory that tests retained", columns, rows, notes)
-
-
-def _test_row(test: TestRecord, verbose: bool) -> Row:
-    used = NONE
-    if test.budget_bytes and test.peak_bytes is not None:
-        used = used_text(test.peak_bytes / test.budget_bytes)
-    row = (test.nodeid, peak_text(test), size_or_none(test.budget_bytes), used, verdict_text(test))
-    if not verbose:
-        return row
-    return (
-        *row,
-        size_or_none(test.total_peak_bytes),
-        size_or_none(test.retained_bytes),
-        NONE if test.duration_s is None else format_duration(test.duration_s),
-        NONE if test.processes is None else str(test.processes),
-        source_text(test),
+    columns: tuple[Column[RetainedByTest], ...] = (
+        name("test", lambda each: each.nodeid),
+        number("retained", lambda each: format_size(each.retained_bytes)),
+        number("% of total", lambda each: format_share(each.share)),
     )
+    shown = left[:most_tests]
+    notes = _left_out(len(left) - len(shown), "smaller test")
+    return make_table("left-behind", "Memory that tests retained", columns, shown, notes)
+
+
+def _left_out(count: int, what: str) -> list[str]:
+    return [f"{format_count(count, what)} not shown"] if count else []
 
 
 def _caveats(tests: Sequence[TestRecord]) -> list[str]:
@@ -332,9 +329,9 @@ def caveat_counts(tests: Sequence[TestRecord]) -> list[tuple[str, int]]:
 
     Those that differ by their figures alone are one, with the figures of the first.
     """
-    kinds = Counter(_FIGURES.sub("#", caveat) for test in tests for caveat in set(test.caveats))
+    kinds = Counter(without_figures(caveat) for test in tests for caveat in set(test.caveats))
     first: dict[str, str] = {}
     for test in tests:
         for caveat in test.caveats:
-            first.setdefault(_FIGURES.sub("#", caveat), caveat)
+            first.setdefault(without_figures(caveat), caveat)
     return [(first[kind], count) for kind, count in kinds.most_common()]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_membudget.records.report import Report
-from pytest_membudget.report.page import Failure, clean_page, make_page
+from pytest_membudget.report.page import Failure, Listing, Page, clean_page, make_page
 from pytest_membudget.report.text import FAILING, Column, Paint, Row, Table, shorten, without_commands, wrap
 
 if TYPE_CHECKING:
@@ -31,27 +31,44 @@ def render_terminal(
     `verbose` shows every test and more columns. Whether colours and signs beyond ASCII suit the terminal is
     the caller's to know.
     """
-    paint = Paint(color)
     page = make_page(report, verbose=verbose, most_tests=None if verbose else _MOST_TESTS)
+    page = page._replace(
+        headline=f"membudget: {page.headline}",
+        failures=page.failures if failures else (),
+        tables=page.tables if tables else (),
+        environment=page.environment if tables and verbose else (),
+    )
+    return lay_out_page(page, width=width, color=color, ascii_only=ascii_only)
+
+
+def lay_out_page(page: Page, *, width: int = 80, color: bool = False, ascii_only: bool = False) -> str:
+    """Everything that stands on the page, its headline last."""
+    paint = Paint(color)
     page = clean_page(page, ascii_only=ascii_only)
-    blocks = [_failure(failure, width, paint) for failure in page.failures] if failures else []
-    if tables:
-        blocks += [lay_out(table, width, paint) for table in page.tables]
-        if verbose and page.environment:
-            blocks.append("\n".join(wrap(f"{title:<11} {text}", width) for title, text in page.environment))
-    blocks += [paint(wrap(f"caveat: {caveat}", width, indent=8), "yellow") for caveat in page.caveats]
-    blocks.append(paint(wrap(f"membudget: {page.headline}", width), "red" if page.failures else "green"))
-    return without_commands("\n\n".join(blocks) + "\n")
+    blocks = [
+        *(_failure(failure, width, paint) for failure in page.failures),
+        *(_table(table, width, paint) for table in page.tables),
+        *(_listing(listing, width, paint) for listing in page.listings),
+        "\n".join(wrap(f"{title:<11} {text}", width) for title, text in page.environment),
+        *(paint(wrap(f"caveat: {caveat}", width, indent=8), "yellow") for caveat in page.caveats),
+        paint(wrap(page.headline, width), "red" if page.is_bad else "green"),
+    ]
+    return without_commands("\n\n".join(filter(None, blocks)) + "\n")
 
 
 def _failure(failure: Failure, width: int, paint: Paint) -> str:
-    first, _, rest = failure.message.partition("\n")
+    first, *rest = failure.message
     blocks = [
         paint(wrap(failure.nodeid, width, indent=0), "bold"),
         paint(wrap(f"  {first}", width), "red"),
-        wrap(rest, width) if rest else "",
+        wrap("\n".join(rest), width),
     ]
-    return "\n".join(block for block in blocks if block)
+    return "\n".join(filter(None, blocks))
+
+
+def _listing(listing: Listing, width: int, paint: Paint) -> str:
+    title = paint(wrap(f"{listing.title} {listing.nodeid}", width, indent=2), "bold")
+    return "\n".join([title, *(wrap(f"  {line}", width) for line in listing.lines)])
 
 
 _NARROWEST_NAME = 24
@@ -62,7 +79,7 @@ _SHADES = {
 }
 
 
-def lay_out(table: Table, width: int, paint: Paint) -> str:
+def _table(table: Table, width: int, paint: Paint) -> str:
     """The table under its title and above its notes.
 
     Where it is too wide, names are shortened; then columns move together; then each name gets a line of its
@@ -104,7 +121,7 @@ def _shortened(table: Table, width: int, gap: int) -> Sequence[Row] | None:
     ]
 
 
-def _side_by_side(columns: Sequence[Column], rows: Sequence[Row], gap: int, paint: Paint) -> list[str]:
+def _side_by_side(columns: Sequence[Column[Any]], rows: Sequence[Row], gap: int, paint: Paint) -> list[str]:
     """Lines of the table; the headings take as many as the longest of them, a rule follows."""
     from tabulate import tabulate  # takes 10 ms to import, which a session without tables need not pay
 
@@ -149,7 +166,7 @@ def _stacked(table: Table, width: int) -> str:
     return "\n\n".join(blocks)
 
 
-def _heading(column: Column) -> list[str]:
+def _heading(column: Column[Any]) -> list[str]:
     return column.title.split(" ")
 
 

@@ -1,7 +1,7 @@
 """Finished text, which every format lays out in its own way: made safe to show, put into tables, worded.
 
 1. `clean_text` makes text from outside fit for a terminal: no control characters, ASCII where asked; `Paint` colours ours.
-2. `Table` holds rows of finished text.
+2. `Table` holds rows of finished text; a `Column` says what it shows of an item.
 3. The rest are the words and signs that all formats share.
 """
 
@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 import textwrap
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from pytest_membudget.records.report import TestRecord
 from pytest_membudget.units import format_share, format_size
@@ -32,6 +33,9 @@ _ASCII = str.maketrans(
 _INDENT = 12
 _COMMAND = re.compile(r"^(\s*)::")
 
+_FIGURES = re.compile(r"\d[\d.,]*(?: [kKMGT]?i?B)?")
+
+T = TypeVar("T")
 Row = tuple[str, ...]
 
 NONE = "–"
@@ -44,7 +48,7 @@ FAILING = {
     "leak": "leaking",
     "regressed": "regressed",
 }
-"""Verdicts that fail a test, in the order they are told, and what they are called."""
+"""Verdicts that fail a test, in the order in which they are shown, and what they are called."""
 
 
 class Paint:
@@ -87,11 +91,14 @@ def clean_text(text: str, *, ascii_only: bool = False) -> str:
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
-class Column(NamedTuple):
-    """A column's title, whether it holds numbers (aligned right), and whether it holds names from outside."""
+class Column(NamedTuple, Generic[T]):
+    """A column: its title, the text that it shows of an item, and what kind of text that is."""
 
     title: str
+    cell: Callable[[T], str]
+    #: Numbers are aligned to the right.
     numeric: bool = False
+    #: Names come from outside; they are quoted where a format has markup, and may be shortened.
     name: bool = False
 
 
@@ -100,19 +107,32 @@ class Table(NamedTuple):
 
     key: str
     title: str
-    columns: tuple[Column, ...]
+    columns: tuple[Column[Any], ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
 
 
-def number(title: str) -> Column:
+def make_table(
+    key: str, title: str, columns: Sequence[Column[T]], items: Iterable[T], notes: Iterable[str] = ()
+) -> Table:
+    """A table with one row for each of `items`."""
+    rows = tuple(tuple(column.cell(item) for column in columns) for item in items)
+    return Table(key, title, tuple(columns), rows, tuple(notes))
+
+
+def number(title: str, cell: Callable[[T], str]) -> Column[T]:
     """A column of numbers."""
-    return Column(title, numeric=True)
+    return Column(title, cell, numeric=True)
 
 
-def name(title: str) -> Column:
+def name(title: str, cell: Callable[[T], str]) -> Column[T]:
     """A column of names from outside: test ids, functions, files."""
-    return Column(title, name=True)
+    return Column(title, cell, name=True)
+
+
+def without_figures(caveat: str) -> str:
+    """What two caveats have in common that differ by their figures alone."""
+    return _FIGURES.sub("#", caveat)
 
 
 def is_failure(test: TestRecord) -> bool:
@@ -154,6 +174,8 @@ def used_text(fraction: float) -> str:
 
 def verdict_text(test: TestRecord) -> str:
     """The verdict by its name in the JSON report, a dash where none was asked for; of what, where it is not the peak."""
+    if test.outcome == "skipped":
+        return "skipped"
     if test.verdict == "over" and not _is_over(test.peak_bytes, test.budget_bytes):
         return f"over {_what_is_over(test)}".rstrip()
     return NONE if test.verdict == "none" else test.verdict

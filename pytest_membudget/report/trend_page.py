@@ -6,14 +6,24 @@ since a rise of 3% has to be seen; its labels say so.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from html import escape
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pytest_membudget.records.comparison import TestTrend, TrendChange, TrendReport
-from pytest_membudget.report.history import WORSE, describe, describe_change, headline, short_revision
-from pytest_membudget.report.html import breakable, read_page_file
+from pytest_membudget.report.history import (
+    WORSE,
+    describe,
+    describe_change,
+    page_of_trend,
+    render_trend_json,
+    short_revision,
+    trend_headline,
+)
+from pytest_membudget.report.html import Tile, render_page
 from pytest_membudget.report.text import NONE, signed_share
+from pytest_membudget.report.writing import write_in_format
 from pytest_membudget.units import format_size
 
 WIDTH, HEIGHT = 760, 170
@@ -45,27 +55,33 @@ class Section(NamedTuple):
     cards: tuple[Card, ...]
 
 
+def write_trend(report: TrendReport, path: str | os.PathLike[str]) -> None:
+    """Writes the trends as a page, Markdown or JSON, by the ending of `path`; whole or not at all.
+
+    Raises:
+        OSError: the folder is missing, not writable or full.
+    """
+    write_in_format(
+        path,
+        html=lambda: render_trend_page(report),
+        page=lambda: page_of_trend(report),
+        json=lambda: render_trend_json(report),
+    )
+
+
 def render_trend_page(report: TrendReport) -> str:
     """The page. Text from outside passes through autoescaping; there is no script, and no network."""
-    from jinja2 import Environment
-    from markupsafe import Markup
-
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["breakable"] = breakable
-    # Only pictures that escape their own text are marked safe.
-    environment.filters["picture"] = Markup
-    template = environment.from_string(read_page_file("trend.html"))
     quiet = [test for test in report.tests if not test.changes]
-    page = template.render(
-        style=read_page_file("page.css") + read_page_file("trend.css"),
-        headline=headline(report),
+    return render_page(
+        "trend.html",
+        title="Memory trend",
+        headline=trend_headline(report),
         tiles=_tiles(report),
         sections=_sections(report),
         rows=[_row(test, report) for test in sorted(quiet, key=lambda test: -test.level_bytes)],
         tolerance=report.tolerance,
         month=_month(report),
     )
-    return page.encode("utf-8", "backslashreplace").decode()
 
 
 def _new(report: TrendReport) -> list[TestTrend]:
@@ -118,14 +134,13 @@ def _cards(tests: Sequence[TestTrend], report: TrendReport) -> tuple[Card, ...]:
     )
 
 
-def _tiles(report: TrendReport) -> list[dict[str, Any]]:
+def _tiles(report: TrendReport) -> list[Tile]:
     tones = {"jumped": "bad", "crept": "bad", "steady": "good", "unknown": "doubt"}
     counts = {verdict: sum(test.verdict == verdict for test in report.tests) for verdict in tones}
     new = len(_new(report))
-    first = {"label": f"got worse {_month(report)}", "amount": f"{new:,}", "tone": "bad" if new else "good"}
+    first = Tile(f"{new:,}", f"got worse {_month(report)}", "bad" if new else "good")
     return [first] + [
-        {"label": verdict, "amount": f"{count:,}", "tone": tones[verdict] if count else ""}
-        for verdict, count in counts.items()
+        Tile(f"{count:,}", verdict, tones[verdict] if count else "") for verdict, count in counts.items()
     ]
 
 

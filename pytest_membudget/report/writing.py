@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from pytest_membudget.errors import UsageError
 from pytest_membudget.records.report import Report, encode_report, read_report
 from pytest_membudget.records.storage import check_writable, write_atomically
-from pytest_membudget.report.markdown import render_markdown
+from pytest_membudget.report.html import render_html
+from pytest_membudget.report.markdown import markdown_page
+from pytest_membudget.report.page import Page, make_page
 
 ENDINGS = (".md", ".json", ".html")
 
@@ -20,17 +23,35 @@ def write_report(report: Report, path: str | os.PathLike[str]) -> None:
         UsageError: `path` has another ending.
         OSError: the folder cannot be made, is not writable or full.
     """
-    ending = _ending(path)
+    _ending(path)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    if ending == ".html":
-        # jinja2 takes 50 ms to import, which only a page need pay.
-        from pytest_membudget.report.html import render_html
+    write_in_format(
+        path,
+        html=lambda: render_html(report),
+        page=lambda: make_page(report, verbose=True),
+        json=lambda: render_json(report),
+    )
 
-        write_atomically(path, render_html(report))
-    elif ending == ".md":
-        write_atomically(path, render_markdown(report))
+
+def write_in_format(
+    path: str | os.PathLike[str],
+    *,
+    html: Callable[[], str],
+    page: Callable[[], Page],
+    json: Callable[[], bytes],
+) -> str:
+    """Writes what the ending of `path` asks for, whole or not at all, and returns that ending; a page becomes Markdown.
+
+    Raises:
+        UsageError: `path` has another ending.
+        OSError: the folder is missing, not writable or full.
+    """
+    ending = _ending(path)
+    if ending == ".html":
+        write_atomically(path, html())
     else:
-        write_atomically(path, render_json(report))
+        write_atomically(path, markdown_page(page()) if ending == ".md" else json())
+    return ending
 
 
 def check_report_path(path: str | os.PathLike[str]) -> None:

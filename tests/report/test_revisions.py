@@ -5,12 +5,13 @@ from pytest_membudget.records.comparison import FlameFrame, RevisionComparison, 
 from pytest_membudget.report.comparisons import (
     describe_stack,
     error_rate,
+    page_of_revisions,
     render_revisions_json,
-    render_revisions_markdown,
-    render_revisions_terminal,
     write_revisions,
 )
+from pytest_membudget.report.markdown import markdown_page
 from pytest_membudget.report.pictures import draw_flame_graph
+from pytest_membudget.report.terminal import lay_out_page
 
 MIB = 2**20
 STACK = StackGrowth(
@@ -59,7 +60,7 @@ COMPARISON = RevisionComparison(
 
 
 def test_the_terminal_shows_what_regressed_with_its_stacks_and_the_error_rate():
-    text = render_revisions_terminal(COMPARISON, width=110)
+    text = lay_out_page(page_of_revisions(COMPARISON), width=110)
     assert "10.0 MiB  20.0 MiB  +100.0%    18  regressed" in text
     assert "+10.0 MiB  rows (shop.py:4) < test_<i> (t.py:1), in inflate [native]" in text
     assert "1 test measured at the head alone: t.py::new" in text
@@ -80,7 +81,7 @@ def test_json_has_the_stacks_and_their_growth():
 
 
 def test_markdown_and_page_escape_names_and_each_graph_is_a_file(tmp_path):
-    assert "`t.py::test_<i>`" in render_revisions_markdown(COMPARISON)
+    assert "`t.py::test_<i>`" in markdown_page(page_of_revisions(COMPARISON))
     write_revisions(COMPARISON, tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
     assert "test_&lt;i&gt;" in page.replace("<wbr>", "")

@@ -6,10 +6,11 @@ import pytest
 from pytest_membudget.records.comparison import RevisionPoint, TestTrend, TrendChange, TrendReport
 from pytest_membudget.report.history import (
     describe,
+    page_of_trend,
     render_trend_json,
-    render_trend_markdown,
-    render_trend_terminal,
 )
+from pytest_membudget.report.markdown import markdown_page
+from pytest_membudget.report.terminal import lay_out_page
 from pytest_membudget.report.trend_page import draw_trend, render_trend_page
 
 MIB = 2**20
@@ -57,7 +58,7 @@ REPORT = TrendReport(
 
 
 def test_a_terminal_shows_what_got_worse_first_and_one_line_last():
-    lines = render_trend_terminal(REPORT).splitlines()
+    lines = lay_out_page(page_of_trend(REPORT)).splitlines()
     assert lines[4].split() == [
         "t.py::test_<b>",
         "jumped",
@@ -72,7 +73,7 @@ def test_a_terminal_shows_what_got_worse_first_and_one_line_last():
 
 
 def test_markdown_escapes_names():
-    assert "| `t.py::test_<b>` | jumped | +20.0% |" in render_trend_markdown(REPORT)
+    assert "| `t.py::test_<b>` | jumped | +20.0% |" in markdown_page(page_of_trend(REPORT))
 
 
 def test_json_has_verdicts_revisions_and_changes_and_no_points():
