@@ -110,6 +110,18 @@ class CalibrationState(msgspec.Struct, frozen=True, kw_only=True):
     version: Literal[1] = 1
 
 
+class Breach(msgspec.Struct, frozen=True, kw_only=True):
+    """A stretch of tasks in which more took more than was estimated than chance explains, the promise kept."""
+
+    tasks: Count
+    exceeded: Count
+    #: The number of its last task, where it was found, among all that were counted.
+    last: Count
+
+    def __str__(self) -> str:
+        return f"{self.exceeded} of the {self.tasks} up to task {self.last}"
+
+
 class Coverage(msgspec.Struct, frozen=True, kw_only=True):
     """Tasks that were estimated and then seen, and those that took more, by more than two runs of one input may differ.
 
@@ -123,11 +135,13 @@ class Coverage(msgspec.Struct, frozen=True, kw_only=True):
     high: float
     #: The largest share that may exceed its estimate; `None` where nothing is promised.
     promised: float | None = None
+    #: Where the promise was first found broken; kept promises are called broken with a probability of 1% at most, ever.
+    breach: Breach | None = None
 
     @property
     def is_broken(self) -> bool:
-        """Whether more tasks exceed their estimates than was promised, beyond chance."""
-        return self.promised is not None and self.low > self.promised
+        """Whether more tasks exceeded their estimates than was promised, beyond chance, at any time so far."""
+        return self.promised is not None and self.breach is not None
 
     def __str__(self) -> str:
         counted = (
@@ -136,8 +150,10 @@ class Coverage(msgspec.Struct, frozen=True, kw_only=True):
         )
         if self.promised is None:
             return counted
-        state = "; calibrate again on inputs like these" if self.is_broken else ""
-        return f"{counted}, where at most {format_share(self.promised)} are promised{state}"
+        promised = f"where at most {format_share(self.promised)} are promised"
+        if not self.is_broken:
+            return f"{counted}, {promised}"
+        return f"{counted}, {self.breach}, {promised}; calibrate again on inputs like these"
 
 
 System = Literal["slurm", "kubernetes", "nextflow", "snakemake", "dask"]

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from functools import lru_cache
 from statistics import NormalDist
 
+from pytest_membudget.records.calibration import Breach
+
 _NORMAL = NormalDist()
 _REACH = 9.0  # standard deviations beyond which a normal tail is below 1e-18
 _STEPS = 64  # Simpson intervals of one smooth piece; quantiles come out to five digits or more
@@ -114,6 +116,58 @@ def anytime_rate_interval(hits: int, trials: int, confidence: float = 0.95) -> t
 
     middle = hits / trials
     return _edge(excess, 0.0, middle), _edge(excess, 1.0, middle)
+
+
+_ALTERNATIVES = 6
+"""Rates between the promised one and 1 that are bet on, at equal distances of their logarithms."""
+
+
+class ExcessDetector:
+    """Detects that more than the promised share of a stream exceeds, however long it was good before; it forgets.
+
+    At every task t a bet of w_t = 1/(t(t+1)) on each rate q above the promised p begins. A bet is multiplied by q/p for a task
+    that exceeds and by (1−q)/(1−p) for one that does not. The value V_t(q) = (V_{t−1}(q) + w_t) · factor of all bets on q
+    loses on average while each task exceeds with probability p at most, given the tasks before it, and so does
+    E_t = mean over q of V_t(q), plus the 1/(t+1) not yet placed, which is 1 at the start. By Ville's inequality it ever
+    reaches 1/α with probability α at most. Bets that begin later are the e-processes started at consecutive times of
+    J. Shin, A. Ramdas and A. Rinaldo, "E-detectors", New England Journal of Statistics in Data Science 2 (2024); the
+    weights w_t buy a bound on any false alarm in place of their mean time between false alarms.
+    """
+
+    def __init__(self, promised: float, confidence: float = 0.99) -> None:
+        self.breach: Breach | None = None
+        self._promised, self._enough = promised, 1 / (1 - confidence)
+        self._tasks = 0
+        steps = range(1, _ALTERNATIVES + 1)
+        self._bets = [_Bets(promised ** (step / (_ALTERNATIVES + 1))) for step in steps]
+
+    def add(self, exceeded: bool) -> None:
+        """Counts one more task; the first breach that is found stays."""
+        self._tasks += 1
+        weight = 1 / (self._tasks * (self._tasks + 1))
+        for bets in self._bets:
+            bets.add(weight, exceeded, self._promised)
+        if self.breach is None and sum(bets.value for bets in self._bets) >= _ALTERNATIVES * self._enough:
+            found = max(self._bets, key=lambda bets: bets.value)
+            self.breach = Breach(tasks=found.tasks, exceeded=found.exceeded, last=self._tasks)
+
+
+class _Bets:
+    """All bets on one rate, and since when the largest of them runs."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self.value = self._largest = 0.0
+        self.tasks = self.exceeded = 0
+
+    def add(self, weight: float, exceeded: bool, promised: float) -> None:
+        if weight > self._largest:
+            self._largest, self.tasks, self.exceeded = weight, 0, 0
+        factor = self._rate / promised if exceeded else (1 - self._rate) / (1 - promised)
+        self.value = (self.value + weight) * factor
+        self._largest *= factor
+        self.tasks += 1
+        self.exceeded += exceeded
 
 
 def _edge(excess: Callable[[float], float], outside: float, inside: float) -> float:

@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from pytest_membudget.stats.bounds import (
+    ExcessDetector,
     anytime_rate_interval,
     curvature_p,
     noncentral_t_cdf,
@@ -72,3 +73,40 @@ def test_an_interval_for_all_times_is_wider_than_one_for_a_single_time_and_narro
         assert low <= once_low <= hits / trials <= once_high <= high
     assert anytime_rate_interval(0, 0) == (0.0, 1.0)
     assert anytime_rate_interval(0, 10_000)[1] < 0.002
+
+
+def first_alarm(stream):
+    """The number of the task at which a breach of "at most 1%" is found, and the breach."""
+    detector = ExcessDetector(0.01)
+    for task, exceeded in enumerate(stream, 1):
+        detector.add(exceeded)
+        if detector.breach is not None:
+            return task, detector.breach
+    return None, None
+
+
+@pytest.mark.parametrize(
+    ("bad", "from_the_start", "later"),
+    [([True], 2, 5), ([False, True], 4, 12), ([False] * 9 + [True], 50, 140)],
+)
+@pytest.mark.parametrize("good", [0, 100, 2_000])
+def test_a_broken_promise_is_found_soon_however_long_it_was_kept(bad, from_the_start, later, good):
+    kept = ([False] * 199 + [True])[-good:] * (good // 200 or 1) if good else []
+    task, breach = first_alarm([*kept, *bad * 200])
+    assert task <= good + (later if good else from_the_start)
+    assert breach.last == task
+    assert breach.exceeded >= 0.03 * breach.tasks
+
+
+def test_a_promise_that_breaks_slowly_is_found():
+    source = random.Random(5)
+    task, _ = first_alarm(source.random() < max(0.005, (task - 1000) * 1e-4) for task in range(4000))
+    assert 1_100 < task < 1_900
+
+
+def test_a_kept_promise_is_seldom_called_broken_at_any_time():
+    source = random.Random(6)
+    false_alarms = sum(
+        first_alarm(source.random() < 0.01 for _ in range(1_000))[0] is not None for _ in range(100)
+    )
+    assert false_alarms <= 3  # 1 is the most on average

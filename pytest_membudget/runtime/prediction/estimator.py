@@ -12,7 +12,7 @@ from pytest_membudget.errors import UsageError, count_of, factor_of, share_of, s
 from pytest_membudget.measurement.system.machine import memory_limit
 from pytest_membudget.records.calibration import Coverage
 from pytest_membudget.runtime.prediction.predictors import size_of_item
-from pytest_membudget.stats.bounds import anytime_rate_interval
+from pytest_membudget.stats.bounds import ExcessDetector, anytime_rate_interval
 from pytest_membudget.stats.fitting import RUN_TO_RUN_BYTES
 from pytest_membudget.stats.learning import PeakStairs
 from pytest_membudget.units import Size, format_count
@@ -308,6 +308,7 @@ class _RealizedCoverage:
     def __init__(self) -> None:
         self._exceeded = 0
         self._tasks = 0
+        self._detector = ExcessDetector(_SAFE_EXCESS, _ALARM_CONFIDENCE)
         self._open: dict[int, int] = {}
 
     def estimated(self, size: int, estimate_bytes: int) -> None:
@@ -323,11 +324,19 @@ class _RealizedCoverage:
         exceeded = peak_bytes > estimate_bytes + RUN_TO_RUN_BYTES
         self._tasks += 1
         self._exceeded += exceeded
+        self._detector.add(exceeded)
         return exceeded
 
     def record(self, promised: float | None) -> Coverage:
         low, high = anytime_rate_interval(self._exceeded, self._tasks, _ALARM_CONFIDENCE)
-        return Coverage(tasks=self._tasks, exceeded=self._exceeded, low=low, high=high, promised=promised)
+        return Coverage(
+            tasks=self._tasks,
+            exceeded=self._exceeded,
+            low=low,
+            high=high,
+            promised=promised,
+            breach=None if promised is None else self._detector.breach,
+        )
 
 
 def is_known(peak_bytes: int, peak_upper_bytes: int | None) -> bool:

@@ -107,6 +107,21 @@ def test_a_kept_promise_is_not_called_broken(caplog):
     assert not caplog.records
 
 
+def test_a_promise_broken_late_is_said_soon_and_stays_said(caplog):
+    estimator = calibrated()
+    broken_from, until = 500, 508
+    for turn in range(700):
+        given = estimator.estimate_file_memory(2 * MB + turn)
+        took = given + MB if broken_from <= turn < until else 102 * MB
+        estimator.observe(2 * MB + turn, took)
+    found = estimator.coverage
+    assert found.is_broken
+    assert found.breach.last <= until
+    assert found.low < 0.01  # of all tasks that were ever counted few took more
+    assert "tasks took more than was estimated (true rate" in caplog.text
+    assert f"of the {found.breach.tasks} up to task {found.breach.last}" in caplog.text
+
+
 def test_what_two_runs_of_one_input_differ_by_breaks_no_promise(caplog):
     estimator = calibrated()
     for turn in range(5):
