@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from pytest_membudget.calibration.worker import FunctionReference, find_function, stop_if_loading
+from pytest_membudget.calibration.worker import stop_if_loading
 from pytest_membudget.errors import CalibrationError, UsageError
 from pytest_membudget.measurement.system.machine import memory_limit
 from pytest_membudget.records.run import BatchResult
@@ -74,18 +74,6 @@ def calibrate_in_flight(
         repeated = f"{again} gone through again, to {len(items)} tasks for each value"
         table = msgspec.structs.replace(table, caveats=(*table.caveats, repeated))
     return table
-
-
-def load_here(reference: FunctionReference) -> Callable[[Any], Any]:
-    """The function of a reference, imported by this process; its workers import it again.
-
-    Raises:
-        UsageError: it cannot be imported.
-    """
-    try:
-        return find_function(reference)
-    except Exception as error:  # whatever importing the user's module raises
-        raise UsageError(f"{reference} cannot be imported: {type(error).__name__}: {error}") from error
 
 
 def _checked(values: Sequence[int], paths: Sequence[str | os.PathLike[str]]) -> list[int]:

@@ -124,10 +124,26 @@ def find_function(reference: FunctionReference) -> Callable[..., Any]:
     if not reference.is_by_value:
         module = _run_script(reference) if reference.script else importlib.import_module(reference.module)
     found = pickle.loads(reference.pickled) if reference.pickled else _attribute(module, reference.name)  # noqa: S301 - from this program itself
-    if not callable(found):
+    if found is None:
         where = reference.script or getattr(module, "__file__", None) or reference.module
-        raise UsageError(f"{where} has no function {reference.name!r}")
+        raise UsageError(f"{reference} cannot be imported: {where} has no function {reference.name!r}")
+    if not callable(found):
+        raise UsageError(f"{reference} is a {type(found).__name__}, not a function")
     return found  # type: ignore[no-any-return]  # whatever the user's module holds under that name
+
+
+def load_here(reference: FunctionReference) -> Callable[[Any], Any]:
+    """The function of a reference, imported by this process; its workers import it again.
+
+    Raises:
+        UsageError: it cannot be imported, or is no function.
+    """
+    try:
+        return find_function(reference)
+    except UsageError:
+        raise
+    except Exception as error:  # whatever importing the user's module raises
+        raise UsageError(f"{reference} cannot be imported: {type(error).__name__}: {error}") from error
 
 
 def parse_reference(text: str) -> FunctionReference:
@@ -138,9 +154,7 @@ def parse_reference(text: str) -> FunctionReference:
     """
     module, colon, name = text.partition(":")
     if not colon or not all(part.isidentifier() for part in (*module.split("."), *name.split("."))):
-        raise UsageError(
-            f'{text!r} is not a function; write MODULE:FUNCTION, such as "package.parsers:read_csv"'
-        )
+        raise UsageError(f'{text!r} is not MODULE:FUNCTION; write it as in "package.parsers:read_csv"')
     here = os.path.abspath(".")  # noqa: PTH100 - the same call as for sys.path
     path = tuple(dict.fromkeys((here, *(os.path.abspath(entry) for entry in sys.path))))  # noqa: PTH100 - likewise
     return FunctionReference(module=module, name=name, search_path=path, arguments=(module,))

@@ -8,10 +8,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from pytest_membudget.calibration.in_flight import load_here
+from pytest_membudget.calibration.in_flight import calibrate_in_flight
 from pytest_membudget.calibration.model import Calibration
 from pytest_membudget.calibration.run_loop import calibrate
 from pytest_membudget.calibration.store import (
@@ -20,12 +22,15 @@ from pytest_membudget.calibration.store import (
     named_calibration,
     save_named,
 )
-from pytest_membudget.calibration.worker import FunctionReference, parse_reference
-from pytest_membudget.cli import EXIT_FAILED, EXIT_OK, EXIT_USAGE, Command
+from pytest_membudget.calibration.worker import FunctionReference, load_here, parse_reference
+from pytest_membudget.cli import EXIT_FAILED, EXIT_OK, EXIT_USAGE, Command, print_page
 from pytest_membudget.errors import CalibrationError, UsageError
 from pytest_membudget.inputs import KINDS, synthesize
 from pytest_membudget.records.calibration import CalibrationQuality
 from pytest_membudget.records.scale import InFlightTable
+from pytest_membudget.report.job_tables import in_flight_table
+from pytest_membudget.report.page import Page
+from pytest_membudget.report.text import Column, Table, make_table, number
 from pytest_membudget.runtime.prediction.predictors import BYTES, Predictor
 from pytest_membudget.units import (
     format_as_written,
@@ -159,8 +164,6 @@ def run_calibrate(arguments: argparse.Namespace) -> int:
 
 
 def _run_in_flight(arguments: argparse.Namespace) -> int:
-    from pytest_membudget.calibration.in_flight import calibrate_in_flight, load_here
-
     if arguments.dask:
         raise UsageError(
             "--in-flight measures this machine; leave out --dask, or run it on the host in question"
@@ -209,7 +212,7 @@ def print_calibration(found: Calibration) -> None:
         f"overhead {format_size(found.overhead_bytes)}, idle worker {format_size(found.base_bytes)}"
         + (f", {format_duration(found.seconds_per_mb)} per MB" if by_size and found.seconds_per_mb else "")
     )
-    _print_rows(_rows_by_size(found) if by_size else _rows_by_predictors(found))
+    print_page(Page("", "", tables=(_points_table(found),)))
     if found.file.environment.hosts:
         print(f"measured on {', '.join(found.file.environment.hosts)}")
     print(
@@ -226,37 +229,51 @@ def print_calibration(found: Calibration) -> None:
         print(f"note: {caveat}")
 
 
-def _rows_by_size(found: Calibration) -> list[list[str]]:
-    rows = [["size", "measured", "expected", "bound", ""]]
+class _ShownInput(NamedTuple):
+    """A calibrated input, or a larger one: by what the law goes, that as text, and the peaks that were measured of it."""
+
+    features: int | dict[str, float]
+    texts: tuple[str, ...]
+    peaks_bytes: tuple[int, ...]
+
+
+def _points_table(found: Calibration) -> Table:
+    """What each input took, with the estimate, the bound, and whether that is extrapolated."""
+    names = ("size",) if found.predictors == ("bytes",) else found.file.predictors
+    columns: list[Column[_ShownInput]] = [
+        *(number(name, _text_at(place)) for place, name in enumerate(names)),
+        number("measured", lambda shown: _range(shown.peaks_bytes)),
+        number("expected", lambda shown: format_size(found.expect(shown.features))),
+        number("bound", lambda shown: format_size(found.bound(shown.features))),
+        Column("", lambda shown: "extrapolated" if found.is_extrapolated(shown.features) else ""),
+    ]
+    inputs = _sizes(found) if found.predictors == ("bytes",) else _predicted_inputs(found)
+    return make_table("points", "", columns, inputs)
+
+
+def _text_at(place: int) -> Callable[[_ShownInput], str]:
+    return lambda shown: shown.texts[place]
+
+
+def _range(peaks_bytes: Sequence[int]) -> str:
+    ends = (min(peaks_bytes), max(peaks_bytes)) if peaks_bytes else ()
+    return " to ".join(dict.fromkeys(map(format_size, ends)))
+
+
+def _sizes(found: Calibration) -> Iterator[_ShownInput]:
     sizes = sorted({point.size_bytes for point in found.points})
     for size in (*sizes, *(round(found.max_size_bytes * multiple) for multiple in _LARGER)):
-        peaks = [point.peak_bytes for point in found.points if point.size_bytes == size]
-        rows.append([format_as_written(size), *_figures(found, size, peaks)])
-    return rows
+        peaks = tuple(point.peak_bytes for point in found.points if point.size_bytes == size)
+        yield _ShownInput(size, (format_as_written(size),), peaks)
 
 
-def _rows_by_predictors(found: Calibration) -> list[list[str]]:
-    names = found.file.predictors
-    rows = [[*names, "measured", "expected", "bound", ""]]
-    for values in sorted(set(found.file.values)):
-        peaks = [
-            point.peak_bytes
-            for point, theirs in zip(found.points, found.file.values, strict=True)
-            if theirs == values
-        ]
-        shown = [f"{value:,g}" if value < _EXACT else f"{value:,.0f}" for value in values]
-        rows.append([*shown, *_figures(found, dict(zip(names, values, strict=True)), peaks)])
-    return rows
-
-
-def _figures(found: Calibration, item: int | dict[str, float], peaks: Sequence[int]) -> list[str]:
-    """What was measured, the estimate, the bound, and whether that is extrapolated."""
-    return [
-        " to ".join(dict.fromkeys((format_size(min(peaks)), format_size(max(peaks))))) if peaks else "",
-        format_size(found.expect(item)),
-        format_size(found.bound(item)),
-        "extrapolated" if found.is_extrapolated(item) else "",
-    ]
+def _predicted_inputs(found: Calibration) -> Iterator[_ShownInput]:
+    peaks: dict[tuple[float, ...], list[int]] = defaultdict(list)
+    for point, values in zip(found.points, found.file.values, strict=True):
+        peaks[values].append(point.peak_bytes)
+    for values, measured in sorted(peaks.items()):
+        texts = tuple(f"{value:,g}" if value < _EXACT else f"{value:,.0f}" for value in values)
+        yield _ShownInput(dict(zip(found.file.predictors, values, strict=True)), texts, tuple(measured))
 
 
 def _quality_line(quality: CalibrationQuality, what: str) -> str:
@@ -319,29 +336,8 @@ def _largest_input(found: Calibration) -> tuple[str, int]:
 
 
 def print_in_flight(table: InFlightTable, reference: FunctionReference, workers: int | None) -> None:
-    """The table, the recommended value with its reason, and that value in the user's own program."""
-    rows = [["in flight", "peak", "of limit", "files/s", "slowdown", "workers' tasks", "results", ""]]
-    for row in table.rows:
-        parts = row.breakdown
-        note = "predicted" if row.predicted else ""
-        if row.verified_bytes is not None:
-            note = f"predicted, then measured: {format_size(row.verified_bytes)}"
-        rows.append(
-            [
-                str(row.max_in_flight),
-                format_size(row.peak_bytes),
-                format_share(row.limit_share),
-                f"{row.items_per_s:.3g}",
-                format_share(row.slowdown),
-                format_size(parts.task_bytes) if parts else "",
-                format_size(parts.waiting_results_bytes) if parts else "",
-                note,
-            ]
-        )
-    _print_rows(rows)
-    print(f"recommended: max_in_flight={table.recommended}, because {table.reason}")
-    for caveat in table.doubts:
-        print(f"note: {caveat}")
+    """The table with the recommended value, and that value in the user's own program."""
+    print_page(Page("", "", tables=(in_flight_table(table),)))
     print("in your program:")
     _print_imports(reference, "FallbackExecutor")
     processes = workers or max(row.max_in_flight for row in table.rows)
@@ -356,12 +352,6 @@ def _print_imports(reference: FunctionReference, names: str) -> None:
 def _print_run(reference: FunctionReference, arguments: str) -> None:
     print(f"    with FallbackExecutor({arguments}) as executor:")
     print(f"        batch = executor.run({reference.name}, paths)")
-
-
-def _print_rows(rows: Sequence[Sequence[str]]) -> None:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def add_predictor_option(parser: argparse.ArgumentParser) -> None:

@@ -42,6 +42,7 @@ from pytest_membudget.units import (
 )
 
 _MOST_NAMED = 5
+_FILES_OR_SIZE = "name the files, or --size and no files"
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]+", re.ASCII)
 
 
@@ -122,16 +123,9 @@ def _notes(few: Mapping[str, int], skipped: int, repeated: int) -> Iterator[str]
 
 def add_size_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's options."""
-    parser.add_argument("calibration", metavar="CALIBRATION", help="name or file of the calibration")
-    parser.add_argument(
-        "files",
-        nargs="*",
-        default=[],
-        type=Path,
-        metavar="FILE",
-        help="inputs of the job; the largest counts",
+    _add_inputs(
+        parser, files="inputs of the job; the largest counts", size="the job gets an input of this size"
     )
-    parser.add_argument("--size", metavar="SIZE", help="instead of files: the job gets an input of this size")
     parser.add_argument(
         "--for", dest="system", required=True, choices=SYSTEMS, help="system that runs the job"
     )
@@ -148,7 +142,21 @@ def add_size_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="number of attempts, each with more memory (default: %(default)s)",
     )
+
+
+def _add_inputs(parser: argparse.ArgumentParser, *, files: str, size: str) -> None:
+    parser.add_argument("calibration", metavar="CALIBRATION", help="name or file of the calibration")
+    parser.add_argument("files", nargs="*", default=[], type=Path, metavar="FILE", help=files)
+    parser.add_argument("--size", metavar="SIZE", help=f"instead of files: {size}")
     add_predictor_option(parser)
+
+
+def _inputs(arguments: argparse.Namespace) -> list[Any]:
+    if arguments.files and arguments.size:
+        raise UsageError(_FILES_OR_SIZE)
+    for path in arguments.files:
+        path.stat()  # a missing file is named, and not called a bad size
+    return [parse_size(arguments.size)] if arguments.size else list(arguments.files)
 
 
 def run_size(arguments: argparse.Namespace) -> int:
@@ -156,7 +164,7 @@ def run_size(arguments: argparse.Namespace) -> int:
     found = find_calibration(arguments.calibration, arguments.predictor)
     request = request_for(
         found,
-        _items(arguments),
+        _inputs(arguments),
         arguments.aim,
         interpreter_bytes=bare_interpreter_bytes(),
         attempts=arguments.attempts,
@@ -165,22 +173,9 @@ def run_size(arguments: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _items(arguments: argparse.Namespace) -> list[Any]:
-    if arguments.files and arguments.size:
-        raise UsageError("name the files, or --size and no files")
-    for path in arguments.files:
-        path.stat()  # a missing file is named, and not called a bad size
-    return [parse_size(arguments.size)] if arguments.size else list(arguments.files)
-
-
 def add_workers_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's options."""
-    parser.add_argument("calibration", metavar="CALIBRATION", help="name or file of the calibration")
-    parser.add_argument("files", nargs="*", default=[], type=Path, metavar="FILE", help="files to process")
-    parser.add_argument(
-        "--size", metavar="SIZE", help="instead of files: each worker gets an input of this size"
-    )
-    add_predictor_option(parser)
+    _add_inputs(parser, files="files to process", size="each worker gets an input of this size")
     parser.add_argument("--limit", metavar="SIZE", help="memory of the machine (default: that of this one)")
     parser.add_argument(
         "--share",
@@ -193,7 +188,9 @@ def add_workers_arguments(parser: argparse.ArgumentParser) -> None:
 def run_workers(arguments: argparse.Namespace) -> int:
     """Prints the number; 1 where not even one worker fits."""
     found = find_calibration(arguments.calibration, arguments.predictor)
-    items = _items_of_workers(arguments)
+    items = _inputs(arguments)
+    if not items:
+        raise UsageError(_FILES_OR_SIZE)
     limit_bytes = parse_size(arguments.limit) if arguments.limit else memory_limit().bytes
     share = parse_share(arguments.share)
     bare_bytes = bare_interpreter_bytes()
@@ -236,16 +233,6 @@ def run_workers(arguments: argparse.Namespace) -> int:
             f"         this machine has {format_count(cores, 'core')}: more workers than that gain nothing where they compute"
         )
     return EXIT_OK
-
-
-def _items_of_workers(arguments: argparse.Namespace) -> list[int] | list[Path]:
-    if bool(arguments.files) == bool(arguments.size):
-        raise UsageError("name the files, or --size and no files")
-    if arguments.size:
-        return [parse_size(arguments.size)]
-    for path in arguments.files:
-        path.stat()  # a missing file is named, and not called a bad size
-    return list(arguments.files)
 
 
 def _of(size_bytes: int, limit_bytes: int) -> str:

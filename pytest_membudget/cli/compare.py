@@ -8,6 +8,8 @@ import signal
 import sys
 from pathlib import Path
 
+import msgspec
+
 from pytest_membudget.cli import EXIT_FAILED, EXIT_OK, Command, add_output_option, print_page
 from pytest_membudget.errors import MeasurementError, UsageError
 from pytest_membudget.gate.reports import compare_reports
@@ -220,15 +222,11 @@ def run_bisect(arguments: argparse.Namespace) -> int:
             return EXIT_FAILED
     subject = clean_text(subject_of(repository, found.commit))
     if arguments.json:
-        document = {**_fields(found), "nodeid": arguments.test, "subject": subject}
-        sys.stdout.write(encode_json(document).decode())
+        named = msgspec.structs.replace(found, nodeid=arguments.test, subject=subject)
+        sys.stdout.write(encode_json(named).decode())
     else:
         print(_shown(found, subject, len(commits) - 1))
     return EXIT_OK
-
-
-def _fields(found: Bisection) -> dict[str, object]:
-    return {name: getattr(found, name) for name in found.__struct_fields__}
 
 
 def _shown(found: Bisection, subject: str, commits: int) -> str:

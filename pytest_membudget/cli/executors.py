@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import argparse
 import functools
-import importlib
 import importlib.util
 import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from pytest_membudget.calibration.worker import load_here, parse_reference
 from pytest_membudget.cli import EXIT_FAILED, EXIT_OK, Command
 from pytest_membudget.errors import MissingExtraError, UsageError, text_of
 from pytest_membudget.measurement.system.machine import memory_limit, usable_cores
@@ -68,8 +68,8 @@ def add_retry_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_retry(arguments: argparse.Namespace) -> int:
     """Runs each input again; those that succeed leave the file. 0 when all did, 1 when some are left."""
-    function = _imported(arguments.function)
-    initializer = _imported(arguments.initializer) if arguments.initializer else None
+    function = load_here(parse_reference(arguments.function))
+    initializer = load_here(parse_reference(arguments.initializer)) if arguments.initializer else None
     path = arguments.dead_letters
     found = dead_letters.read_all(path)
     foreign = sorted({letter.function for letter in found.letters} - {arguments.function})
@@ -120,25 +120,6 @@ def _by_arguments(letters: Sequence[DeadLetter]) -> Iterator[tuple[Arguments, li
         groups.setdefault(repr(letter.bound), []).append(letter)
     for group in groups.values():
         yield dead_letters.arguments_of(group[0]), group
-
-
-def _imported(name: str) -> Callable[..., Any]:
-    """The function that the shell named; the current directory comes first, as with `python -m`."""
-    module_name, colon, path = name.partition(":")
-    if not (module_name and colon and path):
-        raise UsageError(f"{name!r} is not MODULE:FUNCTION; write it as in package.module:function")
-    if "" not in sys.path:
-        sys.path.insert(0, "")
-    try:
-        found: Any = importlib.import_module(module_name)
-        for part in path.split("."):
-            found = getattr(found, part)
-    except Exception as error:  # the user's module may raise anything while it is imported
-        raise UsageError(f"{name} cannot be imported: {error}") from error
-    if not callable(found):
-        raise UsageError(f"{name} is a {type(found).__name__}, not a function")
-    function: Callable[..., Any] = found
-    return function
 
 
 def add_dask_worker_arguments(parser: argparse.ArgumentParser) -> None:

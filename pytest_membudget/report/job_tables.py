@@ -65,18 +65,26 @@ _BREAKDOWN_COLUMNS: tuple[Column[tuple[str, Breakdown]], ...] = (
 
 
 def in_flight_table(table: InFlightTable) -> Table:
-    """Peak, throughput and slowdown by max_in_flight, and the recommended value."""
+    """Peak, throughput and slowdown by max_in_flight, where the peak went, and the recommended value."""
+    parts: tuple[Column[InFlightRow], ...] = (
+        number("tasks", lambda row: NONE if row.breakdown is None else format_size(row.breakdown.task_bytes)),
+        number(
+            "results",
+            lambda row: NONE if row.breakdown is None else format_size(row.breakdown.waiting_results_bytes),
+        ),
+    )
     columns: tuple[Column[InFlightRow], ...] = (
         number("in flight", lambda row: str(row.max_in_flight)),
         number("peak", lambda row: format_size(row.peak_bytes)),
         number("of limit", lambda row: format_share(row.limit_share) if row.limit_bytes else NONE),
         number("items/s", lambda row: rate_text(row.items_per_s)),
         number("slowdown", lambda row: format_share(row.slowdown)),
+        *(parts if any(row.breakdown for row in table.rows) else ()),
         Column("obtained", _obtained),
         Column("", lambda row: "recommended" if row.max_in_flight == table.recommended else ""),
     )
     title = f"In flight (target {format_share(table.target)} of the limit)"
-    notes = (f"recommended: {table.recommended}: {table.reason}", *table.doubts)
+    notes = (f"recommended: max_in_flight={table.recommended}, because {table.reason}", *table.doubts)
     return make_table("in-flight", title, columns, table.rows, notes)
 
 

@@ -86,7 +86,8 @@ def _table(table: Table, width: int, paint: Paint) -> str:
     own above its figures; at last each cell does.
     """
     notes = [paint(wrap(f"  {note}", width, indent=4), "yellow") for note in table.notes]
-    return "\n".join([paint(wrap(table.title, width, indent=2), "bold"), *_body(table, width, paint), *notes])
+    title = [paint(wrap(table.title, width, indent=2), "bold")] if table.title else []
+    return "\n".join([*title, *_body(table, width, paint), *notes])
 
 
 def _body(table: Table, width: int, paint: Paint) -> list[str]:

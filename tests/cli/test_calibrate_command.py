@@ -79,7 +79,8 @@ def test_the_in_flight_table_is_shown(project, capsys):
     shown = capsys.readouterr().out
     assert "recommended: max_in_flight=2" in shown
     assert "FallbackExecutor(max_workers=2, max_in_flight=2)" in shown_program(shown)
-    assert "of limit" in shown
+    assert "In flight (target 70.0% of the limit)" in shown
+    assert {"peak", "slowdown", "tasks", "results"} <= set(shown.split())
 
 
 TABLES = (
