@@ -1,6 +1,6 @@
 """Other systems that run jobs: what to ask them for, and what they recorded of finished jobs.
 
-1. `request_for` turns a calibration into the memory of a job and of its repeats; `report.job_requests` words it for Slurm,
+1. `request_for` turns a calibration into the memory of a job and of its repeats; `membudget size` words it for Slurm,
    Kubernetes, Nextflow, Snakemake and Dask.
 2. `read_recording` reads Nextflow's trace, Snakemake's benchmarks and sacct of Slurm; `calibrate_recorded` makes a
    calibration of the jobs of one kind. Only text is read, nothing in it is executed. Jobs that failed or have no figure are

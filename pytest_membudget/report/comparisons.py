@@ -87,7 +87,7 @@ def write_revisions(comparison: RevisionComparison, path: str | os.PathLike[str]
         path,
         html=lambda: _render_html(comparison),
         page=lambda: page_of_revisions(comparison),
-        json=lambda: render_revisions_json(comparison),
+        as_json=lambda: render_revisions_json(comparison),
     )
     if ending == ".html":
         flames = [(test.flame, _title(test)) for test in comparison.tests if test.flame is not None]

@@ -65,7 +65,7 @@ def write_trend(report: TrendReport, path: str | os.PathLike[str]) -> None:
         path,
         html=lambda: render_trend_page(report),
         page=lambda: page_of_trend(report),
-        json=lambda: render_trend_json(report),
+        as_json=lambda: render_trend_json(report),
     )
 
 

@@ -1,10 +1,20 @@
-"""Reports written to and read from files; the format follows the file's ending."""
+"""Reports written to and read from files; the format follows the file's ending. With the JSON schema of reports and baselines.
+
+The schema (draft 2020-12) ships with the package as a file. After a change of the records
+`python -m pytest_membudget.report.writing` writes it again.
+"""
 
 from __future__ import annotations
 
+import inspect
+import json
 import os
 from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from pytest_membudget.errors import UsageError
 from pytest_membudget.records.report import Report, encode_report, read_report
@@ -29,7 +39,7 @@ def write_report(report: Report, path: str | os.PathLike[str]) -> None:
         path,
         html=lambda: render_html(report),
         page=lambda: make_page(report, verbose=True),
-        json=lambda: render_json(report),
+        as_json=lambda: render_json(report),
     )
 
 
@@ -38,7 +48,7 @@ def write_in_format(
     *,
     html: Callable[[], str],
     page: Callable[[], Page],
-    json: Callable[[], bytes],
+    as_json: Callable[[], bytes],
 ) -> str:
     """Writes what the ending of `path` asks for, whole or not at all, and returns that ending; a page becomes Markdown.
 
@@ -50,7 +60,7 @@ def write_in_format(
     if ending == ".html":
         write_atomically(path, html())
     else:
-        write_atomically(path, markdown_page(page()) if ending == ".md" else json())
+        write_atomically(path, markdown_page(page()) if ending == ".md" else as_json())
     return ending
 
 
@@ -85,3 +95,34 @@ def _ending(path: str | os.PathLike[str]) -> str:
 def render_json(report: Report) -> bytes:
     """The report in its versioned form, one test a line."""
     return encode_report(report)
+
+
+SCHEMA_FILE = "schema.json"
+_ALWAYS = ["format", "version", "kind", "environment", "tests", "scales"]
+
+SCHEMA: dict[str, Any] = json.loads(
+    resources.files(__package__).joinpath(SCHEMA_FILE).read_text(encoding="utf-8")
+)
+
+
+def make_schema() -> dict[str, Any]:
+    """The schema of the records as they are now; a test compares it with the file."""
+    (reference,), definitions = msgspec.json.schema_components([Report], ref_template="#/$defs/{name}")
+    definitions["Report"]["required"] = _ALWAYS
+    for definition in definitions.values():
+        # Python 3.13 takes the indentation out of docstrings, older ones leave it in.
+        definition["description"] = inspect.cleandoc(definition["description"])
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "pytest-membudget report or baseline",
+        **reference,
+        "$defs": definitions,
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(schema))  # tuples become lists, as in the file
+    return plain
+
+
+if __name__ == "__main__":
+    Path(__file__).with_name(SCHEMA_FILE).write_text(
+        json.dumps(make_schema(), indent=2) + "\n", encoding="utf-8"
+    )

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from pytest_membudget import fit_points, load_calibration
 from pytest_membudget.calibration.other_systems import request_for
 from pytest_membudget.cli import main
-from pytest_membudget.report.job_requests import render_request
+from pytest_membudget.cli.calibrations import render_request
 
 MB, MIB = 1_000_000, 1024 * 1024
 POINTS = [(size * MB, (100 + 3 * size) * MB) for size in (1, 2, 4, 8)]

@@ -4,12 +4,11 @@ import jsonschema
 import pytest
 
 from pytest_membudget.records.report import Report
-from pytest_membudget.report.schema import SCHEMA, make_schema
-from pytest_membudget.report.writing import load_report, render_json, write_report
+from pytest_membudget.report.writing import SCHEMA, load_report, make_schema, render_json, write_report
 
 
 def test_the_shipped_schema_describes_the_records():
-    # After a change of the records, write it again: python -m pytest_membudget.report.schema
+    # After a change of the records, write it again: python -m pytest_membudget.report.writing
     assert make_schema() == SCHEMA
 
 
