@@ -104,24 +104,8 @@ def _digest_named(function: str) -> str:
 
 
 def differences(then: Environment, now: Environment) -> list[tuple[str, str, str]]:
-    """What may change a figure between two environments: its name, and how it is in either."""
-    if then == Environment():
-        return []  # fitted from figures that came without a place: there is nothing to compare
-    pairs = [
-        ("system", then.system, now.system),
-        ("machine", then.machine, now.machine),
-        ("Python", _minor(then.python), _minor(now.python)),
-        ("C library", then.libc, now.libc),
-        ("allocator", then.allocator, now.allocator),
-        ("page size", str(then.page_size_bytes), str(now.page_size_bytes)),
-        ("transparent huge pages", then.transparent_hugepages, now.transparent_hugepages),
-        *((name, version, now.packages.get(name, "none")) for name, version in then.packages.items()),
-    ]
-    return [pair for pair in pairs if pair[1] != pair[2]]
-
-
-def _minor(python: str) -> str:
-    return python.rpartition(".")[0]
+    """What may change what a task takes: it depends neither on the kernel's version nor on the number of cores."""
+    return [each for each in then.differences(now) if each[0] not in {"kernel", "cores"}]
 
 
 def fit_points(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import os
-import re
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +19,14 @@ import msgspec
 
 from pytest_membudget.errors import UnreadableFileError, UsageError
 from pytest_membudget.gate.comparison import DEFAULT_TOLERANCE, base_peak, direction, fresh_reference
-from pytest_membudget.records.report import Environment, Report, TestRecord, encode_report, read_report
+from pytest_membudget.records.report import (
+    Environment,
+    Report,
+    TestRecord,
+    encode_report,
+    major_and_minor,
+    read_report,
+)
 from pytest_membudget.records.storage import write_atomically
 from pytest_membudget.stats.samples import median
 from pytest_membudget.units import Tolerance
@@ -181,37 +187,14 @@ def _comparable(environment: Environment) -> Environment:
     )
 
 
-_MAJOR_AND_MINOR = re.compile(r"\d+\.\d+")
 _MOST_NAMED = 3
 
 
 def environment_differences(base: Environment, here: Environment) -> tuple[str, ...]:
-    """In words, each way in which `here` differs from `base`; what one of them does not know is not compared.
-
-    Kernels and Pythons are compared by major and minor version: a patch release moves no peak. The limit is
-    left out, since it does not change what a test takes.
-    """
-    pairs: list[tuple[str, object, object]] = [
-        ("system", base.system, here.system),
-        ("machine", base.machine, here.machine),
-        ("kernel", major_and_minor(base.kernel), major_and_minor(here.kernel)),
-        ("Python", major_and_minor(base.python), major_and_minor(here.python)),
-        ("libc", base.libc, here.libc),
-        ("page size", base.page_size_bytes, here.page_size_bytes),
-        ("huge pages", base.transparent_hugepages, here.transparent_hugepages),
-        ("cores", base.cores, here.cores),
-        *((name, base.packages[name], here.packages.get(name, "none")) for name in sorted(base.packages)),
-    ]
-    differences = [
-        f"{title} {_short(old)} there, {_short(new)} here"
-        for title, old, new in pairs
-        if old and new and old != new
-    ]
-    if base.system and here.system and base.allocator != here.allocator:
-        differences.append(
-            f"allocator settings {_short(base.allocator or 'none')} there, {_short(here.allocator or 'none')} here"
-        )
-    return tuple(differences)
+    """In words, each way in which `here` differs from `base`."""
+    return tuple(
+        f"{what} {_short(there)} there, {_short(now)} here" for what, there, now in base.differences(here)
+    )
 
 
 def check_environment(
@@ -238,14 +221,7 @@ def in_short(differences: tuple[str, ...]) -> str:
     return f"{named}; and {more} more" if more > 0 else named
 
 
-def major_and_minor(version: str) -> str:
-    """The first two numbers of a version; the text itself where it has none."""
-    match = _MAJOR_AND_MINOR.search(version)
-    return match[0] if match else version
-
-
-def _short(value: object) -> str:
-    text = str(value)
+def _short(text: str) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 

@@ -13,7 +13,7 @@ import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple
 from urllib.parse import quote
 
 import msgspec
@@ -254,19 +254,7 @@ def _decode_samples(text: str) -> tuple[int, ...]:
     return tuple(json.loads(text)) if text else ()
 
 
-class _Run(Protocol):
-    @property
-    def digest(self) -> str: ...
-    @property
-    def revision(self) -> str: ...
-    @property
-    def created(self) -> str: ...
-
-
-R = TypeVar("R", bound=_Run)
-
-
-def interleaved(mine: Sequence[R], theirs: Sequence[R]) -> list[R]:
+def interleaved(mine: Sequence[RawRun], theirs: Sequence[RawRun]) -> list[RawRun]:
     """All runs of both, each once; either side keeps its own order.
 
     Where both have a revision or a run, they meet there; between two such places the older run comes first.
@@ -274,7 +262,7 @@ def interleaved(mine: Sequence[R], theirs: Sequence[R]) -> list[R]:
     place = {run.digest: index for index, run in enumerate(mine)}
     last_of = {run.revision: index for index, run in enumerate(mine) if run.revision}
     meeting = {place.get(run.digest, last_of.get(run.revision)) for run in theirs}
-    ordered: list[R] = []
+    ordered: list[RawRun] = []
     here = 0
     for run in theirs:
         meets = place.get(run.digest, last_of.get(run.revision))

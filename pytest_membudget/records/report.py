@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -38,6 +39,39 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
     limit_source: str = ""
     packages: dict[str, str] = {}
     hosts: tuple[str, ...] = ()
+
+    def differences(self, other: Environment) -> list[tuple[str, str, str]]:
+        """What may move a figure between this environment and `other`: its name, and how it is in either.
+
+        Kernels and Pythons are compared by major and minor version: a patch release moves no peak. The limit is left out,
+        since it does not change what a test takes. What one of them does not know is not compared.
+        """
+        pairs: list[tuple[str, object, object]] = [
+            ("system", self.system, other.system),
+            ("machine", self.machine, other.machine),
+            ("kernel", major_and_minor(self.kernel), major_and_minor(other.kernel)),
+            ("Python", major_and_minor(self.python), major_and_minor(other.python)),
+            ("libc", self.libc, other.libc),
+            ("page size", self.page_size_bytes, other.page_size_bytes),
+            ("huge pages", self.transparent_hugepages, other.transparent_hugepages),
+            ("cores", self.cores, other.cores),
+            *(
+                (name, self.packages[name], other.packages.get(name, "none"))
+                for name in sorted(self.packages)
+            ),
+        ]
+        if self.system and other.system:
+            pairs.append(("allocator settings", self.allocator or "none", other.allocator or "none"))
+        return [(name, str(old), str(new)) for name, old, new in pairs if old and new and old != new]
+
+
+_MAJOR_AND_MINOR = re.compile(r"\d+\.\d+")
+
+
+def major_and_minor(version: str) -> str:
+    """The first two numbers of a version; the text itself where it has none."""
+    match = _MAJOR_AND_MINOR.search(version)
+    return match[0] if match else version
 
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]

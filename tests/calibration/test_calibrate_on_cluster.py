@@ -163,4 +163,4 @@ def test_hosts_that_differ_are_told():
         for host, libc in [("b", "glibc 2.36"), ("a", "glibc 2.36"), ("c", "musl 1.2")]
     ]  # fmt: skip
     assert environment_of(runs).hosts == ("a", "b", "c")
-    assert list(differing_hosts(runs)) == ["hosts differ: C library is 'glibc 2.36' on b and 'musl 1.2' on c"]
+    assert list(differing_hosts(runs)) == ["hosts differ: libc is 'glibc 2.36' on b and 'musl 1.2' on c"]

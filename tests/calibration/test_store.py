@@ -43,7 +43,7 @@ def test_the_same_place_and_source_are_fresh():
     ("change", "said"),
     [
         ({"system": "Darwin"}, "system 'Linux', here it is 'Darwin'"),
-        ({"python": "CPython 3.12.1"}, "Python 'CPython 3.11', here it is 'CPython 3.12'"),
+        ({"python": "CPython 3.12.1"}, "Python '3.11', here it is '3.12'"),
         ({"packages": {}}, "pandas '2.1', here it is 'none'"),
     ],
 )

@@ -1,21 +1,13 @@
-from typing import NamedTuple
-
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_membudget.gate.history import interleaved
-
-
-class Run(NamedTuple):
-    digest: str
-    revision: str
-    created: str
+from pytest_membudget.gate.history import RawRun, interleaved
 
 
 def run(text):
     """ "b2@05": run "b2" of revision "b" at "05"; a revision of its own without a number."""
     name, _, created = text.partition("@")
-    return Run(name, name[:1], created)
+    return RawRun(0, name, name[:1], created, environment="")
 
 
 def order(mine, theirs):
