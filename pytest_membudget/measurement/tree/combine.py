@@ -112,60 +112,53 @@ def combine(
         unwatched: what is known of children where there was no helper.
         value: what the block returned.
     """
-    found = _resident(
-        own,
-        tree,
-        pid=pid,
-        label=label,
-        duration_s=duration_s,
-        caveats=caveats,
-        child_mark_bytes=child_mark_bytes,
-        value=value,
-    )
-    return _with_unwatched(_with_shared(found, tree, shared), unwatched)
-
-
-def _resident(
-    own: Own,
-    tree: Summary | None,
-    *,
-    pid: int,
-    label: str,
-    duration_s: float,
-    caveats: Sequence[Caveat],
-    child_mark_bytes: int,
-    value: Any,
-) -> Measurement:
-    """Of what processes map: everything but shared memory that none of them maps."""
-    said = [*caveats, *own.caveats]
-    common = {"label": label, "duration_s": duration_s, "value": value}
-    own_low = max(0, own.peak_bytes - own.start_bytes)
-    own_high = own_low if own.high_bytes is None else max(own_low, own.high_bytes - own.start_bytes)
     marked = _proven_by_child(own, tree, child_mark_bytes)
     if tree is None:
-        low = max(own_low, marked)
-        return Measurement(
-            peak_bytes=low,
-            peak_upper_bytes=max(low, own_high),
-            total_peak_bytes=max(own.peak_bytes, own.start_bytes + low),
-            start_bytes=own.start_bytes,
-            end_bytes=own.end_bytes,
-            processes=1 + bool(child_mark_bytes),
-            source="kernel" if own.exact or low > own_low else "sampled",
-            caveat_records=tuple(said),
-            **common,
-        )
-    among = tree.others_floor_bytes is not None
-    if among:
+        found = _alone(own, marked, duration_s, processes=1 + bool(child_mark_bytes))
+    else:
+        found = _among(own, tree, marked, duration_s, pid=pid)
+    named = msgspec.structs.replace(
+        found,
+        label=label,
+        value=value,
+        caveat_records=(*caveats, *own.caveats, *found.caveat_records),
+    )
+    return _with_unwatched(_with_shared(named, tree, shared), unwatched)
+
+
+def _own_interval(own: Own, others_bytes: int = 0) -> tuple[int, int]:
+    """This process's peak above its start, at least and at most; `others_bytes` is what others held beside it all the while."""
+    low = max(0, own.peak_bytes - own.start_bytes + others_bytes)
+    most_bytes = own.peak_bytes if own.high_bytes is None else own.high_bytes
+    return low, max(low, most_bytes - own.start_bytes + others_bytes)
+
+
+def _alone(own: Own, marked: int, duration_s: float, *, processes: int) -> Measurement:
+    """Where no other process was seen; `marked` is what a dead child's mark proves."""
+    own_low, own_high = _own_interval(own)
+    low = max(own_low, marked)
+    return Measurement(
+        peak_bytes=low,
+        peak_upper_bytes=max(low, own_high),
+        total_peak_bytes=max(own.peak_bytes, own.start_bytes + low),
+        start_bytes=own.start_bytes,
+        end_bytes=own.end_bytes,
+        duration_s=duration_s,
+        processes=processes,
+        source="kernel" if own.exact or low > own_low else "sampled",
+    )
+
+
+def _among(own: Own, tree: Summary, marked: int, duration_s: float, *, pid: int) -> Measurement:
+    """Of what the processes of the tree map: everything but shared memory that none of them maps."""
+    start_bytes, others_bytes = own.start_bytes, 0
+    if tree.others_floor_bytes is not None:
         # Others were there from the start: what they never fell below was there at this process's own highest moment.
-        others_above_start = (tree.others_floor_bytes or 0) - tree.start_bytes
-        own_low = max(0, own.peak_bytes + others_above_start)
-        own_high = max(own_low, (own.high_bytes or own.peak_bytes) + others_above_start)
+        start_bytes = tree.start_bytes
+        others_bytes = tree.others_floor_bytes + own.start_bytes - start_bytes
+    own_low, own_high = _own_interval(own, others_bytes)
     low = max(own_low, tree.peak_low_bytes, marked)
     high = max(low, tree.peak_high_bytes, own_high)
-    start_bytes = tree.start_bytes if among else own.start_bytes
-    if tree.missed_bytes:
-        said.append(Caveat("process-missed", tree.missed_bytes))
     processes = len({*tree.sizes, pid}) + bool(tree.missed_bytes)
     # A reading of this process alone may be above its mark by what the kernel's counters had not yet summed up.
     exact = own.exact and low == high and (low == own_low or processes == 1)
@@ -176,13 +169,13 @@ def _resident(
         total_peak_bytes=max(own.peak_bytes, tree.total_low_bytes, start_bytes + low),
         start_bytes=start_bytes,
         end_bytes=tree.end_bytes if tree.members > 1 else own.end_bytes,
+        duration_s=duration_s,
         processes=processes,
         source="kernel" if of_kernel else "sampled",
         interval_s=None if of_kernel else tree.interval_s,
         shares=_shares(own, tree, pid),
         timeline=_telling(tree.timeline, low),
-        caveat_records=tuple(said),
-        **common,
+        caveat_records=(Caveat("process-missed", tree.missed_bytes),) if tree.missed_bytes else (),
     )
 
 
