@@ -105,10 +105,7 @@ def _body(table: Table, width: int, paint: Paint) -> list[str]:
 
 def _shortened(table: Table, width: int, gap: int) -> Sequence[Row] | None:
     """The rows with their names short enough for all columns to fit; None where no shortening suffices."""
-    widths = [
-        max([*map(len, _heading(column)), *(len(row[index]) for row in table.rows)])
-        for index, column in enumerate(table.columns)
-    ]
+    widths = _widths(table.columns, table.rows)
     excess = sum(widths) + gap * (len(widths) - 1) - width
     if excess <= 0:
         return table.rows
@@ -123,15 +120,15 @@ def _shortened(table: Table, width: int, gap: int) -> Sequence[Row] | None:
 
 
 def _side_by_side(columns: Sequence[Column[Any]], rows: Sequence[Row], gap: int, paint: Paint) -> list[str]:
-    """Lines of the table; the headings take as many as the longest of them, a rule follows."""
+    """Lines of the table: headings, which widen no column and so may take several lines, a rule, and the rows."""
     from tabulate import tabulate  # takes 10 ms to import, which a session without tables need not pay
 
-    headings = [_heading(column) for column in columns]
-    height = max(map(len, headings))
-    widths = [
-        max([*map(len, heading), *(len(row[index]) for row in rows)])
-        for index, heading in enumerate(headings)
+    widths = _widths(columns, rows)
+    headings = [
+        textwrap.wrap(column.title, max(1, size), break_long_words=False, break_on_hyphens=False) or [""]
+        for column, size in zip(columns, widths, strict=True)
     ]
+    height = max(map(len, headings))
     above = [
         [heading[line - height] if line >= height - len(heading) else "" for heading in headings]
         for line in range(height)
@@ -167,8 +164,12 @@ def _stacked(table: Table, width: int) -> str:
     return "\n\n".join(blocks)
 
 
-def _heading(column: Column[Any]) -> list[str]:
-    return column.title.split(" ")
+def _widths(columns: Sequence[Column[Any]], rows: Sequence[Row]) -> list[int]:
+    """Of each column: its longest cell, or the longest word of its title."""
+    return [
+        max([*map(len, column.title.split(" ")), *(len(row[index]) for row in rows)])
+        for index, column in enumerate(columns)
+    ]
 
 
 def _painted(cell: str, paint: Paint) -> str:

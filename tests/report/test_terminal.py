@@ -4,7 +4,7 @@ import unicodedata
 import pytest
 from msgspec.structs import replace
 
-from pytest_membudget.records.judgement import RetainedByTest
+from pytest_membudget.records.judgement import HeldByFixture, RetainedByTest
 from pytest_membudget.records.report import Report, TestRecord
 from pytest_membudget.report.markdown import render_step_summary
 from pytest_membudget.report.terminal import render_terminal
@@ -65,6 +65,13 @@ def test_the_scale_table_has_the_reference_columns(report):
         "PASS",
     ]
     assert lines[start + 6].split()[-1] == "HIGH"
+
+
+def test_a_heading_is_broken_only_where_it_is_wider_than_its_column():
+    fixture = HeldByFixture("data", "session", 5_000_000, "t.py::test_it")
+    test = TestRecord(nodeid="t.py::test_it", outcome="passed")
+    text = render_terminal(Report(tests=(test,), fixtures=(fixture,)))
+    assert re.search(r"^fixture +scope +holds +set up for$", text, re.MULTILINE)
 
 
 def test_a_narrow_terminal_still_gets_every_figure(report):
