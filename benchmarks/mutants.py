@@ -40,8 +40,10 @@ class Room(NamedTuple):
 
 ROOMS = {
     "scheduler": Room(
-        ("runtime/executor/scheduler.py", "runtime/executor/worker_pool.py"),
-        ("tests/runtime/executor/test_scheduler*.py", "tests/runtime/executor/test_worker_pool.py"),
+        tuple(f"runtime/executor/{name}.py" for name in ("scheduler", "task_watch", "worker_pool")),
+        tuple(
+            f"tests/runtime/executor/test_{name}.py" for name in ("scheduler*", "task_watch", "worker_pool")
+        ),
     ),
     "policies": Room(
         (

@@ -1,4 +1,4 @@
-"""One attempt at a task: what it is charged, what it may hold and how long it may take, and what follows it.
+"""One attempt at a task: what it is charged, and what follows it.
 
 The scheduler asks, and writes what these functions decide. Errors and events are worded below, for the caller to read.
 """
@@ -6,7 +6,7 @@ The scheduler asks, and writes what these functions decide. Errors and events ar
 from __future__ import annotations
 
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from pytest_membudget.errors import (
     OversizeError,
@@ -19,7 +19,6 @@ from pytest_membudget.errors import (
     text_of,
 )
 from pytest_membudget.records.run import EventKind, Level
-from pytest_membudget.runtime.admission.ledger import Ticket
 from pytest_membudget.runtime.executor.policy import USUAL_RETRIES
 from pytest_membudget.runtime.executor.state import Failure, Record, Task, task_name
 from pytest_membudget.runtime.workers.protocol import (
@@ -31,11 +30,7 @@ from pytest_membudget.runtime.workers.protocol import (
     Stage,
     Unpicklable,
 )
-from pytest_membudget.runtime.workers.task_memory import RESOLUTION_BYTES
 from pytest_membudget.units import format_duration, format_size
-
-NOT_BEGUN_POLL_S = 0.05
-"""When to ask again for a task with a time limit that its worker has not begun."""
 
 
 class Answer(NamedTuple):
@@ -70,56 +65,6 @@ def first_charge(task: Task) -> int:
             f"{format_size(task.limit)}; raise the limit, or lower memory"
         )
     return task.limit
-
-
-# While it runs: memory and time ----------------------------------------------------------------------------------------
-
-
-class Excess(NamedTuple):
-    """A task has held so many bytes, which is more than its limit, or than its charge, allows."""
-
-    above: Literal["limit", "charge"]
-    bytes: int
-
-
-def limit_bytes(task: Task, limit: float) -> int:
-    """The limit of the next attempt: a size, or a factor of what it is charged."""
-    return int(limit * task.charged_bytes) if isinstance(limit, float) else limit
-
-
-def kernel_limit_bytes(task: Task, lease: Ticket) -> int:
-    """Where the kernel may end an attempt, as `excess` would after the next reading: at its limit, else at its charge."""
-    return _allowed_bytes(task, lease) if task.limit_bytes is None else task.limit_bytes
-
-
-def excess(task: Task, lease: Ticket, taken_bytes: int) -> Excess | None:
-    """Whether `taken_bytes`, which the task holds now, are more than it may hold."""
-    if task.limit_bytes is not None and taken_bytes > task.limit_bytes:
-        return Excess("limit", taken_bytes)
-    return Excess("charge", taken_bytes) if taken_bytes > _allowed_bytes(task, lease) else None
-
-
-def excess_at_kernel_limit(task: Task, taken_bytes: int) -> Excess | None:
-    """The kernel has ended something of the task at a limit; what it held there may be gone when it is read."""
-    if task.limit_bytes is not None:
-        return Excess("limit", max(taken_bytes, task.limit_bytes + 1))
-    if task.kernel_limit_bytes is not None:
-        return Excess("charge", max(taken_bytes, task.kernel_limit_bytes + 1))
-    return None
-
-
-def _allowed_bytes(task: Task, lease: Ticket) -> int:
-    """What is granted, or what the task is charged where that is more."""
-    return max(lease.bytes, task.charged_bytes) + RESOLUTION_BYTES
-
-
-def deadline_s(task: Task, now_s: float) -> float | None:
-    """When a task that runs is out of time, or is to be asked for again where it has not begun; None for never."""
-    if task.timeout_s is None:
-        return None
-    if task.began_s is None:
-        return now_s + min(task.timeout_s, NOT_BEGUN_POLL_S)
-    return task.began_s + task.timeout_s
 
 
 # After it --------------------------------------------------------------------------------------------------------------

@@ -175,7 +175,8 @@ class Driver:
         while self._replies:
             self._handle_reply(*self._replies.popleft())
         while self._arrivals:
-            self.scheduler.submitted(self._arrivals.popleft())
+            self.scheduler.submitted(self._arrivals[0])  # where that fails, it is refused with the others
+            self._arrivals.popleft()
         self._update_cluster()
         self._effects.let_go_of_ended()
         if self.scheduler.has_waiting and not self.scheduler.backend.is_cluster:
@@ -247,7 +248,7 @@ class Driver:
             self.scheduler.time_passed(now_s, self._read_workers())
             self._effects.carry_out()
             deadline_s = self.scheduler.deadline_s
-            tick_s = LIMIT_TICK_S if self.scheduler.has_limits else TICK_S
+            tick_s = LIMIT_TICK_S if self.scheduler.watch.has_limits else TICK_S
             self._read_at_s = now_s + tick_s if deadline_s is None else min(deadline_s, now_s + tick_s)
             for observer in self.observers:
                 observer(self._latest.values())

@@ -7,8 +7,13 @@
                     └─► done (cancelled, too large, no worker can be started)
 
 No thread, lock, clock, process or /proc is known here: a driver (`driver`) brings the events, then asks for `decide`, and carries
-out its effects in order. Every field of a `Task` is written in this file, every field of a worker's `Slot` in `worker_pool`. Which
-task starts next and where is asked of the `placement` of the present level.
+out its effects in order. Three parts decide, and each field has one writer:
+
+- `Scheduler` moves tasks from state to state, and writes what a `Task` says of that;
+- `TaskWatch` compares what a task takes with what it may, and writes what a `Task` says of its latest attempt;
+- `WorkerPool` starts and stops workers, and writes their `Slot`.
+
+Which task starts next and where is asked of the `placement` of the present level.
 """
 
 from __future__ import annotations
@@ -24,7 +29,6 @@ from typing import Any
 from pytest_membudget.runtime.admission.ledger import Ticket
 from pytest_membudget.runtime.executor import attempts
 from pytest_membudget.runtime.executor.attempts import Answer, Retry
-from pytest_membudget.runtime.executor.flow_control import Reestimation
 from pytest_membudget.runtime.executor.placement import Assignment, Demand, Placement, arrival
 from pytest_membudget.runtime.executor.policy import ExecutorPolicy
 from pytest_membudget.runtime.executor.state import (
@@ -37,23 +41,18 @@ from pytest_membudget.runtime.executor.state import (
     State,
     Submission,
     Task,
-    task_name,
 )
+from pytest_membudget.runtime.executor.task_watch import TaskWatch, deadline_of
 from pytest_membudget.runtime.executor.worker_pool import STARTS_THAT_MAY_FAIL, WorkerPool
-from pytest_membudget.runtime.prediction.profiles import FollowedCall
 from pytest_membudget.runtime.workers.protocol import (
     Attempt,
-    Delay,
     Died,
-    Figures,
     InitializerFailed,
     RanOut,
     Reading,
     Reply,
-    Returned,
     Stage,
 )
-from pytest_membudget.runtime.workers.task_memory import RESOLUTION_BYTES
 
 _logger = logging.getLogger("pytest_membudget.runtime")
 
@@ -70,9 +69,6 @@ TRANSITIONS: frozenset[tuple[State, State]] = frozenset(
 
 LOST_TOO_OFTEN = 10
 """A task whose worker ended just before it began has not been attempted. After so many times it counts as the cause."""
-
-NEWS_FACTOR = 1.1
-"""What a call that takes more than its charge holds is learned when it was seen, and again each time it has grown so much."""
 
 
 class Scheduler:
@@ -97,15 +93,13 @@ class Scheduler:
         self.pool = WorkerPool(
             backends, policy, self._effects, max_workers=max_workers, max_in_flight=max_in_flight
         )
+        self.watch = TaskWatch(policy, self.pool, self._effects)
         self.broken: BaseException | None = None
         #: when a running task reaches its next time limit, on the driver's clock; None for never
         self.deadline_s: float | None = None
         self._policy = policy
-        self._ends_overruns = policy.overrun == "end"
         self._pending: deque[Task] = deque()
         self._open: set[Task] = set()
-        self._reestimation = Reestimation()
-        self._has_said_no_limits = False
         self._has_said_base = False
         self._arrived = 0
         self._sent = 0
@@ -131,16 +125,6 @@ class Scheduler:
     def has_waiting(self) -> bool:
         """Whether any task waits to start."""
         return len(self._open) > sum(len(slot.running) for slot in (*self.pool.slots, *self.pool.gone))
-
-    @property
-    def has_limits(self) -> bool:
-        """Whether a task runs whose memory has a limit or a profile, so that a driver should read it often."""
-        if self._policy.profiles:
-            return self.pool.busy > 0
-        return any(
-            slot.running and (self._ends_overruns or slot.running[0].limit_bytes is not None)
-            for slot in self.pool.slots
-        )
 
     @property
     def can_accept(self) -> bool:
@@ -205,12 +189,30 @@ class Scheduler:
     def time_passed(self, now_s: float, readings: Mapping[Slot, Reading]) -> None:
         """Charges busy workers what they hold, and ends what is beyond its time."""
         self.pool.pass_time(now_s)
-        due_s = []
-        for slot, reading in readings.items():
-            if slot.running and not slot.is_gone:
-                self._check_memory(slot, reading)
-                due_s.append(self._check_deadline(slot, reading, now_s))
+        due_s = [
+            self._check(slot, reading)
+            for slot, reading in readings.items()
+            if slot.running and not slot.is_gone
+        ]
         self.deadline_s = min((each for each in due_s if each is not None), default=None)
+
+    def _check(self, slot: Slot, reading: Reading) -> float | None:
+        """Ends the task that `slot` runs where it takes more than it may; when to ask again at the latest, None for never."""
+        task = slot.running[0]
+        if self.watch.check_memory(slot, reading):
+            self._reestimate()
+        if (error := self.watch.check_start(slot, reading)) is not None:
+            self.shut_down(error)
+            return None
+        deadline_s = deadline_of(task, self.pool.now_s)
+        if deadline_s is None or self.pool.now_s < deadline_s:
+            return deadline_s
+        self.watch.time_out(slot, task)
+        if not slot.backend.own_memory:  # the thread goes on
+            task.attempts += 1
+            self.pool.abandon(slot, task)
+            self._fail(task, attempts.timed_out(task, ended=False))
+        return None
 
     def shut_down(self, error: BaseException) -> None:
         """Every task fails with `error`, those to come as well, and every worker is ended."""
@@ -387,55 +389,24 @@ class Scheduler:
             self._move(task, "running")
             self._sent += 1
             task.sequence = self._sent
-            task.sent_s, task.began_s = self.pool.now_s, None
-            task.limit_bytes = self._limit_bytes(slot, task)
-            task.seen_above_charge_bytes = task.held_bytes = task.learned_running_bytes = 0
-            task.grew_s = float("-inf")
-            if task.profile is not None:
-                task.followed = FollowedCall(task.profile, task.charged_bytes)
             task.level = slot.backend.level
             self.pool.add_call(slot, task)
-            task.kernel_limit_bytes = self._kernel_limit_bytes(slot, task)
+            self.watch.begin(slot, task)
             calls.append((task, task.sequence))
         if not calls:
             return
         self._effects.append(Send(slot, tuple(calls)))
         self.pool.start_successor(slot)
 
-    def _limit_bytes(self, slot: Slot, task: Task) -> int | None:
-        """The limit of this attempt; None, said once, where no task can be ended."""
-        if task.limit is None:
-            return None
-        limit_bytes = attempts.limit_bytes(task, task.limit)
-        if slot.backend.own_memory:
-            return limit_bytes
-        if not self._has_said_no_limits:
-            self._has_said_no_limits = True
-            self._effects.append(attempts.unkept_limit_event(task, limit_bytes))
-        return None
-
-    def _kernel_limit_bytes(self, slot: Slot, task: Task) -> int | None:
-        """Counts from what the worker holds when it is sent the call."""
-        if not slot.backend.is_local_pool or slot.lease is None:
-            return None
-        if task.limit_bytes is None and not self._ends_overruns:
-            return None
-        return attempts.kernel_limit_bytes(task, slot.lease) + self.placement.load_to_come_bytes(slot)
-
     # From running to done, or back -----------------------------------------------------------------------------------
 
     def _answered(self, slot: Slot, task: Task, reply: Reply) -> None:
         """The worker lives."""
         figures = reply.figures
-        self._record_overrun(task, figures.peak_bytes)
-        taken_bytes = self._learn(task, figures, self.pool.answered(slot, figures))
-        if taken_bytes is not None:
-            if task.followed is not None and isinstance(reply, Returned):
-                task.followed.ended(figures.duration_s, taken_bytes)
-            if self._reestimation.is_due(exceeded=taken_bytes > task.charged_bytes):
-                self._reestimate()
+        if self.watch.answered(task, reply, self.pool.answered(slot, figures)):
+            self._reestimate()
         if figures.reached_limit and task.kernel_limit_bytes is not None and not slot.is_gone:
-            self._end_at_kernel_limit(slot, task, figures.peak_bytes or 0)
+            self.watch.end_at_kernel_limit(slot, task, figures.peak_bytes or 0)
             self.pool.forget(slot)
             if task.overran_bytes:  # its answer came of the end of something that it had started
                 reply = Died("what it had started was ended", attempted=True, figures=figures)
@@ -450,9 +421,10 @@ class Scheduler:
         if slot.stuck_at is not None and not slot.is_gone:
             self._never_began(slot, task, slot.stuck_at)
             return
-        self._learn(task, reply.figures, 0)
-        if reply.attempted:
-            self._record_lost_attempt(slot, task, reply)
+        self.watch.lost(slot, task, reply)
+        if reply.attempted and slot.lease is not None and not task.overran_bytes:
+            # It needs more than it was seen to hold. Where it was ended for that, `overran_bytes` has what it held.
+            task.charged_bytes = max(task.charged_bytes, slot.lease.charge_bytes)
         no_level = ""
         if slot.is_gone:
             self.pool.release_if_idle(slot)
@@ -474,16 +446,6 @@ class Scheduler:
             self._attempted(task, reply)
         else:
             self._requeue(task)
-
-    def _record_lost_attempt(self, slot: Slot, task: Task, reply: Died) -> None:
-        if reply.figures.reached_limit and not task.is_being_ended:
-            self._end_at_kernel_limit(slot, task, 0)
-        self._record_seen(task, task.held_bytes)
-        if not task.over_limit_bytes:
-            self._record_overrun(task, None)
-        if slot.lease is not None and not task.overran_bytes:
-            # It needs more than it was seen to hold. Where it was ended for that, `overran_bytes` has what it held.
-            task.charged_bytes = max(task.charged_bytes, slot.lease.charge_bytes)
 
     def _never_began(self, slot: Slot, task: Task, stage: Stage) -> None:
         """The worker was ended since it did not come to the task, which another one may get."""
@@ -529,7 +491,6 @@ class Scheduler:
                 self._fail(task, what)
             case Retry(charged_bytes=charged_bytes, alone=alone):
                 task.charged_bytes, task.alone, task.prefers_thread = charged_bytes, alone, False
-                task.overran_bytes = 0
                 self._requeue(task)
 
     def _requeue(self, task: Task) -> None:
@@ -556,119 +517,6 @@ class Scheduler:
         if (task.state, to) not in TRANSITIONS:
             raise AssertionError(f"a task cannot go from {task.state} to {to}")
         task.state = to
-
-    def _learn(self, task: Task, figures: Figures, left_bytes: int) -> int | None:
-        """Records what an attempt took, and teaches the estimate; the bytes that this learned, where they are known.
-
-        What it has left in its worker (modules that it imported, say) is the worker's from now on, and no other task's.
-        """
-        task.duration_s = figures.duration_s
-        task.result_bytes = figures.result_bytes
-        task.coordinator_peak_bytes = figures.coordinator_peak_bytes
-        if figures.peak_bytes is None:
-            return None
-        upper_bytes = figures.peak_upper_bytes
-        task.peak_bytes = figures.peak_bytes
-        task.peak_upper_bytes = figures.peak_bytes if upper_bytes is None else upper_bytes
-        taken_bytes = max(0, figures.peak_bytes - left_bytes)
-        if upper_bytes is not None:
-            upper_bytes = max(taken_bytes, upper_bytes - left_bytes)
-        try:
-            task.charge.observe(taken_bytes, figures.duration_s, upper_bytes)
-        except Exception:  # the caller's own estimator; the result is good all the same
-            _logger.exception("the estimator cannot learn from %s", task_name(task))
-        return taken_bytes
-
-    # While it runs: memory, limits and time --------------------------------------------------------------------------
-
-    def _check_memory(self, slot: Slot, reading: Reading) -> None:
-        """Charges what a task really holds where that is more than was granted, and ends it above its limit."""
-        lease, task = slot.lease, slot.running[0]
-        if lease is None or task.is_being_ended:
-            return
-        taken_bytes = self.placement.charge(slot, reading.held_bytes)
-        if taken_bytes > task.held_bytes + RESOLUTION_BYTES:
-            task.held_bytes, task.grew_s = taken_bytes, self.pool.now_s
-        if task.followed is not None and task.began_s is not None:
-            task.followed.read(self.pool.now_s - task.began_s, taken_bytes)
-        if reading.reached_limit:
-            self._end_at_kernel_limit(slot, task, taken_bytes)
-            return
-        excess = attempts.excess(task, lease, taken_bytes)
-        if excess is None:
-            return
-        if excess.above == "charge":
-            self._learn_of_overrun(task, taken_bytes)
-        if excess.above == "limit" or (self._ends_overruns and slot.backend.own_memory):
-            self._end_for(excess, slot, task)
-
-    def _learn_of_overrun(self, task: Task, taken_bytes: int) -> None:
-        if taken_bytes > task.learned_running_bytes * NEWS_FACTOR:
-            task.learned_running_bytes = taken_bytes
-            with contextlib.suppress(Exception):  # the caller's own estimator; it learns at the end
-                task.charge.observe_running(taken_bytes)
-            self._reestimate()
-        task.seen_above_charge_bytes = max(task.seen_above_charge_bytes, taken_bytes)
-
-    def _end_at_kernel_limit(self, slot: Slot, task: Task, taken_bytes: int) -> None:
-        """The kernel has ended something of the task."""
-        if (excess := attempts.excess_at_kernel_limit(task, taken_bytes)) is not None:
-            self._end_for(excess, slot, task)
-
-    def _record_seen(self, task: Task, seen_bytes: int) -> None:
-        """What an attempt was seen to hold that does not come to its end is proven; it may have held more before that."""
-        if seen_bytes > (task.peak_bytes or 0):
-            task.peak_bytes, task.peak_upper_bytes = seen_bytes, None
-
-    def _end_for(self, excess: attempts.Excess, slot: Slot, task: Task) -> None:
-        self._record_seen(task, excess.bytes)
-        if excess.above == "limit":
-            task.over_limit_bytes = excess.bytes
-            self._effects.append(attempts.over_limit_event(task, excess.bytes))
-        else:
-            task.overran_bytes = excess.bytes
-        self.pool.kill(slot)
-
-    def _record_overrun(self, task: Task, peak_bytes: int | None) -> None:
-        """Says what an overrun became, when the task has ended."""
-        if task.seen_above_charge_bytes and not task.overran_bytes:
-            self._effects.append(attempts.overrun_event(task, peak_bytes))
-            task.seen_above_charge_bytes = 0
-
-    def _check_deadline(self, slot: Slot, reading: Reading, now_s: float) -> float | None:
-        """Ends a worker whose task is beyond its time, or that does not come to it; when to ask again, None for never."""
-        task = slot.running[0]
-        task.began_s = reading.started_s
-        if task.began_s is None:
-            self._check_start(slot, task, reading.delay, now_s)
-        if not slot.running or task.timed_out:
-            return None
-        deadline_s = attempts.deadline_s(task, now_s)
-        if deadline_s is None or now_s < deadline_s:
-            return deadline_s
-        self._time_out(slot, task)
-        return None
-
-    def _check_start(self, slot: Slot, task: Task, delay: Delay | None, now_s: float) -> None:
-        limit_s = self._policy.start_timeout_s
-        if delay is None or limit_s is None or slot.stuck_at is not None or now_s - delay.since_s < limit_s:
-            return
-        self.pool.stuck(slot, delay.stage)
-        self._effects.append(attempts.start_timeout_event(task, slot.backend.level, delay.stage, limit_s))
-        if delay.stage == "initializer":  # as one that raises: there is no worker without it, on any level
-            self.shut_down(attempts.broken_by(attempts.never_began(task, delay.stage, limit_s).error))
-        else:
-            self.pool.kill(slot)
-
-    def _time_out(self, slot: Slot, task: Task) -> None:
-        task.timed_out = True
-        can_be_ended = slot.backend.own_memory
-        self._effects.append(attempts.timeout_event(task, can_be_ended=can_be_ended))
-        self.pool.kill(slot)
-        if not can_be_ended:
-            task.attempts += 1
-            self.pool.abandon(slot, task)
-            self._fail(task, attempts.timed_out(task, ended=False))
 
     # Levels ----------------------------------------------------------------------------------------------------------
 

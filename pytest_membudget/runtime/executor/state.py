@@ -1,6 +1,6 @@
 """What is known of tasks, workers and levels, and the effects that a driver is to carry out.
 
-After it was made, every field of a `Task` is written by `scheduler` alone, every field of a `Slot` by `worker_pool` alone.
+After it was made, a `Slot` is written by `worker_pool` alone, a `Task` by `scheduler` and, where it says so, by `task_watch`.
 Placements read both.
 """
 
@@ -59,33 +59,16 @@ class Task:
     #: what the first attempt is expected to take. Not to be confused with `charged_bytes`, which later attempts raise
     estimate_bytes: int | None = None
 
-    # While it waits and runs:
+    # While it waits and runs, written by `scheduler`:
     state: State = "new"
     #: place in the order of arrival; a repeat keeps it
     order: int = 0
-    #: when it was sent to its worker last
-    sent_s: float = 0.0
-    #: when its function was called last, as far as a driver has seen; None before
-    began_s: float | None = None
     #: number of the latest attempt in this executor, 0 before the first; a reply with another number is stale
     sequence: int = 0
     #: what the attempt is charged; 0 until it is estimated, when its turn is near
     charged_bytes: int = 0
     #: nothing runs beside it
     alone: bool = False
-    timed_out: bool = False
-    #: it is being ended since it was proven to take so much: more than its limit, or than it was charged
-    over_limit_bytes: int = 0
-    overran_bytes: int = 0
-    #: the most that it was seen to take while it ran, where that was more than it was charged
-    seen_above_charge_bytes: int = 0
-    #: of that, what its charge has learned
-    learned_running_bytes: int = 0
-    #: the most that readings of this attempt have shown, and when they last showed more, on the driver's clock
-    held_bytes: int = 0
-    grew_s: float = float("-inf")
-    #: what this attempt was seen to hold, where it has a `profile`
-    followed: FollowedCall | None = None
     #: it raised MemoryError in a process of its own: it is not repeated inside the coordinator
     ran_out: bool = False
     #: attempts that ended; a worker that was lost before it began the task is none
@@ -95,17 +78,34 @@ class Task:
     #: workers that were ended because they did not come to its function
     stuck: int = 0
 
-    # What became of it:
+    # What became of it, written by `scheduler`:
     cause: Cause = "ok"
     level: Level = "process"
     #: the machine of a cluster that it ran on; empty for this one
     host: str = ""
+
+    # Its latest attempt, written by `task_watch`:
+    #: the most that it may take, and where the kernel is to end it: there, or at its charge; None for nowhere
+    limit_bytes: int | None = None
+    kernel_limit_bytes: int | None = None
+    #: when it was sent to its worker, and when its function was called, as far as a driver has seen; None before
+    sent_s: float = 0.0
+    began_s: float | None = None
+    #: it is being ended: it is out of time, or was proven to take so much, more than its limit or than its charge
+    timed_out: bool = False
+    over_limit_bytes: int = 0
+    overran_bytes: int = 0
+    #: the most that readings have shown, and when they last showed more, on the driver's clock
+    held_bytes: int = 0
+    grew_s: float = float("-inf")
+    #: the same where that was more than it was charged; and of that, what its charge has learned
+    seen_above_charge_bytes: int = 0
+    learned_running_bytes: int = 0
+    #: what it was seen to hold, where it has a `profile`
+    followed: FollowedCall | None = None
+    #: what it took, by the figures of its worker or else by what was seen
     peak_bytes: int | None = None
     peak_upper_bytes: int | None = None
-    #: the limit of its latest attempt
-    limit_bytes: int | None = None
-    #: where the kernel is to end its latest attempt: at its limit, or at its charge; None for nowhere
-    kernel_limit_bytes: int | None = None
     duration_s: float = 0.0
     #: size of the pickled result
     result_bytes: int = 0

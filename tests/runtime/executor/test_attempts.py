@@ -1,4 +1,4 @@
-"""What is decided of one attempt, on scripted figures: what it may hold, how long it may take, and what follows it."""
+"""What follows one attempt, on scripted figures."""
 
 from concurrent.futures import Future
 from functools import partial
@@ -6,24 +6,15 @@ from functools import partial
 import pytest
 
 from pytest_membudget import MemoryEstimator, TaskMemoryError, WorkerKilledError
-from pytest_membudget.runtime.admission.ledger import Ticket
 from pytest_membudget.runtime.executor.attempts import (
-    NOT_BEGUN_POLL_S,
     Answer,
-    Excess,
     Retry,
     after_attempt,
     after_failure,
-    deadline_s,
-    excess,
-    excess_at_kernel_limit,
-    kernel_limit_bytes,
-    limit_bytes,
 )
 from pytest_membudget.runtime.executor.charges import FileCharge
 from pytest_membudget.runtime.executor.state import Failure, Submission, Task, task_name
 from pytest_membudget.runtime.workers.protocol import Died, Figures, Raised, RanOut, Returned, Unpicklable
-from pytest_membudget.runtime.workers.task_memory import RESOLUTION_BYTES
 
 KILLED = Died("worker process 7 was killed by SIGKILL", attempted=True)
 
@@ -35,67 +26,9 @@ def task(attempts, charged_bytes=100):
     return made
 
 
-def lease(size_bytes):
-    return Ticket(size_bytes)
-
-
 def test_a_partial_is_named_by_its_function():
     call = Submission(partial(partial(sorted, key=len), reverse=True), ("a.csv",), {}, Future())
     assert task_name(Task(call, FileCharge(10, MemoryEstimator()))) == "sorted('a.csv')"
-
-
-# What it may hold, and how long it may take ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("limit", "expected"), [(300, 300), (1.5, 150)])
-def test_a_limit_is_a_size_or_a_factor_of_the_charge(limit, expected):
-    assert limit_bytes(task(0), limit) == expected
-
-
-@pytest.mark.parametrize(
-    ("own_limit", "taken_bytes", "expected"),
-    [
-        (None, 200 + RESOLUTION_BYTES, None),
-        (None, 201 + RESOLUTION_BYTES, Excess("charge", 201 + RESOLUTION_BYTES)),
-        (150, 150, None),
-        (150, 151, Excess("limit", 151)),
-    ],
-)
-def test_a_task_may_hold_its_limit_or_what_was_granted(own_limit, taken_bytes, expected):
-    running = task(0, charged_bytes=100)
-    running.limit_bytes = own_limit
-    assert excess(running, lease(200), taken_bytes) == expected
-
-
-@pytest.mark.parametrize(
-    ("own_limit", "kernel_limit", "expected"),
-    [
-        (None, None, None),
-        (None, 300, Excess("charge", 301)),
-        (200, 200, Excess("limit", 201)),
-    ],
-)
-def test_what_the_kernel_ended_held_more_than_the_limit_it_had(own_limit, kernel_limit, expected):
-    ended = task(0)
-    ended.limit_bytes, ended.kernel_limit_bytes = own_limit, kernel_limit
-    assert excess_at_kernel_limit(ended, 50) == expected
-
-
-@pytest.mark.parametrize(("own_limit", "expected"), [(None, 200 + RESOLUTION_BYTES), (150, 150)])
-def test_the_kernel_ends_what_the_next_reading_would(own_limit, expected):
-    sent = task(0)
-    sent.limit_bytes = own_limit
-    assert kernel_limit_bytes(sent, lease(200)) == expected
-
-
-@pytest.mark.parametrize(
-    ("timeout_s", "began_s", "expected"),
-    [(None, 3.0, None), (5.0, 3.0, 8.0), (5.0, None, 10.0 + NOT_BEGUN_POLL_S), (0.01, None, 10.01)],
-)
-def test_time_counts_from_the_call_of_the_function(timeout_s, began_s, expected):
-    running = task(0)
-    running.timeout_s, running.began_s = timeout_s, began_s
-    assert deadline_s(running, 10.0) == expected
 
 
 # What follows it ------------------------------------------------------------------------------------------------------

@@ -225,12 +225,14 @@ def test_an_estimator_that_fails_to_predict_is_that_tasks_error(level):
         assert executor.submit(jobs.square, 3).result() == 9
 
 
-@pytest.mark.parametrize("where", ["start", "_learn", "_enqueue"])
-def test_a_defect_is_told_to_everybody_and_nobody_waits(monkeypatch, where):
+@pytest.mark.parametrize(
+    ("owner", "where"),
+    [(process_worker.ProcessLauncher, "start"), (Scheduler, "replied"), (Scheduler, "submitted")],
+)
+def test_a_defect_is_told_to_everybody_and_nobody_waits(monkeypatch, owner, where):
     def defect(*args, **kwargs):
         raise ZeroDivisionError("ours")
 
-    owner = process_worker.ProcessLauncher if where == "start" else Scheduler
     monkeypatch.setattr(owner, where, defect)
     with FallbackExecutor(1, budget="1 GB") as executor:
         assert str(executor.submit(jobs.square, 3).exception()) == "ours"

@@ -111,11 +111,11 @@ def test_without_repeats_an_overrun_that_is_ended_is_told_with_both_numbers():
 )
 def test_workers_are_read_often_while_a_task_runs_whose_memory_is_watched(limit, policy, often):
     played, task = Played(**policy), a_task(limit=limit)
-    assert not played.scheduler.has_limits
+    assert not played.scheduler.watch.has_limits
     played.submit(task)
-    assert played.scheduler.has_limits is often
+    assert played.scheduler.watch.has_limits is often
     played.returned(task)
-    assert not played.scheduler.has_limits
+    assert not played.scheduler.watch.has_limits
 
 
 @pytest.mark.parametrize(("limit", "limit_mb"), [(50 * MB, 50), (2.0, 40)])
