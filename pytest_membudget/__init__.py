@@ -21,7 +21,7 @@ from __future__ import annotations
 from pytest_membudget._version import __version__
 from pytest_membudget.lazy import names_on_demand
 
-# Names by the module that defines them; `__init__.pyi` tells type checkers the same (a test compares the two).
+# Names by the module that defines them; `__init__.pyi` gives type checkers the same (a test compares the two).
 _PUBLIC = {
     "calibration.run_loop": "calibrate",
     "calibration.store": "fit_points load_calibration",

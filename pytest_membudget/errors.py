@@ -111,7 +111,7 @@ class UnguardedMainError(MembudgetError, RuntimeError):
 class CalibrationError(MembudgetError, RuntimeError):
     """A function could not be calibrated, or only in part.
 
-    `partial` is what was learned before, or `None`; `not_importable` tells that the function was not even found.
+    `partial` is what was learned before, or `None`; `not_importable`: the function itself was not found.
     """
 
     def __init__(self, message: str, partial: object = None, *, not_importable: bool = False) -> None:

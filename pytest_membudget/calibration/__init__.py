@@ -3,7 +3,7 @@
 1. `run_loop` holds `calibrate`: it runs a function on inputs of several sizes, each run in a fresh interpreter;
    `store.fit_points` takes figures that one has already;
 2. either gives a `model.Calibration`: γ, overhead, a central estimate and a bound, and an estimator that starts from them;
-   `law` chooses and judges what it goes by: the size in bytes, or predictors;
+   `law` chooses and judges what it depends on: the size in bytes, or predictors;
 3. `store` keeps it as JSON, by path or by name in the project, and `check_fresh` says whether it still holds;
 4. `in_flight` finds the largest number of tasks in flight that stays under a share of the limit;
 5. `scales` runs one job at several sizes; `growth_law` fits the law of their totals, and the next size is predicted

@@ -57,7 +57,7 @@ def predict_next(
     Args:
         rows: of smaller scales.
         scale: to come.
-        features: the predictors of `scale`; laws go by them in place of the size where the rows have the same. Several need
+        features: the predictors of `scale`; laws use them in place of the size where the rows have the same. Several need
             three rows.
     """
     together = predict_concurrent(rows, scale, features)

@@ -132,7 +132,7 @@ def _advancing(total: int, progress: bool | None) -> Iterator[Callable[[BatchRes
 
 
 _MOST_PREDICTED = 16  # values shown between those that were run
-_AS_FAST = 0.95  # of the recommended value's speed: a smaller value that reaches it is worth a word
+_AS_FAST = 0.95  # of the recommended value's speed: a smaller value that reaches it is named
 
 Run = Callable[[int], BatchResult]
 

@@ -32,7 +32,7 @@ _POINTS_FITTED = 2_500
 
 
 class Run(NamedTuple):
-    """One measured run: what the law goes by, and the peak in bytes."""
+    """One measured run: the values of its predictors, and the peak in bytes."""
 
     values: Values
     peak_bytes: int
@@ -71,7 +71,7 @@ class SizeLaw(NamedTuple):
 
 
 def used_predictors(file: CalibrationFile) -> tuple[str, ...]:
-    """Names of the predictors that the law goes by; none where the peak is constant."""
+    """Names of the predictors that the law depends on; none where the peak is constant."""
     if not file.predictors:
         return ("bytes",)
     return tuple(
@@ -80,7 +80,7 @@ def used_predictors(file: CalibrationFile) -> tuple[str, ...]:
 
 
 def runs_of(file: CalibrationFile) -> list[Run]:
-    """The points as the law sees them: with the values of the predictors that it goes by."""
+    """The points as the law sees them: with the values of the predictors that it depends on."""
     if not file.predictors:
         return [Run((float(point.size_bytes),), point.peak_bytes) for point in file.points]
     used = used_predictors(file)
@@ -251,7 +251,7 @@ def _terms_of_used(file: CalibrationFile) -> tuple[Term, ...] | None:
 
 
 def _least_scatter(file: CalibrationFile) -> float:
-    """That of a law of one predictor; sizes in bytes alone go by what was seen."""
+    """That of a law of one predictor; of sizes in bytes alone the observed scatter counts."""
     return LEAST_SCATTER if file.predictors else 0.0
 
 

@@ -199,7 +199,7 @@ class Calibration:
         elif found.error > _POOR_ERROR:
             yield (
                 f"predicted from the others a peak is {format_share(found.error)} off on average: {follows} alone does not "
-                f"tell it; {_NAME_OTHERS}"
+                f"predict it; {_NAME_OTHERS}"
             )
         if found.under_predicted > found.under_extrapolated:
             yield (
@@ -223,7 +223,7 @@ class Calibration:
         return last < (1 - MATERIAL_SHARE) * first - LEAST_BYTES
 
     def features(self, item: Any) -> int | dict[str, float]:
-        """What the law goes by of an item: its size in bytes, or the predictors by name. `expect` and `bound` take these.
+        """What the law is a function of, for an item: its size in bytes, or the predictors by name. `expect` and `bound` take these.
 
         Raises:
             UsageError: it has no size, or a predictor fails on it.
@@ -233,7 +233,7 @@ class Calibration:
         return self._predictors.values(item, self.predictors)
 
     def describe(self, item: Any) -> str:
-        """What the law goes by of an item, in words: its size, or its predictors."""
+        """The same in words: its size, or its predictors."""
         features = self.features(item)
         if isinstance(features, int):
             return format_as_written(features)

@@ -49,7 +49,7 @@ def request_for(
 
     Args:
         found: of the function that the job calls.
-        items: its inputs; none where the calibration does not go by them.
+        items: its inputs; none where the calibration does not depend on them.
         aim: "safe" or "cheap", see `Calibration.estimator`.
         interpreter_bytes: a bare interpreter, which is not in the calibration of a task.
         attempts: the first, and those after one that ran out of memory, each with more.

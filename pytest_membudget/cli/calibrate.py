@@ -298,7 +298,7 @@ def print_use(found: Calibration, reference: FunctionReference, kept: Path | Non
     )
     if kept is None and (found.file.predictors or found.curved):
         print(
-            f"    # with --save NAME: an estimator that {'goes by these predictors' if found.file.predictors else 'follows the curve'}"
+            f"    # with --save NAME: an estimator that {'uses these predictors' if found.file.predictors else 'follows the curve'}"
         )
         return
     if found.file.predictors:

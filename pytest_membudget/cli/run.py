@@ -89,7 +89,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_run(arguments: argparse.Namespace) -> int:
-    """Waits, runs, tells, and passes the exit code on."""
+    """Waits, runs, prints the peak, and passes the exit code on."""
     words = arguments.words[1:] if arguments.words[:1] == ["--"] else arguments.words
     reserve_bytes = size_of("--reserve", arguments.reserve)
     limit_bytes = None if arguments.limit is None else size_of("--limit", arguments.limit)

@@ -174,14 +174,14 @@ def _sorted_rounded(samples_bytes: Sequence[int]) -> tuple[int, ...]:
 
 
 def _rounded(size_bytes: int | None) -> int | None:
-    """Four digits: an error of at most 0.05%, far inside any tolerance, that a reader can take in."""
+    """Four digits: an error of at most 0.05%, far inside any tolerance, that a reader can compare at a glance."""
     if size_bytes is None:
         return None
     return round(size_bytes, min(0, _DIGITS - len(str(abs(size_bytes)))))
 
 
 def _comparable(environment: Environment) -> Environment:
-    """What a comparison looks at: no limit, which differs from day to day on shared machines, and no patch release."""
+    """What a comparison uses: no limit, which differs from day to day on shared machines, and no patch release."""
     return msgspec.structs.replace(
         environment, kernel=major_and_minor(environment.kernel), limit_bytes=0, limit_source=""
     )

@@ -273,7 +273,7 @@ def _growth_message(growth: Growth, headline: str) -> str:
 
 def _growth_interval(growth: Growth) -> str:
     if not growth.is_bounded:
-        return "too few to tell the growth per call"
+        return "too few to measure the growth per call"
     low, high = format_size(growth.low_bytes_per_call), format_size(growth.high_bytes_per_call)
     return f"{low} to {high} per call with {growth.confidence:.0%} confidence"
 

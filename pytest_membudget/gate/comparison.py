@@ -1,6 +1,6 @@
 """A test against its baseline: a state machine that asks for fresh samples, the finding, and the message that goes with it.
 
-1. One measurement within the tolerance of the baseline's session settles it: "same". Of a test whose fresh samples
+1. One measurement within the tolerance of the baseline's session decides: "same". Of a test whose fresh samples
    scatter beyond the tolerance the lowest figure counts: it costs reruns of that test alone, and a regression cannot
    hide in its scatter.
 2. One beyond it is only a suspicion: the test is run again in fresh processes, "rerun" by "rerun".

@@ -50,7 +50,7 @@ _SIGMA_PER_MAD = 1.4826
 
 #: With fewer revisions at its present level a test keeps the tolerance of all.
 FEWEST_REVISIONS_TO_LEARN = 20
-#: The newest revisions that are looked at.
+#: Only so many of the newest revisions count.
 _MOST_REVISIONS = 200
 _SHARE_OF_RISES = 0.95
 _MARGIN = 1.5
@@ -185,7 +185,7 @@ def _judge(series: RawSeries, axis: Axis, tolerance: Tolerance, first: int) -> T
         low, high = sorted((math.exp(before), math.exp(after)))
         return high > tolerance.allowed_bytes(int(low))
 
-    # A test that uses nothing has no logarithm; below the tolerance's absolute part there is nothing to tell apart.
+    # A test that uses nothing has no logarithm; below the tolerance's absolute part sizes are not distinguished.
     logs = [math.log(max(peak_bytes, floor_bytes)) for peak_bytes in figures]
     environments = [axis.revisions[position].environment for position in positions]
     levelled = find_levelled_changes(logs, environments, is_material=is_material)

@@ -93,7 +93,7 @@ class Probe:
         """Starts the measurement: what the process tree holds now is the start that the peak is counted from."""
         self._measurement = None
         self._caveats = []
-        # A full collection is too dear for every block; giving freed memory back takes microseconds.
+        # A full collection is too expensive for every block; giving freed memory back takes microseconds.
         if self.settle:
             self._kept = reclaim.reclaim()
         else:

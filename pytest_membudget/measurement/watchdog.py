@@ -286,7 +286,7 @@ class Listener:
                 self._end_process()
 
     def _hear(self, patience_s: float) -> bool:
-        """Takes in what the helper says within `patience_s` seconds; whether it said anything."""
+        """Reads what the helper says within `patience_s` seconds; whether it said anything."""
         if self._helper is None:
             return False
         try:

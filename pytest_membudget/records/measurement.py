@@ -280,7 +280,7 @@ _CAVEATS: dict[CaveatKind, str] = {
         "{size}, which is in the upper figure; what they left running is not"
     ),
     "children-not-readable": (
-        "programs run that could not be watched, and nothing tells what they hold: the peak is at least this much, and the "
+        "programs run that could not be watched, and what they hold is not known: the peak is at least this much, and the "
         "upper figure is the memory limit"
     ),
     "thread-left-running": (

@@ -86,7 +86,7 @@ class SyntheticFile(msgspec.Struct, frozen=True):
 
 
 class Feature(msgspec.Struct, frozen=True, array_like=True):
-    """What an estimate goes by where that is not the size: the name of a predictor, and its value."""
+    """What an estimate depends on where that is not the size: the name of a predictor, and its value."""
 
     name: str
     value: float

@@ -201,7 +201,7 @@ def source_text(test: TestRecord) -> str:
 
 
 def shorten(text: str, width: int) -> str:
-    """At most `width` characters; a node id loses the folders at its front first, since its end tells it apart."""
+    """At most `width` characters; a node id loses the folders at its front first, since its end identifies it."""
     if len(text) <= width:
         return text
     if width < 8:

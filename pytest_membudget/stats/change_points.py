@@ -339,7 +339,7 @@ def find_levelled_changes(
 
 
 def _step_beside(values: Sequence[float], start: int, begin: int, end: int) -> float:
-    """How far the values from `start` on lie above those before it; only `begin` to `end` is looked at."""
+    """How far the values from `start` on lie above those before it; only `begin` to `end` is searched."""
     before, after = values[max(begin, start - _BESIDE) : start], values[start : min(end, start + _BESIDE)]
     return median(after) - median(before)
 

@@ -9,7 +9,7 @@ allows, in two stages, so that the many tests that did not change cost little an
    Screening used none of these figures, so Bonferroni over the m tests and both directions bounds the error rate of the suite:
    P(any unchanged test is called) ≤ m · 2 · α / (2 m) = α.
 
-Each test is looked at twice, after `first` and after `last` pairs, with half of its α each; `plan` says after how many. A
+Each test is judged twice, after `first` and after `last` pairs, with half of its α each; `plan` says after how many. A
 rise that is certain, yet within the tolerance at its median, is no regression.
 """
 
@@ -173,7 +173,7 @@ PairedVerdict = Literal["regressed", "improved", "equivalent", "inconclusive"]
 
 
 class Plan(NamedTuple):
-    """When a suspected test is looked at, in pairs of runs, and the α of each look in one direction."""
+    """The two interim analyses ("looks") of a suspected test: after how many pairs of runs, and the one-sided α of each."""
 
     first: int
     last: int

@@ -50,7 +50,7 @@ class SurfaceFit(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def used(self) -> tuple[int, ...]:
-        """The places of the predictors that the law goes by."""
+        """The places of the predictors that the law depends on."""
         return _used(self.terms)
 
     def expect(self, values: Values) -> float:
@@ -127,7 +127,7 @@ def fit_surface(values: Sequence[Values], peaks: Sequence[float], terms: tuple[T
     fitted = _solve(rows, peaks)
     if fitted is None:
         raise ValueError(
-            f"{len(values)} runs cannot tell {len(terms)} terms apart; measure more different inputs"
+            f"{len(values)} runs cannot separate {len(terms)} terms; measure more different inputs"
         )
     coefficients, inverse, noise = fitted
     freedom, copies = len(values) - len(terms), 1.0

@@ -123,7 +123,7 @@ def test_a_bound_by_predictors_leaves_what_two_runs_of_one_input_may_differ_by()
     ("peaks_mb", "says"),
     [
         ((30, 20, 10, 4, 5, 6), "the peak falls as the size grows, so the estimate is the same for all"),
-        ((2, 4, 63, 65, 67, 69), "off on average: the size alone does not tell it; name what it follows"),
+        ((2, 4, 63, 65, 67, 69), "off on average: the size alone does not predict it; name what it follows"),
         ((10, 13, 16, 19, 22, 25), ""),
         ((20, 20, 20, 20, 20, 20), ""),
     ],

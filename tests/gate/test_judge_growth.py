@@ -59,7 +59,7 @@ def test_a_growth_that_too_few_calls_leave_open_has_no_absurd_figures():
         "growth is inconclusive: unknown after 1 call, 64 B allowed per call",
     )
     measured = judge_growth(one_call, strict=True).message.splitlines()[1]
-    assert measured == "  measured  1 call in 500 ms: too few to tell the growth per call"
+    assert measured == "  measured  1 call in 500 ms: too few to measure the growth per call"
 
 
 def test_each_doubt_has_a_line_in_the_message_of_a_leak():

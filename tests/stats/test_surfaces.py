@@ -74,7 +74,7 @@ def test_any_runs_give_a_law_that_rises_with_every_predictor(found):
 
 
 def test_runs_that_are_too_much_alike_are_refused():
-    with pytest.raises(ValueError, match="3 runs cannot tell 2 terms apart"):
+    with pytest.raises(ValueError, match="3 runs cannot separate 2 terms"):
         fit_surface([(1.0,), (1.0,), (1.0,)], [1, 2, 3], ((0,), (1,)))
     with pytest.raises(ValueError, match="no runs"):
         choose_terms([], [])

@@ -126,7 +126,7 @@ def _is_of_the_kernel(pid: int) -> bool:
 class SharedPages:
     """What each process holds, in bytes, shared pages counted once among those that share them.
 
-    The kernel's own figure (PSS) is right but dear. It is read now and then, and the difference to the cheap figure, resident pages
+    The kernel's own figure (PSS) is right but expensive. It is read now and then, and the difference to the cheap figure, resident pages
     that are private, is kept for the time between.
     """
 

@@ -130,7 +130,7 @@ class Shares(NamedTuple):
 
 
 def shares(pid: int | str) -> Shares | None:
-    """As dear as `proportional_bytes`; `None` where the kernel does not say."""
+    """As expensive as `proportional_bytes`; `None` where the kernel does not say."""
     content = read(pid, "smaps_rollup")
     if not content:
         return None

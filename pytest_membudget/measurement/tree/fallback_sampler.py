@@ -1,7 +1,7 @@
-"""What stands in for the helper process where there is none: a thread here that asks psutil about the children.
+"""Used where there is no helper process: a thread in this process that asks psutil about the children.
 
 It cannot run while C code holds the interpreter's lock, and sees nothing that comes and goes between two samples. Of each
-child the proven figure counts only the memory that is its alone, where the system says that: memory shared by several
+child the proven figure counts only its unique memory (USS), where the system gives that: memory shared by several
 processes would else count several times.
 """
 
@@ -74,7 +74,7 @@ class InsideSampler:
         self._timeline.append((time.perf_counter() - self._start_s, low - self._start_high))
 
     def _sample(self) -> tuple[int, int]:
-        """What the tree holds now, at least and at most: of each child what is its alone, and all that it maps."""
+        """What the tree holds now, at least and at most: of each child its unique memory, and all that it maps."""
         own = high_water.resident_bytes()
         low = high = own
         pid = os.getpid()

@@ -1,7 +1,7 @@
 """The measured process's end of the tree helper, which is spoken to through pipes and a note.
 
 A reading of the whole tree comes from the helper (`tree.helper`). Most blocks start no process; then nothing is asked:
-there is no child, none was waited for meanwhile, and the kernel's mark of this process is all. Such a block only leaves
+there is no child, none was waited for meanwhile, and the kernel's mark of this process is all. Such a block only writes
 a note, in case it starts one.
 
 A process has one helper (`sampler`): started when first asked for, replaced once if it dies. `why_not` says why there is none.
@@ -330,7 +330,7 @@ def is_starting() -> bool:
 
 
 def report_loss(lost: TreeSampler, error: SamplerLostError) -> Caveat:
-    """Notes that `lost` is gone; the next measurement starts another one, once. Returns the doubt about this one."""
+    """Records that `lost` is gone; the next measurement starts another one, once. Returns the doubt about this one."""
     with _keeper.lock:
         if _keeper.sampler is lost:
             _forget(error)

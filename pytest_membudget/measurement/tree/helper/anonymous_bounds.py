@@ -1,6 +1,6 @@
 """Anonymous memory of processes that were forked from each other without exec.
 
-A fork group as a tree of forks: who made which pages, and who can still hold them.
+A fork group as a tree of forks: which process made which pages, and which can still hold them.
 
 Every page of a fork group was faulted in by one of its processes and is held by that one or by those forked from it since. So
 the fork group holds at most
@@ -33,7 +33,7 @@ class ForkTree:
     def update(self, members: list[Reading], change: Change) -> tuple[int, int] | None:
         """The most that the fork group holds now and may have held since the scan before, but for what no scan saw.
 
-        That is what was faulted in by who has died or called exec since, after the last reading. `None` from the moment on
+        That is what processes faulted in after their last reading and before they died or called exec. `None` from the moment on
         when it is not known.
         """
         trunk = next((member for member in members if member.pid == self._trunk), None)
@@ -81,14 +81,14 @@ class ForkTree:
         return min(made, member.anon), min(made, max(grown_to, member.anon))
 
     def _bury(self, members: list[Reading], change: Change) -> int:
-        """Takes out who has ended; what they may have held since the scan before."""
+        """Removes the processes that have ended; returns what they may have held since the scan before."""
         living = {member.pid for member in members}
         held = 0
         for pid in [pid for pid in self._made if pid not in living]:
             made = self._made.pop(pid)
             if pid in self._parents.values():
                 held += made
-                # Its last moments may live on in who was forked from it.
+                # What it made last may live on in processes that were forked from it.
                 self._dead[pid] = made + change.unseen + change.before_exec.get(pid, 0)
             else:
                 held += min(made, change.before[pid].anon)
@@ -251,7 +251,7 @@ def _resident_peak(members: list[Reading], ended: list[Reading], change: Change)
         # What they gave up may have lived on in a child that no scan saw.
         held.append(sum(held) - sum(member.anon for member in members if member.pid not in change.born))
     born = [member for member in members if member.pid in change.born]
-    # A child starts with all that its parent held, who may have been born in this scan too.
+    # A child starts with all that its parent held; the parent may be new in this scan as well.
     added = sum(change.anon_growth[each.pid] + change.late[each.pid] for each in born)
     inherited = max(held, default=0)
     return sum(held) + sum(max(inherited + added, each.anon) for each in born)

@@ -45,7 +45,7 @@ NOTE_S = 0.010
 IDLE_S = 1.0
 ROUND_SHARE = 0.035
 BURST_S = 0.25
-"""Scans may cost in advance what this much rest has saved: those in which children come are dear, and the next is wanted soon."""
+"""Scans may cost in advance what this much rest has saved: those that find new children are expensive, and the next is wanted soon."""
 
 LAST_WORDS_S = 20.0
 
@@ -67,7 +67,7 @@ class Watch:
         readings: list[Reading],
         names: dict[int, str],
     ) -> None:
-        """Called every scan for each session that has limits."""
+        """Called in every scan for each session that has limits."""
         if session.warned_s is None:
             over = session.still_over(interval) if session.killed else session.over_limit()
             if over and not self._kill_child(key, session, interval, readings, names):
@@ -102,7 +102,7 @@ class Watch:
             os.write(self._events, encode(event))
 
     def _end(self, session: Session, limits: Limits) -> None:
-        """The block was not ended within its grace: the last words are spoken, then the process is ended."""
+        """The block was not ended within its grace: the emergency report is written, then the process is ended."""
         facts = {"peak_bytes": session.peak_low, "total_bytes": session.total_low, "pid": session.root}
         if limits.last_words:
             import subprocess  # here, since almost no helper comes to this: it is a sixth of the start
@@ -184,14 +184,14 @@ class Loop:
                 self._alive = False
 
     def _read_note(self) -> None:
-        """Takes up the block that is noted, and leaves the one that no longer is."""
+        """Opens the session of the block that the note names, and ends that of the block that it no longer names."""
         note = self._notepad.read()
         if (note.key if note else 0) == self._noted:
             return
         self._sessions.pop(self._noted, None)
         self._noted = note.key if note else 0
         if note:
-            self._sessions.clear()  # a note is left where no other block is open: those here have ended
+            self._sessions.clear()  # a note is written where no other block is open: those here have ended
             self._begin_alone(note.key, Session(note.start_ns / 1e9, self._root), note.start)
             self._pace(REST_S)
 

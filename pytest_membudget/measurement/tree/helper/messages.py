@@ -3,9 +3,9 @@
 Commands go down one pipe, answers come up another, and events of the watchdog a third, since they come unasked.
 
 A message through a pipe wakes the helper, and that costs the measured process up to 0.1 ms each time. Most blocks start
-no process and end before anybody had to know of them. So a block of a process alone leaves a note in a file in memory, and wipes
-it off; the helper reads it a hundred times a second. What it comes too late to see is made up for from the note, which has what
-the root held at the start, and which faults of dead children were on its account then.
+no process, and the helper is not needed. So a block of a process alone is written into a file in memory, the note, and
+erased at its end; the helper reads the note a hundred times a second. What happened before that reading follows from the
+note: it has what the root held at the start, and how many faults of dead children were on its account then.
 """
 
 from __future__ import annotations

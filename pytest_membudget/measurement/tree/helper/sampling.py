@@ -1,4 +1,4 @@
-"""Closer readings that are dear, and when they are worth their cost: proportional sizes, and pages of files. All figures are bytes.
+"""Closer readings that are expensive, and when they are worth their cost: proportional sizes, and pages of files. All figures are bytes.
 
 Proportional sizes (PSS) show what several processes share. `pagemap` says of every page of an address space whether it is there
 and whether it is a file's, so that what several processes map of a file counts once. What it costs goes with the number of

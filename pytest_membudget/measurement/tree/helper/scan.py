@@ -3,7 +3,7 @@
 The tree is the root, its descendants, and orphans that it left to the reaper. Every new process and thread shows as a change of
 the last field of /proc/loadavg, the last number given out: only new numbers are read. Where /proc is mounted without that
 file (`subset=pid`), the processes are listed instead. A process whose parent has already ended is known by four marks together:
-its foster parent, who is also the helper's own; its session and its process group, which are the root's or bear the number of a
+its foster parent, which is also the helper's own; its session and its process group, which are the root's or bear the number of a
 member; and its start, which is later than the root's.
 
 A scan (`Scans.take`) answers whether anything changed; its interval and readings go to the callback `on_scan`.

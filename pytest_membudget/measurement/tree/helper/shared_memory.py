@@ -87,7 +87,7 @@ class SharedReader:
                 continue
             files_bytes += (found.f_blocks - found.f_bfree) * found.f_frsize
         total_bytes, swapped_bytes = self._sysinfo()
-        # The group's figure is the dear one (25 to 100 µs), and is of use only where the machine's has moved.
+        # The group's figure is the expensive one (25 to 100 µs), and is of use only where the machine's has moved.
         if self._group and self._last != (files_bytes, total_bytes):
             self._last = (files_bytes, total_bytes)
             self._group_bytes = self._read_group()
