@@ -133,7 +133,7 @@ def _complain(command: str, text: str) -> None:
 def _load(name: str) -> Command:
     file, _ = COMMANDS[name]
     if not file:
-        return Command(add_completion_arguments, run_completion)
+        return Command(_add_completion_arguments, run_completion)
     commands: dict[str, Command] = importlib.import_module(f"{__name__}.{file}").COMMANDS
     return commands[name]
 
@@ -200,8 +200,7 @@ def _in_ascii(error: UnicodeError) -> tuple[str, int]:
     return spelt, error.start + 1
 
 
-def add_completion_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the command's options."""
+def _add_completion_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("shell", choices=SHELLS, help="the shell")
 
 

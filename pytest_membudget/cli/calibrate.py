@@ -42,8 +42,7 @@ from pytest_membudget.units import (
 )
 
 
-def add_calibrate_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the command's options."""
+def _add_calibrate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "function",
         metavar="MODULE:FUNCTION",
@@ -393,8 +392,7 @@ def find_calibration(name: str, predictors: Sequence[str] = ()) -> Calibration:
     return named_calibration(name, predictors=functions)
 
 
-def add_synthesize_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the command's options."""
+def _add_synthesize_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", type=Path, metavar="PATH", help="file to write; an existing file is replaced")
     parser.add_argument("--size", required=True, metavar="SIZE", help='exact size, such as "20 MB" or 20MiB')
     parser.add_argument(
@@ -411,6 +409,6 @@ def run_synthesize(arguments: argparse.Namespace) -> int:
 
 
 COMMANDS = {
-    "calibrate": Command(add_calibrate_arguments, run_calibrate),
-    "synthesize": Command(add_synthesize_arguments, run_synthesize),
+    "calibrate": Command(_add_calibrate_arguments, run_calibrate),
+    "synthesize": Command(_add_synthesize_arguments, run_synthesize),
 }

@@ -47,8 +47,7 @@ _FILES_OR_SIZE = "name the files, or --size and no files"
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]+", re.ASCII)
 
 
-def add_learn_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the command's options."""
+def _add_learn_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "files",
         nargs="+",
@@ -122,8 +121,7 @@ def _notes(few: Mapping[str, int], skipped: int, repeated: int) -> Iterator[str]
         yield f"{format_count(repeated, 'row')} that {'repeats' if repeated == 1 else 'repeat'} another: each job counts once"
 
 
-def add_size_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the command's options."""
+def _add_size_arguments(parser: argparse.ArgumentParser) -> None:
     _add_inputs(
         parser, files="inputs of the job; the largest counts", size="the job gets an input of this size"
     )
@@ -174,8 +172,7 @@ def run_size(arguments: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def add_workers_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the command's options."""
+def _add_workers_arguments(parser: argparse.ArgumentParser) -> None:
     _add_inputs(parser, files="files to process", size="each worker gets an input of this size")
     parser.add_argument("--limit", metavar="SIZE", help="memory of the machine (default: that of this one)")
     parser.add_argument(
@@ -338,7 +335,7 @@ def _whole(size_bytes: float, unit_bytes: int) -> int:
 
 
 COMMANDS = {
-    "learn": Command(add_learn_arguments, run_learn),
-    "size": Command(add_size_arguments, run_size),
-    "workers": Command(add_workers_arguments, run_workers),
+    "learn": Command(_add_learn_arguments, run_learn),
+    "size": Command(_add_size_arguments, run_size),
+    "workers": Command(_add_workers_arguments, run_workers),
 }

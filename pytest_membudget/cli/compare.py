@@ -32,8 +32,7 @@ from pytest_membudget.units import format_count, format_size, parse_share, parse
 _DEFAULT_TOLERANCE = "10% + 1 MiB"
 
 
-def add_compare_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the command's options."""
+def _add_compare_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = (
         "membudget compare BASE.json NEW.json [--tolerance …] [--format …]\n"
         "       membudget compare --revisions BASE HEAD [--error-rate 1%%] [--budget-seconds S] [-o PATH] [--json] "
@@ -164,8 +163,7 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-def add_bisect_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the command's options."""
+def _add_bisect_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "test", metavar="TEST", help="node id of the test, such as tests/test_load.py::test_load"
     )
@@ -245,6 +243,6 @@ def _say(text: str) -> None:
 
 
 COMMANDS = {
-    "bisect": Command(add_bisect_arguments, run_bisect),
-    "compare": Command(add_compare_arguments, run_compare),
+    "bisect": Command(_add_bisect_arguments, run_bisect),
+    "compare": Command(_add_compare_arguments, run_compare),
 }

@@ -44,8 +44,7 @@ _SETTINGS = {
 }
 
 
-def add_retry_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the command's arguments."""
+def _add_retry_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dead_letters", type=Path, help="file that ExecutorPolicy(dead_letters=…) named")
     parser.add_argument(
         "function",
@@ -122,8 +121,7 @@ def _by_arguments(letters: Sequence[DeadLetter]) -> Iterator[tuple[Arguments, li
         yield dead_letters.arguments_of(group[0]), group
 
 
-def add_dask_worker_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the command's arguments."""
+def _add_dask_worker_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("scheduler", help="address of the scheduler, or its scheduler file")
     parser.add_argument(
         "--nworkers", type=int, default=None, help="number of worker processes (default: one for each core)"
@@ -179,6 +177,6 @@ def worker_command(scheduler: str, nworkers: int | None, memory: str | None, opt
 
 
 COMMANDS = {
-    "retry": Command(add_retry_arguments, run_retry),
-    "dask-worker": Command(add_dask_worker_arguments, run_dask_worker),
+    "retry": Command(_add_retry_arguments, run_retry),
+    "dask-worker": Command(_add_dask_worker_arguments, run_dask_worker),
 }

@@ -20,8 +20,7 @@ EXIT_OVER = 1
 EXIT_OWN_FAILURE = 125
 
 
-def add_measure_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the command's options."""
+def _add_measure_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = (
         "membudget measure [--budget SIZE] [--runs N] [--timeout SECONDS] [--json] -- COMMAND [ARGUMENT …]"
     )
@@ -126,8 +125,7 @@ def _runs(text: str) -> int:
     return int(text)
 
 
-def add_doctor_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the command's options."""
+def _add_doctor_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
@@ -156,6 +154,6 @@ def run_doctor(arguments: argparse.Namespace) -> int:
 
 
 COMMANDS = {
-    "measure": Command(add_measure_arguments, run_measure),
-    "doctor": Command(add_doctor_arguments, run_doctor),
+    "measure": Command(_add_measure_arguments, run_measure),
+    "doctor": Command(_add_doctor_arguments, run_doctor),
 }

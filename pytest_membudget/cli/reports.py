@@ -43,8 +43,7 @@ _FORMATS = {
 }
 
 
-def add_history_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the command's options."""
+def _add_history_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
     adding = actions.add_parser("add", help="add reports to a history", description=_add.__doc__)
@@ -181,8 +180,7 @@ def _is_same_file(one: str, other: str) -> bool:
     return Path(one).resolve() == Path(other).resolve()
 
 
-def add_report_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the command's options."""
+def _add_report_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN.json", help="a report or baseline (JSON)")
     add_output_option(parser)
     parser.add_argument(
@@ -230,6 +228,6 @@ def _printed(report: Report, form: str, verbose: bool) -> str:
 
 
 COMMANDS = {
-    "report": Command(add_report_arguments, run_report),
-    "history": Command(add_history_arguments, run_history),
+    "report": Command(_add_report_arguments, run_report),
+    "history": Command(_add_history_arguments, run_history),
 }

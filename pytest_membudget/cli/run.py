@@ -52,8 +52,7 @@ GROUP_S = 0.01
 """Seconds between two readings of whether its control group is at its limit: at that it stands still."""
 
 
-def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the command's options."""
+def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = (
         "membudget run --reserve SIZE [--limit SIZE] [--budget SIZE] [--name NAME] [--timeout SECONDS] [--json FILE] "
         "-- COMMAND [ARGUMENT …]"
@@ -289,8 +288,7 @@ def _say(sentence: str) -> None:
     print(clean_text(f"membudget run: {sentence}"), file=sys.stderr, flush=True)
 
 
-def add_host_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the command's options."""
+def _add_host_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", default=DEFAULT_NAME, help="name of the budget (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
@@ -335,6 +333,6 @@ def _line(what: str, request: HostRequest) -> str:
 
 
 COMMANDS = {
-    "run": Command(add_run_arguments, run_run),
-    "host": Command(add_host_arguments, run_host),
+    "run": Command(_add_run_arguments, run_run),
+    "host": Command(_add_host_arguments, run_host),
 }
