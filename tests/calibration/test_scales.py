@@ -191,7 +191,7 @@ def test_scales_are_run_from_the_rooms_own_name():
 
 def test_totals_follow_the_predictors_of_the_scale():
     def held(scale):
-        return [bytes(1000) for _ in range(scale.batches**2 * 300)]
+        return [bytes(10_000) for _ in range(scale.batches**2 * 300)]
 
     table = run_scales(held, predictors={"squares": lambda scale: scale.batches**2, "bytes": None})
     last = table.rows[-1]
