@@ -18,6 +18,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from pytest_membudget.calibration.model import Calibration
 from pytest_membudget.calibration.store import complete
 from pytest_membudget.errors import UnreadableFileError, UsageError
@@ -106,20 +108,21 @@ _MOST_JOBS = 1_000  # fitted within seconds
 _PARTS = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|[dhms])", re.ASCII)
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _CLOCK = re.compile(r"(?:([0-9]+)-)?(?:([0-9]+):)?([0-9]+):([0-9]+(?:\.[0-9]+)?)", re.ASCII)
-_NUMBER_AFTER_COLON = re.compile(r":\s*([0-9]+(?:\.[0-9]+)?)", re.ASCII)
+_NUMBER_AFTER_COLON = re.compile(r":\s*([0-9]+(?:\.[0-9]+)?(?:e[-+]?[0-9]+)?)", re.ASCII)
 _SAMPLED = "peaks were sampled by {}: what lasted less than an interval is not in them"
 _ENDED_WELL = ("COMPLETED", "CACHED")  # Nextflow repeats the figures of a job that it did not run again
 _GIVE = (
     "give a Nextflow trace with peak_rss, a Snakemake benchmark, or the output of: "
     "sacct --parsable2 --format=JobID,JobName,State,MaxRSS,Elapsed"
 )
+_CUT_NAMES = "job names were cut, so jobs of several kinds may count as one; print them with --parsable2"
 _NO_SIZES = "no sizes of inputs were recorded: one figure stands for every input"
 
 Row = Mapping[str, str]
 
 
 def read_recording(path: str | os.PathLike[str]) -> Recording:
-    """The finished jobs in a file of any of the three, recognized by its first line.
+    """The finished jobs in a file of any of the three, recognized by its first lines.
 
     Raises:
         FileNotFoundError: there is none.
@@ -130,7 +133,12 @@ def read_recording(path: str | os.PathLike[str]) -> Recording:
     lines = data.decode(encoding, errors="replace").splitlines()
     if not lines:
         raise UnreadableFileError(f"{path} is empty, so it is no record of jobs; {_GIVE}")
-    separator = next((each for each in "|\t," if each in lines[0]), "\t")
+    if "max_rss" in _from_json(lines[0]):
+        return _recording(
+            (_from_snakemake(row, Path(path).stem) for row in map(_from_json, lines)), "Snakemake"
+        )
+    lines = _without_padding(lines)
+    separator = next((each for each in "|\t;," if each in lines[0]), "\t")
     columns = set(lines[0].split(separator))
     is_snakemake = "max_rss" in columns
     # Rows of the other two name their job, so one that repeats another, or the header, is the same job read again.
@@ -142,8 +150,31 @@ def read_recording(path: str | os.PathLike[str]) -> Recording:
     if is_snakemake:
         return _recording((_from_snakemake(row, Path(path).stem) for row in rows), "Snakemake")
     if {"JobID", "JobName", "State", "MaxRSS"} <= columns:
-        return _recording(map(_from_slurm, _by_job(rows)), "Slurm", repeated)
+        cut = [row["JobID"] for row in rows if (row["JobID"] or "").endswith("+")]
+        if cut:
+            raise UnreadableFileError(
+                f"{path} has job ids that were cut, such as {cut[0]!r}; print it with --parsable2"
+            )
+        found = _recording(map(_from_slurm, _by_job(rows)), "Slurm", repeated)
+        is_cut = any(job.kind.endswith("+") for job in found.jobs)
+        return msgspec.structs.replace(found, caveats=(*found.caveats, _CUT_NAMES)) if is_cut else found
     raise UnreadableFileError(f"{path} is no record of jobs; {_GIVE}")
+
+
+def _without_padding(lines: list[str]) -> list[str]:
+    """What sacct prints without --parsable2, each column as wide as its rule of dashes, as --parsable2 prints it."""
+    if len(lines) < 2 or not lines[1].startswith("-") or not set(lines[1]) <= {"-", " "}:
+        return lines
+    columns = [slice(*rule.span()) for rule in re.finditer("-+", lines[1])]
+    return ["|".join(line[column].strip() for column in columns) for line in (lines[0], *lines[2:])]
+
+
+def _from_json(line: str) -> Row:
+    """A line of a Snakemake benchmark whose name ends in .jsonl, its values as text; nothing where it is torn."""
+    try:
+        return {key: str(value) for key, value in msgspec.json.decode(line, type=dict[str, Any]).items()}
+    except (msgspec.DecodeError, RecursionError):
+        return {}
 
 
 def calibrate_recorded(kind: str, jobs: Sequence[RecordedJob], caveats: tuple[str, ...] = ()) -> Calibration:

@@ -13,7 +13,7 @@ import argparse
 import itertools
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,12 @@ def _add_learn_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=Path,
         metavar="FILE",
-        help="a Nextflow trace, a Snakemake benchmark file, or the output of sacct --parsable2",
+        help="a Nextflow trace, a Snakemake benchmark file (TSV or JSONL), or the output of sacct --parsable2",
+    )
+    parser.add_argument(
+        "--kind",
+        metavar="KIND",
+        help="all jobs are of this kind: for a rule of Snakemake with a benchmark file for each sample",
     )
     parser.add_argument(
         "--save",
@@ -74,8 +79,9 @@ def run_learn(arguments: argparse.Namespace) -> int:
         skipped, repeated = skipped + recording.skipped, repeated + recording.repeated
         caveats |= dict.fromkeys(recording.caveats)
         for job in recording.jobs:
-            kinds[job.kind].append(job)
+            kinds[arguments.kind or job.kind].append(job)
     learned = {kind: jobs for kind, jobs in sorted(kinds.items()) if len(jobs) >= LEAST_POINTS}
+    names = _names(arguments.save, learned) if arguments.save else {}
     for kind, jobs in learned.items():
         found = calibrate_recorded(kind, jobs, tuple(caveats))
         highest = max(job.peak_bytes for job in jobs)
@@ -90,12 +96,7 @@ def run_learn(arguments: argparse.Namespace) -> int:
         for caveat in found.file.caveats[len(caveats) :]:
             print(f"  {caveat}")
         if arguments.save:
-            name = (
-                arguments.save
-                if len(learned) == 1
-                else f"{arguments.save}-{_UNFIT.sub('-', kind).strip('-.')}"
-            )
-            print(f"  saved to {save_named(found, name)}")
+            print(f"  saved to {save_named(found, names[kind])}")
     few = {kind: len(jobs) for kind, jobs in sorted(kinds.items()) if kind not in learned}
     for note in (*_notes(few, skipped, repeated), *caveats):
         print(f"note: {note}")
@@ -104,6 +105,18 @@ def run_learn(arguments: argparse.Namespace) -> int:
             f"note: no finished job with a peak in {', '.join(clean_text(str(path)) for path in arguments.files)}"
         )
     return EXIT_OK if learned else EXIT_FAILED
+
+
+def _names(name: str, kinds: Collection[str]) -> dict[str, str]:
+    """A file's name for each kind of job; kinds that differ in signs no name may have are numbered."""
+    if len(kinds) == 1:
+        return dict.fromkeys(kinds, name)
+    names: dict[str, str] = {}
+    for kind in kinds:
+        fit = f"{name}-{_UNFIT.sub('-', kind).strip('-.')}"
+        others = [f"{fit}-{number}" for number in range(2, len(kinds) + 1)]
+        names[kind] = next(each for each in (fit, *others) if each not in names.values())
+    return names
 
 
 def _notes(few: Mapping[str, int], skipped: int, repeated: int) -> Iterator[str]:

@@ -63,8 +63,41 @@ def test_sacct_is_read_with_the_steps_of_a_job_together(tmp_path):
     assert found.skipped == 1
 
 
+def test_benchmarks_of_snakemake_are_read_as_json_lines(tmp_path):
+    lines = (
+        '{"s": 3.5, "max_rss": 100, "rule_name": "sort", "input_size_mb": {"a.txt": 2.5, "b.txt": 1.5e-05}}',
+        '{"s": 4.0, "max_rss": null}',
+        '{"s": 4.0, "max_r',
+    )
+    found = jobs_of(tmp_path, "\n".join(lines), "align.jsonl")
+    assert found.jobs == (job("sort", 100 * MIB, round(2.500015 * MIB), 3.5),)
+    assert found.skipped == 2
+    assert jobs_of(tmp_path, '{"s": 1, "max_rss": 2}', "align.jsonl").jobs == (
+        job("align", 2 * MIB, None, 1.0),
+    )
+
+
+PADDED = """JobID           JobName      State     MaxRSS    Elapsed
+------------ ---------- ---------- ---------- ----------
+7             align-to+  COMPLETED              00:12:34
+7.batch           batch  COMPLETED      2048K   00:12:34
+8_1           align-to+ OUT_OF_ME+              00:00:09
+8_1.batch         batch OUT_OF_ME+         9G   00:00:09
+"""
+
+
+def test_padded_columns_of_sacct_are_read_unless_a_job_id_is_cut(tmp_path):
+    found = jobs_of(tmp_path, PADDED)
+    assert (found.jobs, found.skipped) == ((job("align-to+", 2 * MIB, None, 754.0),), 1)
+    assert "job names were cut" in found.caveats[-1]
+    with pytest.raises(
+        UnreadableFileError, match=r"job ids that were cut, such as '12345678_10\+'; print it with"
+    ):
+        jobs_of(tmp_path, PADDED + "12345678_10+      batch  COMPLETED      2048K   00:12:34\n")
+
+
 @pytest.mark.parametrize(
-    "text", ["", "a\tb\n1\t2\n", "JobID JobName State MaxRSS\n1 a COMPLETED 2K\n", "\0\0|\t"]
+    "text", ["", "a\tb\n1\t2\n", "JobID JobName State MaxRSS\n1 a COMPLETED 2K\n", "\0\0|\t", '{"a": 1}']
 )
 def test_anything_else_is_refused(tmp_path, text):
     with pytest.raises(UnreadableFileError, match=r"is no record of jobs; give .* sacct --parsable2"):
@@ -110,8 +143,10 @@ def test_what_an_editor_saved_is_read_with_its_mark(tmp_path, encoding):
     assert read_recording(tmp_path / "trace").jobs == (job("A", 2 * MIB, MIB, 3.0),)
 
 
-def test_columns_may_be_separated_by_commas(tmp_path):
-    assert jobs_of(tmp_path, TRACE.format("2 MB").replace("\t", ",")).jobs == (job("A", 2 * MIB, MIB, 3.0),)
+@pytest.mark.parametrize("separator", [",", ";"])
+def test_columns_may_be_separated_otherwise(tmp_path, separator):
+    text = TRACE.format("2 MB").replace("\t", separator)
+    assert jobs_of(tmp_path, text).jobs == (job("A", 2 * MIB, MIB, 3.0),)
 
 
 @pytest.mark.parametrize(

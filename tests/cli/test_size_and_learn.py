@@ -128,6 +128,21 @@ def test_a_record_with_too_few_jobs_ends_with_1_and_no_record_with_2(project, ca
     assert "is no record of jobs" in capsys.readouterr().err
 
 
+def test_a_benchmark_file_for_each_sample_makes_one_kind(project, capsys):
+    for sample in "abc":
+        (project / f"{sample}.tsv").write_text("s\tmax_rss\n1\t20\n")
+    assert main(["learn", "a.tsv", "b.tsv", "c.tsv", "--kind", "align"]) == 0
+    assert "align: 3 jobs, at most 20.0 MiB" in capsys.readouterr().out
+
+
+def test_kinds_whose_names_become_the_same_have_a_file_each(project):
+    rows = [f"{kind} ({n})\tCOMPLETED\t50 MB\n" for kind in ("A:B", "A-B") for n in range(3)]
+    (project / "trace.txt").write_text("name\tstatus\tpeak_rss\n" + "".join(rows))
+    assert main(["learn", "trace.txt", "--save", "flow"]) == 0
+    saved = [load_calibration(f".membudget/calibrations/flow-{name}.json") for name in ("A-B", "A-B-2")]
+    assert [found.file.function for found in saved] == ["A-B", "A:B"]
+
+
 def test_records_without_a_job_say_so(project, capsys):
     (project / "head.txt").write_text("name\tstatus\tpeak_rss\trchar\n")
     assert main(["learn", "head.txt"]) == 1
