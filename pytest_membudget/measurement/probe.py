@@ -112,7 +112,6 @@ class Probe:
         reaped = children.reaped() if self._alone or self._is_unwatched else None
         shared = _shared.read()
         added_bytes = shared.added_since(self._shared_start)
-        swapped_bytes = shared.swapped_bytes - self._shared_start.swapped_bytes
         helper = self._helper
         tree = self._ask(duration_s, reaped, may_be_quiet=not added_bytes)
         if helper is not None and helper.hides_huge_pages and tree is not None and len(tree.seen) > 1:
@@ -125,9 +124,7 @@ class Probe:
             duration_s=duration_s,
             caveats=[*self._caveats, *kept],
             child_mark_bytes=self._child_mark_bytes(reaped),
-            shared=self._shared_memory(added_bytes, duration_s, tree, helper.pid if helper else 0)._replace(
-                swapped_bytes=swapped_bytes if swapped_bytes > COUNTER_FLOOR_BYTES else 0
-            ),
+            shared=self._shared_memory(shared, duration_s, tree, helper.pid if helper else 0),
             unwatched=self._unwatched(tree),
             value=value,
         )
@@ -218,11 +215,15 @@ class Probe:
         return high_water.resident_bytes()
 
     def _shared_memory(
-        self, added_bytes: int, duration_s: float, tree: Summary | None, helper: int
+        self, now: SharedReading, duration_s: float, tree: Summary | None, helper: int
     ) -> combine.Shared:
-        """What was added to shared memory and tmpfs, where anything was."""
+        """What was added to shared memory, tmpfs and swap; `helper` is the helper's process, which is no other program."""
+        swapped_bytes = now.swapped_bytes - self._shared_start.swapped_bytes
+        if swapped_bytes <= COUNTER_FLOOR_BYTES:
+            swapped_bytes = 0
+        added_bytes = now.added_since(self._shared_start)
         if added_bytes <= 0 and not (tree and tree.shared_high_bytes):
-            return combine.NOTHING_SHARED
+            return combine.Shared(swapped_bytes=swapped_bytes)
         _, shared_bytes = high_water.resident_and_shared_bytes()
         mapped_bytes = max(0, high_water.mapped_shared_bytes(shared_bytes) - self._mapped_bytes)
         unmapped_bytes = max(0, added_bytes - mapped_bytes)
@@ -232,6 +233,7 @@ class Probe:
             unmapped_bytes=unmapped_bytes,
             held_bytes=min(unmapped_bytes, max(0, held_bytes - mapped_bytes)),
             is_ours=not children.runs_with_others([helper, *(tree.sizes if tree else ())]),
+            swapped_bytes=swapped_bytes,
         )
 
     def _unwatched(self, tree: Summary | None) -> combine.Unwatched:

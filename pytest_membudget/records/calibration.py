@@ -82,17 +82,21 @@ class CalibrationRun(msgspec.Struct, frozen=True, kw_only=True):
     ran, where that was not the machine that fits.
     """
 
+    #: The size in the plan, which a synthetic file has exactly; `size_bytes` is that of the input that was run.
     asked_bytes: int
     repeat: int
     size_bytes: int
     peak_bytes: int
+    #: Resident memory of the worker after the first call.
     warm_bytes: int
     duration_s: float
+    #: The peak of the first call, on the smallest input.
     first_peak_bytes: int = 0
     path: str = ""
     #: Which of the given inputs, and its predictors; of synthetic files 0 and none.
     index: int = 0
     values: tuple[float, ...] = ()
+    #: By system calls; `None` where the system does not count them.
     read_bytes: int | None = None
     source_digest: str = ""
     doubts: tuple[Caveat, ...] = ()

@@ -11,9 +11,13 @@ class MemorySnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """This process's memory at one instant, in bytes; `at_s` is on the monitor's clock."""
 
     at_s: float
+    #: Resident, shared pages included.
     rss_bytes: int
+    #: Unique: what would be freed if the process ended.
     uss_bytes: int
+    #: The address space, most of which may never have been touched.
     vms_bytes: int
+    #: Under all limits of this process together.
     available_bytes: int
     limit_bytes: int
 
@@ -68,7 +72,9 @@ class CollectionEvent(msgspec.Struct, frozen=True):
     """One run of Python's cyclic collector."""
 
     at_s: float
+    #: The oldest that was collected, 0 to 2.
     generation: int
+    #: Objects that were freed.
     collected: int
 
 
@@ -79,7 +85,7 @@ class ChunkRecord(msgspec.Struct, frozen=True, kw_only=True):
     peak_bytes: int
     retained_bytes: int
     duration_s: float
-    #: free memory that the heap kept when it began: it may have used that without a trace in its peak
+    #: Free memory that the heap kept when it began: it may have used that without a trace in its peak.
     kept_bytes: int = 0
 
     @property
@@ -111,7 +117,9 @@ class MonitorReport(msgspec.Struct, frozen=True, kw_only=True):
     alerts: tuple[str, ...] = ()
     recommendations: tuple[Recommendation, ...] = ()
     chunks: tuple[ChunkRecord, ...] = ()
+    #: Steps that were reported as done.
     progress: int = 0
+    #: What the C library's heap had given out at the end, and what it kept free.
     heap_used_bytes: int = 0
     heap_kept_bytes: int = 0
     caveats: tuple[str, ...] = ()

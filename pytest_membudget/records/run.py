@@ -64,6 +64,7 @@ class BatchPreview(msgspec.Struct, frozen=True, kw_only=True):
     large: int
     timeout_s: float
     large_memory_bytes: int
+    #: Files that could not be read.
     unclassified: int = 0
 
     @property
@@ -214,10 +215,13 @@ class BatchResult(msgspec.Struct, Generic[Result_co], frozen=True, kw_only=True)
     """
 
     outcomes: tuple[Outcome[Result_co], ...]
+    #: Of all processes on this machine together.
     peak_bytes: int
     duration_s: float
+    #: The largest that its tasks had to share; the limit is what binds the whole program.
     budget_bytes: int
     limit_bytes: int
+    #: The most that lived at once.
     workers: int
     max_in_flight: int
     breakdown: Breakdown | None = None
@@ -274,10 +278,14 @@ class SemaphoreStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
     budget_bytes: int
     reserved_bytes: int
+    #: Requests that were granted, and requests that wait.
     leases: int
     waiting: int
+    #: How often the first in the queue was passed by a smaller request.
     overtaken: int = 0
+    #: Whether a lease that runs alone is held.
     exclusive: bool = False
+    #: Whether nothing is granted because tasks stall for want of memory.
     paused: bool = False
     scope: Literal["process", "host"] = "process"
 
