@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pytest_membudget.errors import UsageError
 from pytest_membudget.records.run import BatchResult, Outcome
 from pytest_membudget.runtime.executor.charges import Charged, Memory, SizeOf, item_of_call, largest_of
+from pytest_membudget.runtime.executor.driver import PATIENCE_S
 from pytest_membudget.runtime.executor.engine import CallOptions, Engine, engine_for
 from pytest_membudget.runtime.workers.worker_main import run_chunk
 
@@ -211,7 +212,11 @@ async def _yielded_async(
             ended.clear()
             read = outcomes.read_nowait()
             if read is None:
-                await ended.wait()
+                with contextlib.suppress(
+                    TimeoutError
+                ):  # by then there may be more room, as in `Outcomes.read`
+                    async with asyncio.timeout(PATIENCE_S):
+                        await ended.wait()
                 continue
             outcome = read.outcome
             del read

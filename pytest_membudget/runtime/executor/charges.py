@@ -40,6 +40,11 @@ class Charge:
     #: whether the caller stated it: it is not lowered to a limit then
     is_stated: ClassVar[bool] = False
 
+    @property
+    def base_bytes(self) -> int:
+        """What its worker holds whatever the input, where its estimator was told by a calibration."""
+        return 0
+
     def first_bytes(self) -> int:
         """For the first attempt, by what is known when it is about to start."""
         raise NotImplementedError
@@ -234,6 +239,11 @@ class FileCharge(Charge):
     def guess_of(self) -> str | None:
         """The function and kind of file, as long as none was seen to its end."""
         return None if self.kind is None or self.kind.is_known else self.kind.name
+
+    @property
+    def base_bytes(self) -> int:
+        """The estimator's."""
+        return self.estimator.base_bytes
 
     def first_bytes(self) -> int:
         """The estimate as it is now."""

@@ -254,11 +254,12 @@ def _budget(settings: Settings) -> AnyBudget:
     if settings.budget_bytes is None and not settings.policy.profiles:
         limit = settings.reading().limit
         if limit.source.startswith("cgroup"):
-            with contextlib.suppress(OSError, UnreadableFileError):  # as without one
+            with contextlib.suppress(OSError, UnreadableFileError), contextlib.ExitStack() as on_failure:
                 scope = _scope(settings, limit.source)
+                on_failure.callback(scope.close)
                 if not scope.is_within(ancestors(os.getpid())):
+                    on_failure.pop_all()
                     return SharedBudget(GroupShare(scope), limit.bytes)
-                scope.close()
     return Budget(settings.budget_bytes, target_memory, settings.reading, time.monotonic)
 
 

@@ -99,6 +99,7 @@ class LocalPlacement(Placement):
     def add(self, task: Task) -> None:
         """Puts `task` at its place: a repeat comes before all that arrived after it."""
         last = next(reversed(self._waiting), None)
+        self.retained.expect_base(task.charge.base_bytes)
         self._submit(task)
         if last is not None and task.order < last.order:
             self.recharge()

@@ -224,7 +224,7 @@ class ClusterPlacement(Placement):
         super().__init__()
         self._waiting: dict[Task, OrderedDict[Task, None]]  # each with its queue
         self._most = most
-        self._retained_free_bytes = base_bytes or FREE_BYTES
+        self._base_bytes = base_bytes
         self._capacities: list[int] = []
         self._homes: list[OrderedDict[Task, None]] = [OrderedDict()]  # the last one: larger than every worker
         self._alone: OrderedDict[Task, None] = OrderedDict()
@@ -239,6 +239,7 @@ class ClusterPlacement(Placement):
 
     def add(self, task: Task) -> None:
         """Puts `task` at its place: a repeat comes before all that arrived after it."""
+        self._base_bytes = max(self._base_bytes, task.charge.base_bytes)
         queue = self._queue_for(task)
         last = next(reversed(queue), None)
         queue[task] = None
@@ -338,7 +339,7 @@ class ClusterPlacement(Placement):
     def _retains_too_much(self, slot: Slot, tasks: list[Task]) -> bool:
         """Whether the tasks fit the worker, but not beside what earlier ones left there."""
         needed_bytes = max(task.charged_bytes for task in tasks)
-        excess_bytes = max(0, slot.retained_bytes - self._retained_free_bytes)
+        excess_bytes = max(0, slot.retained_bytes - (self._base_bytes or FREE_BYTES))
         fits = needed_bytes <= slot.capacity_bytes
         return slot.is_renewable and fits and needed_bytes > slot.capacity_bytes - excess_bytes
 

@@ -31,6 +31,11 @@ class RetainedMemory:
         self.expected_bytes = base_bytes
         self._latest: deque[Slot] = deque(maxlen=_LATEST_WORKERS)
 
+    def expect_base(self, base_bytes: int) -> None:
+        """Calls wait whose workers hold so much before any task; where calls differ the largest counts."""
+        if base_bytes > self.base_bytes:
+            self.base_bytes = self.fresh_bytes = self.expected_bytes = base_bytes
+
     def record(self, slot: Slot, *, is_first: bool) -> None:
         """`slot` has ended a task, its first one where `is_first`."""
         if is_first:

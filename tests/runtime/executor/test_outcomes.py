@@ -127,6 +127,18 @@ def test_an_event_loop_goes_on_while_outcomes_are_awaited(threads):
     assert len(ticks) > 5
 
 
+def test_an_async_stream_draws_more_while_it_waits_where_there_is_more_room(threads, monkeypatch):
+    together, windows = threading.Barrier(2, timeout=30), iter([1, 1])
+    monkeypatch.setattr(threads._engine, "lazy_window", lambda: next(windows, 2))
+
+    async def main():
+        return [
+            outcome.ok async for outcome in threads.stream_async(lambda _: together.wait(), [1, 2], memory=1)
+        ]
+
+    assert asyncio.run(main()) == [True, True]
+
+
 def test_a_task_may_end_after_its_event_loop_was_closed(threads, caplog):
     has_begun, may_end = threading.Event(), threading.Event()
 

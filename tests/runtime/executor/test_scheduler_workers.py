@@ -5,6 +5,8 @@ from concurrent.futures import Future
 import pytest
 from scripted_scheduler import KILLED, MB, Fixed, Played, a_task, holds, only, sent
 
+from pytest_membudget import MemoryEstimator
+from pytest_membudget.runtime.executor.charges import FileCharge
 from pytest_membudget.runtime.executor.state import Record, Start, Stop, Submission, Task
 from pytest_membudget.runtime.executor.worker_pool import LEAVING_S
 from pytest_membudget.runtime.workers.protocol import Figures, Reading
@@ -226,6 +228,16 @@ def test_a_calibrated_base_and_what_is_loaded_of_it_count_once(base_mb, loaded_m
     played.scheduler.ready(start.slot, loaded_mb * MB)
     played.returned(task, kept_bytes=retained_mb * MB)
     assert played.scheduler.placement.retained.charged_bytes(start.slot) == 210 * MB
+
+
+@pytest.mark.parametrize(("base_mb", "runs"), [(0, 2), (100, 1)])
+def test_the_base_of_the_estimator_of_these_calls_is_charged_to_each_worker(base_mb, runs):
+    estimator = MemoryEstimator(gamma=0, overhead="10 MB", base=base_mb * MB)
+    played = Played(150 * MB)
+    tasks = [Task(Submission(abs, (-3,), {}, Future()), FileCharge(1, estimator)) for _ in range(2)]
+    assert len(sent(played.submit(*tasks))) == runs
+    played.returned(tasks[0])
+    assert len(played.running) == 1
 
 
 @pytest.mark.parametrize("budget_mb", [1, 30])

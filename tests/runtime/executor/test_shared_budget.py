@@ -9,8 +9,15 @@ import pytest
 from executor_jobs import square_slowly
 from scripted_scheduler import Played, a_task, only
 
-from pytest_membudget import FallbackExecutor, MemoryEstimator, MemorySemaphore, OversizeError
+from pytest_membudget import (
+    FallbackExecutor,
+    MemoryEstimator,
+    MemorySemaphore,
+    OversizeError,
+    UnreadableFileError,
+)
 from pytest_membudget.records.measurement import MemoryLimit, MemoryReading
+from pytest_membudget.runtime.admission.host_scope import host_status
 from pytest_membudget.runtime.admission.host_share import GroupShare
 from pytest_membudget.runtime.executor import engine as engine_module
 from pytest_membudget.runtime.executor.local_placement import LocalPlacement
@@ -201,3 +208,18 @@ def test_programs_of_one_control_group_that_name_no_budget_share_what_is_free(mo
     assert engine_module._budget(unnamed).share is None, "it would wait for the task that it is part of"
     budget.share.close()
     assert engine_module._budget(unnamed._replace(budget_bytes=50 * MB)).share is None
+
+
+@pytest.mark.usefixtures("host_directory")
+def test_a_shared_budget_that_turns_out_to_be_unreadable_is_given_back(monkeypatch):
+    source = "cgroup v2 /pod memory.max"
+    with FallbackExecutor(1, budget="1 GB") as executor:
+        reading = MemoryReading(limit=MemoryLimit(1000 * MB, source), available_bytes=0)
+        unnamed = executor._engine.settings._replace(budget_bytes=None, reading=lambda: reading)
+
+    def unreadable(*_):
+        raise UnreadableFileError("no state of ours")
+
+    monkeypatch.setattr(engine_module.HostScope, "is_within", unreadable)
+    assert engine_module._budget(unnamed).share is None
+    assert host_status(source).programs == 0

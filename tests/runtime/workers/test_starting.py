@@ -16,7 +16,14 @@ from pytest_membudget import ExecutorPolicy, FallbackExecutor, StartTimeoutError
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(120)]
 
 SOON = ExecutorPolicy(start_timeout_s=3.0)
-"""Longer than a worker takes to come up on a busy machine."""
+"""Longer than a fork server that is up takes to fork a worker, on a busy machine as well."""
+
+
+@pytest.fixture
+def _fork_server():
+    """Up before the test begins: its own start, an interpreter with its imports, has no limit here."""
+    with FallbackExecutor(1, budget="1 GB", policy=ExecutorPolicy(start_timeout_s=None)) as executor:
+        assert executor.submit(jobs.square, 3).result() == 9
 
 
 @pytest.fixture
@@ -54,6 +61,7 @@ def test_without_a_lower_level_every_task_is_told_at_once(hanging_module):
     assert all(isinstance(outcome.error, StartTimeoutError) for outcome in batch.outcomes)
 
 
+@pytest.mark.usefixtures("_fork_server")
 @pytest.mark.parametrize("levels", [("process",), ("thread",)])
 def test_an_initializer_that_never_returns_is_told(levels):
     with FallbackExecutor(
