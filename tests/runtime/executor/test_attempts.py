@@ -11,6 +11,7 @@ from pytest_membudget.runtime.executor.attempts import (
     Retry,
     after_attempt,
     after_failure,
+    lost_event,
 )
 from pytest_membudget.runtime.executor.charges import FileCharge
 from pytest_membudget.runtime.executor.state import Failure, Submission, Task, task_name
@@ -79,6 +80,18 @@ def test_who_answered_in_time_has_the_answer_though_a_limit_was_seen_exceeded():
 )
 def test_a_killed_task_is_repeated_with_more_then_alone(attempts, expected):
     assert after_failure(task(attempts), KILLED, retries=2, largest_bytes=1000, own_memory=True) == expected
+
+
+@pytest.mark.parametrize(
+    ("reply", "alone", "kind"),
+    [
+        (KILLED, False, "worker-killed"),
+        (RanOut(MemoryError()), False, "retry"),
+        (RanOut(MemoryError()), True, "alone"),
+    ],
+)
+def test_the_event_says_whether_a_worker_was_lost_and_whether_the_task_repeats_alone(reply, alone, kind):
+    assert lost_event(task(1), reply, Retry(200, alone=alone)).kind == kind
 
 
 def test_the_charge_of_a_repeat_ends_at_the_budget():

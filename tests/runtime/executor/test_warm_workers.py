@@ -45,6 +45,27 @@ def test_a_new_worker_is_expected_to_retain_what_the_latest_retain():
     assert (retained.fresh_bytes, retained.expected_bytes) == (50 * MB, 120 * MB)
 
 
+def test_of_two_workers_the_larger_counts_as_neither_can_be_called_an_outlier():
+    retained = RetainedMemory()
+    for latest in (100, 300):
+        retained.record(a_slot(None, 10, latest), is_first=True)
+    assert retained.expected_bytes == 300 * MB
+
+
+def test_what_a_worker_retains_is_not_its_tasks():
+    retained = RetainedMemory()
+    slot = a_slot(None, 100)
+    slot.base_bytes = 40 * MB  # by its initializer; what it holds is counted from there
+    assert retained.task_bytes(slot, 130 * MB) == 30 * MB
+    assert retained.task_bytes(a_slot(), 5) == 5
+
+
+def test_a_worker_that_has_not_begun_holds_nothing_beside_its_tasks():
+    retained = RetainedMemory()
+    retained.record(a_slot(None, 100), is_first=True)
+    assert retained.own_bytes(a_slot()) == 0
+
+
 def test_a_calibrated_base_stays_what_it_is():
     retained = RetainedMemory(base_bytes=80 * MB)
     retained.record(a_slot(None, 200), is_first=True)
