@@ -18,7 +18,7 @@ from pytest_membudget.errors import WatchdogStop, text_of
 from pytest_membudget.gate.budgets import judge, judge_growth
 from pytest_membudget.measurement.process import heap
 from pytest_membudget.measurement.process.high_water import restore_getrusage
-from pytest_membudget.measurement.process.reclaim import at_end, collector
+from pytest_membudget.measurement.process.reclaim import at_end, collector, expect_frees
 from pytest_membudget.measurement.thread_stacks import forget_frames
 from pytest_membudget.measurement.tree.sampler import close_sampler, sampler
 from pytest_membudget.originals import restored
@@ -60,6 +60,7 @@ class Measuring:
         self.judge = judge
         self.purpose = purpose
         self._failed_in_part: set[str] = set()
+        self._parent: object = None
 
     # The innermost wrapper, so that what other plugins do around a call is not counted as the test's.
     @pytest.hookimpl(wrapper=True, trylast=True)
@@ -68,6 +69,9 @@ class Measuring:
         test = running_test(item)
         if test is None or (test.plan.isolate and self.purpose is None):
             return (yield)
+        if item.parent is not self._parent:
+            self._parent = item.parent
+            expect_frees()  # what fixtures of the class or module before held
         test.begin_call()
         budget = self._budget_before(test)
         if self.purpose == "memray":
@@ -249,12 +253,16 @@ class Judged(NamedTuple):
     @property
     def verdict(self) -> Verdict:
         """The gravest of all verdicts."""
+        if len(self.judgements) == 1:
+            return self.judgements[0].verdict
         return min((each.verdict for each in self.judgements), key=_GRAVEST_FIRST.index, default="none")
 
     @property
     def message(self) -> str:
         """What each judgement says, in the order of gravity."""
         speaking = [each for each in self.judgements if each.finding]
+        if not speaking and not self.explanation:
+            return ""
         speaking.sort(key=lambda each: _GRAVEST_FIRST.index(each.verdict))
         text = "\n\n".join(
             each.worded(

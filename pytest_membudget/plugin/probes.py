@@ -34,7 +34,7 @@ def choose_probe(
     if _may_be_ended(test.plan, settings):
         return guarded_probe(test.config, test.plan, budget, settings)
     judged = budget != Budget() or settings.baseline is not None
-    return Probe(test.plan.nodeid, interval_s=settings.interval_s, settle=judged)
+    return Probe(test.plan.nodeid, interval_s=settings.interval_s, settle=judged, in_series=True)
 
 
 def _may_be_ended(plan: Plan, settings: Settings) -> bool:

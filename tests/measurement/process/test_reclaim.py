@@ -165,6 +165,46 @@ def test_freed_memory_is_given_back_where_there_may_be_some(monkeypatch, reading
     assert found == trims
 
 
+@pytest.fixture
+def asked(monkeypatch):
+    """How often malloc was asked what is in use; 100 MiB are resident unless the test has that changed."""
+    found = {"times": 0, "resident": 100 * MIB}
+
+    def in_use():
+        found["times"] += 1
+        return 50 * MIB
+
+    monkeypatch.setattr(reclaim.high_water, "resident_bytes", lambda: found["resident"])
+    monkeypatch.setattr(reclaim.heap, "heap_in_use_bytes", in_use)
+    monkeypatch.setattr(reclaim.heap, "trim_heap", lambda: True)
+    for name in ("trimmed_resident_bytes", "trimmed_heap_bytes", "trims_unasked"):
+        monkeypatch.setattr(reclaim._Lately, name, 0)
+    reclaim.trim_if_worthwhile()  # something was resident
+    found["times"] = 0
+    return found
+
+
+def test_a_series_of_blocks_asks_malloc_at_every_ninth_only(asked):
+    for _ in range(2 * (reclaim.MOST_UNASKED + 1)):
+        reclaim.trim_if_worthwhile(in_series=True)
+    assert asked["times"] == 2
+
+
+def test_a_series_asks_where_more_is_resident_and_where_frees_are_expected(asked):
+    asked["resident"] += MIB
+    reclaim.trim_if_worthwhile(in_series=True)
+    assert asked["times"] == 1
+    reclaim.expect_frees()
+    reclaim.trim_if_worthwhile(in_series=True)
+    assert asked["times"] == 2
+
+
+def test_a_block_of_no_series_always_asks(asked):
+    reclaim.trim_if_worthwhile()
+    reclaim.trim_if_worthwhile()
+    assert asked["times"] == 2
+
+
 def test_a_little_is_not_worth_saying():
     assert Kept(reclaim.WORTH_SAYING_BYTES).caveats() == []
 

@@ -9,6 +9,7 @@ from pytest_membudget.measurement.tree.combine import (
     Own,
     Shared,
     combine,
+    of_one_process,
     own_without_end,
     own_without_reset,
 )
@@ -52,6 +53,13 @@ def test_a_process_alone_has_the_kernels_own_figure():
         0.5,
         ["not-trimmed"],
         "result",
+    )
+
+
+@pytest.mark.parametrize("own", [OWN, Own(start_bytes=100, peak_bytes=90, end_bytes=80)])
+def test_the_short_way_of_a_process_alone_gives_the_same(own):
+    assert of_one_process(own, "it", 2.0, 7) == combine(
+        own, None, pid=PID, label="it", duration_s=2.0, value=7
     )
 
 

@@ -1,0 +1,39 @@
+"""Tests in a row are one series: what fixtures of several tests held must not hide what the next test takes."""
+
+import json
+
+import pytest
+
+SUITE = """
+import pytest
+
+def blocks():
+    # Too small for mmap: freed under a survivor, they stay resident in malloc until they are given back.
+    return [bytearray(50_000) for _ in range(600)]
+
+survivors = []
+
+class TestFirst:
+    @pytest.fixture(scope="class")
+    def held(self):
+        held = blocks()
+        survivors.append(bytearray(50_000))
+        yield held
+
+    @pytest.mark.parametrize("number", range(3))
+    def test_uses(self, held, number):
+        pass
+
+class TestSecond:
+    def test_takes(self):
+        blocks()
+"""
+
+
+@pytest.mark.parametrize("options", [[], ["--membudget-default=500MB"]])
+def test_what_a_class_held_hides_nothing_of_the_next_one(pytester, options):
+    pytester.makepyfile(SUITE)
+    result = pytester.runpytest_subprocess("--membudget-report=r.json", *options)
+    result.assert_outcomes(passed=4)
+    tests = json.loads((pytester.path / "r.json").read_text())["tests"]
+    assert tests[-1]["peak_bytes"] > 25_000_000
