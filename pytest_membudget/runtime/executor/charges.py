@@ -123,26 +123,25 @@ class FileEstimators:
     def __init__(self, estimator: MemoryEstimator, *, by_kind: bool) -> None:
         self._estimator = estimator
         self._is_by_kind = by_kind
-        self._estimators: dict[tuple[str, str], KindEstimator] = {}
+        self._estimators: dict[str, KindEstimator] = {}
         self._common = KindEstimator(estimator, "", is_given=True)
 
     def of(self, fn: Callable[..., Any], kind: str) -> KindEstimator:
         """The estimator for files of this kind; a common one for those beyond 64 kinds, which are none then."""
         if not self._is_by_kind:
             return self._common
-        key = function_key(fn), kind
-        if key not in self._estimators and len(self._estimators) >= _MOST_KINDS:
-            return self._common
-        begun = MemoryEstimator(self._estimator.gamma, self._estimator.overhead_bytes)
-        return self._estimators.setdefault(key, KindEstimator(begun, f"{key[0]} {kind}"))
+        return self._of(fn, kind, self._estimator.gamma) or self._common
 
     def of_numbers(self, fn: Callable[..., Any]) -> KindEstimator | None:
         """What was learned of this function's calls with a number; `None` beyond 64 kinds."""
-        key = function_key(fn), _NUMBER
-        if key not in self._estimators and len(self._estimators) >= _MOST_KINDS:
-            return None
-        begun = MemoryEstimator(0.0, self._estimator.overhead_bytes)
-        return self._estimators.setdefault(key, KindEstimator(begun, f"{key[0]} {_NUMBER}"))
+        return self._of(fn, _NUMBER, 0.0)
+
+    def _of(self, fn: Callable[..., Any], kind: str, gamma: float) -> KindEstimator | None:
+        name = f"{function_key(fn)} {kind}"
+        if name not in self._estimators and len(self._estimators) < _MOST_KINDS:
+            begun = MemoryEstimator(gamma, self._estimator.overhead_bytes)
+            self._estimators.setdefault(name, KindEstimator(begun, name))  # another thread may come first
+        return self._estimators.get(name)
 
 
 class CallCharge(Charge):

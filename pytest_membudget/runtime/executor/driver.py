@@ -180,7 +180,7 @@ class Driver:
         self._update_cluster()
         self._effects.let_go_of_ended()
         if self.scheduler.has_waiting and not self.scheduler.backend.is_cluster:
-            self.scheduler.pressure_changed(self._gate.source if self._gate.is_closed() else "")
+            self.scheduler.pool.pressure_changed(self._gate.source if self._gate.is_closed() else "")
         if not self._budget.is_fixed and self.scheduler.has_waiting:
             now_bytes = self._budget.now_bytes(self.added_bytes)
             self.scheduler.budget_changed(now_bytes, self._budget.largest_bytes, self._budget.ceiling_bytes)
@@ -212,7 +212,7 @@ class Driver:
     def _record(self, slot: Slot, reading: Reading) -> None:
         self._latest[slot] = reading
         if slot.base_bytes is None and reading.base_bytes is not None:
-            self.scheduler.ready(slot, reading.base_bytes)
+            self.scheduler.pool.ready(slot, reading.base_bytes)
 
     def _update_cluster(self) -> None:
         backend = self.scheduler.backend
@@ -274,12 +274,18 @@ class Driver:
         return self._events.empty() and not self._arrivals and not self._replies
 
     def _handle_events(self) -> None:
-        try:
-            self._handle(self._events.get(timeout=self._wait_s()))
+        """Waits for the first event, until a reading is due, and handles all that there are."""
+        wait_s = self._wait_s()
+        with contextlib.suppress(queue.Empty):
             while True:
-                self._handle(self._events.get_nowait())
-        except queue.Empty:
-            return
+                event: TaskFuture | Ending | None = self._events.get(timeout=wait_s)
+                wait_s = 0.0
+                if isinstance(event, TaskFuture):
+                    event.begin()  # wakes the threads that wait for it
+                    if event.task is not None:
+                        self.scheduler.cancelled(event.task)
+                elif isinstance(event, Ending):
+                    self._end(event)
 
     def _wait_s(self) -> float | None:
         """How long nothing needs a reading; `None` for as long as nothing happens."""
@@ -288,14 +294,6 @@ class Driver:
         if not self.scheduler.open_tasks and not self.observers:
             return None if self._share is None or not self._share.held_bytes else SURPLUS_S
         return max(0.0, self._observe_at_s - time.monotonic())
-
-    def _handle(self, event: TaskFuture | Ending | None) -> None:
-        if isinstance(event, TaskFuture):
-            event.begin()  # wakes the threads that wait for it
-            if event.task is not None:
-                self.scheduler.cancelled(event.task)
-        elif isinstance(event, Ending):
-            self._end(event)
 
     def _end(self, ending: Ending) -> None:
         self._step()  # what was submitted before the end has its chance to start

@@ -63,12 +63,6 @@ class RetainedMemory:
         """What the tasks of a worker hold that holds `held_bytes` above its ready state."""
         return held_bytes - max(0, self.own_bytes(slot) - (slot.base_bytes or 0))
 
-    def new_worker_bytes(self) -> int:
-        """What a worker that begins will hold beside its tasks."""
-        return max(
-            self.base_bytes, (self.loaded_bytes or 0) + (0 if self.base_bytes else self.expected_bytes)
-        )
-
     def has_outgrown(self, slot: Slot, share_bytes: int) -> bool:
         """Whether a worker retains more than its share, and its successor would retain less."""
         return self.own_bytes(slot) > share_bytes and self._would_shrink(slot)
@@ -86,7 +80,10 @@ class RetainedMemory:
 
     def start_bytes(self, pool: WorkerPool) -> int:
         """What the worker of the next task will be charged beyond that as it begins; 0 where a warm one is idle."""
-        new_bytes = self._charged(self.new_worker_bytes())
+        loaded_bytes = self.loaded_bytes or 0  # where a base is known, that is in it
+        new_bytes = self._charged(
+            max(self.base_bytes, loaded_bytes + (0 if self.base_bytes else self.expected_bytes))
+        )
         if not new_bytes or not pool.backend.is_local_pool:
             return 0
         idle = pool.idle(pool.backend)

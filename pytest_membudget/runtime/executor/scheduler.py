@@ -100,7 +100,6 @@ class Scheduler:
         self._policy = policy
         self._pending: deque[Task] = deque()
         self._open: set[Task] = set()
-        self._has_said_base = False
         self._arrived = 0
         self._sent = 0
 
@@ -247,23 +246,10 @@ class Scheduler:
         for task in tasks:
             self._requeue(task)
 
-    def ready(self, slot: Slot, base_bytes: int) -> None:
-        """A worker is up, its initializer run: it holds so much more than a bare one."""
-        self.pool.ready(slot, base_bytes)
-        if slot.backend.placement.is_base_over_budget and not self._has_said_base:
-            self._has_said_base = True
-            self._effects.append(attempts.base_over_budget_event(slot.backend.level))
-
     def budget_changed(self, budget_bytes: int, largest_bytes: int, ceiling_bytes: int | None = None) -> None:
         """What tasks and workers of this machine may hold together now; the most that it could be; and the machine's limit."""
         for backend in self.pool.levels.all:
             backend.placement.set_budget(budget_bytes, largest_bytes, ceiling_bytes or largest_bytes)
-
-    def pressure_changed(self, source: str) -> None:
-        """`source` is the file that says that tasks stall for want of memory; empty where they do not."""
-        was_under_pressure, self.pool.is_under_pressure = self.pool.is_under_pressure, bool(source)
-        if source and not was_under_pressure:
-            self._effects.append(attempts.pressure_event(self.backend.level, source))
 
     def cluster_lost(self, backend: Backend, detail: str) -> None:
         """A cluster cannot be used, or not any more: the next level goes on, else every task fails."""
@@ -435,7 +421,7 @@ class Scheduler:
             elif reply.in_initializer:
                 self._initializer_ended(slot.backend, reply.detail)
             if reply.attempted and not reply.crashed and not task.is_being_ended:
-                self.pool.pacing.killed(self.pool.now_s, self.pool.concurrency.most)
+                self.pool.pace_starts()
         if no_level:
             self._fail(task, Failure(RuntimeError(no_level)))
             return
@@ -474,7 +460,7 @@ class Scheduler:
         is_lost = isinstance(reply, (Died, RanOut))
         task.ran_out = task.ran_out or (isinstance(reply, RanOut) and own_memory)
         if not task.over_limit_bytes:  # that it was ended says nothing of the others
-            self._adapt_concurrency(ended_well=not is_lost)
+            self.pool.adapt_concurrency(ended_well=not is_lost)
         what = attempts.after_attempt(
             task,
             reply,
@@ -519,15 +505,6 @@ class Scheduler:
         task.state = to
 
     # Levels ----------------------------------------------------------------------------------------------------------
-
-    def _adapt_concurrency(self, *, ended_well: bool) -> None:
-        concurrency = self.pool.concurrency
-        if not ended_well:
-            if not self.backend.is_cluster:  # its workers share no budget
-                concurrency.lost()
-            self.pool.start_ahead()
-        elif concurrency.clean():
-            self._effects.append(attempts.recovery_event(self.backend.level, concurrency.most))
 
     def _initializer_ended(self, backend: Backend, detail: str) -> None:
         """Several in a row: what it loads does not fit, or it exits. The caller's program would be the next to run it, so all ends."""

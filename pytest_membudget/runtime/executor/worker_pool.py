@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 
 from pytest_membudget.runtime.admission.ledger import Ticket
+from pytest_membudget.runtime.executor import attempts
 from pytest_membudget.runtime.executor.flow_control import ConcurrencyLimit, StartPacing, Throughput
 from pytest_membudget.runtime.executor.policy import USUAL_TASKS_PER_CHILD, ExecutorPolicy
 from pytest_membudget.runtime.executor.state import (
@@ -117,6 +118,7 @@ class WorkerPool:
         self._replacement = Replacement(policy)
         self._effects = effects
         self._is_shut = False
+        self._has_said_base = False
 
     # What placements and the driver read -----------------------------------------------------------------------------
 
@@ -180,6 +182,9 @@ class WorkerPool:
         """A worker is up, its initializer run: it holds so much more than a bare one."""
         slot.base_bytes = base_bytes
         slot.backend.placement.record_base(base_bytes)
+        if slot.backend.placement.is_base_over_budget and not self._has_said_base:
+            self._has_said_base = True
+            self._effects.append(attempts.base_over_budget_event(slot.backend.level))
 
     def stuck(self, slot: Slot, stage: Stage) -> None:
         """A worker has taken too long to come to its call, and was last at `stage`."""
@@ -239,6 +244,27 @@ class WorkerPool:
         for slot in [each for each in self.gone if each.backend.own_memory]:
             self.release_if_idle(slot)
 
+    # How many run at once --------------------------------------------------------------------------------------------
+
+    def adapt_concurrency(self, *, ended_well: bool) -> None:
+        """An attempt has ended: fewer may run at once after a loss, and more again after a run of clean ones."""
+        if not ended_well:
+            if not self.backend.is_cluster:  # its workers share no budget
+                self.concurrency.lost()
+            self.start_ahead()
+        elif self.concurrency.clean():
+            self._effects.append(attempts.recovery_event(self.backend.level, self.concurrency.most))
+
+    def pace_starts(self) -> None:
+        """A worker was killed, and not by us: memory may be out, so tasks start one by one for a while."""
+        self.pacing.killed(self.now_s, self.concurrency.most)
+
+    def pressure_changed(self, source: str) -> None:
+        """`source` is the file that says that tasks stall for want of memory; empty where they do not."""
+        was_under_pressure, self.is_under_pressure = self.is_under_pressure, bool(source)
+        if source and not was_under_pressure:
+            self._effects.append(attempts.pressure_event(self.backend.level, source))
+
     # A worker's calls ------------------------------------------------------------------------------------------------
 
     def worker_for(self, task: Task) -> Slot | None:
@@ -264,7 +290,7 @@ class WorkerPool:
 
     def start_successor(self, slot: Slot) -> None:
         """Starts a worker ahead where `slot` is soon to be replaced."""
-        if slot.backend.is_local_pool and self._replacement.is_soon_due(slot):
+        if self._replacement.is_due(slot, soon=True):
             self.start_ahead()
 
     def take_call(self, slot: Slot, sequence: int) -> Task | None:
@@ -361,18 +387,12 @@ class Replacement:
         counts_whole = task.exact and self._most_calls != USUAL_TASKS_PER_CHILD
         return 1.0 if counts_whole else usual_weight
 
-    def is_due(self, slot: Slot) -> bool:
-        """Whether a worker process has been sent enough calls.
+    def is_due(self, slot: Slot, *, soon: bool = False) -> bool:
+        """Whether a worker process has been sent enough calls; `soon`: so many that its successor should be on its way up.
 
-        Fifty files of some milliseconds are not, where the next worker would import pandas for two seconds first.
+        Fifty files of some milliseconds are not enough, where the next worker would import pandas for two seconds first.
         """
-        return self._is_due_after(slot, slot.handed)
-
-    def is_soon_due(self, slot: Slot) -> bool:
-        """Whether its successor should be on its way up by now."""
-        return self._is_due_after(slot, slot.handed * 4 / 3)
-
-    def _is_due_after(self, slot: Slot, handed: float) -> bool:
+        handed = slot.handed * 4 / 3 if soon else slot.handed
         if self._most_calls is None or handed < self._most_calls or not slot.backend.is_local_pool:
             return False
         has_loaded = (slot.first_retained_bytes or 0) > FREE_BYTES

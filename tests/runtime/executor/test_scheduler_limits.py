@@ -324,12 +324,12 @@ def test_nothing_starts_beside_what_runs_until_the_pressure_has_passed():
     played = Played(workers=4)
     tasks = [a_task(10) for _ in range(4)]
     played.submit(tasks[0])
-    played.scheduler.pressure_changed(SOURCE)
+    played.scheduler.pool.pressure_changed(SOURCE)
     played.submit(*tasks[1:])
     assert played.running == tasks[:1]
     played.returned(tasks[0])
     assert played.running == tasks[1:2], "one at a time goes on"
-    played.scheduler.pressure_changed("")
+    played.scheduler.pool.pressure_changed("")
     played.decided()
     assert played.running == tasks[1:]
 
@@ -337,6 +337,6 @@ def test_nothing_starts_beside_what_runs_until_the_pressure_has_passed():
 def test_each_closing_is_one_event_that_names_the_file():
     played = Played()
     for source, is_new in ((SOURCE, True), (SOURCE, False), ("", False), (SOURCE, True)):
-        played.scheduler.pressure_changed(source)
+        played.scheduler.pool.pressure_changed(source)
         causes = [event.cause for event in only(played.decided(), Record) if event.kind == "pressure"]
         assert causes == ["tasks stall for want of memory (/proc/pressure/memory)"] * is_new

@@ -99,6 +99,23 @@ def test_what_a_killed_attempt_was_seen_to_take_is_learned_as_it_is():
     assert task.charge.seen == [50 * MB]
 
 
+def test_what_a_killed_attempt_was_seen_to_hold_is_the_least_that_it_took():
+    played, task = Played(1000 * MB, retries=0), a_task()
+    played.submit(task)
+    played.pass_time(1.0, holds(300))
+    played.pass_time(2.0, holds(100))
+    played.reply(task, KILLED)
+    assert (task.peak_bytes, task.peak_upper_bytes) == (300 * MB, None)
+
+
+def test_after_a_loss_a_worker_is_started_before_a_task_needs_it():
+    played, task = Played(retries=0), a_task()
+    played.submit(task)
+    effects = played.reply(task, KILLED)
+    assert len(only(effects, Start)) == 1
+    assert not sent(effects)
+
+
 @pytest.mark.parametrize(("told_mb", "upper_mb"), [(None, 100), (130, 130)])
 def test_what_a_task_took_at_most_is_its_peak_where_that_is_exact(told_mb, upper_mb):
     played, task = Played(1000 * MB), a_task()
@@ -206,7 +223,7 @@ def test_the_first_worker_says_what_the_initializer_loads_before_a_second_starts
     played = Played(300 * MB, workers=4, has_initializer=True)
     tasks = [a_task(5 * MB) for _ in range(4)]
     (start, _) = played.submit(*tasks)
-    played.scheduler.ready(start.slot, 200 * MB)
+    played.scheduler.pool.ready(start.slot, 200 * MB)
     assert not played.decided()
     assert sent(played.returned(tasks[0])) == [tasks[1]]
 
@@ -215,7 +232,7 @@ def test_what_an_initializer_loads_is_charged_once_to_each_worker():
     played = Played(500 * MB, workers=4, has_initializer=True)
     tasks = [a_task(5 * MB) for _ in range(4)]
     (start, _) = played.submit(*tasks)
-    played.scheduler.ready(start.slot, 200 * MB)
+    played.scheduler.pool.ready(start.slot, 200 * MB)
     assert len(only(played.decided(), Start)) == 1
     assert len(played.running) == 2
 
@@ -225,7 +242,7 @@ def test_a_calibrated_base_and_what_is_loaded_of_it_count_once(base_mb, loaded_m
     played = Played(1000 * MB, base_bytes=base_mb * MB)
     task = a_task()
     (start, _) = played.submit(task)
-    played.scheduler.ready(start.slot, loaded_mb * MB)
+    played.scheduler.pool.ready(start.slot, loaded_mb * MB)
     played.returned(task, kept_bytes=retained_mb * MB)
     assert played.scheduler.placement.retained.charged_bytes(start.slot) == 210 * MB
 
@@ -245,7 +262,7 @@ def test_workers_larger_than_the_budget_run_one_task_at_a_time_and_that_is_said(
     played = Played(budget_mb * MB, workers=4, base_bytes=40 * MB)
     tasks = [a_task(0) for _ in range(8)]
     (start, _) = played.submit(*tasks)
-    played.scheduler.ready(start.slot, 0)
+    played.scheduler.pool.ready(start.slot, 0)
     assert len(only(played.decided(), Record)) == 1
     for task in tasks:
         assert played.running == [task]
@@ -353,6 +370,6 @@ def test_what_the_initializer_loads_counts_to_what_a_worker_may_hold(base_mb, is
     played, task = Played(1000 * MB, workers=1, max_worker_bytes=100 * MB), a_task()
     played.submit(task)
     slot = played.slot_of(task)
-    played.scheduler.ready(slot, base_mb * MB)
+    played.scheduler.pool.ready(slot, base_mb * MB)
     played.returned(task, peak_bytes=80 * MB, kept_bytes=70 * MB)
     assert slot.is_gone is is_replaced
