@@ -165,12 +165,8 @@ def _slim(test: TestRecord) -> TestRecord:
         retained_bytes=_rounded(test.retained_bytes),
         source=test.source,
         isolated=test.isolated,
-        samples_bytes=_sorted_rounded(test.samples_bytes),
+        samples_bytes=tuple(sorted(_rounded(sample) or 0 for sample in test.samples_bytes)),
     )
-
-
-def _sorted_rounded(samples_bytes: Sequence[int]) -> tuple[int, ...]:
-    return tuple(sorted(_rounded(sample) or 0 for sample in samples_bytes))
 
 
 def _rounded(size_bytes: int | None) -> int | None:

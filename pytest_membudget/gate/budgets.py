@@ -52,33 +52,23 @@ def figures_of(measurement: Measurement, budget: Budget) -> list[Figure]:
     total_bytes, retained_bytes = measurement.total_peak_bytes, measurement.retained_bytes
     # What a library's pool may have kept at the end is held by no object of the test's.
     kept_bytes = sum(each.size_bytes for each in measurement.caveat_records if each.kind == "pool-at-end")
-    parts = [
-        (
-            "peak",
-            "",
-            "peak of the whole process tree above its start",
-            measurement.peak_bytes,
-            measurement.peak_upper_bytes,
-            budget.peak_bytes,
-        ),
-        (
-            "total peak",
-            "total=",
-            "absolute peak of the whole process tree",
-            total_bytes,
-            total_bytes + doubt_bytes,
-            budget.total_bytes,
-        ),
-        (
-            "retained",
-            "retained=",
-            "what the process tree holds at the end above its start",
-            max(0, retained_bytes - kept_bytes),
-            retained_bytes,
-            budget.retained_bytes,
-        ),
+    intervals = {
+        "peak": (measurement.peak_bytes, measurement.peak_upper_bytes, budget.peak_bytes),
+        "total peak": (total_bytes, total_bytes + doubt_bytes, budget.total_bytes),
+        "retained": (max(0, retained_bytes - kept_bytes), retained_bytes, budget.retained_bytes),
+    }
+    return [
+        Figure(name, *_ARGUMENT_AND_MEANING[name], low_bytes, high_bytes, budget_bytes)
+        for name, (low_bytes, high_bytes, budget_bytes) in intervals.items()
+        if budget_bytes is not None
     ]
-    return [Figure(*part[:5], part[5]) for part in parts if part[5] is not None]
+
+
+_ARGUMENT_AND_MEANING = {
+    "peak": ("", "peak of the whole process tree above its start"),
+    "total peak": ("total=", "absolute peak of the whole process tree"),
+    "retained": ("retained=", "what the process tree holds at the end above its start"),
+}
 
 
 def suggested_budget(peak_bytes: int) -> str:
