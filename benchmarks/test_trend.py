@@ -18,7 +18,7 @@ from tables import print_table
 from pytest_membudget.gate.history import open_history
 from pytest_membudget.gate.trend import TREND_TOLERANCE, find_trends
 from pytest_membudget.records.report import Environment, Report, TestRecord
-from pytest_membudget.report.trend_page import write_trend
+from pytest_membudget.report.history import write_trend
 from pytest_membudget.stats.change_points import find_changes, find_levelled_changes
 
 SAMPLES = json.loads(Path(__file__).with_name("data").joinpath("noise_samples.json").read_text())

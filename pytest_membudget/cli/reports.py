@@ -16,6 +16,7 @@ from pytest_membudget.report.history import (
     page_of_trend,
     render_history_json,
     render_trend_json,
+    write_trend,
 )
 from pytest_membudget.report.markdown import (
     render_annotations,
@@ -27,7 +28,6 @@ from pytest_membudget.report.markdown import (
 )
 from pytest_membudget.report.terminal import render_terminal
 from pytest_membudget.report.text import without_commands
-from pytest_membudget.report.trend_page import write_trend
 from pytest_membudget.report.writing import check_report_path, load_report, render_json, write_report
 from pytest_membudget.units import format_count, parse_tolerance
 

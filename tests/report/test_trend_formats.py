@@ -6,12 +6,13 @@ import pytest
 from pytest_membudget.records.comparison import RevisionPoint, TestTrend, TrendChange, TrendReport
 from pytest_membudget.report.history import (
     describe,
+    draw_trend,
     page_of_trend,
     render_trend_json,
+    render_trend_page,
 )
 from pytest_membudget.report.markdown import markdown_page
 from pytest_membudget.report.terminal import lay_out_page
-from pytest_membudget.report.trend_page import draw_trend, render_trend_page
 
 MIB = 2**20
 
