@@ -99,7 +99,7 @@ class Probe:
         self._caveats = []
         # A full collection is too expensive for every block; giving freed memory back takes microseconds.
         if self.settle:
-            self._kept = reclaim.reclaim(in_series=self.in_series)
+            self._kept = reclaim.reclaim()
         else:
             reclaim.trim_if_worthwhile(in_series=self.in_series)
         self._is_unwatched = False

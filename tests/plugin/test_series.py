@@ -29,11 +29,30 @@ class TestSecond:
         blocks()
 """
 
+OWN_FIXTURE = """
+import pytest
 
+survivors = []
+
+@pytest.fixture
+def held():
+    blocks = [bytearray(50_000) for _ in range(600)]
+    survivors.append(bytearray(50_000))
+    yield blocks
+
+def test_uses(held):
+    pass
+
+def test_takes():
+    [bytearray(50_000) for _ in range(600)]
+"""
+
+
+@pytest.mark.parametrize(("suite", "passed"), [(SUITE, 4), (OWN_FIXTURE, 2)], ids=["class", "function"])
 @pytest.mark.parametrize("options", [[], ["--membudget-default=500MB"]])
-def test_what_a_class_held_hides_nothing_of_the_next_one(pytester, options):
-    pytester.makepyfile(SUITE)
+def test_what_a_fixture_held_hides_nothing_of_the_next_test(pytester, options, suite, passed):
+    pytester.makepyfile(suite)
     result = pytester.runpytest_subprocess("--membudget-report=r.json", *options)
-    result.assert_outcomes(passed=4)
+    result.assert_outcomes(passed=passed)
     tests = json.loads((pytester.path / "r.json").read_text())["tests"]
     assert tests[-1]["peak_bytes"] > 25_000_000

@@ -159,15 +159,13 @@ def trim_threads() -> int:
 
 
 MOST_UNASKED = 8
-"""So many blocks of a series in a row do not ask the allocators what is in use. Each answer takes 15 to 70 µs: malloc walks
-through its free pieces, Python through its pools."""
+"""So many blocks of a series in a row do not ask malloc what is in use, which takes 15 to 70 µs: it walks through its free pieces."""
 
 
 class _Lately:
     """What was found last: between two short tests next to nothing changes, and asking again would take longer than they."""
 
-    trims_unasked = counts_unasked = 0
-
+    trims_unasked = 0
     trimmed_resident_bytes = -LITTLE_BYTES
     trimmed_heap_bytes = 0
     trims = True
@@ -176,8 +174,8 @@ class _Lately:
 
 
 def expect_frees() -> None:
-    """The next block of a series asks the allocators: a fixture of several tests has ended, or the like."""
-    _Lately.trims_unasked = _Lately.counts_unasked = MOST_UNASKED
+    """The next block of a series asks malloc: a fixture of several tests has ended, or the like."""
+    _Lately.trims_unasked = MOST_UNASKED
 
 
 def trim_if_worthwhile(*, in_series: bool = False) -> bool:
@@ -204,20 +202,17 @@ def trim_if_worthwhile(*, in_series: bool = False) -> bool:
         _Lately.trimmed_resident_bytes = min(_Lately.trimmed_resident_bytes, resident_bytes)
         _Lately.trimmed_heap_bytes = max(_Lately.trimmed_heap_bytes, used_bytes)
         return _Lately.trims
+    if resident_bytes >= _Lately.trimmed_resident_bytes + LITTLE_BYTES:
+        expect_frees()  # what has come before this block, a fixture of its own say, may be freed after it and stay resident
     _Lately.trims = heap.trim_heap()
     _Lately.trimmed_resident_bytes, _Lately.trimmed_heap_bytes = high_water.resident_bytes(), used_bytes
     return _Lately.trims
 
 
-def _small_blocks_lately(*, in_series: bool) -> SmallBlocks:
+def _small_blocks_lately() -> SmallBlocks:
     """Python's small blocks (0.1 to 0.4 ms), counted again where resident memory or their number has changed by something."""
-    resident_bytes = high_water.resident_bytes()
+    resident_bytes, blocks = high_water.resident_bytes(), sys.getallocatedblocks()
     changed = abs(resident_bytes - _Lately.counted_resident_bytes) > 2 * LITTLE_BYTES
-    if in_series and not changed and _Lately.counts_unasked < MOST_UNASKED:
-        _Lately.counts_unasked += 1
-        return _Lately.blocks
-    _Lately.counts_unasked = 0
-    blocks = sys.getallocatedblocks()
     if changed or abs(blocks - _Lately.counted_blocks) > LITTLE_BLOCKS:
         _Lately.blocks = _small_blocks()
         _Lately.counted_resident_bytes, _Lately.counted_blocks = resident_bytes, blocks
@@ -251,10 +246,10 @@ class Kept(NamedTuple):
         return found
 
 
-def reclaim(*, in_series: bool = False) -> Kept:
+def reclaim() -> Kept:
     """Collects (fully where that is affordable), trims and counts what is kept, as far as anything has changed."""
     collections = None if collector.collect() else FullCollections.so_far()
-    blocks = _small_blocks_lately(in_series=in_series)
+    blocks = _small_blocks_lately()
     trimmed = trim_if_worthwhile()
     if trimmed:
         trim_threads()
