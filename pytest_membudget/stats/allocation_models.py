@@ -4,15 +4,16 @@ A model is judged on what it says of a task that it has not seen. A rule is a mo
 ``predicted + q · unit``, where the unit is a byte or the prediction itself. Every finished task shows what every rule would
 have wasted on it:
 
-    allocation − peak                                 where the task fits,
-    (1 + share) · allocation + retry − peak + restart where it fails and is repeated with the most that any task took.
+    allocation − peak                     where the task fits,
+    allocation + retry − peak + restart   where it fails and is repeated with the most that any task took.
 
-With tasks sorted by the offset that each needed, the sums of all tasks above an offset give its waste at once.
+With tasks sorted by the offset that each needed, the weight of all tasks above an offset gives its waste at once.
 """
 
 from __future__ import annotations
 
 import bisect
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -24,8 +25,16 @@ _MOST_LEVERAGE = 0.95  # a single task that decides a line on its own says littl
 _LEVELS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.94, 0.97)  # quantiles of the offsets needed that are tried
 _BEYOND = (0.0, 0.1, 0.3, 0.7, 1.3, 2.0, 3.0)  # and above the largest of them, in scales of the tail
 _TAIL = ((0.15, 0.25), (0.7, 0.35), (1.7, 0.25), (3.0, 0.1), (5.0, 0.05))
-"""(distance in scales, weight): the next task lies above n others with probability 1 / (n + 1), and then by an
-exponential distance, whose quantiles these are."""
+"""(distance in scales, weight): the next task lies above n others with probability m / n, and then by an exponential
+distance, whose quantiles these are. Its scale is how much the tasks in the upper `_TAIL_SHARE` lie above the largest of the
+others on average, and at least `_TAIL_LEAST` of the mean peak: peaks that agree to the megabyte say little of how far the
+next one strays, and a failed attempt costs all of it."""
+
+_TAIL_TASKS = 0.1
+"""m: 1 is the probability for tasks in random order, less trusts that the next is like the others."""
+
+_TAIL_SHARE = 0.6
+_TAIL_LEAST = 0.004
 
 _RETRY_REACH = 0.3
 RETRY = 1.04  # times the largest peak seen: the most that is tried after a failure before it leaps
@@ -39,22 +48,6 @@ class Model(NamedTuple):
     left_out: list[float]
     grows: bool
     """Whether it has something to say beyond the sizes it was fitted on."""
-
-
-class Price(NamedTuple):
-    """What a failed attempt costs beyond its own allocation: a share of it again, and bytes for the restart.
-
-    And how many tasks are imagined above all seen: 1 is their probability, less trusts that the next is like the others. The
-    scale of that tail is how much, on average, the share `tail_share` of the tasks lies above the largest of the others, and
-    at least `tail_least` of the mean peak: peaks that agree to the megabyte say little of how far the next one strays, and a
-    failed attempt costs all of it.
-    """
-
-    share: float
-    restart_bytes: float
-    tail_tasks: float
-    tail_share: float = 0.6
-    tail_least: float = 0.0
 
 
 class Rules(NamedTuple):
@@ -170,71 +163,57 @@ def judge_rules(
     units: Sequence[float],
     peaks: Sequence[float],
     weights: Sequence[float],
-    price: Price,
+    restart_bytes: float,
+    *,
+    tail_tasks: float = _TAIL_TASKS,
 ) -> Rules:
-    """The rules of a model with these predictions (bytes), units (bytes an offset of 1 adds), peaks and weights; two tasks or more.
+    """The rules of a model, from two tasks or more.
 
     The task that needed most is judged by what the others alone would have tried.
+
+    Args:
+        predicted: the model's prediction of each task, in bytes.
+        units: the bytes that an offset of 1 adds.
+        peaks: what each took.
+        weights: how much each counts.
+        restart_bytes: what a failed attempt costs beyond its own allocation.
+        tail_tasks: how many tasks above all of these are imagined.
     """
     total = sum(weights)
     tasks = sorted(
-        ((peak - guess) / unit, guess, unit, peak, weight / total)
+        ((peak - guess) / unit, weight / total)
         for guess, unit, peak, weight in zip(predicted, units, peaks, weights, strict=True)
     )
-    needed = [task[0] for task in tasks]
-    above = _sums_from_the_top(tasks)
-    guess, unit, peak = above.predicted[0], above.unit[0], above.peak[0]  # means, as weights add up to 1
-    scale = max(_tail_scale(needed, price.tail_share), price.tail_least * peak / unit)
+    needed = [offset for offset, _ in tasks]
+    failing = list(itertools.accumulate((weight for _, weight in reversed(tasks)), initial=0.0))[::-1]
+    guess, unit, peak = (
+        sum(value * weight for value, weight in zip(values, weights, strict=True)) / total
+        for values in (predicted, units, peaks)
+    )
+    scale = max(_tail_scale(needed), _TAIL_LEAST * peak / unit)
     tries = [(_quantile(needed, level), _quantile(needed[:-1], level)) for level in _LEVELS]
     tries += [(needed[-1] + reach * scale, needed[-2] + reach * scale) for reach in _BEYOND]
     retry_bytes = RETRY * max(peaks)
-    imagined = price.tail_tasks / len(tasks)
 
     def waste(offset: float, without_top: float) -> float:
-        first = min(bisect.bisect_right(needed, offset), len(tasks) - 1)
-        failed = (above.weight[first], above.predicted[first] + offset * above.unit[first])
+        given = guess + offset * unit
+        failed = failing[min(bisect.bisect_right(needed, offset), len(tasks) - 1)]
         if without_top >= needed[-1]:
-            _, top_guess, top_unit, _, top_weight = tasks[-1]
-            failed = (failed[0] - top_weight, failed[1] - top_weight * (top_guess + offset * top_unit))
-        found = guess + offset * unit - peak + _price_of(*failed, price, retry_bytes)
+            failed -= tasks[-1][1]
+        found = given - peak + failed * (retry_bytes + restart_bytes)
         for distance, share in _TAIL:
-            beyond, given = guess + (needed[-1] + distance * scale) * unit, guess + offset * unit
-            over = given - beyond
-            if over < 0:
-                over += price.share * given + max(beyond, retry_bytes) + price.restart_bytes
-            found += imagined * share * over
+            beyond = guess + (needed[-1] + distance * scale) * unit
+            cost = (
+                given - beyond if given >= beyond else given + max(0.0, retry_bytes - beyond) + restart_bytes
+            )
+            found += tail_tasks / len(tasks) * share * cost
         return found
 
     return Rules([offset for offset, _ in tries], [waste(*each) for each in tries], needed[len(needed) // 2])
 
 
-def _price_of(weight: float, allocated: float, price: Price, retry_bytes: float) -> float:
-    """What failures cost beside ``allocation − peak``: the retry, the restart, and a share of what was allocated."""
-    return weight * (retry_bytes + price.restart_bytes) + price.share * allocated
-
-
-class _Sums(NamedTuple):
-    """Weighted sums over the tasks from a place on, in order of their offsets."""
-
-    weight: list[float]
-    predicted: list[float]
-    unit: list[float]
-    peak: list[float]
-
-
-def _sums_from_the_top(tasks: Sequence[tuple[float, float, float, float, float]]) -> _Sums:
-    sums = _Sums(*([0.0] * (len(tasks) + 1) for _ in range(4)))
-    for place in range(len(tasks) - 1, -1, -1):
-        _, guess, unit, peak, weight = tasks[place]
-        sums.weight[place] = sums.weight[place + 1] + weight
-        sums.predicted[place] = sums.predicted[place + 1] + guess * weight
-        sums.unit[place] = sums.unit[place + 1] + unit * weight
-        sums.peak[place] = sums.peak[place + 1] + peak * weight
-    return sums
-
-
-def _tail_scale(needed: Sequence[float], share: float) -> float:
-    count = max(2, int(len(needed) * share))
+def _tail_scale(needed: Sequence[float]) -> float:
+    count = max(2, int(len(needed) * _TAIL_SHARE))
     below = needed[-count - 1] if len(needed) > count else needed[0]
     return sum(each - below for each in needed[-count:]) / count
 

@@ -14,7 +14,6 @@ from typing import Literal, NamedTuple, Protocol, get_args
 from pytest_membudget.stats.allocation_models import (
     RETRY,
     Model,
-    Price,
     Rules,
     fit_models,
     fit_neighbours,
@@ -45,39 +44,24 @@ class Learner(Protocol):
 
 
 class AimConfig(NamedTuple):
-    """What an aim means in figures: how waste weighs against failures, rules against one another, and what follows a failure."""
+    """What an aim means in figures."""
 
-    price: Price
+    restart_bytes: float
+    """What a failed attempt costs beyond its own allocation, whatever the task: small tasks are given room, large ones may fail."""
     quantile: float
     """The allocation is this quantile of the rules' votes."""
     sharpness: float
     """How fast a rule's vote falls with its waste, for each task seen."""
-    step: float
-    """A retry allocates at least this much more."""
-    leap: float
-    """A retry above everything seen multiplies the failed allocation by this."""
     patience: int
     """So many tasks may have been given too little before the models are fitted again at once."""
 
 
 AIMS: dict[Aim, AimConfig] = {
-    "cheap": AimConfig(
-        Price(0.0, 2.5e8, tail_tasks=0.1, tail_share=0.6, tail_least=0.004),
-        quantile=0.5,
-        sharpness=1.0,
-        step=1.02,
-        leap=1.33,
-        patience=1,
-    ),
-    "safe": AimConfig(
-        Price(0.5, 3e9, tail_tasks=0.5, tail_share=0.3),
-        quantile=0.9,
-        sharpness=0.2,
-        step=1.1,
-        leap=1.33,
-        patience=0,
-    ),
+    "cheap": AimConfig(restart_bytes=2.5e8, quantile=0.5, sharpness=0.5, patience=1),
+    "safe": AimConfig(restart_bytes=5e9, quantile=0.9, sharpness=0.2, patience=0),
 }
+_STEP = 1.15  # a retry allocates at least this much more
+_LEAP = 1.33  # and above everything seen this much
 _WINDOW = 112  # tasks remembered: enough for a tail of 1 in 100, few enough for a decision within a few milliseconds
 _NEWS = 24  # models are fitted again when one task in so many is new, or when tasks were given too little
 _STREAK = 16  # so many tasks in a row beyond what seven of eight before them took: that is no chance any more
@@ -182,7 +166,7 @@ class AllocationLearner:
     def _voted(self, size_bytes: float) -> int:
         voters = self._fitted()
         if not voters:
-            return round(self._from_few(size_bytes) * self._config.step)
+            return round(self._from_few(size_bytes) * _STEP)
         votes = [vote for voter in self._entitled(voters, size_bytes) for vote in voter.votes(size_bytes)]
         least = min(peak for _, peak, _ in self._tasks)
         chosen = max(least, _weighted_quantile(votes, self._config.quantile))
@@ -201,8 +185,8 @@ class AllocationLearner:
         if following > failed_bytes:
             chosen = following
         else:  # no task of late took as much, but older ones of this size may have
-            chosen = max(self._config.leap * failed_bytes, RETRY * self._largest.near(size_bytes))
-        return round(max(chosen, self._config.step * failed_bytes, self.allocate(size_bytes))) + 1
+            chosen = max(_LEAP * failed_bytes, RETRY * self._largest.near(size_bytes))
+        return round(max(chosen, _STEP * failed_bytes, self.allocate(size_bytes))) + 1
 
     def _was_short(self, size_bytes: float, peak_bytes: float) -> bool:
         return bool(self._voters) and peak_bytes > self.allocate(size_bytes)
@@ -250,7 +234,9 @@ def _elect(tasks: list[tuple[float, float, float | None]], config: AimConfig) ->
     for model in fit_models(sizes, peaks):
         for relative in (False, True) if model.name != "constant" else (False,):
             units = [max(LEAST_BYTES, guess) if relative else 1.0 for guess in model.left_out]
-            judged.append((model, relative, judge_rules(model.left_out, units, peaks, weights, config.price)))
+            judged.append(
+                (model, relative, judge_rules(model.left_out, units, peaks, weights, config.restart_bytes))
+            )
     least = max(1.0, min(waste for _, _, rules in judged for waste in rules.wastes))
     # The exponentially weighted forecaster (Cesa-Bianchi and Lugosi 2006) with waste in units of the least as its loss.
     # Beyond all sizes seen only some models vote: none of their weights may vanish.

@@ -4,11 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_membudget.stats.allocation_models import Price, fit_models, judge_rules
+from pytest_membudget.stats.allocation_models import fit_models, judge_rules
 from pytest_membudget.stats.learning import AllocationLearner
 
 MB = 1_000_000
-FREE = Price(share=0.0, restart_bytes=0.0, tail_tasks=0.0)
 
 
 def line(count, seed=0, gamma=5.0, scatter=0.03):
@@ -146,9 +145,9 @@ def test_only_so_much_is_remembered():
     assert len(AllocationLearner(line(10_000))) < 300
 
 
-def best_offset(peaks, price=FREE):
+def best_offset(peaks, restart_bytes=0.0):
     ones = [1.0] * len(peaks)
-    rules = judge_rules([0.0] * len(peaks), ones, peaks, ones, price)
+    rules = judge_rules([0.0] * len(peaks), ones, peaks, ones, restart_bytes, tail_tasks=0.0)
     return rules.offsets[rules.wastes.index(min(rules.wastes))]
 
 
@@ -166,14 +165,14 @@ def test_the_rule_that_wasted_least_is_known(peaks, offset):
 
 def test_a_failure_that_costs_more_asks_for_more():
     peaks = [float(peak) for peak in range(1, 60)]
-    assert best_offset(peaks) < best_offset(peaks, Price(share=5.0, restart_bytes=100.0, tail_tasks=0.0))
+    assert best_offset(peaks) < best_offset(peaks, restart_bytes=500.0)
 
 
 @given(st.lists(st.tuples(st.integers(1, 10**6), st.integers(1, 10**6)), min_size=3, max_size=30))
 def test_the_waste_of_a_rule_is_what_it_would_have_been(tasks):
     guesses, peaks = zip(*tasks, strict=True)
     ones = [1.0] * len(tasks)
-    rules = judge_rules(guesses, ones, peaks, ones, FREE)
+    rules = judge_rules(guesses, ones, peaks, ones, 0.0, tail_tasks=0.0)
     retry = 1.04 * max(peaks)
     for offset, waste in zip(rules.offsets[:4], rules.wastes, strict=False):
         given = [(guess + offset, peak) for guess, peak in tasks]
