@@ -5,11 +5,12 @@ of all later samples. A leak raises the floor for ever; a cache that fills up ra
 function keeps at random, or frees late, does not raise it at all. Three windows end at the last sample and each start at half
 the calls of the one after: [n/8, n/4], [n/4, n/2] and [n/2, n].
 
-* *growing*: all three windows grow by more than is allowed, the last not much slower than the two before it, by more than the
-  figure ever fell back, by more than the figure's allowance in all, its largest single step left out, `evidence` rules chance out, and the samples after the last
+* *growing*: all three windows grow by more than is allowed, the last not much slower than the two before it (or, where the first was
+  fast, each half of it not much slower than the one before it), by more than the figure ever fell back, by more than the figure's allowance in all, its largest single step left out, `evidence` rules chance out, and the samples after the last
   window, where it had to end early, lie as much higher;
 * *flat*: the last two windows grow by no more than is allowed, or by next to nothing in all;
-* *slowing*: it still grows, each window by less than before, as a cache does that fills up;
+* *slowing*: it still grows, but the last window by less than one before, as where a cache fills up, and not in so few steps that chance
+  may have made the last ones fewer;
 * *unclear*: anything else. More calls are needed.
 
 The slope and its interval are those of `robust_slope`, over the floor of the last two windows.
@@ -43,6 +44,11 @@ STAGES = 12
 """So often a check can double its calls from the first verdict that it may give to the last: from 8,192 to 33 million."""
 _STAKES = (0.5, 0.9, 1.0)
 _NOT_SLOWING = 0.7
+_FADING = 0.45
+"""A logarithm grows half as fast in each window as in the one before."""
+_QUIET = 10
+_FAR_BEYOND_CHANCE = 10
+"""Chance slows down as a cache does that fills up; this much more evidence is none."""
 _NEXT_TO_NOTHING_BYTES = 512.0
 _MOST_RISES = 0.75
 _NO_BOUND = 2.0**63
@@ -62,6 +68,8 @@ class Trend(NamedTuple):
     high: float
     fallback: float
     grown: float = 0.0
+    fades: bool = False
+    """It grows by less and less, as a cache does that is nearly full; a figure that grows like a logarithm does not."""
 
     def bounds(self) -> tuple[float, float]:
         """The ends of the interval; as far as any number goes where there were too few samples for one."""
@@ -155,7 +163,8 @@ def trend(
     rates = _window_rates(tail_calls, floor)
     grown = floor[-1] - _at(tail_calls, floor, tail_calls[-1] / 8)
     until = begin + known
-    proven = evidence(calls[:until], whole_floor[:until], bound) > STAGES / ALPHA
+    won = evidence(calls[:until], whole_floor[:until], bound)
+    proven = won > STAGES / ALPHA
     found = Trend("unclear", slope, low, high, fallback, risen)
     late = bisect_left(calls, calls[-1] * 3 / 4)
     more_calls = max(0, calls[late] - tail_calls[-1])
@@ -165,7 +174,10 @@ def trend(
         and went_on
         and min(rates) > bound
         and low > bound
-        and rates[2] >= _NOT_SLOWING * (rates[0] + rates[1]) / 2
+        and (
+            rates[2] >= _NOT_SLOWING * (rates[0] + rates[1]) / 2
+            or (won > _FAR_BEYOND_CHANCE * STAGES / ALPHA and _is_steady_lately(tail_calls, floor, rates[1]))
+        )
         and grown > max(2 * fallback, precision.in_all)
         and (not precision.in_all or grown - _largest_step(floor) > precision.in_all)
     ):
@@ -180,7 +192,9 @@ def trend(
     ):
         return found._replace(direction="flat")
     slowing = rates[2] < _NOT_SLOWING * max(rates[0], rates[1])
-    return found._replace(direction="slowing" if slowing else "unclear")
+    if not slowing or (fallback < risen / _QUIET and _is_sporadic(tail_calls, floor, bound)):
+        return found
+    return found._replace(direction="slowing", fades=_fades(tail_calls, floor, rates))
 
 
 def evidence(calls: Sequence[int], floor: Sequence[float], bound: float) -> float:
@@ -194,6 +208,28 @@ def evidence(calls: Sequence[int], floor: Sequence[float], bound: float) -> floa
         _windows(calls, stage / 64, lambda reached: reached * 0.27),
     )
     return sum(_winnings(calls, floor, ends, bound) for ends in layouts) / len(layouts)
+
+
+def _fades(calls: Sequence[int], floor: Sequence[float], rates: Sequence[float]) -> bool:
+    """Whether each window, and each half of the last one, grows much more slowly than the one before."""
+    half, three_quarters, now = (_at(calls, floor, calls[-1] * share) for share in (1 / 2, 3 / 4, 1))
+    paces = [*rates[:2], (three_quarters - half) * 4 / calls[-1], (now - three_quarters) * 4 / calls[-1]]
+    windows_fade = all(later <= _FADING * earlier for earlier, later in pairwise(rates))
+    return windows_fade and paces[3] <= _FADING * min(paces[1], paces[2])
+
+
+def _is_sporadic(calls: Sequence[int], floor: Sequence[float], bound: float) -> bool:
+    """Whether many steps before the last window did not rise: so few rises that chance may have made the last ones fewer."""
+    steps = list(pairwise(range(bisect_right(calls, calls[-1] / 2))))
+    rises = sum(floor[last] - floor[first] > bound * (calls[last] - calls[first]) for first, last in steps)
+    return rises < _MOST_RISES * len(steps)
+
+
+def _is_steady_lately(calls: Sequence[int], floor: Sequence[float], rate_before: float) -> bool:
+    """Whether both halves of the last window grow about as fast as the one before: a fast first window may be a few rare errors."""
+    half, three_quarters, now = (_at(calls, floor, calls[-1] * share) for share in (1 / 2, 3 / 4, 1))
+    slower = min(three_quarters - half, now - three_quarters) * 4 / calls[-1]
+    return slower >= _NOT_SLOWING * rate_before
 
 
 def _rises_at_the_end(calls: Sequence[int], floor: Sequence[float], bound: float) -> bool:
@@ -240,8 +276,10 @@ def decide(
 
 
 def is_bounded_so_far(figure: Trend, caches_bytes: int = CACHES_BYTES) -> bool:
-    """Whether it does not grow, or so slowly by now, and by so little in all, that it is a cache which fills up."""
-    return figure.direction == "flat" or (figure.direction == "slowing" and figure.grown <= caches_bytes)
+    """Whether it does not grow, or so slowly by now that it is a cache which fills up: by little in all, or by less and less."""
+    if figure.direction != "slowing":
+        return figure.direction == "flat"
+    return figure.fades or figure.grown <= caches_bytes
 
 
 def next_step(calls: int) -> int:

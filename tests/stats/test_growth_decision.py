@@ -1,11 +1,22 @@
 """The decision about growth, on scripted figures."""
 
 import itertools
+import math
 import random
 
 import pytest
 
-from pytest_membudget.stats.growth import ALPHA, Effort, Patience, Precision, Trend, decide, next_step, trend
+from pytest_membudget.stats.growth import (
+    ALPHA,
+    Effort,
+    Patience,
+    Precision,
+    Trend,
+    decide,
+    is_bounded_so_far,
+    next_step,
+    trend,
+)
 
 
 def schedule(last):
@@ -198,6 +209,30 @@ def test_what_slows_down_is_clean_in_the_end_where_little_came_of_it():
     much = slowing._replace(grown=1e6)
     assert decide([much], Effort(512, 8.5, exhausted=True), Patience()) == "inconclusive"
     assert decide([much], Effort(512, 8.5, exhausted=True), Patience(caches_bytes=1 << 20)) == "clean"
+
+
+def by_chance(probability, size_bytes, seed, last):
+    """A leak in some calls, of 0.5 to 1.5 times that size."""
+    source, held = random.Random(seed), [0.0]
+    for _ in range(last):
+        kept = (source.random() < probability) * source.uniform(0.5, 1.5) * size_bytes
+        held.append(held[-1] + kept)
+    return judged(lambda n: held[min(n, last)], last=last)
+
+
+def test_a_leak_in_few_calls_is_never_clean_because_its_first_ones_came_early():
+    frequent = [by_chance(0.1, 300, seed, 1700) for seed in range(40)]
+    assert sum(each.direction == "growing" for each in frequent) >= 38
+    rare = [by_chance(0.02, 300, seed, 1700) for seed in range(40)]
+    assert sum(is_bounded_so_far(each) for each in rare) <= 4
+
+
+def test_a_cache_that_is_nearly_full_is_clean_so_far_however_much_it_holds():
+    full = judged(lambda n: 3e6 * (1 - 0.5 ** (n / 100)), last=800)
+    assert full.fades
+    assert is_bounded_so_far(full)
+    for held in (lambda n: 3e5 * math.log(n), lambda n: 1e6 * (1 - 0.5 ** (n / 50)) + 100 * n):
+        assert not is_bounded_so_far(judged(held, last=800))
 
 
 def test_next_to_nothing_in_all_is_flat_however_few_the_calls():
