@@ -8,6 +8,8 @@
   240 kB that fill within some hundred calls of varying size.
 - numpy keeps up to 7 freed buffers of each size below 1,024 bytes: 3.6 MB that arrays of varying length fill.
 
+`shrink_databases` has sqlite give back the pages of files that it keeps: 2 MB for each connection, until which each further row looks like a leak.
+
 `BoundedCaches` finds what states a capacity: `functools.lru_cache`, deques with a `maxlen`, the cache of `re`, and objects with a length and
 an attribute such as `maxsize` or `capacity` (those of cachetools, SQLAlchemy, Jinja, urllib3, Hypothesis). Until such a cache is full it
 grows like a leak, and no figure of memory tells them apart; what its entries hold does. Only containers of the interpreter's own types
@@ -19,7 +21,7 @@ from __future__ import annotations
 import functools
 import re as live_re  # its cache is replaced when it is purged
 from array import array
-from collections import Counter, OrderedDict, deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from itertools import islice
 from types import CodeType, FrameType, FunctionType, MemberDescriptorType, ModuleType
@@ -79,6 +81,22 @@ def _chunk_filler() -> Callable[[], None] | None:
     return None
 
 
+def shrink_databases() -> bool:
+    """Whether any connection of this thread has emptied its cache of pages (`PRAGMA shrink_memory`). What lies in memory alone stays."""
+    kind: Any = getattr(sys.modules.get("sqlite3"), "Connection", None)
+    if kind is None:
+        return False
+    done = False
+    for each in _all_objects():
+        if issubclass(type(each), kind):
+            with contextlib.suppress(
+                Exception
+            ):  # it is closed, or another thread's, or its authorizer forbids it
+                kind.execute(each, "PRAGMA shrink_memory").close()
+                done = True
+    return done
+
+
 _MOST_CACHES = 4096
 _LATEST = 8
 _MOST_OBJECTS = 20_000
@@ -90,7 +108,7 @@ _LruCache = type(functools.cache(int))
 
 
 class FilledCache(NamedTuple):
-    """A cache that has got entries: its capacity, and what each of the latest holds alone, in bytes."""
+    """A cache that has got entries: its capacity, and what each of the latest adds to what the oldest hold, in bytes."""
 
     name: str
     entries: int
@@ -132,22 +150,26 @@ class BoundedCaches:
         before = dict(zip(self._owners, self._entries, strict=True))
         return [
             FilledCache(
-                _name(cache.owner), cache.entries, cache.capacity, added, _mean_bytes(_latest_entries(cache))
+                _name(cache.owner), cache.entries, cache.capacity, added, _bytes_per_entry(_entries(cache))
             )
             for cache in _bounded_caches()
             if (added := cache.entries - before.get(id(cache.owner), cache.entries)) > 0
         ]
 
 
-def _bounded_caches() -> Iterator[_Cache]:
+def _all_objects() -> list[Any]:
     gc.collect()
     was_frozen = gc.get_freeze_count() > 0  # not where the function itself has asked for it
     gc.unfreeze()  # what is frozen is not listed
     found = gc.get_objects()
     if was_frozen:
         gc.freeze()
+    return found
+
+
+def _bounded_caches() -> Iterator[_Cache]:
     readers: dict[type, Callable[[Any], _Cache | None] | None] = {}
-    for each in found:
+    for each in _all_objects():
         kind = type(each)
         if kind not in readers:
             readers[kind] = _reader(kind)
@@ -218,45 +240,48 @@ def _length(container: Any) -> int:
     return dict.__len__(container) if isinstance(container, dict) else len(container)
 
 
-def _latest_entries(cache: _Cache) -> list[tuple[Any, ...]]:
+def _entries(cache: _Cache) -> list[tuple[Any, ...]]:
+    """Of the oldest ones and the latest ones up to 8 each, as far as the holder has an order."""
     holder = cache.holder
-    with contextlib.suppress(RuntimeError, TypeError):  # changed by another thread; a set has no order
-        if type(holder) is _LruCache:
-            # Key and result of each entry, between types of the cache's own; behind them the mapping and the function.
-            own = {"_lru_cache_wrapper", "_lru_list_elem"}
-            held = [
-                each
-                for each in gc.get_referents(holder)
-                if type(each) is not type or each.__name__ not in own
-            ]
-            return list(zip(held[0 : 2 * cache.entries : 2], held[1 : 2 * cache.entries : 2], strict=False))[
-                -_LATEST:
-            ]
+    if type(holder) is _LruCache:
+        # Key and result of each entry, between types of the cache's own; behind them the mapping and the function.
+        own = {"_lru_cache_wrapper", "_lru_list_elem"}
+        held = [
+            each for each in gc.get_referents(holder) if type(each) is not type or each.__name__ not in own
+        ]
+        return _ends(
+            list(zip(held[0 : 2 * cache.entries : 2], held[1 : 2 * cache.entries : 2], strict=False))
+        )
+    with contextlib.suppress(RuntimeError):  # changed by another thread
         if isinstance(holder, dict):
-            return list(
-                islice(zip(reversed(dict.keys(holder)), reversed(dict.values(holder)), strict=True), _LATEST)
-            )
-        return [(each,) for each in islice(reversed(holder), _LATEST)]
-    return [(each,) for each in islice(list(holder), _LATEST)]
+            return _ends(list(zip(dict.keys(holder), dict.values(holder), strict=True)))
+        return _ends([(each,) for each in holder])
+    return []
 
 
-def _mean_bytes(entries: list[tuple[Any, ...]]) -> float:
-    """What an entry holds that no other of them does, in the mean."""
-    reached = [_reachable(entry) for entry in entries]
-    shared = Counter(number for objects in reached for number in objects)
-    alone = sum(size for objects in reached for number, size in objects.items() if shared[number] == 1)
-    return alone / len(entries) if entries else 0.0
+def _ends(entries: list[Any]) -> list[Any]:
+    return entries if len(entries) <= 2 * _LATEST else entries[:_LATEST] + entries[-_LATEST:]
 
 
-def _reachable(entry: tuple[Any, ...]) -> dict[int, int]:
-    """Sizes of the objects that an entry leads to, by `id`, the first 20,000 of them."""
+def _bytes_per_entry(entries: list[tuple[Any, ...]]) -> float:
+    """What the latest entries hold together that the oldest do not, for each of them."""
+    latest = entries[len(entries) // 2 :]
+    known = _reachable(entries[: len(entries) // 2], set())
+    before = set(known)
+    return sum(_reachable(latest, before).values()) / max(1, len(latest))
+
+
+def _reachable(entries: list[tuple[Any, ...]], known: set[int]) -> dict[int, int]:
+    """Sizes of the objects that entries lead to beside the known ones, by `id`; of each entry the first 20,000."""
     sizes: dict[int, int] = {}
-    waiting = deque(entry)
-    while waiting and len(sizes) < _MOST_OBJECTS:
-        each = waiting.popleft()
-        if id(each) not in sizes and not issubclass(type(each), _FIXED):  # `isinstance` asks the object
-            sizes[id(each)] = _size_of(each)
-            waiting.extend(gc.get_referents(each))
+    for entry in entries:
+        waiting, most = deque(entry), len(sizes) + _MOST_OBJECTS
+        while waiting and len(sizes) < most:
+            each = waiting.popleft()
+            # `isinstance` would ask the object.
+            if id(each) not in sizes and id(each) not in known and not issubclass(type(each), _FIXED):
+                sizes[id(each)] = _size_of(each)
+                waiting.extend(gc.get_referents(each))
     return sizes
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from pytest_membudget.errors import UsageError
 from pytest_membudget.measurement.growth.caches import FilledCache
 from pytest_membudget.measurement.growth.culprits import find_culprits
+from pytest_membudget.measurement.growth.foreign_memory import private_bytes_of
 from pytest_membudget.measurement.growth.repeat import (
     CALLS_BEYOND_DOUBT,
     CallsEnded,
@@ -21,11 +22,13 @@ from pytest_membudget.measurement.growth.repeat import (
 from pytest_membudget.measurement.growth.samples import (
     EXACT_BYTES,
     OF_SHARED_FILES,
+    PAGED_ALLOWANCE_BYTES,
     PAGED_BYTES,
     FigureReader,
     Figures,
     Inventory,
 )
+from pytest_membudget.measurement.process.children import descendants
 from pytest_membudget.measurement.process.reclaim import collector
 from pytest_membudget.measurement.system.machine import memory_reading
 from pytest_membudget.originals import contextlib, gc, resource, restored, sys
@@ -63,6 +66,7 @@ class Caps(NamedTuple):
         return cls(
             Figures(
                 heap_bytes=grown_bytes,
+                small_bytes=grown_bytes,
                 mapped_bytes=grown_bytes,
                 resident_bytes=grown_bytes,
                 children_bytes=grown_bytes,
@@ -172,7 +176,7 @@ def check_growth(
             finding = _Judge(rounds, allowed_bytes, timeout_s).run(can_interrupt=can_interrupt)
             leaks = finding.verdict == "leak"
             sites = find_culprits(rounds, finding.trends, timeout_s) if culprits and leaks else ()
-        resources = inventory.growth(finding.trends, reader.shared_files.examples())
+        resources = inventory.growth(finding.trends, reader)
         counted = [
             found
             for name, found in finding.trends.items()
@@ -213,6 +217,8 @@ class _Judge:
         self._files_are_ours: bool | None = None
         self._filling: tuple[FilledCache, ...] = ()
         self._calls_before_next_scan = 0
+        self._has_shrunk_databases = False
+        self._children_private_bytes = 0
 
     def run(self, *, can_interrupt: bool) -> _Finding:
         """Calls the function until there is a verdict."""
@@ -250,6 +256,9 @@ class _Judge:
         threads = min(_MOST_THREADS_CREDITED, max(1, self._rounds.last.threads))
         patience = self._patience._replace(caches_bytes=CACHES_BYTES * threads)
         verdict = decide(list(trends.values()), effort, patience)
+        if verdict in ("leak", "inconclusive") and self._pages_of_databases_explain(trends):
+            trends |= self._rounds.trends(self._allowed_bytes)
+            verdict = decide(list(trends.values()), effort, patience)
         if verdict and self._files_may_be_others(trends):
             return None
         if verdict == "leak" and self._caches_explain(trends, effort):
@@ -258,8 +267,20 @@ class _Judge:
             return "inconclusive"
         if verdict == "inconclusive" and self._full_caches_explain(trends):
             return "clean"
+        if verdict != "clean" or effort.exhausted:
+            return verdict
         waits = self._may_hide_growth(trends, effort) and effort.elapsed_s < self._timeout_s / 2
-        return None if verdict == "clean" and not effort.exhausted and waits else verdict
+        return None if self._children_take_pages() or waits else verdict
+
+    def _children_take_pages(self) -> bool:
+        """Whether children make more pages their own: what was free in their parent when they were forked hides what they keep."""
+        if not self._rounds.last.children:
+            return False
+        private_bytes = sum(private_bytes_of(pid) for pid in descendants())
+        if not self._children_private_bytes:
+            self._children_private_bytes = private_bytes
+            return bool(private_bytes)
+        return private_bytes - self._children_private_bytes > _SEEN_IN_PAGES_BYTES
 
     def _may_hide_growth(self, trends: dict[str, Trend], effort: Effort) -> bool:
         """Whether few calls may have left a leak within what is let pass: noise, whole pages, next to nothing in all."""
@@ -284,6 +305,13 @@ class _Judge:
             return False
         self._piled_up = ""
         return True
+
+    def _pages_of_databases_explain(self, trends: dict[str, Trend]) -> bool:
+        """Whether half of what has grown was given back when databases emptied their caches."""
+        heap = trends["heap_bytes"]
+        explain = heap.direction != "flat" and self._rounds.shrink_databases(_LEAST_EXPLAINED * heap.grown)
+        self._has_shrunk_databases |= explain
+        return explain
 
     def _caches_explain(self, trends: dict[str, Trend], effort: Effort) -> bool:
         """Whether what grows may be caches that are not full yet; asked again when there are a quarter more calls."""
@@ -316,6 +344,10 @@ class _Judge:
         if verdict != "leak" and self._filling:
             shown = ", ".join(str(each) for each in self._filling[:_MOST_CACHES_SHOWN])
             doubts.append(f"a cache that is being filled explains the growth: {shown}")
+        if self._has_shrunk_databases:
+            doubts.append(
+                "sqlite kept pages of its files, 2 MB a connection unless told otherwise: not counted as growth"
+            )
         if self._files_are_ours is False:
             doubts.append(_OTHERS_FILES)
         return tuple(doubts)
@@ -353,6 +385,11 @@ def _doubts(
         )
     elif rounds.calls < Patience().leak_calls and verdict == "leak":
         doubts.append(f"judged on {calls}: a cache that takes more calls to fill looks the same")
+    if rounds.last.children and verdict == "clean":
+        doubts.append(
+            f"children are judged by whole pages: growth below {format_size(PAGED_ALLOWANCE_BYTES)} in all, or into memory that they "
+            "had kept, would not show there"
+        )
     if rounds.slowest_call_s > 1 and not can_interrupt:
         doubts.append("a call that runs past the time limit could not have been interrupted here")
     if any(it.direction == "slowing" for it in trends.values()) and verdict == "clean":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +17,7 @@ from pytest_membudget.measurement.growth.foreign_memory import (
     anonymous_bytes,
     arrow_bytes,
 )
+from pytest_membudget.measurement.growth.left_behind import LeftBehind
 from pytest_membudget.measurement.growth.shared_files import SharedFiles, mapped_by_inode
 from pytest_membudget.measurement.process import proc
 from pytest_membudget.measurement.process.children import children_of, descendants
@@ -52,14 +52,16 @@ class Figures(NamedTuple):
     """Bytes and counts after a collection.
 
     `heap_bytes`: malloc in use, what malloc mapped, Python's small blocks, and what other allocators say that they have handed out.
+    `small_bytes`: Python's small blocks alone (objects up to 512 bytes), which stay quiet where large buffers come and go.
     `mapped_bytes`: mappings that belong to none of these and are accessible, the stacks of threads left out; moves by whole pages; 0
     where another allocator has malloc's place, whose mappings they would be.
     `resident_bytes`: pages that belong to none of these, where an allocator is loaded that only they show; 0 elsewhere.
-    `children_bytes`: resident memory of all descendants. `files_bytes`, `shared_bytes`: shared memory beyond what is mapped of it, in files
+    `children_bytes`: resident memory of all descendants and of processes that were left behind, which `children` counts too. `files_bytes`, `shared_bytes`: shared memory beyond what is mapped of it, in files
     in `/dev/shm` that were made meanwhile, and in other files in memory that are open and segments of System V. `segments` counts new ones.
     """
 
     heap_bytes: int
+    small_bytes: int
     mapped_bytes: int
     resident_bytes: int
     children_bytes: int
@@ -85,6 +87,7 @@ class FigureReader:
         self._steady = cache_steadier()
         self._pages = ResidentPages()
         self.shared_files = SharedFiles()
+        self.left_behind = LeftBehind()
         self._waiting_left_s = _SETTLE_IN_ALL_S
         self._foreign = ForeignAllocators()
 
@@ -99,12 +102,14 @@ class FigureReader:
         threads = count_threads()
         other_bytes = malloc.system_bytes + malloc.mapped_bytes + blocks.arena_bytes
         other_bytes += max(0, threads - 1) * _thread_stack_bytes()
-        below = descendants()
+        left_behind = self.left_behind.pids()
+        below = [*descendants(), *left_behind]
         maps = proc.read("self", "maps") if _LINUX else b""
         shared = self.shared_files.read(mapped_by_inode(maps))
         accessible_bytes, reserved_bytes = self._mapped_bytes(maps)
         return Figures(
             heap_bytes=blocks.used_bytes + in_use_bytes,
+            small_bytes=blocks.used_bytes,
             mapped_bytes=0 if foreign.preloaded else accessible_bytes - other_bytes,
             resident_bytes=self._foreign_bytes(in_use_bytes + blocks.arena_bytes, reserved_bytes),
             children_bytes=sum(map(anonymous_bytes, below)),
@@ -112,7 +117,7 @@ class FigureReader:
             shared_bytes=shared.held_bytes,
             descriptors=count_descriptors(),
             threads=threads,
-            children=count_children(),
+            children=count_children() + len(left_behind),
             segments=shared.segments,
         )
 
@@ -220,25 +225,27 @@ class Inventory(NamedTuple):
     children: dict[int, str]
 
     @classmethod
-    def take(cls) -> Inventory:
-        """Lists everything there is now."""
+    def take(cls, left_behind: Iterable[int] = ()) -> Inventory:
+        """Lists everything there is now, with the processes that were left behind."""
         with restored():
-            return cls(
-                _descriptors(), _threads(), {pid: _process_name(pid) for pid in children_of(os.getpid())}
-            )
+            children = {pid: _process_name(pid) for pid in children_of(os.getpid())}
+            children |= {pid: f"{_process_name(pid)}, left behind" for pid in left_behind}
+            return cls(_descriptors(), _threads(), children)
 
-    def growth(self, trends: dict[str, Trend], new_segments: Iterable[str]) -> tuple[ResourceGrowth, ...]:
+    def growth(self, trends: dict[str, Trend], reader: FigureReader) -> tuple[ResourceGrowth, ...]:
         """The kinds of which `trends` says that they grow, with those that have appeared since this inventory."""
         growing = [kind for kind in self._fields if trends[kind].direction == "growing"]
         segments = trends["segments"]
         found = []
         if segments.direction == "growing":
             found.append(
-                ResourceGrowth("segments", segments.slope, tuple(islice(new_segments, _MOST_EXAMPLES)))
+                ResourceGrowth(
+                    "segments", segments.slope, tuple(reader.shared_files.examples()[:_MOST_EXAMPLES])
+                )
             )
         if not growing:
             return tuple(found)
-        now = Inventory.take()
+        now = Inventory.take(reader.left_behind.pids())
         return *found, *(
             ResourceGrowth(kind, trends[kind].slope, _most_common(getattr(self, kind), getattr(now, kind)))  # type: ignore[arg-type]  # the fields are the kinds
             for kind in growing

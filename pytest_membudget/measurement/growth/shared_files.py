@@ -18,6 +18,8 @@ from pytest_membudget.originals import contextlib, os, re, restored, sys, time
 _LINUX = sys.platform.startswith("linux")
 _MOST_PAIRS = 40
 _LEAST_WINDOW_S = 0.005
+_FEWEST_PAIRS = 9
+"""Seven with more files in the calls are proof."""
 _MOST_CALLS = 1000
 _BY_CHANCE = 0.01
 
@@ -173,14 +175,18 @@ class Repeated(Protocol):
         """Calls up to `count` times, and begins no call after `for_s` seconds."""
 
 
-def appear_with_calls(repeated: Repeated, files: SharedFiles, for_s: float) -> bool:
-    """Whether more files come with calls than in pauses between them; takes `for_s` seconds at most, and a call."""
+def appear_with_calls(repeated: Repeated, files: SharedFiles, for_s: float, between_s: float = 0.0) -> bool:
+    """Whether more files come with calls than in pauses between them; takes `for_s` seconds at most, and a call.
+
+    `between_s` is the mean time from one new file to the next: where not every call makes one, a window holds two.
+    """
     end_at = time.perf_counter() + for_s
+    window_s = max(_LEAST_WINDOW_S, min(2 * between_s, for_s / (2 * _FEWEST_PAIRS)))
     pairs: list[tuple[frozenset[str], frozenset[str]]] = []
     before = files.names()
     while len(pairs) < _MOST_PAIRS and time.perf_counter() <= end_at:
         begun = time.perf_counter()
-        repeated.make_calls(_MOST_CALLS, _LEAST_WINDOW_S)
+        repeated.make_calls(_MOST_CALLS, window_s)
         called = files.names()
         time.sleep(time.perf_counter() - begun)
         paused = files.names()

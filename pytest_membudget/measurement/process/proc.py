@@ -148,6 +148,8 @@ class Stat(NamedTuple):
 
     state: bytes
     parent: int
+    group: int
+    session: int
     flags: int
     threads: int
     started: int
@@ -182,7 +184,8 @@ def stat(pid: int | str) -> Stat | None:
     if not fields:
         return None
     faults = int(fields[7]) + int(fields[9])
-    return Stat(fields[0], int(fields[1]), int(fields[6]), int(fields[17]), int(fields[19]), faults)
+    parent, group, session, flags, threads, started = (int(fields[column]) for column in (1, 2, 3, 6, 17, 19))
+    return Stat(fields[0], parent, group, session, flags, threads, started, faults)
 
 
 def processes() -> list[int]:

@@ -18,7 +18,8 @@ import pytest
 from pytest_membudget import check_growth
 from pytest_membudget.measurement.growth import culprits
 from pytest_membudget.measurement.growth.caches import cache_steadier
-from pytest_membudget.measurement.growth.samples import FigureReader
+from pytest_membudget.measurement.growth.repeat import Rounds
+from pytest_membudget.measurement.growth.samples import FigureReader, Figures
 from pytest_membudget.measurement.process.heap import read_heap
 
 pytestmark = [
@@ -146,6 +147,37 @@ def test_shared_memory_that_is_mapped_counts_once():
         os.close(descriptor)
     assert now.shared_bytes == before.shared_bytes
     assert now.mapped_bytes - before.mapped_bytes >= _MIB
+
+
+class Scripted:
+    """A reader whose heap holds a random buffer beside small blocks that grow by 64 bytes a call."""
+
+    left_behind = shared_files = None
+
+    def __init__(self):
+        self.calls, self.source = 0, random.Random(0)
+
+    def __call__(self):
+        self.calls += 1
+
+    def read(self):
+        small_bytes = 64 * self.calls
+        heap_bytes = small_bytes + self.source.randrange(500_000)
+        nothing = Figures(*[0] * len(Figures._fields))
+        return nothing._replace(heap_bytes=heap_bytes, small_bytes=small_bytes)
+
+    def read_settled(self, before):
+        return self.read()
+
+
+def test_small_blocks_that_grow_are_found_beside_large_buffers_that_come_and_go():
+    scripted = Scripted()
+    rounds = Rounds(scripted, scripted, 60)
+    while rounds.calls < 500:
+        rounds.advance(10)
+    heap = rounds.trends(0)["heap_bytes"]
+    assert (heap.direction, heap.slope) == ("growing", 64)
+    assert heap.fallback > 300_000
 
 
 def test_a_function_may_stop_the_tracing_that_names_its_sites():

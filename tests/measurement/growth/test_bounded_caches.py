@@ -4,6 +4,7 @@ import functools
 import gc
 import itertools
 import re
+import sqlite3
 import time
 from collections import OrderedDict, deque
 from types import SimpleNamespace
@@ -137,6 +138,40 @@ def test_a_slow_function_that_fills_a_cache_is_not_accused_for_that(leaks, verdi
     g = check_growth(call, timeout_s=3)
     assert g.verdict == verdict
     assert any("of at most 2,000 entries" in caveat for caveat in g.caveats) == (not leaks)
+
+
+def test_what_some_entries_share_counts_once_among_them():
+    cache, caches = Wrapped(), BoundedCaches()
+    for number in range(16):
+        cache[number] = bytes(100)
+    caches.remember()
+    shared = bytes(40_000)
+    for number in range(16, 24):
+        cache[number] = [shared, number]
+    (found,) = [each for each in caches.filled() if each.capacity == 50 and each.added == 8]
+    assert 5000 < found.bytes_per_entry < 5200
+
+
+def test_pages_that_sqlite_keeps_of_a_file_are_no_leak(tmp_path):
+    connection = sqlite3.connect(tmp_path / "rows.db", isolation_level=None)
+    connection.execute("PRAGMA synchronous = OFF")
+    connection.execute("PRAGMA journal_mode = MEMORY")
+    connection.execute("CREATE TABLE rows (text)")
+    row = ("x" * 100,)
+    g = check_growth(lambda: connection.execute("INSERT INTO rows VALUES (?)", row), culprits=False)
+    connection.close()
+    assert g.verdict == "clean"
+
+
+@pytest.mark.parametrize(("growth_bytes", "waits"), [(60_000, False), (70_000, True)])
+def test_children_that_make_more_pages_their_own_are_called_longer(monkeypatch, growth_bytes, waits):
+    nothing = Figures(*[0] * len(Figures._fields))
+    readings = iter([5_000_000, 5_000_000 + growth_bytes])
+    monkeypatch.setattr(check, "descendants", lambda: [1])
+    monkeypatch.setattr(check, "private_bytes_of", lambda _: next(readings))
+    judge = check._Judge(SimpleNamespace(first=nothing, last=nothing._replace(children=1)), 0, 10.0)
+    assert judge._children_take_pages()  # the first reading is what later ones are compared with
+    assert judge._children_take_pages() == waits
 
 
 @pytest.mark.parametrize(("entries", "explains"), [(100, True), (99, False)])

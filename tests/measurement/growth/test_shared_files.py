@@ -67,6 +67,15 @@ def test_a_few_files_prove_nothing(scripted):
     assert not scripted(in_calls=lambda window: window < 3, in_pauses=never)
 
 
+@pytest.mark.parametrize(("between_s", "window_s"), [(0.0, 0.005), (0.03, 0.06), (9.0, 0.1)])
+def test_windows_are_long_enough_for_two_files(folder, monkeypatch, between_s, window_s):
+    asked, clock = [], itertools.count()
+    monkeypatch.setattr(shared_files, "time", SimpleNamespace(perf_counter=lambda: next(clock), sleep=never))
+    repeated = SimpleNamespace(make_calls=lambda _, for_s: asked.append(for_s))
+    assert not appear_with_calls(repeated, SharedFiles(), 1.8, between_s)
+    assert asked == pytest.approx([window_s] * len(asked))
+
+
 @pytest.mark.kernel
 @pytest.mark.processes
 def test_a_file_is_known_by_what_has_it_open_or_mapped(folder, monkeypatch):

@@ -78,7 +78,7 @@ class SharingProcesses:
 
     def stat(self, pid):
         not_exec = 0x40 if pid in self.parents else 0
-        return room.proc.Stat(b"S", self.parents.get(pid, 0), not_exec, 1, 0, self.faults)
+        return room.proc.Stat(b"S", self.parents.get(pid, 0), 0, 0, not_exec, 1, 0, self.faults)
 
     def shares(self, pid):
         own_bytes = self.own_bytes(pid)
