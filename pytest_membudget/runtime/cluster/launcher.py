@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Self
 
-from pytest_membudget.records.run import HostUse, Level
+from pytest_membudget.records.run import HostUse
 from pytest_membudget.runtime.cluster import worker_side
 from pytest_membudget.runtime.cluster.connection import (
     CLOSE_S,
@@ -49,9 +49,6 @@ _STOP_S = 10.0
 
 class DaskLauncher:
     """Hands out the workers of one Dask cluster. Connects when the first worker is asked for."""
-
-    level: Level = "dask"
-    own_memory = True
 
     def __init__(
         self,

@@ -138,17 +138,15 @@ class RemoteWorker:
             return self.head_since_s if next(iter(self.pending), None) == sequence else None
         return None
 
-    def kill(self) -> bool:
+    def kill(self) -> None:
         """Ends its process where it has calls of ours; the cluster's other workers are not ours to end."""
         if self.pending and not self._is_ending:
             self._end()
-        return True
 
-    def renew(self) -> bool:
-        """Has its nanny restart it."""
+    def renew(self) -> None:
+        """Has its nanny restart it, where it has one."""
         if self.has_nanny:
             self._end()
-        return self.has_nanny
 
     def retire(self) -> None:
         """Nothing to do: it stays in the cluster."""

@@ -341,7 +341,7 @@ class CallerDriver:
         self.scheduler = scheduler
         self._share = share
         self._running_bytes = 0
-        self._effects = Effects(scheduler, {launcher.level: _OneWorker(launcher)}, journal, self._receive)
+        self._effects = Effects(scheduler, {"sequential": _OneWorker(launcher)}, journal, self._receive)
         self._lock = threading.RLock()
 
     def submit(self, task: Task) -> None:
@@ -392,8 +392,6 @@ class _OneWorker:
     """A launcher whose worker is started once, however deep tasks bring tasks: its initializer runs once."""
 
     def __init__(self, launcher: Launcher) -> None:
-        self.level = launcher.level
-        self.own_memory = launcher.own_memory
         self._launcher = launcher
         self._worker: Worker | None = None
 

@@ -18,7 +18,7 @@ from pytest_membudget.runtime.admission.host_scope import DEFAULT_NAME
 from pytest_membudget.runtime.executor.calls import Calls
 from pytest_membudget.runtime.executor.charges import Memory, SizeOf
 from pytest_membudget.runtime.executor.engine import CallOptions, Engine, Settings, engine_for
-from pytest_membudget.runtime.executor.policy import ExecutorPolicy, limit_of, time_limit_of
+from pytest_membudget.runtime.executor.policy import ExecutorPolicy, check_time_limit, limit_of
 from pytest_membudget.runtime.prediction.estimator import MemoryEstimator
 from pytest_membudget.units import Size
 
@@ -157,7 +157,7 @@ class FallbackExecutor(Calls, concurrent.futures.Executor):
         if size_bytes is not None and not callable(size_bytes):
             size_of("size_bytes", size_bytes)
         if timeout_s != "policy":
-            time_limit_of("timeout_s", timeout_s)
+            check_time_limit("timeout_s", timeout_s)
         return _WithOptions(
             self._engine, CallOptions(memory, size_bytes, limit_of("limit", limit), timeout_s)
         )

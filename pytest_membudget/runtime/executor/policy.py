@@ -85,8 +85,8 @@ class ExecutorPolicy(msgspec.Struct, frozen=True, kw_only=True):
         if self.max_tasks_per_child is not None:
             count_of("max_tasks_per_child", self.max_tasks_per_child)
         if self.timeout_s != "category":
-            time_limit_of("timeout_s", self.timeout_s)
-        time_limit_of("start_timeout_s", self.start_timeout_s)
+            check_time_limit("timeout_s", self.timeout_s)
+        check_time_limit("start_timeout_s", self.start_timeout_s)
         limit_of("limit", self.limit)
         if self.max_worker_bytes is not None:
             size_of("max_worker_bytes", self.max_worker_bytes)
@@ -127,12 +127,11 @@ class ExecutorPolicy(msgspec.Struct, frozen=True, kw_only=True):
         return None if self.dead_letters is None else path_of("dead_letters", self.dead_letters)
 
 
-def time_limit_of(name: str, seconds: float | None) -> float | None:
+def check_time_limit(name: str, seconds: float | None) -> None:
     """Seconds above 0, or `None` for no limit; a `UsageError` that begins with `name` for anything else."""
     is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
     if seconds is not None and not (is_number and 0 < seconds < math.inf):
         raise UsageError(f"{name} is {seconds!r}; give seconds above 0, or None")
-    return seconds
 
 
 def limit_of(name: str, limit: Size | float | None) -> int | float | None:

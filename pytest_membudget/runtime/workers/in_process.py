@@ -18,7 +18,6 @@ from types import FrameType
 from typing import Any
 
 from pytest_membudget.measurement.process import high_water
-from pytest_membudget.records.run import Level
 from pytest_membudget.runtime.workers.protocol import (
     Call,
     CannotStartError,
@@ -40,8 +39,6 @@ Prepare = Callable[[], InitializerFailed | None]
 
 class LocalLauncher:
     """Starts workers that are part of the coordinator: its own thread, or others beside it."""
-
-    own_memory = False
 
     def __init__(
         self, initializer: Callable[..., object] | None = None, initargs: tuple[Any, ...] = ()
@@ -89,8 +86,6 @@ _Item = tuple[Call, Done] | None
 class ThreadLauncher(LocalLauncher):
     """Starts worker threads."""
 
-    level: Level = "thread"
-
     def start(self) -> ThreadWorker:
         """A new worker thread.
 
@@ -130,11 +125,10 @@ class ThreadWorker(LocalWorker):
         delay = None if self._is_ready.is_set() else Delay("initializer", self._born_s)
         return Reading(self._started.get(sequence), delay)
 
-    def kill(self) -> bool:
+    def kill(self) -> None:
         """A thread cannot be ended: it is left to itself."""
         self._abandoned = True
         self._calls.put(None)
-        return False
 
     def retire(self) -> None:
         """Lets the thread end after the calls that it has."""
@@ -166,8 +160,6 @@ def _work(
 class SequentialLauncher(LocalLauncher):
     """Has one worker: the thread that calls it."""
 
-    level: Level = "sequential"
-
     def start(self) -> SequentialWorker:
         """The worker; always there."""
         return SequentialWorker(self.prepare)
@@ -192,9 +184,8 @@ class SequentialWorker(LocalWorker):
             if interrupted:
                 raise KeyboardInterrupt
 
-    def kill(self) -> bool:
+    def kill(self) -> None:
         """Cannot end its own caller."""
-        return False
 
     def retire(self) -> None:
         """Nothing to end."""

@@ -24,7 +24,6 @@ from pytest_membudget.measurement.process.children import SharedPages, descendan
 from pytest_membudget.measurement.process.high_water import resident_bytes
 from pytest_membudget.origins import Arriving, off_path
 from pytest_membudget.records.measurement import signal_name
-from pytest_membudget.records.run import Level
 from pytest_membudget.runtime.workers import drop_forgotten_modules, worker_main
 from pytest_membudget.runtime.workers.channel import TICK_S, Inbox, Message, Outbox, Replies
 from pytest_membudget.runtime.workers.files_in_memory import CallFiles, MachineMemory, open_files
@@ -83,9 +82,6 @@ class ProcessLauncher:
         start_timeout_s: how long a worker may take to come up.
         preload: modules that the fork server imports for all workers.
     """
-
-    level: Level = "process"
-    own_memory = True
 
     def __init__(
         self,
@@ -291,14 +287,13 @@ class ProcessWorker:
         started_bytes = sum(shares.values()) - int(self._marks[Mark.READY_STARTED_BYTES])
         return max(0, min(grown_bytes, own_bytes) + started_bytes) + files_bytes
 
-    def kill(self) -> bool:
+    def kill(self) -> None:
         """Ends the worker, its task and all that the task has started."""
         if not self._ended.is_set():
             if self.pid is not None:
                 end_tree(self.pid)
             with contextlib.suppress(OSError, ValueError):
                 self._process.kill()
-        return True
 
     def retire(self) -> None:
         """Lets the worker end after the calls that it has."""

@@ -36,19 +36,18 @@ _HELPER_BYTES = 8 * 1024 * 1024
 _IS_LINUX = sys.platform == "linux"
 
 
-def lead_tree() -> bool:
-    """Makes this process the head of a tree of its own; whether it leads a process group now.
+def lead_tree() -> None:
+    """Makes this process the head of a tree of its own, which leads a process group.
 
     A sandbox may forbid each step (`EPERM`); a worker that cannot lead a group still works.
     """
     adopt_orphans()
     if sys.platform == "win32":
-        return False
+        return
     for lead in (os.setsid, lambda: os.setpgid(0, 0)):
         with contextlib.suppress(OSError):
             lead()
-            break
-    return os.getpgid(0) == os.getpid()
+            return
 
 
 def adopt_orphans() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
-from pytest_membudget.records.run import HostUse, Level
+from pytest_membudget.records.run import HostUse
 
 
 class CannotStartError(Exception):
@@ -169,8 +169,8 @@ class Worker(Protocol):
     def reading(self, sequence: int = 0) -> Reading:
         """What it holds now, and whether it has begun call number `sequence`, the next one that it has."""
 
-    def kill(self) -> bool:
-        """Ends it at once, with whatever it runs; False where that is impossible."""
+    def kill(self) -> None:
+        """Ends it at once, with whatever it runs, where that is possible."""
 
     def retire(self) -> None:
         """Takes no more calls and ends after those it has. Does not wait."""
@@ -184,14 +184,6 @@ class Worker(Protocol):
 
 class Launcher(Protocol):
     """Starts the workers of one level."""
-
-    @property
-    def level(self) -> Level:
-        """Which level this is."""
-
-    @property
-    def own_memory(self) -> bool:
-        """Whether tasks run outside the coordinator: a kill costs one task, and a peak is the task's own."""
 
     def start(self) -> Worker:
         """A new worker; it may still be on its way up.
@@ -216,8 +208,8 @@ class ClusterWorker(Worker, Protocol):
     def has_nanny(self) -> bool:
         """Whether a nanny starts its process again when that ends."""
 
-    def renew(self) -> bool:
-        """Restarts the idle process, because it keeps memory; False where nothing would start it again."""
+    def renew(self) -> None:
+        """Restarts the idle process, because it keeps memory; not where nothing would start it again."""
 
 
 class ClusterLauncher(Launcher, Protocol):
