@@ -87,15 +87,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(words, command)
     except (MembudgetError, ValueError) as error:
-        _complain(command, str(error))
+        say(command, str(error))
         return EXIT_USAGE
     except OSError as error:
         what = error.strerror or str(error)
         where = f"{error.filename}: " if error.filename is not None else ""
-        _complain(command, where + what)
+        say(command, where + what)
         return EXIT_USAGE
     except KeyboardInterrupt:  # also while modules are imported, which takes the longest of a short command
-        _complain(command, "interrupted")
+        say(command, "interrupted")
         return EXIT_INTERRUPTED
 
 
@@ -122,12 +122,12 @@ def make_parser(with_options: Collection[str] = tuple(COMMANDS)) -> argparse.Arg
     return parser
 
 
-def _complain(command: str, text: str) -> None:
-    """Says on standard error what went wrong; names of files and functions in it may hold anything."""
+def say(command: str, text: str) -> None:
+    """Prints a message on standard error under the command's name; names of files in it may hold control characters."""
     from pytest_membudget.report.text import clean_text
 
     for line in f"membudget {command}: {text}".split("\n"):
-        print(clean_text(line), file=sys.stderr)
+        print(clean_text(line), file=sys.stderr, flush=True)
 
 
 def _load(name: str) -> Command:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ from pytest_membudget.calibration.store import (
     save_named,
 )
 from pytest_membudget.calibration.worker import FunctionReference, load_here, parse_reference
-from pytest_membudget.cli import EXIT_FAILED, EXIT_OK, EXIT_USAGE, Command, print_page
+from pytest_membudget.cli import EXIT_FAILED, EXIT_OK, EXIT_USAGE, Command, print_page, say
 from pytest_membudget.errors import CalibrationError, UsageError
 from pytest_membudget.inputs import KINDS, synthesize
 from pytest_membudget.records.calibration import CalibrationQuality
@@ -153,7 +152,7 @@ def run_calibrate(arguments: argparse.Namespace) -> int:
     except CalibrationError as error:
         if isinstance(error.partial, Calibration):
             print_calibration(error.partial)
-        print(f"membudget calibrate: {error}", file=sys.stderr)
+        say("calibrate", str(error))
         return EXIT_USAGE if error.not_importable else EXIT_FAILED
     print_calibration(found)
     print_use(found, reference, path)

@@ -6,11 +6,12 @@ import argparse
 import shlex
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
-from pytest_membudget.cli import EXIT_FAILED, EXIT_OK, Command, add_output_option, print_page
+from pytest_membudget.cli import EXIT_FAILED, EXIT_OK, Command, add_output_option, print_page, say
 from pytest_membudget.errors import MeasurementError, UsageError
 from pytest_membudget.gate.reports import compare_reports
 from pytest_membudget.gate.revisions.compare import REVISIONS_TOLERANCE, bisect
@@ -141,11 +142,11 @@ def _compare_revisions(arguments: argparse.Namespace) -> int:
         error_rate=parse_share(arguments.error_rate),
         budget_s=arguments.budget_seconds,
         stacks=arguments.stacks,
-        progress=lambda text: print(f"membudget compare: {text}", file=sys.stderr, flush=True),
+        progress=partial(say, "compare"),
     )
     for path in arguments.output:
         comparisons.write_revisions(comparison, path)
-        print(f"membudget compare: wrote {path}", file=sys.stderr)
+        say("compare", f"wrote {path}")
     if arguments.format == "json":
         sys.stdout.write(comparisons.render_revisions_json(comparison).decode())
     else:
@@ -201,7 +202,7 @@ def run_bisect(arguments: argparse.Namespace) -> int:
         def measure(commit: str) -> int | None:
             if commit not in sides:
                 sides[commit] = prepared_side(
-                    repository, commit, folder / commit, request=request, progress=_say
+                    repository, commit, folder / commit, request=request, progress=partial(say, "bisect")
                 )
             try:
                 peaks = sides[commit].run(None, seed=1)
@@ -216,7 +217,7 @@ def run_bisect(arguments: argparse.Namespace) -> int:
         try:
             found = bisect(commits, measure)
         except MeasurementError as error:
-            print(f"membudget bisect: {error}", file=sys.stderr)
+            say("bisect", str(error))
             return EXIT_FAILED
     subject = clean_text(subject_of(repository, found.commit))
     if arguments.json:
@@ -236,10 +237,6 @@ def _shown(found: Bisection, subject: str, commits: int) -> str:
         *(f"  note: {caveat}" for caveat in found.caveats),
     ]
     return "\n".join(lines)
-
-
-def _say(text: str) -> None:
-    print(f"membudget bisect: {text}", file=sys.stderr, flush=True)
 
 
 COMMANDS = {

@@ -9,7 +9,7 @@ import argparse
 import statistics
 import sys
 
-from pytest_membudget.cli import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, Command
+from pytest_membudget.cli import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, Command, say
 from pytest_membudget.errors import MembudgetError, UsageError
 from pytest_membudget.measurement.fresh.isolated import measure_command
 from pytest_membudget.records.measurement import CommandMeasurement
@@ -52,18 +52,18 @@ def run_measure(arguments: argparse.Namespace) -> int:
             if measured[-1].exit_code:
                 break
     except KeyboardInterrupt:
-        print("membudget measure: interrupted", file=sys.stderr)
+        say("measure", "interrupted")
         return EXIT_INTERRUPTED
     except UsageError as error:
-        print(f"membudget measure: {error}", file=sys.stderr)
+        say("measure", str(error))
         return EXIT_USAGE
     except (MembudgetError, OSError) as error:
-        print(f"membudget measure: {error}", file=sys.stderr)
+        say("measure", str(error))
         return EXIT_OWN_FAILURE
     last = measured[-1]
     ending = last.ending
     if ending is not None and ending.how in {"not-found", "not-runnable"}:
-        print(f"membudget measure: {words[0]!r} {ending}", file=sys.stderr)
+        say("measure", f"{words[0]!r} {ending}")
         return last.exit_code
     over = arguments.budget is not None and max(each.peak_bytes for each in measured) > arguments.budget
     if arguments.json:

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import msgspec
 
-from pytest_membudget.cli import EXIT_OK, Command
+from pytest_membudget.cli import EXIT_OK, Command, say
 from pytest_membudget.cli.measure import peak_line
 from pytest_membudget.errors import MembudgetError, OversizeError, UsageError, size_of
 from pytest_membudget.measurement.fresh.guard import proven_bytes
@@ -105,14 +105,14 @@ def run_run(arguments: argparse.Namespace) -> int:
     try:
         lease = _reserve(semaphore, arguments.name, reserve_bytes, arguments.timeout)
     except TimeoutError as error:
-        _say(str(error))
+        say("run", str(error))
         return EXIT_NO_MEMORY
     waited_s = time.monotonic() - start_s
     with lease:
         try:
             measured = _run_charged(lease, words, limit_bytes, arguments.timeout)
         except MembudgetError as error:
-            _say(str(error))
+            say("run", str(error))
             return EXIT_OWN_FAILURE
     found = CommandRun(
         measurement=measured, reserved_bytes=reserve_bytes, limit_bytes=limit_bytes, waited_s=waited_s
@@ -134,7 +134,7 @@ def _reserve(semaphore: MemorySemaphore, name: str, size_bytes: int, timeout_s: 
         ) from None
     if at_once is not None:
         return at_once
-    _say(_waiting_for(size_bytes, host_status(name)))
+    say("run", _waiting_for(size_bytes, host_status(name)))
     return semaphore.reserve(size_bytes, timeout_s)
 
 
@@ -268,7 +268,7 @@ def _restore_signals(blocked: set[int]) -> None:
 def _print_result(found: CommandRun) -> None:
     measured = found.measurement
     if measured.ending is not None and measured.ending.how in {"not-found", "not-runnable"}:
-        _say(f"{measured.command[0]!r} {measured.ending}")
+        say("run", f"{measured.command[0]!r} {measured.ending}")
         return
     lines = [f"{peak_line(measured)}, {format_size(found.reserved_bytes)} reserved"]
     if found.waited_s >= 1:
@@ -281,11 +281,7 @@ def _print_result(found: CommandRun) -> None:
             f"{format_size(measured.peak_bytes)}, or have it ended with --limit"
         )
     for line in (*lines, *measured.caveats):
-        _say(line)
-
-
-def _say(sentence: str) -> None:
-    print(clean_text(f"membudget run: {sentence}"), file=sys.stderr, flush=True)
+        say("run", line)
 
 
 def _add_host_arguments(parser: argparse.ArgumentParser) -> None:
