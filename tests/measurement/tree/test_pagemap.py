@@ -9,7 +9,7 @@ from tree_programs import MIB, Fork, Holder
 
 from pytest_membudget import measuring
 from pytest_membudget.measurement.tree.helper.records import Change, FilePages, Interval, Reading, Span
-from pytest_membudget.measurement.tree.helper.sampling import FilePageCounter
+from pytest_membudget.measurement.tree.helper.sampling import PRESENT, FilePageCounter
 from pytest_membudget.measurement.tree.helper.tree_bounds import FileMaximum, Mapped
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="pages are counted on Linux")
@@ -24,6 +24,21 @@ def rounds(*sizes, found=None):
         span = mapped.update(Change(before, readings, 0), None, None, found if last else None)
         before = {reading.pid: reading for reading in readings}
     return span
+
+
+@pytest.mark.parametrize(
+    ("bits", "counts"),
+    [
+        ((63, 61), 1),
+        ((63, 61, 56), 1),  # mapped by no other process
+        ((63, 61, 57), 1),  # write-protected
+        ((63,), 0),  # anonymous
+        ((62, 61), 0),  # swapped out
+        ((61,), 0),
+    ],
+)
+def test_a_page_counts_where_it_is_in_memory_and_of_a_file(bits, counts):
+    assert PRESENT[sum(1 << bit for bit in bits) >> 56] == counts
 
 
 def test_a_count_is_both_bounds_where_nobody_moves():

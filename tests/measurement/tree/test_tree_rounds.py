@@ -1,5 +1,7 @@
 """The interval for a whole tree in single scans, each with one thing to tell."""
 
+import itertools
+
 from pytest_membudget.measurement.tree.helper.records import (
     PAGE,
     FilePages,
@@ -202,6 +204,14 @@ def test_a_process_that_was_there_leaves_the_start_with_what_it_held():
     assert session.peak_low == 50 * MIB
 
 
+def test_a_timeline_is_as_fine_everywhere_however_long_it_becomes():
+    timeline = Timeline()
+    for at in range(1025):
+        timeline.add(float(at), at)
+    times = [at_s for at_s, _ in timeline.points()]
+    assert {later - earlier for earlier, later in itertools.pairwise(times)} == {32.0}
+
+
 def test_a_timeline_keeps_its_peak_in_64_points():
     timeline = Timeline()
     for at in range(10_000):
@@ -266,6 +276,14 @@ def test_of_the_highest_sum_and_the_sum_of_the_highest_the_lower_one_counts():
     assert upper.value == 95  # 5 of memory and 60 of files, and 30 that came on the account a scan late
     upper.add(round_of(overdue=130), 5, 20, 60)
     assert upper.value == 105
+
+
+def test_files_that_were_mapped_beside_the_memory_are_in_both():
+    upper = Upper()
+    for held, files in ((100, 20), (90, 50)):
+        spans = Span(0, held, held), Span(0, files, files)
+        upper.add(round_of(file_added=60)._replace(held=spans[0], file=spans[1]), 5, 20, 60)
+    assert upper.value == 115  # the second scan: 85 of memory and 30 of files
 
 
 def test_a_root_alone_is_left_to_the_kernels_own_mark():
