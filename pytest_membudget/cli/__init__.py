@@ -54,17 +54,6 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
-_SPELT_OUT = {
-    "γ": "gamma",
-    "η": "eta",
-    "µ": "u",
-    "×": "x",
-    "±": "+/-",
-    "≤": "<=",
-    "≥": ">=",
-    "→": "->",
-    "…": "...",
-}
 _HANDLER = "membudget-spell-out"
 
 SHELLS = ("bash", "zsh", "fish")
@@ -195,9 +184,9 @@ def _in_ascii(error: UnicodeError) -> tuple[str, int]:
     """One sign in the place of one that cannot be encoded."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    sign = error.object[error.start]
-    spelt = _SPELT_OUT.get(sign) or ("-" if sign in "–—" else ascii(sign)[1:-1])
-    return spelt, error.start + 1
+    from pytest_membudget.report.text import clean_text
+
+    return clean_text(error.object[error.start], ascii_only=True), error.start + 1
 
 
 def _add_completion_arguments(parser: argparse.ArgumentParser) -> None:
