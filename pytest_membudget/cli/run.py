@@ -24,7 +24,7 @@ from pathlib import Path
 import msgspec
 
 from pytest_membudget.cli import EXIT_OK, Command, say
-from pytest_membudget.cli.measure import peak_line
+from pytest_membudget.cli.measure import EXIT_OWN_FAILURE, peak_line
 from pytest_membudget.errors import MembudgetError, OversizeError, UsageError, size_of
 from pytest_membudget.measurement.fresh.guard import proven_bytes
 from pytest_membudget.measurement.fresh.isolated import measure_command
@@ -41,7 +41,6 @@ from pytest_membudget.units import format_count, format_duration, format_size
 
 EXIT_NO_MEMORY = 124
 """The memory did not come free in time; `timeout` has this code for its own."""
-EXIT_OWN_FAILURE = 125
 EXIT_ENDED = 137
 """128 and SIGKILL: ended at its limit or after its time."""
 

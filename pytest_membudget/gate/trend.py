@@ -35,7 +35,7 @@ from pytest_membudget.records.comparison import (
     TrendVerdict,
 )
 from pytest_membudget.records.report import Environment
-from pytest_membudget.stats.change_points import Change, Levelled, find_levelled_changes
+from pytest_membudget.stats.change_points import SIGMA_PER_MAD, Change, Levelled, find_levelled_changes
 from pytest_membudget.stats.samples import median
 from pytest_membudget.units import Tolerance
 
@@ -46,7 +46,6 @@ FEWEST_REVISIONS = 6
 
 #: Days, or revisions where days are not known, that a reader calls "this month".
 _MONTH = 30
-_SIGMA_PER_MAD = 1.4826
 
 #: With fewer revisions at its present level a test keeps the tolerance of all.
 FEWEST_REVISIONS_TO_LEARN = 20
@@ -298,7 +297,7 @@ class _Reader(NamedTuple):
 
     def _noise(self) -> float:
         distances = [abs(value - self._level_at(index)) for index, value in enumerate(self.levelled.values)]
-        return _SIGMA_PER_MAD * median(distances)
+        return SIGMA_PER_MAD * median(distances)
 
 
 def _worst_first(test: TestTrend) -> tuple[int, int, int, str]:

@@ -24,6 +24,7 @@ from pytest_membudget.records.comparison import (
     TrendVerdict,
 )
 from pytest_membudget.records.storage import encodable, encode_json
+from pytest_membudget.report.charts import Point
 from pytest_membudget.report.html import Tile, render_page
 from pytest_membudget.report.page import Page
 from pytest_membudget.report.text import NONE, Column, Table, make_table, name, number, signed_share
@@ -170,8 +171,6 @@ _MOST_SPARK_POINTS = 80
 #: A letter of 12 px text.
 _LETTER = 6.6
 _SHADES = {"jump": "bad", "creep": "bad", "drop": "good", "environment": "soft"}
-
-Point = tuple[float, float]
 
 
 class Card(NamedTuple):

@@ -47,7 +47,8 @@ _LEAST_T = 3.0
 SHORTEST_RAMP = 4
 
 _CLIP = 6.0
-_SIGMA_PER_MAD = 1.4826
+#: Standard deviations in a median absolute deviation, of normally distributed values.
+SIGMA_PER_MAD = 1.4826
 #: Relative noise below this is rounding, not evidence: 0.05%.
 _LEAST_SIGMA = 0.0005
 _GRID = 14
@@ -148,7 +149,7 @@ def best_split(values: Sequence[float]) -> int | None:
 def clip(values: Sequence[float]) -> list[float]:
     """`values` drawn in to within six robust standard deviations of their median."""
     middle = median(values)
-    sigma = max(_SIGMA_PER_MAD * median([abs(value - middle) for value in values]), _LEAST_SIGMA)
+    sigma = max(SIGMA_PER_MAD * median([abs(value - middle) for value in values]), _LEAST_SIGMA)
     low, high = middle - _CLIP * sigma, middle + _CLIP * sigma
     return [low if value < low else min(value, high) for value in values]
 

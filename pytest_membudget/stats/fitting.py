@@ -43,7 +43,7 @@ _CONSTANT, _LINE, _RISING_FASTER, _FLATTENING, _ROOT = (
 several threads take much for a small file, and little more for a larger one."""
 
 _ROUNDS = 4  # of re-weighting; the weights hardly change after two or three
-_LEAST_LEVERAGE = 1e-9  # a leverage of 0 cannot happen, rounding apart
+LEAST_LEVERAGE = 1e-9  # a leverage of 0 cannot happen, rounding apart
 
 _LEAST_NEWS = 1e-7  # a column that differs less than this from the others is their copy
 
@@ -147,7 +147,7 @@ class PeakFit(msgspec.Struct, frozen=True, kw_only=True):
         """The variance of the fitted value over the variance of one new peak there."""
         terms = self._terms(size_bytes)
         variance = sum(dot(row, terms) * term for row, term in zip(self.inverse, terms, strict=True))
-        return max(variance / self._noise(size_bytes) ** 2, _LEAST_LEVERAGE)
+        return max(variance / self._noise(size_bytes) ** 2, LEAST_LEVERAGE)
 
     def _terms(self, size_bytes: float) -> tuple[float, ...]:
         x = size_bytes / self.unit_bytes

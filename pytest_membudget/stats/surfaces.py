@@ -17,7 +17,7 @@ from typing import NamedTuple
 import msgspec
 
 from pytest_membudget.stats.bounds import tolerance_factor
-from pytest_membudget.stats.fitting import LEAST_BYTES, dot, weighted_least_squares
+from pytest_membudget.stats.fitting import LEAST_BYTES, LEAST_LEVERAGE, dot, weighted_least_squares
 
 MOST_PREDICTORS = 3
 EXTRAPOLATION = 1.25
@@ -29,8 +29,6 @@ _ROUNDS = 3  # of re-weighting
 LEAST_SCATTER = 0.005
 """Errors of up to half a percent are as good as none: they are the kernel's pages and the allocator's arenas. Nor is the
 scatter taken for less: repeats of a deterministic function hardly differ, and its next input does."""
-
-_LEAST_LEVERAGE = 1e-9
 
 Values = tuple[float, ...]
 Term = tuple[int, ...]
@@ -63,7 +61,7 @@ class SurfaceFit(msgspec.Struct, frozen=True, kw_only=True):
         noise = max(center, LEAST_BYTES)
         row = _row(self.terms, values, self.units)
         variance = sum(dot(line, row) * term for line, term in zip(self.inverse, row, strict=True))
-        leverage = max(variance / noise**2, _LEAST_LEVERAGE)
+        leverage = max(variance / noise**2, LEAST_LEVERAGE)
         if self.scatter == 0:
             return center
         factor = tolerance_factor(leverage, self.freedom, content=content, confidence=confidence)
