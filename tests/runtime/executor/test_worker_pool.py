@@ -33,6 +33,15 @@ class Leases(Placement):
         return True
 
 
+def test_loading_is_what_a_first_task_takes_beyond_the_others():
+    process = Backend("process", Leases(), own_memory=True, is_local_pool=True)
+    pool = WorkerPool([process], ExecutorPolicy(), [], max_workers=1)
+    slot = pool.start(process)
+    for duration_s in (2.0, 0.5, 0.5):
+        pool.answered(slot, Figures(duration_s))
+    assert slot.loading_s == 1.5
+
+
 class AnyOrder(RuleBasedStateMachine):
     """Workers begin, get calls, answer, are stopped, killed, left to themselves, in any order."""
 
