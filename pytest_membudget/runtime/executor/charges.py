@@ -42,7 +42,7 @@ class Charge:
 
     @property
     def base_bytes(self) -> int:
-        """What its worker holds whatever the input, where its estimator was told by a calibration."""
+        """What its worker holds whatever the input, where its estimator comes of a calibration."""
         return 0
 
     def first_bytes(self) -> int:

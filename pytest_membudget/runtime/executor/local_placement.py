@@ -17,7 +17,7 @@ from pytest_membudget.runtime.executor.state import Slot, Task
 from pytest_membudget.runtime.executor.worker_pool import WorkerPool
 from pytest_membudget.runtime.prediction.profiles import ChargedCall, fits
 
-SETTLED_S = 3.0
+STEADY_S = 3.0
 """Where nothing is known of a function the others wait until a call has ended, or has held the same for so long and half
 its time: then it is taken for what it will hold."""
 
@@ -262,7 +262,7 @@ class LocalPlacement(Placement):
         tried = [slot.running[0] for slot in pool.slots if slot.running and slot.running[0].charge.guess_of]
         tried.sort(key=lambda task: task.sequence)
         return any(
-            _may_grow(task, pool.now_s, ONE_BY_ONE_S if number else SETTLED_S)
+            _may_grow(task, pool.now_s, ONE_BY_ONE_S if number else STEADY_S)
             for number, task in enumerate(tried)
         )
 
@@ -298,13 +298,13 @@ class LocalPlacement(Placement):
         return head_bytes - self._ledger.free_bytes
 
 
-def _may_grow(task: Task, now_s: float, settled_after_s: float) -> bool:
+def _may_grow(task: Task, now_s: float, steady_after_s: float) -> bool:
     """Whether what a running call holds says nothing yet of what it will take."""
     if task.began_s is None:
         return True
     age_s = now_s - task.began_s
-    settled_s = now_s - max(task.began_s, task.grew_s)
-    return age_s < LONGEST_SLOW_START_S and settled_s < max(settled_after_s, age_s / 2)
+    steady_s = now_s - max(task.began_s, task.grew_s)
+    return age_s < LONGEST_SLOW_START_S and steady_s < max(steady_after_s, age_s / 2)
 
 
 def charged_call(slot: Slot, lease: Ticket, now_s: float) -> ChargedCall:
