@@ -69,10 +69,10 @@ class TaskWatch:
         task.kernel_limit_bytes = self._kernel_limit_bytes(slot, task)
 
     def _limit_bytes(self, slot: Slot, task: Task) -> int | None:
-        """The limit of this attempt; None, said once, where no task can be ended."""
+        """The limit of this attempt, a size or a factor of its charge; None, said once, where no task can be ended."""
         if task.limit is None:
             return None
-        size_bytes = limit_bytes(task, task.limit)
+        size_bytes = int(task.limit * task.charged_bytes) if isinstance(task.limit, float) else task.limit
         if slot.backend.own_memory:
             return size_bytes
         if not self._has_said_no_limits:
@@ -81,12 +81,13 @@ class TaskWatch:
         return None
 
     def _kernel_limit_bytes(self, slot: Slot, task: Task) -> int | None:
-        """Counts from what the worker holds when it is sent the call."""
+        """Where the kernel may end it, as the next reading would. Counts from what the worker holds when it is sent the call."""
         if not slot.backend.is_local_pool or slot.lease is None:
             return None
         if task.limit_bytes is None and not self._ends_overruns:
             return None
-        return kernel_limit_bytes(task, slot.lease) + slot.backend.placement.load_to_come_bytes(slot)
+        most_bytes = _allowed_bytes(task, slot.lease) if task.limit_bytes is None else task.limit_bytes
+        return most_bytes + slot.backend.placement.load_to_come_bytes(slot)
 
     # While it runs ---------------------------------------------------------------------------------------------------
 
@@ -106,12 +107,12 @@ class TaskWatch:
         if reading.reached_limit:
             self.end_at_kernel_limit(slot, task, taken_bytes)
             return False
-        above = excess(task, lease, taken_bytes)
-        if above is None:
+        found = excess(task, lease, taken_bytes)
+        if found is None:
             return False
-        has_learned = above.above == "charge" and self._learn_of_overrun(task, taken_bytes)
-        if above.above == "limit" or (self._ends_overruns and slot.backend.own_memory):
-            self._end_for(above, slot, task)
+        has_learned = found.bound == "charge" and self._learn_of_overrun(task, taken_bytes)
+        if found.bound == "limit" or (self._ends_overruns and slot.backend.own_memory):
+            self._end_for(found, slot, task)
         return has_learned
 
     def _learn_of_overrun(self, task: Task, taken_bytes: int) -> bool:
@@ -125,16 +126,16 @@ class TaskWatch:
 
     def end_at_kernel_limit(self, slot: Slot, task: Task, taken_bytes: int) -> None:
         """The kernel has ended something of the task."""
-        if (above := excess_at_kernel_limit(task, taken_bytes)) is not None:
-            self._end_for(above, slot, task)
+        if (found := excess_at_kernel_limit(task, taken_bytes)) is not None:
+            self._end_for(found, slot, task)
 
-    def _end_for(self, above: Excess, slot: Slot, task: Task) -> None:
-        self._record_seen(task, above.bytes)
-        if above.above == "limit":
-            task.over_limit_bytes = above.bytes
-            self._effects.append(attempts.over_limit_event(task, above.bytes))
+    def _end_for(self, found: Excess, slot: Slot, task: Task) -> None:
+        self._record_seen(task, found.bytes)
+        if found.bound == "limit":
+            task.over_limit_bytes = found.bytes
+            self._effects.append(attempts.over_limit_event(task, found.bytes))
         else:
-            task.overran_bytes = above.bytes
+            task.overran_bytes = found.bytes
         self._pool.kill(slot)
 
     def check_start(self, slot: Slot, reading: Reading) -> BaseException | None:
@@ -220,18 +221,8 @@ class TaskWatch:
 class Excess(NamedTuple):
     """A task has held so many bytes, which is more than its limit, or than its charge, allows."""
 
-    above: Literal["limit", "charge"]
+    bound: Literal["limit", "charge"]
     bytes: int
-
-
-def limit_bytes(task: Task, limit: float) -> int:
-    """The limit of the next attempt: a size, or a factor of what it is charged."""
-    return int(limit * task.charged_bytes) if isinstance(limit, float) else limit
-
-
-def kernel_limit_bytes(task: Task, lease: Ticket) -> int:
-    """Where the kernel may end an attempt, as `excess` would after the next reading: at its limit, else at its charge."""
-    return _allowed_bytes(task, lease) if task.limit_bytes is None else task.limit_bytes
 
 
 def excess(task: Task, lease: Ticket, taken_bytes: int) -> Excess | None:

@@ -11,15 +11,15 @@ from pytest_membudget.runtime.executor.task_watch import (
     deadline_of,
     excess,
     excess_at_kernel_limit,
-    kernel_limit_bytes,
-    limit_bytes,
 )
 from pytest_membudget.runtime.workers.task_memory import RESOLUTION_BYTES
 
 
 @pytest.mark.parametrize(("limit", "expected"), [(300, 300), (1.5, 150)])
 def test_a_limit_is_a_size_or_a_factor_of_the_charge(limit, expected):
-    assert limit_bytes(a_task(charged_bytes=100), limit) == expected
+    played, task = Played(1000), a_task(100, limit=limit)
+    played.submit(task)
+    assert task.limit_bytes == expected
 
 
 @pytest.mark.parametrize(
@@ -49,10 +49,11 @@ def test_what_the_kernel_ended_held_more_than_the_limit_it_had(own_limit, kernel
     assert excess_at_kernel_limit(ended, 50) == expected
 
 
-@pytest.mark.parametrize(("own_limit", "expected"), [(None, 200 + RESOLUTION_BYTES), (150, 150)])
+@pytest.mark.parametrize(("own_limit", "expected"), [(None, 200 + RESOLUTION_BYTES), (250, 250)])
 def test_the_kernel_ends_what_the_next_reading_would(own_limit, expected):
-    sent = a_task(charged_bytes=100, limit_bytes=own_limit)
-    assert kernel_limit_bytes(sent, Ticket(200)) == expected
+    played, task = Played(1000, overrun="end"), a_task(200, limit=own_limit)
+    played.submit(task)
+    assert task.kernel_limit_bytes == expected
 
 
 @pytest.mark.parametrize(
