@@ -23,6 +23,8 @@ from pytest_membudget.stats.allocation_models import RETRY, fit_models, judge_ru
 from pytest_membudget.stats.fitting import LEAST_BYTES
 from pytest_membudget.stats.learning import AIMS, AimConfig, AllocationLearner
 
+pytestmark = pytest.mark.timeout(0)
+
 # Waste in GB·h of the best published method for each workflow.
 BEST_PUBLISHED = {"methylseq": 989.0, "eager": 430.0, "chipseq": 94.7, "rnaseq": 57.9}
 LIMITS = {"cheap": (0.55, 1.0, 0.06), "safe": (1.5, math.inf, 0.02)}
