@@ -333,3 +333,37 @@ def square_by_joblib(number):
     from joblib import Parallel, delayed
 
     return sum(Parallel(n_jobs=2)(delayed(square)(each) for each in (number, 0)))
+
+
+def change_the_process(folder):
+    """What a task may do to its process, and the next one would find."""
+    import resource  # not on Windows
+
+    os.chdir(folder)
+    os.umask(0o777)
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    signal.alarm(60)
+    return os.getpid()
+
+
+def state_of_the_process(_):
+    import resource
+
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return os.getpid(), (
+        str(Path.cwd()),
+        mask,
+        resource.getrlimit(resource.RLIMIT_FSIZE),
+        signal.getsignal(signal.SIGCHLD),
+        signal.pthread_sigmask(signal.SIG_BLOCK, ()),
+        signal.getitimer(signal.ITIMER_REAL),
+    )
+
+
+def remove_the_folder(folder):
+    Path(folder).rmdir()
+    return os.getpid()

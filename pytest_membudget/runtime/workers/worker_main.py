@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import pickle
@@ -75,7 +76,7 @@ class WorkerState:
     process is ours; then `held` has the kernel hold the limits of calls.
     """
 
-    __slots__ = ("heap", "held", "initializer_error", "marks", "memory", "tree")
+    __slots__ = ("heap", "held", "initializer_error", "marks", "memory", "process", "tree")
 
     def __init__(self, marks: Any, heap: HeapReader | None = None, tree: TaskTree | None = None) -> None:
         self.marks = marks
@@ -94,6 +95,7 @@ class WorkerState:
             except BaseException as error:  # the caller's: it travels back with the first call
                 _logger.critical("Exception in initializer:", exc_info=True)
                 self.initializer_error = packed_error(error, pack)
+        self.process = ProcessState.of_now()
         self.memory = TaskMemory(self.tree)
         self.marks[Mark.READY_BYTES] = self.memory.ready_bytes
         sizes = proc.sizes("self")
@@ -160,12 +162,15 @@ def _run_calls(state: WorkerState, channel: Connection) -> None:
         state.held.begin(*limit, has_helper=state.marks[Mark.HELPER_PID] > 0)
         report = run_call(state, sequence, Packed(data, is_by_value), exact=exact)
         del details, data
+        is_restored = state.process.restore()
         try:
             # As a plain tuple: the name of its class would cost each short call more than all figures in it.
             send(channel, (sequence, tuple(report._replace(body=b""))), report.body)
         except OSError:  # the coordinator has given this worker up
             return
         del report
+        if not is_restored:  # another worker runs what comes next
+            return
 
 
 def run_call(state: WorkerState, sequence: int, call: Packed, *, exact: bool = True) -> Report:
@@ -301,14 +306,98 @@ class Environment(NamedTuple):
         if dict(os.environ) != dict(self.variables):
             os.environ.clear()
             os.environ.update(self.variables)
-        if not self.limits:
-            return
-        import resource
+        with contextlib.suppress(ValueError, OSError):  # raising one may need a privilege
+            _set_limits(self.limits)
 
-        for which, limits in self.limits.items():
-            if resource.getrlimit(which) != limits:
-                with contextlib.suppress(ValueError, OSError):  # raising one may need a privilege
-                    resource.setrlimit(which, limits)
+
+class ProcessState(NamedTuple):
+    """What a task may change in its process and the next one would find: each task begins as the initializer left it (9 µs).
+
+    Signal handlers stay, as libraries install theirs in a first call; but where SIGCHLD is ignored, programs seem to have ended well.
+    """
+
+    folder: str | None
+    limits: Mapping[int, tuple[int, int]]
+    umask: int
+    blocked: frozenset[int]
+    has_timer: bool
+    at_child_end: Any
+
+    @classmethod
+    def of_now(cls) -> Self:
+        """This process's."""
+        return cls(_folder(), _limits(), _umask(), _blocked(), _has_timer(), _at_child_end())
+
+    def restore(self) -> bool:
+        """Sets back what has changed; whether all of it could be."""
+        now = self.of_now()
+        if now == self:
+            return True
+        try:
+            if self.folder is not None and now.folder != self.folder:
+                os.chdir(self.folder)
+            os.umask(self.umask)
+            if now.limits != self.limits:
+                _set_limits(self.limits)
+            if now.blocked != self.blocked:
+                signal.pthread_sigmask(signal.SIG_SETMASK, self.blocked)
+            if now.has_timer and not self.has_timer:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            if now.at_child_end is signal.SIG_IGN and self.at_child_end is not None:
+                signal.signal(signal.SIGCHLD, self.at_child_end)
+        except (OSError, ValueError):  # the folder is gone, or a limit was lowered for good
+            return False
+        return True
+
+
+def _folder() -> str | None:
+    try:
+        return os.getcwd()  # noqa: PTH109 - as text it takes a third of the time
+    except OSError:  # it was removed
+        return None
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def _blocked() -> frozenset[int]:
+    return (
+        frozenset(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+        if hasattr(signal, "pthread_sigmask")
+        else frozenset()
+    )
+
+
+def _has_timer() -> bool:
+    return hasattr(signal, "getitimer") and signal.getitimer(signal.ITIMER_REAL)[0] > 0
+
+
+def _at_child_end() -> Any:
+    return signal.getsignal(signal.SIGCHLD) if hasattr(signal, "SIGCHLD") else None
+
+
+def _set_limits(wanted: Mapping[int, tuple[int, int]]) -> None:
+    """Sets the limits that differ.
+
+    Raises:
+        OSError, ValueError: raising one of them takes a privilege; the others are set.
+    """
+    if not wanted:
+        return
+    import resource
+
+    refused: Exception | None = None
+    for which, limits in wanted.items():
+        if resource.getrlimit(which) != limits:
+            try:
+                resource.setrlimit(which, limits)
+            except (OSError, ValueError) as error:
+                refused = error
+    if refused is not None:
+        raise refused
 
 
 def _limits() -> dict[int, tuple[int, int]]:
@@ -316,5 +405,11 @@ def _limits() -> dict[int, tuple[int, int]]:
         return {}
     import resource
 
-    which = [getattr(resource, name) for name in _LIMITS if hasattr(resource, name)]
-    return {each: resource.getrlimit(each) for each in which}
+    return {each: resource.getrlimit(each) for each in _limit_numbers()}
+
+
+@functools.cache
+def _limit_numbers() -> tuple[int, ...]:
+    import resource
+
+    return tuple(getattr(resource, name) for name in _LIMITS if hasattr(resource, name))
