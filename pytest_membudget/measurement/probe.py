@@ -51,6 +51,7 @@ class Probe:
         settle: collect garbage before the start, so that what ran before does not change the figure.
         in_series: one of many short blocks, before most of which nothing was freed but what the blocks took themselves; see
             `reclaim.expect_frees`.
+        little_bytes: so much freed memory may be kept before the block, and be missing in its figure.
         limits: what the helper's watchdog keeps (see `watchdog`).
     """
 
@@ -61,12 +62,14 @@ class Probe:
         interval_s: float | None = None,
         settle: bool = False,
         in_series: bool = False,
+        little_bytes: int = reclaim.LITTLE_BYTES,
         limits: Limits | None = None,
     ) -> None:
         self.label = label
         self.interval_s = interval_s
         self.settle = settle
         self.in_series = in_series
+        self.little_bytes = little_bytes
         self.key: int | None = None
         self._limits = limits
         self._mark: high_water.Mark | None = None
@@ -99,9 +102,11 @@ class Probe:
         self._caveats = []
         # A full collection is too expensive for every block; giving freed memory back takes microseconds.
         if self.settle:
-            self._kept = reclaim.reclaim()
+            self._kept = reclaim.reclaim(self.little_bytes, in_series=self.in_series)
         else:
-            reclaim.trim_if_worthwhile(in_series=self.in_series)
+            if self.in_series:
+                reclaim.collect_if_growing()
+            reclaim.trim_if_worthwhile(self.little_bytes, in_series=self.in_series)
         self._is_unwatched = False
         self._helper = sampler.sampler()
         self._alone = self._is_alone()

@@ -10,6 +10,7 @@ import pytest
 
 from pytest_membudget.errors import WatchdogStop, text_of
 from pytest_membudget.measurement.probe import Probe
+from pytest_membudget.measurement.process.reclaim import LITTLE_BYTES
 from pytest_membudget.measurement.system.machine import memory_limit
 from pytest_membudget.originals import restored, sys
 from pytest_membudget.plugin import emergency_report
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from pytest_membudget.measurement.watchdog import GuardedProbe, KillRecord
 
 
+_WIDE_BYTES = 100_000_000
+
+
 def choose_probe(
     test: RunningTest, budget: Budget, settings: Settings
 ) -> Probe | GuardedProbe | BenchmarkProbe:
@@ -34,7 +38,23 @@ def choose_probe(
     if _may_be_ended(test.plan, settings):
         return guarded_probe(test.config, test.plan, budget, settings)
     judged = budget != Budget() or settings.baseline is not None
-    return Probe(test.plan.nodeid, interval_s=settings.interval_s, settle=judged, in_series=True)
+    return Probe(
+        test.plan.nodeid,
+        interval_s=settings.interval_s,
+        settle=judged,
+        in_series=True,
+        little_bytes=LITTLE_BYTES if _is_narrow(budget) else 2 * LITTLE_BYTES,
+    )
+
+
+def _is_narrow(budget: Budget) -> bool:
+    """Whether the budget is so small that a quarter of a megabyte matters."""
+    smallest_bytes = min(
+        budget.peak_bytes or _WIDE_BYTES,
+        budget.total_bytes or _WIDE_BYTES,
+        budget.retained_bytes or _WIDE_BYTES,
+    )
+    return smallest_bytes < _WIDE_BYTES
 
 
 def _may_be_ended(plan: Plan, settings: Settings) -> bool:

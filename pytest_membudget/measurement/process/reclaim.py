@@ -28,6 +28,7 @@ WORTH_SAYING_BYTES = 2 * 1024 * 1024
 WORTH_TRIMMING_BYTES = 1024 * 1024
 """Where less was added than this a trim would change little."""
 LITTLE_BYTES = 128 * 1024
+"""So much may be kept before a block: giving it back would take longer than a short test, and the block would fault it in again."""
 LITTLE_BLOCKS = 4000
 """Of 16 to 512 bytes each."""
 
@@ -69,7 +70,7 @@ class GarbageCollector:
         if self._spent_s + self._last_s > allowed_s or not self._is_first_affordable(
             max(allowed_s, _LITTLE_S)
         ):
-            self._collect(_YOUNG)
+            self.collect_young()
             return False
         self.collect_fully()
         self._last_s = time.perf_counter() - begun_s
@@ -81,6 +82,10 @@ class GarbageCollector:
         if not self._last_s and self._first_s <= allowed_s:
             self._first_s = sys.getallocatedblocks() * _PER_BLOCK_S
         return bool(self._last_s) or self._first_s <= allowed_s
+
+    def collect_young(self) -> None:
+        """What came since the last time, which takes 10 to 20 µs after a short test."""
+        self._collect(_YOUNG)
 
     def collect_fully(self) -> None:
         """Whatever it takes."""
@@ -161,11 +166,14 @@ def trim_threads() -> int:
 MOST_UNASKED = 8
 """So many blocks of a series in a row do not ask malloc what is in use, which takes 15 to 70 µs: it walks through its free pieces."""
 
+GROWING_FOR = 16
+"""So many blocks of a series after one before which more was resident."""
+
 
 class _Lately:
     """What was found last: between two short tests next to nothing changes, and asking again would take longer than they."""
 
-    trims_unasked = 0
+    trims_unasked = counts_unasked = growing_for = 0
     trimmed_resident_bytes = -LITTLE_BYTES
     trimmed_heap_bytes = 0
     trims = True
@@ -174,45 +182,61 @@ class _Lately:
 
 
 def expect_frees() -> None:
-    """The next block of a series asks malloc: a fixture of several tests has ended, or the like."""
-    _Lately.trims_unasked = MOST_UNASKED
+    """The next block of a series asks the allocators: a fixture of several tests has ended, or the like."""
+    _Lately.trims_unasked = _Lately.counts_unasked = MOST_UNASKED
 
 
-def trim_if_worthwhile(*, in_series: bool = False) -> bool:
+def collect_if_growing() -> None:
+    """Collects young garbage where more was resident lately.
+
+    Memory would grow by each test's garbage, be given back and be faulted in again, which takes ten times as long.
+    """
+    if _Lately.growing_for:
+        _Lately.growing_for -= 1
+        collector.collect_young()
+
+
+def trim_if_worthwhile(little_bytes: int = LITTLE_BYTES, *, in_series: bool = False) -> bool:
     """Gives freed memory back (50 to 100 µs) where more is resident or less in use than after the last time; whether that can be done.
 
     Memory of a series' own blocks that was freed shows in what is resident; `in_series`, malloc is seldom asked about older one.
+    Less than `little_bytes` may stay.
     """
     resident_bytes = high_water.resident_bytes()
-    if (
-        in_series
-        and resident_bytes < _Lately.trimmed_resident_bytes + LITTLE_BYTES
-        and _Lately.trims_unasked < MOST_UNASKED
-    ):
+    has_grown = resident_bytes >= _Lately.trimmed_resident_bytes + little_bytes
+    if in_series and not has_grown and _Lately.trims_unasked < MOST_UNASKED:
         _Lately.trimmed_resident_bytes = min(_Lately.trimmed_resident_bytes, resident_bytes)
         _Lately.trims_unasked += 1
         return _Lately.trims
     _Lately.trims_unasked = 0
     used_bytes = heap.heap_in_use_bytes()
-    if (
-        resident_bytes < _Lately.trimmed_resident_bytes + LITTLE_BYTES
-        and used_bytes > _Lately.trimmed_heap_bytes - LITTLE_BYTES
-    ):
+    if not has_grown and used_bytes > _Lately.trimmed_heap_bytes - little_bytes:
         # Memory that went elsewhere must not hide what malloc keeps from now on, nor what is freed of what was added.
         _Lately.trimmed_resident_bytes = min(_Lately.trimmed_resident_bytes, resident_bytes)
         _Lately.trimmed_heap_bytes = max(_Lately.trimmed_heap_bytes, used_bytes)
         return _Lately.trims
-    if resident_bytes >= _Lately.trimmed_resident_bytes + LITTLE_BYTES:
+    if has_grown:
+        _Lately.growing_for = GROWING_FOR
         expect_frees()  # what has come before this block, a fixture of its own say, may be freed after it and stay resident
     _Lately.trims = heap.trim_heap()
     _Lately.trimmed_resident_bytes, _Lately.trimmed_heap_bytes = high_water.resident_bytes(), used_bytes
     return _Lately.trims
 
 
-def _small_blocks_lately() -> SmallBlocks:
-    """Python's small blocks (0.1 to 0.4 ms), counted again where resident memory or their number has changed by something."""
-    resident_bytes, blocks = high_water.resident_bytes(), sys.getallocatedblocks()
+def _small_blocks_lately(*, in_series: bool) -> SmallBlocks:
+    """Python's small blocks (0.1 to 0.4 ms), counted again where resident memory or their number has changed by something.
+
+    Their number takes 15 to 70 µs, as Python walks through its pools; in a series it is asked for as seldom as malloc.
+    """
+    resident_bytes = high_water.resident_bytes()
     changed = abs(resident_bytes - _Lately.counted_resident_bytes) > 2 * LITTLE_BYTES
+    if in_series and not changed and _Lately.counts_unasked < MOST_UNASKED:
+        _Lately.counts_unasked += 1
+        return _Lately.blocks
+    _Lately.counts_unasked = (
+        MOST_UNASKED if changed else 0
+    )  # what came before this block may be freed after it
+    blocks = sys.getallocatedblocks()
     if changed or abs(blocks - _Lately.counted_blocks) > LITTLE_BLOCKS:
         _Lately.blocks = _small_blocks()
         _Lately.counted_resident_bytes, _Lately.counted_blocks = resident_bytes, blocks
@@ -246,11 +270,11 @@ class Kept(NamedTuple):
         return found
 
 
-def reclaim() -> Kept:
+def reclaim(little_bytes: int = LITTLE_BYTES, *, in_series: bool = False) -> Kept:
     """Collects (fully where that is affordable), trims and counts what is kept, as far as anything has changed."""
     collections = None if collector.collect() else FullCollections.so_far()
-    blocks = _small_blocks_lately()
-    trimmed = trim_if_worthwhile()
+    blocks = _small_blocks_lately(in_series=in_series)
+    trimmed = trim_if_worthwhile(little_bytes)
     if trimmed:
         trim_threads()
     return Kept(blocks.free_bytes, trimmed, heap.read_pool(blocks.arena_bytes), collections)

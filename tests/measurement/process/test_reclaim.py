@@ -199,6 +199,41 @@ def test_a_series_asks_where_more_is_resident_and_where_frees_are_expected(asked
     assert asked["times"] == 2
 
 
+@pytest.mark.parametrize(
+    ("grown", "trims"), [(reclaim.LITTLE_BYTES, False), (2 * reclaim.LITTLE_BYTES, True)]
+)
+def test_what_is_little_is_for_the_block_to_say(asked, monkeypatch, grown, trims):
+    given_back = []
+    monkeypatch.setattr(reclaim.heap, "trim_heap", lambda: given_back.append(True) or True)
+    asked["resident"] += grown
+    reclaim.trim_if_worthwhile(2 * reclaim.LITTLE_BYTES, in_series=True)
+    assert bool(given_back) is trims
+
+
+def test_garbage_is_collected_for_some_blocks_after_one_before_which_more_was_resident(asked, monkeypatch):
+    collected = []
+    monkeypatch.setattr(reclaim._Lately, "growing_for", 0)
+    monkeypatch.setattr(reclaim.collector, "collect_young", lambda: collected.append(True))
+    reclaim.collect_if_growing()
+    assert not collected
+    asked["resident"] += MIB
+    reclaim.trim_if_worthwhile(in_series=True)
+    for _ in range(2 * reclaim.GROWING_FOR):
+        reclaim.collect_if_growing()
+    assert len(collected) == reclaim.GROWING_FOR
+
+
+@pytest.mark.usefixtures("asked")
+def test_a_series_counts_small_blocks_after_growth_and_seldom_else(monkeypatch):
+    counted = []
+    monkeypatch.setattr(reclaim.sys, "getallocatedblocks", lambda: counted.append(True) or 1)
+    monkeypatch.setattr(reclaim, "_small_blocks", lambda: reclaim.SmallBlocks(0, 0, 0))
+    monkeypatch.setattr(reclaim._Lately, "counted_resident_bytes", 0)
+    for _ in range(3):  # the first found more resident than there was, which may be freed before the second
+        reclaim._small_blocks_lately(in_series=True)
+    assert len(counted) == 2
+
+
 def test_a_block_of_no_series_always_asks(asked):
     reclaim.trim_if_worthwhile()
     reclaim.trim_if_worthwhile()
