@@ -12,6 +12,9 @@ from pytest_membudget.runtime.executor.attempts import (
     after_attempt,
     after_failure,
     lost_event,
+    over_limit_event,
+    start_timeout_event,
+    timeout_event,
 )
 from pytest_membudget.runtime.executor.charges import FileCharge
 from pytest_membudget.runtime.executor.state import Failure, Submission, Task, task_name
@@ -121,3 +124,30 @@ def test_what_ran_out_of_memory_is_never_repeated_in_the_coordinator():
     assert isinstance(what, Failure)
     assert isinstance(what.error, TaskMemoryError)
     assert what.cause == "out-of-memory"
+
+
+# What the caller can read of it ---------------------------------------------------------------------------------------
+
+
+def test_an_event_of_a_limit_has_both_figures():
+    tried = task(1)
+    tried.limit_bytes = 300
+    assert over_limit_event(tried, 301).cause == "print('a.csv') took 301 B or more, its limit is 300 B"
+
+
+@pytest.mark.parametrize(
+    ("can_be_ended", "next_step"),
+    [(True, "its worker is replaced"), (False, "its thread is left to itself")],
+)
+def test_a_call_that_is_out_of_time_ends_with_its_worker_but_not_with_a_thread(can_be_ended, next_step):
+    tried = task(1)
+    tried.timeout_s = 60
+    event = timeout_event(tried, can_be_ended=can_be_ended)
+    assert (event.cause, event.next_step) == ("print('a.csv') ran longer than 60 s", next_step)
+
+
+@pytest.mark.parametrize(
+    ("stage", "next_step"), [("initializer", "no call can run"), ("import", "that worker is ended")]
+)
+def test_an_initializer_that_does_not_end_stops_every_call(stage, next_step):
+    assert start_timeout_event(task(1), "process", stage, 5.0).next_step == next_step
