@@ -44,11 +44,9 @@ _SCALE_COLUMNS: tuple[Column[ScaleRow], ...] = (
 )
 
 
-def breakdown_table(table: ScaleTable) -> Table | None:
+def breakdown_table(table: ScaleTable) -> Table:
     """Where each scale's peak went; the parts add up to it."""
     found = [(row.scale.name, row.breakdown) for row in table.rows if row.breakdown is not None]
-    if not found:
-        return None
     notes = [f"{scale_name}: {caveat}" for scale_name, parts in found for caveat in parts.caveats]
     return make_table("breakdown", f"{table.title}: where the peak went", _BREAKDOWN_COLUMNS, found, notes)
 
@@ -94,10 +92,8 @@ def _obtained(row: InFlightRow) -> str:
     return "predicted" if row.predicted else "measured"
 
 
-def calibration_table(calibrations: Sequence[CalibrationPicture]) -> Table | None:
+def calibration_table(calibrations: Sequence[CalibrationPicture]) -> Table:
     """One row a fitted function."""
-    if not calibrations:
-        return None
     notes = [f"{fit.name}: {caveat}" for fit in calibrations for caveat in fit.caveats]
     title = "Calibrations (peak = overhead + gamma x size)"
     return make_table("calibrations", title, _CALIBRATION_COLUMNS, calibrations, notes)
@@ -149,10 +145,8 @@ def _law_notes(law: LawFit | None) -> list[str]:
     ]
 
 
-def batch_table(batches: Sequence[BatchSummary], *, verbose: bool = True) -> Table | None:
+def batch_table(batches: Sequence[BatchSummary], *, verbose: bool = True) -> Table:
     """What became of each batch; its events and doubts stand below. Growth that is not known fails nothing."""
-    if not batches:
-        return None
     columns: tuple[Column[BatchSummary], ...] = (
         name("batch", lambda batch: batch.title),
         number("inputs", lambda batch: f"{batch.inputs:,}"),
@@ -191,11 +185,9 @@ def _batch_notes(batch: BatchSummary, verbose: bool) -> Iterator[str]:
     yield from batch.caveats
 
 
-def host_table(batches: Sequence[BatchSummary]) -> Table | None:
+def host_table(batches: Sequence[BatchSummary]) -> Table:
     """What each batch used of each host."""
     found = [(batch.title, use) for batch in batches for use in batch.hosts]
-    if not found:
-        return None
     note = "where a host has several workers, its peak is at most this: their own peaks added up"
     notes = (note,) if any(use.workers > 1 for _, use in found) else ()
     return make_table("hosts", "Hosts of the batches", _HOST_COLUMNS, found, notes)
@@ -214,10 +206,8 @@ _HOST_COLUMNS: tuple[Column[tuple[str, HostUse]], ...] = (
 _MOST_ALERTS = 5
 
 
-def monitor_table(monitors: Sequence[MonitorReport]) -> Table | None:
+def monitor_table(monitors: Sequence[MonitorReport]) -> Table:
     """Peak, growth and cleanups of each monitor; recommendations and alerts stand below."""
-    if not monitors:
-        return None
     notes = (f"{_monitor_name(seen)}: {note}" for seen in monitors for note in _monitor_notes(seen))
     return make_table("monitors", "Monitors", _MONITOR_COLUMNS, monitors, notes)
 

@@ -92,7 +92,7 @@ def make_page(report: Report, *, verbose: bool = False, most_tests: int | None =
         headline=render_headline(report),
         is_bad=bool(failures),
         failures=failures,
-        tables=tuple(table for table in tables if table is not None),
+        tables=tuple(table for table in tables if table),
         caveats=report.caveats,
         environment=environment_rows(report),
     )
@@ -182,13 +182,11 @@ def clean_page(page: Page, *, ascii_only: bool = False) -> Page:
     return Page._make(map(clean, page))
 
 
-def tests_table(tests: Sequence[TestRecord], *, verbose: bool, most_tests: int | None) -> Table | None:
+def tests_table(tests: Sequence[TestRecord], *, verbose: bool, most_tests: int | None) -> Table:
     """Failing tests first, then by falling peak."""
     measured = failing_first(
         [test for test in tests if test.peak_bytes is not None or test.verdict in FAILING]
     )
-    if not measured:
-        return None
     failing = sum(test.verdict in FAILING for test in measured)
     shown = measured if most_tests is None else measured[: max(most_tests, failing)]
     notes = _left_out(len(measured) - len(shown), "smaller test")
@@ -227,15 +225,13 @@ TEST_COLUMNS: tuple[Column[TestRecord], ...] = (
 )
 
 
-def comparison_table(tests: Sequence[TestRecord]) -> Table | None:
+def comparison_table(tests: Sequence[TestRecord]) -> Table:
     """The tests that were compared with a baseline, those that changed."""
     rows = [
         (test.nodeid, found)
         for test in tests
         if (found := test.comparison) is not None and (found.finding in _CHANGED or found.samples_bytes)
     ]
-    if not rows:
-        return None
     note = (
         "of a test that was run again, baseline and now are medians of runs in fresh processes: they include what earlier tests "
         "of a session would have loaded, which its peak in this session does not"
@@ -273,8 +269,6 @@ def baseline_table(check: BaselineCheck | None) -> Table | None:
         rows += [(title, text) for text in names[:_MOST_NAMES]]
         if len(names) > _MOST_NAMES:
             rows.append((title, f"and {len(names) - _MOST_NAMES:,} more"))
-    if not rows:
-        return None
     columns: tuple[Column[tuple[str, str]], ...] = (
         Column("", lambda row: row[0]),
         name("test", lambda row: row[1]),
@@ -284,10 +278,8 @@ def baseline_table(check: BaselineCheck | None) -> Table | None:
     return make_table("baseline", title, columns, rows, notes)
 
 
-def fixtures_table(fixtures: Sequence[HeldByFixture], *, most_fixtures: int | None = None) -> Table | None:
+def fixtures_table(fixtures: Sequence[HeldByFixture], *, most_fixtures: int | None = None) -> Table:
     """What fixtures of a wider scope than one test hold, the largest first."""
-    if not fixtures:
-        return None
     columns: tuple[Column[HeldByFixture], ...] = (
         name("fixture", lambda each: each.name),
         Column("scope", lambda each: each.scope),
@@ -300,10 +292,8 @@ def fixtures_table(fixtures: Sequence[HeldByFixture], *, most_fixtures: int | No
     return make_table("fixtures", title, columns, shown, notes)
 
 
-def left_behind_table(left: Sequence[RetainedByTest], *, most_tests: int | None = None) -> Table | None:
+def left_behind_table(left: Sequence[RetainedByTest], *, most_tests: int | None = None) -> Table:
     """The tests after which the process holds more than before, the largest first."""
-    if not left:
-        return None
     columns: tuple[Column[RetainedByTest], ...] = (
         name("test", lambda each: each.nodeid),
         number("retained", lambda each: format_size(each.retained_bytes)),

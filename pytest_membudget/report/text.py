@@ -112,6 +112,10 @@ class Table(NamedTuple):
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
 
+    def __bool__(self) -> bool:
+        """Whether there is anything to show."""
+        return bool(self.rows)
+
 
 def make_table(
     key: str, title: str, columns: Sequence[Column[T]], items: Iterable[T], notes: Iterable[str] = ()
