@@ -15,7 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 from pytest_membudget.errors import WorkerKilledError
 from pytest_membudget.records.run import HostUse, Level
@@ -85,7 +85,7 @@ class Driver:
         self._gate = PressureGate()
         self._share = budget.share
         self._effects = Effects(scheduler, launchers, journal, self._receive)
-        self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[TaskFuture | Ending | None] = queue.SimpleQueue()
         self._arrivals: deque[Task] = deque()
         self._replies: deque[Replied] = deque()
         self._can_accept = True
@@ -278,7 +278,7 @@ class Driver:
         wait_s = self._wait_s()
         with contextlib.suppress(queue.Empty):
             while True:
-                event: TaskFuture | Ending | None = self._events.get(timeout=wait_s)
+                event = self._events.get(timeout=wait_s)
                 wait_s = 0.0
                 if isinstance(event, TaskFuture):
                     event.begin()  # wakes the threads that wait for it
