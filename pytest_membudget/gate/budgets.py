@@ -244,7 +244,7 @@ def _growth_message(growth: Growth, headline: str) -> str:
     lines = [
         headline,
         f"  measured  {format_count(growth.calls, 'call')} in {format_duration(growth.duration_s)}: {_growth_interval(growth)}",
-        "  how       heap in use, mmapped memory and Python's small blocks, after a collection at each boundary",
+        "  how       heap in use, mappings, children, shared memory and resources, after a collection at each boundary",
     ]
     lines += [
         f"  {'grows' if position == 0 else '':<9} {culprit.name}: {format_size(culprit.bytes_per_call)} per call"
@@ -272,7 +272,8 @@ def _growth_interval(growth: Growth) -> str:
 def _growth_advice(growth: Growth) -> str:
     if growth.verdict == "inconclusive":
         return "give it more time (timeout_s), or make one call shorter so that more of them fit"
-    if growth.low_bytes_per_call <= growth.allowed_bytes_per_call:
+    is_within = growth.low_bytes_per_call <= growth.allowed_bytes_per_call
+    if is_within or (growth.resources and not growth.culprits):
         return "close, join or wait for what each call opens or starts"
     where = (
         f"look at what keeps {growth.culprits[0].name} alive between calls"

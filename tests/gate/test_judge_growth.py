@@ -24,7 +24,7 @@ def test_a_leak_fails_with_both_numbers_and_its_culprit():
     assert judgement.message.splitlines() == [
         "leak: 1000 B more per call, 64 B allowed",
         "  measured  2,048 calls in 500 ms: 900 B to 1.07 KiB per call with 99% confidence",
-        "  how       heap in use, mmapped memory and Python's small blocks, after a collection at each boundary",
+        "  how       heap in use, mappings, children, shared memory and resources, after a collection at each boundary",
         "  grows     app.py:12: 990 B per call",
         '  next      look at what keeps app.py:12 alive between calls, or allow it: per_call="1.18 KiB"',
     ]
@@ -40,7 +40,9 @@ def test_descriptors_that_pile_up_are_named():
 
 def test_bytes_come_first_where_both_grow():
     both = growth("leak", 900, 1100, resources=(ResourceGrowth("descriptors", 1.0, ("/tmp/a",)),))
-    assert judge_growth(both).message.startswith("leak: 1000 B more per call, 64 B allowed")
+    message = judge_growth(both).message
+    assert message.startswith("leak: 1000 B more per call, 64 B allowed")
+    assert message.endswith("  next      close, join or wait for what each call opens or starts")
 
 
 def test_inconclusive_is_a_caveat_and_fails_only_when_strict():

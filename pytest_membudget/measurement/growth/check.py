@@ -18,6 +18,7 @@ from pytest_membudget.measurement.growth.repeat import (
     CallTooLongError,
     Rounds,
     interrupted_after,
+    is_bytes,
 )
 from pytest_membudget.measurement.growth.samples import (
     EXACT_BYTES,
@@ -167,8 +168,8 @@ def check_growth(
     except ValueError as error:
         raise UsageError(f"per_call: {error}") from None
     call = _as_one_call(fn, setup, teardown)
-    inventory = Inventory.take()
     with each_warning_once(), old_objects_frozen(), contextlib.closing(FigureReader()) as reader:
+        inventory = Inventory.take()  # with the files that the reader holds open
         rounds = Rounds(call, reader, timeout_s * _SHARE_FOR_THE_VERDICT)
         with interrupted_after(
             timeout_s, lambda: rounds.running and rounds.counted_s >= timeout_s
@@ -348,7 +349,7 @@ class _Judge:
             doubts.append(
                 "sqlite kept pages of its files, 2 MB a connection unless told otherwise: not counted as growth"
             )
-        if self._files_are_ours is False:
+        if self._files_are_ours is False and verdict != "leak":
             doubts.append(_OTHERS_FILES)
         return tuple(doubts)
 
@@ -374,7 +375,9 @@ def _doubts(
     if verdict == "inconclusive" and rounds.calls < FEWEST_SAMPLES:
         doubts.append(f"too few calls to judge ({rounds.calls}); a larger timeout_s allows more")
     elif verdict == "inconclusive":
-        unclear = [name.removesuffix("_bytes") for name, it in trends.items() if it.direction == "unclear"]
+        unclear = [
+            _unclear(name, it) for name, it in trends.items() if it.direction in {"slowing", "unclear"}
+        ]
         doubts.append(f"not decided: {', '.join(unclear) or 'growth'}; a larger timeout_s allows more calls")
     elif rounds.calls < FEW_CALLS and verdict == "clean":
         seldom = max(1, rounds.calls // 4)
@@ -400,6 +403,13 @@ def _doubts(
             f"memory went up and down by {format_size(noisiest)}; what stayed below all of it was judged"
         )
     return tuple(doubts)
+
+
+def _unclear(name: str, figure: Trend) -> str:
+    grown = max(0.0, figure.grown)
+    shown = format_size(grown) if is_bytes(name) else f"{grown:g}"
+    how = "more and more slowly" if figure.direction == "slowing" else "unevenly"
+    return f"{name.removesuffix('_bytes')} grew by {shown} in all, {how}"
 
 
 def _as_one_call(

@@ -120,6 +120,7 @@ def _mean_bytes(objects: list[Any]) -> dict[type, float]:
 
 _MOST_SHOWN = 5
 _LEAST_BYTES_SHARE = 0.1
+_LEAST_BYTES = 0.5
 _MOST_BYTES_SHARE = 1.5
 _FEWEST_CALLS = 8
 _TYPES_UNTIL = 0.93
@@ -141,13 +142,18 @@ def find_culprits(repeated: Rounds, trends: dict[str, Trend], timeout_s: float) 
         return ()
     # A few calls are few: what seems to grow by more than the whole leak is what else went on meanwhile.
     types = [each for each in types if each.bytes_per_call <= _MOST_BYTES_SHARE * heap_bytes_per_call]
-    least_bytes = _LEAST_BYTES_SHARE * heap_bytes_per_call
+    # What goes on growing elsewhere, in children for one, is no site's: a trifle in the heap beside it explains nothing.
+    least_bytes = max(_LEAST_BYTES, _LEAST_BYTES_SHARE * _bytes_per_call(trends))
     return (*_largest(sites, least_bytes), *_largest(types, least_bytes))
+
+
+def _bytes_per_call(trends: dict[str, Trend]) -> float:
+    return sum(max(0.0, trends[name].slope) for name in (*EXACT_BYTES, *PAGED_BYTES))
 
 
 def _further_calls(trends: dict[str, Trend]) -> int:
     """As many calls as the machine can bear: what leaks goes on leaking."""
-    bytes_per_call = sum(max(0.0, trends[name].slope) for name in (*EXACT_BYTES, *PAGED_BYTES))
+    bytes_per_call = _bytes_per_call(trends)
     count_per_call = max(trends[kind].slope for kind in ("descriptors", "threads", "children", "segments"))
     bearable = min(
         _MOST_FURTHER_BYTES / max(bytes_per_call, 1.0), _MOST_FURTHER_COUNT / max(count_per_call, 1e-6)

@@ -1,7 +1,8 @@
 """Processes that were left behind: their parent has ended, and the reaper (pid 1, or a subreaper) has them now.
 
 They are no descendants any more. One is known by what it has of this process: its session or its group; or, where it opened a session of
-its own as daemons do, its environment, as it was forked with or as it is now.
+its own as daemons do, the address of its environment, which is random for each program that is started and the same in forks of it, or
+the name of the test that pytest had set in its environment.
 """
 
 from __future__ import annotations
@@ -11,17 +12,17 @@ from pytest_membudget.measurement.process.children import ancestors, descendants
 from pytest_membudget.originals import os, sys
 
 _LINUX = sys.platform.startswith("linux")
-_BY_SHELLS = (b"_=", b"OLDPWD=", b"PWD=", b"SHLVL=")
-"""What a shell sets in the environment of what it starts."""
+_CURRENT_TEST = "PYTEST_CURRENT_TEST"
 
 
 class LeftBehind:
-    """Those that were started since this was made; without one that runs as another user or in another container."""
+    """Those that were started since this was made; without a daemon that called exec outside of a test, or runs as another user."""
 
     def __init__(self) -> None:
         self._before = frozenset(proc.processes() if _LINUX else ())
         own = proc.stat(os.getpid()) if _LINUX else None
         self._own_bands = {own.session, own.group} if own is not None else set()
+        self._environment_at = own.environment_at if own is not None else 0
         self._reapers = {1} | {
             pid
             for pid in ancestors(os.getpid() if own is not None else 0)
@@ -45,14 +46,11 @@ class LeftBehind:
         found = proc.stat(pid)
         if found is None or found.has_ended or found.parent not in self._reapers:
             return False
-        return bool({found.session, found.group} & self._own_bands) or _has_our_environment(pid)
+        if {found.session, found.group} & self._own_bands:
+            return True
+        is_fork = found.environment_at == self._environment_at != 0
+        return is_fork or _was_started_by(os.environ.get(_CURRENT_TEST, ""), pid)
 
 
-def _has_our_environment(pid: int) -> bool:
-    theirs = _environment(proc.read(pid, "environ"))
-    now = _environment(b"\0".join(b"%b=%b" % pair for pair in os.environb.items()))
-    return bool(theirs) and (theirs >= now or theirs == _environment(proc.read("self", "environ")))
-
-
-def _environment(text: bytes) -> frozenset[bytes]:
-    return frozenset(entry for entry in text.split(b"\0") if entry and not entry.startswith(_BY_SHELLS))
+def _was_started_by(test: str, pid: int) -> bool:
+    return bool(test) and f"{_CURRENT_TEST}={test}".encode() in proc.read(pid, "environ").split(b"\0")

@@ -155,6 +155,8 @@ class Stat(NamedTuple):
     started: int
     #: page faults of all its threads
     faults: int
+    #: where its environment lies; 0 where that is not ours to know
+    environment_at: int = 0
 
     @property
     def has_ended(self) -> bool:
@@ -185,7 +187,8 @@ def stat(pid: int | str) -> Stat | None:
         return None
     faults = int(fields[7]) + int(fields[9])
     parent, group, session, flags, threads, started = (int(fields[column]) for column in (1, 2, 3, 6, 17, 19))
-    return Stat(fields[0], parent, group, session, flags, threads, started, faults)
+    environment_at = int(fields[47])
+    return Stat(fields[0], parent, group, session, flags, threads, started, faults, environment_at)
 
 
 def processes() -> list[int]:

@@ -12,6 +12,7 @@ import tempfile
 import tracemalloc
 from multiprocessing import shared_memory
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -21,6 +22,8 @@ from pytest_membudget.measurement.growth.caches import cache_steadier
 from pytest_membudget.measurement.growth.repeat import Rounds
 from pytest_membudget.measurement.growth.samples import FigureReader, Figures
 from pytest_membudget.measurement.process.heap import read_heap
+from pytest_membudget.records.judgement import Culprit
+from pytest_membudget.stats.growth import Trend
 
 pytestmark = [
     pytest.mark.kernel,
@@ -201,6 +204,18 @@ def test_a_census_does_not_find_itself():
             return 10
 
     assert culprits.growing_types(Repeated(), 10) == []
+
+
+def test_a_trifle_in_the_heap_does_not_explain_what_children_keep(monkeypatch):
+    flat = Trend("flat", 0.0, 0.0, 0.0, 0.0)
+    trends = dict.fromkeys(Figures._fields, flat) | {"heap_bytes": flat._replace(slope=25.0)}
+    site = Culprit("site", "app.py:1", 25.0)
+    monkeypatch.setattr(culprits, "growing_sites", lambda *_: [site])
+    monkeypatch.setattr(culprits, "growing_types", lambda *_: [])
+    repeated = SimpleNamespace(counted_s=0.0)
+    assert culprits.find_culprits(repeated, trends, 10.0) == (site,)
+    trends["children_bytes"] = flat._replace(slope=100_000.0)
+    assert culprits.find_culprits(repeated, trends, 10.0) == ()
 
 
 def test_arrow_memory_counts_by_what_its_pool_has_handed_out():

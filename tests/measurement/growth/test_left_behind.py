@@ -46,10 +46,38 @@ def test_a_function_that_leaves_processes_behind_leaks_children(leave_one):
     assert "left behind" in children.examples[0]
 
 
-def test_a_daemon_is_known_by_the_environment_it_inherited(leave_one):
+def test_a_daemon_is_known_by_the_test_in_its_environment(leave_one):
     before = leave_one()
     left_behind = LeftBehind()
     daemon = leave_one(start_new_session=True)
-    stranger = leave_one(start_new_session=True, env={"OF": "another program"})
+    other_test = {**os.environ, "PYTEST_CURRENT_TEST": "test_other.py::test_it (call)"}
+    strangers = {
+        leave_one(start_new_session=True, env=env) for env in (other_test, {"OF": "another program"})
+    }
     assert daemon in left_behind.pids()
-    assert not {before, stranger} & set(left_behind.pids())
+    assert not {before, *strangers} & set(left_behind.pids())
+
+
+DAEMON = """
+import os, time
+from pytest_membudget.measurement.growth.left_behind import LeftBehind
+left_behind = LeftBehind()
+reading, writing = os.pipe()
+first = os.fork()
+if first == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.write(writing, b"%d" % os.getpid())
+        os.read(0, 1)
+    os._exit(0)
+os.waitpid(first, 0)
+print(left_behind.pids() == [int(os.read(reading, 20))])
+"""
+
+
+def test_a_daemon_that_was_forked_is_known_by_where_its_environment_lies():
+    with subprocess.Popen(
+        [sys.executable, "-c", DAEMON], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as program:
+        assert program.stdout.readline() == "True\n"
+        program.stdin.close()
