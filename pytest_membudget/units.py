@@ -179,6 +179,11 @@ def format_count(count: int, noun: str) -> str:
     return f"{count:,} {noun if count == 1 else plural}"
 
 
+def format_number(value: float) -> str:
+    """A plain number: "12.5", "2,064,993"; without decimals where six digits stand before them."""
+    return f"{value:,g}" if abs(value) < 100_000 else f"{value:,.0f}"
+
+
 def _whole_bytes(size: SupportsIndex) -> int:
     if isinstance(size, bool):
         raise ValueError(f"{size} is not a size; {_SPELLING}")  # noqa: TRY004 - every bad size is a ValueError

@@ -28,7 +28,7 @@ from pytest_membudget.records.report import CalibrationPicture
 from pytest_membudget.records.scale import CurvePoint
 from pytest_membudget.stats.fitting import LEAST_BYTES, MATERIAL_SHARE, PeakFit
 from pytest_membudget.stats.surfaces import EXTRAPOLATION, Values
-from pytest_membudget.units import format_as_written, format_count, format_share
+from pytest_membudget.units import format_as_written, format_count, format_number, format_share
 
 if TYPE_CHECKING:
     from pytest_membudget.runtime.prediction.estimator import MemoryEstimator
@@ -237,7 +237,7 @@ class Calibration:
         features = self.features(item)
         if isinstance(features, int):
             return format_as_written(features)
-        return ", ".join(f"{name} {value:g}" for name, value in features.items()) or "any input"
+        return ", ".join(f"{name} {format_number(value)}" for name, value in features.items()) or "any input"
 
     def expect(self, item: Any) -> int:
         """The central estimate for a size, an item, or a mapping of predictors."""

@@ -35,6 +35,7 @@ from pytest_membudget.units import (
     format_as_written,
     format_count,
     format_duration,
+    format_number,
     format_share,
     format_size,
     parse_share,
@@ -189,7 +190,6 @@ def _whole_numbers(text: str) -> tuple[int, ...]:
         raise UsageError(f'--values={text!r} is not a list of whole numbers; write "1,2,4,8"') from None
 
 
-_EXACT = 100_000  # smaller values are shown as they are
 _LARGER = (1.25, 4.0)
 """Sizes shown beyond the calibrated ones, as multiples of the largest."""
 
@@ -270,7 +270,7 @@ def _predicted_inputs(found: Calibration) -> Iterator[_ShownInput]:
     for point, values in zip(found.points, found.file.values, strict=True):
         peaks[values].append(point.peak_bytes)
     for values, measured in sorted(peaks.items()):
-        texts = tuple(f"{value:,g}" if value < _EXACT else f"{value:,.0f}" for value in values)
+        texts = tuple(map(format_number, values))
         yield _ShownInput(dict(zip(found.file.predictors, values, strict=True)), texts, tuple(measured))
 
 
@@ -328,9 +328,8 @@ def _largest_input(found: Calibration) -> tuple[str, int]:
         return f"one file of {format_as_written(found.max_size_bytes)}", found.bound(found.max_size_bytes)
     items = [dict(zip(found.file.predictors, values, strict=True)) for values in found.file.values]
     largest = max(items, key=found.bound)
-    return "one input of " + ", ".join(f"{name} {value:g}" for name, value in largest.items()), found.bound(
-        largest
-    )
+    described = ", ".join(f"{name} {format_number(value)}" for name, value in largest.items())
+    return f"one input of {described}", found.bound(largest)
 
 
 def print_in_flight(table: InFlightTable, reference: FunctionReference, workers: int | None) -> None:

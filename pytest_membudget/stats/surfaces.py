@@ -197,13 +197,16 @@ def _rises(terms: tuple[Term, ...], values: Sequence[Values], peaks: Sequence[fl
 
 
 def _is_as_good(law: _Judged, best: _Judged) -> bool:
-    """Whether its error is within one standard error of the best law's, or too small to matter."""
+    """Whether its error is within one standard error of the best law's, or too small to matter.
+
+    The rule of L. Breiman, J. Friedman, R. Olshen and C. Stone, "Classification and Regression Trees" (1984), section 3.4.3: of two laws
+    the one that errs less is never the one that is refused.
+    """
     if law.error <= LEAST_SCATTER**2:
         return True
-    worse = [ours - theirs for ours, theirs in zip(law.errors, best.errors, strict=True)]
-    mean = sum(worse) / len(worse)
-    spread = math.sqrt(sum((each - mean) ** 2 for each in worse) / max(1, len(worse) - 1) / len(worse))
-    return mean <= spread and law.error <= 4 * best.error
+    spread = sum((each - best.error) ** 2 for each in best.errors) / max(1, len(best.errors) - 1)
+    doubt = math.sqrt(spread / len(best.errors))
+    return law.error <= min(best.error + doubt, 4 * best.error)
 
 
 def _solve(
