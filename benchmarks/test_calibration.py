@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from pytest_membudget import calibrate, synthesize
-from pytest_membudget.calibration.fresh_run import run_fresh
+from pytest_membudget.calibration.run_executors import run_fresh
 from pytest_membudget.calibration.worker import refer_to
 from pytest_membudget.stats.bounds import rate_interval
 

@@ -8,8 +8,8 @@ import predicted_functions
 import pytest
 
 from pytest_membudget import calibrate, fit_points
-from pytest_membudget.calibration.fresh_run import run_fresh
 from pytest_membudget.calibration.plan import plan_inputs, smallest
+from pytest_membudget.calibration.run_executors import run_fresh
 from pytest_membudget.calibration.worker import RunInput, refer_to
 from pytest_membudget.runtime.prediction.predictors import Predictors
 from pytest_membudget.stats.bounds import rate_interval

@@ -1,4 +1,4 @@
-"""The runs of a calibration, who executes them, and the file that keeps those that are done.
+"""The runs of a calibration, what an executor of them (`run_executors`) gives back, and the file that keeps those that are done.
 
 Inputs are synthetic files made to order, the user's own files, or any items.
 """
@@ -14,9 +14,8 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from pytest_membudget.calibration.fresh_run import run_fresh
 from pytest_membudget.calibration.store import differences
-from pytest_membudget.calibration.worker import Answer, FunctionReference, RunInput
+from pytest_membudget.calibration.worker import Answer, RunInput
 from pytest_membudget.errors import UsageError, text_of
 from pytest_membudget.inputs import KINDS, synthesize
 from pytest_membudget.records.calibration import CalibrationRun, CalibrationState
@@ -231,26 +230,6 @@ class RunExecutor(Protocol):
 
     def finished(self, todo: Sequence[PlannedRun], left_s: LeftS) -> Generator[Finished, None, None]:
         """Does the runs in fresh interpreters, yields each when it is done, and starts none when no time is left."""
-
-
-class LocalRunExecutor:
-    """This machine: one run after the other, its file made just before and removed after it."""
-
-    def __init__(
-        self, function: FunctionReference, plan: Sequence[PlannedRun], kind: str, seed: int, folder: Path
-    ) -> None:
-        self._function = function
-        self._folder = folder
-        self._inputs = InputFolder(folder, plan, kind, seed)
-
-    def finished(self, todo: Sequence[PlannedRun], left_s: LeftS) -> Generator[Finished, None, None]:
-        """As the protocol says."""
-        for run, given, size_bytes in self._inputs.inputs(todo):
-            timeout_s = left_s()
-            if timeout_s == 0:
-                return
-            answer = run_fresh(self._function, self._inputs.warm_up, given, self._folder, timeout_s=timeout_s)
-            yield Finished(run, size_bytes, answer)
 
 
 class Checkpoint:

@@ -16,14 +16,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from pytest_membudget.calibration.fresh_run import bare_interpreter_bytes
 from pytest_membudget.calibration.law import LEAST_POINTS, checked_share
 from pytest_membudget.calibration.model import Calibration
 from pytest_membudget.calibration.plan import (
     WARM_UP_BYTES,
     Checkpoint,
     Finished,
-    LocalRunExecutor,
     PlannedRun,
     RunExecutor,
     differing_hosts,
@@ -32,6 +30,11 @@ from pytest_membudget.calibration.plan import (
     plan_own_files,
     plan_synthetic,
     smallest,
+)
+from pytest_membudget.calibration.run_executors import (
+    DaskRunExecutor,
+    LocalRunExecutor,
+    bare_interpreter_bytes,
 )
 from pytest_membudget.calibration.store import complete
 from pytest_membudget.calibration.worker import FunctionReference, refer_to, stop_if_loading
@@ -294,8 +297,6 @@ class CalibrationJob(NamedTuple):
         """Where the runs are done."""
         if self.cluster is None:
             return LocalRunExecutor(self.function, self.plan, self.kind, self.seed, folder)
-        from pytest_membudget.calibration.cluster import DaskRunExecutor
-
         return DaskRunExecutor(self.cluster, self.function, self.plan, self.kind, self.seed)
 
     def judge(

@@ -1,4 +1,4 @@
-"""What a fresh interpreter does for one run: find the function, warm up, measure. Started by `fresh_run`.
+"""What a fresh interpreter does for one run: find the function, warm up, measure. Started by `run_executors`.
 
 A function is found by its module and name, or in the script that is being run.
 """

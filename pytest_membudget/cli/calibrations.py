@@ -17,7 +17,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pytest_membudget.calibration.fresh_run import bare_interpreter_bytes
 from pytest_membudget.calibration.law import LEAST_POINTS
 from pytest_membudget.calibration.other_systems import (
     ATTEMPTS,
@@ -25,6 +24,7 @@ from pytest_membudget.calibration.other_systems import (
     read_recording,
     request_for,
 )
+from pytest_membudget.calibration.run_executors import bare_interpreter_bytes
 from pytest_membudget.calibration.store import calibration_path, save_named
 from pytest_membudget.cli import EXIT_FAILED, EXIT_OK, Command
 from pytest_membudget.cli.calibrate import add_predictor_option, find_calibration

@@ -9,7 +9,7 @@ import pytest
 
 from dask_cluster import is_alive, wait_until
 from pytest_membudget import CalibrationError, UsageError, calibrate, synthesize
-from pytest_membudget.calibration import fresh_run, plan
+from pytest_membudget.calibration import run_executors
 from pytest_membudget.calibration.worker import find_function, parse_reference, refer_to
 from pytest_membudget.records.measurement import MemoryLimit, MemoryReading
 
@@ -90,13 +90,13 @@ def test_files_written_into_the_working_directory_are_said_and_removed():
 
 
 def test_a_thread_that_the_function_leaves_running_holds_nobody_up(monkeypatch):
-    monkeypatch.setattr(fresh_run, "_ENDING_S", 0.1)
+    monkeypatch.setattr(run_executors, "_ENDING_S", 0.1)
     assert len(short(functions.leaves_a_thread).points) == 3
 
 
 def test_a_run_that_needs_more_than_there_is_is_ended(monkeypatch):
     little = MemoryReading(limit=MemoryLimit(400_000_000, "test"), available_bytes=400_000_000)
-    monkeypatch.setattr(fresh_run, "memory_reading", lambda: little)
+    monkeypatch.setattr(run_executors, "memory_reading", lambda: little)
     with pytest.raises(
         CalibrationError, match=r"its process held .* and was ended at .*: only 381 MiB were available"
     ):
@@ -130,7 +130,7 @@ def test_a_time_budget_ends_the_run_that_is_going_on():
 
 def test_a_calibration_that_was_stopped_goes_on(tmp_path, monkeypatch):
     state, done = tmp_path / "state.json", []
-    run_fresh = fresh_run.run_fresh
+    run_fresh = run_executors.run_fresh
 
     def interrupted(*arguments, **options):
         if len(done) == 2:
@@ -138,7 +138,7 @@ def test_a_calibration_that_was_stopped_goes_on(tmp_path, monkeypatch):
         done.append(1)
         return run_fresh(*arguments, **options)
 
-    monkeypatch.setattr(plan, "run_fresh", interrupted)
+    monkeypatch.setattr(run_executors, "run_fresh", interrupted)
     with pytest.raises(KeyboardInterrupt):
         short(functions.tenfold, state=state)
     done.clear()
@@ -160,7 +160,7 @@ def test_a_calibration_that_was_stopped_goes_on(tmp_path, monkeypatch):
     ],
 )
 def test_what_makes_no_sense_is_refused_before_anything_runs(options, message, monkeypatch):
-    monkeypatch.setattr(fresh_run.subprocess, "Popen", None)
+    monkeypatch.setattr(run_executors.subprocess, "Popen", None)
     with pytest.raises((UsageError, FileNotFoundError), match=message):
         short(functions.tenfold, **options)
 

@@ -99,7 +99,7 @@ def test_partials_methods_and_objects_that_can_be_called_are_sent(fn, files):
     ],
 )
 def test_what_makes_no_sense_is_refused_before_anything_runs(options, message, monkeypatch):
-    monkeypatch.setattr("pytest_membudget.calibration.plan.run_fresh", None)
+    monkeypatch.setattr("pytest_membudget.calibration.run_executors.run_fresh", None)
     with pytest.raises(UsageError, match=message):
         short(functions.table, **options)
 

@@ -9,7 +9,7 @@ import pytest
 
 from dask_cluster import HOST, DaskCluster, wait_until
 from pytest_membudget import CalibrationError, calibrate, load_calibration, synthesize
-from pytest_membudget.calibration import cluster as on_cluster
+from pytest_membudget.calibration import run_executors as on_cluster
 from pytest_membudget.calibration.plan import PlannedRun, differing_hosts, environment_of
 from pytest_membudget.calibration.worker import FunctionReference
 from pytest_membudget.cli import main
@@ -121,7 +121,7 @@ def test_what_runs_there_ends_when_the_calibration_is_stopped(cluster, tmp_path,
                 raise KeyboardInterrupt
             return super()._replies_soon()
 
-    monkeypatch.setattr(on_cluster, "HostPool", Interrupted)
+    monkeypatch.setattr(launcher, "HostPool", Interrupted)
     with pytest.raises(KeyboardInterrupt):
         short(cluster, functions.marks_and_hangs, files=paths)
 
