@@ -2,6 +2,7 @@
 
 from concurrent.futures import Future
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 
@@ -100,6 +101,13 @@ def test_the_event_says_whether_a_worker_was_lost_and_whether_the_task_repeats_a
 def test_the_charge_of_a_repeat_ends_at_the_budget():
     again = after_failure(task(1, 90), KILLED, retries=2, largest_bytes=150, own_memory=True)
     assert again == Retry(150, alone=True)
+
+
+def test_a_repeat_is_charged_more_whatever_its_charge_answers():
+    tried = task(1)
+    tried.charge = SimpleNamespace(retry_bytes=lambda failed_bytes: failed_bytes)
+    again = after_failure(tried, KILLED, retries=2, largest_bytes=1000, own_memory=True)
+    assert again == Retry(101, alone=False)
 
 
 def test_after_the_last_repeat_the_task_is_reported():
