@@ -13,7 +13,7 @@ import msgspec
 
 from pytest_membudget.cli import EXIT_FAILED, EXIT_OK, Command, add_output_option, print_page, say
 from pytest_membudget.errors import MeasurementError, UsageError
-from pytest_membudget.gate.reports import compare_reports
+from pytest_membudget.gate.baseline import compare_reports
 from pytest_membudget.gate.revisions.compare import REVISIONS_TOLERANCE, bisect
 from pytest_membudget.gate.revisions.git import (
     commit_of,

@@ -1,6 +1,6 @@
 import pytest
 
-from pytest_membudget.gate.reports import compare_reports
+from pytest_membudget.gate.baseline import compare_reports
 from pytest_membudget.records.report import Environment, Report, TestRecord
 
 MIB = 2**20

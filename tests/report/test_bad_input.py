@@ -10,8 +10,7 @@ from sample_report import full_report
 
 from pytest_membudget.cli import main
 from pytest_membudget.errors import UnreadableFileError
-from pytest_membudget.gate.baseline import load_baseline, make_baseline
-from pytest_membudget.gate.reports import compare_reports
+from pytest_membudget.gate.baseline import compare_reports, load_baseline, make_baseline
 from pytest_membudget.report.html import render_html
 from pytest_membudget.report.markdown import (
     render_annotations,
