@@ -6,7 +6,7 @@
    `match_baseline` which test is which;
 3. `next_step` asks for fresh samples until they agree, and `compare_test` with `judge_comparison` says what
    they showed;
-4. `make_baseline` and `save_baseline` accept what was measured.
+4. `make_baseline` and `save_baseline` accept what was measured; `compare_reports` compares two reports as they are.
 
 Nothing here measures or prints: a verdict is a record with a message that explains itself and its caveats.
 """

@@ -335,8 +335,8 @@ def _function(nodeid: str) -> str:
     return nodeid.partition("::")[2]
 
 
-CONFIDENCE = 0.95
-RANK_TEST_LEVEL = 0.05
+INTERVAL_CONFIDENCE = 0.95
+TWO_SIDED_LEVEL = 0.05
 """Two-sided, as benchstat has it: a reader looks at one table, where a gate judges every suite."""
 
 
@@ -380,9 +380,9 @@ def _test_change(old: TestRecord, now: TestRecord, tolerance: Tolerance) -> Test
     base_bytes = round(median(before))
     finding = direction(base_bytes, median(after), tolerance)
     p = None
-    if 2 * smallest_p(len(before), len(after)) <= RANK_TEST_LEVEL:
+    if 2 * smallest_p(len(before), len(after)) <= TWO_SIDED_LEVEL:
         p = mann_whitney_p(before, after)
-        if p > RANK_TEST_LEVEL:
+        if p > TWO_SIDED_LEVEL:
             finding = "same"
     return TestChange(
         nodeid=now.nodeid,
@@ -396,7 +396,7 @@ def _test_change(old: TestRecord, now: TestRecord, tolerance: Tolerance) -> Test
 
 
 def _summary(samples_bytes: Sequence[int]) -> Summary:
-    low, high = median_interval(samples_bytes, CONFIDENCE) or (None, None)
+    low, high = median_interval(samples_bytes, INTERVAL_CONFIDENCE) or (None, None)
     return Summary(
         median_bytes=median(samples_bytes), samples=len(samples_bytes), low_bytes=low, high_bytes=high
     )
@@ -405,18 +405,19 @@ def _summary(samples_bytes: Sequence[int]) -> Summary:
 def _comparison_caveats(rows: Sequence[TestChange]) -> tuple[str, ...]:
     found = []
     fewest = min(
-        (min(row.base.samples, row.new.samples) for row in rows), default=samples_for_interval(CONFIDENCE)
+        (min(row.base.samples, row.new.samples) for row in rows),
+        default=samples_for_interval(INTERVAL_CONFIDENCE),
     )
-    if fewest < samples_for_interval(CONFIDENCE):
+    if fewest < samples_for_interval(INTERVAL_CONFIDENCE):
         found.append(
-            f"an interval for the median at {CONFIDENCE:.0%} needs {samples_for_interval(CONFIDENCE)} samples; "
+            f"an interval for the median at {INTERVAL_CONFIDENCE:.0%} needs {samples_for_interval(INTERVAL_CONFIDENCE)} samples; "
             f"some tests have {fewest}"
         )
     untested = [row for row in rows if row.p is None]
     if untested:
         least = min(min(row.base.samples, row.new.samples) for row in untested)
         needed = next(
-            count for count in range(1, 20) if (samples_needed(count, RANK_TEST_LEVEL / 2) or 99) <= count
+            count for count in range(1, 20) if (samples_needed(count, TWO_SIDED_LEVEL / 2) or 99) <= count
         )
         found.append(
             f"{len(untested)} judged by the tolerance alone: a rank test needs {needed} samples on both sides, "
