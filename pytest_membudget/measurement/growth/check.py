@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from pytest_membudget.errors import UsageError
 from pytest_membudget.measurement.growth.caches import FilledCache
-from pytest_membudget.measurement.growth.culprits import find_culprits
+from pytest_membudget.measurement.growth.culprits import find_culprits, python_allocates
 from pytest_membudget.measurement.growth.foreign_memory import private_bytes_of
 from pytest_membudget.measurement.growth.repeat import (
     CALLS_BEYOND_DOUBT,
@@ -218,6 +218,8 @@ class _Judge:
         self._files_are_ours: bool | None = None
         self._filling: tuple[FilledCache, ...] = ()
         self._calls_before_next_scan = 0
+        self._calls_before_next_trace = 0
+        self._others_may_keep = False
         self._has_shrunk_databases = False
         self._children_private_bytes = 0
 
@@ -262,7 +264,9 @@ class _Judge:
             verdict = decide(list(trends.values()), effort, patience)
         if verdict and self._files_may_be_others(trends):
             return None
-        if verdict == "leak" and self._caches_explain(trends, effort):
+        if verdict == "leak" and (
+            self._other_threads_explain(trends, effort) or self._caches_explain(trends, effort)
+        ):
             return "inconclusive" if effort.exhausted else None
         if verdict == "clean" and self._piled_up:
             return "inconclusive"
@@ -314,6 +318,20 @@ class _Judge:
         self._has_shrunk_databases |= explain
         return explain
 
+    def _other_threads_explain(self, trends: dict[str, Trend], effort: Effort) -> bool:
+        """Whether the heap may grow because malloc keeps freed memory for other threads; asked again when the calls have doubled.
+
+        Their caches are out of reach. What Python's allocators handed out is none of it.
+        """
+        growing = {name for name, trend in trends.items() if trend.direction == "growing"}
+        others = min(_MOST_THREADS_CREDITED, self._rounds.last.threads) - 1
+        is_little = trends["heap_bytes"].grown <= CACHES_BYTES * others
+        self._others_may_keep = growing == {"heap_bytes"} and is_little and not self._rounds.small_blocks_grow
+        if self._others_may_keep and (effort.exhausted or effort.calls >= self._calls_before_next_trace):
+            self._others_may_keep = not python_allocates(self._rounds, trends)
+            self._calls_before_next_trace = 2 * effort.calls
+        return self._others_may_keep
+
     def _caches_explain(self, trends: dict[str, Trend], effort: Effort) -> bool:
         """Whether what grows may be caches that are not full yet; asked again when there are a quarter more calls."""
         growing = {name for name, trend in trends.items() if trend.direction == "growing"}
@@ -345,6 +363,10 @@ class _Judge:
         if verdict != "leak" and self._filling:
             shown = ", ".join(str(each) for each in self._filling[:_MOST_CACHES_SHOWN])
             doubts.append(f"a cache that is being filled explains the growth: {shown}")
+        if verdict != "leak" and self._others_may_keep:
+            doubts.append(
+                f"malloc keeps up to {format_size(CACHES_BYTES)} for each other thread, which grows like a leak until it is full"
+            )
         if self._has_shrunk_databases:
             doubts.append(
                 "sqlite kept pages of its files, 2 MB a connection unless told otherwise: not counted as growth"

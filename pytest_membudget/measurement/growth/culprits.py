@@ -147,6 +147,17 @@ def find_culprits(repeated: Rounds, trends: dict[str, Trend], timeout_s: float) 
     return (*_largest(sites, least_bytes), *_largest(types, least_bytes))
 
 
+def python_allocates(repeated: Rounds, trends: dict[str, Trend]) -> bool:
+    """Whether Python's allocators hold half of what the heap grows by over some further calls."""
+    heap_bytes_per_call = trends["heap_bytes"].slope
+    try:
+        sites = growing_sites(repeated, heap_bytes_per_call, _further_calls(trends))
+    except CallTooLongError:
+        return False
+    traced = sum(site.bytes_per_call for site in sites if not site.name.startswith(_NATIVE_CODE))
+    return traced >= heap_bytes_per_call / 2
+
+
 def _bytes_per_call(trends: dict[str, Trend]) -> float:
     return sum(max(0.0, trends[name].slope) for name in (*EXACT_BYTES, *PAGED_BYTES))
 
@@ -166,7 +177,8 @@ def _largest(culprits: list[Culprit], least_bytes: float) -> list[Culprit]:
     return [culprit for culprit in ordered[:_MOST_SHOWN] if culprit.bytes_per_call >= least_bytes]
 
 
-NATIVE = "native code: memory that no Python allocator handed out"
+_NATIVE_CODE = "native code"
+NATIVE = f"{_NATIVE_CODE}: memory that no Python allocator handed out"
 
 _FRAMES = 8
 """How many are traced, to get from a library to the user's line. Each further one makes every traced allocation slower."""
@@ -323,7 +335,7 @@ def _native_sites(repeated: Rounds, native_bytes_per_call: float, most_calls: in
                     sizes[_shown([(file, line) for _, file, line in frames])] += record.size
         del sizes[""]
         native = [
-            Culprit("site", f"native code called by {name}", size / calls) for name, size in sizes.items()
+            Culprit("site", f"{_NATIVE_CODE} called by {name}", size / calls) for name, size in sizes.items()
         ]
         if sum(site.bytes_per_call for site in native) > native_bytes_per_call / 2:
             return native

@@ -73,6 +73,7 @@ class Rounds:
         self._reading_s = 0.0
         self._caches = BoundedCaches()
         self._quiet_figure = "heap_bytes"
+        self.small_blocks_grow = False  # as `trends` found last
         self._samples_before_caches = 0
         for _ in range(3):  # the first readings fill caches of their own
             self.first = self.last = reader.read()
@@ -210,8 +211,8 @@ class Rounds:
             for name, held in self._held.items()
         }
         small, heap = found.pop("small_bytes"), found["heap_bytes"]
-        grows_below = small.direction == "growing" and heap.direction != "growing"
-        if grows_below and heap.fallback > small.grown / 2:
+        self.small_blocks_grow = small.direction == "growing"
+        if self.small_blocks_grow and heap.direction != "growing" and heap.fallback > small.grown / 2:
             found["heap_bytes"] = small._replace(fallback=heap.fallback)
         self._quiet_figure = "small_bytes" if found["heap_bytes"] is not heap else "heap_bytes"
         return found

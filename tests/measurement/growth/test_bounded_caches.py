@@ -174,6 +174,31 @@ def test_children_that_make_more_pages_their_own_are_called_longer(monkeypatch, 
     assert judge._children_take_pages() == waits
 
 
+@pytest.mark.parametrize(
+    ("changes", "explains"),
+    [
+        ({}, True),
+        ({"grown_bytes": 300_000}, False),
+        ({"threads": 1}, False),
+        ({"small_blocks_grow": True}, False),
+        ({"python_allocates": True}, False),
+    ],
+    ids=["malloc-for-another", "too-much-for-one", "no-other", "small-blocks", "python"],
+)
+def test_what_malloc_keeps_for_other_threads_is_no_leak(monkeypatch, changes, explains):
+    nothing = Figures(*[0] * len(Figures._fields))
+    last = nothing._replace(threads=changes.get("threads", 2))
+    rounds = SimpleNamespace(
+        first=nothing, last=last, small_blocks_grow=changes.get("small_blocks_grow", False)
+    )
+    monkeypatch.setattr(check, "python_allocates", lambda *_: changes.get("python_allocates", False))
+    flat = Trend("flat", 0.0, 0.0, 0.0, 0.0)
+    growing = flat._replace(direction="growing", slope=30.0, grown=changes.get("grown_bytes", 200_000))
+    trends = dict.fromkeys(Figures._fields, flat) | {"heap_bytes": growing}
+    judge = check._Judge(rounds, 0, 10.0)
+    assert judge._other_threads_explain(trends, Effort(8192, 8.0)) == explains
+
+
 @pytest.mark.parametrize(("entries", "explains"), [(100, True), (99, False)])
 def test_growth_that_has_slowed_down_is_explained_by_caches_that_are_full_by_now(entries, explains):
     nothing = Figures(*[0] * len(Figures._fields))
