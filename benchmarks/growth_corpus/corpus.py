@@ -11,11 +11,14 @@ from growth_corpus.case import CASES
 from growth_corpus.libraries import (  # noqa: F401 - likewise
     data,
     documents,
+    extensions,
     packages,
     programs,
     registries,
+    services,
     standard_library,
     system_resources,
+    warm_up,
 )
 
 __all__ = ["CASES"]
