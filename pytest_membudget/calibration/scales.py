@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 from pytest_membudget.calibration.growth_law import fit_law, predict_next, task_figures
@@ -143,12 +144,8 @@ def scale_features(predictors: Mapping[str, Predictor | None] | None, scale: Sca
     """
     if not predictors:
         return ()
-    by_size = {BYTES: _size_of_scale} if predictors.get(BYTES, True) is None else {}
+    by_size = {BYTES: attrgetter("size_bytes")} if predictors.get(BYTES, True) is None else {}
     return named_features(Predictors({**predictors, **by_size}).values(scale))
-
-
-def _size_of_scale(scale: Scale) -> int:
-    return scale.size_bytes
 
 
 def _ordered(scales: Iterable[Scale | str]) -> list[Scale]:

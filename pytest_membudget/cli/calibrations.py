@@ -230,9 +230,8 @@ def run_workers(arguments: argparse.Namespace) -> int:
             f"{format_size(limit_bytes * share)}; take smaller inputs or a larger machine"
         )
         return EXIT_FAILED
-    print(
-        f"workers: {fit.workers}, together at most {format_size(fit.taken_bytes)}, {_of(fit.taken_bytes, limit_bytes)} of {limit}"
-    )
+    used = format_share(fit.taken_bytes / limit_bytes) if limit_bytes else "all"
+    print(f"workers: {fit.workers}, together at most {format_size(fit.taken_bytes)}, {used} of {limit}")
     if fit.next_bytes is None:
         print("         there are no more files; memory is not what limits them")
     else:
@@ -244,10 +243,6 @@ def run_workers(arguments: argparse.Namespace) -> int:
             f"         this machine has {format_count(cores, 'core')}: more workers than that gain nothing where they compute"
         )
     return EXIT_OK
-
-
-def _of(size_bytes: int, limit_bytes: int) -> str:
-    return format_share(size_bytes / limit_bytes) if limit_bytes else "all"
 
 
 _MIB = 1024 * 1024

@@ -126,7 +126,7 @@ def _merge(arguments: argparse.Namespace) -> int:
     with open_history(arguments.into, create=True) as history:
         added = 0
         for path in arguments.histories:
-            if not _is_same_file(path, arguments.into):
+            if Path(path).resolve() != Path(arguments.into).resolve():
                 with open_history(path) as other:
                     added += history.merge(other)
         total = len(history.runs())
@@ -174,10 +174,6 @@ def _path_and_revision(text: str) -> tuple[str, str]:
         return text, ""
     path, _, revision = text.rpartition("=")
     return path, revision
-
-
-def _is_same_file(one: str, other: str) -> bool:
-    return Path(one).resolve() == Path(other).resolve()
 
 
 def _add_report_arguments(parser: argparse.ArgumentParser) -> None:

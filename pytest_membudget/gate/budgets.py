@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from pytest_membudget.records.judgement import Advice, Budget, Growth, Judgement
-from pytest_membudget.records.measurement import Measurement, ProcessShare
+from pytest_membudget.records.measurement import Measurement
 from pytest_membudget.records.scale import ScaleStatus
 from pytest_membudget.units import (
     BYTES_PER_UNIT,
@@ -154,9 +154,13 @@ def explain(measurement: Measurement, figures: Sequence[Figure], headlines: Sequ
         lines.append(_line("measured" if position == 0 else "", f"{figure.meaning}: {_interval(figure)}"))
     lines.append(_line("how", obtained(measurement)))
     lines.append(_line("", _course(measurement)))
+    largest = sorted(measurement.shares, key=lambda share: -share.peak_bytes)[:_MOST_PROCESSES]
     lines += [
-        _line("largest" if position == 0 else "", _holder(share))
-        for position, share in enumerate(_largest(measurement.shares))
+        _line(
+            "largest" if position == 0 else "",
+            f"{share.name} (pid {share.pid}): {format_size(share.peak_bytes)}",
+        )
+        for position, share in enumerate(largest)
     ]
     lines += [_line("note", caveat) for caveat in measurement.caveats]
     return "\n".join(lines)
@@ -181,14 +185,6 @@ def _course(measurement: Measurement) -> str:
         f"{format_count(measurement.processes, 'process')} in {format_duration(measurement.duration_s)}; start {format_size(measurement.start_bytes)}, "
         f"total peak {format_size(measurement.total_peak_bytes)}, end {format_size(measurement.end_bytes)}"
     )
-
-
-def _largest(shares: Sequence[ProcessShare]) -> list[ProcessShare]:
-    return sorted(shares, key=lambda share: -share.peak_bytes)[:_MOST_PROCESSES]
-
-
-def _holder(share: ProcessShare) -> str:
-    return f"{share.name} (pid {share.pid}): {format_size(share.peak_bytes)}"
 
 
 def _advice(figures: Sequence[Figure]) -> Advice:
