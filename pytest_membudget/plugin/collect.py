@@ -29,7 +29,7 @@ from pytest_membudget.plugin.session_records import Tally, shared_folder, shared
 from pytest_membudget.records import shared_lines
 from pytest_membudget.records.judgement import HeldByFixture
 from pytest_membudget.records.monitor import MonitorReport
-from pytest_membudget.records.report import BaselineCheck, Report, TestRecord
+from pytest_membudget.records.report import BaselineCheck, Environment, Report, TestRecord
 from pytest_membudget.records.run import BatchSummary
 from pytest_membudget.records.scale import ScaleTable
 from pytest_membudget.records.storage import check_writable, from_here
@@ -66,7 +66,12 @@ class Reporting:
         self.notes: list[str] = []
         self._in_journal: set[str] = set()
         self._start = StartingConditions()
-        self._environment = environment()
+        is_shown = settings.report_paths or settings.show_tables or settings.history or gate is not None
+        self._environment = Environment()
+        if is_shown or os.environ.get("GITHUB_STEP_SUMMARY"):
+            self._environment = (
+                environment()
+            )  # some milliseconds, which the one line of other sessions need not pay
         self._revision = ""
         if settings.history is not None or settings.report_paths:
             # Asking git takes some milliseconds, which a session that keeps nothing need not pay.

@@ -1,5 +1,6 @@
 """What ran before must not change a figure, or the figure says by how much it may have."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -238,6 +239,42 @@ def test_a_block_of_no_series_always_asks(asked):
     reclaim.trim_if_worthwhile()
     reclaim.trim_if_worthwhile()
     assert asked["times"] == 2
+
+
+@pytest.fixture
+def fresh_counts():
+    """Python's counts of its collections begin at 0, and nothing but the test collects."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("fresh_counts")
+def test_collections_of_young_garbage_bring_no_full_one_nearer():
+    collector = reclaim.GarbageCollector()
+    for _ in range(20):
+        collector.collect_young()
+    assert gc.get_count()[2] == 0
+
+
+@pytest.mark.usefixtures("fresh_counts")
+def test_a_full_collection_is_left_to_python_where_as_much_was_allocated_as_it_waits_for(monkeypatch):
+    monkeypatch.setattr(reclaim.gc, "get_threshold", lambda: (1, 1, 1))
+    collector = reclaim.GarbageCollector()
+    kept = [[] for _ in range(100)]
+    for _ in range(5):
+        collector.collect_young()
+    assert gc.get_count()[2] == 5
+    del kept
+
+
+@pytest.mark.usefixtures("fresh_counts")
+def test_what_a_program_has_frozen_stays_frozen():
+    gc.freeze()
+    reclaim.GarbageCollector().collect_young()
+    assert gc.get_freeze_count()
 
 
 def test_a_little_is_not_worth_saying():
