@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import msgspec
 
+from pytest_membudget.calibration.plan import progress_bar
 from pytest_membudget.calibration.worker import stop_if_loading
 from pytest_membudget.errors import CalibrationError, UsageError
 from pytest_membudget.measurement.system.machine import memory_limit
@@ -65,10 +65,12 @@ def calibrate_in_flight(
         workers = max_workers or wanted[-1]
         with FallbackExecutor(workers, value, policy=policy) as executor:
             _without_failures(executor.run(fn, items[:value]))  # so that starting processes is not timed
-            return _run_long_enough(lambda: _without_failures(executor.run(fn, items)))
+            found = _run_long_enough(lambda: _without_failures(executor.run(fn, items)))
+        bar.update(1)
+        return found
 
-    with _advancing(len(wanted) + 1, progress) as advance:
-        table = fill_table(lambda value: advance(run(value)), wanted, share, limit_bytes, len(items))
+    with progress_bar(len(wanted) + 1, "in flight", "value", progress) as bar:
+        table = fill_table(run, wanted, share, limit_bytes, len(items))
     if len(items) > len(paths):
         again = "1 file was" if len(paths) == 1 else f"{len(paths)} files were"
         repeated = f"{again} gone through again, to {len(items)} tasks for each value"
@@ -115,20 +117,6 @@ def _elsewhere(batch: BatchResult) -> Iterator[str]:
     if levels:
         causes = [event.cause for event in batch.events if event.kind == "fallback"]
         yield f"tasks ran at level {', '.join(levels)}{f' ({causes[0]})' if causes else ''}"
-
-
-@contextmanager
-def _advancing(total: int, progress: bool | None) -> Iterator[Callable[[BatchResult], BatchResult]]:
-    from tqdm import tqdm
-
-    disable = None if progress is None else not progress
-    with tqdm(total=total, desc="in flight", unit="value", disable=disable, leave=False) as bar:
-
-        def advance(batch: BatchResult) -> BatchResult:
-            bar.update(1)
-            return batch
-
-        yield advance
 
 
 _MOST_PREDICTED = 16  # values shown between those that were run

@@ -315,3 +315,11 @@ def _hosts(runs: Sequence[CalibrationRun]) -> dict[str, Environment]:
 
 def _environment_of(machine: Machine | None) -> Environment | None:
     return machine and msgspec.structs.replace(machine.environment, hosts=(machine.host,))
+
+
+def progress_bar(total: int, title: str, unit: str, is_wanted: bool | None) -> Any:
+    """A progress bar of tqdm's on standard error; by default (`None`) where that is a terminal."""
+    from tqdm import tqdm
+
+    disable = None if is_wanted is None else not is_wanted
+    return tqdm(total=total, desc=title, unit=unit, disable=disable, leave=False)

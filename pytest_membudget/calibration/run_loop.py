@@ -8,7 +8,7 @@ import hashlib
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -29,6 +29,7 @@ from pytest_membudget.calibration.plan import (
     plan_inputs,
     plan_own_files,
     plan_synthetic,
+    progress_bar,
     smallest,
 )
 from pytest_membudget.calibration.run_executors import (
@@ -140,7 +141,8 @@ def _run_all(job: CalibrationJob, checkpoint: Checkpoint, progress: bool | None)
     failures: list[str] = []
     started_s = time.monotonic()
     todo = [run for run in job.plan if not checkpoint.has(run)]
-    with tempfile.TemporaryDirectory(prefix="membudget-calibrate-") as name, _bar(todo, progress) as bar:
+    folder = tempfile.TemporaryDirectory(prefix="membudget-calibrate-")
+    with folder as name, progress_bar(len(todo), "calibrating", "run", progress) as bar:
         executor = job.executor(Path(name))
         left_s = partial(_left_s, job.budget_seconds, started_s)
         with contextlib.closing(executor.finished(todo, left_s)) as runs:
@@ -192,15 +194,6 @@ def _which(finished: Finished) -> str:
 
 def _where(finished: Finished) -> str:
     return f" on host {finished.machine.host}" if finished.machine else ""
-
-
-@contextlib.contextmanager
-def _bar(plan: Sequence[PlannedRun], progress: bool | None) -> Iterator[Any]:
-    from tqdm import tqdm
-
-    disable = None if progress is None else not progress
-    with tqdm(total=len(plan), desc="calibrating", unit="run", disable=disable, leave=False) as bar:
-        yield bar
 
 
 _FIRST_CALL_MARGIN = 0.05
