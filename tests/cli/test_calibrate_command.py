@@ -108,7 +108,7 @@ def test_predictors_are_functions_that_are_named(project, capsys):
     assert [outcome.cause for outcome in found["batch"].outcomes] == ["ok"] * 5
 
     assert main(["workers", "tables", *files, "--predictor", "cells=tables:cells", "--limit", "1 GB"]) == 0
-    assert "for cells 9000" in capsys.readouterr().out
+    assert "for cells 9,000" in capsys.readouterr().out
     assert main(["workers", "tables", *files]) == 2
     assert "'cells' has no function here" in capsys.readouterr().err
 
