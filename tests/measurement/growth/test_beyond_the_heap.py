@@ -63,7 +63,7 @@ def _keep(size, kept=[]):  # noqa: B006 - that is how it leaks
 
 @pytest.mark.processes
 def test_a_child_that_keeps_memory_is_a_leak_and_the_cap_holds_for_it_too(monkeypatch):
-    monkeypatch.setattr("pytest_membudget.measurement.growth.check.MOST_GROWN_BYTES", 64 << 20)
+    monkeypatch.setattr("pytest_membudget.measurement.growth.judge.MOST_GROWN_BYTES", 64 << 20)
     with multiprocessing.get_context("fork").Pool(1) as pool:
         g = check_growth(lambda: pool.apply(_keep, (300_000,)), timeout_s=5)
     assert g.verdict == "leak"

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from pytest_membudget import check_growth
-from pytest_membudget.measurement.growth import check
+from pytest_membudget.measurement.growth import judge
 from pytest_membudget.measurement.growth.caches import BoundedCaches, FilledCache
 from pytest_membudget.measurement.growth.samples import Figures
 from pytest_membudget.stats.growth import Effort, Trend
@@ -167,11 +167,11 @@ def test_pages_that_sqlite_keeps_of_a_file_are_no_leak(tmp_path):
 def test_children_that_make_more_pages_their_own_are_called_longer(monkeypatch, growth_bytes, waits):
     nothing = Figures(*[0] * len(Figures._fields))
     readings = iter([5_000_000, 5_000_000 + growth_bytes])
-    monkeypatch.setattr(check, "descendants", lambda: [1])
-    monkeypatch.setattr(check, "private_bytes_of", lambda _: next(readings))
-    judge = check._Judge(SimpleNamespace(first=nothing, last=nothing._replace(children=1)), 0, 10.0)
-    assert judge._children_take_pages()  # the first reading is what later ones are compared with
-    assert judge._children_take_pages() == waits
+    monkeypatch.setattr(judge, "descendants", lambda: [1])
+    monkeypatch.setattr(judge, "private_bytes_of", lambda _: next(readings))
+    judging = judge.Judge(SimpleNamespace(first=nothing, last=nothing._replace(children=1)), 0, 10.0)
+    assert judging._children_take_pages()  # the first reading is what later ones are compared with
+    assert judging._children_take_pages() == waits
 
 
 @pytest.mark.parametrize(
@@ -191,22 +191,22 @@ def test_what_malloc_keeps_for_other_threads_is_no_leak(monkeypatch, changes, ex
     rounds = SimpleNamespace(
         first=nothing, last=last, small_blocks_grow=changes.get("small_blocks_grow", False)
     )
-    monkeypatch.setattr(check, "python_allocates", lambda *_: changes.get("python_allocates", False))
+    monkeypatch.setattr(judge, "python_allocates", lambda *_: changes.get("python_allocates", False))
     flat = Trend("flat", 0.0, 0.0, 0.0, 0.0)
     growing = flat._replace(direction="growing", slope=30.0, grown=changes.get("grown_bytes", 200_000))
     trends = dict.fromkeys(Figures._fields, flat) | {"heap_bytes": growing}
-    judge = check._Judge(rounds, 0, 10.0)
-    assert judge._other_threads_explain(trends, Effort(8192, 8.0)) == explains
+    judging = judge.Judge(rounds, 0, 10.0)
+    assert judging._other_threads_explain(trends, Effort(8192, 8.0)) == explains
 
 
 @pytest.mark.parametrize(("entries", "explains"), [(100, True), (99, False)])
 def test_growth_that_has_slowed_down_is_explained_by_caches_that_are_full_by_now(entries, explains):
     nothing = Figures(*[0] * len(Figures._fields))
     filled = FilledCache("a cache", entries, 100, added=90, bytes_per_entry=10.0)
-    judge = check._Judge(SimpleNamespace(first=nothing, filled_caches=lambda: (0.9, (filled,))), 0, 10.0)
+    judging = judge.Judge(SimpleNamespace(first=nothing, filled_caches=lambda: (0.9, (filled,))), 0, 10.0)
     flat = Trend("flat", 0.0, 0.0, 0.0, 0.0)
     trends = dict.fromkeys(Figures._fields, flat) | {"heap_bytes": flat._replace(direction="slowing")}
-    assert judge._full_caches_explain(trends) == explains
+    assert judging._full_caches_explain(trends) == explains
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_growth_that_has_slowed_down_is_explained_by_caches_that_are_full_by_now
 )
 def test_few_calls_are_not_called_clean_beside_what_seems_to_grow(figure, changes, calls, may):
     nothing = Figures(*[0] * len(Figures._fields))
-    judge = check._Judge(SimpleNamespace(first=nothing, may_hide_growth=False), 0, 10.0)
+    judging = judge.Judge(SimpleNamespace(first=nothing, may_hide_growth=False), 0, 10.0)
     flat = Trend("flat", 0.0, 0.0, 0.0, 0.0)
     trends = dict.fromkeys(Figures._fields, flat) | {figure: flat._replace(**changes)}
-    assert judge._may_hide_growth(trends, Effort(calls, 1.5)) == may
+    assert judging._may_hide_growth(trends, Effort(calls, 1.5)) == may

@@ -17,7 +17,8 @@ import pytest
 
 from pytest_membudget.errors import UsageError
 from pytest_membudget.measurement.growth import culprits, repeat
-from pytest_membudget.measurement.growth.check import Caps, check_growth
+from pytest_membudget.measurement.growth.check import check_growth
+from pytest_membudget.measurement.growth.judge import Caps
 from pytest_membudget.measurement.growth.samples import Figures
 from pytest_membudget.records.storage import from_here
 from pytest_membudget.stats.growth import trend
