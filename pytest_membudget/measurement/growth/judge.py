@@ -330,8 +330,13 @@ def _doubts(
         )
     if rounds.slowest_call_s > 1 and not can_interrupt:
         doubts.append("a call that runs past the time limit could not have been interrupted here")
-    if any(it.direction == "slowing" for it in trends.values()) and verdict == "clean":
-        doubts.append("clean so far: growth slowed down from window to window, as where a cache fills up")
+    slowing_bytes = sum(
+        it.grown for name, it in trends.items() if it.direction == "slowing" and is_bytes(name)
+    )
+    if slowing_bytes > 0 and verdict == "clean":
+        doubts.append(
+            f"clean so far, {format_size(slowing_bytes)} in all: growth slowed down from window to window, as where a cache fills up"
+        )
     noisiest = max(trends[name].fallback for name in EXACT_BYTES)
     if noisiest > rounds.calls:
         doubts.append(
