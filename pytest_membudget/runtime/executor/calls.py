@@ -208,6 +208,7 @@ async def _yielded_async(
         while True:
             outcomes.fill()
             if outcomes.is_over:
+                outcomes.raise_drawing_error()
                 return
             ended.clear()
             read = outcomes.read_nowait()

@@ -95,16 +95,26 @@ class Outcomes:
         self._running: dict[int, Future[Any]] = {}
         self._unread = 0
         self._is_drawn = False
+        self._drawing_error: Exception | None = None
 
     @property
     def is_over(self) -> bool:
         """Whether every outcome was read."""
         return self._is_drawn and not self._unread
 
+    def raise_drawing_error(self) -> None:
+        """Raises what drawing the inputs raised, once: to be called when the outcomes of those before it have been read."""
+        if self._drawing_error is not None:
+            error, self._drawing_error = self._drawing_error, None
+            raise error
+
     def fill(self, unread: int = 0) -> None:
         """Submits inputs while there is room; `unread` outcomes are kept elsewhere and take up room as well."""
         while not self._is_drawn and self._unread + unread < self._window():
-            item = next(self._items, None)
+            try:
+                item = next(self._items, None)
+            except Exception as error:  # the caller's
+                item, self._drawing_error = None, error
             if item is None:
                 self._is_drawn = True
                 return
@@ -125,6 +135,7 @@ class Outcomes:
         while True:
             self.fill(unread)
             if self.is_over:
+                self.raise_drawing_error()
                 return None
             with contextlib.suppress(queue.Empty):
                 return self._read(*self._ended.get(timeout=PATIENCE_S))

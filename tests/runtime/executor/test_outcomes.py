@@ -43,6 +43,38 @@ def test_a_stream_yields_each_outcome_once(threads):
     assert {outcome.cause for outcome in outcomes} == {"ok"}
 
 
+def inputs_that_break_after(count):
+    yield from range(count)
+    raise ConnectionError("the list ended early")
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_what_was_drawn_is_yielded_before_the_error_of_the_inputs(threads, ordered):
+    values = []
+    with pytest.raises(ConnectionError, match="ended early"):
+        for outcome in threads.stream(jobs.square, inputs_that_break_after(3), ordered=ordered):
+            values.append(outcome.value)  # noqa: PERF401 - it raises
+    assert sorted(values) == [0, 1, 4]
+
+
+def test_an_asynchronous_stream_yields_them_too(threads):
+    values = []
+
+    async def main():
+        async for outcome in threads.stream_async(jobs.square, inputs_that_break_after(3)):
+            values.append(outcome.value)  # noqa: PERF401 - it raises
+
+    with pytest.raises(ConnectionError, match="ended early"):
+        asyncio.run(main())
+    assert sorted(values) == [0, 1, 4]
+
+
+def test_a_run_notes_what_was_done_before_the_inputs_broke(threads, tmp_path):
+    with pytest.raises(ConnectionError, match="ended early"):
+        threads.run(jobs.square, inputs_that_break_after(3), done=tmp_path / "done")
+    assert len((tmp_path / "done").read_text().splitlines()) >= 3
+
+
 @pytest.mark.parametrize("order", [as_they_end, in_order])
 def test_inputs_are_drawn_while_it_waits_where_there_is_more_room(threads, monkeypatch, order):
     monkeypatch.setattr(outcomes_module, "PATIENCE_S", 0.01)
