@@ -172,9 +172,15 @@ class Calibration:
                 f"left out, since {'it does' if len(self.left_out) == 1 else 'they do'} not help to predict: "
                 f"{', '.join(self.left_out)}"
             )
-        if len({run.values for run in self._runs}) == 1 and self.predictors:
+        places = len({run.values for run in self._runs})
+        if places == 1 and self.predictors:
             fitted.append(
                 f"all points have one size, so nothing is known of how the peak grows with {_size(follows)}"
+            )
+        elif places == 2 and self.predictors:
+            fitted.append(
+                "a line goes through any two inputs, so the bound shows only what repeats of the same input differ by; measure at "
+                f"least {JUDGED_INPUTS} different ones"
             )
         if self.curved:
             fitted.append(
