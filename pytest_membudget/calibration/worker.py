@@ -30,11 +30,13 @@ from pytest_membudget.measurement.process.high_water import (
 )
 from pytest_membudget.origins import Origin, install, off_path
 from pytest_membudget.records.measurement import Caveat, CaveatKind
+from pytest_membudget.stats.fitting import MATERIAL_SHARE
 
 _SCRIPT_MODULE = (
     "__mp_main__"  # the name under which multiprocessing runs a script again, so that guards hold
 )
 _LONGEST_TEXT = 500
+_MATERIAL_BYTES = 1024 * 1024  # a result that is smaller is no matter, nor one below a tenth of the peak
 
 _SAME_IN_A_WORKER: frozenset[CaveatKind] = frozenset({"kept-small-blocks", "library-pool", "arrow-pool"})
 """The call before has left free memory that this one reused. So has a task in a worker, and what it adds is asked for."""
@@ -308,10 +310,14 @@ def _carry_out(order: Order) -> Answer:
             before = _read_bytes()
             value = fn(item)
             after = _read_bytes()
+        result_bytes = _pickled_bytes(value)
         del value
     except (Exception, SystemExit) as error:  # whatever the user's function raises is named to its owner
         return Answer(failed_at=stage, error=_described(error))
     found = probe.measurement
+    doubts = [doubt for doubt in found.caveat_records if doubt.kind not in _SAME_IN_A_WORKER]
+    if result_bytes > max(_MATERIAL_BYTES, MATERIAL_SHARE * found.peak_bytes):
+        doubts.append(Caveat("result-pickled", result_bytes))
     return Answer(
         first_peak_bytes=max(0, first_peak_bytes),
         warm_bytes=warm_bytes,
@@ -319,8 +325,28 @@ def _carry_out(order: Order) -> Answer:
         duration_s=found.duration_s,
         read_bytes=None if before is None or after is None else after - before,
         digest=digest_source(fn),
-        doubts=tuple(doubt for doubt in found.caveat_records if doubt.kind not in _SAME_IN_A_WORKER),
+        doubts=tuple(doubts),
     )
+
+
+class _PickleCounter:
+    """A file that counts what is written to it and keeps nothing."""
+
+    def __init__(self) -> None:
+        self.size_bytes = 0
+
+    def write(self, data: Any) -> None:
+        self.size_bytes += memoryview(data).nbytes
+
+
+def _pickled_bytes(value: Any) -> int:
+    """What a worker would send as the result; 0 where it cannot be pickled, which an executor says."""
+    counter = _PickleCounter()
+    try:
+        pickle.Pickler(counter, pickle.HIGHEST_PROTOCOL).dump(value)
+    except Exception:  # whatever the user's objects raise
+        return 0
+    return counter.size_bytes
 
 
 def _read_bytes() -> int | None:

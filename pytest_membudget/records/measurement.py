@@ -203,6 +203,7 @@ CaveatKind = Literal[
     "children-not-readable",
     "thread-left-running",
     "result-not-sent",
+    "result-pickled",
     "command-not-watched",
     "benchmark-not-called",
     "collected-inside",
@@ -285,6 +286,10 @@ _CAVEATS: dict[CaveatKind, str] = {
     ),
     "thread-left-running": (
         "its interpreter was ended {detail} after the answer: a thread that the function left running kept it from ending"
+    ),
+    "result-pickled": (
+        "it returned {size} as pickled: a worker process takes up to twice that beside its peak to send it; return less, or "
+        "write it to a file"
     ),
     "result-not-sent": "the result cannot travel between processes and was left behind ({detail})",
     "command-not-watched": (

@@ -38,6 +38,7 @@ def test_a_function_is_calibrated_in_fresh_processes():
     found = short(functions.tenfold, kind="text", sizes=("1 MB", "2 MB", "4 MB"))
     assert found.gamma == pytest.approx(11, rel=0.15)
     assert found.bound("3 MB") >= found.expect("3 MB") >= 29_000_000
+    assert any(each.startswith("it returned 42.0 MiB as pickled") for each in found.caveats)
     assert [point.size_bytes for point in sorted(found.points)] == [1_000_000, 2_000_000, 4_000_000]
     assert found.base_bytes > 0
     assert found.seconds_per_mb > 0
