@@ -149,7 +149,8 @@ def find_culprits(repeated: Rounds, trends: dict[str, Trend], timeout_s: float) 
 
 def python_allocates(repeated: Rounds, trends: dict[str, Trend]) -> bool:
     """Whether Python's allocators hold half of what the heap grows by over some further calls."""
-    heap_bytes_per_call = trends["heap_bytes"].slope
+    heap = trends["heap_bytes"]
+    heap_bytes_per_call = max(heap.slope, heap.grown / max(1, repeated.calls))
     try:
         sites = growing_sites(repeated, heap_bytes_per_call, _further_calls(trends))
     except CallTooLongError:

@@ -183,7 +183,9 @@ class Judge:
             return "inconclusive" if effort.exhausted else None
         if verdict == "clean" and self._piled_up:
             return "inconclusive"
-        if verdict == "inconclusive" and self._full_caches_explain(trends):
+        if verdict == "inconclusive" and (
+            self._full_caches_explain(trends) or self._other_threads_explain_all(trends, effort)
+        ):
             return "clean"
         if verdict != "clean" or effort.exhausted:
             return verdict
@@ -236,14 +238,22 @@ class Judge:
 
         Their caches are out of reach. What Python's allocators handed out is none of it.
         """
-        growing = {name for name, trend in trends.items() if trend.direction == "growing"}
         others = min(_MOST_THREADS_CREDITED, self._rounds.last.threads) - 1
         is_little = trends["heap_bytes"].grown <= CACHES_BYTES * others
-        self._others_may_keep = growing == {"heap_bytes"} and is_little and not self._rounds.small_blocks_grow
+        grows_elsewhere = any(
+            trend.direction == "growing" for name, trend in trends.items() if name != "heap_bytes"
+        )
+        self._others_may_keep = is_little and not grows_elsewhere and not self._rounds.small_blocks_grow
         if self._others_may_keep and (effort.exhausted or effort.calls >= self._calls_before_next_trace):
             self._others_may_keep = not python_allocates(self._rounds, trends)
             self._calls_before_next_trace = 2 * effort.calls
         return self._others_may_keep
+
+    def _other_threads_explain_all(self, trends: dict[str, Trend], effort: Effort) -> bool:
+        """Whether that explains all that is not flat, and it does not go on steadily."""
+        undecided = {name: trend.direction for name, trend in trends.items() if trend.direction != "flat"}
+        is_heap_alone = undecided.keys() == {"heap_bytes"} and undecided["heap_bytes"] != "growing"
+        return not self._piled_up and is_heap_alone and self._other_threads_explain(trends, effort)
 
     def _caches_explain(self, trends: dict[str, Trend], effort: Effort) -> bool:
         """Whether what grows may be caches that are not full yet; asked again when there are a quarter more calls."""

@@ -136,7 +136,7 @@ def test_a_slow_function_that_fills_a_cache_is_not_accused_for_that(leaks, verdi
         time.sleep(0.01)
 
     g = check_growth(call, timeout_s=3)
-    assert g.verdict == verdict
+    assert g.verdict == verdict, g
     assert any("of at most 2,000 entries" in caveat for caveat in g.caveats) == (not leaks)
 
 
@@ -197,6 +197,10 @@ def test_what_malloc_keeps_for_other_threads_is_no_leak(monkeypatch, changes, ex
     trends = dict.fromkeys(Figures._fields, flat) | {"heap_bytes": growing}
     judging = judge.Judge(rounds, 0, 10.0)
     assert judging._other_threads_explain(trends, Effort(8192, 8.0)) == explains
+    at_the_end = Effort(8192, 10.0, exhausted=True)
+    assert not judging._other_threads_explain_all(trends, at_the_end)  # it goes on steadily
+    trends["heap_bytes"] = growing._replace(direction="unclear")
+    assert judging._other_threads_explain_all(trends, at_the_end) == explains
 
 
 @pytest.mark.parametrize(("entries", "explains"), [(100, True), (99, False)])
