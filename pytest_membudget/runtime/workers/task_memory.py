@@ -98,6 +98,9 @@ _PROGRAM_STARTERS = (
 """Functions that start a program, found by name where they are called. Python 3.11 to 3.15 have them."""
 
 
+_LONGEST_OPENING_S = 10.0
+
+
 class TreeTaken(NamedTuple):
     """What a call took with all that it started, in bytes above its start."""
 
@@ -116,6 +119,7 @@ class TaskTree:
     def __init__(self, tell_helper: Callable[[int], None] = lambda _: None) -> None:
         self._tell_helper = tell_helper
         self._lock = threading.Lock()
+        self._opener = 0  # the thread that opens a probe
         self._is_in_call = False
         self._always = False
         self._has_left = False  # whether something was running when the last call ended
@@ -190,13 +194,18 @@ class TaskTree:
         return TreeTaken(low_bytes, high_bytes, held_bytes + grown_bytes)
 
     def _before_start(self) -> None:
-        if self._is_in_call and self._probe is None and not is_starting():
+        if not self._is_in_call or self._probe is not None or self._opener == threading.get_ident():
+            return
+        # A measurement of the call's own may be starting the helper. Where another thread opens the probe it is waited for: what
+        # starts before that is done would be taken for what had been there.
+        if self._opener or not is_starting():
             self._open()
 
     def _open(self) -> None:
-        if not self._lock.acquire(blocking=False):
-            return  # another thread is at it, or this is the start of the helper
+        if not self._lock.acquire(timeout=_LONGEST_OPENING_S):
+            return
         try:
+            self._opener = threading.get_ident()
             if self._probe is None:
                 if not helper_pid():
                     self._tell_helper(HELPER_TO_COME)
@@ -206,6 +215,7 @@ class TaskTree:
                 self._probe = probe
         finally:
             self._tell_helper(helper_pid())
+            self._opener = 0
             self._lock.release()
 
     def _others(self) -> list[int]:
@@ -225,6 +235,7 @@ class TaskTree:
         """In a forked child: it is part of the call, and measures nothing."""
         self._is_in_call = False
         self._lock = threading.Lock()
+        self._opener = 0
         self._probe = None
 
     def _noticing(self, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -66,6 +66,26 @@ def fork_twice(size):
     assert os.read(ended, 1) == b"x"
 
 
+def run_two_at_once(size):
+    """Two threads start a program each, in the same moment, and both programs hold until the last one does."""
+    program = "import sys; block = bytearray(b'x') * int(sys.argv[1]); print(flush=True); sys.stdin.read()"
+    at_once, both = threading.Barrier(2), threading.Barrier(2)
+
+    def run():
+        at_once.wait()
+        words = [sys.executable, "-S", "-c", program, str(size // 2)]
+        with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+            child.stdout.readline()
+            both.wait()
+            time.sleep(0.2)
+
+    threads = [threading.Thread(target=run) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
 def leave_running(size):
     child = subprocess.Popen(command(size, 60))
     time.sleep(0.3)
@@ -115,7 +135,7 @@ alone_with_shared_memory = pytest.mark.usefixtures("shared_memory")
 
 
 @alone_with_shared_memory
-@pytest.mark.parametrize("fn", [run_program, run_shell, run_pool, fork_twice, leave_running])
+@pytest.mark.parametrize("fn", [run_program, run_shell, run_pool, run_two_at_once, fork_twice, leave_running])
 def test_a_call_takes_what_it_starts(worker, fn):
     figures = call(worker, fn, 60 * MB).figures
     upper_bytes = figures.peak_upper_bytes or figures.peak_bytes
