@@ -357,6 +357,14 @@ def test_what_needs_a_place_of_its_own_does_not_wait_in_a_worker(fields):
     assert played.running == [first]
 
 
+def test_nothing_waits_behind_a_call_that_runs_alone():
+    played = Played(100, workers=1, oversize="alone")
+    played.scheduler.pool.throughput.mean_s = 0.001
+    alone, small = a_task(200), a_task(10)
+    played.submit(alone, small)
+    assert played.running == [alone]
+
+
 def test_short_calls_pass_one_that_a_smaller_budget_cannot_hold():
     played = Played(100, workers=1)
     played.scheduler.pool.throughput.mean_s = 0.001
