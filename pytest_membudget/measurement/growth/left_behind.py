@@ -1,8 +1,8 @@
 """Processes that were left behind: their parent has ended, and the reaper (pid 1, or a subreaper) has them now.
 
-They are no descendants any more. One is known by what it has of this process: its session or its group; or, where it opened a session of
-its own as daemons do, the address of its environment, which is random for each program that is started and the same in forks of it, or
-the name of the test that pytest had set in its environment.
+They are no descendants any more. One is known by what it has of this process: the address of its environment, which is random for each
+program that is started and the same in forks of it; in a test the name of the test, which pytest sets in the environment; elsewhere its
+session or its group, which tests that run side by side share.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _CURRENT_TEST = "PYTEST_CURRENT_TEST"
 
 
 class LeftBehind:
-    """Those that were started since this was made; without a daemon that called exec outside of a test, or runs as another user."""
+    """Those that were started since this was made; without a daemon that called exec outside of a test, what a test gave an environment of its own, and what runs as another user."""
 
     def __init__(self) -> None:
         self._before = frozenset(proc.processes() if _LINUX else ())
@@ -46,11 +46,11 @@ class LeftBehind:
         found = proc.stat(pid)
         if found is None or found.has_ended or found.parent not in self._reapers:
             return False
-        if {found.session, found.group} & self._own_bands:
+        if found.environment_at == self._environment_at != 0:
             return True
-        is_fork = found.environment_at == self._environment_at != 0
-        return is_fork or _was_started_by(os.environ.get(_CURRENT_TEST, ""), pid)
+        test = os.environ.get(_CURRENT_TEST)
+        return _was_started_by(test, pid) if test else bool({found.session, found.group} & self._own_bands)
 
 
 def _was_started_by(test: str, pid: int) -> bool:
-    return bool(test) and f"{_CURRENT_TEST}={test}".encode() in proc.read(pid, "environ").split(b"\0")
+    return f"{_CURRENT_TEST}={test}".encode() in proc.read(pid, "environ").split(b"\0")

@@ -58,6 +58,14 @@ def test_a_daemon_is_known_by_the_test_in_its_environment(leave_one):
     assert not {before, *strangers} & set(left_behind.pids())
 
 
+def test_outside_of_a_test_the_session_tells(leave_one, monkeypatch):
+    monkeypatch.delenv("PYTEST_CURRENT_TEST")
+    left_behind = LeftBehind()
+    ours, stranger = leave_one(), leave_one(start_new_session=True)
+    assert ours in left_behind.pids()
+    assert stranger not in left_behind.pids()
+
+
 DAEMON = """
 import os, time
 from pytest_membudget.measurement.growth.left_behind import LeftBehind
@@ -71,7 +79,7 @@ if first == 0:
         os.read(0, 1)
     os._exit(0)
 os.waitpid(first, 0)
-print(left_behind.pids() == [int(os.read(reading, 20))])
+print(int(os.read(reading, 20)) in left_behind.pids())
 """
 
 
