@@ -206,7 +206,7 @@ def collect_if_growing() -> None:
 
     Memory would grow by each test's garbage, be given back and be faulted in again, which takes ten times as long.
     """
-    if _Lately.growing_for:
+    if _Lately.growing_for and gc.isenabled():
         _Lately.growing_for -= 1
         collector.collect_young()
 
