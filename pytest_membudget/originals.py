@@ -26,7 +26,6 @@ from types import FunctionType, ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import _signal as _signal  # type: ignore[import-not-found]  # typeshed has none
     import _thread as _thread
     import builtins as builtins
     import contextlib as contextlib
@@ -57,7 +56,7 @@ if TYPE_CHECKING:
     import warnings as warnings
 
 _MODULES = """
-    _signal _thread builtins contextlib ctypes fcntl gc inspect io itertools json logging mmap os random re resource
+    _thread builtins contextlib ctypes fcntl gc inspect io itertools json logging mmap os random re resource
     select shutil signal struct subprocess sys tempfile threading time traceback tracemalloc warnings
 """.split()
 _ALSO_RESTORED = ("pathlib", "posixpath", "selectors")

@@ -7,16 +7,12 @@ from typing import NamedTuple
 
 from pytest_membudget.measurement.process import proc
 from pytest_membudget.measurement.process.high_water import resident_bytes
-from pytest_membudget.originals import _signal, fcntl, os, resource, signal, sys, time
+from pytest_membudget.originals import fcntl, os, resource, signal, sys, time
 
 _LINUX = sys.platform.startswith("linux")
 
 _SHARE_OF_TIME = 0.1
 """Of one core, for the kernel's own figures."""
-
-_SIGCHLD = int(getattr(signal, "SIGCHLD", 0))
-_IGNORED = int(signal.SIG_IGN)
-"""As plain numbers: `signal.getsignal` makes members of enumerations of them, which takes longer than the question."""
 
 WAIT_FOR_ALL_KINDS = 0x40000000
 """Linux's `__WALL`: children whose end sends no SIGCHLD count too."""
@@ -50,8 +46,7 @@ def reaped() -> Reaped:
 
 def are_waited_for() -> bool:
     """Whether children that end show in `reaped`: where SIGCHLD is ignored no child can be waited for."""
-    handler = _signal.getsignal(_SIGCHLD) if _SIGCHLD else None
-    return not isinstance(handler, int) or handler != _IGNORED
+    return signal.getsignal(signal.SIGCHLD) is not signal.SIG_IGN
 
 
 def own_faults() -> int:
