@@ -194,6 +194,10 @@ def tests_table(tests: Sequence[TestRecord], *, verbose: bool, most_tests: int |
         notes.append("a range is: lower bound .. upper bound, where the peak is not known exactly")
     if verbose:
         notes += _caveats(shown)
+    elif doubtful := sum(bool(test.caveats) for test in shown):
+        notes.append(
+            f"{format_count(doubtful, 'figure')} in doubt: -v says why, and so do the files of a report"
+        )
     title = "Memory by test (peak of the process tree above its start)"
     columns = TEST_COLUMNS if verbose else TEST_COLUMNS[:_FEW_COLUMNS]
     return make_table("tests", title, columns, shown, notes)

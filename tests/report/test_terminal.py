@@ -109,6 +109,16 @@ def test_the_smallest_tests_are_left_out_and_counted():
     assert "test_000" in full
 
 
+def test_figures_in_doubt_are_counted_and_explained_on_request():
+    tests = tuple(
+        TestRecord(nodeid=f"test_{n}", outcome="passed", peak_bytes=n, caveats=("it may be less",) * (n < 2))
+        for n in range(3)
+    )
+    short, full = (render_terminal(Report(tests=tests), verbose=verbose) for verbose in (False, True))
+    assert "2 figures in doubt: -v says why" in short
+    assert "it may be less (2 tests)" in full
+
+
 def test_of_what_tests_left_behind_the_largest_five_are_shown():
     left = tuple(RetainedByTest(f"test_{n}", (9 - n) * 2**20, 0.1) for n in range(8))
     text = render_terminal(Report(left_behind=left))
