@@ -326,6 +326,23 @@ def test_a_worker_is_started_ahead_after_a_loss():
     assert len(only(effects, Start)) == 1
 
 
+def test_workers_are_read_again_when_the_first_of_all_time_limits_is_reached():
+    played = Played(workers=2)
+    played.submit(a_task(timeout_s=50.0), a_task(timeout_s=5.0))
+    played.pass_time(1.0, Reading(0.0, None, 0))
+    assert played.scheduler.deadline_s == 5.0
+
+
+def test_short_calls_make_the_queues_ahead_of_workers_longer():
+    played = Played(workers=1)
+    assert played.scheduler.pool.throughput.depth == 1
+    for _ in range(40):
+        task = a_task()
+        played.submit(task)
+        played.returned(task, duration_s=0.001)
+    assert played.scheduler.pool.throughput.depth > 1
+
+
 # Prefetching ----------------------------------------------------------------------------------------------------------
 
 
