@@ -21,6 +21,7 @@ from pytest_membudget.measurement.growth.samples import (
     PAGED_BYTES,
     Figures,
 )
+from pytest_membudget.measurement.growth.shared_files import Origin
 from pytest_membudget.measurement.process.children import descendants
 from pytest_membudget.measurement.system.machine import memory_reading
 from pytest_membudget.originals import resource, restored, sys
@@ -108,6 +109,7 @@ _SEEN_IN_PAGES_BYTES = 64 << 10
 _MOST_NOISE_BYTES_PER_CALL = 512
 """Beside more than that a leak of as much may not show in few calls: *clean* waits for half of the time."""
 _OTHERS_FILES = "files appeared in shared memory that another program may have made, as they did not come with the calls alone: they were not judged"
+_TOO_FEW_FILES = "files appeared in shared memory with the calls, too few to be certain that no other program made them; a larger timeout_s allows more"
 
 
 class Finding(NamedTuple):
@@ -128,7 +130,7 @@ class Judge:
         self._caps = Caps.for_this_machine(rounds.first)
         self._patience = _patience(timeout_s)
         self._reason = self._piled_up = ""
-        self._files_are_ours: bool | None = None
+        self._origin_of_files: Origin | None = None
         self._filling: tuple[FilledCache, ...] = ()
         self._calls_before_next_scan = 0
         self._calls_before_next_trace = 0
@@ -181,7 +183,7 @@ class Judge:
             self._other_threads_explain(trends, effort) or self._caches_explain(trends, effort)
         ):
             return "inconclusive" if effort.exhausted else None
-        if verdict == "clean" and self._piled_up:
+        if verdict == "clean" and (self._piled_up or self._origin_of_files == "unknown"):
             return "inconclusive"
         if verdict == "inconclusive" and (
             self._full_caches_explain(trends) or self._other_threads_explain_all(trends, effort)
@@ -218,10 +220,10 @@ class Judge:
         """Asks once whose the files in shared memory are, where they would decide; another program's are left out from then on."""
         grown = (trends[name].direction != "flat" for name in OF_SHARED_FILES)
         files_grow = self._rounds.has_new_files and any(grown)
-        if not files_grow or self._files_are_ours is not None:
+        if not files_grow or self._origin_of_files is not None:
             return False
-        self._files_are_ours = self._rounds.files_are_ours(_SHARE_FOR_FILES * self._timeout_s)
-        if self._files_are_ours:
+        self._origin_of_files = self._rounds.origin_of_files(_SHARE_FOR_FILES * self._timeout_s)
+        if self._origin_of_files == "calls":
             return False
         self._piled_up = ""
         return True
@@ -294,8 +296,8 @@ class Judge:
             doubts.append(
                 "sqlite kept pages of its files, 2 MB a connection unless told otherwise: not counted as growth"
             )
-        if self._files_are_ours is False and verdict != "leak":
-            doubts.append(_OTHERS_FILES)
+        if self._origin_of_files in {"others", "unknown"} and verdict != "leak":
+            doubts.append(_OTHERS_FILES if self._origin_of_files == "others" else _TOO_FEW_FILES)
         return tuple(doubts)
 
 

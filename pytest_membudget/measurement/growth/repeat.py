@@ -22,7 +22,7 @@ from pytest_membudget.measurement.growth.samples import (
     FigureReader,
     Figures,
 )
-from pytest_membudget.measurement.growth.shared_files import appear_with_calls
+from pytest_membudget.measurement.growth.shared_files import Origin, origin_of_files
 from pytest_membudget.measurement.thread_stacks import may_raise_in
 from pytest_membudget.originals import _thread, contextlib, ctypes, os, signal, sys, threading, time
 from pytest_membudget.stats.growth import Precision, Trend, next_step, trend
@@ -147,18 +147,20 @@ class Rounds:
         self.calls += made
         return made
 
-    def files_are_ours(self, for_s: float) -> bool:
-        """Whether the files that have appeared in shared memory come with the calls; if not, they are left out of all samples."""
+    def origin_of_files(self, for_s: float) -> Origin:
+        """Where the files come from that have appeared in shared memory; unless from the calls, they are left out of all samples."""
         files = self._reader.shared_files
+        origin: Origin = "others"
         with contextlib.suppress(CallTooLongError):
-            if appear_with_calls(self, files, for_s, self.elapsed_s / max(1, len(files.names()))):
-                return True
+            origin = origin_of_files(self, files, for_s, self.elapsed_s / max(1, len(files.names())))
+        if origin == "calls":
+            return origin
         files.leave_files_out()
         for name in OF_SHARED_FILES:
             self._held[name] = array("q", bytes(8 * self._capacity))
         nothing = dict.fromkeys(OF_SHARED_FILES, 0)
         self.first, self.last = self.first._replace(**nothing), self.last._replace(**nothing)
-        return False
+        return origin
 
     def remember_caches(self) -> None:
         """Counts the entries of caches that state their capacity, for `filled_caches`; once."""

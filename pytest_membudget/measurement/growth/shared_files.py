@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from math import comb
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from pytest_membudget.measurement.process import proc
 from pytest_membudget.measurement.process.children import descendants
@@ -168,6 +168,10 @@ _MAKER, _RSS = 4, 14
 """Columns of `/proc/sysvipc/shm`."""
 
 
+Pair = tuple[frozenset[str], frozenset[str]]
+"""The names of files that came in a window of calls, and in the pause after it."""
+
+
 class Repeated(Protocol):
     """What can call the function again."""
 
@@ -175,16 +179,24 @@ class Repeated(Protocol):
         """Calls up to `count` times, and begins no call after `for_s` seconds."""
 
 
-def appear_with_calls(repeated: Repeated, files: SharedFiles, for_s: float, between_s: float = 0.0) -> bool:
-    """Whether more files come with calls than in pauses between them; takes `for_s` seconds at most, and a call.
+Origin = Literal["calls", "others", "unknown"]
+"""Of new files: the function's calls, others (or both), or the calls as it seems, on too few files to be certain."""
 
+
+def origin_of_files(repeated: Repeated, files: SharedFiles, for_s: float, between_s: float = 0.0) -> Origin:
+    """Whether more files come with calls than in pauses between them.
+
+    Takes `for_s` seconds at most and a call, and twice as long while files come with calls alone, but too few for a proof.
     `between_s` is the mean time from one new file to the next: where not every call makes one, a window holds two.
     """
-    end_at = time.perf_counter() + for_s
+    begun_at = time.perf_counter()
     window_s = max(_LEAST_WINDOW_S, min(2 * between_s, for_s / (2 * _FEWEST_PAIRS)))
-    pairs: list[tuple[frozenset[str], frozenset[str]]] = []
+    pairs: list[Pair] = []
     before = files.names()
-    while len(pairs) < _MOST_PAIRS and time.perf_counter() <= end_at:
+    while len(pairs) < _MOST_PAIRS:
+        spent_s = time.perf_counter() - begun_at
+        if spent_s > 2 * for_s or (spent_s > for_s and not _come_with_calls_alone(pairs)):
+            break
         begun = time.perf_counter()
         repeated.make_calls(_MOST_CALLS, window_s)
         called = files.names()
@@ -192,15 +204,20 @@ def appear_with_calls(repeated: Repeated, files: SharedFiles, for_s: float, betw
         paused = files.names()
         pairs.append((called - before, paused - called))
         if _is_proven(pairs):
-            return True
+            return "calls"
         before = paused
     others = files.held_elsewhere(frozenset().union(*(came for pair in pairs for came in pair)))
-    return bool(others) and _is_proven(
-        [(in_calls - others, in_pause - others) for in_calls, in_pause in pairs]
-    )
+    unclaimed = [(in_calls - others, in_pause - others) for in_calls, in_pause in pairs]
+    if others and _is_proven(unclaimed):
+        return "calls"
+    return "unknown" if _come_with_calls_alone(unclaimed) else "others"
 
 
-def _is_proven(pairs: list[tuple[frozenset[str], frozenset[str]]]) -> bool:
+def _come_with_calls_alone(pairs: list[Pair]) -> bool:
+    return any(in_calls for in_calls, _ in pairs) and not any(in_pause for _, in_pause in pairs)
+
+
+def _is_proven(pairs: list[Pair]) -> bool:
     """Whether so many pairs with more files in the calls would hardly come by chance; equal ones say nothing."""
     more = sum(len(in_calls) > len(in_pause) for in_calls, in_pause in pairs)
     trials = sum(len(in_calls) != len(in_pause) for in_calls, in_pause in pairs)
