@@ -34,6 +34,7 @@ def daemons_by_double_fork(random):
         if pid == 0:
             os.setsid()
             if os.fork() == 0:
+                os.closerange(0, 3)  # a pipe of ours would stay open as long
                 time.sleep(60)
             os._exit(0)
         os.waitpid(pid, 0)
