@@ -9,8 +9,8 @@ the calls of the one after: [n/8, n/4], [n/4, n/2] and [n/2, n].
   fast, each half of it not much slower than the one before it), by more than the figure ever fell back, by more than the figure's allowance in all, its largest single step left out, `evidence` rules chance out, and the samples after the last
   window, where it had to end early, lie as much higher;
 * *flat*: the last two windows grow by no more than is allowed, or by next to nothing in all;
-* *slowing*: it still grows, but the last window by less than one before, as where a cache fills up, and not in so few steps that chance
-  may have made the last ones fewer;
+* *slowing*: it still grows, but the last window by less than one before, as where a cache fills up, not for its largest step alone, and not
+  in so few steps that chance may have made the last ones fewer;
 * *unclear*: anything else. More calls are needed.
 
 The slope and its interval are those of `robust_slope`, over the floor of the last two windows.
@@ -191,7 +191,7 @@ def trend(
         and not _rises_at_the_end(calls, whole_floor, bound)
     ):
         return found._replace(direction="flat")
-    slowing = rates[2] < _NOT_SLOWING * max(rates[0], rates[1])
+    slowing = _slows_down(rates) and not (low > bound and _is_steady_but_for_a_step(tail_calls, floor, bound))
     if not slowing or (fallback < risen / _QUIET and _is_sporadic(tail_calls, floor, bound)):
         return found
     return found._replace(direction="slowing", fades=_fades(tail_calls, floor, rates))
@@ -216,6 +216,19 @@ def _fades(calls: Sequence[int], floor: Sequence[float], rates: Sequence[float])
     paces = [*rates[:2], (three_quarters - half) * 4 / calls[-1], (now - three_quarters) * 4 / calls[-1]]
     windows_fade = all(later <= _FADING * earlier for earlier, later in pairwise(rates))
     return windows_fade and paces[3] <= _FADING * min(paces[1], paces[2])
+
+
+def _slows_down(rates: Sequence[float]) -> bool:
+    return rates[2] < _NOT_SLOWING * max(rates[0], rates[1])
+
+
+def _is_steady_but_for_a_step(calls: Sequence[int], floor: Sequence[float], bound: float) -> bool:
+    """Whether it goes on as fast as before once its largest step is left out: a table that was enlarged once, say."""
+    steps = [later - earlier for earlier, later in pairwise(floor)]
+    largest = max(range(len(steps)), key=steps.__getitem__)
+    level = [*floor[: largest + 1], *(each - steps[largest] for each in floor[largest + 1 :])]
+    rates = _window_rates(calls, level)
+    return rates[2] > bound and not _slows_down(rates)
 
 
 def _is_sporadic(calls: Sequence[int], floor: Sequence[float], bound: float) -> bool:
