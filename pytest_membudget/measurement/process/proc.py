@@ -42,14 +42,9 @@ class KeptOpen:
         Raises:
             OSError: it cannot be opened.
         """
-        try:  # as `identity` does, without a call more: this runs before and after each test
-            status = os.fstat(self._descriptor)
-            if (status.st_dev, status.st_ino) == self._identity:
-                return self._descriptor
-        except OSError:
-            pass
-        self._descriptor = os.open(self._path, self._flags | os.O_CLOEXEC)
-        self._identity = identity(self._descriptor)
+        if not self._is_ours():
+            self._descriptor = os.open(self._path, self._flags | os.O_CLOEXEC)
+            self._identity = identity(self._descriptor)
         return self._descriptor
 
     def close(self) -> None:
