@@ -212,10 +212,9 @@ def evidence(calls: Sequence[int], floor: Sequence[float], bound: float) -> floa
 
 def _fades(calls: Sequence[int], floor: Sequence[float], rates: Sequence[float]) -> bool:
     """Whether each window, and each half of the last one, grows much more slowly than the one before."""
-    half, three_quarters, now = (_at(calls, floor, calls[-1] * share) for share in (1 / 2, 3 / 4, 1))
-    paces = [*rates[:2], (three_quarters - half) * 4 / calls[-1], (now - three_quarters) * 4 / calls[-1]]
+    first_half, second_half = _rates_of_halves(calls, floor)
     windows_fade = all(later <= _FADING * earlier for earlier, later in pairwise(rates))
-    return windows_fade and paces[3] <= _FADING * min(paces[1], paces[2])
+    return windows_fade and second_half <= _FADING * min(rates[1], first_half)
 
 
 def _slows_down(rates: Sequence[float]) -> bool:
@@ -234,22 +233,31 @@ def _is_steady_but_for_a_step(calls: Sequence[int], floor: Sequence[float], boun
 def _is_sporadic(calls: Sequence[int], floor: Sequence[float], bound: float) -> bool:
     """Whether many steps before the last window did not rise: so few rises that chance may have made the last ones fewer."""
     steps = list(pairwise(range(bisect_right(calls, calls[-1] / 2))))
-    rises = sum(floor[last] - floor[first] > bound * (calls[last] - calls[first]) for first, last in steps)
-    return rises < _MOST_RISES * len(steps)
+    return _rises(calls, floor, steps, bound) < _MOST_RISES * len(steps)
 
 
 def _is_steady_lately(calls: Sequence[int], floor: Sequence[float], rate_before: float) -> bool:
     """Whether both halves of the last window grow about as fast as the one before: a fast first window may be a few rare errors."""
+    return min(_rates_of_halves(calls, floor)) >= _NOT_SLOWING * rate_before
+
+
+def _rates_of_halves(calls: Sequence[int], floor: Sequence[float]) -> tuple[float, float]:
+    """Growth per call in either half of the last window."""
     half, three_quarters, now = (_at(calls, floor, calls[-1] * share) for share in (1 / 2, 3 / 4, 1))
-    slower = min(three_quarters - half, now - three_quarters) * 4 / calls[-1]
-    return slower >= _NOT_SLOWING * rate_before
+    return (three_quarters - half) * 4 / calls[-1], (now - three_quarters) * 4 / calls[-1]
 
 
 def _rises_at_the_end(calls: Sequence[int], floor: Sequence[float], bound: float) -> bool:
     """Whether nearly every step of the last quarter rises: what fell before has hidden a leak until then."""
     steps = list(pairwise(range(bisect_left(calls, calls[-1] * 3 / 4), len(calls))))
-    rises = sum(floor[last] - floor[first] > bound * (calls[last] - calls[first]) for first, last in steps)
-    return len(steps) > 1 and rises > _MOST_RISES * len(steps)
+    return len(steps) > 1 and _rises(calls, floor, steps, bound) > _MOST_RISES * len(steps)
+
+
+def _rises(
+    calls: Sequence[int], floor: Sequence[float], steps: Sequence[tuple[int, int]], bound: float
+) -> int:
+    """How many of the steps, from one position to another, grow by more than `bound` a call."""
+    return sum(floor[last] - floor[first] > bound * (calls[last] - calls[first]) for first, last in steps)
 
 
 def _windows(calls: Sequence[int], begin: float, width: Callable[[float], float]) -> list[int]:
@@ -262,10 +270,9 @@ def _windows(calls: Sequence[int], begin: float, width: Callable[[float], float]
 
 
 def _winnings(calls: Sequence[int], floor: Sequence[float], ends: Sequence[int], bound: float) -> float:
-    rises = sum(
-        floor[last] - floor[first] > bound * (calls[last] - calls[first]) for first, last in pairwise(ends)
-    )
-    others = max(0, len(ends) - 1) - rises
+    windows = list(pairwise(ends))
+    rises = _rises(calls, floor, windows, bound)
+    others = len(windows) - rises
     return sum((1 + stake) ** rises * (1 - stake) ** others for stake in _STAKES) / len(_STAKES)
 
 
