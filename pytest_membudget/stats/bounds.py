@@ -142,12 +142,14 @@ class ExcessDetector:
         self._bets = [_Bets(promised ** (step / (_ALTERNATIVES + 1))) for step in steps]
 
     def add(self, exceeded: bool) -> None:
-        """Counts one more task; the first breach that is found stays."""
+        """Counts one more task; the first breach that is found stays, and ends the bets."""
+        if self.breach is not None:
+            return
         self._tasks += 1
         weight = 1 / (self._tasks * (self._tasks + 1))
         for bets in self._bets:
             bets.add(weight, exceeded, self._promised)
-        if self.breach is None and sum(bets.value for bets in self._bets) >= _ALTERNATIVES * self._enough:
+        if sum(bets.value for bets in self._bets) >= _ALTERNATIVES * self._enough:
             found = max(self._bets, key=lambda bets: bets.value)
             self.breach = Breach(tasks=found.tasks, exceeded=found.exceeded, last=self._tasks)
 
