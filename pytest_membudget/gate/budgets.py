@@ -31,7 +31,6 @@ _SMALLEST_BYTES = 1024**2
 _MOST_PROCESSES = 4
 
 _MOST_CULPRITS = 5
-_NO_BUDGET = Budget()
 _GROWTH_HEADROOM = 1.1
 
 
@@ -88,7 +87,7 @@ def judge(measurement: Measurement, budget: Budget, *, strict: bool = False) -> 
     A proven figure above its budget is "over" and fails. Where only the upper figure is above it, the verdict
     is "over_upper": a caveat, and a failure under `strict`.
     """
-    figures = figures_of(measurement, budget) if budget != _NO_BUDGET else []
+    figures = figures_of(measurement, budget)
     if not figures:
         return Judgement(verdict="none", caveats=measurement.caveats)
     over = [figure for figure in figures if figure.proven_bytes > figure.budget_bytes]

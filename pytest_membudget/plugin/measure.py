@@ -253,16 +253,12 @@ class Judged(NamedTuple):
     @property
     def verdict(self) -> Verdict:
         """The gravest of all verdicts."""
-        if len(self.judgements) == 1:
-            return self.judgements[0].verdict
         return min((each.verdict for each in self.judgements), key=_GRAVEST_FIRST.index, default="none")
 
     @property
     def message(self) -> str:
         """What each judgement says, in the order of gravity."""
         speaking = [each for each in self.judgements if each.finding]
-        if not speaking and not self.explanation:
-            return ""
         speaking.sort(key=lambda each: _GRAVEST_FIRST.index(each.verdict))
         text = "\n\n".join(
             each.worded(
