@@ -69,9 +69,8 @@ class Reporting:
         is_shown = settings.report_paths or settings.show_tables or settings.history or gate is not None
         self._environment = Environment()
         if is_shown or os.environ.get("GITHUB_STEP_SUMMARY"):
-            self._environment = (
-                environment()
-            )  # some milliseconds, which the one line of other sessions need not pay
+            # Takes some milliseconds, which sessions that end with one line need not pay.
+            self._environment = environment()
         self._revision = ""
         if settings.history is not None or settings.report_paths:
             # Asking git takes some milliseconds, which a session that keeps nothing need not pay.

@@ -49,12 +49,8 @@ def choose_probe(
 
 def _is_narrow(budget: Budget) -> bool:
     """Whether the budget is so small that a quarter of a megabyte matters."""
-    smallest_bytes = min(
-        budget.peak_bytes or _WIDE_BYTES,
-        budget.total_bytes or _WIDE_BYTES,
-        budget.retained_bytes or _WIDE_BYTES,
-    )
-    return smallest_bytes < _WIDE_BYTES
+    budgets_bytes = (budget.peak_bytes, budget.total_bytes, budget.retained_bytes)
+    return any(each is not None and each < _WIDE_BYTES for each in budgets_bytes)
 
 
 def _may_be_ended(plan: Plan, settings: Settings) -> bool:

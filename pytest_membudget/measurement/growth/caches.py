@@ -89,9 +89,8 @@ def shrink_databases() -> bool:
     done = False
     for each in _all_objects():
         if issubclass(type(each), kind):
-            with contextlib.suppress(
-                Exception
-            ):  # it is closed, or another thread's, or its authorizer forbids it
+            # It may be closed, or another thread's, or its authorizer may forbid it.
+            with contextlib.suppress(Exception):
                 kind.execute(each, "PRAGMA shrink_memory").close()
                 done = True
     return done

@@ -11,22 +11,12 @@ from typing import Any
 from pytest_membudget.errors import UsageError
 from pytest_membudget.measurement.growth.culprits import find_culprits
 from pytest_membudget.measurement.growth.judge import Judge
-from pytest_membudget.measurement.growth.repeat import (
-    Rounds,
-    interrupted_after,
-)
-from pytest_membudget.measurement.growth.samples import (
-    EXACT_BYTES,
-    PAGED_BYTES,
-    FigureReader,
-    Inventory,
-)
+from pytest_membudget.measurement.growth.repeat import Rounds, interrupted_after
+from pytest_membudget.measurement.growth.samples import EXACT_BYTES, PAGED_BYTES, FigureReader, Inventory
 from pytest_membudget.measurement.process.reclaim import collector
 from pytest_membudget.originals import contextlib, gc
 from pytest_membudget.records.judgement import Growth
-from pytest_membudget.stats.growth import (
-    CONFIDENCE,
-)
+from pytest_membudget.stats.growth import CONFIDENCE
 from pytest_membudget.units import Size, parse_size
 
 _LONGEST_S = 1_000_000

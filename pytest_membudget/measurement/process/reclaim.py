@@ -248,9 +248,8 @@ def _small_blocks_lately(*, in_series: bool) -> SmallBlocks:
     if in_series and not changed and _Lately.counts_unasked < MOST_UNASKED:
         _Lately.counts_unasked += 1
         return _Lately.blocks
-    _Lately.counts_unasked = (
-        MOST_UNASKED if changed else 0
-    )  # what came before this block may be freed after it
+    # What came before this block may be freed after it.
+    _Lately.counts_unasked = MOST_UNASKED if changed else 0
     blocks = sys.getallocatedblocks()
     if changed or abs(blocks - _Lately.counted_blocks) > LITTLE_BLOCKS:
         _Lately.blocks = _small_blocks()

@@ -213,9 +213,8 @@ async def _yielded_async(
             ended.clear()
             read = outcomes.read_nowait()
             if read is None:
-                with contextlib.suppress(
-                    TimeoutError
-                ):  # by then there may be more room, as in `Outcomes.read`
+                # After a while there may be more room, as in `Outcomes.read`.
+                with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(PATIENCE_S):
                         await ended.wait()
                 continue
