@@ -282,28 +282,23 @@ def _child(how):
     return one
 
 
-@leaking(5000)
-def a_child_by_multiprocessing_that_grows(random):
-    conn = _child("keep")
-
+def _asking(conn, random):
     def call():
         conn.send(random.randrange(5000, 20_000))
         conn.recv()
         time.sleep(0.01)
 
     return call
+
+
+@leaking(5000)
+def a_child_by_multiprocessing_that_grows(random):
+    return _asking(_child("keep"), random)
 
 
 @clean
 def a_child_by_multiprocessing_with_a_ring(random):
-    conn = _child("cache")
-
-    def call():
-        conn.send(random.randrange(5000, 20_000))
-        conn.recv()
-        time.sleep(0.01)
-
-    return call
+    return _asking(_child("cache"), random)
 
 
 @clean
