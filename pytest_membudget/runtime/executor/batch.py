@@ -17,6 +17,7 @@ import msgspec
 from pytest_membudget.errors import UsageError, text_of
 from pytest_membudget.measurement.probe import Probe
 from pytest_membudget.measurement.process.children import SharedPages, descendants
+from pytest_membudget.measurement.process.heap import read_heap
 from pytest_membudget.measurement.tree.sampler import sampler
 from pytest_membudget.records.measurement import Measurement
 from pytest_membudget.records.run import BatchResult, Breakdown, LevelEvent, Outcome
@@ -203,6 +204,7 @@ class Recorder:
         self._helper_pid: int | None = None
         self._samples = 0
         self._start_bytes = 0
+        self._kept_at_start_bytes = 0  # resident but free: results may take it without growth
         self._events_before = len(engine.journal.events)
         self._waiting_bytes = 0
         self.limit_bytes = engine.settings.reading().limit.bytes
@@ -221,6 +223,7 @@ class Recorder:
         helper = sampler()
         self._helper_pid = None if helper is None else helper.pid
         self._start_bytes = self._pages.holdings([os.getpid()]).get(os.getpid(), 0)
+        self._kept_at_start_bytes = read_heap().kept_bytes
         self.sample(self._engine.driver.readings())
         self._engine.driver.observers.append(self.sample)
         self._engine.driver.wake()
@@ -274,7 +277,8 @@ class Recorder:
         in_workers_bytes = sum(held.get(pid, 0) for pid in workers)
         of_tasks_bytes = sum(held.get(pid, 0) for pid in self._of_tasks if pid not in workers)
         base_bytes = sum(self._base_bytes(pid, reading, held.get(pid, 0)) for pid, reading in workers.items())
-        waiting_bytes = min(self._waiting_bytes, max(0, own_bytes - self._start_bytes))
+        in_use_at_start_bytes = max(0, self._start_bytes - self._kept_at_start_bytes)
+        waiting_bytes = min(self._waiting_bytes, max(0, own_bytes - in_use_at_start_bytes))
         elsewhere = bool(workers) or self._engine.scheduler.backend.is_cluster
         here_bytes = 0 if elsewhere else max(0, own_bytes - self._start_bytes - waiting_bytes)
         self.breakdown = Breakdown(
