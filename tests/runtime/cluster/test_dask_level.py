@@ -116,10 +116,10 @@ def test_larger_than_any_worker_may_run_alone(cluster):
 
 
 def test_a_task_goes_to_a_worker_that_is_large_enough(cluster):
-    with on(cluster, estimator=MemoryEstimator(gamma=1.0, overhead="300 MB")) as executor:
-        batch = executor.run(jobs.pid_after, [0.01] * 6)
+    with on(cluster) as executor:
         (_, (_, large)) = sorted(all_workers(executor).items())
-    assert set(batch.values) == {large.who.pid}
+        in_300_mb = executor.options(memory="300 MB")
+        assert {in_300_mb.submit(jobs.pid_after, 0.01).result(60) for _ in range(6)} == {large.who.pid}
 
 
 def test_a_function_of_the_script_itself_travels(cluster):
