@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import select
 import signal
@@ -92,7 +93,7 @@ def serve(folder: Path, caller: int) -> FreshRequest:
 
 
 def resident_file_ranges() -> list[Range]:
-    """The pages of files, and of shared memory, that this process has mapped and touched.
+    """The pages of files, and of shared memory, that this process has mapped and touched; no range is of two mappings.
 
     Raises:
         OSError: this system has no /proc/self/pagemap.
@@ -113,7 +114,7 @@ def resident_file_ranges() -> list[Range]:
                 address = first + number * proc.PAGE_BYTES
                 if not top & _PRESENT:
                     continue
-                if found and sum(found[-1]) == address:
+                if found and sum(found[-1]) == address > first:
                     found[-1] = (found[-1][0], found[-1][1] + proc.PAGE_BYTES)
                 else:
                     found.append((address, proc.PAGE_BYTES))
@@ -121,14 +122,14 @@ def resident_file_ranges() -> list[Range]:
 
 
 def populate(libc: ctypes.CDLL, ranges: Sequence[Range]) -> None:
-    """Maps those pages, none of which need be read from a disk.
+    """Maps those pages, none of which need be read from a disk. What is no longer mapped, or kept from forks, is left out.
 
     Raises:
         OSError: this kernel has no call for it.
     """
     for address, length in ranges:
-        if libc.madvise(ctypes.c_void_p(address), ctypes.c_size_t(length), _MADV_POPULATE_READ):
-            number = ctypes.get_errno()
+        failed = libc.madvise(ctypes.c_void_p(address), ctypes.c_size_t(length), _MADV_POPULATE_READ)
+        if failed and (number := ctypes.get_errno()) != errno.ENOMEM:
             raise OSError(number, os.strerror(number))
 
 
