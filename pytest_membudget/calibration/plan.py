@@ -10,12 +10,12 @@ import pickle
 import random
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import msgspec
 
 from pytest_membudget.calibration.store import differences
-from pytest_membudget.calibration.worker import Answer, RunInput
+from pytest_membudget.calibration.worker import RunInput
 from pytest_membudget.errors import UsageError, text_of
 from pytest_membudget.inputs import KINDS, synthesize
 from pytest_membudget.records.calibration import CalibrationRun, CalibrationState
@@ -50,6 +50,17 @@ class PlannedRun(msgspec.Struct, frozen=True, kw_only=True):
         if not self.path and not self.item:
             return None
         return RunInput(path=self.path, as_path=self.as_path, pickled=self.item)
+
+    def begun(self, size_bytes: int) -> CalibrationRun:
+        """The record of this run on an input of that size, with nothing found so far."""
+        return CalibrationRun(
+            asked_bytes=self.size_bytes,
+            repeat=self.repeat,
+            path=self.path,
+            index=self.index,
+            values=self.values,
+            size_bytes=size_bytes,
+        )
 
 
 def plan_synthetic(sizes: str | Sequence[Size], repeats: int, kind: str, seed: int) -> list[PlannedRun]:
@@ -208,27 +219,10 @@ LeftS = Callable[[], float | None]
 """Seconds that are left; `None` where time is not limited."""
 
 
-class Machine(NamedTuple):
-    """A host of a cluster: its name, what may change a figure there, and a bare interpreter's resident memory."""
-
-    host: str
-    environment: Environment
-    bare_bytes: int
-
-
-class Finished(NamedTuple):
-    """One run: what it ran on, what came of it, and the machine, `None` for this one."""
-
-    run: PlannedRun
-    size_bytes: int
-    answer: Answer
-    machine: Machine | None = None
-
-
 class RunExecutor(Protocol):
     """Does runs."""
 
-    def finished(self, todo: Sequence[PlannedRun], left_s: LeftS) -> Generator[Finished, None, None]:
+    def finished(self, todo: Sequence[PlannedRun], left_s: LeftS) -> Generator[CalibrationRun, None, None]:
         """Does the runs in fresh interpreters, yields each when it is done, and starts none when no time is left."""
 
 
@@ -256,29 +250,9 @@ class Checkpoint:
             for done in self.runs
         )
 
-    def add(self, finished: Finished) -> None:
+    def add(self, finished: CalibrationRun) -> None:
         """Keeps one more."""
-        run, size_bytes, answer, machine = finished
-        self.runs.append(
-            CalibrationRun(
-                asked_bytes=run.size_bytes,
-                repeat=run.repeat,
-                path=run.path,
-                index=run.index,
-                values=run.values,
-                size_bytes=size_bytes,
-                peak_bytes=answer.peak_bytes,
-                first_peak_bytes=answer.first_peak_bytes,
-                warm_bytes=answer.warm_bytes,
-                duration_s=answer.duration_s,
-                read_bytes=answer.read_bytes,
-                source_digest=answer.digest,
-                doubts=answer.doubts,
-                caveats=answer.caveats,
-                environment=_environment_of(machine),
-                bare_bytes=machine.bare_bytes if machine else 0,
-            )
-        )
+        self.runs.append(finished)
         if self._path is not None:
             write_atomically(
                 self._path, encode_json(CalibrationState(plan=self._plan, runs=tuple(self.runs)))
@@ -310,11 +284,7 @@ def differing_hosts(runs: Sequence[CalibrationRun]) -> Iterator[str]:
 
 
 def _hosts(runs: Sequence[CalibrationRun]) -> dict[str, Environment]:
-    return {run.environment.hosts[0]: run.environment for run in runs if run.environment}
-
-
-def _environment_of(machine: Machine | None) -> Environment | None:
-    return machine and msgspec.structs.replace(machine.environment, hosts=(machine.host,))
+    return {run.host: run.environment for run in runs if run.environment}
 
 
 def progress_bar(total: int, title: str, unit: str, is_wanted: bool | None) -> Any:

@@ -21,13 +21,16 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
-from pytest_membudget.calibration.plan import Finished, InputFolder, LeftS, Machine, PlannedRun, smallest
-from pytest_membudget.calibration.worker import Answer, FunctionReference, Order, RunInput
+from pytest_membudget.calibration.plan import InputFolder, LeftS, PlannedRun, smallest
+from pytest_membudget.calibration.worker import FunctionReference, Order, RunInput
 from pytest_membudget.errors import CalibrationError
 from pytest_membudget.measurement.fresh.launcher import Launched, launch
 from pytest_membudget.measurement.system.machine import environment, memory_reading
+from pytest_membudget.records.calibration import CalibrationRun
 from pytest_membudget.records.measurement import Ending
+from pytest_membudget.records.report import Environment
 from pytest_membudget.runtime.workers.protocol import CannotStartError, Died, Reply, Returned
 from pytest_membudget.units import format_size
 
@@ -47,28 +50,35 @@ def run_fresh(
     input_file: Path | RunInput,
     folder: Path,
     *,
+    begun: CalibrationRun | None = None,
     timeout_s: float | None = None,
     is_called_off: Callable[[], bool] = lambda: False,
-) -> Answer:
+) -> CalibrationRun:
     """Runs the function on `input_file` (a path, or another input) in a fresh interpreter, in an empty folder inside `folder`.
 
-    Failures of the function are in the answer. Nothing of the run is left: neither process nor file.
+    The record is `begun` with what was found; failures of the function are in it. Nothing of the run is left: neither
+    process nor file.
     """
+    begun = begun or CalibrationRun()
     with _run_folder(folder) as (place, workplace):
         order_path, answer_path = place / "order.json", place / "answer.json"
         order = Order(
-            function=function, warm_up=_input(warm_up), input=_input(input_file), answer=str(answer_path)
+            run=begun,
+            function=function,
+            warm_up=_input(warm_up),
+            input=_input(input_file),
+            answer=str(answer_path),
         )
         order_path.write_bytes(msgspec.json.encode(order))
         ending, last_words = _run(place, timeout_s, is_called_off)
         if ending.ended_by_us or not answer_path.exists():
-            return Answer(failed_at="run", error=_death(ending, last_words))
-        answer = msgspec.json.decode(answer_path.read_bytes(), type=Answer)
+            return replace(begun, failed_at="run", error=_death(ending, last_words))
+        done = msgspec.json.decode(answer_path.read_bytes(), type=CalibrationRun)
         written = sorted(path.name for path in workplace.iterdir())
         if written:
             caveat = f"it writes into its working directory ({', '.join(written[:3])}); that was an empty one, now removed"
-            answer = msgspec.structs.replace(answer, caveats=(*answer.caveats, caveat))
-        return answer
+            done = replace(done, caveats=(*done.caveats, caveat))
+        return done
 
 
 def _input(given: Path | RunInput) -> RunInput:
@@ -148,14 +158,20 @@ class LocalRunExecutor:
         self._folder = folder
         self._inputs = InputFolder(folder, plan, kind, seed)
 
-    def finished(self, todo: Sequence[PlannedRun], left_s: LeftS) -> Generator[Finished, None, None]:
+    def finished(self, todo: Sequence[PlannedRun], left_s: LeftS) -> Generator[CalibrationRun, None, None]:
         """As the protocol says."""
         for run, given, size_bytes in self._inputs.inputs(todo):
             timeout_s = left_s()
             if timeout_s == 0:
                 return
-            answer = run_fresh(self._function, self._inputs.warm_up, given, self._folder, timeout_s=timeout_s)
-            yield Finished(run, size_bytes, answer)
+            yield run_fresh(
+                self._function,
+                self._inputs.warm_up,
+                given,
+                self._folder,
+                begun=run.begun(size_bytes),
+                timeout_s=timeout_s,
+            )
 
 
 _logger = logging.getLogger("pytest_membudget.calibration")
@@ -174,7 +190,7 @@ class DaskRunExecutor:
         self._seed = seed
         self._token = uuid.uuid4().hex
 
-    def finished(self, todo: Sequence[PlannedRun], left_s: LeftS) -> Generator[Finished, None, None]:
+    def finished(self, todo: Sequence[PlannedRun], left_s: LeftS) -> Generator[CalibrationRun, None, None]:
         """As the protocol says.
 
         Raises:
@@ -210,13 +226,13 @@ class DaskRunExecutor:
             )
 
 
-def _read(run: PlannedRun, host: str, reply: Reply) -> Finished:
+def _read(run: PlannedRun, host: str, reply: Reply) -> CalibrationRun:
     """What came of the run; what went wrong around it names the host."""
     match reply:
-        case Returned(value=Finished() as finished):
+        case Returned(value=CalibrationRun() as finished):
             return finished
         case Died(detail=detail):
-            return Finished(run, run.size_bytes, Answer(failed_at="run", error=detail))
+            return replace(run.begun(run.size_bytes), failed_at="run", error=detail)
     error = getattr(reply, "error", reply)
     raise CalibrationError(f"a run could not be made on host {host}: {type(error).__name__}: {error}")
 
@@ -291,7 +307,7 @@ def call_off(token: str) -> None:
     _called_off.add(token)
 
 
-def carry_out(order: RemoteOrder) -> Finished:
+def carry_out(order: RemoteOrder) -> CalibrationRun:
     """Does the run on this host. Nothing of it is left: neither process nor file."""
     with tempfile.TemporaryDirectory(prefix="membudget-calibrate-") as name:
         folder = Path(name)
@@ -299,29 +315,28 @@ def carry_out(order: RemoteOrder) -> Finished:
             warm_up = _placed(order.warm_up, order.own_files[0], folder / "warm-up")
             run = _placed(order.run, order.own_files[1], folder / "input")
         except MissingThereError as error:
-            return Finished(order.run, 0, Answer(failed_at="input", error=str(error)), this_machine())
+            return replace(order.run.begun(0), failed_at="input", error=str(error))
         inputs = InputFolder(folder, [warm_up, run], order.kind, order.seed)
         (done,) = [
-            (
-                size_bytes,
-                run_fresh(
-                    _function(order, folder),
-                    inputs.warm_up,
-                    given,
-                    folder,
-                    timeout_s=order.timeout_s,
-                    is_called_off=lambda: order.token in _called_off,
-                ),
+            run_fresh(
+                _function(order, folder),
+                inputs.warm_up,
+                given,
+                folder,
+                begun=order.run.begun(size_bytes),
+                timeout_s=order.timeout_s,
+                is_called_off=lambda: order.token in _called_off,
             )
             for _, given, size_bytes in inputs.inputs([run])
         ]
-    return Finished(order.run, *done, this_machine())
+    here, bare_bytes = _this_host()
+    return replace(done, environment=here, bare_bytes=bare_bytes)
 
 
 @functools.cache
-def this_machine() -> Machine:
-    """This host, as far as it may change a figure."""
-    return Machine(platform.node(), environment(), bare_interpreter_bytes())
+def _this_host() -> tuple[Environment, int]:
+    """This host, as far as it may change a figure, and the resident memory of a bare interpreter."""
+    return replace(environment(), hosts=(platform.node(),)), bare_interpreter_bytes()
 
 
 def _packed(run: PlannedRun) -> OwnFile | None:
@@ -336,7 +351,7 @@ def _placed(run: PlannedRun, file: OwnFile | None, folder: Path) -> PlannedRun:
     """The run with the path that holds here."""
     if file is None:
         return run
-    return msgspec.structs.replace(run, path=_place(file, folder), size_bytes=file.size_bytes)
+    return replace(run, path=_place(file, folder), size_bytes=file.size_bytes)
 
 
 def _place(file: OwnFile, folder: Path) -> str:
@@ -361,4 +376,4 @@ def _function(order: RemoteOrder, folder: Path) -> FunctionReference:
     script = folder / "script" / Path(order.function.script).name
     script.parent.mkdir()
     script.write_bytes(order.script)
-    return msgspec.structs.replace(order.function, script=str(script))
+    return replace(order.function, script=str(script))

@@ -21,7 +21,6 @@ from pytest_membudget.calibration.model import Calibration
 from pytest_membudget.calibration.plan import (
     WARM_UP_BYTES,
     Checkpoint,
-    Finished,
     PlannedRun,
     RunExecutor,
     differing_hosts,
@@ -147,16 +146,15 @@ def _run_all(job: CalibrationJob, checkpoint: Checkpoint, progress: bool | None)
         left_s = partial(_left_s, job.budget_seconds, started_s)
         with contextlib.closing(executor.finished(todo, left_s)) as runs:
             for finished in runs:
-                bar.set_postfix_str(format_size(finished.run.size_bytes))
+                bar.set_postfix_str(format_size(finished.asked_bytes))
                 bar.update(1)
-                answer = finished.answer
                 _stop_if_hopeless(job.function, finished)
-                if not answer.failed_at:
+                if not finished.failed_at:
                     checkpoint.add(finished)
                 elif left_s() == 0:
                     break
                 else:
-                    failures.append(f"{_which(finished)}{_where(finished)}: {answer.error}")
+                    failures.append(f"{_which(finished)}{_where(finished)}: {finished.error}")
     return failures
 
 
@@ -164,36 +162,36 @@ def _left_s(budget_seconds: float | None, started_s: float) -> float | None:
     return None if budget_seconds is None else max(0.0, budget_seconds - (time.monotonic() - started_s))
 
 
-def _stop_if_hopeless(function: FunctionReference, finished: Finished) -> None:
+def _stop_if_hopeless(function: FunctionReference, finished: CalibrationRun) -> None:
     """Ends the calibration where every further run would fail alike.
 
     Raises:
         CalibrationError: the function or its input cannot be found, or it fails on a small file already.
     """
-    answer, where = finished.answer, _where(finished)
-    match answer.failed_at:
+    where = _where(finished)
+    match finished.failed_at:
         case "input":
-            raise CalibrationError(answer.error)
+            raise CalibrationError(finished.error)
         case "import":
             raise CalibrationError(
-                f"{function} cannot be imported by a fresh interpreter{where}: {answer.error}",
+                f"{function} cannot be imported by a fresh interpreter{where}: {finished.error}",
                 not_importable=True,
             )
         case "warm-up":
             raise CalibrationError(
-                f"{function} fails on a small file already{where}: {answer.error} (it is called with the path of "
+                f"{function} fails on a small file already{where}: {finished.error} (it is called with the path of "
                 "its input, in an empty working directory)"
             )
 
 
-def _which(finished: Finished) -> str:
+def _which(finished: CalibrationRun) -> str:
     """The input of the run: the user's own file by its name."""
     size = format_as_written(finished.size_bytes)
-    return f"on {text_of(Path(finished.run.path).name)} ({size})" if finished.run.path else f"at {size}"
+    return f"on {text_of(Path(finished.path).name)} ({size})" if finished.path else f"at {size}"
 
 
-def _where(finished: Finished) -> str:
-    return f" on host {finished.machine.host}" if finished.machine else ""
+def _where(finished: CalibrationRun) -> str:
+    return f" on host {finished.host}" if finished.host else ""
 
 
 _FIRST_CALL_MARGIN = 0.05

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from pytest_membudget.errors import MissingExtraError, UsageError, text_of
 from pytest_membudget.measurement.probe import measuring
@@ -29,6 +30,7 @@ from pytest_membudget.measurement.process.high_water import (
     resident_bytes,
 )
 from pytest_membudget.origins import Origin, install, off_path
+from pytest_membudget.records.calibration import CalibrationRun
 from pytest_membudget.records.measurement import Caveat, CaveatKind
 from pytest_membudget.stats.fitting import MATERIAL_SHARE
 
@@ -258,28 +260,13 @@ class RunInput(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """One run: the function, a tiny file to warm up on, the file to measure, and where to put the answer."""
+    """One run: the function, a tiny file to warm up on, the file to measure, and where to put what was found."""
 
+    run: CalibrationRun
     function: FunctionReference
     warm_up: RunInput
     input: RunInput
     answer: str
-
-
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """What one run found, or where it failed and with what. Sizes are bytes."""
-
-    failed_at: Literal["", "input", "import", "warm-up", "run"] = ""
-    error: str = ""
-    #: The peak of the first call, on the tiny input: what it loads and caches is in it.
-    first_peak_bytes: int = 0
-    warm_bytes: int = 0
-    peak_bytes: int = 0
-    duration_s: float = 0.0
-    read_bytes: int | None = None
-    digest: str = ""
-    doubts: tuple[Caveat, ...] = ()
-    caveats: tuple[str, ...] = ()
 
 
 def main(order_path: str) -> int:
@@ -291,7 +278,7 @@ def main(order_path: str) -> int:
     return 0
 
 
-def _carry_out(order: Order) -> Answer:
+def _carry_out(order: Order) -> CalibrationRun:
     stage: Literal["import", "warm-up", "run"] = "import"
     try:
         fn = find_function(order.function)
@@ -313,18 +300,19 @@ def _carry_out(order: Order) -> Answer:
         result_bytes = _pickled_bytes(value)
         del value
     except (Exception, SystemExit) as error:  # whatever the user's function raises is named to its owner
-        return Answer(failed_at=stage, error=_described(error))
+        return replace(order.run, failed_at=stage, error=_described(error))
     found = probe.measurement
     doubts = [doubt for doubt in found.caveat_records if doubt.kind not in _SAME_IN_A_WORKER]
     if result_bytes > max(_MATERIAL_BYTES, MATERIAL_SHARE * found.peak_bytes):
         doubts.append(Caveat("result-pickled", result_bytes))
-    return Answer(
+    return replace(
+        order.run,
         first_peak_bytes=max(0, first_peak_bytes),
         warm_bytes=warm_bytes,
         peak_bytes=found.peak_bytes,
         duration_s=found.duration_s,
         read_bytes=None if before is None or after is None else after - before,
-        digest=digest_source(fn),
+        source_digest=digest_source(fn),
         doubts=tuple(doubts),
     )
 

@@ -76,26 +76,29 @@ class CalibrationFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CalibrationRun(msgspec.Struct, frozen=True, kw_only=True):
-    """One finished run: its place in the plan (size, repeat and, for one's own files, path), and what was found.
+    """One run: its place in the plan (size, repeat and, for one's own files, path), and what it found or where it failed.
 
     Sizes are bytes. `environment` and `bare_bytes`, the resident memory of a bare interpreter, are of the host where it
     ran, where that was not the machine that fits.
     """
 
     #: The size in the plan, which a synthetic file has exactly; `size_bytes` is that of the input that was run.
-    asked_bytes: int
-    repeat: int
-    size_bytes: int
-    peak_bytes: int
-    #: Resident memory of the worker after the first call.
-    warm_bytes: int
-    duration_s: float
-    #: The peak of the first call, on the smallest input.
-    first_peak_bytes: int = 0
+    asked_bytes: int = 0
+    repeat: int = 0
     path: str = ""
     #: Which of the given inputs, and its predictors; of synthetic files 0 and none.
     index: int = 0
     values: tuple[float, ...] = ()
+    size_bytes: int = 0
+    #: Where it failed; such a run has no figures, and is not kept in a file.
+    failed_at: Literal["", "input", "import", "warm-up", "run"] = ""
+    error: str = ""
+    peak_bytes: int = 0
+    #: Resident memory of the worker after the first call.
+    warm_bytes: int = 0
+    #: The peak of the first call, on the smallest input: what it loads and caches is in it.
+    first_peak_bytes: int = 0
+    duration_s: float = 0.0
     #: By system calls; `None` where the system does not count them.
     read_bytes: int | None = None
     source_digest: str = ""
@@ -103,6 +106,11 @@ class CalibrationRun(msgspec.Struct, frozen=True, kw_only=True):
     caveats: tuple[str, ...] = ()
     environment: Environment | None = None
     bare_bytes: int = 0
+
+    @property
+    def host(self) -> str:
+        """The name of the host where it ran; empty for the machine that fits."""
+        return self.environment.hosts[0] if self.environment else ""
 
 
 class CalibrationState(msgspec.Struct, frozen=True, kw_only=True):

@@ -133,7 +133,7 @@ def test_a_script_that_is_missing_there_travels(cluster, tmp_path):
     run = PlannedRun(size_bytes=50_000, repeat=0)
     order = on_cluster.order_for("token", reference, run, run, kind="csv", seed=0, timeout_s=None)
     script.unlink()
-    assert on_cluster.carry_out(order).answer.failed_at == ""
+    assert on_cluster.carry_out(order).failed_at == ""
 
 
 def test_the_command_says_where_it_measured(cluster, tmp_path, monkeypatch, capsys):
