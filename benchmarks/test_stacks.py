@@ -5,10 +5,11 @@ from pathlib import Path
 from injected_regressions import ALSO_RIGHT, CASES, write_project
 from tables import print_table
 
-from pytest_membudget.gate.revisions.git import find_repository, working_folder
+from pytest_membudget.gate.revisions.git import find_repository
 from pytest_membudget.gate.revisions.runs import RunRequest, prepared_side
 from pytest_membudget.gate.revisions.stacks import compare_stacks
 from pytest_membudget.measurement.fresh.memray_run import read_stacks
+from pytest_membudget.records.storage import working_folder
 from pytest_membudget.units import format_size
 
 LEAST = 27
@@ -19,7 +20,7 @@ def first_names(project):
     """For each guilty function the first stack that is named, None where there is none."""
     repository = find_repository(project)
     nodeids = [f"test_cases.py::test_{case.guilty}" for case in CASES]
-    with working_folder() as folder:
+    with working_folder("revisions") as folder:
         sides = [
             prepared_side(
                 repository,

@@ -31,6 +31,7 @@ from pytest_membudget.measurement.system.machine import environment, memory_read
 from pytest_membudget.records.calibration import CalibrationRun
 from pytest_membudget.records.measurement import Ending
 from pytest_membudget.records.report import Environment
+from pytest_membudget.records.storage import working_folder
 from pytest_membudget.runtime.workers.protocol import CannotStartError, Died, Reply, Returned
 from pytest_membudget.units import format_size
 
@@ -309,8 +310,7 @@ def call_off(token: str) -> None:
 
 def carry_out(order: RemoteOrder) -> CalibrationRun:
     """Does the run on this host. Nothing of it is left: neither process nor file."""
-    with tempfile.TemporaryDirectory(prefix="membudget-calibrate-") as name:
-        folder = Path(name)
+    with working_folder("calibration") as folder:
         try:
             warm_up = _placed(order.warm_up, order.own_files[0], folder / "warm-up")
             run = _placed(order.run, order.own_files[1], folder / "input")

@@ -6,7 +6,6 @@ import contextlib
 import datetime
 import hashlib
 import os
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -41,6 +40,7 @@ from pytest_membudget.calibration.worker import FunctionReference, refer_to, sto
 from pytest_membudget.errors import CalibrationError, UsageError, text_of
 from pytest_membudget.records.calibration import CalibrationFile, CalibrationPoint, CalibrationRun
 from pytest_membudget.records.measurement import Caveat
+from pytest_membudget.records.storage import working_folder
 from pytest_membudget.runtime.prediction.predictors import Predictor, Predictors
 from pytest_membudget.units import Size, format_as_written, format_duration, format_size
 
@@ -140,9 +140,9 @@ def _run_all(job: CalibrationJob, checkpoint: Checkpoint, progress: bool | None)
     failures: list[str] = []
     started_s = time.monotonic()
     todo = [run for run in job.plan if not checkpoint.has(run)]
-    folder = tempfile.TemporaryDirectory(prefix="membudget-calibrate-")
-    with folder as name, progress_bar(len(todo), "calibrating", "run", progress) as bar:
-        executor = job.executor(Path(name))
+    shown = progress_bar(len(todo), "calibrating", "run", progress)
+    with working_folder("calibration") as folder, shown as bar:
+        executor = job.executor(folder)
         left_s = partial(_left_s, job.budget_seconds, started_s)
         with contextlib.closing(executor.finished(todo, left_s)) as runs:
             for finished in runs:

@@ -20,11 +20,10 @@ from pytest_membudget.gate.revisions.git import (
     commits_between,
     find_repository,
     subject_of,
-    working_folder,
 )
 from pytest_membudget.gate.revisions.runs import RunRequest, compare_revisions, prepared_side
 from pytest_membudget.records.comparison import Bisection
-from pytest_membudget.records.storage import encode_json
+from pytest_membudget.records.storage import encode_json, working_folder
 from pytest_membudget.report import comparisons
 from pytest_membudget.report.text import clean_text
 from pytest_membudget.report.writing import check_report_path, load_report
@@ -196,7 +195,7 @@ def run_bisect(arguments: argparse.Namespace) -> int:
     request = RunRequest([arguments.test, *arguments.words], shlex.split(arguments.setup))
     # Ended by a CI service, it removes its folders as after Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with working_folder() as folder:
+    with working_folder("revisions") as folder:
         sides = {}
 
         def measure(commit: str) -> int | None:

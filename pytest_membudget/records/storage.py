@@ -8,7 +8,9 @@ import json
 import os
 import re
 import secrets
+import shutil
 import stat
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,6 +21,9 @@ import msgspec
 
 from pytest_membudget.errors import UnreadableFileError, UsageError
 from pytest_membudget.units import format_size
+
+if sys.platform != "win32":
+    import fcntl
 
 T = TypeVar("T")
 
@@ -140,6 +145,51 @@ def _remove_abandoned(target: Path) -> None:
                 with contextlib.suppress(OSError):
                     if time.time() - (target.parent / name).stat().st_mtime > _ABANDONED_S:
                         (target.parent / name).unlink()
+
+
+@contextlib.contextmanager
+def working_folder(purpose: str) -> Iterator[Path]:
+    """A folder of this user alone among the temporary ones, removed when the block ends.
+
+    What killed programs left there for the same `purpose` is removed at the start: the lock of a folder ends with its program,
+    in whichever container that runs. Windows has no such lock: folders of killed programs stay.
+    """
+    prefix = f"membudget-{purpose}-"
+    for left in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+        _remove_unlocked(left)
+    # The folder is locked before it has a name that others remove.
+    folder = Path(tempfile.mkdtemp(prefix=f".{prefix}"))
+    lock = _lock_folder(folder)
+    try:
+        folder = folder.rename(folder.with_name(folder.name[1:]))
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _remove_unlocked(folder: Path) -> None:
+    """Removes a folder of this user's that no living program has locked."""
+    with contextlib.suppress(OSError):
+        lock = _lock_folder(folder)
+        if lock is not None:
+            if os.fstat(lock).st_uid == os.geteuid():
+                shutil.rmtree(folder, ignore_errors=True)
+            os.close(lock)
+
+
+def _lock_folder(folder: Path) -> int | None:
+    """A descriptor that keeps `folder` locked until it is closed; `None` where another program has it, or there are no locks."""
+    if sys.platform == "win32":
+        return None
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def private_directory(path: str | os.PathLike[str]) -> Path:

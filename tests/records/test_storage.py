@@ -2,6 +2,7 @@ import errno
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import msgspec
@@ -16,6 +17,7 @@ from pytest_membudget.records.storage import (
     private_directory,
     read_json,
     replacing,
+    working_folder,
     write_atomically,
 )
 
@@ -156,6 +158,31 @@ def test_a_writer_that_is_killed_leaves_nothing(tmp_path):
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "big.csv")], check=False)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.processes
+@pytest.mark.skipif(sys.platform == "win32", reason="needs locks of folders")
+def test_a_working_folder_goes_with_its_block_and_that_of_a_killed_program_at_the_next_start(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    code = (
+        "import os, signal\n"
+        "from pytest_membudget.records.storage import working_folder\n"
+        "with working_folder('tests') as folder:\n"
+        "    (folder / 'large.csv').touch()\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=False, env=os.environ | {"TMPDIR": str(tmp_path)})
+    (killed,) = tmp_path.iterdir()
+    assert (killed / "large.csv").exists()
+    with working_folder("tests") as alive:
+        assert os.listdir(tmp_path) == [alive.name]
+        with pytest.raises(KeyboardInterrupt), working_folder("tests") as folder:
+            assert folder != alive
+            assert folder.is_dir()
+            raise KeyboardInterrupt
+        assert os.listdir(tmp_path) == [alive.name]
 
 
 def test_parts_that_killed_writers_left_long_ago_are_removed(tmp_path):

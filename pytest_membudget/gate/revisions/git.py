@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import subprocess
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +21,6 @@ _CI_VARIABLES = (
     "BUILD_VCS_NUMBER",
 )
 _GIT_S = 600.0
-_PREFIX = "membudget-revisions-"
 
 
 class Repository(NamedTuple):
@@ -110,17 +107,6 @@ def subject_of(repository: Repository, commit: str) -> str:
     return _run(repository.top, "log", "-1", "--format=%s", commit).strip()
 
 
-@contextlib.contextmanager
-def working_folder() -> Iterator[Path]:
-    """A folder for checkouts, removed at the end; those of programs that were killed are removed at the next start."""
-    _remove_left_over()
-    folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def check_out(repository: Repository, name: str, commit: str, folder: Path) -> Checkout:
     """Puts `commit` into `folder`, a repository of its own that borrows the objects of the checkout.
 
@@ -158,21 +144,6 @@ def import_roots(repository: Repository, checkout: Checkout, path: Sequence[str]
         if place.is_relative_to(repository.top) and "site-packages" not in place.parts:
             roots.append(checkout.top / place.relative_to(repository.top))
     return [str(root) for root in dict.fromkeys([*roots, checkout.top]) if root.is_dir()]
-
-
-def _remove_left_over() -> None:
-    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        owner = folder.name.removeprefix(_PREFIX).partition("-")[0]
-        with contextlib.suppress(OSError):
-            is_mine = not hasattr(os, "getuid") or folder.lstat().st_uid == os.getuid()
-            if owner.isdigit() and is_mine and not folder.is_symlink() and not _is_alive(int(owner)):
-                shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_alive(pid: int) -> bool:
-    import psutil
-
-    return psutil.pid_exists(pid)
 
 
 def _run(folder: str | os.PathLike[str], *words: str) -> str:

@@ -27,13 +27,13 @@ from pytest_membudget.gate.revisions.git import (
     commit_of,
     find_repository,
     import_roots,
-    working_folder,
 )
 from pytest_membudget.gate.revisions.stacks import compare_stacks
 from pytest_membudget.measurement.fresh import launcher, stack_recorder
 from pytest_membudget.measurement.fresh.memray_run import read_stacks
 from pytest_membudget.records.comparison import RevisionComparison
 from pytest_membudget.records.report import read_report
+from pytest_membudget.records.storage import working_folder
 from pytest_membudget.units import Tolerance
 
 #: What a project's configuration may ask for and a comparison must not do.
@@ -237,7 +237,7 @@ def compare_revisions(
     """
     repository = find_repository(Path.cwd())
     commits = commit_of(repository, base), commit_of(repository, head)
-    with working_folder() as folder:
+    with working_folder("revisions") as folder:
         sides = [
             prepared_side(repository, name, folder / side, request=request, progress=progress)
             for name, side in ((base, "base"), (head, "head"))

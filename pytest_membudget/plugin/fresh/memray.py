@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import tempfile
 from collections.abc import Generator, Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
@@ -17,6 +16,7 @@ from pytest_membudget.measurement.fresh.memray_run import emptied, read_captures
 from pytest_membudget.plugin.fresh.run import run_fresh
 from pytest_membudget.plugin.running_test import RunningTest
 from pytest_membudget.records.report import AllocationSite, Attribution
+from pytest_membudget.records.storage import working_folder
 from pytest_membudget.units import format_size
 
 _LONGEST_NAME = 150  # where file systems take 255 bytes
@@ -35,8 +35,8 @@ def attribute(
     """
     if directory is not None:
         return _attribute(test, directory / folder_name(test.plan.nodeid), peak_bytes, keep=True)
-    with tempfile.TemporaryDirectory(prefix="membudget-memray-") as folder:
-        return _attribute(test, Path(folder), peak_bytes, keep=False)
+    with working_folder("memray") as folder:
+        return _attribute(test, folder, peak_bytes, keep=False)
 
 
 def folder_name(nodeid: str) -> str:

@@ -1,6 +1,3 @@
-import os
-import tempfile
-
 import pytest
 
 from pytest_membudget.errors import UsageError
@@ -12,7 +9,6 @@ from pytest_membudget.gate.revisions.git import (
     current_revision,
     find_repository,
     import_roots,
-    working_folder,
 )
 
 
@@ -59,17 +55,6 @@ def test_commits_between_two_are_in_order_without_the_first(project):
     assert commits_between(repository, commits[0], commits[3]) == commits[1:]
     with pytest.raises(UsageError, match="is no ancestor"):
         commits_between(repository, commits[3], commits[0])
-
-
-def test_a_folder_goes_with_its_block_and_that_of_a_killed_program_at_the_next_start(tmp_path, monkeypatch):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    dead, alive = tmp_path / f"{git._PREFIX}999999999-x", tmp_path / f"{git._PREFIX}{os.getpid()}-x"
-    dead.mkdir()
-    alive.mkdir()
-    with pytest.raises(KeyboardInterrupt), working_folder() as folder:
-        assert folder.is_dir()
-        raise KeyboardInterrupt
-    assert list(tmp_path.iterdir()) == [alive]
 
 
 def test_the_revision_comes_from_the_service_where_there_is_no_git(tmp_path, monkeypatch):
