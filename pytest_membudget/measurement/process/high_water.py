@@ -155,11 +155,11 @@ def resident_and_shared_bytes() -> tuple[int, int]:
     """
     if sys.platform != "linux":
         return resident_bytes(), 0
-    with contextlib.suppress(OSError):
-        found = proc.parse_sizes(os.pread(_statm.descriptor(), 128, 0))
-        if found:
-            return found.resident_bytes, found.shared_bytes
-    return _psutil_resident_bytes(None), 0
+    try:
+        _, resident, shared, _ = os.pread(_statm.descriptor(), 128, 0).split(None, 3)
+    except (OSError, ValueError):  # no descriptor is left, or the file is empty
+        return _psutil_resident_bytes(None), 0
+    return int(resident) * proc.PAGE_BYTES, int(shared) * proc.PAGE_BYTES
 
 
 def _reset() -> bool:

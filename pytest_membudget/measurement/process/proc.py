@@ -42,19 +42,18 @@ class KeptOpen:
         Raises:
             OSError: it cannot be opened.
         """
-        if not self._is_ours():
-            self._descriptor = os.open(self._path, self._flags | os.O_CLOEXEC)
-            self._identity = identity(self._descriptor)
+        descriptor = self._descriptor
+        if self._identity is not None and identity(descriptor) == self._identity:
+            return descriptor
+        self._descriptor = os.open(self._path, self._flags | os.O_CLOEXEC)
+        self._identity = identity(self._descriptor)
         return self._descriptor
 
     def close(self) -> None:
         """Closes it until it is asked for again: in a forked child, for one, where it is still its parent's."""
-        if self._is_ours():
+        if self._identity is not None and identity(self._descriptor) == self._identity:
             os.close(self._descriptor)
         self._identity = None
-
-    def _is_ours(self) -> bool:
-        return self._identity is not None and identity(self._descriptor) == self._identity
 
 
 def identity(descriptor: int) -> tuple[int, int] | None:
