@@ -61,14 +61,14 @@ class Charge:
         """Learns from a task that still runs."""
 
     @property
-    def guess_of(self) -> str | None:
-        """Where nothing is known yet: the function, of which one call at a time is tried at first."""
+    def calls_seen(self) -> int | None:
+        """How many calls have ended that it goes by; None where the caller has said what a call takes."""
         return None
 
 
 class _Seen(NamedTuple):
-    peak_bytes: int
-    has_finished: bool
+    peak_bytes: int = 0
+    calls: int = 0
 
 
 class FunctionPeaks:
@@ -83,16 +83,15 @@ class FunctionPeaks:
         seen = self._seen.get(name)
         return None if seen is None else seen.peak_bytes
 
-    def has_finished(self, name: str) -> bool:
-        """Whether a call was seen to its end: what one holds that still runs says little of what it will take."""
-        seen = self._seen.get(name)
-        return seen is not None and seen.has_finished
+    def calls(self, name: str) -> int:
+        """How many calls were seen to their end: what one holds that still runs says little of what it will take."""
+        return self._seen.get(name, _Seen()).calls
 
-    def observe(self, name: str, peak_bytes: int, *, has_finished: bool = True) -> None:
-        """One call has finished, or is seen to hold so much."""
+    def observe(self, name: str, peak_bytes: int, *, has_ended: bool = True) -> None:
+        """One call has ended, or is seen to hold so much."""
         with self._lock:
-            before = self._seen.pop(name, _Seen(0, False))
-            self._seen[name] = _Seen(max(before.peak_bytes, peak_bytes), before.has_finished or has_finished)
+            before = self._seen.pop(name, _Seen())
+            self._seen[name] = _Seen(max(before.peak_bytes, peak_bytes), before.calls + has_ended)
             if len(self._seen) > _MOST_FUNCTIONS:
                 self._seen.popitem(last=False)
 
@@ -105,11 +104,6 @@ class KindEstimator:
     name: str
     is_given: bool = False
     tasks: int = 0
-
-    @property
-    def is_known(self) -> bool:
-        """Whether it goes by more than a guess."""
-        return self.is_given or self.tasks > 0
 
 
 class FileEstimators:
@@ -155,9 +149,9 @@ class CallCharge(Charge):
         self._estimator = estimator
 
     @property
-    def guess_of(self) -> str | None:
-        """The function, as long as none of its calls was seen to its end."""
-        return None if self._peaks.has_finished(self._name) else self._name
+    def calls_seen(self) -> int:
+        """Those of its function."""
+        return self._peaks.calls(self._name)
 
     def first_bytes(self) -> int:
         """The largest peak seen, else the overhead."""
@@ -176,7 +170,7 @@ class CallCharge(Charge):
 
     def observe_running(self, held_bytes: int) -> None:
         """A call that still runs holds so much: the next ones will take that at least."""
-        self._peaks.observe(self._name, held_bytes, has_finished=False)
+        self._peaks.observe(self._name, held_bytes, has_ended=False)
 
 
 class NumberCharge(CallCharge):
@@ -235,9 +229,9 @@ class FileCharge(Charge):
     kind: KindEstimator | None = None
 
     @property
-    def guess_of(self) -> str | None:
-        """The function and kind of file, as long as none was seen to its end."""
-        return None if self.kind is None or self.kind.is_known else self.kind.name
+    def calls_seen(self) -> int | None:
+        """Those of its function with this kind of file."""
+        return None if self.kind is None or self.kind.is_given else self.kind.tasks
 
     @property
     def base_bytes(self) -> int:

@@ -27,6 +27,14 @@ ONE_BY_ONE_S = 1.0
 LONGEST_SLOW_START_S = 60.0
 """Other calls are not held up longer by one that goes on growing."""
 
+FEW_CALLS = 8
+SPREAD = 4
+"""Where fewer calls of a function have ended, the next one may take so many times as much as any before: the first input
+may have been the smallest."""
+
+SHOWN_S = 0.2
+"""Where the budget would not hold that, the next call follows so long after the one before: two readings."""
+
 WARM_START_S = 0.05
 COLD_START_S = 0.5
 """A call that was sent begins so soon, in a warm worker and in a new one. One that has not by then is charged its peak."""
@@ -257,14 +265,27 @@ class LocalPlacement(Placement):
             return True
         if self.retained.loaded_bytes is None and any(slot.backend.is_local_pool for slot in pool.slots):
             return True
-        if next(iter(self._waiting)).charge.guess_of is None:
+        following = next(iter(self._waiting))
+        calls_seen = following.charge.calls_seen
+        if calls_seen is None or calls_seen >= FEW_CALLS:
             return False
-        tried = [slot.running[0] for slot in pool.slots if slot.running and slot.running[0].charge.guess_of]
+        of_few = [slot for slot in pool.slots if slot.running and _is_one_of_few(slot.running[0])]
+        if calls_seen:
+            return self._may_exceed(following, of_few) and any(
+                not _has_shown(slot.running[0], pool.now_s) for slot in of_few if slot.backend.own_memory
+            )
+        tried = [slot.running[0] for slot in of_few if not slot.running[0].charge.calls_seen]
         tried.sort(key=lambda task: task.sequence)
         return any(
             _may_grow(task, pool.now_s, ONE_BY_ONE_S if number else STEADY_S)
             for number, task in enumerate(tried)
         )
+
+    def _may_exceed(self, following: Task, of_few: list[Slot]) -> bool:
+        """Whether the budget would break where each call of which few are known takes `SPREAD` times what it is charged."""
+        running_bytes = sum(slot.lease.charge_bytes for slot in of_few if slot.lease is not None)
+        more_bytes = (SPREAD - 1) * running_bytes + SPREAD * following.charged_bytes
+        return self._ledger.reserved_bytes + more_bytes > self._budget_bytes
 
     def _count_skipped(self, granted: Ticket) -> None:
         """A first task that a shrunken budget cannot hold is skipped `max_overtakes` times, and then runs alone.
@@ -296,6 +317,18 @@ class LocalPlacement(Placement):
         head = self._ledger.head
         head_bytes = min(each.bytes for each in self._waiting.values()) if head is None else head.bytes
         return head_bytes - self._ledger.free_bytes
+
+
+def _is_one_of_few(task: Task) -> bool:
+    calls_seen = task.charge.calls_seen
+    return calls_seen is not None and calls_seen < FEW_CALLS
+
+
+def _has_shown(task: Task, now_s: float) -> bool:
+    """Whether a running call has had the time to show what it takes at first; one above its charge, what it takes at all."""
+    if task.began_s is None or now_s - task.began_s < SHOWN_S:
+        return False
+    return task.held_bytes <= task.charged_bytes or not _may_grow(task, now_s, ONE_BY_ONE_S)
 
 
 def _may_grow(task: Task, now_s: float, steady_after_s: float) -> bool:

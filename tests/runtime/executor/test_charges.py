@@ -145,25 +145,25 @@ def test_a_chunk_is_charged_like_its_largest_input(files):
 def test_nothing_known_of_an_input_means_the_functions_own_history():
     asked = rule()
     first = asked.charge(print, 1).charge
-    assert (first.first_bytes(), first.guess_of) == (MB, "builtins:print")
+    assert (first.first_bytes(), first.calls_seen) == (MB, 0)
     first.observe_running(30 * MB)
     assert asked.charge(print, 2).charge.first_bytes() == 30 * MB
-    assert asked.charge(print, 2).charge.guess_of == "builtins:print", "it still grows: the others wait on"
+    assert asked.charge(print, 2).charge.calls_seen == 0, "it still grows: the others wait on"
     first.observe(40 * MB, 1.0)
     again = asked.charge(print, 2).charge
-    assert (again.first_bytes(), again.guess_of) == (40 * MB, None)
+    assert (again.first_bytes(), again.calls_seen) == (40 * MB, 1)
 
 
 def test_a_preset_is_a_guess_until_a_file_of_that_kind_was_seen(files):
     asked = rule(by_kind=True)
     first = asked.charge(print, "one.csv").charge
-    assert first.guess_of == "builtins:print .csv"
-    assert rule().charge(print, "one.csv").charge.guess_of is None
+    assert first.calls_seen == 0
+    assert rule().charge(print, "one.csv").charge.calls_seen is None, "the caller chose the estimator"
     first.observe_running(30 * MB)  # it may take more: the estimate is raised, and learns nothing else
     again = asked.charge(print, "one.csv").charge
-    assert (again.guess_of, again.first_bytes()) == ("builtins:print .csv", 30 * MB)
+    assert (again.calls_seen, again.first_bytes()) == (0, 30 * MB)
     first.observe(40 * MB, 1.0)
-    assert again.guess_of is None
+    assert again.calls_seen == 1
 
 
 def seen_numbers(pairs):

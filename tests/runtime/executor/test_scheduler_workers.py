@@ -27,13 +27,14 @@ def test_queued_tasks_are_not_charged_again_after_each_task_that_keeps_to_its_ch
 
 
 class Guess(Fixed):
-    """Of a function of which nothing is known, as long as it has a name here."""
+    """Of a function of which so many calls have ended."""
 
-    guess_of = "jobs:unknown"
+    calls_seen = 0
 
 
-def of_unknown_functions(count):
+def of_unknown_functions(count, calls_seen=0):
     charge = Guess(10 * MB)
+    charge.calls_seen = calls_seen
     return charge, [Task(Submission(abs, (-3,), {}, Future()), charge) for _ in range(count)]
 
 
@@ -53,7 +54,7 @@ def test_of_a_function_that_is_not_known_one_call_tells_what_the_others_take():
     }
     played.scheduler.time_passed(64.7, readings)
     assert sent(played.decided()) == tasks[2:3]
-    charge.guess_of, charge.size_bytes = None, 40 * MB
+    charge.calls_seen, charge.size_bytes = 8, 40 * MB
     assert sent(played.returned(tasks[0], peak_bytes=40 * MB)) == tasks[3:]
 
 
@@ -73,6 +74,32 @@ def test_a_call_that_never_stops_growing_holds_others_up_for_a_minute():
     played.submit(*tasks)
     assert not any(sent(played.pass_time(second, reads(0.0, 5 * second))) for second in range(1, 60))
     assert sent(played.pass_time(60.0, reads(0.0, 300))) == tasks[1:]
+
+
+def test_where_few_calls_have_ended_the_next_one_waits_until_the_one_before_has_shown_what_it_takes():
+    _, tasks = of_unknown_functions(3, calls_seen=1)
+    played = Played(75 * MB, workers=3)
+
+    def reads_both(now_s):
+        running = zip(tasks, (10, 20), strict=False)
+        readings = {played.slot_of(task): reads(0.0, megabytes) for task, megabytes in running}
+        played.scheduler.time_passed(now_s, readings)
+        return sent(played.decided())
+
+    assert sent(played.submit(*tasks)) == tasks[:1]
+    assert not sent(played.pass_time(0.1, reads(0.0, 10)))
+    assert sent(played.pass_time(0.3, reads(0.0, 10))) == tasks[1:2]
+    assert not reads_both(0.6), "the second takes more than it was charged, and may go on"
+    assert reads_both(1.7) == tasks[2:]
+
+
+@pytest.mark.parametrize(("budget_mb", "calls_seen"), [(120, 1), (100, 8), (100, None)])
+def test_calls_start_together_where_the_budget_holds_much_more_or_enough_of_them_is_known(
+    budget_mb, calls_seen
+):
+    _, tasks = of_unknown_functions(3, calls_seen)
+    played = Played(budget_mb * MB, workers=3)
+    assert sent(played.submit(*tasks)) == tasks
 
 
 def test_what_a_call_holds_above_its_charge_is_learned_as_it_grows():
