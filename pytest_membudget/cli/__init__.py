@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from pytest_membudget._version import __version__
-from pytest_membudget.errors import MembudgetError, MissingExtraError
+from pytest_membudget.errors import MembudgetError
 
 if TYPE_CHECKING:
     from pytest_membudget.report.page import Page
@@ -23,7 +23,6 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "calibrate",
         "measure how much memory a function uses per byte of its input, in fresh processes",
     ),
-    "completion": ("", "print the completion script of a shell"),
     "compare": ("compare", "compare two reports or baselines, or two revisions of this checkout"),
     "dask-worker": ("executors", "start Dask workers that offer the memory of this host to tasks"),
     "doctor": ("measure", "print what this machine can measure, how exactly, and why"),
@@ -47,7 +46,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "synthesize": ("calibrate", "generate a file of an exact size"),
     "workers": ("calibrations", "print how many workers fit into memory together, from a calibration"),
 }
-"""The file of each command, empty for that of this parser itself, and what it does."""
+"""The file of each command, and what it does."""
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -55,8 +54,6 @@ EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
 _HANDLER = "membudget-spell-out"
-
-SHELLS = ("bash", "zsh", "fish")
 
 
 class Command(NamedTuple):
@@ -120,10 +117,7 @@ def say(command: str, text: str) -> None:
 
 
 def _load(name: str) -> Command:
-    file, _ = COMMANDS[name]
-    if not file:
-        return Command(_add_completion_arguments, run_completion)
-    commands: dict[str, Command] = importlib.import_module(f"{__name__}.{file}").COMMANDS
+    commands: dict[str, Command] = importlib.import_module(f"{__name__}.{COMMANDS[name][0]}").COMMANDS
     return commands[name]
 
 
@@ -187,21 +181,3 @@ def _in_ascii(error: UnicodeError) -> tuple[str, int]:
     from pytest_membudget.report.text import clean_text
 
     return clean_text(error.object[error.start], ascii_only=True), error.start + 1
-
-
-def _add_completion_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("shell", choices=SHELLS, help="the shell")
-
-
-def run_completion(arguments: argparse.Namespace) -> int:
-    """Prints the script.
-
-    Raises:
-        MissingExtraError: shtab is not installed.
-    """
-    try:
-        import shtab
-    except ImportError:
-        raise MissingExtraError("membudget completion", "shtab", "completion") from None
-    print(shtab.complete(make_parser(), arguments.shell))
-    return EXIT_OK
