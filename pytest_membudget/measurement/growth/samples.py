@@ -17,10 +17,9 @@ from pytest_membudget.measurement.growth.foreign_memory import (
     anonymous_bytes,
     arrow_bytes,
 )
-from pytest_membudget.measurement.growth.left_behind import LeftBehind
 from pytest_membudget.measurement.growth.shared_files import SharedFiles, mapped_by_inode
 from pytest_membudget.measurement.process import proc
-from pytest_membudget.measurement.process.children import children_of, descendants
+from pytest_membudget.measurement.process.children import LeftBehind, children_of, descendants
 from pytest_membudget.measurement.process.heap import heap_is_known, read_heap
 from pytest_membudget.measurement.process.small_blocks import SmallBlockReader
 from pytest_membudget.originals import (

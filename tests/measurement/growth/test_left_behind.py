@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from pytest_membudget import check_growth
-from pytest_membudget.measurement.growth.left_behind import LeftBehind
+from pytest_membudget.measurement.process.children import LeftBehind
 
 pytestmark = [
     pytest.mark.kernel,
@@ -68,7 +68,7 @@ def test_outside_of_a_test_the_session_tells(leave_one, monkeypatch):
 
 DAEMON = """
 import os, time
-from pytest_membudget.measurement.growth.left_behind import LeftBehind
+from pytest_membudget.measurement.process.children import LeftBehind
 left_behind = LeftBehind()
 reading, writing = os.pipe()
 first = os.fork()
