@@ -31,8 +31,8 @@ from pytest_membudget.measurement.fresh.isolated import measure_command
 from pytest_membudget.measurement.fresh.launcher import checked_command, launch
 from pytest_membudget.measurement.process.children import children_of, descendants
 from pytest_membudget.measurement.system.control_group import ControlGroup, make_control_group
-from pytest_membudget.records.host import CommandRun, HostRequest, HostStatus
-from pytest_membudget.records.measurement import CommandMeasurement
+from pytest_membudget.records.measurement import CommandMeasurement, CommandRun
+from pytest_membudget.records.run import HostRequest, HostStatus
 from pytest_membudget.records.storage import check_writable, encode_json, escape_controls, write_atomically
 from pytest_membudget.report.text import clean_text
 from pytest_membudget.runtime.admission.host_scope import DEFAULT_NAME, host_status

@@ -13,7 +13,7 @@ from pytest_membudget.measurement.process import heap, high_water, proc, reclaim
 from pytest_membudget.measurement.system import control_group, machine
 from pytest_membudget.measurement.system.machine import memory_reading
 from pytest_membudget.measurement.tree import sampler
-from pytest_membudget.records.host import DoctorReport, Finding, Quality
+from pytest_membudget.records.report import DoctorReport, Finding, Quality
 from pytest_membudget.units import format_count, format_size
 
 TRIAL_BYTES = 16 * 1024 * 1024

@@ -183,6 +183,22 @@ class CommandMeasurement(msgspec.Struct, frozen=True, kw_only=True):
     caveats: tuple[str, ...] = ()
 
 
+class CommandRun(msgspec.Struct, frozen=True, kw_only=True):
+    """A command that ran inside a lease of the host's budget, as `membudget run --json` writes it."""
+
+    measurement: CommandMeasurement
+    reserved_bytes: Bytes
+    #: for its whole tree; `None` where there was none
+    limit_bytes: Bytes | None
+    #: until the memory came free
+    waited_s: float
+
+    @property
+    def exit_code(self) -> int:
+        """What a shell would say."""
+        return self.measurement.exit_code
+
+
 CaveatKind = Literal[
     "mark-not-reset",
     "memory-not-readable",

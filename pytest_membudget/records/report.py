@@ -65,6 +65,25 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
         return [(name, str(old), str(new)) for name, old, new in pairs if old and new and old != new]
 
 
+Quality = Literal["exact", "bounded", "sampled", "missing", "note"]
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One thing that was tried: how good figures are because of it, what was found, and why that matters."""
+
+    subject: str
+    quality: Quality
+    found: str
+    why: str
+
+
+class DoctorReport(msgspec.Struct, frozen=True, kw_only=True):
+    """All findings, those that matter most first, and where they were made."""
+
+    findings: tuple[Finding, ...]
+    environment: Environment
+
+
 _MAJOR_AND_MINOR = re.compile(r"\d+\.\d+")
 
 

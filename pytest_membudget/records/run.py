@@ -1,6 +1,7 @@
 """What is known of a file before it is processed, and what became of a batch.
 
-A batch has one outcome per input; it says where the peak went, and which levels it ran on.
+A batch has one outcome per input; it says where the peak went, and which levels it ran on. Then limiters at one instant: of one
+program, and of all programs of this host.
 """
 
 from __future__ import annotations
@@ -293,6 +294,49 @@ class SemaphoreStatistics(msgspec.Struct, frozen=True, kw_only=True):
     def free_bytes(self) -> int:
         """What is left to grant; zero while an overrun or an exclusive lease takes more than the budget."""
         return max(0, self.budget_bytes - self.reserved_bytes)
+
+
+class HostRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One request: granted, or waiting in the order of the list."""
+
+    pid: int
+    label: str
+    #: what was asked for
+    bytes: Bytes
+    #: what it was last seen to hold; 0 where that is not known or not more than it asked for
+    resident_bytes: Bytes
+    granted: bool
+    exclusive: bool
+    #: since it was asked for
+    age_s: float
+
+
+class HostStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One budget of the host at one instant."""
+
+    name: str
+    #: what may be granted together now
+    budget_bytes: Bytes
+    #: the smallest budget among the programs that take part
+    ceiling_bytes: Bytes
+    reserved_bytes: Bytes
+    #: programs that take part, whether they hold anything or not
+    programs: int
+    #: whether admission is closed because tasks stall for want of memory
+    is_stalled: bool
+    #: the pressure file that says so; empty where the kernel has none
+    pressure_source: str
+    requests: tuple[HostRequest, ...] = ()
+
+    @property
+    def holders(self) -> tuple[HostRequest, ...]:
+        """Those that were granted."""
+        return tuple(request for request in self.requests if request.granted)
+
+    @property
+    def waiters(self) -> tuple[HostRequest, ...]:
+        """Those that wait, the first in the queue first."""
+        return tuple(request for request in self.requests if not request.granted)
 
 
 class MemoryStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -21,8 +21,7 @@ import msgspec
 from pytest_membudget.errors import UsageError
 from pytest_membudget.measurement.process.children import tree_resident_bytes
 from pytest_membudget.measurement.system.machine import memory_reading
-from pytest_membudget.records.host import HostRequest, HostStatus
-from pytest_membudget.records.run import SemaphoreStatistics
+from pytest_membudget.records.run import HostRequest, HostStatus, SemaphoreStatistics
 from pytest_membudget.runtime.admission.budgets import (
     RESERVE_SHARE,
     PressureGate,
