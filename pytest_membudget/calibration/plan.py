@@ -91,28 +91,6 @@ def plan_synthetic(sizes: str | Sequence[Size], repeats: int, kind: str, seed: i
     ]
 
 
-def plan_own_files(files: Sequence[str | os.PathLike[str]], repeats: int, seed: int) -> list[PlannedRun]:
-    """Every file `repeats` times, likewise.
-
-    Raises:
-        FileNotFoundError: a file is missing.
-        UsageError: fewer than three runs, or all files of one size.
-    """
-    paths = [Path(file).resolve() for file in files]
-    sizes = {path: path.stat().st_size for path in paths}
-    if len(set(sizes.values())) < _LEAST_SIZES or repeats < 1 or repeats * len(paths) < _LEAST_RUNS:
-        raise UsageError(
-            f"{format_count(len(paths), 'file')} of {format_count(len(set(sizes.values())), 'size')}, {_often(repeats)}, show nothing of growth; "
-            "give at least two sizes and three runs"
-        )
-    source = random.Random(seed)
-    return [
-        PlannedRun(size_bytes=sizes[path], repeat=repeat, path=str(path))
-        for repeat in range(repeats)
-        for path in source.sample(paths, len(paths))
-    ]
-
-
 def plan_inputs(
     inputs: Sequence[Any], repeats: int, seed: int, predictors: Predictors | None
 ) -> list[PlannedRun]:

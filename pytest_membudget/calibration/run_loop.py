@@ -25,7 +25,6 @@ from pytest_membudget.calibration.plan import (
     differing_hosts,
     environment_of,
     plan_inputs,
-    plan_own_files,
     plan_synthetic,
     progress_bar,
     smallest,
@@ -92,7 +91,7 @@ def calibrate(  # noqa: PLR0917 - published in this order
         UsageError: `fn` cannot be found by a fresh interpreter, or the sizes make no sense.
         CalibrationError: `fn` fails, does not read its input, the cluster cannot be used, or too few runs were done;
             its `partial` is what the runs before gave, where that is enough for a fit.
-        OSError: no room for the files.
+        OSError: a file is missing, or there is no room for synthetic ones.
     """
     stop_if_loading()
     function = fn if isinstance(fn, FunctionReference) else refer_to(fn)
@@ -101,11 +100,8 @@ def calibrate(  # noqa: PLR0917 - published in this order
         raise UsageError("give files or inputs, not both")
     if named and not (inputs or files):
         raise UsageError("predictors need inputs that differ in them; give some with inputs=[...]")
-    paths = [file for file in files if not isinstance(file, tuple) and not Path(file).is_dir()]
-    if files and not named and len(paths) == len(files):
-        plan = plan_own_files(paths, repeats, seed)
-    elif inputs or files:
-        plan = plan_inputs(inputs or list(map(_path_or_item, files)), repeats, seed, named)
+    if inputs or files:
+        plan = plan_inputs(inputs or list(map(_own_file, files)), repeats, seed, named)
     else:
         plan = plan_synthetic(sizes, repeats, kind, seed)
     job = CalibrationJob(
@@ -131,8 +127,16 @@ def calibrate(  # noqa: PLR0917 - published in this order
     return fitted
 
 
-def _path_or_item(item: Any) -> Any:
-    return os.fspath(item) if isinstance(item, os.PathLike) else item
+def _own_file(item: str | os.PathLike[str] | tuple[Any, ...]) -> Any:
+    """A path as text; a tuple as it is.
+
+    Raises:
+        OSError: there is no file at that path.
+    """
+    if isinstance(item, tuple):
+        return item
+    Path(item).stat()
+    return os.fspath(item)
 
 
 def _run_all(job: CalibrationJob, checkpoint: Checkpoint, progress: bool | None) -> list[str]:
