@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from contextlib import nullcontext
 from time import perf_counter  # its own reference: a test may have frozen the clock
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
@@ -185,12 +186,15 @@ class Measuring:
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Sends the record along with the report, which is how it reaches pytest-xdist's controller."""
-        report = yield
-        test = running_test(item)
-        if test is None:
-            return report
-        if call.excinfo is not None:
-            test.shorten_summary(report, call.excinfo.value)
+        failure = None if call.excinfo is None else call.excinfo.value
+        # A test over its budget passed by itself, with doubles that pytest may be unable to show a failure with.
+        with restored() if isinstance(failure, OverBudget) else nullcontext():
+            report = yield
+            test = running_test(item)
+            if test is None:
+                return report
+            if failure is not None:
+                test.shorten_summary(report, failure)
         attach(report, test.record if report.when == "call" else None)
         if report.when == "call":
             # Reruns and repetitions that a judgement needed are not the test's own time.

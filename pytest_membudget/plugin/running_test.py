@@ -17,7 +17,7 @@ from _pytest.logging import LogCaptureHandler
 from _pytest.outcomes import Failed
 
 from pytest_membudget.errors import IsolatedCrashError, OverBudgetError
-from pytest_membudget.originals import contextlib, logging, warnings
+from pytest_membudget.originals import contextlib, logging, restored, warnings
 from pytest_membudget.plugin import is_worker
 from pytest_membudget.plugin.markers import budget_of
 from pytest_membudget.plugin.plans import PLAN, Plan
@@ -150,8 +150,9 @@ class RunningTest:
         Raises:
             OverBudget: always.
         """
-        file, line, _ = self._item.reportinfo()
-        message += f"\n\n{from_here(file)}:{(line or 0) + 1}: {OverBudget.__name__}"
+        with restored():
+            file, line, _ = self._item.reportinfo()
+            message += f"\n\n{from_here(file)}:{(line or 0) + 1}: {OverBudget.__name__}"
         blank_lines = "\n" * (line or 0)
         code = compile(f"{blank_lines}raise over_budget", str(file), "exec").replace(co_name=self._item.name)
         names = vars(self._item.module) if hasattr(self._item, "module") else {}

@@ -165,3 +165,28 @@ def test_every_double_of_the_standard_library_leaves_outcome_and_figures_alone(p
     caveats = {(test["nodeid"], each) for test in tests for each in test.get("caveats", [])}
     assert {each for each in caveats if not each[1].startswith("judged on ")} == set()
     assert tests[-1]["growth"]["verdict"] == "clean"
+
+
+def test_doubles_that_pytest_itself_would_not_bear_stand_in_the_way_of_no_report(pytester):
+    pytester.makepyfile(
+        """
+        import io, json, os
+        from unittest import mock
+        import pytest
+
+        @pytest.mark.memory_budget("1 MB")
+        def test_over(monkeypatch):
+            monkeypatch.setattr(os, "name", "nt")
+            bytearray(5_000_000)
+
+        @pytest.mark.memory_budget("90 MB", isolate=True)
+        @pytest.mark.parametrize("owner, name, double", [
+            (os, "name", "nt"), (io, "open", mock.mock_open()), (json, "dumps", mock.Mock(return_value="?"))
+        ])
+        def test_isolated(owner, name, double, monkeypatch):
+            monkeypatch.setattr(owner, name, double)
+        """
+    )
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    result.assert_outcomes(passed=3, failed=1)
+    result.stdout.fnmatch_lines(["FAILED *::test_over - peak * > budget *"])

@@ -15,6 +15,7 @@ import pytest
 from _pytest.runner import runtestprotocol
 
 from pytest_membudget import plugin
+from pytest_membudget.originals import restored
 from pytest_membudget.plugin.fresh import FreshRequest, take_request
 from pytest_membudget.plugin.fresh.fork_server import serve
 
@@ -139,7 +140,8 @@ class Sender:
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         """One line a report."""
-        data = self.config.hook.pytest_report_to_serializable(config=self.config, report=report)
+        with restored():
+            data = self.config.hook.pytest_report_to_serializable(config=self.config, report=report)
         _write(report=data)
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
@@ -153,5 +155,6 @@ class Sender:
 
 
 def _write(**line: Any) -> None:
-    with Path(REQUEST.results).open("a", encoding="utf-8") as stream:
+    """Adds a line to the results; that of a test's call is written while its doubles still stand."""
+    with restored(), Path(REQUEST.results).open("a", encoding="utf-8") as stream:
         stream.write(json.dumps(line, default=repr) + "\n")
