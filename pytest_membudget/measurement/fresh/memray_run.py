@@ -3,7 +3,6 @@
 1. `recording` runs in that interpreter, around what is recorded. memray allows one tracker a process: where another
    one is at work the reason is given instead.
 2. `read_captures` reads the stacks at the peak, draws the flame graph, and keeps both on disk.
-3. `attribute` does it all for a function or a Python command.
 
 `read_stacks` reads the recordings of `stack_recorder`, one of each process, as plain records.
 
@@ -17,14 +16,12 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from pytest_membudget.errors import (
-    IsolatedCrashError,
     MeasurementError,
     MissingExtraError,
     UnreadableFileError,
@@ -83,36 +80,6 @@ def recording(capture: str | os.PathLike[str]) -> Iterator[str]:
         yield ""
     finally:
         tracker.__exit__(None, None, None)
-
-
-def attribute(
-    target: Callable[..., Any] | Sequence[str], directory: str | os.PathLike[str], *args: Any, **kwargs: Any
-) -> Attribution:
-    """Runs a function, or the arguments of a Python command, again under memray and says who held the peak.
-
-    Args:
-        target: a function that `measure_isolated` could run, or what follows `python`: `["job.py", "--all"]`.
-        directory: where the capture and the flame graph are kept; made where it is missing.
-        args: the function's arguments.
-        kwargs: likewise.
-
-    Raises:
-        MeasurementError: nothing was recorded.
-    """
-    capture, flame_graph = emptied(Path(directory))
-    caveats: list[str] = []
-    if callable(target):
-        from pytest_membudget.measurement.fresh.isolated import measure_isolated
-
-        try:
-            refusal = measure_isolated(_recorded, os.fspath(capture), target, args, kwargs).value
-        except IsolatedCrashError as error:
-            refusal = str(error)
-        caveats.extend(filter(None, [refusal]))
-    else:
-        caveats.extend(_run_command(list(target), capture))
-    found = read_captures(capture, flame_graph)
-    return msgspec.structs.replace(found, caveats=(*caveats, *found.caveats))
 
 
 def emptied(folder: Path) -> tuple[Path, Path]:
@@ -204,20 +171,6 @@ def _read_elsewhere(function: str, path: Path) -> tuple[bytes, str]:
 def write_sites(capture: str) -> None:
     """Writes what a capture holds to standard output, for the interpreter that asked."""
     sys.stdout.buffer.write(msgspec.json.encode(sites_of(capture)))
-
-
-def _recorded(capture: str, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-    """Runs in the fresh interpreter. The function's own exception is no failure of the recording."""
-    with recording(capture) as refusal, contextlib.suppress(Exception):
-        fn(*args, **kwargs)
-    return refusal
-
-
-def _run_command(words: list[str], capture: Path) -> Iterator[str]:
-    options = ["run", "--aggregate", "--follow-fork", "--quiet", "--force", "--output", os.fspath(capture)]
-    ending = run([sys.executable, "-m", "memray", *options, *words], own_session=False)
-    if ending.exit_code:
-        yield f"the second run {ending}"
 
 
 def _draw(capture: str, flame_graph: str, caveats: list[str]) -> str:

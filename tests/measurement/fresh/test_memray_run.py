@@ -1,10 +1,13 @@
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import isolated_tasks
 import pytest
 
 from pytest_membudget.errors import MeasurementError
-from pytest_membudget.measurement.fresh.memray_run import attribute, read_captures, recording
+from pytest_membudget.measurement.fresh.memray_run import read_captures, recording
 
 pytestmark = [
     pytest.mark.processes,
@@ -12,8 +15,27 @@ pytestmark = [
 ]
 
 
+RECORD = """
+import contextlib, sys
+from pathlib import Path
+from pytest_membudget.measurement.fresh.memray_run import emptied, recording
+import isolated_tasks
+fn, folder, *arguments = sys.argv[1:]
+with recording(emptied(Path(folder))[0]), contextlib.suppress(KeyError):
+    getattr(isolated_tasks, fn)(*map(int, arguments))
+"""
+
+
+def recorded(folder, fn, *arguments):
+    """What a fresh interpreter recorded of a function of `isolated_tasks`."""
+    environment = os.environ | {"PYTHONPATH": str(Path(isolated_tasks.__file__).parent)}
+    words = [sys.executable, "-c", RECORD, fn, str(folder), *map(str, arguments)]
+    subprocess.run(words, env=environment, check=True)
+    return read_captures(folder / "capture.bin", folder / "flamegraph.html")
+
+
 def test_the_line_that_took_the_memory_is_named(tmp_path):
-    found = attribute(isolated_tasks.allocate_in_a_helper, tmp_path, 30_000_000)
+    found = recorded(tmp_path, "allocate_in_a_helper", 30_000_000)
     assert found.sites[0].heap_bytes == pytest.approx(30_000_000, rel=0.05)
     assert found.sites[0].stack[0].startswith("build_a_block (isolated_tasks.py:")
     assert found.sites[0].stack[1].startswith("allocate_in_a_helper")
@@ -25,29 +47,16 @@ def test_the_line_that_took_the_memory_is_named(tmp_path):
 
 
 def test_captures_of_an_earlier_run_are_not_taken_for_this_ones(tmp_path):
-    attribute(isolated_tasks.allocate_in_a_helper, tmp_path, 30_000_000)
+    recorded(tmp_path, "allocate_in_a_helper", 30_000_000)
     (tmp_path / "capture.bin").rename(tmp_path / "capture.bin.4711")  # as a forked child leaves it
-    found = attribute(isolated_tasks.allocate_in_a_helper, tmp_path, 2_000_000)
+    found = recorded(tmp_path, "allocate_in_a_helper", 2_000_000)
     assert found.heap_bytes < 20_000_000
     assert found.caveats == ()
 
 
 @pytest.mark.slow
-def test_a_command_is_recorded_with_the_children_it_forks(tmp_path):
-    script = tmp_path / "job.py"
-    script.write_text(
-        "import os\ndef child(): return b'x' * 40_000_000\n"
-        "if os.fork() == 0:\n    child()\n    os._exit(0)\nos.wait()\n"
-    )
-    found = attribute([str(script)], tmp_path / "out")
-    assert found.heap_bytes > 0
-    assert found.flame_graph
-
-
-@pytest.mark.slow
 def test_a_function_that_raises_is_recorded_up_to_there(tmp_path):
-    found = attribute(isolated_tasks.raise_key_error, tmp_path)
-    assert found.capture
+    assert recorded(tmp_path, "raise_key_error").capture
 
 
 def test_a_second_tracker_in_one_process_gives_its_reason(tmp_path):
