@@ -57,11 +57,11 @@ LEAST_HELD_BYTES = 1 << 20
 class Reporting:
     """The hooks of the process that reports to the user."""
 
-    def __init__(self, config: pytest.Config, settings: Settings, gate: Gate | None) -> None:
+    def __init__(self, config: pytest.Config, settings: Settings, gate: Gate | None, tally: Tally) -> None:
         self.config = config
         self.settings = settings
         self.gate = gate
-        self.tally = Tally(measures_all=settings.measure_all)
+        self.tally = tally
         self.report = Report()
         self.notes: list[str] = []
         self._in_journal: set[str] = set()
@@ -87,12 +87,15 @@ class Reporting:
     def pytest_runtest_logreport(self, report: Any) -> None:
         """Counts each report in, from whichever process it came."""
         try:
-            record = self.tally.add(report)
+            is_over = self.tally.add(report)
         except Exception as error:  # the session and its other records go on
             self.notes.append(f"the record of {report.nodeid} could not be read: {text_of(error)}")
             return
-        if record is not None and record.peak_bytes is not None:
-            self.config.hook.pytest_membudget_measured(config=self.config, record=record)
+        hook = self.config.hook.pytest_membudget_measured
+        if is_over and hook.get_hookimpls():
+            record = self.tally.record(report.nodeid)
+            if record.peak_bytes is not None:
+                hook(config=self.config, record=record)
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Writes what was measured, however the session ended."""

@@ -13,9 +13,11 @@ from pytest_membudget.originals import bind_all
 from pytest_membudget.plugin import is_controller, is_fresh, is_worker
 from pytest_membudget.plugin.collect import Reporting
 from pytest_membudget.plugin.fresh import Purpose
-from pytest_membudget.plugin.measure import Judge, Measuring
+from pytest_membudget.plugin.judging import Judge
+from pytest_membudget.plugin.measure import Measuring
 from pytest_membudget.plugin.options import Settings
 from pytest_membudget.plugin.plans import is_isolated, make_plans
+from pytest_membudget.plugin.session_records import Tally
 from pytest_membudget.plugin.xdist import send_usage_error
 
 if TYPE_CHECKING:
@@ -59,17 +61,19 @@ def start_measuring(config: pytest.Config, settings: Settings) -> None:
     gate = _gate(config, settings) if purpose in {None, "isolate"} else None
     bind_all()
     keep_maxrss_rising()
-    manager.register(Measuring(settings, Judge(settings, gate), purpose), "membudget-measuring")
+    reports = purpose is None and not is_worker(config)
+    tally = Tally(measures_all=settings.measure_all) if reports else None
+    manager.register(Measuring(settings, Judge(settings, gate), purpose, tally), "membudget-measuring")
     if purpose is None and (settings.report_paths or settings.show_tables):
         from pytest_membudget.plugin.collect import FixtureMemory
 
         manager.register(FixtureMemory(config), "membudget-fixtures")
-    if purpose is None and not is_worker(config):
-        start_reporting(config, settings)
+    if tally is not None:
+        start_reporting(config, settings, tally)
 
 
-def start_reporting(config: pytest.Config, settings: Settings) -> None:
-    """Registers what collects and reports the records.
+def start_reporting(config: pytest.Config, settings: Settings, tally: Tally | None = None) -> None:
+    """Registers what collects and reports the records; `tally` is shared with what measures in the same process.
 
     Raises:
         pytest.UsageError: as above.
@@ -85,7 +89,10 @@ def start_reporting(config: pytest.Config, settings: Settings) -> None:
         from pytest_membudget.plugin.collect import check_history
 
         check_history(settings.history)
-    config.pluginmanager.register(Reporting(config, settings, _gate(config, settings)), "membudget-reporting")
+    if tally is None:
+        tally = Tally(measures_all=settings.measure_all)
+    reporting = Reporting(config, settings, _gate(config, settings), tally)
+    config.pluginmanager.register(reporting, "membudget-reporting")
 
 
 def _start_isolating(config: pytest.Config) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys as live_sys  # modules are loaded meanwhile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 from _pytest.capture import CaptureFixture
@@ -22,9 +22,12 @@ from pytest_membudget.plugin import is_worker
 from pytest_membudget.plugin.markers import budget_of
 from pytest_membudget.plugin.plans import PLAN, Plan
 from pytest_membudget.records.judgement import Budget
-from pytest_membudget.records.report import TestRecord
 from pytest_membudget.records.storage import from_here
 
+if TYPE_CHECKING:
+    from pytest_membudget.plugin.judging import Judged
+
+_PEAK, _VERDICT = "membudget_peak_bytes", "membudget_verdict"
 _UNDO_LISTS = ("_setattr", "_setitem")
 """Where `pytest.MonkeyPatch` keeps what it has to undo."""
 _RECORDERS = frozenset({"pytest_httpx", "pytest_mock", "requests_mock", "respx"})
@@ -46,14 +49,14 @@ class IsolatedCrash(IsolatedCrashError, Failed):  # noqa: N818 - likewise
 
 
 class RunningTest:
-    """One planned test while it runs. `record` is what is known of it so far, `judging_s` what its judgements took."""
+    """One planned test while it runs. `judged` is what is known of it so far, `judging_s` what its judgements took."""
 
     def __init__(self, item: pytest.Item, plan: Plan) -> None:
         self._item = item
         self.plan = plan
         self.config = item.config
         self.path = item.path
-        self.record: TestRecord | None = None
+        self.judged: Judged | None = None
         self.judging_s = 0.0
         self._recorded_before: list[tuple[list[Any], int]] = []
         self._patched_before: list[tuple[Any, dict[str, int]]] = []
@@ -102,7 +105,7 @@ class RunningTest:
 
     def begin_call(self) -> None:
         """Starts afresh; what fixtures have recorded by now belongs to no run of the body."""
-        self.record, self.judging_s = None, 0.0
+        self.judged, self.judging_s = None, 0.0
         if self.plan.growth is not None:
             self._recorded_before = [
                 (each, len(each))
@@ -137,12 +140,13 @@ class RunningTest:
         ):
             yield _body(self._item, subtest_failures, fresh_fixtures=fresh_fixtures)
 
-    def keep(self, record: TestRecord) -> None:
-        """Keeps the record for the test's report, and its figures among the JUnit properties."""
-        self.record = record
-        properties = {"membudget_peak_bytes": record.peak_bytes, "membudget_verdict": record.verdict}
-        others = [each for each in self._item.user_properties if each[0] not in properties]
-        self._item.user_properties[:] = [*others, *properties.items()]
+    def keep(self, judged: Judged) -> None:
+        """Keeps what was found for the test's report, and its figures among the JUnit properties."""
+        self.judged = judged
+        properties = self._item.user_properties
+        if properties:
+            properties[:] = [each for each in properties if each[0] not in {_PEAK, _VERDICT}]
+        properties += ((_PEAK, judged.measurement.peak_bytes), (_VERDICT, judged.verdict))
 
     def fail(self, message: str) -> NoReturn:
         """Raises `OverBudget` from a frame at the test's first line: its own are gone, and `--pdb` opens in the last one.
@@ -173,11 +177,12 @@ _RUNNING = pytest.StashKey[RunningTest]()
 
 def running_test(item: pytest.Item) -> RunningTest | None:
     """The one of this item; `None` where nothing of it is to be measured."""
-    if PLAN not in item.stash:
-        return None
-    if _RUNNING not in item.stash:
-        item.stash[_RUNNING] = RunningTest(item, item.stash[PLAN])
-    return item.stash[_RUNNING]
+    test = item.stash.get(_RUNNING, None)
+    if test is None:
+        plan = item.stash.get(PLAN, None)
+        if plan is not None:
+            test = item.stash[_RUNNING] = RunningTest(item, plan)
+    return test
 
 
 def _body(item: pytest.Item, subtest_failures: list[Any], *, fresh_fixtures: bool) -> Callable[[], None]:

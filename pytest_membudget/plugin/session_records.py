@@ -1,8 +1,8 @@
 """The records of a session: how they reach the process that reports, from whichever process a test ran in.
 
-1. A test's record travels as JSON text in an attribute of its report. Reports reach pytest-xdist's controller, the parent of
-   an isolated interpreter and this very process on the same path, so that a record arrives whole with its test, and a worker
-   that dies takes only the unfinished one with it. `Tally` counts them in.
+1. From another process a test's record travels as JSON text in an attribute of its report. So it reaches pytest-xdist's
+   controller and the parent of an isolated interpreter whole with its test, and a worker that dies takes only the unfinished
+   one with it. `Tally` counts them in. Of a test of this process it is given what was found; the record is made when it is asked for.
 2. What else tests leave (batches, monitors, scales) are lines of JSON in files of a folder that all processes share.
 """
 
@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import pytest
 
 from pytest_membudget.plugin import is_controller, is_fresh, is_worker
+from pytest_membudget.plugin.judging import Judged, record_of
+from pytest_membudget.plugin.plans import Plan
 from pytest_membudget.records import shared_lines
 from pytest_membudget.records.report import Outcome, TestRecord
 from pytest_membudget.records.storage import encode_line
@@ -78,18 +80,9 @@ def _place(config: pytest.Config) -> Path:
     return (base.parent if is_worker(config) else base) / "membudget"
 
 
-class _Latest:
-    """The record that was attached last, and its text: where it was attached it need not be decoded."""
-
-    text = ""
-    record: TestRecord | None = None
-
-
 def attach(report: Any, record: TestRecord | None) -> None:
-    """Marks the report of a planned test; `record` is there after its call."""
-    text = "" if record is None else encode_line(record).decode()
-    _Latest.text, _Latest.record = text, record
-    setattr(report, _ATTRIBUTE, text)
+    """Marks the report of a planned test; `record` is there after its call in another process than that which reports."""
+    setattr(report, _ATTRIBUTE, "" if record is None else encode_line(record).decode())
 
 
 def is_planned(report: Any) -> bool:
@@ -100,9 +93,18 @@ def is_planned(report: Any) -> bool:
 def attached(report: Any) -> TestRecord | None:
     """The record that came with the report."""
     text = getattr(report, _ATTRIBUTE, "")
-    if text is _Latest.text:
-        return _Latest.record
     return msgspec.json.decode(text, type=TestRecord) if text else None
+
+
+class _Found(NamedTuple):
+    """A test of this process whose record is not made yet."""
+
+    plan: Plan
+    judged: Judged
+    outcome: Outcome = "passed"
+
+    def record(self) -> TestRecord:
+        return record_of(self.plan, self.judged, self.outcome)
 
 
 class Tally:
@@ -113,51 +115,70 @@ class Tally:
 
     def __init__(self, *, measures_all: bool = False) -> None:
         self._measures_all = measures_all
-        self._records: dict[str, TestRecord] = {}
+        self._tests: dict[str, TestRecord | _Found] = {}
+        self._expected: dict[str, _Found] = {}
         self._failed_in_part: set[str] = set()
 
     def __bool__(self) -> bool:
-        return bool(self._records)
+        return bool(self._tests)
 
     @property
     def records(self) -> tuple[TestRecord, ...]:
         """All records so far."""
-        return tuple(self._records.values())
+        return tuple(map(self.record, self._tests))
+
+    def record(self, nodeid: str) -> TestRecord:
+        """The record of one test, made where it has not been asked for before."""
+        found = self._tests[nodeid]
+        if isinstance(found, _Found):
+            found = self._tests[nodeid] = found.record()
+        return found
 
     def replace(self, record: TestRecord) -> None:
         """Puts the record that a process left before it had to end in the place of what was known of its test."""
-        self._records[record.nodeid] = record
+        self._tests[record.nodeid] = record
 
-    def add(self, report: Any) -> TestRecord | None:
-        """Counts a report in; gives the record back when its test is over."""
+    def expect(self, nodeid: str, plan: Plan, judged: Judged) -> None:
+        """What was found of a test of this process, whose report comes next."""
+        self._expected[nodeid] = _Found(plan, judged)
+
+    def add(self, report: Any) -> bool:
+        """Counts a report in; whether a measured test is over by it."""
         nodeid = report.nodeid
         if getattr(report, "context", None) is not None:
             # A sub-test: pytest may call the test that holds it passed all the same.
             self._failed_in_part.update({nodeid} if report.outcome == "failed" else ())
-            return None
-        if report.when == _CRASH_PHASE and (self._measures_all or nodeid in self._records):
-            self._records[nodeid] = TestRecord(
+            return False
+        if report.when == _CRASH_PHASE and (self._measures_all or nodeid in self._tests):
+            self._tests[nodeid] = TestRecord(
                 nodeid=nodeid, outcome="failed", verdict="crashed", file=report.location[0], message=_CRASHED
             )
-            return self._records[nodeid]
+            return True
         if not is_planned(report):
-            return None
+            return False
         outcome = outcome_of(report)
         if report.when == "setup":
             # A test that is run again starts from nothing. Its setup passed, but until its call has ended it has not.
             self._failed_in_part.discard(nodeid)
             ended = outcome != "passed"
-            self._records[nodeid] = TestRecord(
+            self._tests[nodeid] = TestRecord(
                 nodeid=nodeid, outcome=outcome if ended else "error", message="" if ended else NOT_ENDED
             )
         elif report.when == "call":
-            record = attached(report) or TestRecord(nodeid=nodeid, outcome=outcome)
-            outcome = "failed" if nodeid in self._failed_in_part else outcome
-            same = record.outcome == outcome
-            self._records[nodeid] = record if same else msgspec.structs.replace(record, outcome=outcome)
+            self._tests[nodeid] = self._found(report, "failed" if nodeid in self._failed_in_part else outcome)
         elif outcome == "error":
-            self._records[nodeid] = msgspec.structs.replace(self._records[nodeid], outcome=outcome)
-        return self._records[nodeid] if report.when == "teardown" else None
+            self._tests[nodeid] = msgspec.structs.replace(self.record(nodeid), outcome=outcome)
+        return bool(report.when == "teardown")
+
+    def _found(self, report: Any, outcome: Outcome) -> TestRecord | _Found:
+        record, expected = attached(report), self._expected.pop(report.nodeid, None)
+        if record is not None:
+            return msgspec.structs.replace(record, outcome=outcome)
+        return (
+            TestRecord(nodeid=report.nodeid, outcome=outcome)
+            if expected is None
+            else expected._replace(outcome=outcome)
+        )
 
 
 def outcome_of(report: Any) -> Outcome:
