@@ -21,6 +21,25 @@ def _other_programs_share_nothing(request, monkeypatch):
         monkeypatch.setattr(probe._shared, "read", SharedReading)
 
 
+@pytest.fixture
+def alone_with_shared_memory(tmp_path_factory):
+    """For a test that fills shared memory, which is in upper figures of the tests beside it (pytest-xdist)."""
+    yield from _locked(tmp_path_factory, "LOCK_EX")
+
+
+@pytest.fixture
+def beside_no_shared_memory(tmp_path_factory):
+    """For a test that starts programs which show exact figures: none of `alone_with_shared_memory` runs meanwhile."""
+    yield from _locked(tmp_path_factory, "LOCK_SH")
+
+
+def _locked(tmp_path_factory, kind):
+    fcntl = pytest.importorskip("fcntl", reason="shared memory is known on Linux only")
+    with (tmp_path_factory.getbasetemp().parent / "shared-memory.lock").open("w") as lock:
+        fcntl.flock(lock, getattr(fcntl, kind))
+        yield
+
+
 def pytest_configure() -> None:
     """A shell that runs the tests in the background has Ctrl-C ignored, which every program that a test starts inherits."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

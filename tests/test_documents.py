@@ -35,7 +35,9 @@ def run(document, folder):
 @pytest.mark.processes
 @pytest.mark.timeout(TIMEOUT_S + 20)
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_what_the_document_says_is_true(document, tmp_path):
+def test_what_the_document_says_is_true(document, tmp_path, request):
+    fills_it = "/dev/shm" in document.read_text(encoding="utf-8")
+    request.getfixturevalue("alone_with_shared_memory" if fills_it else "beside_no_shared_memory")
     done = run(document, tmp_path)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
 

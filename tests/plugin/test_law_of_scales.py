@@ -20,7 +20,7 @@ def take(size_bytes):
     _filled(size_bytes).close()
 
 def _filled(size_bytes):
-    block = mmap.mmap(-1, max(1, size_bytes))
+    block = mmap.mmap(-1, max(1, size_bytes), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     for start in range(0, size_bytes, 100_000):
         block.write(b"x" * min(100_000, size_bytes - start))
     return block

@@ -186,8 +186,10 @@ def test_a_failure_in_a_repetition_says_that_it_is_one(pytester):
 
 
 def test_fresh_fixtures_are_set_up_and_torn_down_for_each_repetition(pytester):
+    # Python 3.12 keeps each interned string for good: here the names of folders.
+    allowed = "1 KiB" if sys.version_info[:2] == (3, 12) else "16 B"
     pytester.makepyfile(
-        """
+        f"""
         import pytest
 
         open_now, opened = set(), []
@@ -200,10 +202,10 @@ def test_fresh_fixtures_are_set_up_and_torn_down_for_each_repetition(pytester):
             yield me
             open_now.remove(me)
 
-        @pytest.mark.memory_growth(timeout_s=3, per_call="16 B", fresh_fixtures=True)
+        @pytest.mark.memory_growth(timeout_s=3, per_call="{allowed}", fresh_fixtures=True)
         def test_it(connection, tmp_path):
             (tmp_path / "a").mkdir()
-            assert open_now == {connection}
+            assert open_now == {{connection}}
 
         def test_all_are_closed():
             assert not open_now and len(opened) > 5  # how many fit into the time is the machine's affair

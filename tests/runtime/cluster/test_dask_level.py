@@ -54,6 +54,7 @@ def test_outcomes_peaks_and_hosts_come_back_in_order(cluster, tmp_path):
     assert f"\n{use}" in str(batch)
 
 
+@pytest.mark.usefixtures("beside_no_shared_memory")
 def test_what_a_call_starts_there_is_in_its_figures(cluster):
     with on(cluster) as executor:
         (outcome,) = executor.run(jobs.fill_in_a_program, [60_000_000]).outcomes

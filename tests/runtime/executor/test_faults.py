@@ -305,6 +305,10 @@ def test_a_script_without_a_guard_still_runs_its_work_once(tmp_path):
     assert line.endswith("continues with level 'thread'")
 
 
+@pytest.mark.skipif(
+    (3, 12) <= sys.version_info < (3, 12, 3),
+    reason="Python 3.12.0 to 3.12.2 start no thread once the script has ended",
+)
 def test_what_was_submitted_is_finished_before_the_interpreter_ends(tmp_path):
     path = tmp_path / "leaves_early.py"
     path.write_text(

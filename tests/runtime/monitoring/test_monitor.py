@@ -352,7 +352,7 @@ def test_a_callback_must_be_callable(make):
 def test_on_the_real_kernel_a_chunk_shows_what_it_touched():
     with MemoryMonitor() as monitor:
         # Mapped, not from malloc: what other tests left of malloc's heap could hold the block, and keep it.
-        with monitor.chunk(1), mmap.mmap(-1, 64 << 20) as block:
+        with monitor.chunk(1), mmap.mmap(-1, 64 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as block:
             block[:: mmap.PAGESIZE] = b"x" * (len(block) // mmap.PAGESIZE)
         report = monitor.report()
     assert 60 << 20 <= report.chunks[0].peak_bytes <= 80 << 20

@@ -112,16 +112,6 @@ def worker():
     started.join()
 
 
-@pytest.fixture
-def shared_memory(tmp_path_factory):
-    """Alone with the machine's shared memory: what one test fills is in upper figures of another beside it (pytest-xdist)."""
-    import fcntl
-
-    with (tmp_path_factory.getbasetemp().parent / "shared-memory.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
 def call(worker, fn, *args, sequence=1):
     ended, replies = threading.Event(), []
     worker.send(
@@ -131,7 +121,7 @@ def call(worker, fn, *args, sequence=1):
     return replies[0]
 
 
-alone_with_shared_memory = pytest.mark.usefixtures("shared_memory")
+alone_with_shared_memory = pytest.mark.usefixtures("alone_with_shared_memory")
 
 
 @alone_with_shared_memory
