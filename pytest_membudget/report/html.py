@@ -73,7 +73,7 @@ def render_html(report: Report) -> str:
         fixtures=fixtures_table(report.fixtures),
         comparison=comparison_table(report.tests),
         changes=changes(report.tests),
-        baseline=baseline_table(report.baseline),
+        baseline=baseline_table(report.baseline) if report.baseline else None,
         scales=[_scale_section(table) for table in report.scales],
         in_flight=[job_tables.in_flight_table(table) for table in report.in_flight],
         batches=job_tables.batch_table(report.batches),

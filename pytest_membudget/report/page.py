@@ -6,7 +6,7 @@ A renderer lays this out and computes nothing; sizes, shares and rounding become
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from pytest_membudget.records.judgement import HeldByFixture, RetainedByTest
@@ -72,30 +72,38 @@ class Page(NamedTuple):
 def make_page(report: Report, *, verbose: bool = False, most_tests: int | None = None) -> Page:
     """The page of `report`; `most_tests` leaves the smallest tests out of the table and says how many."""
     failures = tuple(_failure(test) for test in report.tests if is_failure(test))
-    most_left = None if verbose else _MOST_LEFT
-    tables = (
-        tests_table(report.tests, verbose=verbose, most_tests=most_tests),
-        left_behind_table(report.left_behind, most_tests=most_left),
-        fixtures_table(report.fixtures, most_fixtures=most_left),
-        comparison_table(report.tests),
-        baseline_table(report.baseline),
-        *map(job_tables.scale_table, report.scales),
-        *map(job_tables.breakdown_table, report.scales),
-        *map(job_tables.in_flight_table, report.in_flight),
-        job_tables.batch_table(report.batches, verbose=verbose),
-        job_tables.host_table(report.batches),
-        job_tables.monitor_table(report.monitors),
-        job_tables.calibration_table(report.calibrations),
-    )
     return Page(
         title="Memory report",
         headline=render_headline(report),
         is_bad=bool(failures),
         failures=failures,
-        tables=tuple(table for table in tables if table),
+        tables=tuple(table for table in _tables(report, verbose=verbose, most_tests=most_tests) if table),
         caveats=report.caveats,
         environment=environment_rows(report),
     )
+
+
+def _tables(report: Report, *, verbose: bool, most_tests: int | None) -> Iterator[Table]:
+    """Those of what the session had; most have tests alone."""
+    most_left = None if verbose else _MOST_LEFT
+    yield tests_table(report.tests, verbose=verbose, most_tests=most_tests)
+    if report.left_behind:
+        yield left_behind_table(report.left_behind, most_tests=most_left)
+    if report.fixtures:
+        yield fixtures_table(report.fixtures, most_fixtures=most_left)
+    yield comparison_table(report.tests)
+    if report.baseline is not None:
+        yield baseline_table(report.baseline)
+    yield from map(job_tables.scale_table, report.scales)
+    yield from map(job_tables.breakdown_table, report.scales)
+    yield from map(job_tables.in_flight_table, report.in_flight)
+    if report.batches:
+        yield job_tables.batch_table(report.batches, verbose=verbose)
+        yield job_tables.host_table(report.batches)
+    if report.monitors:
+        yield job_tables.monitor_table(report.monitors)
+    if report.calibrations:
+        yield job_tables.calibration_table(report.calibrations)
 
 
 def environment_rows(report: Report) -> tuple[tuple[str, str], ...]:
@@ -257,10 +265,8 @@ _COMPARISON_COLUMNS: tuple[Column[tuple[str, Comparison]], ...] = (
 )
 
 
-def baseline_table(check: BaselineCheck | None) -> Table | None:
+def baseline_table(check: BaselineCheck) -> Table:
     """What the baseline has that this run has not, and the other way round."""
-    if check is None:
-        return None
     groups: list[tuple[str, Sequence[str]]] = [
         ("new", check.new),
         ("gone", check.gone),
