@@ -42,7 +42,7 @@ class Reaped(NamedTuple):
 
 
 def reaped() -> Reaped:
-    """The account of this process's dead children (1 µs). It changes whenever one is waited for, by anybody in this process."""
+    """The account of this process's dead children (1 µs). It changes whenever any code of this process waits for one."""
     if sys.platform == "win32":
         return Reaped(0, 0, 0, 0.0)
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)

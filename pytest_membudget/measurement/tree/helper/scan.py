@@ -74,7 +74,7 @@ class Members:
                 grown |= pid not in self.processes and self._consider(pid, found)
 
     def refresh(self) -> bool:
-        """PssSampling at the numbers given out since the last call; whether anybody joined."""
+        """Adds those of the processes started since the last call that belong to the tree; whether there were any."""
         if self._loadavg < 0:
             listed = {int(name) for name in os.listdir("/proc") if name.isdigit()}
             self._pending.update(dict.fromkeys(listed - self._listed, TRIES))
