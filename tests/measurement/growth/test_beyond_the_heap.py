@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import random
 import re
+import subprocess
 import sys
 import tempfile
 import tracemalloc
@@ -55,6 +56,27 @@ def test_names_that_the_interpreter_remembers_do_not_count_as_growth():
     del held
     assert reader.read().heap_bytes - before < 1000
     reader.close()
+
+
+_INTERNS = """
+import sys
+from pytest_membudget.measurement.growth.samples import FigureReader
+
+kept = [sys.intern(f"kept {number}") for number in range(15_000)]  # as many as a test session has
+reader = FigureReader()
+for _ in range(3):
+    before = reader.read().heap_bytes
+for number in range(40_000):
+    sys.intern(f"gone {number}")
+print(reader.read().heap_bytes - before)
+"""
+
+
+@pytest.mark.processes
+@pytest.mark.skipif(sys.version_info[:2] == (3, 12), reason="interned strings never end there")
+def test_strings_that_end_do_not_enlarge_the_interpreters_table_at_some_call():
+    done = subprocess.run([sys.executable, "-c", _INTERNS], capture_output=True, text=True, check=True)
+    assert abs(int(done.stdout)) < 16_384  # it is 962,544 without
 
 
 def _keep(size, kept=[]):  # noqa: B006 - that is how it leaks
