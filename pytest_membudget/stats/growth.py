@@ -152,49 +152,71 @@ def trend(
     whole_floor = _floor(held)
     risen = whole_floor[-1] - whole_floor[0]
     begin = max(0, bisect_right(calls, calls[-1] // 8) - 1)
-    tail_calls, floor = list(calls[begin:]), whole_floor[begin:]
     fallback = _largest_drop(held[begin:])
-    known = len(tail_calls)
-    if fallback > bound * tail_calls[-1] / 4:
-        # The floor of the last samples is not known yet: too few came after them.
-        known = bisect_right(tail_calls, tail_calls[-1] / 2)
-        tail_calls, floor = tail_calls[:known], floor[:known]
-    slope, low, high = _slope(tail_calls, floor, tail_calls[-1] / 4)
-    rates = _window_rates(tail_calls, floor)
-    grown = floor[-1] - _at(tail_calls, floor, tail_calls[-1] / 8)
-    until = begin + known
-    won = evidence(calls[:until], whole_floor[:until], bound)
-    proven = won > STAGES / ALPHA
-    found = Trend("unclear", slope, low, high, fallback, risen)
+    falls_back = fallback > bound * calls[-1] / 4
+    part = _Part.of(calls, whole_floor, begin, 1 / 2 if falls_back else 1.0)
+    won = evidence(calls[: part.until], whole_floor[: part.until], bound)
+    found = Trend("unclear", part.slope.value, part.slope.low, part.slope.high, fallback, risen)
     late = bisect_left(calls, calls[-1] * 3 / 4)
-    more_calls = max(0, calls[late] - tail_calls[-1])
-    went_on = not more_calls or min(held[late:]) - floor[-1] >= slope * more_calls / 2
-    if (
-        proven
-        and went_on
-        and min(rates) > bound
-        and low > bound
-        and (
-            rates[2] >= _NOT_SLOWING * (rates[0] + rates[1]) / 2
-            or (won > _FAR_BEYOND_CHANCE * STAGES / ALPHA and _is_steady_lately(tail_calls, floor, rates[1]))
-        )
-        and grown > max(2 * fallback, precision.in_all)
-        and (not precision.in_all or grown - _largest_step(floor) > precision.in_all)
-    ):
+    more_calls = max(0, calls[late] - part.calls[-1])
+    went_on = not more_calls or min(held[late:]) - part.floor[-1] >= part.slope.value * more_calls / 2
+    if went_on and _grows(part, won, bound) and _is_more_than_noise(part, fallback, precision.in_all):
         return found._replace(direction="growing")
-    lately = floor[-1] - _at(tail_calls, floor, tail_calls[-1] / 2) - allowed * tail_calls[-1] / 2
-    is_flat = max(rates[1:]) <= bound and high <= bound
+    proven = won > STAGES / ALPHA
     # Where the last samples are left out, or little growth is let pass, they must not speak of growth all the same.
-    if (is_flat and known == len(calls) - begin) or (
-        (is_flat or lately <= precision.lately)
-        and not proven
-        and not _rises_at_the_end(calls, whole_floor, bound)
-    ):
+    no_growth = not proven and not _rises_at_the_end(calls, whole_floor, bound)
+    parts = [part, _Part.of(calls, whole_floor, begin, 2 / 3)] if falls_back else [part]
+    is_flat = (no_growth or not falls_back) and any(each.is_flat(bound) for each in parts)
+    if is_flat or (no_growth and any(each.grown_lately(allowed) <= precision.lately for each in parts)):
         return found._replace(direction="flat")
-    slowing = _slows_down(rates) and not (low > bound and _is_steady_but_for_a_step(tail_calls, floor, bound))
-    if not slowing or (fallback < risen / _QUIET and _is_sporadic(tail_calls, floor, bound)):
+    steady = part.slope.low > bound and _is_steady_but_for_a_step(part.calls, part.floor, bound)
+    is_sporadic = fallback < risen / _QUIET and _is_sporadic(part.calls, part.floor, bound)
+    if not _slows_down(part.rates) or steady or is_sporadic:
         return found
-    return found._replace(direction="slowing", fades=_fades(tail_calls, floor, rates))
+    return found._replace(direction="slowing", fades=_fades(part.calls, part.floor, part.rates))
+
+
+class _Part(NamedTuple):
+    """The floor from an eighth of the calls until where it is known: of the last samples it is not where others may fall below them."""
+
+    calls: Sequence[int]
+    floor: Sequence[float]
+    until: int
+    """Position after its last sample."""
+    slope: Slope
+    rates: list[float]
+    """Growth per call in its last three windows."""
+
+    @classmethod
+    def of(cls, calls: Sequence[int], floor: Sequence[float], begin: int, known_share: float) -> _Part:
+        until = bisect_right(calls, calls[-1] * known_share)
+        part = calls[begin:until], floor[begin:until]
+        return cls(*part, until, _slope(*part, part[0][-1] / 4), _window_rates(*part))
+
+    def is_flat(self, bound: float) -> bool:
+        return max(self.rates[1:]) <= bound and self.slope.high <= bound
+
+    def grown_lately(self, allowed: float) -> float:
+        """By how much more than is allowed in the last half of its calls."""
+        half = self.calls[-1] / 2
+        return self.floor[-1] - _at(self.calls, self.floor, half) - allowed * half
+
+
+def _grows(part: _Part, won: float, bound: float) -> bool:
+    """Whether all windows grow, the last not much more slowly than those before, and by no chance."""
+    first, second, last = part.rates
+    if won <= STAGES / ALPHA or min(part.rates) <= bound or part.slope.low <= bound:
+        return False
+    far_beyond_chance = won > _FAR_BEYOND_CHANCE * STAGES / ALPHA
+    return last >= _NOT_SLOWING * (first + second) / 2 or (
+        far_beyond_chance and _is_steady_lately(part.calls, part.floor, second)
+    )
+
+
+def _is_more_than_noise(part: _Part, fallback: float, in_all: float) -> bool:
+    """Whether it grew by more than it ever fell back, and by more than the figure's allowance without its largest step."""
+    grown = part.floor[-1] - _at(part.calls, part.floor, part.calls[-1] / 8)
+    return grown > max(2 * fallback, in_all) and (not in_all or grown - _largest_step(part.floor) > in_all)
 
 
 def evidence(calls: Sequence[int], floor: Sequence[float], bound: float) -> float:

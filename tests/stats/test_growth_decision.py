@@ -244,3 +244,13 @@ def test_a_leak_is_not_flat_because_something_else_was_given_back_once(fall_at):
     calls = list(range(1, 23))
     held = [340 * n + 20_000 * (n < fall_at) for n in calls]
     assert trend(calls, held).direction != "flat"
+
+
+@pytest.mark.parametrize("full_at", [40, 60, 80, 120])
+def test_a_ring_of_results_of_random_size_is_flat_once_it_is_full_for_three_quarters_of_the_calls(full_at):
+    flat = 0
+    for seed in range(8):
+        source = random.Random(seed)
+        sizes = [source.randrange(2000) for _ in range(1000)]
+        flat += judged(lambda n: sum(sizes[max(0, n - full_at) : n]), last=500).direction == "flat"  # noqa: B023 - used at once
+    assert flat >= (7 if full_at < 100 else 4)

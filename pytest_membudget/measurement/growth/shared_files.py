@@ -24,7 +24,7 @@ _MOST_CALLS = 1000
 _BY_CHANCE = 0.01
 
 
-_IN_MEMORY = (b"/dev/shm/", b"/memfd:", b"/SYSV")  # noqa: S108 - where the system has them
+_IN_MEMORY = (b"/dev/shm/", b"/memfd:", b"/SYSV")
 _MAPPED = re.compile(
     rb"^([0-9a-f]+)-([0-9a-f]+) \S+ \S+ \S+ (\d+) +(?:" + b"|".join(_IN_MEMORY) + b")", re.MULTILINE
 )
