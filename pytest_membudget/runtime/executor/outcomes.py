@@ -368,7 +368,7 @@ def key_of(item: Any) -> str | None:
     """The text that an input goes by; `None` for one that is neither a path nor plain data."""
     try:
         key = json.dumps(_plain(item), allow_nan=False)
-    except (TypeError, ValueError, RecursionError):
+    except (Exception, SystemExit):  # an item's own methods may raise anything
         return None
     return key if len(key) <= LONGEST_KEY else None
 

@@ -118,7 +118,7 @@ class ProcessLauncher:
             except BaseException:
                 worker.kill()
                 raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             # The system's, the standard library's or a pickle's: no function has run yet.
             raise CannotStartError(f"{type(error).__name__}: {error}") from error
         return worker
@@ -209,7 +209,7 @@ class ProcessWorker:
             name = name_of(call.fn)
             try:
                 packed = packed_for_here(call.fn, call.args, call.kwargs)
-            except Exception as error:  # whatever the caller's own objects raise while they are packed
+            except BaseException as error:
                 done(Unpicklable(unpicklable(f"the arguments of {name}", error)))
                 continue
             limit = (call.limit_bytes, None if call.limit_bytes is None else self._held.address())

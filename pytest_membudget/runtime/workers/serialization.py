@@ -295,7 +295,7 @@ def trace_of(error: BaseException) -> str:
     """The exception's traceback as text."""
     try:
         return "".join(traceback.format_exception(error))
-    except Exception as why:  # one of its own methods raised
+    except (Exception, SystemExit) as why:  # one of its own methods raised
         return f"{type(error).__qualname__}, whose traceback cannot be shown: {type(why).__name__}\n"
 
 

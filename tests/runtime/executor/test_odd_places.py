@@ -210,6 +210,39 @@ def test_a_pool_that_a_task_has_kept_ends_with_its_worker(caplog, job):
     assert "had not ended" not in caplog.text
 
 
+class Raising:
+    def __init__(self, error):
+        self.error = error
+
+    def raise_it(self):
+        raise self.error
+
+
+class NoPath(Raising):
+    def __fspath__(self):
+        return self.raise_it()
+
+
+class NoPickle(Raising):
+    def __reduce__(self):
+        return self.raise_it()
+
+
+@pytest.mark.parametrize(
+    ("item", "cause"),
+    [
+        (NoPath(ZeroDivisionError()), "error"),
+        (NoPickle(SystemExit(3)), "unpicklable"),
+        (NoPickle(KeyboardInterrupt()), "unpicklable"),
+    ],
+    ids=lambda each: type(each.error).__name__ if isinstance(each, Raising) else each,
+)
+def test_an_input_whose_own_methods_raise_costs_no_other_one(tmp_path, item, cause):
+    with FallbackExecutor(1, budget="1 GB") as executor:
+        batch = executor.run(type, [1, item, 2], done=tmp_path / "done")
+    assert [outcome.cause for outcome in batch.outcomes] == ["ok", cause, "ok"]
+
+
 class Unpredictable(FileCharge):
     def first_bytes(self):
         raise ZeroDivisionError("the estimator's own")
