@@ -9,6 +9,7 @@ import pytest
 
 from pytest_membudget.errors import MembudgetError, MissingExtraError
 from pytest_membudget.measurement.process.high_water import keep_maxrss_rising
+from pytest_membudget.measurement.tree.sampler import start_sampler
 from pytest_membudget.originals import bind_all
 from pytest_membudget.plugin import is_controller, is_fresh, is_worker
 from pytest_membudget.plugin.collect import Reporting
@@ -61,6 +62,8 @@ def start_measuring(config: pytest.Config, settings: Settings) -> None:
     gate = _gate(config, settings) if purpose in {None, "isolate"} else None
     bind_all()
     keep_maxrss_rising()
+    if purpose is None and not config.option.collectonly:
+        start_sampler()  # the first test needs it
     reports = purpose is None and not is_worker(config)
     tally = Tally(measures_all=settings.measure_all) if reports else None
     manager.register(Measuring(settings, Judge(settings, gate), purpose, tally), "membudget-measuring")

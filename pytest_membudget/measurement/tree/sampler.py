@@ -51,7 +51,11 @@ RESTARTS = 1
 ANSWER_S = 20.0
 """A helper that does not answer for so long is taken for dead (a machine under load may make it wait)."""
 
-LAUNCH = "import sys; sys.path.append(sys.argv[1]); from helper import main; main.main(sys.argv[2:])"
+LAUNCH = (
+    "import posix, sys; starter = posix.getpid(); posix.fork() and posix._exit(0); "
+    "sys.path.append(sys.argv[1]); from helper import main; main.main(starter, sys.argv[2:])"
+)
+"""The process that we start ends before the helper imports anything: no `wait` of the user's ever meets the helper."""
 
 
 _logger = logging.getLogger("pytest_membudget")
@@ -73,35 +77,56 @@ class TreeSampler:
 
     Args:
         root: the process whose tree is watched; this one by default.
+        waits: until the helper is ready; else `wait_until_ready` has to be called before all other methods but `close`.
 
     Raises:
         SamplerLostError: it cannot be started, and by every method once it is gone.
     """
 
-    def __init__(self, root: int | None = None) -> None:
+    def __init__(self, root: int | None = None, *, waits: bool = True) -> None:
         self._lock = threading.Lock()
         self._keys = self._noted = 0
         self._open: set[int] = set()
         self._buffer = b""
         self.root = os.getpid() if root is None else root
         self._commands, self._answers, self.events, self._note = -1, -1, -1, -1
+        self._starter: Any = None
         self._writer: NoteWriter | None = None
         self._identities: dict[int, tuple[int, int] | None] = {}
         self._hang_up = select.poll()
         try:
             theirs = self._open_pipes()
             self._hang_up.register(self._answers, 0)
-            ready = self._launch(theirs)
+            self._starter = self._launch(theirs)
         except SamplerLostError:
             self.forget()
             raise
+        self.pid, self.members, self.hides_huge_pages = 0, 0, False
+        self.reaped: object = None
+        """`reaped()` when the tree was last known to be this process alone."""
+        if waits:
+            self.wait_until_ready()
+
+    def wait_until_ready(self) -> None:
+        """Waits until the helper has read the tree, where it has not been waited for before."""
+        if self._starter is None:
+            return
+        try:
+            ready = self._receive(Ready)
+        except SamplerLostError as error:
+            ready = Ready(failure=str(error))
+        finally:
+            self._end_starter()
         if ready.failure:
             self.forget()
             raise SamplerLostError(ready.failure)
         self.pid, self.members = ready.pid, ready.members
         self.hides_huge_pages = ready.hides_huge_pages
-        self.reaped: object = None
-        """`reaped()` when the tree was last known to be this process alone."""
+
+    @property
+    def is_starting(self) -> bool:
+        """Whether it has not been waited for yet."""
+        return self._starter is not None
 
     def is_alive(self) -> bool:
         """Whether the helper holds its end of the pipe (1 µs)."""
@@ -174,10 +199,14 @@ class TreeSampler:
         with self._lock:
             with contextlib.suppress(SamplerLostError):
                 self._send(Quit())
+            self._end_starter()
             self.forget()
 
     def forget(self) -> None:
         """Closes our ends of the pipes and the note, as far as they are still ours."""
+        if self._starter is not None:
+            self._starter.returncode = 0  # in a forked child it is no child of ours
+            self._starter = None
         if self._writer is not None:
             if self._is_ours(self._note):
                 self._writer.close()
@@ -212,8 +241,8 @@ class TreeSampler:
             self._identities = {descriptor: proc.identity(descriptor) for descriptor in ours}
         return tuple(theirs)
 
-    def _launch(self, theirs: tuple[int, ...]) -> Ready:
-        """Starts the helper by way of a process that ends before it speaks: no `wait` of the user's ever meets it."""
+    def _launch(self, theirs: tuple[int, ...]) -> Any:
+        """Starts the process that starts the helper and ends."""
         words = [sys.executable, "-I", "-S", "-c", LAUNCH, str(Path(__file__).parent), str(self.root)]
         passed = [descriptor for descriptor in theirs if descriptor >= 0]
         options: dict[str, Any] = {"pass_fds": passed, "env": {}}
@@ -221,20 +250,19 @@ class TreeSampler:
         words += [*map(str, theirs), group_statistics()]
         try:
             try:
-                process = subprocess.Popen(
-                    words, start_new_session=True, **options
-                )  # Ctrl-C is for the tests
+                return subprocess.Popen(words, start_new_session=True, **options)  # Ctrl-C is for the tests
             except PermissionError:  # a sandbox forbids setsid
-                process = subprocess.Popen(words, **options)
+                return subprocess.Popen(words, **options)
         except (OSError, subprocess.SubprocessError) as error:
             raise SamplerLostError(f"it could not be started ({error})") from error
         finally:
             _close(passed)
-        try:
-            return self._receive(Ready)
-        finally:
-            process.kill()
-            process.wait()
+
+    def _end_starter(self) -> None:
+        starter, self._starter = self._starter, None
+        if starter is not None:
+            starter.kill()
+            starter.wait()
 
     def _leave(self, key: int) -> None:
         self._open.discard(key)
@@ -302,19 +330,23 @@ class _Keeper:
 _keeper = _Keeper()
 
 
+def start_sampler() -> None:
+    """Starts the helper and does not wait for it: it gets ready while this process does something else."""
+    with _keeper.lock:
+        if sys.platform == "linux" and _keeper.sampler is None:
+            _start(waits=False)
+
+
 def sampler() -> TreeSampler | None:
     """The helper, started when first asked for or dead; `None` where there can be none, for `why_not`."""
     if sys.platform != "linux":
         return None
     with _keeper.lock:
-        if _keeper.sampler is not None and not _keeper.sampler.is_alive():
+        helper = _keeper.sampler
+        if helper is not None and not helper.is_starting and not helper.is_alive():
             _forget(SamplerLostError("it ended by itself or was killed"))
-        if _keeper.sampler is None and _keeper.lost <= RESTARTS:
-            try:
-                with restored():
-                    _keeper.sampler = TreeSampler()
-            except SamplerLostError as error:
-                _lost(error)
+        if _keeper.sampler is None or _keeper.sampler.is_starting:
+            _start(waits=True)
         return _keeper.sampler
 
 
@@ -351,6 +383,19 @@ def close_sampler() -> None:
         if _keeper.sampler is not None:
             _keeper.sampler.close()
             _keeper.sampler = None
+
+
+def _start(*, waits: bool) -> None:
+    """Starts the helper where there is none yet, and waits for it where that is asked for."""
+    try:
+        with restored():
+            if _keeper.sampler is None and _keeper.lost <= RESTARTS:
+                _keeper.sampler = TreeSampler(waits=False)
+            if _keeper.sampler is not None and waits:
+                _keeper.sampler.wait_until_ready()
+    except SamplerLostError as error:
+        _keeper.sampler = None
+        _lost(error)
 
 
 def _forget(error: SamplerLostError) -> None:

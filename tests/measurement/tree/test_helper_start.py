@@ -42,3 +42,18 @@ def test_a_helper_that_gets_too_few_descriptors_is_lost_and_leaves_none(free):
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert os.listdir("/proc/self/fd") == descriptors
+
+
+@pytest.mark.parametrize("is_waited_for", [True, False])
+def test_a_helper_that_was_not_waited_for_leaves_nothing_either(is_waited_for):
+    descriptors, children = os.listdir("/proc/self/fd"), children_of(os.getpid())
+    helper = TreeSampler(waits=False)
+    assert helper.is_starting
+    if is_waited_for:
+        helper.wait_until_ready()
+        assert helper.pid
+        assert not helper.is_starting
+        assert children_of(os.getpid()) == children
+    helper.close()
+    assert os.listdir("/proc/self/fd") == descriptors
+    assert children_of(os.getpid()) == children

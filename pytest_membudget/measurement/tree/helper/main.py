@@ -329,13 +329,10 @@ class Loop:
             self._alive = False
 
 
-def main(arguments: list[str]) -> None:
-    """Leaves the caller's descendants, so that its `wait` never sees the helper, then runs the loop."""
+def main(starter: int, arguments: list[str]) -> None:
+    """Runs the loop, once the process that started this one has ended: no descendant of the caller's any more."""
     root, descriptors = int(arguments[0]), Descriptors(*map(int, arguments[1:5]))
-    intermediate = os.getpid()
-    if os.fork():
-        os._exit(0)
-    while os.getppid() == intermediate:
+    while os.getppid() == starter:
         time.sleep(0.0005)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # where no session of its own could be had
     try:
