@@ -22,6 +22,7 @@ from pytest_membudget.errors import UnreadableFileError, UsageError
 from pytest_membudget.gate.comparison import DEFAULT_TOLERANCE, base_peak, direction, fresh_reference
 from pytest_membudget.records.comparison import ReportComparison, Summary, TestChange
 from pytest_membudget.records.report import (
+    COUNTED,
     Environment,
     Report,
     TestRecord,
@@ -42,7 +43,6 @@ from pytest_membudget.stats.samples import (
 from pytest_membudget.units import Tolerance
 
 _DIGITS = 4
-_COUNTED = {"passed", "xfailed", "xpassed"}
 
 _LEAST_LIKENESS = 0.6
 _MOST_CANDIDATES = 30
@@ -87,7 +87,7 @@ def make_baseline(
     for old_name, new_name in matching.renamed:
         kept[new_name] = msgspec.structs.replace(kept.pop(old_name), nodeid=new_name)
     for test in report.tests:
-        if test.peak_bytes is None or test.outcome not in _COUNTED:
+        if test.peak_bytes is None or test.outcome not in COUNTED:
             continue
         before = kept.get(test.nodeid)
         if before is None or foreign or _changed(before, test, tolerance):
@@ -141,7 +141,7 @@ def _one_at_a_time(path: str | os.PathLike[str]) -> Iterator[None]:
 
 def carried_over(tests: Sequence[TestRecord], report: Report) -> tuple[str, ...]:
     """Those of a baseline's tests that `report` has no figures of."""
-    taken = {test.nodeid for test in report.tests if test.peak_bytes is not None and test.outcome in _COUNTED}
+    taken = {test.nodeid for test in report.tests if test.peak_bytes is not None and test.outcome in COUNTED}
     return tuple(test.nodeid for test in tests if test.nodeid not in taken)
 
 

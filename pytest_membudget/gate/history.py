@@ -20,11 +20,8 @@ import msgspec
 
 from pytest_membudget.errors import UnreadableFileError, UsageError
 from pytest_membudget.records.comparison import HistoryPoint, HistoryRun, TestHistory
-from pytest_membudget.records.report import Environment, Report, TestRecord
+from pytest_membudget.records.report import COUNTED, Environment, Report, TestRecord
 from pytest_membudget.records.storage import check_writable, encodable
-
-#: A failing test often stops before its peak: what it used says nothing about one that passes.
-COUNTED = frozenset({"passed", "xfailed", "xpassed"})
 
 
 class RawRun(NamedTuple):

@@ -162,9 +162,7 @@ def _judge(series: RawSeries, axis: Axis, tolerance: Tolerance, first: int) -> T
     for run, peak_bytes in zip(series.runs, series.peaks_bytes, strict=True):
         peaks.setdefault(axis.position_of_run[run], []).append(peak_bytes)
     positions = sorted(peaks)
-    figures = [
-        round(median(found)) if len(found := peaks[position]) > 1 else found[0] for position in positions
-    ]
+    figures = [round(median(peaks[position])) for position in positions]
     if len(positions) < FEWEST_REVISIONS:
         level_bytes = round(median(figures))
         return TestTrend(

@@ -22,6 +22,9 @@ VERSION = 1
 
 Outcome = Literal["passed", "failed", "skipped", "xfailed", "xpassed", "error"]
 
+COUNTED: frozenset[Outcome] = frozenset({"passed", "xfailed", "xpassed"})
+"""A failing test often stops before its peak: what it used says nothing about one that passes."""
+
 
 class Environment(msgspec.Struct, frozen=True, kw_only=True):
     """What may change a figure from one machine to another. `hosts` are named where it was measured elsewhere."""

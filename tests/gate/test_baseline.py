@@ -82,6 +82,16 @@ def test_fresh_samples_are_worth_a_new_record():
     assert len(again.tests[0].samples_bytes) == 5
 
 
+def test_fresh_samples_that_moved_replace_those_that_scatter_keep_the_record():
+    first = make_baseline(run(test_of("a::t", 100, samples_bytes=(100 * MIB,) * 5)))
+
+    def again(mib):
+        return make_baseline(run(test_of("a::t", 100, samples_bytes=(mib * MIB,) * 5)), first)
+
+    assert again(101) == first
+    assert again(150).tests[0].samples_bytes == (157_300_000,) * 5
+
+
 def test_elsewhere_every_record_is_new():
     first = make_baseline(run(test_of("a::t", 100)))
     there = Environment(system="Linux", machine="aarch64", python="3.11.9")

@@ -56,6 +56,12 @@ def test_too_few_samples_are_a_caveat_that_says_how_many_it_needs():
     )
 
 
+def test_like_is_compared_with_like():
+    base = record(120, [130] * 5)  # in a fresh process it also pays for what a session had loaded
+    assert compared(record(150), base).base_bytes == 120 * MIB
+    assert compared(record(150), base, [160] * 5).base_bytes == 130 * MIB
+
+
 def test_a_rerun_that_does_not_pass_leaves_a_doubt_which_fails_under_strict_alone():
     found = compared(record(150), record(120))
     text = (

@@ -45,6 +45,19 @@ def test_bytes_come_first_where_both_grow():
     assert message.endswith("  next      close, join or wait for what each call opens or starts")
 
 
+def test_what_to_do_follows_what_is_known_of_a_leak():
+    piles = ResourceGrowth("descriptors", 1.0, ("/tmp/a",))
+    unnamed, named = (
+        growth("leak", 900, 1100),
+        growth("leak", 900, 1100, culprits=(Culprit("site", "a.py:1", 990.0),)),
+    )
+    assert "next      look for what each call adds to a module" in judge_growth(unnamed).message
+    assert (
+        "next      look at what keeps a.py:1 alive"
+        in judge_growth(replace(named, resources=(piles,))).message
+    )
+
+
 def test_inconclusive_is_a_caveat_and_fails_only_when_strict():
     found = growth("inconclusive", 10, 500)
     loose, strict = judge_growth(found), judge_growth(found, strict=True)

@@ -13,7 +13,6 @@ from typing import NamedTuple
 import msgspec
 
 from pytest_membudget.errors import MembudgetError, MissingExtraError, UsageError
-from pytest_membudget.gate.history import COUNTED
 from pytest_membudget.gate.revisions.compare import (
     DEFAULT_ERROR_RATE,
     REVISIONS_TOLERANCE,
@@ -32,7 +31,7 @@ from pytest_membudget.gate.revisions.stacks import compare_stacks
 from pytest_membudget.measurement.fresh import launcher, stack_recorder
 from pytest_membudget.measurement.fresh.memray_run import read_stacks
 from pytest_membudget.records.comparison import RevisionComparison
-from pytest_membudget.records.report import read_report
+from pytest_membudget.records.report import COUNTED, read_report
 from pytest_membudget.records.storage import working_folder
 from pytest_membudget.units import Tolerance
 

@@ -109,6 +109,22 @@ def test_changes_of_a_page_and_tests_that_use_nothing_are_steady(trend):
     ] * 3
 
 
+def test_sizes_below_the_tolerance_are_not_distinguished(trend):
+    barely = [0.0] * 20 + [
+        5000 / MIB
+    ] * 20  # by the tolerance of 2% + 4 KiB only 1 KiB above the least that counts
+    clearly = [0.0] * 20 + [20_000 / MIB] * 20
+    assert {test.nodeid: test.verdict for test in trend(barely, clearly).tests} == {
+        "t0": "steady",
+        "t1": "jumped",
+    }
+
+
+def test_six_revisions_are_enough_for_a_verdict(trend):
+    verdicts = {test.nodeid: test.verdict for test in trend([100] * 5, [100] * 6).tests}
+    assert verdicts == {"t0": "unknown", "t1": "steady"}
+
+
 def test_runs_of_one_revision_are_one_point(tmp_path):
     with open_history(tmp_path / "h", create=True) as history:
         for number in range(30):

@@ -60,7 +60,7 @@ class Members:
         self.scan()
 
     def scan(self) -> None:
-        """PssSampling at the whole process table."""
+        """Reads the whole process table, and adds what belongs to the tree."""
         parents = {}
         for name in os.listdir("/proc"):
             if name.isdigit():
