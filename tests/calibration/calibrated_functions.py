@@ -66,7 +66,7 @@ def tenfold_elsewhere(path):
 
 def only_copies(path):
     """Refuses the original."""
-    if "membudget-calibrate-" not in str(path):
+    if "membudget-calibration-" not in str(path):
         raise RuntimeError(f"{path} did not travel")
     return Path(path).read_bytes()
 
