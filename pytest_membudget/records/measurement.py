@@ -220,6 +220,7 @@ CaveatKind = Literal[
     "thread-left-running",
     "result-not-sent",
     "result-pickled",
+    "command-below-launcher",
     "command-not-watched",
     "benchmark-not-called",
     "collected-inside",
@@ -308,6 +309,10 @@ _CAVEATS: dict[CaveatKind, str] = {
         "write it to a file"
     ),
     "result-not-sent": "the result cannot travel between processes and was left behind ({detail})",
+    "command-below-launcher": (
+        "the kernel's mark of a command shows nothing below the {size} of the process that started it: the lower figure is what "
+        "was read every {detail}"
+    ),
     "command-not-watched": (
         "the tree could not be watched ({detail}): the figure is the largest single process, by the kernel"
     ),

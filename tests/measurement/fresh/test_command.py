@@ -55,6 +55,7 @@ def test_a_small_command_is_bounded_by_what_its_tree_held(largest_mib, peak_mib,
     m = isolated._combine(("sleep",), Ending(how="exited"), summary, launched, lost="")
     assert (m.peak_bytes, m.peak_upper_bytes) == (peak_mib * MIB, upper_mib * MIB)
     assert (m.source, m.processes) == (source, 1)
+    assert ["below the 12.0 MiB" in caveat for caveat in m.caveats] == [True] * (source == "sampled")
 
 
 def test_a_tree_is_counted_together():
