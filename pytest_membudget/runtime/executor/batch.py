@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
 import os
@@ -140,7 +139,7 @@ class Batch:
         known = list(inputs)
         order = best_order(
             [self._expected_s(item) for item in known],
-            [_first_bytes(item) for item in known],
+            [item.charged.charge.expected_bytes() or 0 for item in known],
             workers=self._engine.most_workers,
             budget_bytes=self._engine.budget.largest_bytes,
             max_overtakes=self._engine.settings.policy.max_overtakes,
@@ -173,12 +172,6 @@ class Batch:
             self._letters.add(outcome)
         if self._monitor is not None:
             self._monitor.chunk_done(1, peak_bytes=outcome.peak_bytes or 0, duration_s=outcome.duration_s)
-
-
-def _first_bytes(item: Item) -> int:
-    with contextlib.suppress(Exception):  # the caller's own estimator: the task's outcome will say so
-        return item.charged.charge.first_bytes()
-    return 0
 
 
 _WORTH_A_CAVEAT = 0.03
@@ -279,7 +272,7 @@ class Recorder:
         base_bytes = sum(self._base_bytes(pid, reading, held.get(pid, 0)) for pid, reading in workers.items())
         in_use_at_start_bytes = max(0, self._start_bytes - self._kept_at_start_bytes)
         waiting_bytes = min(self._waiting_bytes, max(0, own_bytes - in_use_at_start_bytes))
-        elsewhere = bool(workers) or self._engine.scheduler.backend.is_cluster
+        elsewhere = bool(workers) or self._engine.scheduler.levels.now.is_cluster
         here_bytes = 0 if elsewhere else max(0, own_bytes - self._start_bytes - waiting_bytes)
         self.breakdown = Breakdown(
             peak_bytes=peak_bytes,

@@ -49,6 +49,13 @@ class Charge:
         """For the first attempt, by what is known when it is about to start."""
         raise NotImplementedError
 
+    def expected_bytes(self) -> int | None:
+        """As `first_bytes`; None where the caller's own estimator fails: the task's outcome will say so."""
+        try:
+            return self.first_bytes()
+        except Exception:
+            return None
+
     def retry_bytes(self, failed_bytes: int) -> int:
         """After an attempt with `failed_bytes` ran out: more than that."""
         raise NotImplementedError

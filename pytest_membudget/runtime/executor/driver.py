@@ -179,7 +179,7 @@ class Driver:
             self._arrivals.popleft()
         self._update_cluster()
         self._effects.let_go_of_ended()
-        if self.scheduler.has_waiting and not self.scheduler.backend.is_cluster:
+        if self.scheduler.has_waiting and not self.scheduler.levels.now.is_cluster:
             self.scheduler.pool.pressure_changed(self._gate.source if self._gate.is_closed() else "")
         if not self._budget.is_fixed and self.scheduler.has_waiting:
             now_bytes = self._budget.now_bytes(self.added_bytes)
@@ -215,7 +215,7 @@ class Driver:
             self.scheduler.pool.ready(slot, reading.base_bytes)
 
     def _update_cluster(self) -> None:
-        backend = self.scheduler.backend
+        backend = self.scheduler.levels.now
         if not backend.is_cluster:
             return
         launcher = cast("ClusterLauncher", self._launchers[backend.level])
@@ -360,9 +360,7 @@ class CallerDriver:
         if self._share is None:
             yield
             return
-        task_bytes = 0
-        with contextlib.suppress(Exception):  # the caller's own estimator: its task will fail with that
-            task_bytes = min(task.charge.first_bytes(), self._share.ceiling_bytes)
+        task_bytes = min(task.charge.expected_bytes() or 0, self._share.ceiling_bytes)
         needed_bytes = self._running_bytes + task_bytes
         try:
             while (

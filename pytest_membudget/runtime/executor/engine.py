@@ -18,7 +18,7 @@ from pytest_membudget.errors import UnreadableFileError, size_of
 from pytest_membudget.measurement.process.children import ancestors
 from pytest_membudget.measurement.system.machine import memory_reading
 from pytest_membudget.records.measurement import MemoryReading
-from pytest_membudget.records.run import Level
+from pytest_membudget.records.run import FileCategory, Level
 from pytest_membudget.runtime.admission.budgets import RESERVE_SHARE, Budget
 from pytest_membudget.runtime.admission.host_scope import HostScope
 from pytest_membudget.runtime.admission.host_share import AnyBudget, GroupShare, HostShare, SharedBudget
@@ -106,13 +106,13 @@ class Engine:
     @property
     def level(self) -> Level:
         """Where tasks run now."""
-        return self.scheduler.backend.level if self._caller is None else "sequential"
+        return self.scheduler.levels.now.level if self._caller is None else "sequential"
 
     @property
     def most_workers(self) -> int:
         """How many tasks may run at once where they run now."""
         pool = self.scheduler.pool
-        if not pool.backend.is_cluster:
+        if not pool.levels.now.is_cluster:
             return pool.concurrency.most
         workers = max(1, len(pool.slots))
         most = self.settings.most_in_cluster
@@ -120,7 +120,7 @@ class Engine:
 
     def budget_now_bytes(self) -> int:
         """What tasks may take together now: in a cluster, what its workers offer."""
-        if self.scheduler.backend.is_cluster:
+        if self.scheduler.levels.now.is_cluster:
             return sum(slot.capacity_bytes for slot in list(self.scheduler.pool.slots))
         if self.budget.share is not None:  # what is held of it moves with every task
             return self.budget.largest_bytes
@@ -155,15 +155,17 @@ class Engine:
         charged: Charged,
         options: CallOptions,
         *,
-        file_bytes: int | None = None,
-        is_file: bool = False,
-        exact: bool = False,
-        fresh_worker: bool = False,
+        is_input: bool = False,
         prefers_thread: bool = False,
-        estimate_bytes: int | None = None,
     ) -> Task:
-        """A task with its future, not submitted yet; `file_bytes` where a time limit by category counts, else see `Task`."""
+        """A task with its future, not submitted yet.
+
+        `is_input`: of `run` or `stream`. Its own peak is wanted, the size of its file gives it a time limit, and where that is
+        large a worker of its own.
+        """
         policy = self.settings.policy
+        file_bytes = charged.size_bytes if is_input else None
+        is_large = file_bytes is not None and policy.classes.category(file_bytes) is FileCategory.LARGE
         future = TaskFuture(self.driver.cancelled)
         task = Task(
             Submission(fn, args, kwargs, future),
@@ -171,11 +173,11 @@ class Engine:
             timeout_s=policy.time_limit_s(file_bytes) if options.timeout_s == "policy" else options.timeout_s,
             limit=self._task_limit if options.limit is None else options.limit,
             profile=None if self.profiles is None else self.profiles.of(function_key(fn), charged.size_bytes),
-            is_file=is_file,
-            exact=exact,
-            fresh_worker=fresh_worker,
-            prefers_thread=prefers_thread,
-            estimate_bytes=estimate_bytes,
+            is_file=is_input and charged.is_file,
+            exact=is_input,
+            fresh_worker=is_large,
+            prefers_thread=prefers_thread and not is_large,
+            estimate_bytes=charged.charge.expected_bytes() if is_input else None,
         )
         future.task = task
         return task

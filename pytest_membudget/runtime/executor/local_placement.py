@@ -225,7 +225,7 @@ class LocalPlacement(Placement):
         profile = task.profile.now()
         if profile is None or self._ledger.statistics().exclusive:
             return []
-        idle = pool.idle(pool.backend)
+        idle = pool.idle(pool.levels.now)
         is_warm = bool(idle) and idle[0].has_begun and not task.fresh_worker
         call = ChargedCall(head.bytes, profile, may_wait_s=WARM_START_S if is_warm else COLD_START_S)
         leases = [slot.lease for slot in pool.slots if slot.lease is not None]

@@ -153,27 +153,17 @@ class Outcomes:
             future.cancel()
 
     def _submit(self, item: Item) -> None:
-        charged, policy = item.charged, self._engine.settings.policy
-        size_bytes = charged.size_bytes
-        is_large = size_bytes is not None and policy.classes.category(size_bytes) is FileCategory.LARGE
-        estimate_bytes = None
-        with contextlib.suppress(Exception):  # the caller's own estimator: the task's outcome will say so
-            estimate_bytes = charged.charge.first_bytes()
         task = self._engine.task(
             self._fn,
             (item.value,),
             {},
-            charged,
+            item.charged,
             self._options,
-            file_bytes=size_bytes,
-            is_file=charged.is_file,
-            exact=True,
-            fresh_worker=is_large,
-            prefers_thread=self._prefers_thread and not is_large,
-            estimate_bytes=estimate_bytes,
+            is_input=True,
+            prefers_thread=self._prefers_thread,
         )
         if task.timeout_s is not None and self._options.timeout_s == "policy":
-            announce_time_limits(policy)
+            announce_time_limits(self._engine.settings.policy)
         self._running[item.place] = self._engine.submit(
             task, partial(_announce, self._ended, self._on_end, item)
         )

@@ -84,9 +84,9 @@ class RetainedMemory:
         new_bytes = self._charged(
             max(self.base_bytes, loaded_bytes + (0 if self.base_bytes else self.expected_bytes))
         )
-        if not new_bytes or not pool.backend.is_local_pool:
+        if not new_bytes or not pool.levels.now.is_local_pool:
             return 0
-        idle = pool.idle(pool.backend)
+        idle = pool.idle(pool.levels.now)
         if idle and idle[0].has_begun:
             return 0
         return new_bytes - (self.charged_bytes(idle[0]) if idle else 0)

@@ -93,6 +93,7 @@ class Scheduler:
         self.pool = WorkerPool(
             backends, policy, self._effects, max_workers=max_workers, max_in_flight=max_in_flight
         )
+        self.levels = self.pool.levels
         self.watch = TaskWatch(policy, self.pool, self._effects)
         self.broken: BaseException | None = None
         #: when a running task reaches its next time limit, on the driver's clock; None for never
@@ -106,14 +107,9 @@ class Scheduler:
     # What a driver reads ---------------------------------------------------------------------------------------------
 
     @property
-    def backend(self) -> Backend:
-        """The level that tasks run at now."""
-        return self.pool.levels.now
-
-    @property
     def placement(self) -> Placement:
         """That of the present level."""
-        return self.pool.levels.now.placement
+        return self.levels.now.placement
 
     @property
     def open_tasks(self) -> int:
@@ -128,7 +124,7 @@ class Scheduler:
     @property
     def can_accept(self) -> bool:
         """Whether one more task might start now, so that a driver should be woken for it."""
-        if self.backend.is_cluster:
+        if self.levels.now.is_cluster:
             return not (self._pending and self.placement.is_full)
         if self.pool.room_in_flight <= 0:
             return False
@@ -248,7 +244,7 @@ class Scheduler:
 
     def budget_changed(self, budget_bytes: int, largest_bytes: int, ceiling_bytes: int | None = None) -> None:
         """What tasks and workers of this machine may hold together now; the most that it could be; and the machine's limit."""
-        for backend in self.pool.levels.all:
+        for backend in self.levels.all:
             backend.placement.set_budget(budget_bytes, largest_bytes, ceiling_bytes or largest_bytes)
 
     def cluster_lost(self, backend: Backend, detail: str) -> None:
@@ -266,7 +262,7 @@ class Scheduler:
             for task, error in self.placement.stranded(self.pool):
                 self._fail(task, attempts.not_run(error))
             # Where no worker is free, short tasks need not wait in the ledger: `_prefetch` takes them from here.
-            if self.backend.is_cluster or not (self.pool.is_saturated and self.pool.throughput.is_fast):
+            if self.levels.now.is_cluster or not (self.pool.is_saturated and self.pool.throughput.is_fast):
                 self._enqueue()
             for assignment in self.placement.assignments(self.pool):
                 self._assign(assignment)
@@ -440,7 +436,7 @@ class Scheduler:
         detail = attempts.not_begun(task, stage, limit_s)
         self.pool.forget(slot)
         # Where none has ever come to a call at this level the next would not either; else it is one failed start.
-        if slot.backend is not self.backend or slot.backend.is_proven:
+        if slot.backend is not self.levels.now or slot.backend.is_proven:
             no_level = self._start_ended(slot.backend, detail)
         else:
             no_level = self._fall_back(slot.backend, detail)
@@ -456,7 +452,7 @@ class Scheduler:
     def _attempted(self, task: Task, reply: Attempt) -> None:
         """An attempt ended: its task is done, or runs again."""
         task.attempts += 1
-        own_memory = self.backend.own_memory
+        own_memory = self.levels.now.own_memory
         is_lost = isinstance(reply, (Died, RanOut))
         task.ran_out = task.ran_out or (isinstance(reply, RanOut) and own_memory)
         if not task.over_limit_bytes:  # that it was ended says nothing of the others
@@ -508,15 +504,15 @@ class Scheduler:
 
     def _initializer_ended(self, backend: Backend, detail: str) -> None:
         """Several in a row: what it loads does not fit, or it exits. The caller's program would be the next to run it, so all ends."""
-        if self.pool.levels.cannot_start(backend):
+        if self.levels.cannot_start(backend):
             self.shut_down(attempts.broken_by_kills(STARTS_THAT_MAY_FAIL, detail))
 
     def _start_ended(self, backend: Backend, detail: str, *, is_final: bool = False) -> str:
         """A worker ended before it was ready. Several in a row mean that the level cannot start: then as `_fall_back`."""
-        if backend is not self.backend:
+        if backend is not self.levels.now:
             return ""  # that level has been left already
         if not is_final:
-            if not self.pool.levels.cannot_start(backend):
+            if not self.levels.cannot_start(backend):
                 return ""
             detail = f"{STARTS_THAT_MAY_FAIL} ended before they were ready, in a row ({detail})"
         return self._fall_back(backend, detail)
@@ -525,15 +521,15 @@ class Scheduler:
         """Goes down below `backend`, unless that was left before; where there is no lower level the text of the error."""
         before = self.placement
         waiting = before.waiting()
-        if not self.pool.levels.fall_below(backend):
+        if not self.levels.fall_below(backend):
             return attempts.no_worker(backend.level, detail)
-        if self.backend.most_after_fallback is not None:
-            self.pool.concurrency.lower_to(self.backend.most_after_fallback)
+        if self.levels.now.most_after_fallback is not None:
+            self.pool.concurrency.lower_to(self.levels.now.most_after_fallback)
         if before is not self.placement:
             for task in waiting:
                 before.remove(task)
             self._pending.extendleft(reversed(waiting))
-        self._effects.append(attempts.fallback_event(backend.level, detail, self.backend.level))
+        self._effects.append(attempts.fallback_event(backend.level, detail, self.levels.now.level))
         return ""
 
     def validate(self) -> None:
@@ -545,7 +541,7 @@ class Scheduler:
         assert all(task.state == "running" for task in running)
         assert all(task.state == "queued" for task in waiting)
         assert {*running, *waiting} == self._open, "a task is lost"
-        if self.broken is None and self.backend.is_local_pool:
+        if self.broken is None and self.levels.now.is_local_pool:
             slots = [slot for slot in self.pool.slots if slot.backend.is_local_pool]
             assert all(slot.lease is not None for slot in slots if slot.running)
             is_held_up = self.placement.waits_for_others or self.pool.leaving

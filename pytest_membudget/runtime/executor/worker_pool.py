@@ -123,11 +123,6 @@ class WorkerPool:
     # What placements and the driver read -----------------------------------------------------------------------------
 
     @property
-    def backend(self) -> Backend:
-        """The level that tasks run at now."""
-        return self.levels.now
-
-    @property
     def busy(self) -> int:
         """Workers that have something to do."""
         return sum(1 for slot in self.slots if slot.running)
@@ -163,7 +158,7 @@ class WorkerPool:
 
     def start_ahead(self) -> None:
         """Starts one worker before its first task, where none is idle and there is memory for it."""
-        backend = self.backend
+        backend = self.levels.now
         if backend.is_local_pool and not self.idle(backend) and backend.placement.may_start_ahead(self):
             self.start(backend)
 
@@ -249,11 +244,11 @@ class WorkerPool:
     def adapt_concurrency(self, *, ended_well: bool) -> None:
         """An attempt has ended: fewer may run at once after a loss, and more again after a run of clean ones."""
         if not ended_well:
-            if not self.backend.is_cluster:  # its workers share no budget
+            if not self.levels.now.is_cluster:  # its workers share no budget
                 self.concurrency.lost()
             self.start_ahead()
         elif self.concurrency.clean():
-            self._effects.append(attempts.recovery_event(self.backend.level, self.concurrency.most))
+            self._effects.append(attempts.recovery_event(self.levels.now.level, self.concurrency.most))
 
     def pace_starts(self) -> None:
         """A worker was killed, and not by us: memory may be out, so tasks start one by one for a while."""
@@ -263,7 +258,7 @@ class WorkerPool:
         """`source` is the file that says that tasks stall for want of memory; empty where they do not."""
         was_under_pressure, self.is_under_pressure = self.is_under_pressure, bool(source)
         if source and not was_under_pressure:
-            self._effects.append(attempts.pressure_event(self.backend.level, source))
+            self._effects.append(attempts.pressure_event(self.levels.now.level, source))
 
     # A worker's calls ------------------------------------------------------------------------------------------------
 

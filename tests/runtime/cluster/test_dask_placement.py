@@ -66,8 +66,8 @@ class Cluster:
         return self.scheduler.pool.slots
 
     def join(self, capacity, host="z", *, is_renewable=False):
-        slot = Slot(self.scheduler.backend, host=host, is_renewable=is_renewable)
-        self.scheduler.pool.workers_changed(self.scheduler.backend, [slot], {slot: capacity})
+        slot = Slot(self.scheduler.levels.now, host=host, is_renewable=is_renewable)
+        self.scheduler.pool.workers_changed(self.scheduler.levels.now, [slot], {slot: capacity})
         return slot
 
     def decided(self):
@@ -92,7 +92,7 @@ class Cluster:
             self.scheduler.replied(slot, task.sequence, Died("it was lost", attempted=attempted))
         if slot in self.slots:
             self.slots.remove(slot)
-        self.scheduler.pool.workers_changed(self.scheduler.backend, [], {})
+        self.scheduler.pool.workers_changed(self.scheduler.levels.now, [], {})
         return self.decided()
 
     def sizes_at(self, slot):
@@ -271,7 +271,7 @@ def test_a_worker_that_retains_too_much_begins_again_before_the_task():
 def test_without_a_cluster_the_next_level_goes_on_in_order():
     cluster = Cluster(100)
     tasks = cluster.submit(*[10] * 5)
-    cluster.scheduler.cluster_lost(cluster.scheduler.backend, "the connection was lost")
+    cluster.scheduler.cluster_lost(cluster.scheduler.levels.now, "the connection was lost")
     effects = cluster.decided()
     assert len([each for each in effects if isinstance(each, Start)]) == 1
     assert [task for each in effects if isinstance(each, Send) for task, _ in each.calls] == tasks[1:2]

@@ -298,7 +298,7 @@ def test_what_ran_out_in_a_process_is_not_repeated_in_a_thread():
     (start,) = only(played.decided(starts=False), Start)
     played.scheduler.start_failed(start.slot, "full")
     played.decided()
-    assert played.scheduler.backend.level == "thread"
+    assert played.scheduler.levels.now.level == "thread"
     assert isinstance(played.outcome(submission), TaskMemoryError)
     assert played.scheduler.placement.leases == 0
 

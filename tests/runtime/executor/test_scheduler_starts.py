@@ -41,10 +41,10 @@ def test_without_a_lower_level_the_task_is_told_so():
 def test_a_cluster_that_is_lost_leaves_its_tasks_to_the_next_level_or_ends_them_all(levels):
     played, tasks = Played(levels=levels), [a_task() for _ in range(5)]
     played.submit(*tasks)
-    played.scheduler.cluster_lost(played.scheduler.backend, "its scheduler is gone")
+    played.scheduler.cluster_lost(played.scheduler.levels.now, "its scheduler is gone")
     played.decided()
     if levels[1:]:
-        assert played.scheduler.backend.level == "thread"
+        assert played.scheduler.levels.now.level == "thread"
         assert played.scheduler.open_tasks == 5
     else:
         errors = [str(finish.error) for finish in only(played.effects, Finish)]
@@ -113,9 +113,9 @@ def test_three_workers_that_end_before_they_are_ready_mean_the_next_level():
     played.submit(task)
     for _ in range(2):
         played.reply(task, UNSTARTED)
-        assert played.scheduler.backend.level == "process"
+        assert played.scheduler.levels.now.level == "process"
     played.reply(task, UNSTARTED)
-    assert played.scheduler.backend.level == "thread"
+    assert played.scheduler.levels.now.level == "thread"
     assert task.attempts == 0
 
 
@@ -128,7 +128,7 @@ def test_a_worker_that_comes_to_a_call_ends_the_row_of_failed_starts():
             played.reply(task, UNSTARTED)
         played.returned(task)
         task, other = other, task
-    assert played.scheduler.backend.failed_starts == 0
+    assert played.scheduler.levels.now.failed_starts == 0
 
 
 def test_the_last_level_fails_a_task_after_three_and_tries_again_for_the_next():
@@ -213,7 +213,7 @@ def test_another_worker_gets_a_task_that_none_came_to_three_in_all():
     submission = task.submission
     for _ in range(2):
         assert sent(stuck(played, task)) == [task]
-    played.scheduler.backend.failed_starts = 0
+    played.scheduler.levels.now.failed_starts = 0
     stuck(played, task)
     assert isinstance(played.outcome(submission), StartTimeoutError)
     assert (task.cause, task.attempts) == ("timeout", 0)
@@ -223,7 +223,7 @@ def test_a_level_that_never_had_a_ready_worker_is_given_up_at_once():
     played, task = Played(workers=1), a_task()
     played.submit(task)
     assert sent(stuck(played, task)) == [task]
-    assert played.scheduler.backend.level == "thread"
+    assert played.scheduler.levels.now.level == "thread"
 
 
 def test_threads_of_a_small_batch_prove_nothing_of_processes():
@@ -233,7 +233,7 @@ def test_threads_of_a_small_batch_prove_nothing_of_processes():
     played.returned(small)
     played.submit(task)
     stuck(played, task)
-    assert played.scheduler.backend.level == "thread"
+    assert played.scheduler.levels.now.level == "thread"
 
 
 def test_where_no_worker_can_come_to_a_call_every_task_is_told():

@@ -115,7 +115,7 @@ def test_a_worker_is_charged_what_it_will_retain_when_it_begins():
     assert retained.start_bytes(pool) == 0
     pool.slots[0].running.append("a task")
     assert retained.start_bytes(pool) == 100 * MB - FREE_BYTES
-    begun = Slot(pool.backend)
+    begun = Slot(pool.levels.now)
     begun.handed = 1.0
     pool.slots.append(begun)
     assert aside_bytes(pool, retained) == 2 * (100 * MB - FREE_BYTES)

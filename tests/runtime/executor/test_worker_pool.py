@@ -69,7 +69,7 @@ class AnyOrder(RuleBasedStateMachine):
         slot = self.pool.worker_for(task)
         if slot is None:
             assert task.ran_out
-            assert self.pool.backend is self.thread
+            assert self.pool.levels.now is self.thread
             return
         assert not slot.running
         assert not (task.fresh_worker and slot.has_begun)
@@ -128,8 +128,8 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def fail_to_start(self, data):
-        slot = self.pool.start(self.pool.backend)
-        assert slot in self.pool.idle(self.pool.backend)
+        slot = self.pool.start(self.pool.levels.now)
+        assert slot in self.pool.idle(self.pool.levels.now)
         tasks = [self.a_call() for _ in range(data.draw(st.integers(0, 2)))]
         for task in tasks:
             self.pool.begin(slot, slot.lease or self.leases.grant())
@@ -163,7 +163,7 @@ class AnyOrder(RuleBasedStateMachine):
     @rule()
     def fall(self):
         self.pool.levels.fall_below(self.process)
-        assert self.pool.backend is self.thread
+        assert self.pool.levels.now is self.thread
 
     @invariant()
     def books_are_right(self):
