@@ -26,7 +26,7 @@ from pytest_membudget.originals import contextlib, restored
 from pytest_membudget.plugin import emergency_report, session_records, terminal_summary
 from pytest_membudget.plugin.options import Settings
 from pytest_membudget.plugin.session_records import Tally, shared_folder, shared_folder_if_made
-from pytest_membudget.records import shared_lines
+from pytest_membudget.records import json_lines
 from pytest_membudget.records.judgement import HeldByFixture
 from pytest_membudget.records.monitor import MonitorReport
 from pytest_membudget.records.report import BaselineCheck, Environment, Report, TestRecord
@@ -184,7 +184,7 @@ class Reporting:
         """What the tests of all processes have left in that file of the session's folder."""
         with self._noting(f"the {title}"):
             if folder is not None:
-                return self._lines(shared_lines.read_records(folder / file_name, kind), title)
+                return self._lines(json_lines.read_records(folder / file_name, kind), title)
         return []
 
     def _scales(self, folder: Path | None) -> tuple[ScaleTable, ...]:
@@ -193,10 +193,10 @@ class Reporting:
                 from pytest_membudget.plugin import scales
 
                 tables, unreadable = scales.tables(folder)
-                return tuple(self._lines(shared_lines.Lines(tables, unreadable), "scales"))
+                return tuple(self._lines(json_lines.Lines(tables, unreadable), "scales"))
         return ()
 
-    def _lines(self, lines: shared_lines.Lines[Record], title: str) -> list[Record]:
+    def _lines(self, lines: json_lines.Lines[Record], title: str) -> list[Record]:
         """The records of a file of the session's; a note where some of its lines cannot be read."""
         if lines.unreadable:
             self.notes.append(

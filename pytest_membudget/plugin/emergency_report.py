@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from pytest_membudget.records import shared_lines
+from pytest_membudget.records import json_lines
 from pytest_membudget.records.report import Report, TestRecord
 from pytest_membudget.units import format_size
 
@@ -28,25 +28,25 @@ def open_journal(folder: Path, report_paths: Sequence[Path]) -> None:
 
 def add_to_journal(folder: Path, records: Iterable[TestRecord]) -> None:
     """Adds finished tests to the journal."""
-    shared_lines.add_records(folder / _JOURNAL, records)
+    json_lines.add_records(folder / _JOURNAL, records)
 
 
 def save(folder: Path, record: TestRecord) -> None:
     """Leaves the record of the killed test, and writes the reports of all that were measured so far."""
     from pytest_membudget.report.writing import write_report
 
-    shared_lines.add_records(folder / _KILLED, [record])
+    json_lines.add_records(folder / _KILLED, [record])
     if not (folder / _PATHS).exists():
         return
-    finished = shared_lines.read_records(folder / _JOURNAL, TestRecord).records
+    finished = json_lines.read_records(folder / _JOURNAL, TestRecord).records
     tests = {each.nodeid: each for each in (*finished, *killed(folder).records)}
     for path in json.loads((folder / _PATHS).read_text(encoding="utf-8")):
         write_report(Report(tests=tuple(tests.values())), path)
 
 
-def killed(folder: Path) -> shared_lines.Lines[TestRecord]:
+def killed(folder: Path) -> json_lines.Lines[TestRecord]:
     """The tests whose process had to end."""
-    return shared_lines.read_records(folder / _KILLED, TestRecord)
+    return json_lines.read_records(folder / _KILLED, TestRecord)
 
 
 def killed_record(

@@ -26,7 +26,7 @@ from pytest_membudget.plugin.options import Settings
 from pytest_membudget.plugin.running_test import RunningTest
 from pytest_membudget.plugin.session_records import SCALES, shared_folder
 from pytest_membudget.plugin.terminal_summary import showing_progress
-from pytest_membudget.records import shared_lines
+from pytest_membudget.records import json_lines
 from pytest_membudget.records.judgement import Budget, Judgement
 from pytest_membudget.records.measurement import Measurement
 from pytest_membudget.records.scale import Scale, ScaleRow, ScaleTable
@@ -122,9 +122,9 @@ def add_row(test: RunningTest, scale: Scale, measurement: Measurement, budget: B
     run_here = test.config.stash.setdefault(_RUN_HERE, set())
     kept = KeptRow(title, _row(test, scale, measurement, budget), first=title not in run_here)
     run_here.add(title)
-    shared_lines.add_records(_file(test), [kept])
+    json_lines.add_records(_file(test), [kept])
     # Of other processes too: the one whose row is the last judges, and it alone.
-    lines = shared_lines.read_records(_file(test), KeptRow).records
+    lines = json_lines.read_records(_file(test), KeptRow).records
     return lines[-1].name == scale.name and len({line.name for line in lines}) >= len(siblings(test))
 
 
@@ -141,7 +141,7 @@ def take_row(test: RunningTest, name: str) -> None:
     """
     row = msgspec.json.decode(_left(test, name).read_bytes(), type=ScaleRow)
     row = msgspec.structs.replace(row, caveats=(*row.caveats, _AGAIN))
-    shared_lines.add_records(_file(test), [KeptRow(_title(test), row, again=True)])
+    json_lines.add_records(_file(test), [KeptRow(_title(test), row, again=True)])
 
 
 def kept_rows(test: RunningTest) -> list[KeptRow]:
@@ -165,7 +165,7 @@ def tables(folder: Path) -> tuple[list[ScaleTable], int]:
     made, unreadable = [], 0
     for file in files:
         kept = _latest(file)
-        unreadable += shared_lines.read_records(file, KeptRow).unreadable
+        unreadable += json_lines.read_records(file, KeptRow).unreadable
         if kept:
             rows = tuple(each.row for each in kept)
             made.append(ScaleTable(title=kept[0].title, rows=rows, law=fit_law(rows)))
@@ -217,7 +217,7 @@ def _short(text: str) -> str:
 
 
 def _latest(file: Path) -> list[KeptRow]:
-    latest = {kept.name: kept for kept in shared_lines.read_records(file, KeptRow).records}
+    latest = {kept.name: kept for kept in json_lines.read_records(file, KeptRow).records}
     return sorted(latest.values(), key=lambda kept: kept.row.scale.size_bytes)
 
 

@@ -18,7 +18,7 @@ import pytest
 from pytest_membudget.plugin import is_controller, is_fresh, is_worker
 from pytest_membudget.plugin.judging import Judged, record_of
 from pytest_membudget.plugin.plans import Plan
-from pytest_membudget.records import shared_lines
+from pytest_membudget.records import json_lines
 from pytest_membudget.records.report import Outcome, TestRecord
 from pytest_membudget.records.storage import encode_line
 
@@ -38,7 +38,7 @@ _MADE = pytest.StashKey[Path]()
 def keep(config: pytest.Config, file_name: str, records: Sequence[msgspec.Struct]) -> None:
     """Adds `records` to those of the session in that file, where there is to be a report."""
     if records and config.pluginmanager.has_plugin("membudget-measuring"):
-        shared_lines.add_records(shared_folder(config) / file_name, records)
+        json_lines.add_records(shared_folder(config) / file_name, records)
 
 
 def shared_folder(config: pytest.Config) -> Path:

@@ -14,7 +14,7 @@ import pytest
 
 from pytest_membudget.gate.baseline import load_baseline, save_baseline
 from pytest_membudget.gate.history import open_history
-from pytest_membudget.records import shared_lines
+from pytest_membudget.records import json_lines
 from pytest_membudget.records.report import Report, TestRecord
 from pytest_membudget.records.run import Outcome
 from pytest_membudget.report.writing import load_report, write_report
@@ -74,8 +74,8 @@ WRITERS = {
         True,
     ),
     "journal": (
-        lambda path, n: shared_lines.add_records(path, [record(n)]),
-        lambda path: {each.peak_bytes for each in shared_lines.read_records(path, TestRecord).records},
+        lambda path, n: json_lines.add_records(path, [record(n)]),
+        lambda path: {each.peak_bytes for each in json_lines.read_records(path, TestRecord).records},
         True,
     ),
     "history": (add_run, revisions, True),

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from scripted import ScriptedClock, ScriptedMemory
 
-from pytest_membudget.measurement.system.pressure import MemoryPressure
+from pytest_membudget.measurement.system.machine import MemoryPressure
 from pytest_membudget.runtime.admission import budgets
 
 

@@ -18,12 +18,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pytest_membudget.measurement.process.children import tree_resident_bytes
-from pytest_membudget.measurement.system.machine import memory_reading
-from pytest_membudget.measurement.system.pressure import (
+from pytest_membudget.measurement.system.machine import (
     STALLED_SHARE,
     WINDOW_S,
     MemoryPressure,
     memory_pressure,
+    memory_reading,
 )
 from pytest_membudget.records.measurement import MemoryReading
 from pytest_membudget.units import format_share

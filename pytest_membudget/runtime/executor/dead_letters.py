@@ -17,9 +17,15 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from pytest_membudget.errors import UnreadableFileError, UsageError, text_of
-from pytest_membudget.records import plain_data
+from pytest_membudget.records.json_lines import (
+    NotPlainDataError,
+    add_line,
+    decode_plain,
+    encode_plain,
+    read_lines,
+    rewrite,
+)
 from pytest_membudget.records.run import Cause, Outcome
-from pytest_membudget.records.shared_lines import add_line, read_lines, rewrite
 from pytest_membudget.records.storage import encode_line
 from pytest_membudget.units import format_size
 
@@ -39,8 +45,8 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         kind: how `item` is written: its text, base64 where that is no Unicode (`is_base64`), JSON that stands for itself,
-            or `records.plain_data`. An `opaque` item is a text for the reader alone.
-        bound: the arguments of a `functools.partial`, (positional, by name), as `records.plain_data`; `None` where there
+            or `encode_plain` makes it. An `opaque` item is a text for the reader alone.
+        bound: the arguments of a `functools.partial`, (positional, by name), as `encode_plain` makes it; `None` where there
             were none. `bound_text` is for the reader, where they are more than data.
     """
 
@@ -306,7 +312,7 @@ def arguments_of(letter: DeadLetter) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 def _decoded(written: Any) -> Any:
     try:
-        return plain_data.decode(written)
+        return decode_plain(written)
     except (ValueError, RecursionError) as error:
         raise UnreadableFileError(f"{_fitting(repr(written), 200)} is not plain data: {error}") from None
 
@@ -316,7 +322,7 @@ def _written(item: Any) -> tuple[ItemKind, Any]:
     try:
         if isinstance(item, os.PathLike) and not isinstance(item, Path):
             item = Path(os.fsdecode(os.fspath(item)))
-        data = plain_data.encode(item)
+        data = encode_plain(item)
     except (Exception, SystemExit):  # an item's own methods may raise anything
         return "opaque", _fitting(text_of(item, repr), 1000)
     if isinstance(data, str):
@@ -335,8 +341,8 @@ def _bound(fn: Callable[..., Any]) -> tuple[Any, str]:
     if not positional and not by_name:
         return None, ""
     try:
-        return plain_data.encode((positional, by_name)), ""
-    except plain_data.NotPlainDataError:
+        return encode_plain((positional, by_name)), ""
+    except NotPlainDataError:
         return None, _fitting(text_of((positional, by_name), repr), 1000)
 
 

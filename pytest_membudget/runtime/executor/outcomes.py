@@ -24,8 +24,8 @@ from typing import Any, Literal, NamedTuple, TextIO, cast
 import msgspec
 
 from pytest_membudget.errors import UnreadableFileError, UsageError, path_of
+from pytest_membudget.records.json_lines import add_line, read_lines
 from pytest_membudget.records.run import FileCategory, Outcome
-from pytest_membudget.records.shared_lines import add_line, read_lines
 from pytest_membudget.records.storage import encode_line
 from pytest_membudget.runtime.executor.charges import Charged
 from pytest_membudget.runtime.executor.dead_letters import function_name

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_membudget.measurement.system.pressure import MemoryPressure, memory_pressure, open_trigger
+from pytest_membudget.measurement.system.machine import MemoryPressure, memory_pressure, open_trigger
 from pytest_membudget.records.measurement import MemoryLimit, MemoryReading
 
 FULL = MemoryReading(limit=MemoryLimit(100, "test"), available_bytes=24)

@@ -9,7 +9,7 @@ import textwrap
 
 import pytest
 
-from pytest_membudget.records.shared_lines import add_line, read_lines, rewrite
+from pytest_membudget.records.json_lines import add_line, read_lines, rewrite
 
 ONLY_POSIX = pytest.mark.skipif(sys.platform == "win32", reason="file locks are POSIX's here")
 
@@ -77,7 +77,7 @@ def test_two_writers_and_one_that_removes_lose_no_line(tmp_path):
     path.touch()
     code = """
         import sys
-        from pytest_membudget.records.shared_lines import add_line
+        from pytest_membudget.records.json_lines import add_line
 
         for number in range(400):
             add_line(sys.argv[1], f"{sys.argv[2]} {number}".encode())
@@ -102,9 +102,9 @@ def test_a_writer_that_was_killed_holds_no_lock(tmp_path):
     path = tmp_path / "lines"
     code = """
         import os, sys
-        from pytest_membudget.records import shared_lines
+        from pytest_membudget.records import json_lines
 
-        with shared_lines._locked(sys.argv[1]) as descriptor:
+        with json_lines._locked(sys.argv[1]) as descriptor:
             os.write(descriptor, b"half a li")
             os.kill(os.getpid(), 9)
     """
