@@ -37,13 +37,16 @@ CONFIDENCE = 0.99
 RESOLUTION_BYTES_PER_CALL = 4.0
 FEWEST_SAMPLES = 6
 CACHES_BYTES = 256 << 10
-"""What caches of interpreter and libraries, and those of malloc for each further thread, are given credit for where growth slows down."""
+"""What malloc keeps for each further thread at most."""
+LITTLE_BYTES = 16 << 10
+"""Growth that slows down is *clean so far* up to here. Beyond it keys may become ever rarer, which no number of calls tells from a cache."""
 ALPHA = 0.05
 """Probability of calling a figure growing that rises by chance."""
 STAGES = 12
 """So often a check can double its calls from the first verdict that it may give to the last: from 8,192 to 33 million."""
 _STAKES = (0.5, 0.9, 1.0)
 _NOT_SLOWING = 0.7
+_STEADY = 0.9
 _FADING = 0.45
 """A logarithm grows half as fast in each window as in the one before."""
 _QUIET = 10
@@ -70,6 +73,8 @@ class Trend(NamedTuple):
     grown: float = 0.0
     fades: bool = False
     """It grows by less and less, as a cache does that is nearly full; a figure that grows like a logarithm does not."""
+    is_steady: bool = False
+    """It grows, and each quarter of the calls but the first by nearly as much as the one that grew most."""
 
     def bounds(self) -> tuple[float, float]:
         """The ends of the interval; as far as any number goes where there were too few samples for one."""
@@ -91,7 +96,8 @@ class Patience(NamedTuple):
 
     Either both of `calls` and `seconds` are reached, or `enough_s` alone: slow functions cannot make thousands of calls.
     A leak needs more than a clean bill: until a bounded cache is full it grows like a leak. What has grown in very many calls, or
-    by very much in some hundreds, is no cache of the usual sizes: entries are many or large, not both.
+    by very much in some hundreds, is no cache of the usual sizes: entries are many or large, not both. What grows as steadily as a list that is
+    appended to is no cache that is filled by chance, and after `steady_calls` none of up to so many entries.
     """
 
     clean_calls: int = 2048
@@ -100,19 +106,21 @@ class Patience(NamedTuple):
     leak_calls: int = 8192
     leak_s: float = 0.2
     leak_enough_s: float = 8.0
+    steady_calls: int = 512
+    steady_s: float = 3.0
     large_calls: int = 256
     large_s: float = 1.0
     large_byte_calls: int = 16 << 30
     """Calls times bytes grown: 64 MiB in 256 calls, 16 MiB in 1,024, 4 MiB in 4,096."""
     fewest_calls: int = 16
-    caches_bytes: int = CACHES_BYTES
+    caches_bytes: int = LITTLE_BYTES
 
     def may_decide(self, effort: Effort) -> bool:
         """Whether any verdict may be given already."""
         return (
             effort.exhausted
             or self.may_call_clean(effort)
-            or self.may_call_leak(effort, grown_bytes=self.large_byte_calls)
+            or self.may_call_leak(effort, grown_bytes=self.large_byte_calls, is_steady=True)
         )
 
     def may_call_clean(self, effort: Effort) -> bool:
@@ -120,12 +128,13 @@ class Patience(NamedTuple):
         thorough = effort.calls >= self.clean_calls and effort.elapsed_s >= self.clean_s
         return thorough or (effort.calls >= self.fewest_calls and effort.elapsed_s >= self.clean_enough_s)
 
-    def may_call_leak(self, effort: Effort, grown_bytes: float = 0.0) -> bool:
+    def may_call_leak(self, effort: Effort, grown_bytes: float = 0.0, *, is_steady: bool = False) -> bool:
         """Whether a figure that grows, and has grown by so much, may be called a leak already."""
+        steady = is_steady and effort.calls >= self.steady_calls and effort.elapsed_s >= self.steady_s
         thorough = effort.calls >= self.leak_calls and effort.elapsed_s >= self.leak_s
         enough = effort.calls >= self.fewest_calls and effort.elapsed_s >= self.leak_enough_s
         large = effort.calls >= self.large_calls and effort.elapsed_s >= self.large_s
-        return thorough or enough or (large and effort.calls * grown_bytes >= self.large_byte_calls)
+        return thorough or enough or steady or (large and effort.calls * grown_bytes >= self.large_byte_calls)
 
 
 class Precision(NamedTuple):
@@ -161,7 +170,7 @@ def trend(
     more_calls = max(0, calls[late] - part.calls[-1])
     went_on = not more_calls or min(held[late:]) - part.floor[-1] >= part.slope.value * more_calls / 2
     if went_on and _grows(part, won, bound) and _is_more_than_noise(part, fallback, precision.in_all):
-        return found._replace(direction="growing")
+        return found._replace(direction="growing", is_steady=part.is_steady())
     proven = won > STAGES / ALPHA
     # Where the last samples are left out, or little growth is let pass, they must not speak of growth all the same.
     no_growth = not proven and not _rises_at_the_end(calls, whole_floor, bound)
@@ -195,6 +204,12 @@ class _Part(NamedTuple):
 
     def is_flat(self, bound: float) -> bool:
         return max(self.rates[1:]) <= bound and self.slope.high <= bound
+
+    def is_steady(self) -> bool:
+        """Whether each quarter but the first grew nearly as much as the one that grew most."""
+        levels = [_at(self.calls, self.floor, self.calls[-1] * quarters / 4) for quarters in range(5)]
+        grown = [later - earlier for earlier, later in pairwise(levels)]
+        return min(grown[1:]) >= _STEADY * max(grown)
 
     def grown_lately(self, allowed: float) -> float:
         """By how much more than is allowed in the last half of its calls."""
@@ -305,9 +320,11 @@ def decide(
 
     One growing figure makes a leak; a clean bill needs all of them flat, or in the end so slow that little came of it.
     """
-    growing = [figure.grown for figure in trends if figure.direction == "growing"]
+    growing = [figure for figure in trends if figure.direction == "growing"]
     if growing:
-        if effort.exhausted or patience.may_call_leak(effort, max(growing)):
+        grown_bytes = max(figure.grown for figure in growing)
+        is_steady = any(figure.is_steady for figure in growing)
+        if effort.exhausted or patience.may_call_leak(effort, grown_bytes, is_steady=is_steady):
             return "leak"
     elif all(figure.direction == "flat" for figure in trends):
         if effort.exhausted or patience.may_call_clean(effort):
@@ -317,7 +334,7 @@ def decide(
     return "inconclusive" if effort.exhausted else None
 
 
-def is_bounded_so_far(figure: Trend, caches_bytes: int = CACHES_BYTES) -> bool:
+def is_bounded_so_far(figure: Trend, caches_bytes: int = LITTLE_BYTES) -> bool:
     """Whether it does not grow, or so slowly by now that it is a cache which fills up: by little in all, or by less and less."""
     if figure.direction != "slowing":
         return figure.direction == "flat"

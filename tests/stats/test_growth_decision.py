@@ -148,6 +148,7 @@ GROWING = Trend("growing", 8.0, 8.0, 8.0, 0.0)
 FLAT = Trend("flat", 0.0, 0.0, 0.0, 0.0)
 UNCLEAR = Trend("unclear", 2.0, 0.0, 9.0, 0.0)
 LARGE = GROWING._replace(grown=64 << 20)
+STEADY = GROWING._replace(is_steady=True)
 
 
 @pytest.mark.parametrize(
@@ -157,6 +158,9 @@ LARGE = GROWING._replace(grown=64 << 20)
         ([GROWING, FLAT], Effort(10_000, 0.01), None),
         ([GROWING, FLAT], Effort(3000, 1.0), None),
         ([GROWING, FLAT], Effort(400, 8.1), "leak"),
+        ([STEADY, FLAT], Effort(512, 3.0), "leak"),
+        ([STEADY, FLAT], Effort(511, 7.0), None),
+        ([STEADY, FLAT], Effort(512, 2.9), None),
         ([LARGE, FLAT], Effort(256, 1.0), "leak"),
         ([LARGE, FLAT], Effort(255, 7.0), None),
         ([LARGE, FLAT], Effort(256, 0.9), None),
@@ -225,6 +229,20 @@ def test_a_leak_in_few_calls_is_never_clean_because_its_first_ones_came_early():
     assert sum(each.direction == "growing" for each in frequent) >= 38
     rare = [by_chance(0.02, 300, seed, 1700) for seed in range(40)]
     assert sum(is_bounded_so_far(each) for each in rare) <= 4
+
+
+def test_keys_that_become_ever_rarer_are_never_clean():
+    for held in (lambda n: 700 * n**0.5, lambda n: 300 * n**0.7, lambda n: 6000 * math.log(n)):
+        found = judged(lambda n: held(n) // 60 * 60, last=1800)  # noqa: B023 - used at once
+        assert found.grown > 16_384
+        assert decide([found], Effort(1800, 8.5, exhausted=True), Patience()) != "clean"
+
+
+def test_only_what_grows_evenly_is_steady():
+    assert judged(lambda n: 300 * n).is_steady
+    assert judged(lambda n: 300 * n + n % 7 * 60).is_steady
+    filled_by_chance = judged(lambda n: 200_000 * (1 - (1 - 1 / 2000) ** n), last=900)
+    assert (filled_by_chance.direction, filled_by_chance.is_steady) == ("growing", False)
 
 
 def test_a_cache_that_is_nearly_full_is_clean_so_far_however_much_it_holds():

@@ -29,6 +29,7 @@ from pytest_membudget.records.judgement import GrowthVerdict
 from pytest_membudget.stats.growth import (
     CACHES_BYTES,
     FEWEST_SAMPLES,
+    LITTLE_BYTES,
     RESOLUTION_BYTES_PER_CALL,
     Effort,
     Patience,
@@ -171,8 +172,8 @@ class Judge:
     def _verdict(self, trends: dict[str, Trend], effort: Effort) -> GrowthVerdict | None:
         """The verdict, or None while more calls should be made."""
         # malloc keeps some freed memory for each thread, and counts it as in use.
-        threads = min(_MOST_THREADS_CREDITED, max(1, self._rounds.last.threads))
-        patience = self._patience._replace(caches_bytes=CACHES_BYTES * threads)
+        others = min(_MOST_THREADS_CREDITED, max(1, self._rounds.last.threads)) - 1
+        patience = self._patience._replace(caches_bytes=LITTLE_BYTES + CACHES_BYTES * others)
         verdict = decide(list(trends.values()), effort, patience)
         if verdict in ("leak", "inconclusive") and self._pages_of_databases_explain(trends):
             trends |= self._rounds.trends(self._allowed_bytes)
@@ -308,6 +309,7 @@ def _patience(timeout_s: float) -> Patience:
         clean_s=min(usual.clean_s, timeout_s / 5),
         clean_enough_s=min(usual.clean_enough_s, timeout_s / 2),
         leak_enough_s=0.6 * timeout_s,
+        steady_s=0.3 * timeout_s,
     )
 
 
