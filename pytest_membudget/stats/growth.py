@@ -5,11 +5,10 @@ of all later samples. A leak raises the floor for ever; a cache that fills up ra
 function keeps at random, or frees late, does not raise it at all. Three windows end at the last sample and each start at half
 the calls of the one after: [n/8, n/4], [n/4, n/2] and [n/2, n].
 
-* *growing*: all three windows grow by more than is allowed, the last not much slower than the two before it (or, where the first was
-  fast, each half of it not much slower than the one before it), by more than the figure ever fell back, by more than the figure's allowance in all, its largest single step left out, `evidence` rules chance out, and the samples after the last
+* *growing*: all three windows grow by more than is allowed, the last not much slower than the two before it, by more than the figure ever fell back, by more than the figure's allowance in all, its largest single step left out, `evidence` rules chance out, and the samples after the last
   window, where it had to end early, lie as much higher;
 * *flat*: the last two windows grow by no more than is allowed, or by next to nothing in all;
-* *slowing*: it still grows, but the last window by less than one before, as where a cache fills up, not for its largest step alone, and not
+* *slowing*: it still grows, but the last window by less than one before, as where a cache fills up, and not
   in so few steps that chance may have made the last ones fewer;
 * *unclear*: anything else. More calls are needed.
 
@@ -50,8 +49,6 @@ _STEADY = 0.9
 _FADING = 0.45
 """A logarithm grows half as fast in each window as in the one before."""
 _QUIET = 10
-_FAR_BEYOND_CHANCE = 10
-"""Chance slows down as a cache does that fills up; this much more evidence is none."""
 _NEXT_TO_NOTHING_BYTES = 512.0
 _MOST_RISES = 0.75
 _NO_BOUND = 2.0**63
@@ -178,9 +175,8 @@ def trend(
     is_flat = (no_growth or not falls_back) and any(each.is_flat(bound) for each in parts)
     if is_flat or (no_growth and any(each.grown_lately(allowed) <= precision.lately for each in parts)):
         return found._replace(direction="flat")
-    steady = part.slope.low > bound and _is_steady_but_for_a_step(part.calls, part.floor, bound)
     is_sporadic = fallback < risen / _QUIET and _is_sporadic(part.calls, part.floor, bound)
-    if not _slows_down(part.rates) or steady or is_sporadic:
+    if part.rates[2] >= _NOT_SLOWING * max(part.rates[:2]) or is_sporadic:
         return found
     return found._replace(direction="slowing", fades=_fades(part.calls, part.floor, part.rates))
 
@@ -220,12 +216,8 @@ class _Part(NamedTuple):
 def _grows(part: _Part, won: float, bound: float) -> bool:
     """Whether all windows grow, the last not much more slowly than those before, and by no chance."""
     first, second, last = part.rates
-    if won <= STAGES / ALPHA or min(part.rates) <= bound or part.slope.low <= bound:
-        return False
-    far_beyond_chance = won > _FAR_BEYOND_CHANCE * STAGES / ALPHA
-    return last >= _NOT_SLOWING * (first + second) / 2 or (
-        far_beyond_chance and _is_steady_lately(part.calls, part.floor, second)
-    )
+    grow = won > STAGES / ALPHA and min(part.rates) > bound and part.slope.low > bound
+    return grow and last >= _NOT_SLOWING * (first + second) / 2
 
 
 def _is_more_than_noise(part: _Part, fallback: float, in_all: float) -> bool:
@@ -254,28 +246,10 @@ def _fades(calls: Sequence[int], floor: Sequence[float], rates: Sequence[float])
     return windows_fade and second_half <= _FADING * min(rates[1], first_half)
 
 
-def _slows_down(rates: Sequence[float]) -> bool:
-    return rates[2] < _NOT_SLOWING * max(rates[0], rates[1])
-
-
-def _is_steady_but_for_a_step(calls: Sequence[int], floor: Sequence[float], bound: float) -> bool:
-    """Whether it goes on as fast as before once its largest step is left out: a table that was enlarged once, say."""
-    steps = [later - earlier for earlier, later in pairwise(floor)]
-    largest = max(range(len(steps)), key=steps.__getitem__)
-    level = [*floor[: largest + 1], *(each - steps[largest] for each in floor[largest + 1 :])]
-    rates = _window_rates(calls, level)
-    return rates[2] > bound and not _slows_down(rates)
-
-
 def _is_sporadic(calls: Sequence[int], floor: Sequence[float], bound: float) -> bool:
     """Whether many steps before the last window did not rise: so few rises that chance may have made the last ones fewer."""
     steps = list(pairwise(range(bisect_right(calls, calls[-1] / 2))))
     return _rises(calls, floor, steps, bound) < _MOST_RISES * len(steps)
-
-
-def _is_steady_lately(calls: Sequence[int], floor: Sequence[float], rate_before: float) -> bool:
-    """Whether both halves of the last window grow about as fast as the one before: a fast first window may be a few rare errors."""
-    return min(_rates_of_halves(calls, floor)) >= _NOT_SLOWING * rate_before
 
 
 def _rates_of_halves(calls: Sequence[int], floor: Sequence[float]) -> tuple[float, float]:
