@@ -147,11 +147,11 @@ class Judge:
             effort = Effort(
                 rounds.calls, rounds.elapsed_s - rounds.first_call_s, exhausted=bool(self._reason)
             )
+            if rounds.last.heap_bytes - rounds.first.heap_bytes > LITTLE_BYTES:
+                rounds.remember_caches()  # early: what has been filled before is not known to be filled
             if not self._patience.may_decide(effort):
                 continue
             trends = rounds.trends(self._allowed_bytes)
-            if trends["heap_bytes"].direction != "flat" and effort.calls < self._patience.leak_calls:
-                rounds.remember_caches()
             verdict = self._verdict(trends, effort)
             if verdict:
                 doubts = _doubts(verdict, trends, rounds, self._reason, can_interrupt)
@@ -270,10 +270,14 @@ class Judge:
         return explains
 
     def _full_caches_explain(self, trends: dict[str, Trend]) -> bool:
-        """Whether what grew, and has slowed down, are caches that are full by now."""
-        slowing = {name for name, trend in trends.items() if trend.direction == "slowing"}
-        others = {trend.direction for name, trend in trends.items() if name not in slowing}
-        if self._piled_up or others != {"flat"} or not slowing.issubset(EXACT_BYTES):
+        """Whether what grew, and has slowed down or may have ended, are caches that are full by now."""
+        bound = self._allowed_bytes + RESOLUTION_BYTES_PER_CALL
+        undecided = {name: trend for name, trend in trends.items() if trend.direction != "flat"}
+        may_have_ended = all(
+            each.direction == "slowing" or (each.direction == "unclear" and each.low <= bound)
+            for each in undecided.values()
+        )
+        if self._piled_up or not may_have_ended or not undecided.keys() <= set(EXACT_BYTES):
             return False
         return self._entries_explain() and all(each.entries >= each.capacity for each in self._filling)
 

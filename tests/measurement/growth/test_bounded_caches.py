@@ -203,13 +203,22 @@ def test_what_malloc_keeps_for_other_threads_is_no_leak(monkeypatch, changes, ex
     assert judging._other_threads_explain_all(trends, at_the_end) == explains
 
 
-@pytest.mark.parametrize(("entries", "explains"), [(100, True), (99, False)])
-def test_growth_that_has_slowed_down_is_explained_by_caches_that_are_full_by_now(entries, explains):
+@pytest.mark.parametrize(
+    ("entries", "changes", "explains"),
+    [
+        (100, {"direction": "slowing", "low": 9.0}, True),
+        (99, {"direction": "slowing"}, False),
+        (100, {"direction": "unclear"}, True),
+        (100, {"direction": "unclear", "low": 9.0}, False),
+    ],
+    ids=["full", "not-full", "may-have-ended", "goes-on"],
+)
+def test_growth_that_has_ended_is_explained_by_caches_that_are_full_by_now(entries, changes, explains):
     nothing = Figures(*[0] * len(Figures._fields))
     filled = FilledCache("a cache", entries, 100, added=90, bytes_per_entry=10.0)
     judging = judge.Judge(SimpleNamespace(first=nothing, filled_caches=lambda: (0.9, (filled,))), 0, 10.0)
     flat = Trend("flat", 0.0, 0.0, 0.0, 0.0)
-    trends = dict.fromkeys(Figures._fields, flat) | {"heap_bytes": flat._replace(direction="slowing")}
+    trends = dict.fromkeys(Figures._fields, flat) | {"heap_bytes": flat._replace(**changes)}
     assert judging._full_caches_explain(trends) == explains
 
 
