@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_membudget.errors import UsageError
 from pytest_membudget.records.run import BatchResult, Outcome
-from pytest_membudget.runtime.executor.charges import Charged, Memory, SizeOf, item_of_call, largest_of
+from pytest_membudget.runtime.executor.charges import (
+    Charged,
+    ChargeRule,
+    Memory,
+    SizeOf,
+    item_of_call,
+    largest_of,
+)
 from pytest_membudget.runtime.executor.driver import PATIENCE_S
 from pytest_membudget.runtime.executor.engine import CallOptions, Engine, engine_for
 from pytest_membudget.runtime.workers.worker_main import run_chunk
@@ -31,15 +38,17 @@ T = TypeVar("T")
 class Calls:
     """What an executor, and a view of it with options, can be asked to run."""
 
-    _engine: Engine
-    _options: CallOptions
+    def __init__(self, engine: Engine, options: CallOptions) -> None:
+        self._engine = engine
+        self._options = options
+        self._rule = engine.charge_rule(options)
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         """Queues `fn(*args, **kwargs)`; never waits, except that the sequential level runs it here.
 
         It is charged like an input of `run`: by the paths in its arguments, else by what was seen of `fn`.
         """
-        charged = self._engine.charge_rule(self._options).charge(fn, item_of_call(args, kwargs))
+        charged = self._rule.charge(fn, item_of_call(args, kwargs))
         return self._engine.submit(self._engine.task(fn, args, kwargs, charged, self._options))
 
     def map(
@@ -56,7 +65,7 @@ class Calls:
         if chunksize < 1:
             raise ValueError("chunksize must be >= 1.")
         inputs: Iterator[tuple[Any, ...]] = zip(*iterables)  # noqa: B905 - the shortest ends it, as in the standard library
-        source = _Source(self._engine, self._options)
+        source = _Source(self._engine, self._options, self._rule)
         if chunksize == 1:
             return ResultStream(partial(source.submit, fn), inputs, source.window, timeout)
         chunks = iter(lambda: list(itertools.islice(inputs, chunksize)), [])
@@ -234,18 +243,17 @@ def _inputs(items: Iterable[Any]) -> Iterable[Any]:
 class _Source:
     """Where a stream's calls go: its executor, or one like it after that was shut down."""
 
-    def __init__(self, engine: Engine, options: CallOptions) -> None:
+    def __init__(self, engine: Engine, options: CallOptions, rule: ChargeRule) -> None:
         self._engine = engine
         self._options = options
+        self._rule = rule
         self._has_begun = False
 
     def submit(self, fn: Callable[..., Any], arguments: tuple[Any, ...]) -> Future[Any]:
-        rule = self._engine.charge_rule(self._options)
-        return self._submit(fn, arguments, rule.charge(fn, item_of_call(arguments, {})))
+        return self._submit(fn, arguments, self._rule.charge(fn, item_of_call(arguments, {})))
 
     def submit_chunk(self, fn: Callable[..., Any], arguments: tuple[list[Any]]) -> Future[Any]:
-        rule = self._engine.charge_rule(self._options)
-        charged = [rule.charge(fn, item_of_call(each, {})) for each in arguments[0]]
+        charged = [self._rule.charge(fn, item_of_call(each, {})) for each in arguments[0]]
         return self._submit(run_chunk, (fn, *arguments), largest_of(charged))
 
     def window(self) -> int:
@@ -255,6 +263,7 @@ class _Source:
     def _submit(self, fn: Callable[..., Any], arguments: tuple[Any, ...], charged: Charged) -> Future[Any]:
         if self._has_begun and self._engine.is_shut:
             self._engine = engine_for(self, self._engine.settings)
+            self._rule = self._engine.charge_rule(self._options)
         self._has_begun = True
         return self._engine.submit(self._engine.task(fn, arguments, {}, charged, self._options))
 

@@ -140,12 +140,12 @@ class Engine:
         Raises:
             UsageError: a size that was said of all of them is none.
         """
-        for name, stated in (("memory", options.memory), ("size_bytes", options.size_bytes)):
-            if stated is not None and not callable(stated) and not isinstance(stated, MemoryEstimator):
-                size_of(name, stated)
-        return ChargeRule(
-            self.peaks, self.estimators, self.settings.estimator, options.memory, options.size_bytes
-        )
+        memory, size_bytes = options.memory, options.size_bytes
+        if memory is not None and not callable(memory) and not isinstance(memory, MemoryEstimator):
+            size_of("memory", memory)
+        if size_bytes is not None and not callable(size_bytes):
+            size_of("size_bytes", size_bytes)
+        return ChargeRule(self.peaks, self.estimators, self.settings.estimator, memory, size_bytes)
 
     def task(
         self,

@@ -17,7 +17,7 @@ from pytest_membudget.records.run import Level, LevelEvent
 from pytest_membudget.runtime.admission.host_scope import DEFAULT_NAME
 from pytest_membudget.runtime.executor.calls import Calls
 from pytest_membudget.runtime.executor.charges import Memory, SizeOf
-from pytest_membudget.runtime.executor.engine import CallOptions, Engine, Settings, engine_for
+from pytest_membudget.runtime.executor.engine import CallOptions, Settings, engine_for
 from pytest_membudget.runtime.executor.policy import ExecutorPolicy, check_time_limit, limit_of
 from pytest_membudget.runtime.prediction.estimator import MemoryEstimator
 from pytest_membudget.units import Size
@@ -91,7 +91,7 @@ class FallbackExecutor(Calls, concurrent.futures.Executor):
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
         refuse_in_unguarded_main("a FallbackExecutor")
-        self._settings = Settings(
+        settings = Settings(
             max_workers=usable_cores() if max_workers is None else max_workers,
             most_in_cluster=max_workers,
             max_in_flight=max_in_flight,
@@ -106,8 +106,7 @@ class FallbackExecutor(Calls, concurrent.futures.Executor):
             dask=dask,
             host_name=(name or DEFAULT_NAME) if scope == "host" else None,
         )
-        self._engine = engine_for(self, self._settings)
-        self._options = CallOptions()
+        super().__init__(engine_for(self, settings), CallOptions())
 
     @property
     def events(self) -> tuple[LevelEvent, ...]:
@@ -152,15 +151,9 @@ class FallbackExecutor(Calls, concurrent.futures.Executor):
         Raises:
             UsageError: an option makes no sense; the message names it.
         """
-        if memory is not None and not callable(memory) and not isinstance(memory, MemoryEstimator):
-            size_of("memory", memory)
-        if size_bytes is not None and not callable(size_bytes):
-            size_of("size_bytes", size_bytes)
         if timeout_s != "policy":
             check_time_limit("timeout_s", timeout_s)
-        return _WithOptions(
-            self._engine, CallOptions(memory, size_bytes, limit_of("limit", limit), timeout_s)
-        )
+        return Calls(self._engine, CallOptions(memory, size_bytes, limit_of("limit", limit), timeout_s))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """As in `concurrent.futures`."""
@@ -176,14 +169,6 @@ class FallbackExecutor(Calls, concurrent.futures.Executor):
         interrupted = exc_type is not None and issubclass(exc_type, KeyboardInterrupt)
         self._engine.close(wait=True, cancel=interrupted, kill=interrupted)
         return None
-
-
-class _WithOptions(Calls):
-    """A view of an executor."""
-
-    def __init__(self, engine: Engine, options: CallOptions) -> None:
-        self._engine = engine
-        self._options = options
 
 
 def _checked_levels(levels: Sequence[Level], dask: object) -> tuple[Level, ...]:

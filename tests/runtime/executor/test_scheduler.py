@@ -343,6 +343,20 @@ def test_short_calls_make_the_queues_ahead_of_workers_longer():
     assert played.scheduler.pool.throughput.depth > 1
 
 
+def test_a_driver_is_woken_while_a_worker_is_free_or_one_of_them_has_few_calls_left():
+    played = Played(100, workers=2)
+    played.scheduler.pool.throughput.mean_s = 0.001
+    assert played.scheduler.can_accept
+    tasks = [a_task(10) for _ in range(16)]
+    played.submit(*tasks)
+    assert not played.scheduler.can_accept
+    of_one_worker = list(played.scheduler.pool.slots[1].running)
+    for task in of_one_worker[:4]:
+        assert not played.scheduler.can_accept
+        played.returned(task, duration_s=0.001)
+    assert played.scheduler.can_accept
+
+
 # Prefetching ----------------------------------------------------------------------------------------------------------
 
 

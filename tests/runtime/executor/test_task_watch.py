@@ -75,3 +75,12 @@ def test_that_an_earlier_attempt_was_being_ended_does_not_spare_the_next_one():
         played.reply(task, BEHIND)  # its worker had ended before that
     assert task.state == "running"
     assert not task.is_being_ended
+
+
+def test_an_estimator_that_cannot_learn_costs_no_result_and_is_logged(caplog):
+    played, task = Played(), a_task()
+    submission, task.charge.observe = task.submission, None
+    played.submit(task)
+    played.returned(task, peak_bytes=5)
+    assert played.outcome(submission) == 3
+    assert "the estimator cannot learn from abs(-3)" in caplog.text
