@@ -114,7 +114,7 @@ class Placement:
         return OversizeError(
             f"{task_name(task)} is expected to take {format_size(task.charged_bytes)}, more than the whole budget of "
             f"{format_size(self.largest_bytes)}; raise the budget, split the input, or run such tasks alone with "
-            'ExecutorPolicy(oversize="alone")'
+            f'ExecutorPolicy(oversize="alone"){_unmeasured(task)}'
         )
 
     def set_budget(self, budget_bytes: int, largest_bytes: int, ceiling_bytes: int) -> None:
@@ -281,7 +281,7 @@ class ClusterPlacement(Placement):
         return OversizeError(
             f"{task_name(task)} is expected to take {format_size(task.charged_bytes)}, more than the "
             f"{format_size(self.largest_bytes)} that the largest worker of the cluster offers{waited}; start a "
-            'larger worker, split the input, or run such tasks alone with ExecutorPolicy(oversize="alone")'
+            f'larger worker, split the input, or run such tasks alone with ExecutorPolicy(oversize="alone"){_unmeasured(task)}'
         )
 
     def stranded(self, pool: WorkerPool) -> list[tuple[Task, Exception]]:
@@ -376,3 +376,9 @@ def _largest(slots: list[Slot]) -> Slot | None:
 
 def _capacity(slot: Slot) -> int:
     return slot.capacity_bytes
+
+
+def _unmeasured(task: Task) -> str:
+    """A preset knows no function before a call of it has ended."""
+    is_guess = task.charge.calls_seen == 0
+    return ". That is a guess, as no such call was measured yet: memory= states what one takes" * is_guess

@@ -3,7 +3,7 @@
 from concurrent.futures.process import BrokenProcessPool
 
 import pytest
-from scripted_scheduler import BEHIND, KILLED, MB, Played, a_task, only, sent
+from scripted_scheduler import BEHIND, KILLED, MB, Fixed, Played, a_task, only, sent
 
 from pytest_membudget import OversizeError, TaskMemoryError, WorkerKilledError
 from pytest_membudget.runtime.executor.state import Finish, Kill, Record, Start
@@ -116,12 +116,25 @@ def test_larger_than_the_budget_is_refused_or_runs_alone():
     assert not sent(played.submit(task))
     error = played.outcome(submission)
     assert isinstance(error, OversizeError)
-    assert str(error).startswith("abs(-3) is expected to take ")
+    assert str(error).startswith("abs(-3) is expected to take 101 B, more than the whole budget of 100 B; ")
+    assert "guess" not in str(error)
     assert task.cause == "oversize"
     played, small, large, last = Played(100, oversize="alone"), a_task(10), a_task(101), a_task(10)
     assert sent(played.submit(small, large, last)) == [small, last]
     played.returned(small)
     assert sent(played.returned(last)) == [large]
+
+
+class Guessed(Fixed):
+    calls_seen = 0
+
+
+def test_a_refusal_by_a_guess_says_so():
+    played, task = Played(100), a_task()
+    task.charge = Guessed(101)
+    submission = task.submission
+    played.submit(task)
+    assert "no such call was measured yet" in str(played.outcome(submission))
 
 
 def test_what_was_accepted_is_not_refused_because_estimates_have_grown():
