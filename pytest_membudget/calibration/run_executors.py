@@ -202,7 +202,7 @@ class DaskRunExecutor:
             return
         from pytest_membudget.runtime.cluster.launcher import HostPool
 
-        with HostPool(self._cluster, _tell) as hosts:
+        with HostPool(self._cluster, _warn) as hosts:
             try:
                 for item, host, reply in hosts.spread(carry_out, self._orders(todo, left_s)):
                     yield _read(item.run, host, reply)
@@ -238,7 +238,7 @@ def _read(run: PlannedRun, host: str, reply: Reply) -> CalibrationRun:
     raise CalibrationError(f"a run could not be made on host {host}: {type(error).__name__}: {error}")
 
 
-def _tell(cause: str, next_step: str) -> None:
+def _warn(cause: str, next_step: str) -> None:
     _logger.warning("%s; %s", cause, next_step)
 
 

@@ -144,7 +144,7 @@ class Comparing:
             pair = self._pair(list(open_tests), pairs)
             pairs += 1
             for nodeid, samples in list(open_tests.items()):
-                verdict, caveats = self._look(nodeid, pair, samples, looks)
+                verdict, caveats = self._judged(nodeid, pair, samples, looks)
                 if verdict is not None:
                     del open_tests[nodeid]
                     found.append(self._confirmed(nodeid, verdict, screened[nodeid], samples, caveats))
@@ -154,7 +154,7 @@ class Comparing:
             for nodeid, samples in open_tests.items()
         ]
 
-    def _look(
+    def _judged(
         self, nodeid: str, pair: _Pair, samples: _Samples, looks: Plan
     ) -> tuple[RevisionVerdict | None, tuple[str, ...]]:
         old, new = pair.base.get(nodeid), pair.head.get(nodeid)

@@ -84,7 +84,7 @@ class Guard:
         """Starts the command when the caller says so, and returns when it and its tree have ended or may be left."""
         os.set_inheritable(self._lifeline, False)
         os.set_inheritable(self._messages, False)
-        self._tell(Message("ready"))
+        self._send(Message("ready"))
         if os.read(self._lifeline, 1) != START:
             return
         # What the terminal sends to the command must not end its guard.
@@ -100,9 +100,9 @@ class Guard:
             # Python ignores SIGPIPE and SIGXFSZ, programs expect that they end them.
             self._pid = self._spawn(command, [*heard, signal.SIGPIPE, signal.SIGXFSZ])
         except OSError as error:
-            self._tell(Message("refused", errno=error.errno or 0))
+            self._send(Message("refused", errno=error.errno or 0))
             return
-        self._tell(Message("started", pid=self._pid))
+        self._send(Message("started", pid=self._pid))
         if self._orders.timeout_s is not None:
             self._deadline_s = time.monotonic() + self._orders.timeout_s
         self._watch(wakeup, floor_bytes)
@@ -153,7 +153,7 @@ class Guard:
                 if pid == self._pid:
                     self._told = True
                     largest_bytes = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-                    self._tell(
+                    self._send(
                         Message(
                             "ended",
                             pid=pid,
@@ -196,7 +196,7 @@ class Guard:
             with contextlib.suppress(OSError):
                 os.killpg(self._pid, signal.SIGKILL)
 
-    def _tell(self, message: Message) -> None:
+    def _send(self, message: Message) -> None:
         with contextlib.suppress(OSError):  # the caller is gone, which the lifeline says as well
             os.write(self._messages, encode(message))
 

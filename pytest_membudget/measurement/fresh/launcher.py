@@ -154,10 +154,10 @@ class Launched:
             return True
         *lines, self._buffer = (self._buffer + received).split(b"\n")
         for line in lines:
-            self._take(Message(**json.loads(line)))
+            self._received(Message(**json.loads(line)))
         return True
 
-    def _take(self, message: Message) -> None:
+    def _received(self, message: Message) -> None:
         if message.kind == "started":
             self._command_pid = message.pid
         elif message.kind == "refused":

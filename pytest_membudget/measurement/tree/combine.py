@@ -183,12 +183,12 @@ def _among(own: Own, tree: Summary, marked: int, duration_s: float, *, pid: int)
         source="kernel" if of_kernel else "sampled",
         interval_s=None if of_kernel else tree.interval_s,
         shares=_shares(own, tree, pid),
-        timeline=_telling(tree.timeline, low),
+        timeline=_timeline(tree.timeline, low),
         caveat_records=(Caveat("process-missed", tree.missed_bytes),) if tree.missed_bytes else (),
     )
 
 
-def _telling(timeline: Sequence[tuple[float, int]], peak_bytes: int) -> tuple[TimelinePoint, ...]:
+def _timeline(timeline: Sequence[tuple[float, int]], peak_bytes: int) -> tuple[TimelinePoint, ...]:
     """The samples, unless they missed more than half of the proven peak: a short block's curve would be another's."""
     if 2 * max((size for _, size in timeline), default=0) < peak_bytes:
         return ()

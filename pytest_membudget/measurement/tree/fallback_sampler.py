@@ -43,7 +43,7 @@ class InsideSampler:
         """Ends the thread; `None` where no other process was ever seen."""
         self._done.set()
         self._thread.join()
-        self._note()
+        self._add_sample()
         if len(self._seen) <= 1:
             return None
         stride = max(1, len(self._timeline) // 64 + 1)
@@ -63,9 +63,9 @@ class InsideSampler:
 
     def _run(self) -> None:
         while not self._done.wait(self._interval_s):
-            self._note()
+            self._add_sample()
 
-    def _note(self) -> None:
+    def _add_sample(self) -> None:
         low, high = self._sample()
         self._end = self.latest_bytes = low
         self._total_low = max(self._total_low, low)

@@ -183,7 +183,7 @@ class TreeSampler:
             try:
                 found = self._receive(Summary)
             finally:
-                self._leave(key)
+                self._closed(key)
             self.members = found.members
             return found
 
@@ -192,7 +192,7 @@ class TreeSampler:
         with self._lock:
             if key != self._noted:
                 self._send(End(key))
-            self._leave(key)
+            self._closed(key)
 
     def close(self) -> None:
         """Ends the helper."""
@@ -264,7 +264,7 @@ class TreeSampler:
             starter.kill()
             starter.wait()
 
-    def _leave(self, key: int) -> None:
+    def _closed(self, key: int) -> None:
         self._open.discard(key)
         if key == self._noted:
             self._noted = 0
