@@ -285,7 +285,9 @@ class LocalPlacement(Placement):
         """Whether the budget would break where each call of which few are known takes `SPREAD` times what it is charged."""
         running_bytes = sum(slot.lease.charge_bytes for slot in of_few if slot.lease is not None)
         more_bytes = (SPREAD - 1) * running_bytes + SPREAD * following.charged_bytes
-        return self._ledger.reserved_bytes + more_bytes > self._budget_bytes
+        # Of a shared budget only what was asked for is held; the rest can be had while other programs leave it.
+        most_bytes = self.largest_bytes if self._is_shared else self._budget_bytes
+        return self._ledger.reserved_bytes + more_bytes > most_bytes
 
     def _count_skipped(self, granted: Ticket) -> None:
         """A first task that a shrunken budget cannot hold is skipped `max_overtakes` times, and then runs alone.

@@ -7,7 +7,7 @@ from concurrent.futures import Future
 
 import pytest
 from executor_jobs import square_slowly
-from scripted_scheduler import Played, a_task, only
+from scripted_scheduler import Fixed, Played, a_task, only
 
 from pytest_membudget import (
     FallbackExecutor,
@@ -54,6 +54,25 @@ def test_nothing_starts_before_the_host_has_granted_it():
     played.grant(80)
     assert played.running == [first, second]
     assert played.scheduler.demand() == Demand(80, 0, 80)
+
+
+class OneSeen(Fixed):
+    """Of a function of which one call has ended."""
+
+    calls_seen = 1
+
+
+@pytest.mark.parametrize(("largest_bytes", "started"), [(80, 2), (79, 1)])
+def test_of_a_shared_budget_the_whole_must_hold_four_times_the_charges_of_calls_that_start_together(
+    largest_bytes, started
+):
+    played = Shared(largest_bytes)
+    tasks = [a_task() for _ in range(2)]
+    for task in tasks:
+        task.charge = OneSeen(10)
+    played.submit(*tasks)
+    played.grant(20)
+    assert played.running == tasks[:started]
 
 
 def test_it_asks_for_no_more_than_its_free_workers_can_start():
