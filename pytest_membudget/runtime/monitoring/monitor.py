@@ -32,8 +32,7 @@ from pytest_membudget.runtime.monitoring.advice import (
     recommend,
     recommend_chunk_rows,
 )
-from pytest_membudget.runtime.monitoring.cleanup import Cleaner, ProcessMemory
-from pytest_membudget.runtime.monitoring.thresholds import Alerts, Thresholds
+from pytest_membudget.runtime.monitoring.cleanup import Alerts, Cleaner, ProcessMemory, Thresholds
 from pytest_membudget.units import Size
 
 _FULL_COLLECTION = 2

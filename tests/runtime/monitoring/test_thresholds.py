@@ -2,7 +2,7 @@
 
 import pytest
 
-from pytest_membudget.runtime.monitoring.thresholds import Alerts, Reason, Thresholds
+from pytest_membudget.runtime.monitoring.cleanup import Alerts, Reason, Thresholds
 from pytest_membudget.stats.growth import Slope
 
 MB = 1_000_000
