@@ -49,9 +49,7 @@ class Probe:
         label: a name for the measurement.
         interval_s: seconds between two readings of the process tree; by default as often as is worth their cost.
         settle: collect garbage before the start, so that what ran before does not change the figure.
-        in_series: one of many short blocks, before most of which nothing was freed but what the blocks took themselves; see
-            `reclaim.expect_frees`.
-        little_bytes: so much freed memory may be kept before the block, and be missing in its figure.
+        series: that of which this is one block; see `reclaim.expect_frees`.
         limits: what the helper's watchdog keeps (see `watchdog`).
     """
 
@@ -61,15 +59,13 @@ class Probe:
         *,
         interval_s: float | None = None,
         settle: bool = False,
-        in_series: bool = False,
-        little_bytes: int = reclaim.LITTLE_BYTES,
+        series: reclaim.Series | None = None,
         limits: Limits | None = None,
     ) -> None:
         self.label = label
         self.interval_s = interval_s
         self.settle = settle
-        self.in_series = in_series
-        self.little_bytes = little_bytes
+        self.series = series
         self.key: int | None = None
         self._limits = limits
         self._mark: high_water.Mark | None = None
@@ -102,11 +98,12 @@ class Probe:
         self._caveats = []
         # A full collection is too expensive for every block; giving freed memory back takes microseconds.
         if self.settle:
-            self._kept = reclaim.reclaim(self.little_bytes, in_series=self.in_series)
+            self._kept = reclaim.reclaim(self.series)
         else:
-            if self.in_series:
+            if self.series is not None:
                 reclaim.collect_if_growing()
-            reclaim.trim_if_worthwhile(self.little_bytes, in_series=self.in_series)
+            little_bytes, _ = self.series or reclaim.Series()
+            reclaim.trim_if_worthwhile(little_bytes, in_series=self.series is not None)
         self._is_unwatched = False
         self._helper = sampler.sampler()
         self._alone = self._is_alone()
@@ -218,7 +215,8 @@ class Probe:
         if end_bytes - self._start_bytes < reclaim.WORTH_TRIMMING_BYTES:
             return end_bytes
         if self.settle:
-            reclaim.at_end.collect()  # where less was added no budget for what is retained can be exceeded by it
+            # Where less was added no budget for what is retained can be exceeded by it.
+            reclaim.at_end.collect((self.series or reclaim.Series()).share)
         if heap.trim_heap() and self.settle:
             kept_bytes = reclaim.trim_threads()
             if kept_bytes > reclaim.WORTH_SAYING_BYTES:

@@ -27,13 +27,12 @@ from pytest_membudget.plugin import emergency_report, session_records, terminal_
 from pytest_membudget.plugin.options import Settings
 from pytest_membudget.plugin.session_records import Tally, shared_folder, shared_folder_if_made
 from pytest_membudget.records import json_lines
-from pytest_membudget.records.judgement import HeldByFixture
+from pytest_membudget.records.judgement import HeldByFixture, RetainedByTest
 from pytest_membudget.records.monitor import MonitorReport
 from pytest_membudget.records.report import BaselineCheck, Environment, Report, TestRecord
 from pytest_membudget.records.run import BatchSummary
 from pytest_membudget.records.scale import ScaleTable
 from pytest_membudget.records.storage import check_writable, from_here
-from pytest_membudget.stats.task_growth import rank_retained
 from pytest_membudget.units import format_count
 
 if TYPE_CHECKING:
@@ -168,7 +167,7 @@ class Reporting:
             scales=self._scales(folder),
             batches=tuple(batches),
             monitors=tuple({each.label: each for each in monitors}.values()),
-            left_behind=rank_retained(_staying(self.tally.records, batches), least_bytes=LEAST_LEFT_BYTES),
+            left_behind=self._left_behind(batches),
             fixtures=_largest_of_each(fixtures),
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
             revision=self._revision,
@@ -179,6 +178,14 @@ class Reporting:
             with self._failing(session, "comparison with the baseline", self.settings.baseline):
                 check = self.gate.check(report)
             self.report = msgspec.structs.replace(report, baseline=check, caveats=self.gate.caveats)
+
+    def _left_behind(self, batches: list[BatchSummary]) -> tuple[RetainedByTest, ...]:
+        staying = _staying(self.tally.records, batches)
+        if all((test.retained_bytes or 0) <= LEAST_LEFT_BYTES for test in staying):
+            return ()
+        from pytest_membudget.stats.task_growth import rank_retained
+
+        return rank_retained(staying, least_bytes=LEAST_LEFT_BYTES)
 
     def _kept(self, folder: Path | None, file_name: str, kind: type[Record], title: str) -> list[Record]:
         """What the tests of all processes have left in that file of the session's folder."""

@@ -19,7 +19,6 @@ from pytest_membudget.plugin.measure import Measuring
 from pytest_membudget.plugin.options import Settings
 from pytest_membudget.plugin.plans import is_isolated, make_plans
 from pytest_membudget.plugin.session_records import Tally
-from pytest_membudget.plugin.xdist import send_usage_error
 
 if TYPE_CHECKING:
     from pytest_membudget.plugin.baseline_gate import Gate
@@ -43,6 +42,8 @@ def plan_tests(
     except pytest.UsageError as error:
         if not is_worker(config):
             raise
+        from pytest_membudget.plugin.xdist import send_usage_error
+
         send_usage_error(config, str(error))
         items.clear()
 

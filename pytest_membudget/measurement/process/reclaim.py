@@ -64,10 +64,10 @@ class GarbageCollector:
         self._deferred: list[_Unraisable] = []
         self._allocated = self._fully_due = 0
 
-    def collect(self) -> bool:
-        """Collects; whether it was a full collection, after which no old garbage is left."""
+    def collect(self, share: float | None = None) -> bool:
+        """Collects; whether it was a full collection, after which no old garbage is left. `share` counts for this time only."""
         begun_s = time.perf_counter()
-        allowed_s = self._share * (begun_s - self._began_s)
+        allowed_s = (self._share if share is None else share) * (begun_s - self._began_s)
         if self._spent_s + self._last_s > allowed_s or not self._is_first_affordable(
             max(allowed_s, _LITTLE_S)
         ):
@@ -156,6 +156,17 @@ class _Unraisable(NamedTuple):
 collector = GarbageCollector()
 at_end = GarbageCollector()
 """After judged blocks that hold more than at their start, with a share of the time that is its own."""
+
+
+class Series(NamedTuple):
+    """What blocks share that follow one another, before most of which nothing was freed but what they took themselves.
+
+    `little_bytes` of freed memory may be kept before a block, and be missing in its figure. `share` of the time is for full
+    collections before judged blocks, and as much for those after them.
+    """
+
+    little_bytes: int = LITTLE_BYTES
+    share: float = SHARE_OF_TIME
 
 
 class _LastTrim:
@@ -284,10 +295,11 @@ class Kept(NamedTuple):
         return found
 
 
-def reclaim(little_bytes: int = LITTLE_BYTES, *, in_series: bool = False) -> Kept:
+def reclaim(series: Series | None = None) -> Kept:
     """Collects (fully where that is affordable), trims and counts what is kept, as far as anything has changed."""
-    collections = None if collector.collect() else FullCollections.so_far()
-    blocks = _small_blocks_lately(in_series=in_series)
+    little_bytes, share = series or Series()
+    collections = None if collector.collect(share) else FullCollections.so_far()
+    blocks = _small_blocks_lately(in_series=series is not None)
     trimmed = trim_if_worthwhile(little_bytes)
     if trimmed:
         trim_threads()
