@@ -8,7 +8,7 @@ the calls of the one after: [n/8, n/4], [n/4, n/2] and [n/2, n].
 * *growing*: all three windows grow by more than is allowed, the last not much slower than the two before it, by more than the figure ever fell back, by more than the figure's allowance in all, its largest single step left out, `evidence` rules chance out, and the samples after the last
   window, where it had to end early, lie as much higher;
 * *flat*: the last two windows grow by no more than is allowed, or by next to nothing in all;
-* *slowing*: it still grows, but the last window by less than one before, as where a cache fills up, and not
+* *slowing*: it still grows, but the last window by less than one before, as where a cache fills up, not for its largest step alone, and not
   in so few steps that chance may have made the last ones fewer;
 * *unclear*: anything else. More calls are needed.
 
@@ -176,7 +176,7 @@ def trend(
     if is_flat or (no_growth and any(each.grown_lately(allowed) <= precision.lately for each in parts)):
         return found._replace(direction="flat")
     is_sporadic = fallback < risen / _QUIET and _is_sporadic(part.calls, part.floor, bound)
-    if part.rates[2] >= _NOT_SLOWING * max(part.rates[:2]) or is_sporadic:
+    if not _slows_down(part.rates) or is_sporadic or _is_steady_but_for_a_step(part, bound):
         return found
     return found._replace(direction="slowing", fades=_fades(part.calls, part.floor, part.rates))
 
@@ -244,6 +244,19 @@ def _fades(calls: Sequence[int], floor: Sequence[float], rates: Sequence[float])
     first_half, second_half = _rates_of_halves(calls, floor)
     windows_fade = all(later <= _FADING * earlier for earlier, later in pairwise(rates))
     return windows_fade and second_half <= _FADING * min(rates[1], first_half)
+
+
+def _slows_down(rates: Sequence[float]) -> bool:
+    return rates[2] < _NOT_SLOWING * max(rates[0], rates[1])
+
+
+def _is_steady_but_for_a_step(part: _Part, bound: float) -> bool:
+    """Whether it goes on as fast as before once its largest step is left out: a table that was enlarged once, say."""
+    steps = [later - earlier for earlier, later in pairwise(part.floor)]
+    largest = max(range(len(steps)), key=steps.__getitem__)
+    level = [*part.floor[: largest + 1], *(each - steps[largest] for each in part.floor[largest + 1 :])]
+    rates = _window_rates(part.calls, level)
+    return part.slope.low > bound and rates[2] > bound and not _slows_down(rates)
 
 
 def _is_sporadic(calls: Sequence[int], floor: Sequence[float], bound: float) -> bool:

@@ -238,6 +238,13 @@ def test_keys_that_become_ever_rarer_are_never_clean():
         assert decide([found], Effort(1800, 8.5, exhausted=True), Patience()) != "clean"
 
 
+@pytest.mark.parametrize("enlarged_at", [15, 18, 20, 24])
+def test_a_leak_is_never_clean_because_a_table_was_enlarged_once(enlarged_at):
+    calls = [*range(1, 24), *range(24, 54, 2)]  # as many as a function of 150 ms allows
+    found = trend(calls, [88 * n + 4000 * (n > enlarged_at) for n in calls])
+    assert decide([found], Effort(52, 8.5, exhausted=True), Patience()) != "clean"
+
+
 def test_only_what_grows_evenly_is_steady():
     assert judged(lambda n: 300 * n).is_steady
     assert judged(lambda n: 300 * n + n % 7 * 60).is_steady
