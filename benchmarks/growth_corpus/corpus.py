@@ -12,6 +12,7 @@ from growth_corpus.libraries import (  # noqa: F401 - likewise
     data,
     documents,
     extensions,
+    kept_by_hand,
     packages,
     programs,
     registries,
