@@ -3,8 +3,9 @@
 1. `options` declares every flag and ini option once; `markers` reads the markers, strictly;
 2. once the tests are collected, `plans` makes a frozen plan of what each of them asks for. From then on a test is known by its
    plan; what only its `pytest.Item` can do is asked of one class, `RunningTest`;
-3. `measure` measures a test's call phase by one of the `probes`, and judges it by all that the test asks for;
-4. the record travels with the test's report (`session_records`), from a worker or an isolated interpreter too;
+3. `measure` measures a test's call phase by one of the `probes`, and `judging` holds that against all that the test asks for;
+4. what was found is counted in by the session's `Tally` (`session_records`), as a record with the test's report where it comes from a
+   worker or an isolated interpreter;
 5. `collect` collects the records, writes the reports, and shows what was found.
 
 This module only declares and hands over. The rest is imported when a marker, a fixture or an option needs it, so
