@@ -1,3 +1,4 @@
+import datetime
 import random
 
 import pytest
@@ -118,6 +119,17 @@ def test_sizes_below_the_tolerance_are_not_distinguished(trend):
         "t0": "steady",
         "t1": "jumped",
     }
+
+
+def test_the_month_begins_thirty_days_before_the_newest_run(trend):
+    day = datetime.date(2026, 9, 1)
+    found = trend([100] * 40, created=lambda number: f"{day + datetime.timedelta(days=number)}T08:00:00")
+    assert found.month_index == 39 - 30
+    assert (
+        trend([100] * 40, created=lambda number: "" if number < 20 else "2026-11-01T08:00:00").month_index
+        == 20
+    )
+    assert trend([100] * 40).month_index == 40 - 30  # no times: the last thirty revisions
 
 
 def test_six_revisions_are_enough_for_a_verdict(trend):
