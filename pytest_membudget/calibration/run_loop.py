@@ -115,12 +115,16 @@ def calibrate(  # noqa: PLR0917 - published in this order
         budget_seconds=budget_seconds,
         cluster=dask,
     )
-    checkpoint = Checkpoint(state, job.digest())
     try:
+        checkpoint = Checkpoint(state, job.digest())
         failures = _run_all(job, checkpoint, progress)
     except CalibrationError as error:
         error.partial = job.fit(checkpoint.runs)
         raise
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"{error.object!a} is not UTF-8 and cannot be handed to a fresh process; rename that file or folder"
+        ) from None
     fitted = job.judge(checkpoint.runs, failures, job.fit(checkpoint.runs))
     if len(checkpoint.runs) == len(plan):
         checkpoint.remove()

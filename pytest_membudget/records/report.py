@@ -15,7 +15,7 @@ from pytest_membudget.records.measurement import ProcessShare, Source, TimelineP
 from pytest_membudget.records.monitor import MonitorReport
 from pytest_membudget.records.run import BatchSummary
 from pytest_membudget.records.scale import CurvePoint, InFlightTable, ScaleTable
-from pytest_membudget.records.storage import decode_json, encodable, escape_controls, read_bounded
+from pytest_membudget.records.storage import decode_json, encoded, escape_controls, read_bounded
 
 FORMAT = "membudget-report"
 VERSION = 1
@@ -310,11 +310,7 @@ def _value(value: Any) -> str:
 
 
 def _text(value: Any) -> str:
-    try:
-        data = msgspec.json.encode(value)
-    except UnicodeEncodeError:
-        data = msgspec.json.encode(encodable(msgspec.to_builtins(value)))
-    return escape_controls(data).decode()
+    return escape_controls(encoded(value)).decode()
 
 
 def _first_twin(names: list[str]) -> str | None:

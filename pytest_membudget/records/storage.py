@@ -217,8 +217,8 @@ def private_directory(path: str | os.PathLike[str]) -> Path:
 
 
 def encode_json(value: object, *, indent: int = 2) -> bytes:
-    """Readable, diff-friendly JSON with a newline at its end."""
-    return escape_controls(msgspec.json.format(msgspec.json.encode(value), indent=indent)) + b"\n"
+    """Readable, diff-friendly JSON with a newline at its end, whatever its text holds, as `encode_line` has it."""
+    return escape_controls(msgspec.json.format(encoded(value), indent=indent)) + b"\n"
 
 
 def read_json(path: str | os.PathLike[str], shape: type[T], *, what: str) -> T:
@@ -310,11 +310,15 @@ def encode_line(record: msgspec.Struct) -> bytes:
     Names of files that are not UTF-8 reach us as lone surrogates, which UTF-8 cannot carry: they are written as their
     escapes. So are the control characters U+0080 to U+009F, which JSON allows and terminals obey.
     """
+    return escape_controls(encoded(record)) + b"\n"
+
+
+def encoded(value: object) -> bytes:
+    """`value` as JSON, with lone surrogates as their escapes."""
     try:
-        data = msgspec.json.encode(record)
+        return msgspec.json.encode(value)
     except UnicodeEncodeError:
-        data = msgspec.json.encode(encodable(msgspec.to_builtins(record)))
-    return escape_controls(data) + b"\n"
+        return msgspec.json.encode(encodable(msgspec.to_builtins(value)))
 
 
 def encodable(value: Any) -> Any:

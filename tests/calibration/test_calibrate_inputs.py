@@ -1,6 +1,9 @@
 """Any inputs, any function with a name, and predictors of one's own."""
 
 import functools
+import os
+import sys
+from pathlib import Path
 
 import calibrated_functions as functions
 import pytest
@@ -107,3 +110,12 @@ def test_what_makes_no_sense_is_refused_before_anything_runs(options, message, m
 def test_what_cannot_be_sent_is_said(tmp_path):
     with pytest.raises(UsageError, match="holds what a fresh process cannot be given"):
         refer_to(functools.partial(functions.repeated, times=lambda: 2))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_file_whose_name_is_not_utf_8_is_refused(tmp_path):
+    paths = [os.fsdecode(os.fsencode(tmp_path) + b"/%d\xff.csv" % number) for number in range(3)]
+    for number, path in enumerate(paths):
+        Path(path).write_text("1,2\n" * 1000 * (number + 1), encoding="utf-8")
+    with pytest.raises(UsageError, match=r"udcff.* is not UTF-8 .* rename"):
+        short(functions.table, files=paths)

@@ -297,7 +297,7 @@ def _combine(
         caveats.append(Caveat("shared-not-attributed", shared_bytes))
     high = max(low, high + shared_bytes)
     exact = kernel > 0 and low == high and processes == 1 and not lost and not shared_bytes
-    if summary is not None and processes == 1 and not kernel and low < high:
+    if summary is not None and processes == 1 and not kernel and low < high / 2:
         interval = format_duration(summary.interval_s or 0.0)
         caveats.append(Caveat("command-below-launcher", launched.floor_bytes, interval))
     return CommandMeasurement(

@@ -19,7 +19,7 @@ import msgspec
 
 from pytest_membudget.errors import UnreadableFileError
 from pytest_membudget.measurement.process import proc
-from pytest_membudget.records.storage import private_directory
+from pytest_membudget.records.storage import encoded, private_directory
 from pytest_membudget.runtime.admission.host_ledger import HostState, Owner
 
 LOCK_PATIENCE_S = 30.0
@@ -74,7 +74,7 @@ class HostStateFile:
             before = self._read()
             state = self._decode(before)
             yield state
-            after = msgspec.json.encode(state) + _END
+            after = encoded(state) + _END
             if after != before:
                 self._replace(after)
 

@@ -139,6 +139,11 @@ def test_standard_output_belongs_to_the_command(capfd):
     assert json.loads(err)["exit_code"] == 0
 
 
+def test_a_command_that_is_not_utf_8_is_recorded(capfd):
+    assert main(["measure", "--json", "--", "true", "\udcff"]) == 0
+    assert json.loads(capfd.readouterr().err)["command"] == ["true", "\\udcff"]
+
+
 def test_several_runs_are_shown_together(capfd):
     main(["measure", "--runs", "2", "--budget", "1GB", "--", *python(TAKE, 20_000_000)])
     err = capfd.readouterr().err

@@ -34,6 +34,11 @@ def test_two_semaphores_of_one_name_share_one_budget(shared):
     assert other.acquire_nowait("400 MB") is not None
 
 
+def test_a_program_whose_name_is_not_utf_8_takes_part(shared):
+    with shared(label="sort \udcff").reserve("700 MB"):
+        assert shared().acquire_nowait("400 MB") is None
+
+
 def test_other_names_are_other_budgets(shared):
     with shared().reserve("1 GB"):
         assert MemorySemaphore("1 GB", scope="host", name="daily").can_allocate("1 GB")
