@@ -19,8 +19,11 @@ UNSTARTED = Died("worker process 7 ended with exit code 1", attempted=False, fai
 class Fixed(Charge):
     """A charge that says what the test says, and keeps what it is taught."""
 
-    def __init__(self, size_bytes):
+    calls_seen = None  # can be set: a property of `Charge` cannot
+
+    def __init__(self, size_bytes, calls_seen=None):
         self.size_bytes = size_bytes
+        self.calls_seen = calls_seen
         self.seen = []
         self.seen_upper = []
         self.seen_running = []

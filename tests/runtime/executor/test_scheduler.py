@@ -125,13 +125,9 @@ def test_larger_than_the_budget_is_refused_or_runs_alone():
     assert sent(played.returned(last)) == [large]
 
 
-class Guessed(Fixed):
-    calls_seen = 0
-
-
 def test_a_refusal_by_a_guess_says_so():
     played, task = Played(100), a_task()
-    task.charge = Guessed(101)
+    task.charge = Fixed(101, calls_seen=0)
     submission = task.submission
     played.submit(task)
     assert "no such call was measured yet" in str(played.outcome(submission))

@@ -102,21 +102,22 @@ class AnyOrder(RuleBasedStateMachine):
             ]
         ),
         times=st.sampled_from([1, 1, 2, 20]),
+        calls_seen=st.sampled_from([None, None, 0, 1]),
     )
-    def submit(self, size_mb, fields, times):
+    def submit(self, size_mb, fields, times, calls_seen):
         for _ in range(times - 1):
-            self.add(a_task(size_mb * MB, **fields))
-        self.submit_one(size_mb, fields)
+            self.add(a_task(size_mb * MB, **fields), calls_seen)
+        self.submit_one(size_mb, fields, calls_seen)
 
-    def add(self, task):
-        task.profile = self.profile
+    def add(self, task, calls_seen=None):
+        task.profile, task.charge.calls_seen = self.profile, calls_seen
         self.numbers[id(task.submission)] = number = len(self.submissions)
         self.submissions.append(task.submission)  # keeps its id from being used again
         self.open[number] = task
         self.scheduler.submitted(task)
 
-    def submit_one(self, size_mb=10, fields=None):
-        self.add(a_task(size_mb * MB, **(fields or {})))
+    def submit_one(self, size_mb=10, fields=None, calls_seen=None):
+        self.add(a_task(size_mb * MB, **(fields or {})), calls_seen)
         self.carry_out()
 
     @property

@@ -26,15 +26,8 @@ def test_queued_tasks_are_not_charged_again_after_each_task_that_keeps_to_its_ch
     assert not asked
 
 
-class Guess(Fixed):
-    """Of a function of which so many calls have ended."""
-
-    calls_seen = 0
-
-
 def of_unknown_functions(count, calls_seen=0):
-    charge = Guess(10 * MB)
-    charge.calls_seen = calls_seen
+    charge = Fixed(10 * MB, calls_seen)
     return charge, [Task(Submission(abs, (-3,), {}, Future()), charge) for _ in range(count)]
 
 

@@ -56,12 +56,6 @@ def test_nothing_starts_before_the_host_has_granted_it():
     assert played.scheduler.demand() == Demand(80, 0, 80)
 
 
-class OneSeen(Fixed):
-    """Of a function of which one call has ended."""
-
-    calls_seen = 1
-
-
 @pytest.mark.parametrize(("largest_bytes", "started"), [(80, 2), (79, 1)])
 def test_of_a_shared_budget_the_whole_must_hold_four_times_the_charges_of_calls_that_start_together(
     largest_bytes, started
@@ -69,7 +63,7 @@ def test_of_a_shared_budget_the_whole_must_hold_four_times_the_charges_of_calls_
     played = Shared(largest_bytes)
     tasks = [a_task() for _ in range(2)]
     for task in tasks:
-        task.charge = OneSeen(10)
+        task.charge = Fixed(10, calls_seen=1)
     played.submit(*tasks)
     played.grant(20)
     assert played.running == tasks[:started]
