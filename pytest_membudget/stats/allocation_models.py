@@ -37,6 +37,7 @@ _TAIL_SHARE = 0.6
 _TAIL_LEAST = 0.004
 
 _RETRY_REACH = 0.3
+_ABOVE_OTHERS = 0.3  # scales of their tail above all tasks but the one that needed most
 RETRY = 1.04  # times the largest peak seen: the most that is tried after a failure before it leaps
 
 
@@ -51,7 +52,7 @@ class Model(NamedTuple):
 
 
 class Rules(NamedTuple):
-    """The offsets of one model in ascending order, and what each would have wasted on a task, in bytes."""
+    """The offsets of one model, and what each would have wasted on a task, in bytes."""
 
     offsets: list[float]
     wastes: list[float]
@@ -166,6 +167,7 @@ def judge_rules(
     restart_bytes: float,
     *,
     tail_tasks: float = _TAIL_TASKS,
+    one_may_fail: bool = False,
 ) -> Rules:
     """The rules of a model, from two tasks or more.
 
@@ -178,6 +180,8 @@ def judge_rules(
         weights: how much each counts.
         restart_bytes: what a failed attempt costs beyond its own allocation.
         tail_tasks: how many tasks above all of these are imagined.
+        one_may_fail: also tries an offset a little above what all but one needed, and takes how far the others stray from
+            the others alone.
     """
     total = sum(weights)
     tasks = sorted(
@@ -190,9 +194,15 @@ def judge_rules(
         sum(value * weight for value, weight in zip(values, weights, strict=True)) / total
         for values in (predicted, units, peaks)
     )
-    scale = max(_tail_scale(needed), _TAIL_LEAST * peak / unit)
+    least_scale = _TAIL_LEAST * peak / unit
+    scale = max(_tail_scale(needed), least_scale)
+    others = needed[:-1] if one_may_fail and len(needed) > 3 else needed
+    scale_of_others = max(_tail_scale(others), least_scale)
     tries = [(_quantile(needed, level), _quantile(needed[:-1], level)) for level in _LEVELS]
-    tries += [(needed[-1] + reach * scale, needed[-2] + reach * scale) for reach in _BEYOND]
+    tries += [(needed[-1] + reach * scale, needed[-2] + reach * scale_of_others) for reach in _BEYOND]
+    above_others = others[-1] + _ABOVE_OTHERS * scale_of_others
+    if above_others < needed[-1]:
+        tries.append((above_others, needed[-2]))
     retry_bytes = RETRY * max(peaks)
 
     def waste(offset: float, without_top: float) -> float:

@@ -163,6 +163,13 @@ def test_the_rule_that_wasted_least_is_known(peaks, offset):
     assert best_offset(peaks) == pytest.approx(offset, rel=0.01)
 
 
+def test_a_rule_covers_all_tasks_but_the_one_that_stands_apart():
+    peaks = [1000.0] * 33 + [1010.0, 1100.0]
+    ones = [1.0] * len(peaks)
+    rules = judge_rules([0.0] * len(peaks), ones, peaks, ones, 0.0, tail_tasks=0.0, one_may_fail=True)
+    assert 1010 < rules.offsets[rules.wastes.index(min(rules.wastes))] < 1020
+
+
 def test_a_failure_that_costs_more_asks_for_more():
     peaks = [float(peak) for peak in range(1, 60)]
     assert best_offset(peaks) < best_offset(peaks, restart_bytes=500.0)
