@@ -184,12 +184,12 @@ class Judge:
             self._other_threads_explain(trends, effort) or self._caches_explain(trends, effort)
         ):
             return "inconclusive" if effort.exhausted else None
-        if verdict == "clean" and (self._piled_up or self._origin_of_files == "unknown"):
-            return "inconclusive"
         if verdict == "inconclusive" and (
             self._full_caches_explain(trends) or self._other_threads_explain_all(trends, effort)
         ):
-            return "clean"
+            verdict = "clean"
+        if verdict == "clean" and (self._piled_up or self._origin_of_files == "unknown"):
+            return "inconclusive"
         if verdict != "clean" or effort.exhausted:
             return verdict
         waits = self._may_hide_growth(trends, effort) and effort.elapsed_s < self._timeout_s / 2
