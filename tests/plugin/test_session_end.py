@@ -147,3 +147,37 @@ def test_a_step_summary_that_is_no_file_is_a_note(pytester, monkeypatch, place):
     pytester.makepyfile("def test_it(): pass")
     result = pytester.runpytest_subprocess("--membudget", timeout=60)
     result.stdout.fnmatch_lines(["*GitHub's step summary could not be written: is not a plain file*"])
+
+
+FORKING = """
+import json, os, pytest
+from _pytest.runner import runtestprotocol
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item, nextitem):
+    hook, (reading, writing) = item.config.hook, os.pipe()
+    if not os.fork():
+        reports = runtestprotocol(item, log=False, nextitem=nextitem)
+        data = [hook.pytest_report_to_serializable(config=item.config, report=each) for each in reports]
+        os.write(writing, json.dumps(data, default=str).encode())
+        os._exit(0)
+    os.close(writing)
+    with open(reading, "rb") as stream:
+        data = json.load(stream)
+    os.wait()
+    for each in data:
+        report = hook.pytest_report_from_serializable(config=item.config, data=each)
+        item.ihook.pytest_runtest_logreport(report=report)
+    return True
+"""
+
+
+@LINUX
+@pytest.mark.processes
+def test_the_record_of_a_test_that_a_plugin_runs_in_a_fork_comes_with_its_report(pytester):
+    pytester.makeconftest(FORKING)
+    pytester.makepyfile("def test_takes(): bytearray(30_000_000)")
+    pytester.runpytest_subprocess("--membudget-report=r.json").assert_outcomes(passed=1)
+    (test,) = json.loads((pytester.path / "r.json").read_text())["tests"]
+    assert test["outcome"] == "passed"
+    assert test["peak_bytes"] > 20_000_000
