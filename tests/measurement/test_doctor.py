@@ -30,7 +30,7 @@ def test_without_clear_refs_the_doctor_says_what_is_missed(monkeypatch):
 
 
 def test_without_a_helper_the_doctor_says_why(monkeypatch):
-    def refuse(root=None):
+    def refuse(**_):
         raise SamplerLostError("no new process is allowed")
 
     sampler.close_sampler()
