@@ -103,7 +103,7 @@ class Patience(NamedTuple):
     leak_calls: int = 8192
     leak_s: float = 0.2
     leak_enough_s: float = 8.0
-    steady_calls: int = 512
+    steady_calls: int = 2048
     steady_s: float = 3.0
     large_calls: int = 256
     large_s: float = 1.0
@@ -217,7 +217,14 @@ def _grows(part: _Part, won: float, bound: float) -> bool:
     """Whether all windows grow, the last not much more slowly than those before, and by no chance."""
     first, second, last = part.rates
     grow = won > STAGES / ALPHA and min(part.rates) > bound and part.slope.low > bound
-    return grow and last >= _NOT_SLOWING * (first + second) / 2
+    return grow and last >= _NOT_SLOWING * (first + second) / 2 and not _has_just_stopped(part, bound)
+
+
+def _has_just_stopped(part: _Part, bound: float) -> bool:
+    """Whether nearly every step rose but the last: a cache may just have become full."""
+    *before, last = pairwise(range(len(part.calls)))
+    has_risen = _rises(part.calls, part.floor, before, bound) > _MOST_RISES * len(before)
+    return has_risen and not _rises(part.calls, part.floor, [last], bound)
 
 
 def _is_more_than_noise(part: _Part, fallback: float, in_all: float) -> bool:

@@ -158,9 +158,9 @@ STEADY = GROWING._replace(is_steady=True)
         ([GROWING, FLAT], Effort(10_000, 0.01), None),
         ([GROWING, FLAT], Effort(3000, 1.0), None),
         ([GROWING, FLAT], Effort(400, 8.1), "leak"),
-        ([STEADY, FLAT], Effort(512, 3.0), "leak"),
-        ([STEADY, FLAT], Effort(511, 7.0), None),
-        ([STEADY, FLAT], Effort(512, 2.9), None),
+        ([STEADY, FLAT], Effort(2048, 3.0), "leak"),
+        ([STEADY, FLAT], Effort(2047, 7.0), None),
+        ([STEADY, FLAT], Effort(2048, 2.9), None),
         ([LARGE, FLAT], Effort(256, 1.0), "leak"),
         ([LARGE, FLAT], Effort(255, 7.0), None),
         ([LARGE, FLAT], Effort(256, 0.9), None),
@@ -243,6 +243,13 @@ def test_a_leak_is_never_clean_because_a_table_was_enlarged_once(enlarged_at):
     calls = [*range(1, 24), *range(24, 54, 2)]  # as many as a function of 150 ms allows
     found = trend(calls, [88 * n + 4000 * (n > enlarged_at) for n in calls])
     assert decide([found], Effort(52, 8.5, exhausted=True), Patience()) != "clean"
+
+
+@pytest.mark.parametrize("entries", [500, 700, 850])
+def test_a_cache_that_has_just_become_full_does_not_grow(entries):
+    assert judged(lambda n: 1033 * min(n, entries), last=entries).direction == "growing"
+    full = min(n for n in schedule(2000) if n > entries * 9 / 8)
+    assert judged(lambda n: 1033 * min(n, entries), last=full).direction != "growing"
 
 
 def test_only_what_grows_evenly_is_steady():

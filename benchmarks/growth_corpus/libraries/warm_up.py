@@ -152,6 +152,31 @@ def a_pool_that_is_full_at_call_300(random):
 
 
 @clean
+def a_pool_that_is_full_at_call_1000(random):
+    pool, numbers = [], itertools.count()
+
+    def call():
+        if next(numbers) < 1000:
+            pool.append(bytes(1000))
+        time.sleep(0.005)
+
+    return call
+
+
+@clean
+def a_dictionary_of_the_last_1000(random):
+    kept, numbers = {}, itertools.count()
+
+    def call():
+        number = next(numbers)
+        kept[number] = bytes(1000)
+        kept.pop(number - 1000, None)
+        time.sleep(0.005)
+
+    return call
+
+
+@clean
 def a_least_recently_used_dictionary_of_400(random):
     kept = collections.OrderedDict()
     numbers = itertools.count()
