@@ -245,7 +245,7 @@ def test_a_leak_is_never_clean_because_a_table_was_enlarged_once(enlarged_at):
     assert decide([found], Effort(52, 8.5, exhausted=True), Patience()) != "clean"
 
 
-@pytest.mark.parametrize(("entries", "after"), itertools.pairwise(schedule(1200)[-6:]))
+@pytest.mark.parametrize(("entries", "after"), [*itertools.pairwise(schedule(1200)[-6:])])
 def test_a_cache_that_has_just_become_full_does_not_grow(entries, after):
     assert judged(lambda n: 1033 * min(n, entries), last=entries).direction == "growing"
     assert judged(lambda n: 1033 * min(n, entries), last=after).direction != "growing"
