@@ -13,6 +13,7 @@ import inspect
 import os
 import pickle
 import sys
+import threading
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -66,10 +67,8 @@ class FunctionReference(msgspec.Struct, frozen=True, kw_only=True):
         return f"{Path(self.script).name if self.script else self.module}:{self.name}"
 
 
-class _Loading:
-    """Whether this interpreter is just running a script for its functions."""
-
-    active = False
+_is_loading = threading.Event()
+"""Set while this interpreter runs a script for its functions, in threads that the script starts as well."""
 
 
 def refer_to(fn: Callable[..., Any]) -> FunctionReference:
@@ -181,7 +180,7 @@ def stop_if_loading() -> None:
     Raises:
         ScriptReached: it is.
     """
-    if _Loading.active:
+    if _is_loading.is_set():
         raise ScriptReached
 
 
@@ -228,13 +227,13 @@ def _run_script(reference: FunctionReference) -> types.ModuleType:
     sys.modules[_SCRIPT_MODULE] = sys.modules["__main__"] = module
     sys.argv = list(reference.arguments)
     code = compile(Path(reference.script).read_bytes(), reference.script, "exec")
-    _Loading.active = True
+    _is_loading.set()
     try:
         exec(code, vars(module))  # noqa: S102 - the user's own script, as multiprocessing does it
     except ScriptReached:
         pass  # what stands below the call is not needed: the function was there when the call was made
     finally:
-        _Loading.active = False
+        _is_loading.clear()
     return module
 
 

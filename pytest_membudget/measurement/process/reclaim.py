@@ -16,6 +16,7 @@ reused them says so. So it does where a library's pool can only be bounded (`hea
 from __future__ import annotations
 
 import sys as live_sys  # its hook changes by design
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from pytest_membudget.measurement.process import heap, high_water
@@ -169,10 +170,26 @@ class Series(NamedTuple):
     share: float = SHARE_OF_TIME
 
 
-class _LastTrim:
-    """What was resident after the last trim: where no more is, nothing is kept since."""
+_NO_BLOCKS = SmallBlocks(0, 0, 0)
 
-    resident_bytes = 0
+
+@dataclass(slots=True)
+class _Lately:
+    """What was found last: between two short tests next to nothing changes, and asking again would take longer than they."""
+
+    threads_trimmed_resident_bytes: int = 0  #: resident after the arenas of ended threads were trimmed
+    trimmed_resident_bytes: int = -LITTLE_BYTES  #: resident after the last trim, or less where less was since
+    trimmed_heap_bytes: int = 0  #: in use in malloc's heap then, or more where more was since
+    trims: bool = True  #: whether the C library gives memory back
+    trims_unasked: int = 0  #: blocks of a series in a row before which malloc was not asked
+    growing_for: int = 0  #: blocks of a series to come before which young garbage is collected
+    counted_resident_bytes: int = -1_000_000_000  #: resident when Python's small blocks were counted
+    counted_blocks: int = -1_000_000_000  #: their number then
+    blocks: SmallBlocks = _NO_BLOCKS  #: what they held then
+    counts_unasked: int = 0  #: blocks of a series in a row before which they were not counted
+
+
+_lately = _Lately()
 
 
 def trim_threads() -> int:
@@ -181,12 +198,12 @@ def trim_threads() -> int:
     Returns the bytes that were given back.
     """
     before_bytes = high_water.resident_bytes()
-    if before_bytes < _LastTrim.resident_bytes + WORTH_TRIMMING_BYTES:
-        _LastTrim.resident_bytes = min(_LastTrim.resident_bytes, before_bytes)
+    if before_bytes < _lately.threads_trimmed_resident_bytes + WORTH_TRIMMING_BYTES:
+        _lately.threads_trimmed_resident_bytes = min(_lately.threads_trimmed_resident_bytes, before_bytes)
         return 0
     trim_thread_arenas()
-    _LastTrim.resident_bytes = high_water.resident_bytes()
-    return max(0, before_bytes - _LastTrim.resident_bytes)
+    _lately.threads_trimmed_resident_bytes = high_water.resident_bytes()
+    return max(0, before_bytes - _lately.threads_trimmed_resident_bytes)
 
 
 MOST_UNASKED = 8
@@ -196,20 +213,9 @@ GROWING_FOR = 16
 """So many blocks of a series after one before which more was resident."""
 
 
-class _Lately:
-    """What was found last: between two short tests next to nothing changes, and asking again would take longer than they."""
-
-    trims_unasked = counts_unasked = growing_for = 0
-    trimmed_resident_bytes = -LITTLE_BYTES
-    trimmed_heap_bytes = 0
-    trims = True
-    counted_resident_bytes = counted_blocks = -1_000_000_000
-    blocks = SmallBlocks(0, 0, 0)
-
-
 def expect_frees() -> None:
     """The next block of a series asks the allocators: a fixture of several tests has ended, or the like."""
-    _Lately.trims_unasked = _Lately.counts_unasked = MOST_UNASKED
+    _lately.trims_unasked = _lately.counts_unasked = MOST_UNASKED
 
 
 def collect_if_growing() -> None:
@@ -217,8 +223,8 @@ def collect_if_growing() -> None:
 
     Memory would grow by each test's garbage, be given back and be faulted in again, which takes ten times as long.
     """
-    if _Lately.growing_for and gc.isenabled():
-        _Lately.growing_for -= 1
+    if _lately.growing_for and gc.isenabled():
+        _lately.growing_for -= 1
         collector.collect_young()
 
 
@@ -229,24 +235,24 @@ def trim_if_worthwhile(little_bytes: int = LITTLE_BYTES, *, in_series: bool = Fa
     Less than `little_bytes` may stay.
     """
     resident_bytes = high_water.resident_bytes()
-    has_grown = resident_bytes >= _Lately.trimmed_resident_bytes + little_bytes
-    if in_series and not has_grown and _Lately.trims_unasked < MOST_UNASKED:
-        _Lately.trimmed_resident_bytes = min(_Lately.trimmed_resident_bytes, resident_bytes)
-        _Lately.trims_unasked += 1
-        return _Lately.trims
-    _Lately.trims_unasked = 0
+    has_grown = resident_bytes >= _lately.trimmed_resident_bytes + little_bytes
+    if in_series and not has_grown and _lately.trims_unasked < MOST_UNASKED:
+        _lately.trimmed_resident_bytes = min(_lately.trimmed_resident_bytes, resident_bytes)
+        _lately.trims_unasked += 1
+        return _lately.trims
+    _lately.trims_unasked = 0
     used_bytes = heap.heap_in_use_bytes()
-    if not has_grown and used_bytes > _Lately.trimmed_heap_bytes - little_bytes:
+    if not has_grown and used_bytes > _lately.trimmed_heap_bytes - little_bytes:
         # Memory that went elsewhere must not hide what malloc keeps from now on, nor what is freed of what was added.
-        _Lately.trimmed_resident_bytes = min(_Lately.trimmed_resident_bytes, resident_bytes)
-        _Lately.trimmed_heap_bytes = max(_Lately.trimmed_heap_bytes, used_bytes)
-        return _Lately.trims
+        _lately.trimmed_resident_bytes = min(_lately.trimmed_resident_bytes, resident_bytes)
+        _lately.trimmed_heap_bytes = max(_lately.trimmed_heap_bytes, used_bytes)
+        return _lately.trims
     if has_grown:
-        _Lately.growing_for = GROWING_FOR
+        _lately.growing_for = GROWING_FOR
         expect_frees()  # what has come before this block, a fixture of its own say, may be freed after it and stay resident
-    _Lately.trims = heap.trim_heap()
-    _Lately.trimmed_resident_bytes, _Lately.trimmed_heap_bytes = high_water.resident_bytes(), used_bytes
-    return _Lately.trims
+    _lately.trims = heap.trim_heap()
+    _lately.trimmed_resident_bytes, _lately.trimmed_heap_bytes = high_water.resident_bytes(), used_bytes
+    return _lately.trims
 
 
 def _small_blocks_lately(*, in_series: bool) -> SmallBlocks:
@@ -255,17 +261,17 @@ def _small_blocks_lately(*, in_series: bool) -> SmallBlocks:
     Their number takes 15 to 70 µs, as Python walks through its pools; in a series it is asked for as seldom as malloc.
     """
     resident_bytes = high_water.resident_bytes()
-    changed = abs(resident_bytes - _Lately.counted_resident_bytes) > 2 * LITTLE_BYTES
-    if in_series and not changed and _Lately.counts_unasked < MOST_UNASKED:
-        _Lately.counts_unasked += 1
-        return _Lately.blocks
+    changed = abs(resident_bytes - _lately.counted_resident_bytes) > 2 * LITTLE_BYTES
+    if in_series and not changed and _lately.counts_unasked < MOST_UNASKED:
+        _lately.counts_unasked += 1
+        return _lately.blocks
     # What came before this block may be freed after it.
-    _Lately.counts_unasked = MOST_UNASKED if changed else 0
+    _lately.counts_unasked = MOST_UNASKED if changed else 0
     blocks = sys.getallocatedblocks()
-    if changed or abs(blocks - _Lately.counted_blocks) > LITTLE_BLOCKS:
-        _Lately.blocks = _small_blocks()
-        _Lately.counted_resident_bytes, _Lately.counted_blocks = resident_bytes, blocks
-    return _Lately.blocks
+    if changed or abs(blocks - _lately.counted_blocks) > LITTLE_BLOCKS:
+        _lately.blocks = _small_blocks()
+        _lately.counted_resident_bytes, _lately.counted_blocks = resident_bytes, blocks
+    return _lately.blocks
 
 
 class Kept(NamedTuple):

@@ -132,9 +132,9 @@ def test_an_allocator_that_cannot_trim_is_a_caveat(monkeypatch):
 
     monkeypatch.delattr(psutil, "heap_trim", raising=False)
     monkeypatch.setattr(
-        reclaim._Lately, "trimmed_resident_bytes", -reclaim.LITTLE_BYTES
+        reclaim._lately, "trimmed_resident_bytes", -reclaim.LITTLE_BYTES
     )  # nothing was trimmed lately
-    monkeypatch.setattr(reclaim._Lately, "trims", True)
+    monkeypatch.setattr(reclaim._lately, "trims", True)
     assert not reclaim.reclaim().trimmed
     assert "could not be given back" in str(Kept(trimmed=False).caveats()[0])
 
@@ -157,7 +157,7 @@ def test_freed_memory_is_given_back_where_there_may_be_some(monkeypatch, reading
     monkeypatch.setattr(reclaim.heap, "heap_in_use_bytes", lambda: used["now"] * MIB)
     monkeypatch.setattr(reclaim.heap, "trim_heap", lambda: given_back.append(True) or True)
     for name, value in (("trimmed_resident_bytes", 0), ("trimmed_heap_bytes", 0), ("trims", True)):
-        monkeypatch.setattr(reclaim._Lately, name, value)
+        monkeypatch.setattr(reclaim._lately, name, value)
     found = []
     for resident["now"], used["now"] in readings:
         given_back.clear()
@@ -179,7 +179,7 @@ def asked(monkeypatch):
     monkeypatch.setattr(reclaim.heap, "heap_in_use_bytes", in_use)
     monkeypatch.setattr(reclaim.heap, "trim_heap", lambda: True)
     for name in ("trimmed_resident_bytes", "trimmed_heap_bytes", "trims_unasked"):
-        monkeypatch.setattr(reclaim._Lately, name, 0)
+        monkeypatch.setattr(reclaim._lately, name, 0)
     reclaim.trim_if_worthwhile()  # something was resident
     found["times"] = 0
     return found
@@ -213,7 +213,7 @@ def test_what_is_little_is_for_the_block_to_say(asked, monkeypatch, grown, trims
 
 def test_garbage_is_collected_for_some_blocks_after_one_before_which_more_was_resident(asked, monkeypatch):
     collected = []
-    monkeypatch.setattr(reclaim._Lately, "growing_for", 0)
+    monkeypatch.setattr(reclaim._lately, "growing_for", 0)
     monkeypatch.setattr(reclaim.collector, "collect_young", lambda: collected.append(True))
     reclaim.collect_if_growing()
     assert not collected
@@ -229,7 +229,7 @@ def test_a_series_counts_small_blocks_after_growth_and_seldom_else(monkeypatch):
     counted = []
     monkeypatch.setattr(reclaim.sys, "getallocatedblocks", lambda: counted.append(True) or 1)
     monkeypatch.setattr(reclaim, "_small_blocks", lambda: reclaim.SmallBlocks(0, 0, 0))
-    monkeypatch.setattr(reclaim._Lately, "counted_resident_bytes", 0)
+    monkeypatch.setattr(reclaim._lately, "counted_resident_bytes", 0)
     for _ in range(3):  # the first found more resident than there was, which may be freed before the second
         reclaim._small_blocks_lately(in_series=True)
     assert len(counted) == 2
