@@ -45,7 +45,6 @@ STAGES = 12
 """So often a check can double its calls from the first verdict that it may give to the last: from 8,192 to 33 million."""
 _STAKES = (0.5, 0.9, 1.0)
 _NOT_SLOWING = 0.7
-_STEADY = 0.9
 _FADING = 0.45
 """A logarithm grows half as fast in each window as in the one before."""
 _QUIET = 10
@@ -70,8 +69,6 @@ class Trend(NamedTuple):
     grown: float = 0.0
     fades: bool = False
     """It grows by less and less, as a cache does that is nearly full; a figure that grows like a logarithm does not."""
-    is_steady: bool = False
-    """It grows, and each quarter of the calls but the first by nearly as much as the one that grew most."""
 
     def bounds(self) -> tuple[float, float]:
         """The ends of the interval; as far as any number goes where there were too few samples for one."""
@@ -93,8 +90,7 @@ class Patience(NamedTuple):
 
     Either both of `calls` and `seconds` are reached, or `enough_s` alone: slow functions cannot make thousands of calls.
     A leak needs more than a clean bill: until a bounded cache is full it grows like a leak. What has grown in very many calls, or
-    by very much in some hundreds, is no cache of the usual sizes: entries are many or large, not both. What grows as steadily as a list that is
-    appended to is no cache that is filled by chance, and after `steady_calls` none of up to so many entries.
+    by very much in some hundreds, is no cache of the usual sizes: entries are many or large, not both.
     """
 
     clean_calls: int = 2048
@@ -103,8 +99,6 @@ class Patience(NamedTuple):
     leak_calls: int = 8192
     leak_s: float = 0.2
     leak_enough_s: float = 8.0
-    steady_calls: int = 2048
-    steady_s: float = 3.0
     large_calls: int = 256
     large_s: float = 1.0
     large_byte_calls: int = 16 << 30
@@ -117,7 +111,7 @@ class Patience(NamedTuple):
         return (
             effort.exhausted
             or self.may_call_clean(effort)
-            or self.may_call_leak(effort, grown_bytes=self.large_byte_calls, is_steady=True)
+            or self.may_call_leak(effort, grown_bytes=self.large_byte_calls)
         )
 
     def may_call_clean(self, effort: Effort) -> bool:
@@ -125,13 +119,12 @@ class Patience(NamedTuple):
         thorough = effort.calls >= self.clean_calls and effort.elapsed_s >= self.clean_s
         return thorough or (effort.calls >= self.fewest_calls and effort.elapsed_s >= self.clean_enough_s)
 
-    def may_call_leak(self, effort: Effort, grown_bytes: float = 0.0, *, is_steady: bool = False) -> bool:
+    def may_call_leak(self, effort: Effort, grown_bytes: float = 0.0) -> bool:
         """Whether a figure that grows, and has grown by so much, may be called a leak already."""
-        steady = is_steady and effort.calls >= self.steady_calls and effort.elapsed_s >= self.steady_s
         thorough = effort.calls >= self.leak_calls and effort.elapsed_s >= self.leak_s
         enough = effort.calls >= self.fewest_calls and effort.elapsed_s >= self.leak_enough_s
         large = effort.calls >= self.large_calls and effort.elapsed_s >= self.large_s
-        return thorough or enough or steady or (large and effort.calls * grown_bytes >= self.large_byte_calls)
+        return thorough or enough or (large and effort.calls * grown_bytes >= self.large_byte_calls)
 
 
 class Precision(NamedTuple):
@@ -167,7 +160,7 @@ def trend(
     more_calls = max(0, calls[late] - part.calls[-1])
     went_on = not more_calls or min(held[late:]) - part.floor[-1] >= part.slope.value * more_calls / 2
     if went_on and _grows(part, won, bound) and _is_more_than_noise(part, fallback, precision.in_all):
-        return found._replace(direction="growing", is_steady=part.is_steady())
+        return found._replace(direction="growing")
     proven = won > STAGES / ALPHA
     # Where the last samples are left out, or little growth is let pass, they must not speak of growth all the same.
     no_growth = not proven and not _rises_at_the_end(calls, whole_floor, bound)
@@ -200,12 +193,6 @@ class _Part(NamedTuple):
 
     def is_flat(self, bound: float) -> bool:
         return max(self.rates[1:]) <= bound and self.slope.high <= bound
-
-    def is_steady(self) -> bool:
-        """Whether each quarter but the first grew nearly as much as the one that grew most."""
-        levels = [_at(self.calls, self.floor, self.calls[-1] * quarters / 4) for quarters in range(5)]
-        grown = [later - earlier for earlier, later in pairwise(levels)]
-        return min(grown[1:]) >= _STEADY * max(grown)
 
     def grown_lately(self, allowed: float) -> float:
         """By how much more than is allowed in the last half of its calls."""
@@ -317,8 +304,7 @@ def decide(
     growing = [figure for figure in trends if figure.direction == "growing"]
     if growing:
         grown_bytes = max(figure.grown for figure in growing)
-        is_steady = any(figure.is_steady for figure in growing)
-        if effort.exhausted or patience.may_call_leak(effort, grown_bytes, is_steady=is_steady):
+        if effort.exhausted or patience.may_call_leak(effort, grown_bytes):
             return "leak"
     elif all(figure.direction == "flat" for figure in trends):
         if effort.exhausted or patience.may_call_clean(effort):

@@ -148,7 +148,6 @@ GROWING = Trend("growing", 8.0, 8.0, 8.0, 0.0)
 FLAT = Trend("flat", 0.0, 0.0, 0.0, 0.0)
 UNCLEAR = Trend("unclear", 2.0, 0.0, 9.0, 0.0)
 LARGE = GROWING._replace(grown=64 << 20)
-STEADY = GROWING._replace(is_steady=True)
 
 
 @pytest.mark.parametrize(
@@ -158,9 +157,6 @@ STEADY = GROWING._replace(is_steady=True)
         ([GROWING, FLAT], Effort(10_000, 0.01), None),
         ([GROWING, FLAT], Effort(3000, 1.0), None),
         ([GROWING, FLAT], Effort(400, 8.1), "leak"),
-        ([STEADY, FLAT], Effort(2048, 3.0), "leak"),
-        ([STEADY, FLAT], Effort(2047, 7.0), None),
-        ([STEADY, FLAT], Effort(2048, 2.9), None),
         ([LARGE, FLAT], Effort(256, 1.0), "leak"),
         ([LARGE, FLAT], Effort(255, 7.0), None),
         ([LARGE, FLAT], Effort(256, 0.9), None),
@@ -249,13 +245,6 @@ def test_a_leak_is_never_clean_because_a_table_was_enlarged_once(enlarged_at):
 def test_a_cache_that_has_just_become_full_does_not_grow(entries, after):
     assert judged(lambda n: 1033 * min(n, entries), last=entries).direction == "growing"
     assert judged(lambda n: 1033 * min(n, entries), last=after).direction != "growing"
-
-
-def test_only_what_grows_evenly_is_steady():
-    assert judged(lambda n: 300 * n).is_steady
-    assert judged(lambda n: 300 * n + n % 7 * 60).is_steady
-    filled_by_chance = judged(lambda n: 200_000 * (1 - (1 - 1 / 2000) ** n), last=900)
-    assert (filled_by_chance.direction, filled_by_chance.is_steady) == ("growing", False)
 
 
 def test_a_cache_that_is_nearly_full_is_clean_so_far_however_much_it_holds():

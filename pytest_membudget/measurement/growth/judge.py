@@ -313,7 +313,6 @@ def _patience(timeout_s: float) -> Patience:
         clean_s=min(usual.clean_s, timeout_s / 5),
         clean_enough_s=min(usual.clean_enough_s, timeout_s / 2),
         leak_enough_s=0.6 * timeout_s,
-        steady_s=0.3 * timeout_s,
     )
 
 
