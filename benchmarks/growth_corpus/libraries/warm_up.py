@@ -152,11 +152,11 @@ def a_pool_that_is_full_at_call_300(random):
 
 
 @clean
-def a_pool_that_is_full_at_call_1000(random):
+def a_pool_that_is_full_at_call_700(random):
     pool, numbers = [], itertools.count()
 
     def call():
-        if next(numbers) < 1000:
+        if next(numbers) < 700:
             pool.append(bytes(1000))
         time.sleep(0.005)
 
@@ -164,13 +164,13 @@ def a_pool_that_is_full_at_call_1000(random):
 
 
 @clean
-def a_dictionary_of_the_last_1000(random):
+def a_dictionary_of_the_last_700(random):
     kept, numbers = {}, itertools.count()
 
     def call():
         number = next(numbers)
         kept[number] = bytes(1000)
-        kept.pop(number - 1000, None)
+        kept.pop(number - 700, None)
         time.sleep(0.005)
 
     return call
