@@ -171,9 +171,7 @@ class Judge:
 
     def _verdict(self, trends: dict[str, Trend], effort: Effort) -> GrowthVerdict | None:
         """The verdict, or None while more calls should be made."""
-        # malloc keeps some freed memory for each thread, and counts it as in use.
-        others = min(_MOST_THREADS_CREDITED, max(1, self._rounds.last.threads)) - 1
-        patience = self._patience._replace(caches_bytes=LITTLE_BYTES + CACHES_BYTES * others)
+        patience = self._patience._replace(caches_bytes=LITTLE_BYTES + self._kept_for_other_threads_bytes)
         verdict = decide(list(trends.values()), effort, patience)
         if verdict in ("leak", "inconclusive") and self._pages_of_databases_explain(trends):
             trends |= self._rounds.trends(self._allowed_bytes)
@@ -194,6 +192,11 @@ class Judge:
             return verdict
         waits = self._may_hide_growth(trends, effort) and effort.elapsed_s < self._timeout_s / 2
         return None if self._children_take_pages() or waits else verdict
+
+    @property
+    def _kept_for_other_threads_bytes(self) -> int:
+        """Freed memory that malloc may keep for the threads beside this one, and counts as in use."""
+        return CACHES_BYTES * (min(_MOST_THREADS_CREDITED, max(1, self._rounds.last.threads)) - 1)
 
     def _children_take_pages(self) -> bool:
         """Whether children make more pages their own: what was free in their parent when they were forked hides what they keep."""
@@ -241,8 +244,7 @@ class Judge:
 
         Their caches are out of reach. What Python's allocators handed out is none of it.
         """
-        others = min(_MOST_THREADS_CREDITED, self._rounds.last.threads) - 1
-        is_little = trends["heap_bytes"].grown <= CACHES_BYTES * others
+        is_little = trends["heap_bytes"].grown <= self._kept_for_other_threads_bytes
         grows_elsewhere = any(
             trend.direction == "growing" for name, trend in trends.items() if name != "heap_bytes"
         )
