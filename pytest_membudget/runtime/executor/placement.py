@@ -380,5 +380,6 @@ def _capacity(slot: Slot) -> int:
 
 def _unmeasured(task: Task) -> str:
     """A preset knows no function before a call of it has ended."""
-    is_guess = task.charge.calls_seen == 0
-    return ". That is a guess, as no such call was measured yet: memory= states what one takes" * is_guess
+    if task.charge.calls_seen != 0:
+        return ""
+    return ". That is a guess, as no such call was measured yet: memory= states what one takes"
