@@ -6,6 +6,7 @@ from concurrent.futures import Future
 from pytest_membudget import ExecutorPolicy
 from pytest_membudget.runtime.executor.charges import Charge
 from pytest_membudget.runtime.executor.local_placement import LocalPlacement
+from pytest_membudget.runtime.executor.machine_memory import MachineMemory
 from pytest_membudget.runtime.executor.scheduler import Scheduler
 from pytest_membudget.runtime.executor.state import Backend, Finish, Send, Start, Submission, Task
 from pytest_membudget.runtime.workers.protocol import Died, Figures, Reading, Returned
@@ -59,12 +60,13 @@ def a_scheduler(
     **policy,
 ):
     policy = ExecutorPolicy(**policy)
-    here = LocalPlacement(
+    memory = MachineMemory(
         budget_bytes,
         max_overtakes=policy.max_overtakes,
         base_bytes=base_bytes,
         has_initializer=has_initializer,
     )
+    here = LocalPlacement(memory)
     made = {
         "process": Backend("process", here, own_memory=True, is_local_pool=True),
         "thread": Backend("thread", here, own_memory=False, most_after_fallback=policy.degraded_threads),

@@ -9,10 +9,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
-from pytest_membudget.runtime.admission.ledger import Ledger, Ticket
+from pytest_membudget.runtime.admission.ledger import Ticket
 from pytest_membudget.runtime.executor.flow_control import WINDOW
+from pytest_membudget.runtime.executor.machine_memory import MachineMemory
 from pytest_membudget.runtime.executor.placement import Assignment, Demand, Placement
-from pytest_membudget.runtime.executor.retained_memory import RetainedMemory
 from pytest_membudget.runtime.executor.state import Slot, Task
 from pytest_membudget.runtime.executor.worker_pool import WorkerPool
 from pytest_membudget.runtime.prediction.profiles import ChargedCall, fits
@@ -39,58 +39,42 @@ WARM_START_S = 0.05
 COLD_START_S = 0.5
 """A call that was sent begins so soon, in a warm worker and in a new one. One that has not by then is charged its peak."""
 
-_MORE_THAN_ANY_BUDGET = 2**63
-"""A budget that moves may have room tomorrow for what does not fit today: the ledger is to refuse nothing."""
-
 
 class LocalPlacement(Placement):
-    """The tasks that wait for memory, in order of arrival.
+    """The tasks that wait for memory of this machine, in order of arrival.
 
     Args:
-        budget_bytes: what all tasks may take together, until `set_budget` says otherwise.
-        max_overtakes: how often a task that waits may be overtaken by smaller ones.
-        base_bytes: what each worker holds before any task, where a calibration knows.
-        has_initializer: whether workers load something before their first task, which is known when the first is ready.
-        is_shared: whether other programs share the budget. It then begins with nothing, and grows by `set_budget` as they
-            leave room for what `demand` says; nothing starts before it did.
+        memory: grants it.
     """
 
-    def __init__(
-        self,
-        budget_bytes: int,
-        *,
-        max_overtakes: int,
-        base_bytes: int = 0,
-        has_initializer: bool = False,
-        is_shared: bool = False,
-    ) -> None:
-        super().__init__(budget_bytes)
+    memory: MachineMemory
+
+    def __init__(self, memory: MachineMemory) -> None:
+        super().__init__()
         self._waiting: dict[Task, Ticket]  # in order of arrival
-        self.retained = RetainedMemory(base_bytes, has_initializer=has_initializer)
-        self._budget_bytes = 0 if is_shared else budget_bytes
-        self._is_shared = is_shared
-        self._max_overtakes = max_overtakes
-        self._ledger = Ledger(budget_bytes, max_overtakes=max_overtakes, ceiling_bytes=_MORE_THAN_ANY_BUDGET)
+        self.memory = memory
+        self._ledger = memory.ledger
+        self._retained = memory.retained
         self._skipped = 0
 
-    def set_budget(self, budget_bytes: int, largest_bytes: int, ceiling_bytes: int) -> None:
-        """What tasks and workers may hold together now, the most that this could ever be, and the machine's limit."""
-        super().set_budget(budget_bytes, largest_bytes, ceiling_bytes)
-        self._budget_bytes = budget_bytes
+    @property
+    def largest_bytes(self) -> int:
+        """The most that the budget could ever be."""
+        return self.memory.largest_bytes
 
     @property
-    def waits_for_others(self) -> bool:
-        """Whether other programs hold a part of a shared budget."""
-        return self._is_shared and self._budget_bytes < self.largest_bytes
+    def ceiling_bytes(self) -> int:
+        """The machine's limit."""
+        return self.memory.ceiling_bytes
 
     def demand(self, pool: WorkerPool) -> Demand:
         """What these tasks ask of a budget that other programs share."""
-        needed_bytes = self._ledger.reserved_bytes + self._aside_bytes(pool)
+        needed_bytes = self.memory.held_bytes(pool)
         room = 0 if pool.is_saturated else max(0, pool.concurrency.now - pool.busy)
         startable = [ticket.bytes for ticket in itertools.islice(self._waiting.values(), room)]
         if not startable:
             return Demand(needed_bytes, 0, needed_bytes)
-        start_bytes = self.retained.start_bytes(pool)
+        start_bytes = self._retained.start_bytes(pool)
         wanted_bytes = needed_bytes + sum(startable) + start_bytes * len(startable)
         return Demand(needed_bytes, startable[0] + start_bytes, wanted_bytes)
 
@@ -99,15 +83,10 @@ class LocalPlacement(Placement):
         """Whether enough tasks wait in the ledger already."""
         return len(self._waiting) >= WINDOW
 
-    @property
-    def leases(self) -> int:
-        """How many leases are out."""
-        return self._ledger.statistics().leases
-
     def add(self, task: Task) -> None:
         """Puts `task` at its place: a repeat comes before all that arrived after it."""
         last = next(reversed(self._waiting), None)
-        self.retained.expect_base(task.charge.base_bytes)
+        self._retained.expect_base(task.charge.base_bytes)
         self._submit(task)
         if last is not None and task.order < last.order:
             self.recharge()
@@ -138,7 +117,7 @@ class LocalPlacement(Placement):
             if ticket is None:
                 return
             task: Task = ticket.token
-            stop = self.retained.surplus(pool, leave_one=not task.attempts) if ticket.exclusive else []
+            stop = self._retained.surplus(pool, leave_one=not task.attempts) if ticket.exclusive else []
             yield Assignment((task,), lease=ticket, stop=tuple(stop))
 
     def take_within(self, lease: Ticket) -> Task | None:
@@ -152,46 +131,6 @@ class LocalPlacement(Placement):
         self.remove(task)
         return task
 
-    def release(self, lease: Ticket) -> None:
-        """Takes back what was granted."""
-        self._ledger.release(lease)
-
-    def may_start_ahead(self, pool: WorkerPool) -> bool:
-        """Whether what a new worker will hold fits beside what is granted and retained."""
-        start_bytes = self.retained.start_bytes(pool)
-        held_bytes = self._ledger.reserved_bytes + self._aside_bytes(pool)
-        return not start_bytes or held_bytes + start_bytes <= self._budget_bytes
-
-    @property
-    def is_base_over_budget(self) -> bool:
-        """Whether one worker alone is more than all may hold together."""
-        base_bytes = max(self.retained.base_bytes, self.retained.loaded_bytes or 0)
-        return base_bytes > self.largest_bytes
-
-    def record_base(self, base_bytes: int) -> None:
-        """A worker is ready, and its initializer has loaded so much."""
-        self.retained.loaded_bytes = base_bytes
-
-    def charge(self, slot: Slot, held_bytes: int) -> int:
-        """Charges what the tasks of `slot` hold where that is more than was granted; nothing starts until it fits."""
-        held_by_tasks_bytes = self.retained.task_bytes(slot, held_bytes)
-        if slot.lease is not None and held_by_tasks_bytes > slot.lease.charge_bytes:
-            self._ledger.charge(slot.lease, held_by_tasks_bytes)
-        return held_by_tasks_bytes
-
-    def load_to_come_bytes(self, slot: Slot) -> int:
-        """What a worker is still expected to load and retain, beside what its tasks take."""
-        return self.retained.own_bytes(slot) - self.retained.loaded_by(slot) - slot.retained_bytes
-
-    def has_outgrown(self, slot: Slot, pool: WorkerPool, task_bytes: int) -> bool:
-        """Whether what a worker retains and its next task exceed its share of the budget, and a new one would retain less."""
-        share_bytes = self.largest_bytes // pool.concurrency.most
-        return self.retained.has_outgrown(slot, share_bytes - min(task_bytes, share_bytes // 2))
-
-    def record_retained(self, slot: Slot, *, is_first: bool) -> None:
-        """A worker has ended a task, its first one where `is_first`."""
-        self.retained.record(slot, is_first=is_first)
-
     def _submit(self, task: Task) -> Ticket:
         """A request for what the task is charged; for the whole machine where that is more than any budget."""
         alone = task.alone or task.charged_bytes > self.largest_bytes
@@ -201,16 +140,16 @@ class LocalPlacement(Placement):
 
     def _grant(self, pool: WorkerPool) -> Ticket | None:
         """The next request that may start; what workers hold beside their tasks is not there to be granted."""
-        aside_bytes = self._aside_bytes(pool) + self.retained.start_bytes(pool)
-        if aside_bytes > self._budget_bytes:
+        aside_bytes = self.memory.beside_tasks_bytes(pool) + self._retained.start_bytes(pool)
+        if aside_bytes > self.memory.budget_bytes:
             return None  # not even a task that takes nothing
-        self._ledger.set_budget(self._budget_bytes - aside_bytes)
+        self._ledger.set_budget(self.memory.budget_bytes - aside_bytes)
         head = self._ledger.head
         if (
             head is not None
             and head.exclusive
             and head.bytes > self._ledger.budget_bytes
-            and self.waits_for_others
+            and self.memory.waits_for_others
         ):
             return None
         return self._started(self._ledger.grant(at_most=1) or self._grant_by_profile(pool, head))
@@ -239,13 +178,14 @@ class LocalPlacement(Placement):
         ticket = self._waiting[task] = self._ledger.adopt(head.bytes, token=task)
         return [ticket]
 
-    def _aside_bytes(self, pool: WorkerPool) -> int:
-        """What workers hold beside their tasks."""
-        return sum(map(self.retained.charged_bytes, (*pool.slots, *pool.leaving)))
-
     def _grant_the_only_one(self, pool: WorkerPool) -> Ticket | None:
         """Nothing runs and nothing fits: others use the machine. Waiting for them could last for ever."""
-        if self.waits_for_others or pool.leaving or self._ledger.reserved_bytes or self.leases:
+        if (
+            self.memory.waits_for_others
+            or pool.leaving
+            or self._ledger.reserved_bytes
+            or self._ledger.statistics().leases
+        ):
             return None
         self._ledger.set_budget(min(ticket.bytes for ticket in self._waiting.values()))
         return self._started(self._ledger.grant(at_most=1))
@@ -263,7 +203,7 @@ class LocalPlacement(Placement):
             return False
         if pool.now_s < pool.pacing.pause_until_s:
             return True
-        if self.retained.loaded_bytes is None and any(slot.backend.is_local_pool for slot in pool.slots):
+        if self._retained.loaded_bytes is None and any(slot.backend.is_local_pool for slot in pool.slots):
             return True
         following = next(iter(self._waiting))
         calls_seen = following.charge.calls_seen
@@ -286,7 +226,7 @@ class LocalPlacement(Placement):
         running_bytes = sum(slot.lease.charge_bytes for slot in of_few if slot.lease is not None)
         more_bytes = (SPREAD - 1) * running_bytes + SPREAD * following.charged_bytes
         # Of a shared budget only what was asked for is held; the rest can be had while other programs leave it.
-        most_bytes = self.largest_bytes if self._is_shared else self._budget_bytes
+        most_bytes = self.largest_bytes if self.memory.is_shared else self.memory.budget_bytes
         return self._ledger.reserved_bytes + more_bytes > most_bytes
 
     def _count_skipped(self, granted: Ticket) -> None:
@@ -299,7 +239,7 @@ class LocalPlacement(Placement):
             self._skipped = 0
             return
         self._skipped += 1
-        if self._skipped > self._max_overtakes:
+        if self._skipped > self._ledger.max_overtakes:
             self._skipped = 0
             self._ledger.cancel(first)
             self._waiting[first.token] = self._ledger.submit(first.bytes, exclusive=True, token=first.token)
@@ -311,8 +251,8 @@ class LocalPlacement(Placement):
         """
         if pool.leaving:
             return []  # what they held may be enough
-        surplus = self.retained.surplus(pool)
-        retained_bytes = sum(map(self.retained.charged_bytes, surplus))
+        surplus = self._retained.surplus(pool)
+        retained_bytes = sum(map(self._retained.charged_bytes, surplus))
         return [] if pool.busy and retained_bytes < self._lacking_bytes() else surplus
 
     def _lacking_bytes(self) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import bisect
 from collections import OrderedDict
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_membudget.errors import OversizeError
 from pytest_membudget.runtime.admission.ledger import Ticket
@@ -17,6 +17,9 @@ from pytest_membudget.runtime.executor.flow_control import WINDOW
 from pytest_membudget.runtime.executor.state import Slot, Task, task_name
 from pytest_membudget.runtime.executor.worker_pool import FREE_BYTES, WorkerPool
 from pytest_membudget.units import format_duration, format_size
+
+if TYPE_CHECKING:
+    from pytest_membudget.runtime.executor.machine_memory import MachineMemory
 
 TOGETHER = 32
 """The most calls that are sent to a worker in one message."""
@@ -60,20 +63,24 @@ class Demand(NamedTuple):
 
 
 class Placement:
-    """Which of the tasks that wait starts next, and where.
+    """Which of the tasks that wait starts next, and where: a queue, and one strategy of taking tasks out of it."""
 
-    What is not overridden holds of a level whose calls take no memory from the budget of this machine.
+    #: the account that its tasks are charged to; None where they take nothing from the budget of this machine
+    memory: MachineMemory | None = None
 
-    Args:
-        largest_bytes: the most that one task can be charged.
-    """
-
-    def __init__(self, largest_bytes: int = 0) -> None:
-        self.largest_bytes = largest_bytes
-        #: a task that is expected to take more is refused; one between `largest_bytes` and this runs alone
-        self.ceiling_bytes = largest_bytes
+    def __init__(self) -> None:
         #: the tasks that wait here, each with what the strategy keeps of it
         self._waiting: dict[Task, Any] = {}
+
+    @property
+    def largest_bytes(self) -> int:
+        """The most that one task can be charged beside others."""
+        raise NotImplementedError
+
+    @property
+    def ceiling_bytes(self) -> int:
+        """A task that is expected to take more is refused; one between `largest_bytes` and this runs alone."""
+        return self.largest_bytes
 
     @property
     def is_full(self) -> bool:
@@ -84,11 +91,6 @@ class Placement:
     def is_empty(self) -> bool:
         """Whether no task waits here."""
         return not self._waiting
-
-    @property
-    def waits_for_others(self) -> bool:
-        """Whether tasks may wait although nothing runs here: other programs hold a part of the budget."""
-        return False
 
     def waiting(self) -> list[Task]:
         """The tasks that wait here, in order of arrival."""
@@ -102,12 +104,12 @@ class Placement:
         """Forgets a task that waits; without effect on another one."""
         raise NotImplementedError
 
+    def recharge(self) -> None:
+        """The charges of the tasks that wait have changed."""
+
     def assignments(self, pool: WorkerPool) -> Iterator[Assignment]:
         """What may start now. Each is carried out before the next is asked for."""
         raise NotImplementedError
-
-    def recharge(self) -> None:
-        """The charges of the tasks that wait have changed."""
 
     def oversize(self, task: Task) -> OversizeError:
         """The error for a task that is larger than `largest_bytes`, with both numbers."""
@@ -117,9 +119,7 @@ class Placement:
             f'ExecutorPolicy(oversize="alone"){_unmeasured(task)}'
         )
 
-    def set_budget(self, budget_bytes: int, largest_bytes: int, ceiling_bytes: int) -> None:
-        """What tasks and workers of this machine may hold together now; the most that could be; and the machine's limit."""
-        self.largest_bytes, self.ceiling_bytes = largest_bytes, ceiling_bytes
+    # Of this machine alone
 
     def demand(self, pool: WorkerPool) -> Demand:
         """What its tasks and workers ask of a budget that other programs share."""
@@ -129,10 +129,7 @@ class Placement:
         """Takes out the first task that waits, where `lease` is enough for it as well."""
         return None
 
-    def release(self, lease: Ticket) -> None:
-        """Takes back what was granted."""
-
-    # Workers of a cluster: they join and leave
+    # Of a cluster alone: workers join and leave
 
     def workers_changed(self, slots: list[Slot]) -> None:
         """Workers joined or left, or offer another amount."""
@@ -140,38 +137,6 @@ class Placement:
     def stranded(self, pool: WorkerPool) -> list[tuple[Task, Exception]]:
         """Takes out tasks that no worker can hold any more, each with its error."""
         return []
-
-    # Workers of this machine: what they hold beside their tasks is charged
-
-    @property
-    def is_base_over_budget(self) -> bool:
-        """Whether what workers hold before any task is more than all may hold together."""
-        return False
-
-    def may_start_ahead(self, pool: WorkerPool) -> bool:
-        """Whether there is memory for one more worker that has nothing to do yet."""
-        return False
-
-    def record_base(self, base_bytes: int) -> None:
-        """A worker is ready, and its initializer has loaded so much."""
-
-    def record_retained(self, slot: Slot, *, is_first: bool) -> None:
-        """A worker has ended a task, its first one where `is_first`, and retains what its slot says."""
-
-    def charge(self, slot: Slot, held_bytes: int) -> int:
-        """Charges what the tasks of `slot` hold, `held_bytes` above the ready worker, where that is more.
-
-        Returns what they hold above what the worker itself is charged.
-        """
-        return 0
-
-    def load_to_come_bytes(self, slot: Slot) -> int:
-        """What a worker is still expected to load and retain, beside what its tasks take."""
-        return 0
-
-    def has_outgrown(self, slot: Slot, pool: WorkerPool, task_bytes: int) -> bool:
-        """Whether what a worker retains and its next task exceed its share of the budget, and a new one would retain less."""
-        return False
 
 
 def arrival(task: Task) -> int:
@@ -183,7 +148,16 @@ class CallerPlacement(Placement):
     """The thread that submits is the only worker: each task starts at once, also one that another task brings.
 
     Nothing waits for memory here, as the task that holds it may be the one that waits for this one.
+
+    Args:
+        largest_bytes: what is refused above.
     """
+
+    largest_bytes: int = 0
+
+    def __init__(self, largest_bytes: int) -> None:
+        super().__init__()
+        self.largest_bytes = largest_bytes
 
     def add(self, task: Task) -> None:
         """The task starts at the next decision."""
@@ -219,6 +193,9 @@ class ClusterPlacement(Placement):
         most: tasks at once; None for one in each worker.
         base_bytes: what each worker retains in any case, where a calibration knows.
     """
+
+    #: of the largest worker so far; after `STRANDED_S` of the largest that is left
+    largest_bytes: int = 0
 
     def __init__(self, *, most: int | None = None, base_bytes: int = 0) -> None:
         super().__init__()
@@ -264,16 +241,13 @@ class ClusterPlacement(Placement):
         for task in tasks:
             self.add(task)
 
-    def set_budget(self, budget_bytes: int, largest_bytes: int, ceiling_bytes: int) -> None:
-        """Nothing: each worker has a budget of its own."""
-
     def workers_changed(self, slots: list[Slot]) -> None:
         """Workers joined or left, or offer another capacity."""
         self._workers = len(slots)
         capacities = sorted({slot.capacity_bytes for slot in slots})
         if capacities != self._capacities:
             self._capacities = capacities
-            self.largest_bytes = self.ceiling_bytes = max([self.largest_bytes, *capacities])
+            self.largest_bytes = max([self.largest_bytes, *capacities])
             self.recharge()
 
     def oversize(self, task: Task, waited: str = "") -> OversizeError:
@@ -294,7 +268,7 @@ class ClusterPlacement(Placement):
             self._stranded_since_s = pool.now_s
         if pool.now_s - self._stranded_since_s < STRANDED_S:
             return []
-        self.largest_bytes = self.ceiling_bytes = self._capacities[-1]
+        self.largest_bytes = self._capacities[-1]
         waited = f" (larger ones left, and did not come back within {format_duration(STRANDED_S)})"
         found: list[tuple[Task, Exception]] = [(task, self.oversize(task, waited)) for task in too_large]
         for task, _ in found:

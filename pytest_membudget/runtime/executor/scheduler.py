@@ -245,7 +245,8 @@ class Scheduler:
     def budget_changed(self, budget_bytes: int, largest_bytes: int, ceiling_bytes: int | None = None) -> None:
         """What tasks and workers of this machine may hold together now; the most that it could be; and the machine's limit."""
         for backend in self.levels.all:
-            backend.placement.set_budget(budget_bytes, largest_bytes, ceiling_bytes or largest_bytes)
+            if backend.memory is not None:
+                backend.memory.set_budget(budget_bytes, largest_bytes, ceiling_bytes or largest_bytes)
 
     def cluster_lost(self, backend: Backend, detail: str) -> None:
         """A cluster cannot be used, or not any more: the next level goes on, else every task fails."""
@@ -319,8 +320,7 @@ class Scheduler:
             return
         slot = assignment.slot or self.pool.worker_for(assignment.tasks[0])
         if slot is None:  # it ran out of memory in a process of its own, and there are no processes any more
-            if assignment.lease is not None:
-                self.placement.release(assignment.lease)
+            self.pool.release(self.levels.now, assignment.lease)
             for task in assignment.tasks:
                 self._fail(task, attempts.given_up(task, RanOut(MemoryError()), own_memory=False))
         elif assignment.renew:
@@ -544,5 +544,6 @@ class Scheduler:
         if self.broken is None and self.levels.now.is_local_pool:
             slots = [slot for slot in self.pool.slots if slot.backend.is_local_pool]
             assert all(slot.lease is not None for slot in slots if slot.running)
-            is_held_up = self.placement.waits_for_others or self.pool.leaving
+            memory = self.levels.now.memory
+            is_held_up = self.pool.leaving or (memory is not None and memory.waits_for_others)
             assert not waiting or running or self.pool.gone or is_held_up, "tasks wait while nothing runs"

@@ -21,6 +21,7 @@ from pytest_membudget.runtime.prediction.profiles import CallProfile, FollowedCa
 from pytest_membudget.runtime.workers.protocol import Reply, Stage
 
 if TYPE_CHECKING:
+    from pytest_membudget.runtime.executor.machine_memory import MachineMemory
     from pytest_membudget.runtime.executor.placement import Placement
 
 State = Literal["new", "queued", "running", "done"]
@@ -192,6 +193,11 @@ class Backend:
     failed_starts: int = 0
     #: a worker has come to a call
     is_proven: bool = False
+
+    @property
+    def memory(self) -> MachineMemory | None:
+        """The account of this machine that its tasks and workers are charged to; None where they are charged to none."""
+        return self.placement.memory
 
     @property
     def is_cluster(self) -> bool:

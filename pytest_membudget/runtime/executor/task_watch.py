@@ -82,12 +82,13 @@ class TaskWatch:
 
     def _kernel_limit_bytes(self, slot: Slot, task: Task) -> int | None:
         """Where the kernel may end it, as the next reading would. Counts from what the worker holds when it is sent the call."""
-        if not slot.backend.is_local_pool or slot.lease is None:
+        memory = slot.backend.memory
+        if not slot.backend.is_local_pool or slot.lease is None or memory is None:
             return None
         if task.limit_bytes is None and not self._ends_overruns:
             return None
         most_bytes = _allowed_bytes(task, slot.lease) if task.limit_bytes is None else task.limit_bytes
-        return most_bytes + slot.backend.placement.load_to_come_bytes(slot)
+        return most_bytes + memory.retained.to_come_bytes(slot)
 
     # While it runs ---------------------------------------------------------------------------------------------------
 
@@ -96,10 +97,10 @@ class TaskWatch:
 
         True where its charge has learned something.
         """
-        lease, task = slot.lease, slot.running[0]
-        if lease is None or task.is_being_ended:
+        lease, memory, task = slot.lease, slot.backend.memory, slot.running[0]
+        if lease is None or memory is None or task.is_being_ended:
             return False
-        taken_bytes = slot.backend.placement.charge(slot, reading.held_bytes)
+        taken_bytes = memory.charge(slot, reading.held_bytes)
         if taken_bytes > task.held_bytes + RESOLUTION_BYTES:
             task.held_bytes, task.grew_s = taken_bytes, self._pool.now_s
         if task.followed is not None and task.began_s is not None:

@@ -159,7 +159,8 @@ class WorkerPool:
     def start_ahead(self) -> None:
         """Starts one worker before its first task, where none is idle and there is memory for it."""
         backend = self.levels.now
-        if backend.is_local_pool and not self.idle(backend) and backend.placement.may_start_ahead(self):
+        has_memory = backend.memory is not None and backend.memory.may_start_ahead(self)
+        if backend.is_local_pool and has_memory and not self.idle(backend):
             self.start(backend)
 
     def started(self, slot: Slot) -> None:
@@ -176,8 +177,11 @@ class WorkerPool:
     def ready(self, slot: Slot, base_bytes: int) -> None:
         """A worker is up, its initializer run: it holds so much more than a bare one."""
         slot.base_bytes = base_bytes
-        slot.backend.placement.record_base(base_bytes)
-        if slot.backend.placement.is_base_over_budget and not self._has_said_base:
+        memory = slot.backend.memory
+        if memory is None:
+            return
+        memory.retained.loaded_bytes = base_bytes
+        if memory.is_base_over_budget and not self._has_said_base:
             self._has_said_base = True
             self._effects.append(attempts.base_over_budget_event(slot.backend.level))
 
@@ -325,14 +329,19 @@ class WorkerPool:
         slot.is_closing = slot.is_closing or has_outgrown
         return 0 if is_leak and slot.left_something else left_bytes
 
+    @staticmethod
+    def release(backend: Backend, lease: Ticket | None) -> None:
+        """Gives back what was granted at a level."""
+        if backend.memory is not None and lease is not None:
+            backend.memory.ledger.release(lease)
+
     def release_if_idle(self, slot: Slot) -> None:
         """After its last call the lease goes back, and a worker that takes no more calls is stopped."""
         if slot.running:
             return
         self.gone.pop(slot, None)
-        if slot.lease is not None:
-            slot.backend.placement.release(slot.lease)
-            slot.lease = None
+        self.release(slot.backend, slot.lease)
+        slot.lease = None
         if slot.is_closing and not slot.is_gone and not self._is_shut:
             self.stop(slot)
 
@@ -351,7 +360,8 @@ class WorkerPool:
         slot.retained_bytes = retained_bytes
         if is_first:
             slot.first_retained_bytes = retained_bytes
-        slot.backend.placement.record_retained(slot, is_first=is_first)
+        if slot.backend.memory is not None:
+            slot.backend.memory.retained.record(slot, is_first=is_first)
 
     def validate(self) -> None:
         """The invariants, for tests."""
@@ -397,8 +407,9 @@ class Replacement:
 
     def has_outgrown(self, slot: Slot, pool: WorkerPool, task_bytes: int) -> bool:
         """Whether a worker retains more than it may, where its tasks take `task_bytes` beside that."""
-        if not slot.backend.is_local_pool:
+        memory = slot.backend.memory
+        if memory is None or not slot.backend.is_local_pool:
             return False
         if self._most_bytes is not None:
             return slot.retained_bytes + (slot.base_bytes or 0) > self._most_bytes
-        return slot.backend.placement.has_outgrown(slot, pool, task_bytes)
+        return memory.has_outgrown(slot, pool, task_bytes)

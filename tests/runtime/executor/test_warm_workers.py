@@ -6,7 +6,7 @@ import pytest
 from pytest_membudget import ExecutorPolicy, FallbackExecutor
 from pytest_membudget.runtime.executor.flow_control import Reestimation
 from pytest_membudget.runtime.executor.local_placement import LocalPlacement
-from pytest_membudget.runtime.executor.retained_memory import RetainedMemory
+from pytest_membudget.runtime.executor.machine_memory import MachineMemory, RetainedMemory
 from pytest_membudget.runtime.executor.state import Backend, Slot
 from pytest_membudget.runtime.executor.worker_pool import FREE_BYTES, WorkerPool
 
@@ -27,7 +27,10 @@ def test_warm_workers_are_not_ended_again_and_again_for_a_tight_budget(tmp_path)
 def a_slot(backend=None, retained_mb=None, latest_mb=None):
     """A worker that has begun where it retains anything."""
     backend = backend or Backend(
-        "process", LocalPlacement(1000 * MB, max_overtakes=8), own_memory=True, is_local_pool=True
+        "process",
+        LocalPlacement(MachineMemory(1000 * MB, max_overtakes=8)),
+        own_memory=True,
+        is_local_pool=True,
     )
     slot = Slot(backend)
     if retained_mb is not None:
@@ -74,15 +77,15 @@ def test_a_calibrated_base_stays_what_it_is():
 
 def pool_of(*retained_mb, base_bytes=0):
     """Idle workers, and what is known of their memory."""
-    placement = LocalPlacement(1000 * MB, max_overtakes=8, base_bytes=base_bytes)
-    backend = Backend("process", placement, own_memory=True, is_local_pool=True)
+    memory = MachineMemory(1000 * MB, max_overtakes=8, base_bytes=base_bytes)
+    backend = Backend("process", LocalPlacement(memory), own_memory=True, is_local_pool=True)
     pool = WorkerPool([backend], ExecutorPolicy(), [], max_workers=4)
     for each in retained_mb:
         slot = a_slot(backend, each or None)
         pool.slots.append(slot)
         if each:
-            placement.retained.record(slot, is_first=True)
-    return pool, placement.retained
+            memory.retained.record(slot, is_first=True)
+    return pool, memory.retained
 
 
 def aside_bytes(pool, retained):

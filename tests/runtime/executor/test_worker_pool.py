@@ -7,34 +7,20 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from scripted_scheduler import MB, a_task
 
 from pytest_membudget import ExecutorPolicy
-from pytest_membudget.runtime.admission.ledger import Ledger
-from pytest_membudget.runtime.executor.placement import Placement
+from pytest_membudget.runtime.executor.local_placement import LocalPlacement
+from pytest_membudget.runtime.executor.machine_memory import MachineMemory
 from pytest_membudget.runtime.executor.state import Backend, Forget, Kill, Start, Stop
 from pytest_membudget.runtime.executor.worker_pool import LEAVING_S, WorkerPool
 from pytest_membudget.runtime.workers.protocol import Figures
 
 
-class Leases(Placement):
-    """Grants whatever is asked, and counts what was not given back."""
-
-    def __init__(self):
-        super().__init__(100 * MB)
-        self.ledger = Ledger(10_000 * MB, max_overtakes=1)
-
-    def grant(self):
-        self.ledger.submit(MB)
-        (lease,) = self.ledger.grant()
-        return lease
-
-    def release(self, lease):
-        self.ledger.release(lease)  # one that is not out is an error
-
-    def may_start_ahead(self, pool):
-        return True
+def a_placement():
+    """Of a machine that has room for whatever is asked."""
+    return LocalPlacement(MachineMemory(10_000 * MB, max_overtakes=1))
 
 
 def test_loading_is_what_a_first_task_takes_beyond_the_others():
-    process = Backend("process", Leases(), own_memory=True, is_local_pool=True)
+    process = Backend("process", a_placement(), own_memory=True, is_local_pool=True)
     pool = WorkerPool([process], ExecutorPolicy(), [], max_workers=1)
     slot = pool.start(process)
     for duration_s in (2.0, 0.5, 0.5):
@@ -47,14 +33,20 @@ class AnyOrder(RuleBasedStateMachine):
 
     @initialize(max_tasks=st.sampled_from([None, 1, 3, 50]), max_worker_mb=st.sampled_from([None, 20]))
     def begin(self, max_tasks, max_worker_mb):
-        self.leases, self.effects, self.sequence = Leases(), [], 0
-        self.process = Backend("process", self.leases, own_memory=True, is_local_pool=True)
-        self.thread = Backend("thread", self.leases, own_memory=False)
+        placement, self.effects, self.sequence = a_placement(), [], 0
+        self.ledger = placement.memory.ledger
+        self.process = Backend("process", placement, own_memory=True, is_local_pool=True)
+        self.thread = Backend("thread", placement, own_memory=False)
         policy = ExecutorPolicy(
             max_tasks_per_child=max_tasks, max_worker_bytes=max_worker_mb and max_worker_mb * MB
         )
         self.pool = WorkerPool([self.process, self.thread], policy, self.effects, max_workers=4)
         self.alive, self.ended, self.dead = {}, set(), set()
+
+    def a_lease(self):
+        self.ledger.submit(MB)
+        (lease,) = self.ledger.grant()
+        return lease
 
     def a_call(self, **fields):
         self.sequence += 1
@@ -73,7 +65,7 @@ class AnyOrder(RuleBasedStateMachine):
             return
         assert not slot.running
         assert not (task.fresh_worker and slot.has_begun)
-        self.pool.begin(slot, self.leases.grant())
+        self.pool.begin(slot, self.a_lease())
         self.pool.add_call(slot, task)
         while len(slot.running) < calls and not slot.is_closing:
             self.pool.add_call(slot, self.a_call())
@@ -132,7 +124,7 @@ class AnyOrder(RuleBasedStateMachine):
         assert slot in self.pool.idle(self.pool.levels.now)
         tasks = [self.a_call() for _ in range(data.draw(st.integers(0, 2)))]
         for task in tasks:
-            self.pool.begin(slot, slot.lease or self.leases.grant())
+            self.pool.begin(slot, slot.lease or self.a_lease())
             self.pool.add_call(slot, task)
         assert self.pool.withdraw(slot) == tasks
         assert slot.lease is None
@@ -182,7 +174,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.effects.clear()
         assert set(self.pool.slots) == self.alive.keys() - self.dead
         held = [slot for slot in (*self.pool.slots, *self.pool.gone) if slot.lease is not None]
-        assert self.leases.ledger.statistics().leases == len(held)
+        assert self.ledger.statistics().leases == len(held)
         assert not any(slot.lease for slot in self.ended - self.pool.gone.keys()), "its memory is lost"
 
     def teardown(self):
@@ -191,7 +183,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.pool.shut_down()
         while self.pool.gone:
             self.last_replies()
-        assert self.leases.ledger.statistics().leases == 0
+        assert self.ledger.statistics().leases == 0
 
 
 TestAnyOrder = AnyOrder.TestCase

@@ -1,4 +1,4 @@
-"""What workers retain between their tasks, what that costs, and when a worker is replaced.
+"""The memory of this machine: what tasks and workers may hold of it together, and what workers retain between their tasks.
 
 Workers retain imported modules, caches, models. A new worker will retain as much before long. So stopping a warm worker to make room
 gains nothing where its successor loads the same again, and a new worker costs what it will retain from its first task on.
@@ -9,11 +9,91 @@ from __future__ import annotations
 import statistics
 from collections import deque
 
+from pytest_membudget.runtime.admission.ledger import Ledger
 from pytest_membudget.runtime.executor.state import Slot
 from pytest_membudget.runtime.executor.worker_pool import FREE_BYTES, WorkerPool
 
+_MORE_THAN_ANY_BUDGET = 2**63
+"""A budget that moves may have room tomorrow for what does not fit today: the ledger is to refuse nothing."""
+
 _LATEST_WORKERS = 8
 _TOO_FEW_FOR_OUTLIERS = 2
+
+
+class MachineMemory:
+    """The account of this machine: `ledger` has what is granted to tasks, `retained` what workers hold beside them.
+
+    Args:
+        budget_bytes: what all may hold together, until `set_budget` says otherwise.
+        max_overtakes: how often a task that waits may be overtaken by smaller ones.
+        base_bytes: what each worker holds before any task, where a calibration knows.
+        has_initializer: whether workers load something before their first task, which is known when the first is ready.
+        is_shared: whether other programs share the budget. It then begins with nothing, and grows by `set_budget` as they
+            leave room for what is asked of them; nothing starts before it did.
+    """
+
+    def __init__(
+        self,
+        budget_bytes: int,
+        *,
+        max_overtakes: int,
+        base_bytes: int = 0,
+        has_initializer: bool = False,
+        is_shared: bool = False,
+    ) -> None:
+        self.ledger = Ledger(budget_bytes, max_overtakes=max_overtakes, ceiling_bytes=_MORE_THAN_ANY_BUDGET)
+        self.retained = RetainedMemory(base_bytes, has_initializer=has_initializer)
+        self.is_shared = is_shared
+        #: what tasks and workers may hold together now; the most that this could ever be; and the machine's limit
+        self.budget_bytes = 0 if is_shared else budget_bytes
+        self.largest_bytes = self.ceiling_bytes = budget_bytes
+
+    def set_budget(self, budget_bytes: int, largest_bytes: int, ceiling_bytes: int) -> None:
+        """What tasks and workers may hold together now, the most that this could ever be, and the machine's limit."""
+        self.budget_bytes, self.largest_bytes, self.ceiling_bytes = budget_bytes, largest_bytes, ceiling_bytes
+
+    @property
+    def waits_for_others(self) -> bool:
+        """Whether other programs hold a part of a shared budget: tasks may wait although nothing runs here."""
+        return self.is_shared and self.budget_bytes < self.largest_bytes
+
+    @property
+    def is_base_over_budget(self) -> bool:
+        """Whether one worker alone is more than all may hold together."""
+        return max(self.retained.base_bytes, self.retained.loaded_bytes or 0) > self.largest_bytes
+
+    def beside_tasks_bytes(self, pool: WorkerPool) -> int:
+        """What workers are charged beside their tasks; those that were stopped still hold theirs."""
+        return sum(map(self.retained.charged_bytes, (*pool.slots, *pool.leaving)))
+
+    def held_bytes(self, pool: WorkerPool) -> int:
+        """What is charged to tasks and workers together."""
+        return self.ledger.reserved_bytes + self.beside_tasks_bytes(pool)
+
+    def may_start_ahead(self, pool: WorkerPool) -> bool:
+        """Whether there is memory for one more worker that has nothing to do yet."""
+        start_bytes = self.retained.start_bytes(pool)
+        return not start_bytes or self.held_bytes(pool) + start_bytes <= self.budget_bytes
+
+    def charge(self, slot: Slot, held_bytes: int) -> int:
+        """Charges what the tasks of `slot` hold where that is more than was granted; nothing starts until it fits.
+
+        Args:
+            slot: a worker.
+            held_bytes: what it holds above its ready state.
+
+        Returns:
+            What its tasks hold of that.
+        """
+        held_by_tasks_bytes = self.retained.task_bytes(slot, held_bytes)
+        if slot.lease is not None and held_by_tasks_bytes > slot.lease.charge_bytes:
+            self.ledger.charge(slot.lease, held_by_tasks_bytes)
+        return held_by_tasks_bytes
+
+    def has_outgrown(self, slot: Slot, pool: WorkerPool, task_bytes: int) -> bool:
+        """Whether what a worker retains and its next task exceed its share of the budget, and a new one would retain less."""
+        share_bytes = self.largest_bytes // pool.concurrency.most
+        return self.retained.has_outgrown(slot, share_bytes - min(task_bytes, share_bytes // 2))
 
 
 class RetainedMemory:
@@ -58,6 +138,10 @@ class RetainedMemory:
     def loaded_by(self, slot: Slot) -> int:
         """What the initializer has loaded in a worker, or will have, in bytes."""
         return (self.loaded_bytes or 0) if slot.base_bytes is None else slot.base_bytes
+
+    def to_come_bytes(self, slot: Slot) -> int:
+        """What a worker is still expected to load and retain, beside what its tasks take."""
+        return self.own_bytes(slot) - self.loaded_by(slot) - slot.retained_bytes
 
     def task_bytes(self, slot: Slot, held_bytes: int) -> int:
         """What the tasks of a worker hold that holds `held_bytes` above its ready state."""
