@@ -25,7 +25,7 @@ ONE_BY_ONE_S = 1.0
 """So long after one that was started beside it the next one follows."""
 
 LONGEST_SLOW_START_S = 60.0
-"""Other calls are not held up longer by one that goes on growing."""
+"""Other calls are not held up longer by one that goes on growing, and a first call not longer by calls of known functions."""
 
 FEW_CALLS = 8
 SPREAD = 4
@@ -206,28 +206,35 @@ class LocalPlacement(Placement):
         if self._retained.loaded_bytes is None and any(slot.backend.is_local_pool for slot in pool.slots):
             return True
         following = next(iter(self._waiting))
-        calls_seen = following.charge.calls_seen
-        if calls_seen is None or calls_seen >= FEW_CALLS:
-            return False
         of_few = [slot for slot in pool.slots if slot.running and _is_one_of_few(slot.running[0])]
-        if calls_seen:
-            return self._may_exceed(following, of_few) and any(
-                not _has_shown(slot.running[0], pool.now_s) for slot in of_few if slot.backend.own_memory
-            )
-        tried = [slot.running[0] for slot in of_few if not slot.running[0].charge.calls_seen]
-        tried.sort(key=lambda task: task.sequence)
-        return any(
-            _may_grow(task, pool.now_s, ONE_BY_ONE_S if number else STEADY_S)
-            for number, task in enumerate(tried)
+        if following.charge.calls_seen == 0:
+            return _is_being_tried(of_few, pool.now_s) or self._may_exceed_beside_known(following, pool)
+        return self._may_exceed(following, of_few) and any(
+            not _has_shown(slot.running[0], pool.now_s) for slot in of_few if slot.backend.own_memory
         )
 
     def _may_exceed(self, following: Task, of_few: list[Slot]) -> bool:
         """Whether the budget would break where each call of which few are known takes `SPREAD` times what it is charged."""
+        following_bytes = following.charged_bytes * (SPREAD if _is_one_of_few(following) else 1)
         running_bytes = sum(slot.lease.charge_bytes for slot in of_few if slot.lease is not None)
-        more_bytes = (SPREAD - 1) * running_bytes + SPREAD * following.charged_bytes
-        # Of a shared budget only what was asked for is held; the rest can be had while other programs leave it.
-        most_bytes = self.largest_bytes if self.memory.is_shared else self.memory.budget_bytes
-        return self._ledger.reserved_bytes + more_bytes > most_bytes
+        more_bytes = (SPREAD - 1) * running_bytes + following_bytes
+        return bool(of_few) and self._ledger.reserved_bytes + more_bytes > self._most_bytes
+
+    def _may_exceed_beside_known(self, first: Task, pool: WorkerPool) -> bool:
+        """Whether a function's first call would break the budget with `SPREAD` times its charge, and known ones will soon end."""
+        if self._ledger.reserved_bytes + SPREAD * first.charged_bytes <= self._most_bytes:
+            return False
+        running = (slot.running[0] for slot in pool.slots if slot.running and slot.backend.own_memory)
+        return any(
+            task.began_s is None or pool.now_s - task.began_s < LONGEST_SLOW_START_S
+            for task in running
+            if not _is_one_of_few(task)
+        )
+
+    @property
+    def _most_bytes(self) -> int:
+        """What can be had: of a shared budget only what was asked for is held, the rest while other programs leave it."""
+        return self.largest_bytes if self.memory.is_shared else self.memory.budget_bytes
 
     def _count_skipped(self, granted: Ticket) -> None:
         """A first task that a shrunken budget cannot hold is skipped `max_overtakes` times, and then runs alone.
@@ -266,8 +273,19 @@ def _is_one_of_few(task: Task) -> bool:
     return calls_seen is not None and calls_seen < FEW_CALLS
 
 
+def _is_being_tried(of_few: list[Slot], now_s: float) -> bool:
+    """Whether a first call of its function runs that will soon show what the others take; the one after that takes less time to."""
+    tried = [slot.running[0] for slot in of_few if not slot.running[0].charge.calls_seen]
+    tried.sort(key=lambda task: task.sequence)
+    return any(
+        _may_grow(task, now_s, ONE_BY_ONE_S if number else STEADY_S) for number, task in enumerate(tried)
+    )
+
+
 def _has_shown(task: Task, now_s: float) -> bool:
     """Whether a running call has had the time to show what it takes at first; one above its charge, what it takes at all."""
+    if not task.charge.calls_seen:
+        return not _may_grow(task, now_s, STEADY_S)
     if task.began_s is None or now_s - task.began_s < SHOWN_S:
         return False
     return task.held_bytes <= task.charged_bytes or not _may_grow(task, now_s, ONE_BY_ONE_S)

@@ -95,6 +95,36 @@ def test_calls_start_together_where_the_budget_holds_much_more_or_enough_of_them
     assert sent(played.submit(*tasks)) == tasks
 
 
+@pytest.mark.parametrize(("budget_mb", "starts"), [(160, True), (150, False)])
+def test_the_first_call_of_a_function_starts_beside_known_ones_where_the_budget_holds_much_more_than_its_charge(
+    budget_mb, starts
+):
+    _, (unknown,) = of_unknown_functions(1)
+    known = [a_task(60 * MB), a_task(60 * MB)]
+    played = Played(budget_mb * MB, workers=3)
+    assert sent(played.submit(*known, unknown)) == [*known, *([unknown] if starts else [])]
+    if not starts:
+        assert sent(played.returned(known[0])) == [unknown]
+
+
+def test_known_calls_start_beside_the_first_of_a_function_when_it_has_shown_what_it_takes():
+    _, (unknown,) = of_unknown_functions(1)
+    known = a_task(60 * MB)
+    played = Played(90 * MB, workers=2)
+    assert sent(played.submit(unknown, known)) == [unknown]
+    assert not sent(played.pass_time(2.9, reads(0.0, 5)))
+    assert sent(played.pass_time(6.0, reads(0.0, 5))) == [known]
+
+
+def test_the_first_call_of_a_function_waits_a_minute_at_most_for_known_ones_to_end():
+    _, (unknown,) = of_unknown_functions(1)
+    known = a_task(60 * MB)
+    played = Played(90 * MB, workers=2)
+    assert sent(played.submit(known, unknown)) == [known]
+    assert not sent(played.pass_time(59.0, reads(0.0, 60)))
+    assert sent(played.pass_time(60.0, reads(0.0, 60))) == [unknown]
+
+
 def test_what_a_call_holds_above_its_charge_is_learned_as_it_grows():
     charge, tasks = of_unknown_functions(1)
     played = Played(1000 * MB)
