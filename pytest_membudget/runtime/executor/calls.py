@@ -309,6 +309,10 @@ class ResultStream(Iterator[Any]):
             raise StopIteration
         try:
             value = _result_of(self._futures, self._end_s)
+        except StopIteration as error:
+            self.close()
+            # Raised on, it would be taken for the end of the results: those that follow would be lost in silence.
+            raise RuntimeError(f"a call of map raised {error!r}") from error
         except BaseException:
             self.close()
             raise

@@ -38,6 +38,14 @@ def test_submit_map_and_run_give_every_result_in_order(executor):
     assert executor.events == ()
 
 
+@pytest.mark.parametrize("chunksize", [1, 2])
+def test_a_call_that_raises_stop_iteration_does_not_end_the_results_in_silence(chunksize):
+    with FallbackExecutor(levels=("sequential",)) as executor:
+        results = executor.map(next, [iter("a"), iter(""), iter("c"), iter("d")], chunksize=chunksize)
+        with pytest.raises(RuntimeError, match=r"a call of map raised StopIteration\(\)"):
+            list(results)
+
+
 def test_the_level_is_told(executor, request):
     level = request.node.callspec.params["executor"]
     assert executor.level == level
