@@ -48,7 +48,7 @@ ROOMS = {
     "policies": Room(
         (
             "runtime/executor/attempts.py",
-            "runtime/executor/machine_memory.py",
+            "runtime/executor/local_memory.py",
             "runtime/executor/flow_control.py",
         ),
         (

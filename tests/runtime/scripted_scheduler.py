@@ -5,8 +5,8 @@ from concurrent.futures import Future
 
 from pytest_membudget import ExecutorPolicy
 from pytest_membudget.runtime.executor.charges import Charge
+from pytest_membudget.runtime.executor.local_memory import LocalMemory
 from pytest_membudget.runtime.executor.local_placement import LocalPlacement
-from pytest_membudget.runtime.executor.machine_memory import MachineMemory
 from pytest_membudget.runtime.executor.scheduler import Scheduler
 from pytest_membudget.runtime.executor.state import Backend, Finish, Send, Start, Submission, Task
 from pytest_membudget.runtime.workers.protocol import Died, Figures, Reading, Returned
@@ -60,7 +60,7 @@ def a_scheduler(
     **policy,
 ):
     policy = ExecutorPolicy(**policy)
-    memory = MachineMemory(
+    memory = LocalMemory(
         budget_bytes,
         max_overtakes=policy.max_overtakes,
         base_bytes=base_bytes,

@@ -21,14 +21,8 @@ from pytest_membudget.errors import WorkerKilledError
 from pytest_membudget.records.run import HostUse, Level
 from pytest_membudget.runtime.admission.budgets import PressureGate
 from pytest_membudget.runtime.admission.host_share import SHARE_POLL_S, SURPLUS_S, AnyBudget, HostShare
-from pytest_membudget.runtime.executor.effects import (
-    Connection,
-    Effects,
-    HeapLog,
-    Journal,
-    TaskFuture,
-    resolve,
-)
+from pytest_membudget.runtime.executor.effects import Connection, Effects, TaskFuture, resolve
+from pytest_membudget.runtime.executor.journal import HeapLog, Journal
 from pytest_membudget.runtime.executor.scheduler import Scheduler
 from pytest_membudget.runtime.executor.state import (
     Backend,

@@ -32,9 +32,10 @@ from pytest_membudget.runtime.executor.charges import (
     function_key,
 )
 from pytest_membudget.runtime.executor.driver import CallerDriver, Driver, Ending
-from pytest_membudget.runtime.executor.effects import Journal, TaskFuture
+from pytest_membudget.runtime.executor.effects import TaskFuture
+from pytest_membudget.runtime.executor.journal import Journal
+from pytest_membudget.runtime.executor.local_memory import LocalMemory
 from pytest_membudget.runtime.executor.local_placement import LocalPlacement
-from pytest_membudget.runtime.executor.machine_memory import MachineMemory
 from pytest_membudget.runtime.executor.placement import CallerPlacement, ClusterPlacement
 from pytest_membudget.runtime.executor.policy import ExecutorPolicy
 from pytest_membudget.runtime.executor.scheduler import Scheduler
@@ -279,7 +280,7 @@ def _scope(settings: Settings, name: str) -> HostScope:
 def _backends(settings: Settings, budget: AnyBudget) -> list[Backend]:
     """The levels, each with what the scheduler has to know about it: the one place that does."""
     policy, base_bytes = settings.policy, settings.estimator.base_bytes
-    memory = MachineMemory(
+    memory = LocalMemory(
         budget.largest_bytes,
         max_overtakes=policy.max_overtakes,
         base_bytes=base_bytes,

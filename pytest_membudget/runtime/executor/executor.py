@@ -126,7 +126,7 @@ class FallbackExecutor(Calls, concurrent.futures.Executor):
     @property
     def growth(self) -> Growth | None:
         """Whether the latest worker processes held more after each of all their tasks; `None` where there were none."""
-        from pytest_membudget.runtime.executor.effects import growth_in_workers
+        from pytest_membudget.runtime.executor.journal import growth_in_workers
 
         return growth_in_workers(self._engine.driver.heap_log.since({})).together
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from pytest_membudget.runtime.admission.ledger import Ticket
 from pytest_membudget.runtime.executor.flow_control import WINDOW
-from pytest_membudget.runtime.executor.machine_memory import MachineMemory
+from pytest_membudget.runtime.executor.local_memory import LocalMemory
 from pytest_membudget.runtime.executor.placement import Assignment, Demand, Placement
 from pytest_membudget.runtime.executor.state import Slot, Task
 from pytest_membudget.runtime.executor.worker_pool import WorkerPool
@@ -47,9 +47,9 @@ class LocalPlacement(Placement):
         memory: grants it.
     """
 
-    memory: MachineMemory
+    memory: LocalMemory
 
-    def __init__(self, memory: MachineMemory) -> None:
+    def __init__(self, memory: LocalMemory) -> None:
         super().__init__()
         self._waiting: dict[Task, Ticket]  # in order of arrival
         self.memory = memory

@@ -19,7 +19,7 @@ from pytest_membudget.runtime.executor.worker_pool import FREE_BYTES, WorkerPool
 from pytest_membudget.units import format_duration, format_size
 
 if TYPE_CHECKING:
-    from pytest_membudget.runtime.executor.machine_memory import MachineMemory
+    from pytest_membudget.runtime.executor.local_memory import LocalMemory
 
 TOGETHER = 32
 """The most calls that are sent to a worker in one message."""
@@ -66,7 +66,7 @@ class Placement:
     """Which of the tasks that wait starts next, and where: a queue, and one strategy of taking tasks out of it."""
 
     #: the account that its tasks are charged to; None where they take nothing from the budget of this machine
-    memory: MachineMemory | None = None
+    memory: LocalMemory | None = None
 
     def __init__(self) -> None:
         #: the tasks that wait here, each with what the strategy keeps of it

@@ -21,7 +21,7 @@ from pytest_membudget.runtime.prediction.profiles import CallProfile, FollowedCa
 from pytest_membudget.runtime.workers.protocol import Reply, Stage
 
 if TYPE_CHECKING:
-    from pytest_membudget.runtime.executor.machine_memory import MachineMemory
+    from pytest_membudget.runtime.executor.local_memory import LocalMemory
     from pytest_membudget.runtime.executor.placement import Placement
 
 State = Literal["new", "queued", "running", "done"]
@@ -195,7 +195,7 @@ class Backend:
     is_proven: bool = False
 
     @property
-    def memory(self) -> MachineMemory | None:
+    def memory(self) -> LocalMemory | None:
         """The account of this machine that its tasks and workers are charged to; None where they are charged to none."""
         return self.placement.memory
 

@@ -8,8 +8,8 @@ import pytest
 
 from pytest_membudget import ExecutorPolicy, OversizeError
 from pytest_membudget.runtime.executor.charges import Charge
+from pytest_membudget.runtime.executor.local_memory import LocalMemory
 from pytest_membudget.runtime.executor.local_placement import LocalPlacement
-from pytest_membudget.runtime.executor.machine_memory import MachineMemory
 from pytest_membudget.runtime.executor.placement import STRANDED_S, ClusterPlacement, calls_together
 from pytest_membudget.runtime.executor.scheduler import Scheduler
 from pytest_membudget.runtime.executor.state import (
@@ -51,7 +51,7 @@ class Cluster:
 
     def __init__(self, *capacities, hosts="abcdefgh", mean_s=1.0, most=None, **policy):
         self.placement = ClusterPlacement(most=most)
-        here = LocalPlacement(MachineMemory(1000, max_overtakes=8))
+        here = LocalPlacement(LocalMemory(1000, max_overtakes=8))
         backends = [
             Backend("dask", self.placement, own_memory=True),
             Backend("process", here, own_memory=True, is_local_pool=True),

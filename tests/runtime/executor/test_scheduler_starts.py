@@ -6,8 +6,8 @@ import pytest
 from scripted_scheduler import KILLED, MB, UNSTARTED, Played, a_task, only, sent
 
 from pytest_membudget import ExecutorPolicy, StartTimeoutError
+from pytest_membudget.runtime.executor.local_memory import LocalMemory
 from pytest_membudget.runtime.executor.local_placement import LocalPlacement
-from pytest_membudget.runtime.executor.machine_memory import MachineMemory
 from pytest_membudget.runtime.executor.placement import ClusterPlacement
 from pytest_membudget.runtime.executor.scheduler import Scheduler
 from pytest_membudget.runtime.executor.state import Backend, Finish, Forget, Kill, Record, Send, Slot, Start
@@ -54,7 +54,7 @@ def test_a_cluster_that_is_lost_leaves_its_tasks_to_the_next_level_or_ends_them_
 
 
 def test_tasks_of_a_cluster_that_is_lost_wait_on_this_machine_in_their_order_and_there_no_more():
-    cluster, here = ClusterPlacement(), LocalPlacement(MachineMemory(100 * MB, max_overtakes=4))
+    cluster, here = ClusterPlacement(), LocalPlacement(LocalMemory(100 * MB, max_overtakes=4))
     backends = [
         Backend("dask", cluster, own_memory=True),
         Backend("process", here, own_memory=True, is_local_pool=True),

@@ -20,8 +20,8 @@ from pytest_membudget.records.measurement import MemoryLimit, MemoryReading
 from pytest_membudget.runtime.admission.host_scope import host_status
 from pytest_membudget.runtime.admission.host_share import GroupShare
 from pytest_membudget.runtime.executor import engine as engine_module
+from pytest_membudget.runtime.executor.local_memory import LocalMemory
 from pytest_membudget.runtime.executor.local_placement import LocalPlacement
-from pytest_membudget.runtime.executor.machine_memory import MachineMemory
 from pytest_membudget.runtime.executor.placement import Demand
 from pytest_membudget.runtime.executor.state import Stop
 
@@ -33,7 +33,7 @@ class Shared(Played):
 
     def __init__(self, largest_bytes=100, workers=2, **policy):
         super().__init__(largest_bytes, workers, **policy)
-        placement = LocalPlacement(MachineMemory(largest_bytes, max_overtakes=32, is_shared=True))
+        placement = LocalPlacement(LocalMemory(largest_bytes, max_overtakes=32, is_shared=True))
         for backend in self.scheduler.pool.levels.all:
             backend.placement = placement
         self.largest_bytes = largest_bytes

@@ -5,8 +5,8 @@ import pytest
 
 from pytest_membudget import ExecutorPolicy, FallbackExecutor
 from pytest_membudget.runtime.executor.flow_control import Reestimation
+from pytest_membudget.runtime.executor.local_memory import LocalMemory, RetainedMemory
 from pytest_membudget.runtime.executor.local_placement import LocalPlacement
-from pytest_membudget.runtime.executor.machine_memory import MachineMemory, RetainedMemory
 from pytest_membudget.runtime.executor.state import Backend, Slot
 from pytest_membudget.runtime.executor.worker_pool import FREE_BYTES, WorkerPool
 
@@ -28,7 +28,7 @@ def a_slot(backend=None, retained_mb=None, latest_mb=None):
     """A worker that has begun where it retains anything."""
     backend = backend or Backend(
         "process",
-        LocalPlacement(MachineMemory(1000 * MB, max_overtakes=8)),
+        LocalPlacement(LocalMemory(1000 * MB, max_overtakes=8)),
         own_memory=True,
         is_local_pool=True,
     )
@@ -77,7 +77,7 @@ def test_a_calibrated_base_stays_what_it_is():
 
 def pool_of(*retained_mb, base_bytes=0):
     """Idle workers, and what is known of their memory."""
-    memory = MachineMemory(1000 * MB, max_overtakes=8, base_bytes=base_bytes)
+    memory = LocalMemory(1000 * MB, max_overtakes=8, base_bytes=base_bytes)
     backend = Backend("process", LocalPlacement(memory), own_memory=True, is_local_pool=True)
     pool = WorkerPool([backend], ExecutorPolicy(), [], max_workers=4)
     for each in retained_mb:

@@ -4,7 +4,7 @@ import executor_jobs as jobs
 import pytest
 
 from pytest_membudget import FallbackExecutor
-from pytest_membudget.runtime.executor.effects import MOST_POINTS, MOST_WORKERS, HeapLog, growth_in_workers
+from pytest_membudget.runtime.executor.journal import MOST_POINTS, MOST_WORKERS, HeapLog, growth_in_workers
 from pytest_membudget.runtime.workers.protocol import HeapReading
 
 TASKS = 40

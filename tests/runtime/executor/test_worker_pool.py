@@ -7,8 +7,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from scripted_scheduler import MB, a_task
 
 from pytest_membudget import ExecutorPolicy
+from pytest_membudget.runtime.executor.local_memory import LocalMemory
 from pytest_membudget.runtime.executor.local_placement import LocalPlacement
-from pytest_membudget.runtime.executor.machine_memory import MachineMemory
 from pytest_membudget.runtime.executor.state import Backend, Forget, Kill, Start, Stop
 from pytest_membudget.runtime.executor.worker_pool import LEAVING_S, WorkerPool
 from pytest_membudget.runtime.workers.protocol import Figures
@@ -16,7 +16,7 @@ from pytest_membudget.runtime.workers.protocol import Figures
 
 def a_placement():
     """Of a machine that has room for whatever is asked."""
-    return LocalPlacement(MachineMemory(10_000 * MB, max_overtakes=1))
+    return LocalPlacement(LocalMemory(10_000 * MB, max_overtakes=1))
 
 
 def test_loading_is_what_a_first_task_takes_beyond_the_others():

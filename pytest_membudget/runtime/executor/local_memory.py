@@ -20,7 +20,7 @@ _LATEST_WORKERS = 8
 _TOO_FEW_FOR_OUTLIERS = 2
 
 
-class MachineMemory:
+class LocalMemory:
     """The account of this machine: `ledger` has what is granted to tasks, `retained` what workers hold beside them.
 
     Args:
