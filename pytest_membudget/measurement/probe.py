@@ -59,7 +59,7 @@ class Probe:
         *,
         interval_s: float | None = None,
         settle: bool = False,
-        series: reclaim.Series | None = None,
+        series: reclaim.Series = reclaim.SINGLE,
         limits: Limits | None = None,
     ) -> None:
         self.label = label
@@ -100,10 +100,10 @@ class Probe:
         if self.settle:
             self._kept = reclaim.reclaim(self.series)
         else:
-            if self.series is not None:
+            in_series = not self.series.is_single
+            if in_series:
                 reclaim.collect_if_growing()
-            little_bytes, _ = self.series or reclaim.Series()
-            reclaim.trim_if_worthwhile(little_bytes, in_series=self.series is not None)
+            reclaim.trim_if_worthwhile(self.series.little_bytes, in_series=in_series)
         self._is_unwatched = False
         self._helper = sampler.sampler()
         self._alone = self._is_alone()
@@ -216,7 +216,7 @@ class Probe:
             return end_bytes
         if self.settle:
             # Where less was added no budget for what is retained can be exceeded by it.
-            reclaim.at_end.collect((self.series or reclaim.Series()).share)
+            reclaim.at_end.collect(self.series.share)
         if heap.trim_heap() and self.settle:
             kept_bytes = reclaim.trim_threads()
             if kept_bytes > reclaim.WORTH_SAYING_BYTES:

@@ -168,6 +168,11 @@ class Series(NamedTuple):
 
     little_bytes: int = LITTLE_BYTES
     share: float = SHARE_OF_TIME
+    #: a block by itself: what went before it is unknown, so the allocators are asked
+    is_single: bool = False
+
+
+SINGLE = Series(is_single=True)
 
 
 _NO_BLOCKS = SmallBlocks(0, 0, 0)
@@ -301,12 +306,11 @@ class Kept(NamedTuple):
         return found
 
 
-def reclaim(series: Series | None = None) -> Kept:
+def reclaim(series: Series = SINGLE) -> Kept:
     """Collects (fully where that is affordable), trims and counts what is kept, as far as anything has changed."""
-    little_bytes, share = series or Series()
-    collections = None if collector.collect(share) else FullCollections.so_far()
-    blocks = _small_blocks_lately(in_series=series is not None)
-    trimmed = trim_if_worthwhile(little_bytes)
+    collections = None if collector.collect(series.share) else FullCollections.so_far()
+    blocks = _small_blocks_lately(in_series=not series.is_single)
+    trimmed = trim_if_worthwhile(series.little_bytes)
     if trimmed:
         trim_threads()
     return Kept(blocks.free_bytes, trimmed, heap.read_pool(blocks.arena_bytes), collections)
