@@ -15,7 +15,7 @@ from pytest_membudget.records.run import Feature
 from pytest_membudget.runtime.prediction.estimator import MemoryEstimator, is_known
 from pytest_membudget.runtime.prediction.predictors import FOLDER, InputSize, input_size, named_features
 from pytest_membudget.runtime.workers.task_memory import RESOLUTION_BYTES
-from pytest_membudget.units import Size
+from pytest_membudget.units import LARGEST_BYTES, Size
 
 Memory = Size | MemoryEstimator | Callable[[Any], Size]
 SizeOf = Size | Callable[[Any], Size]
@@ -349,7 +349,9 @@ class ChargeRule(NamedTuple):
         return Charged(FileCharge(size.bytes, kind.estimator, kind), size.bytes, is_file)
 
     def _charge_by_history(self, fn: Callable[..., Any], item: Any) -> Charge:
-        kind = self.estimators.of_numbers(fn) if type(item) is int and item >= 0 else None
+        # A larger one, such as a UUID's, is a size of nothing.
+        is_number = type(item) is int and 0 <= item <= LARGEST_BYTES
+        kind = self.estimators.of_numbers(fn) if is_number else None
         if kind is None:
             return CallCharge(fn, self.peaks, self.estimator)
         return NumberCharge(fn, item, self.peaks, self.estimator, kind)

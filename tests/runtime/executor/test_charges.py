@@ -202,6 +202,11 @@ def test_nothing_but_a_count_is_taken_for_a_number(item):
     assert asked.charge(pow, item).charge.first_bytes() == 90 * MB
 
 
+def test_identifiers_that_are_no_size_of_anything_are_charged_the_largest_peak():
+    charged = seen_numbers((2**100 + number, 20 * MB) for number in range(9))
+    assert charged(2**100) == 20 * MB
+
+
 @given(st.lists(st.tuples(st.integers(0, 100), st.integers(1, 400)), min_size=1, max_size=30))
 def test_no_number_is_charged_less_than_was_seen_of_it(pairs):
     charged = seen_numbers((number, megabytes * MB) for number, megabytes in pairs)
