@@ -40,7 +40,9 @@ class Room(NamedTuple):
 
 ROOMS = {
     "scheduler": Room(
-        tuple(f"runtime/executor/{name}.py" for name in ("scheduler", "task_watch", "worker_pool")),
+        tuple(
+            f"runtime/executor/{name}.py" for name in ("scheduler", "task_queue", "task_watch", "worker_pool")
+        ),
         tuple(
             f"tests/runtime/executor/test_{name}.py" for name in ("scheduler*", "task_watch", "worker_pool")
         ),

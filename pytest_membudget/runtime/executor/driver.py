@@ -293,7 +293,7 @@ class Driver:
         self._step()  # what was submitted before the end has its chance to start
         self._ending = ending
         if ending.cancel:
-            for task in self.scheduler.queued():
+            for task in self.scheduler.queue.waiting():
                 if task.submission is not None:
                     task.submission.future.cancel()
         if ending.kill:

@@ -7,9 +7,10 @@
                     └─► done (cancelled, too large, no worker can be started)
 
 No thread, lock, clock, process or /proc is known here: a driver (`driver`) brings the events, then asks for `decide`, and carries
-out its effects in order. Three parts decide, and each field has one writer:
+out its effects in order. Four parts decide, and each field has one writer:
 
 - `Scheduler` moves tasks from state to state, and writes what a `Task` says of that;
+- `TaskQueue` keeps those that wait, and writes what a `Task` says of its place and its charge;
 - `TaskWatch` compares what a task takes with what it may, and writes what a `Task` says of its latest attempt;
 - `WorkerPool` starts and stops workers, and writes their `Slot`.
 
@@ -18,18 +19,15 @@ Which task starts next and where is asked of the `placement` of the present leve
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import sys
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor
 from typing import Any
 
-from pytest_membudget.runtime.admission.ledger import Ticket
 from pytest_membudget.runtime.executor import attempts
 from pytest_membudget.runtime.executor.attempts import Answer, Retry
-from pytest_membudget.runtime.executor.placement import Assignment, Demand, Placement, arrival
+from pytest_membudget.runtime.executor.placement import Assignment, Demand, arrival
 from pytest_membudget.runtime.executor.policy import ExecutorPolicy
 from pytest_membudget.runtime.executor.state import (
     Backend,
@@ -42,6 +40,7 @@ from pytest_membudget.runtime.executor.state import (
     Submission,
     Task,
 )
+from pytest_membudget.runtime.executor.task_queue import TaskQueue
 from pytest_membudget.runtime.executor.task_watch import TaskWatch, deadline_of
 from pytest_membudget.runtime.executor.worker_pool import STARTS_THAT_MAY_FAIL, WorkerPool
 from pytest_membudget.runtime.workers.protocol import (
@@ -94,22 +93,16 @@ class Scheduler:
             backends, policy, self._effects, max_workers=max_workers, max_in_flight=max_in_flight
         )
         self.levels = self.pool.levels
+        self.queue = TaskQueue(self.levels, policy, self._fail)
         self.watch = TaskWatch(policy, self.pool, self._effects)
         self.broken: BaseException | None = None
         #: when a running task reaches its next time limit, on the driver's clock; None for never
         self.deadline_s: float | None = None
         self._policy = policy
-        self._pending: deque[Task] = deque()
         self._open: set[Task] = set()
-        self._arrived = 0
         self._sent = 0
 
     # What a driver reads ---------------------------------------------------------------------------------------------
-
-    @property
-    def placement(self) -> Placement:
-        """That of the present level."""
-        return self.levels.now.placement
 
     @property
     def open_tasks(self) -> int:
@@ -125,19 +118,15 @@ class Scheduler:
     def can_accept(self) -> bool:
         """Whether one more task might start now, so that a driver should be woken for it."""
         if self.levels.now.is_cluster:
-            return not (self._pending and self.placement.is_full)
+            return not self.queue.is_backed_up
         if self.pool.room_in_flight <= 0:
             return False
         refill_at = self.pool.throughput.refill_at
         return not self.pool.is_saturated or any(len(slot.running) <= refill_at for slot in self.pool.slots)
 
-    def queued(self) -> list[Task]:
-        """The tasks that wait, in order."""
-        return [task for task in (*self.placement.waiting(), *self._pending) if task.state == "queued"]
-
     def demand(self) -> Demand:
         """What tasks and workers ask of a budget that other programs share."""
-        return self.placement.demand(self.pool)
+        return self.queue.placement.demand(self.pool)
 
     # Events: tasks ---------------------------------------------------------------------------------------------------
 
@@ -148,9 +137,7 @@ class Scheduler:
             self._fail(task, attempts.not_run(self.broken))
             return
         self._move(task, "queued")
-        task.order = self._arrived
-        self._arrived += 1
-        self._pending.append(task)
+        self.queue.append(task)
 
     @staticmethod
     def came_too_late(task: Task) -> Submission | None:
@@ -162,7 +149,7 @@ class Scheduler:
         """The caller cancelled its future, so it has not begun. Again, or for a task that is done: nothing happens."""
         match task.state:
             case "queued":
-                self.placement.remove(task)  # one that is still pending is skipped there
+                self.queue.remove(task)
             case "running":  # it was decided on, and its driver found it cancelled before it was sent
                 self.pool.take_back(task)
             case _:
@@ -195,7 +182,7 @@ class Scheduler:
         """Ends the task that `slot` runs where it takes more than it may; when to ask again at the latest, None for never."""
         task = slot.running[0]
         if self.watch.check_memory(slot, reading):
-            self._reestimate()
+            self.queue.recharge()
         if (error := self.watch.check_start(slot, reading)) is not None:
             self.shut_down(error)
             return None
@@ -212,9 +199,7 @@ class Scheduler:
     def shut_down(self, error: BaseException) -> None:
         """Every task fails with `error`, those to come as well, and every worker is ended."""
         self.broken = error
-        self._pending.clear()
-        for task in self.placement.waiting():
-            self.placement.remove(task)
+        self.queue.clear()
         self.pool.shut_down()
         for task in sorted(self._open, key=arrival):
             self._fail(task, attempts.not_run(error))
@@ -260,14 +245,14 @@ class Scheduler:
         if now_s is not None:
             self.pool.pass_time(now_s)
         if self.broken is None:
-            for task, error in self.placement.stranded(self.pool):
+            for task, error in self.queue.placement.stranded(self.pool):
                 self._fail(task, attempts.not_run(error))
             # Where no worker is free, short tasks need not wait in the ledger: `_prefetch` takes them from here.
             if self.levels.now.is_cluster or not (self.pool.is_saturated and self.pool.throughput.is_fast):
-                self._enqueue()
-            for assignment in self.placement.assignments(self.pool):
+                self.queue.fill_placement()
+            for assignment in self.queue.placement.assignments(self.pool):
                 self._assign(assignment)
-                self._enqueue()
+                self.queue.fill_placement()
             # With profiles a call that follows would hold memory when the profile says that it has ended.
             if not self._policy.profiles:
                 self._prefetch()
@@ -276,42 +261,6 @@ class Scheduler:
         return effects
 
     # From queued to running ------------------------------------------------------------------------------------------
-
-    def _enqueue(self) -> None:
-        """Lets the tasks that came first wait at the placement, as far as it takes them."""
-        while self._pending and not self.placement.is_full:
-            task = self._pending.popleft()
-            if task.state == "queued" and self._estimate(task):
-                self.placement.add(task)
-
-    def _estimate(self, task: Task) -> bool:
-        """Charges a task by what is known now; False where it is too large, and has failed."""
-        placement = self.placement
-        try:
-            if task.is_first_attempt:
-                task.charged_bytes = attempts.first_charge(task)
-            if task.estimate_bytes is None:
-                task.estimate_bytes = task.charged_bytes
-        except Exception as error:  # the caller's own estimator, or a limit below what they stated
-            self._fail(task, attempts.not_run(error))
-            return False
-        # Accepted under an earlier, smaller estimate: it runs alone rather than being refused now.
-        expected_bytes = min(task.estimate_bytes, task.charged_bytes) if task.limit else task.estimate_bytes
-        refused = expected_bytes > placement.ceiling_bytes and self._policy.oversize == "refuse"
-        if refused and not task.alone:
-            self._fail(task, attempts.not_run(placement.oversize(task)))
-            return False
-        task.alone = task.alone or task.charged_bytes > placement.largest_bytes
-        return True
-
-    def _reestimate(self) -> None:
-        """Charges those that wait for a first attempt by what is known now. All keep their places."""
-        for task in self.placement.waiting():
-            if task.is_first_attempt:
-                with contextlib.suppress(Exception):  # the caller's own estimator; what was charged will do
-                    task.charged_bytes = attempts.first_charge(task)
-                    task.alone = task.charged_bytes > self.placement.largest_bytes
-        self.placement.recharge()
 
     def _assign(self, assignment: Assignment) -> None:
         for idle in assignment.stop:
@@ -326,7 +275,7 @@ class Scheduler:
         elif assignment.renew:
             self.pool.forget(slot, renew=True)
             for task in assignment.tasks:
-                self.placement.add(task)
+                self.queue.put_back(task)
         else:
             self.pool.begin(slot, assignment.lease)
             self._send(slot, assignment.tasks)
@@ -349,21 +298,10 @@ class Scheduler:
             return  # its calls may each leave as much, which is counted when they end
         depth = self.pool.throughput.depth
         while not slot.is_closing and len(slot.running) < depth and self.pool.room_in_flight > 0:
-            task = self._take_within(lease)
+            task = self.queue.take_within(lease)
             if task is None:
                 return
             yield task
-
-    def _take_within(self, lease: Ticket) -> Task | None:
-        """The next task, where the lease is enough for it. With none before it, it need not wait in the ledger."""
-        while self.placement.is_empty and self._pending:
-            task = self._pending.popleft()
-            if task.state == "queued" and self._estimate(task):
-                if task.may_follow and not task.alone and task.charged_bytes <= lease.bytes:
-                    return task
-                self.placement.add(task)
-        self._enqueue()
-        return self.placement.take_within(lease)
 
     def _send(self, slot: Slot, tasks: Iterable[Task]) -> None:
         calls = []
@@ -386,7 +324,7 @@ class Scheduler:
         """The worker lives."""
         figures = reply.figures
         if self.watch.answered(task, reply, self.pool.answered(slot, figures)):
-            self._reestimate()
+            self.queue.recharge()
         if figures.reached_limit and task.kernel_limit_bytes is not None and not slot.is_gone:
             self.watch.end_at_kernel_limit(slot, task, figures.peak_bytes or 0)
             self.pool.forget(slot)
@@ -406,7 +344,7 @@ class Scheduler:
         self.watch.lost(slot, task, reply)
         if reply.attempted and slot.lease is not None and not task.overran_bytes:
             # It needs more than it was seen to hold. Where it was ended for that, `overran_bytes` has what it held.
-            task.charged_bytes = max(task.charged_bytes, slot.lease.charge_bytes)
+            self.queue.raise_charge(task, slot.lease.charge_bytes)
         no_level = ""
         if slot.is_gone:
             self.pool.release_if_idle(slot)
@@ -461,7 +399,7 @@ class Scheduler:
             task,
             reply,
             retries=self._policy.retries,
-            largest_bytes=self.placement.largest_bytes,
+            largest_bytes=self.queue.placement.largest_bytes,
             own_memory=own_memory,
         )
         if is_lost and (event := attempts.lost_event(task, reply, what)) is not None:
@@ -471,14 +409,14 @@ class Scheduler:
                 self._finish(task, value=value)
             case Failure():
                 self._fail(task, what)
-            case Retry(charged_bytes=charged_bytes, alone=alone):
-                task.charged_bytes, task.alone, task.prefers_thread = charged_bytes, alone, False
-                self._requeue(task)
+            case Retry():
+                task.prefers_thread = False
+                self._requeue(task, what)
 
-    def _requeue(self, task: Task) -> None:
-        """Back to its place: before all that arrived after it."""
+    def _requeue(self, task: Task, retry: Retry | None = None) -> None:
+        """Back to its place."""
         self._move(task, "queued")
-        self.placement.add(task)
+        self.queue.put_back(task, retry)
 
     def _fail(self, task: Task, failure: Failure) -> None:
         task.cause = failure.cause
@@ -519,16 +457,12 @@ class Scheduler:
 
     def _fall_back(self, backend: Backend, detail: str) -> str:
         """Goes down below `backend`, unless that was left before; where there is no lower level the text of the error."""
-        before = self.placement
-        waiting = before.waiting()
+        before = self.queue.placement
         if not self.levels.fall_below(backend):
             return attempts.no_worker(backend.level, detail)
         if self.levels.now.most_after_fallback is not None:
             self.pool.concurrency.lower_to(self.levels.now.most_after_fallback)
-        if before is not self.placement:
-            for task in waiting:
-                before.remove(task)
-            self._pending.extendleft(reversed(waiting))
+        self.queue.move_from(before)
         self._effects.append(attempts.fallback_event(backend.level, detail, self.levels.now.level))
         return ""
 
@@ -536,7 +470,7 @@ class Scheduler:
         """The invariants, for tests: to be asked after `decide`."""
         self.pool.validate()
         running = [task for slot in (*self.pool.slots, *self.pool.gone) for task in slot.running]
-        waiting = [*self.placement.waiting(), *(task for task in self._pending if task.state != "done")]
+        waiting = self.queue.waiting()
         assert len(set(waiting)) == len(waiting), "a task waits twice"
         assert all(task.state == "running" for task in running)
         assert all(task.state == "queued" for task in waiting)

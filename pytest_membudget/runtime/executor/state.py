@@ -1,6 +1,7 @@
 """What is known of tasks, workers and levels, and the effects that a driver is to carry out.
 
-After it was made, a `Slot` is written by `worker_pool` alone, a `Task` by `scheduler` and, where it says so, by `task_watch`.
+After it was made, a `Slot` is written by `worker_pool` alone, a `Task` by `scheduler` and, where it says so, by `task_queue` and
+`task_watch`.
 Placements read both.
 """
 
@@ -60,16 +61,18 @@ class Task:
     #: what the first attempt is expected to take. Not to be confused with `charged_bytes`, which later attempts raise
     estimate_bytes: int | None = None
 
-    # While it waits and runs, written by `scheduler`:
-    state: State = "new"
+    # Its place and its charge, written by `task_queue`:
     #: place in the order of arrival; a repeat keeps it
     order: int = 0
-    #: number of the latest attempt in this executor, 0 before the first; a reply with another number is stale
-    sequence: int = 0
     #: what the attempt is charged; 0 until it is estimated, when its turn is near
     charged_bytes: int = 0
     #: nothing runs beside it
     alone: bool = False
+
+    # While it waits and runs, written by `scheduler`:
+    state: State = "new"
+    #: number of the latest attempt in this executor, 0 before the first; a reply with another number is stale
+    sequence: int = 0
     #: it raised MemoryError in a process of its own: it is not repeated inside the coordinator
     ran_out: bool = False
     #: attempts that ended; a worker that was lost before it began the task is none

@@ -244,7 +244,7 @@ def test_cancelled_tasks_are_forgotten():
     cluster.scheduler.cancelled(second)
     cluster.scheduler.cancelled(second)
     cluster.decided()
-    assert cluster.scheduler.queued() == [third]
+    assert cluster.scheduler.queue.waiting() == [third]
     cluster.returned(only)
     assert list(only.running) == [third]
 
@@ -276,7 +276,7 @@ def test_without_a_cluster_the_next_level_goes_on_in_order():
     effects = cluster.decided()
     assert len([each for each in effects if isinstance(each, Start)]) == 1
     assert [task for each in effects if isinstance(each, Send) for task, _ in each.calls] == tasks[1:2]
-    assert cluster.scheduler.queued() == tasks[2:]
+    assert cluster.scheduler.queue.waiting() == tasks[2:]
 
 
 @pytest.mark.parametrize(

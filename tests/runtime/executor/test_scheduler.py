@@ -49,7 +49,7 @@ def test_those_that_wait_are_known_in_order_without_the_cancelled(mean_s):
     tasks = [a_task() for _ in range(4)]
     played.submit(*tasks)
     played.scheduler.cancelled(tasks[2])
-    assert played.scheduler.queued() == [tasks[1], tasks[3]]
+    assert played.scheduler.queue.waiting() == [tasks[1], tasks[3]]
     assert played.scheduler.has_waiting
 
 
@@ -200,7 +200,7 @@ def test_shut_down_takes_back_what_a_lost_worker_held():
     played.scheduler.shut_down(WorkerKilledError("ended"))
     played.decided()
     assert slot.lease is None
-    assert played.scheduler.placement.memory.ledger.statistics().leases == 0
+    assert played.scheduler.queue.placement.memory.ledger.statistics().leases == 0
 
 
 def test_a_task_that_was_killed_while_it_ran_alone_is_not_run_alone_again():
@@ -309,7 +309,7 @@ def test_what_ran_out_in_a_process_is_not_repeated_in_a_thread():
     played.decided()
     assert played.scheduler.levels.now.level == "thread"
     assert isinstance(played.outcome(submission), TaskMemoryError)
-    assert played.scheduler.placement.memory.ledger.statistics().leases == 0
+    assert played.scheduler.queue.placement.memory.ledger.statistics().leases == 0
 
 
 def test_concurrency_halves_after_a_loss_and_recovers_after_clean_tasks():
@@ -376,7 +376,7 @@ def test_short_calls_wait_in_their_worker_under_its_lease_in_order():
     played.submit(*tasks)
     assert played.running == tasks[:6]  # the seventh needs more than the lease, and is not overtaken
     assert sent(played.effects) == tasks[:6]
-    assert played.scheduler.placement.memory.ledger.statistics().leases == 1
+    assert played.scheduler.queue.placement.memory.ledger.statistics().leases == 1
 
 
 def test_short_calls_do_not_wait_behind_one_in_a_thread():

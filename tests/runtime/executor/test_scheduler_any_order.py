@@ -224,7 +224,7 @@ class AnyOrder(RuleBasedStateMachine):
             self.scheduler.replied(slot, slot.running[0].sequence, BEHIND if slot.is_gone else REPLIES[0])
             self.carry_out()
         assert not self.open, "a task was never finished"
-        assert self.scheduler.placement.memory.ledger.statistics().leases == 0
+        assert self.scheduler.queue.placement.memory.ledger.statistics().leases == 0
 
 
 TestAnyOrder = AnyOrder.TestCase

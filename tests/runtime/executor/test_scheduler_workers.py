@@ -294,7 +294,7 @@ def test_a_calibrated_base_and_what_is_loaded_of_it_count_once(base_mb, loaded_m
     (start, _) = played.submit(task)
     played.scheduler.pool.ready(start.slot, loaded_mb * MB)
     played.returned(task, kept_bytes=retained_mb * MB)
-    assert played.scheduler.placement.memory.retained.charged_bytes(start.slot) == 210 * MB
+    assert played.scheduler.queue.placement.memory.retained.charged_bytes(start.slot) == 210 * MB
 
 
 @pytest.mark.parametrize(("base_mb", "runs"), [(0, 2), (100, 1)])
