@@ -191,10 +191,14 @@ class Calibration:
                 f"the peak grows ever less as {_size(follows)} grows: expect(size) follows that, while γ and bound(size) keep "
                 "to the line, as nothing says where it ends"
             )
-        return (*self.file.caveats, *fitted, *self._doubts_of_fit(_size(follows)))
+        return (*self.file.caveats, *fitted, *self.doubts_of_law)
 
-    def _doubts_of_fit(self, follows: str) -> Iterator[str]:
-        """What predicting each input from the others shows against the law."""
+    @property
+    def doubts_of_law(self) -> tuple[str, ...]:
+        """The caveats that say what predicting each input from the others shows against the law."""
+        return tuple(self._doubts_of_law(_size(" and ".join(self.predictors))))
+
+    def _doubts_of_law(self, follows: str) -> Iterator[str]:
         found, largest_bytes = self.quality, max(run.peak_bytes for run in self._runs)
         if found is None or largest_bytes < LEAST_BYTES:
             return

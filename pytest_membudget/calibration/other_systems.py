@@ -96,7 +96,7 @@ def _caveats(found: Calibration, items: Sequence[Any]) -> list[str]:
             f"{format_count(beyond, 'input')} beyond what was calibrated (up to {format_as_written(found.max_size_bytes)}): "
             "extrapolated"
         )
-    return [*caveats, *found.file.caveats]
+    return [*caveats, *found.file.caveats, *found.doubts_of_law]
 
 
 _MIB = 1024 * 1024
@@ -113,9 +113,12 @@ _SAMPLED = "peaks were sampled by {}: what lasted less than an interval is not i
 _ENDED_WELL = ("COMPLETED", "CACHED")  # Nextflow repeats the figures of a job that it did not run again
 _GIVE = (
     "give a Nextflow trace with peak_rss, a Snakemake benchmark, or the output of: "
-    "sacct --parsable2 --format=JobID,JobName,State,MaxRSS,Elapsed"
+    "sacct --parsable2 --format=JobID,JobName,State,MaxRSS,NTasks,Elapsed"
 )
 _CUT_NAMES = "job names were cut, so jobs of several kinds may count as one; print them with --parsable2"
+_LARGEST_TASK = (
+    "MaxRSS is of the largest task of a step: a job whose steps run several tasks at a time takes more"
+)
 _NO_SIZES = "no sizes of inputs were recorded: one figure stands for every input"
 
 Row = Mapping[str, str]
@@ -156,8 +159,11 @@ def read_recording(path: str | os.PathLike[str]) -> Recording:
                 f"{path} has job ids that were cut, such as {cut[0]!r}; print it with --parsable2"
             )
         found = _recording(map(_from_slurm, _by_job(rows)), "Slurm", repeated)
-        is_cut = any(job.kind.endswith("+") for job in found.jobs)
-        return msgspec.structs.replace(found, caveats=(*found.caveats, _CUT_NAMES)) if is_cut else found
+        is_single = "NTasks" in columns and all(_number(row["NTasks"]) in (None, 0, 1) for row in rows)
+        doubts = [] if is_single else [_LARGEST_TASK]
+        if any(job.kind.endswith("+") for job in found.jobs):
+            doubts.append(_CUT_NAMES)
+        return msgspec.structs.replace(found, caveats=(*found.caveats, *doubts))
     raise UnreadableFileError(f"{path} is no record of jobs; {_GIVE}")
 
 
@@ -282,7 +288,7 @@ def _bytes(text: str | None) -> int | None:
 
 def _number(text: str | None) -> float | None:
     try:
-        number = float(text or "")
+        number = float((text or "").replace(",", "."))
     except ValueError:
         return None
     return number if 0 <= number < math.inf else None

@@ -21,7 +21,7 @@ from pytest_membudget.inputs import KINDS, synthesize
 from pytest_membudget.records.calibration import CalibrationRun, CalibrationState
 from pytest_membudget.records.report import Environment
 from pytest_membudget.records.storage import encode_json, read_json, write_atomically
-from pytest_membudget.runtime.prediction.predictors import Predictors, input_size, size_of_item
+from pytest_membudget.runtime.prediction.predictors import BYTES, Predictors, input_size, size_of_item
 from pytest_membudget.units import Size, format_count, parse_size, parse_size_range
 
 WARM_UP_BYTES = 20_000
@@ -101,7 +101,10 @@ def plan_inputs(
     """
     given = [_absolute(item) for item in inputs]
     values = [tuple(predictors.values(item).values()) if predictors else () for item in given]
-    sizes = [_size_or_0(item) if predictors else size_of_item(item) for item in given]
+    sizes = [
+        _size_of(item, predictors, named) if predictors else size_of_item(item)
+        for item, named in zip(given, values, strict=True)
+    ]
     if repeats < 1 or repeats * len(given) < _LEAST_RUNS:
         raise UsageError(
             f"{format_count(len(given), 'input')}, {_often(repeats)}, are fewer than {_LEAST_RUNS} runs; give more"
@@ -132,9 +135,17 @@ def smallest(plan: Sequence[PlannedRun]) -> PlannedRun:
     return min(plan, key=lambda run: (run.size_bytes, run.values))
 
 
-def _size_or_0(item: Any) -> int:
+def _size_of(item: Any, predictors: Predictors, values: tuple[float, ...]) -> int:
+    """The size in bytes; where the item is in no file what a predictor of that name says, else 0."""
     size = input_size(item)
-    return 0 if size is None else size.bytes
+    named = dict(zip(predictors.names, values, strict=True)).get(BYTES)
+    if named is None:
+        return 0 if size is None else size.bytes
+    if size is not None and round(named) != size.bytes:
+        raise UsageError(
+            f"the predictor {BYTES!r} of {item!r} is {named:,.10g}, and its size is {size.bytes:,}; give the predictor another name"
+        )
+    return round(named)
 
 
 def _carried(item: Any) -> dict[str, Any]:

@@ -301,14 +301,15 @@ def print_use(found: Calibration, reference: FunctionReference, kept: Path | Non
         return
     if found.file.predictors:
         _print_imports(reference, "FallbackExecutor, load_calibration")
-        functions = {name: found.file.predictor_functions.get(name, "") for name in found.file.predictors}
+        functions = {name: found.file.predictor_functions.get(name, "") for name in found.predictors}
         for origin in functions.values():
             if origin:
                 print(f"    from {origin.partition(':')[0]} import {origin.partition(':')[2]}")
         named = ", ".join(
             f'"{name}": {origin.partition(":")[2]}' for name, origin in functions.items() if origin
         )
-        estimator = f'load_calibration("{kept}", predictors={{{named}}}).estimator("safe")'
+        given = f", predictors={{{named}}}" if named else ""
+        estimator = f'load_calibration("{kept}"{given}).estimator("safe")'
     elif kept is None:
         _print_imports(reference, "FallbackExecutor, MemoryEstimator")
         estimator = (
@@ -328,8 +329,8 @@ def _largest_input(found: Calibration) -> tuple[str, int]:
         return f"one file of {format_as_written(found.max_size_bytes)}", found.bound(found.max_size_bytes)
     items = [dict(zip(found.file.predictors, values, strict=True)) for values in found.file.values]
     largest = max(items, key=found.bound)
-    described = ", ".join(f"{name} {format_number(value)}" for name, value in largest.items())
-    return f"one input of {described}", found.bound(largest)
+    described = f"one input of {found.describe(largest)}" if found.predictors else "any input"
+    return described, found.bound(largest)
 
 
 def print_in_flight(table: InFlightTable, reference: FunctionReference, workers: int | None) -> None:

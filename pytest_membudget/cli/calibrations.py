@@ -72,18 +72,19 @@ def run_learn(arguments: argparse.Namespace) -> int:
     if arguments.save:
         calibration_path(arguments.save)  # a bad name is said before anything is read
     kinds: dict[str, list[RecordedJob]] = defaultdict(list)
-    caveats: dict[str, None] = {}
+    caveats: dict[str, dict[str, None]] = defaultdict(dict)
     skipped = repeated = 0
     for path in dict.fromkeys(arguments.files):
         recording = read_recording(path)
         skipped, repeated = skipped + recording.skipped, repeated + recording.repeated
-        caveats |= dict.fromkeys(recording.caveats)
         for job in recording.jobs:
-            kinds[arguments.kind or job.kind].append(job)
+            kind = arguments.kind or job.kind
+            kinds[kind].append(job)
+            caveats[kind] |= dict.fromkeys(recording.caveats)
     learned = {kind: jobs for kind, jobs in sorted(kinds.items()) if len(jobs) >= LEAST_POINTS}
     names = _names(arguments.save, learned) if arguments.save else {}
     for kind, jobs in learned.items():
-        found = calibrate_recorded(kind, jobs, tuple(caveats))
+        found = calibrate_recorded(kind, jobs, tuple(caveats[kind]))
         highest = max(job.peak_bytes for job in jobs)
         follows = (
             f"{found.gamma:.2f} B/B of what it reads + {format_size(found.overhead_bytes)}"
@@ -93,12 +94,13 @@ def run_learn(arguments: argparse.Namespace) -> int:
         print(
             f"{clean_text(kind)}: {format_count(len(jobs), 'job')}, at most {format_size(highest)}; {follows}"
         )
-        for caveat in found.file.caveats[len(caveats) :]:
+        for caveat in found.file.caveats[len(caveats[kind]) :]:
             print(f"  {caveat}")
         if arguments.save:
             print(f"  saved to {save_named(found, names[kind])}")
     few = {kind: len(jobs) for kind, jobs in sorted(kinds.items()) if kind not in learned}
-    for note in (*_notes(few, skipped, repeated), *caveats):
+    of_files = dict.fromkeys(caveat for kind in learned for caveat in caveats[kind])
+    for note in (*_notes(few, skipped, repeated), *of_files):
         print(f"note: {note}")
     if not kinds:
         print(
@@ -108,14 +110,15 @@ def run_learn(arguments: argparse.Namespace) -> int:
 
 
 def _names(name: str, kinds: Collection[str]) -> dict[str, str]:
-    """A file's name for each kind of job; kinds that differ in signs no name may have are numbered."""
+    """A file's name for each kind of job; kinds that differ in signs no name may have, or in case alone, are numbered."""
     if len(kinds) == 1:
         return dict.fromkeys(kinds, name)
     names: dict[str, str] = {}
     for kind in kinds:
         fit = f"{name}-{_UNFIT.sub('-', kind).strip('-.')}"
         others = [f"{fit}-{number}" for number in range(2, len(kinds) + 1)]
-        names[kind] = next(each for each in (fit, *others) if each not in names.values())
+        taken = {name.casefold() for name in names.values()}  # macOS and Windows know no case
+        names[kind] = next(each for each in (fit, *others) if each.casefold() not in taken)
     return names
 
 

@@ -9,7 +9,9 @@ import calibrated_functions as functions
 import pytest
 
 from pytest_membudget import UsageError, calibrate, load_calibration
+from pytest_membudget.calibration.plan import plan_inputs
 from pytest_membudget.calibration.worker import refer_to
+from pytest_membudget.runtime.prediction.predictors import Predictors
 
 pytestmark = pytest.mark.processes
 MB = 1_000_000
@@ -97,6 +99,9 @@ def test_partials_methods_and_objects_that_can_be_called_are_sent(fn, files):
             "4 predictors given; name one to 3",
         ),
         ({"predictors": {"n": abs}}, "predictors need inputs"),
+        ({"inputs": [1, 2, 3], "predictors": [abs]}, "names none"),
+        ({"inputs": [1, 2, 3], "predictors": {"n": str}}, "'n' of 1 is '1'; it has to be a finite number"),
+        ({"inputs": [1, 2, 3], "predictors": {"n": lambda n: n * 10**400}}, r"is 10{76}\.\.\.; it has to be"),
         ({"inputs": [object(), object(), object()]}, "is no path and holds none"),
         ({"inputs": [["no-such-file"]] * 3}, "is no path and holds none"),
     ],
@@ -105,6 +110,15 @@ def test_what_makes_no_sense_is_refused_before_anything_runs(options, message, m
     monkeypatch.setattr("pytest_membudget.calibration.run_executors.run_fresh", None)
     with pytest.raises(UsageError, match=message):
         short(functions.table, **options)
+
+
+def test_a_predictor_called_bytes_is_the_size(files):
+    with pytest.raises(
+        UsageError, match=r"'bytes' of .* is 3, and its size is 500,000; give the predictor an"
+    ):
+        short(functions.read_all, inputs=files, predictors={"bytes": lambda path: 3 + 0 * len(path.name)})
+    rows = plan_inputs(TABLES, 1, 0, Predictors({"bytes": lambda item: 8 * item[0]}))
+    assert {run.size_bytes for run in rows} == {8 * rows for rows, _ in TABLES}  # an item that is in no file
 
 
 def test_what_cannot_be_sent_is_said(tmp_path):

@@ -54,6 +54,7 @@ def test_benchmarks_of_snakemake_are_read(tmp_path):
     found = jobs_of(tmp_path, SNAKEMAKE, "align.tsv")
     assert found.jobs == (job("align", round(120.5 * MIB), None, 3.5),)
     assert found.skipped == 1
+    assert jobs_of(tmp_path, SNAKEMAKE.replace(".", ","), "align.tsv") == found
     assert jobs_of(tmp_path, EXTENDED).jobs == (job("sort", 100 * MIB, 4 * MIB, 3.5),)
 
 
@@ -61,6 +62,15 @@ def test_sacct_is_read_with_the_steps_of_a_job_together(tmp_path):
     found = jobs_of(tmp_path, SACCT)
     assert found.jobs == (job("align", 3 * MIB, None, 754.0), job("sort", 1024 * MIB, None, 93784.0))
     assert found.skipped == 1
+
+
+def test_the_peak_of_a_step_with_several_tasks_is_that_of_one(tmp_path):
+    of_tasks = "JobID|JobName|State|MaxRSS|NTasks\n1|a|COMPLETED||\n1.0|a|COMPLETED|1G|{}\n"
+    several = [
+        any("largest task" in each for each in jobs_of(tmp_path, of_tasks.format(n)).caveats) for n in "14"
+    ]
+    assert several == [False, True]
+    assert any("largest task" in each for each in jobs_of(tmp_path, SACCT).caveats)  # how many is not known
 
 
 def test_benchmarks_of_snakemake_are_read_as_json_lines(tmp_path):

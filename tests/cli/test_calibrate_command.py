@@ -103,6 +103,8 @@ def test_predictors_are_functions_that_are_named(project, capsys):
     assert "follows cells, overhead" in shown
     assert "note: left out, since it does not help to predict: lines" in shown
     assert "each input from the others: error" in shown
+    assert "a worker with one input of cells 9,000 takes at most" in shown
+    assert 'load_calibration(".membudget/calibrations/tables.json", predictors={"cells": cells})' in shown
     found = {"paths": files}
     exec(shown_program(shown), found)
     assert [outcome.cause for outcome in found["batch"].outcomes] == ["ok"] * 5

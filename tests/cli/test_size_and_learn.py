@@ -143,6 +143,22 @@ def test_kinds_whose_names_become_the_same_have_a_file_each(project):
     assert [found.file.function for found in saved] == ["A-B", "A:B"]
 
 
+def test_kinds_of_several_systems_have_files_and_doubts_of_their_own(project, capsys):
+    (project / "trace.txt").write_text("name\tpeak_rss\n" + "".join(f"SORT ({n})\t50 MB\n" for n in range(3)))
+    (project / "sort.tsv").write_text("s\tmax_rss\n" + "1\t20\n" * 3)
+    assert main(["learn", "trace.txt", "sort.tsv", "--save", "all"]) == 0
+    kinds = [load_calibration(f".membudget/calibrations/all-{name}.json").file for name in ("SORT", "sort-2")]
+    sampled = [[caveat for caveat in kind.caveats if "sampled" in caveat] for kind in kinds]
+    assert [len(each) for each in sampled] == [1, 1]
+    assert ("Nextflow" in sampled[0][0], "Snakemake" in sampled[1][0]) == (True, True)
+
+
+def test_a_request_says_what_speaks_against_its_law(project, capsys):
+    fit_points([(MB, 9 * MB), (2 * MB, 300 * MB), (4 * MB, 20 * MB), (8 * MB, 900 * MB)]).save("odd.json")
+    assert main(["size", "./odd.json", "--size", "3 MB", "--for", "slurm"]) == 0
+    assert "# note: predicted from the others a peak is" in capsys.readouterr().out
+
+
 def test_records_without_a_job_say_so(project, capsys):
     (project / "head.txt").write_text("name\tstatus\tpeak_rss\trchar\n")
     assert main(["learn", "head.txt"]) == 1

@@ -28,6 +28,8 @@ class Predictors:
     """Up to three named functions of an item. Where one is `None` only a mapping that names its value will do."""
 
     def __init__(self, functions: Mapping[str, Predictor | None]) -> None:
+        if not isinstance(functions, Mapping):
+            raise UsageError(f'predictors={functions!r} names none; write {{"pages": function of the item}}')
         if not 1 <= len(functions) <= MOST_PREDICTORS:
             raise UsageError(
                 f"{format_count(len(functions), 'predictor')} given; name one to {MOST_PREDICTORS}"
@@ -84,12 +86,12 @@ def _value(name: str, function: Predictor | None, item: Any) -> float:
 
 def _checked(name: str, value: Any, item: Any) -> float:
     try:
-        number = float(value)
+        number = math.nan if isinstance(value, str | bytes) else float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not 0 <= number < math.inf:
         raise UsageError(
-            f"the predictor {name!r} of {_shown(item)} is {value!r}; it has to be a finite number, 0 or more"
+            f"the predictor {name!r} of {_shown(item)} is {_shown(value)}; it has to be a finite number, 0 or more"
         )
     return number
 
