@@ -13,6 +13,7 @@ from growth_corpus.libraries import (  # noqa: F401 - likewise
     documents,
     extensions,
     kept_by_hand,
+    long_lived,
     packages,
     programs,
     registries,
