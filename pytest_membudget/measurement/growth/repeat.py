@@ -200,6 +200,17 @@ class Rounds:
         """The heap in use now, without taking a sample."""
         return self._reader.read().heap_bytes
 
+    @contextmanager
+    def without_own_memory(self, bytes_per_call: float) -> Iterator[None]:
+        """Leaves out of later samples what an instrument of the check leaves in the heap, beside `bytes_per_call` of each call made meanwhile.
+
+        CPython 3.9 to 3.12 never frees the tracebacks of allocations that it has traced: 0.1 to 3 MiB each time.
+        """
+        before_bytes, calls = self.held_bytes(), self.calls
+        yield
+        left_bytes = self.held_bytes() - before_bytes - bytes_per_call * (self.calls - calls)
+        self._reader.own_bytes += max(0, int(left_bytes))
+
     def trends(self, allowed_bytes: float) -> dict[str, Trend]:
         """The trend of each figure so far. Where large buffers come and go, that of the heap may be that of small blocks, which grow."""
         calls = self._at_calls[: self.samples]

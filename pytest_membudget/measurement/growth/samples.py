@@ -87,6 +87,7 @@ class FigureReader:
         self._pages = ResidentPages()
         self.shared_files = SharedFiles()
         self.left_behind = LeftBehind()
+        self.own_bytes = 0  # of the heap: what instruments of the check have left there
         self._waiting_left_s = _SETTLE_IN_ALL_S
         self._foreign = ForeignAllocators()
 
@@ -107,7 +108,7 @@ class FigureReader:
         shared = self.shared_files.read(mapped_by_inode(maps))
         accessible_bytes, reserved_bytes = self._mapped_bytes(maps)
         return Figures(
-            heap_bytes=blocks.used_bytes + in_use_bytes,
+            heap_bytes=blocks.used_bytes + in_use_bytes - self.own_bytes,
             small_bytes=blocks.used_bytes,
             mapped_bytes=0 if foreign.preloaded else accessible_bytes - other_bytes,
             resident_bytes=self._foreign_bytes(in_use_bytes + blocks.arena_bytes, reserved_bytes),

@@ -228,6 +228,29 @@ def test_a_census_does_not_find_itself():
     assert culprits.growing_types(Repeated(), 10) == []
 
 
+@pytest.mark.parametrize(
+    ("held_bytes", "found"),
+    [
+        ([0, 100, 200, 300, 400, 500, 600, 700], 10.0),
+        ([0, 0, 0, 0, 4000, 4000, 4000, 4000], 100.0),
+        ([0, 900, 100, 300, 500, 600, 200, 700], 0.0),
+    ],
+    ids=["steadily", "in-one-step", "up-and-down"],
+)
+def test_traced_memory_that_only_goes_up_and_down_is_no_growth(monkeypatch, held_bytes, found):
+    class Repeated:
+        calls = 0
+
+        def make_calls(self, count, for_s):
+            self.calls += 10
+
+    readings = iter(held_bytes)
+    monkeypatch.setattr(
+        culprits, "tracemalloc", SimpleNamespace(get_traced_memory=lambda: (next(readings), 0))
+    )
+    assert culprits._traced_bytes_per_call(Repeated(), 1000) == found
+
+
 def test_a_trifle_in_the_heap_does_not_explain_what_children_keep(monkeypatch):
     flat = Trend("flat", 0.0, 0.0, 0.0, 0.0)
     trends = dict.fromkeys(Figures._fields, flat) | {"heap_bytes": flat._replace(slope=25.0)}
