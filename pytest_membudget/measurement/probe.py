@@ -73,11 +73,12 @@ class Probe:
         self._inside: InsideSampler | None = None
         self._caveats: list[Caveat] = []
         self._kept = reclaim.Kept()
+        #: this process had no children when the block began
         self._alone = False
         self._start_bytes = self._shared_bytes = self._life_mark_bytes = self._mapped_bytes = 0
         self._shared_start = SharedReading()
         self._start_s = 0.0
-        self._reaped: children.Reaped | None = None
+        self._reaped = children.Reaped()
         self._is_unwatched = False
         self._measurement: Measurement | None = None
 
@@ -104,10 +105,17 @@ class Probe:
             if in_series:
                 reclaim.collect_if_growing()
             reclaim.trim_if_worthwhile(self.series.little_bytes, in_series=in_series)
-        self._is_unwatched = False
-        self._helper = sampler.sampler()
-        self._alone = self._is_alone()
-        self._open()
+        self._alone = self._is_unwatched = False
+        self._helper = helper = sampler.sampler()
+        self._reaped = (
+            children.reaped()
+        )  # after the helper may have been started, by a child that was waited for
+        if helper is None:
+            self._open_unwatched()
+        elif helper.members <= 1 and children.none_since(helper.reaped, self._reaped):
+            self._open_alone(helper)
+        else:
+            self._open_tree(helper)
         self._start_s = time.perf_counter()
 
     def finish(self, value: Any = None) -> Measurement:
@@ -141,50 +149,38 @@ class Probe:
         )
         return self._measurement
 
-    def _is_alone(self) -> bool:
-        """Whether this process is known to have no living children, so that its own mark is the whole answer."""
-        helper = self._helper
-        if helper is None or helper.members > 1:
-            return False
-        self._reaped = children.reaped()
-        known = children.are_waited_for() and helper.reaped == self._reaped
-        return known and not children.has_children()
-
-    def _open(self) -> None:
-        """Opens this process's mark; where it may have children, the helper reads the tree's start just before."""
-        if self._helper is None:
-            self._caveats.append(Caveat("no-helper", detail=sampler.why_not()))
-            self._reaped, self._is_unwatched = children.reaped(), True
-            self._inside = InsideSampler(self.interval_s)
-            self._inside.start()
-        elif not self._alone:
-            try:
-                self.key = self._helper.begin(
-                    shared=_shared.read(), limits=self._limits, interval_s=self.interval_s
-                )
-            except SamplerLostError as error:
-                self._lose(error)
-            self._alone = self._helper is not None and self._helper.members == 1
-            self._reaped = children.reaped()
-            self._open_mark()
-            return
+    def _open_unwatched(self) -> None:
+        """Nothing outside of this process watches its children: a thread of its own does what it can."""
+        self._caveats.append(Caveat("no-helper", detail=sampler.why_not()))
+        self._is_unwatched = True
+        self._inside = InsideSampler(self.interval_s)
+        self._inside.start()
         self._open_mark()
-        if self._helper is None:
-            return
-        assert self._reaped is not None
+
+    def _open_tree(self, helper: TreeSampler) -> None:
+        """This process may have children: the helper reads the tree's start just before its mark is opened."""
         try:
-            self.key = self._helper.begin_alone(
-                Start(
-                    self._start_bytes,
-                    self._shared_bytes,
-                    self._reaped.faults,
-                    children.own_faults(),
-                    self._mapped_bytes,
-                    *self._shared_start,
-                ),
-                limits=self._limits,
-                interval_s=self.interval_s,
-            )
+            self.key = helper.begin(shared=_shared.read(), limits=self._limits, interval_s=self.interval_s)
+            self._alone = helper.members == 1
+        except SamplerLostError as error:
+            self._lose(error)
+        self._reaped = children.reaped()
+        self._open_mark()
+
+    def _open_alone(self, helper: TreeSampler) -> None:
+        """This process has no children, so its own mark is the whole answer unless it starts one; the helper need not be asked."""
+        self._alone = True
+        self._open_mark()
+        start = Start(
+            self._start_bytes,
+            self._shared_bytes,
+            self._reaped.faults,
+            children.own_faults(),
+            self._mapped_bytes,
+            *self._shared_start,
+        )
+        try:
+            self.key = helper.begin_alone(start, limits=self._limits, interval_s=self.interval_s)
         except SamplerLostError as error:
             self._lose(error)
 
@@ -250,7 +246,7 @@ class Probe:
 
     def _unwatched(self, tree: Summary | None) -> combine.Unwatched:
         """What is known of children where no helper has watched them."""
-        if not self._is_unwatched or self._reaped is None:
+        if not self._is_unwatched:
             return combine.ALL_WATCHED
         found = children.reaped()
         faults = found.faults - self._reaped.faults
@@ -275,11 +271,7 @@ class Probe:
             return None
         helper, key, self.key = self._helper, self.key, None
         quiet = (
-            may_be_quiet
-            and self._alone
-            and children.are_waited_for()
-            and reaped == self._reaped
-            and not children.has_children()
+            may_be_quiet and reaped is not None and self._alone and children.none_since(self._reaped, reaped)
         )
         if quiet:
             helper.reaped = reaped
@@ -294,7 +286,7 @@ class Probe:
 
     def _child_mark_bytes(self, reaped: children.Reaped | None) -> int:
         """The largest high-water mark of a process that was started and waited for in the block; 0 where none is known."""
-        if reaped is None or self._reaped is None:
+        if reaped is None:
             return 0
         # That figure only grows. Where it has not, its process may have run before the block.
         return reaped.largest_bytes if reaped.largest_bytes > self._reaped.largest_bytes else 0

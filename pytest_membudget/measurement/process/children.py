@@ -31,20 +31,20 @@ _ASK_FOR_CHILDREN = os.WEXITED | os.WNOHANG | os.WNOWAIT | WAIT_FOR_ALL_KINDS if
 class Reaped(NamedTuple):
     """What the children that were waited for had used, and their children in turn."""
 
-    faults: int
-    largest_bytes: int
+    faults: int = 0
+    largest_bytes: int = 0
     """The largest high-water mark that any of their address spaces had; it only grows.
 
     One that was forked starts with what its parent held, and until it calls exec a child of vfork has its parent's own mark.
     """
-    switches: int
-    processor_s: float
+    switches: int = 0
+    processor_s: float = 0.0
 
 
 def reaped() -> Reaped:
     """The account of this process's dead children (1 µs). It changes whenever any code of this process waits for one."""
     if sys.platform == "win32":
-        return Reaped(0, 0, 0, 0.0)
+        return Reaped()
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return Reaped(
         usage.ru_minflt + usage.ru_majflt,
@@ -80,6 +80,11 @@ def has_children() -> bool:
     except OSError:
         return True
     return True
+
+
+def none_since(before: Reaped | None, now: Reaped) -> bool:
+    """Whether this process has no children and has waited for none since `reaped` was `before`; it is `now` at present."""
+    return are_waited_for() and now == before and not has_children()
 
 
 def descendants(pid: int | None = None) -> list[int]:

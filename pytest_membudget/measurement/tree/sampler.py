@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pytest_membudget.measurement.process import high_water, proc
-from pytest_membudget.measurement.process.children import above_standard, pipe
+from pytest_membudget.measurement.process.children import Reaped, above_standard, pipe
 from pytest_membudget.measurement.system.control_group import group_statistics
 from pytest_membudget.measurement.tree.helper.messages import (
     Begin,
@@ -102,7 +102,7 @@ class TreeSampler:
             self.forget()
             raise
         self.pid, self.members, self.hides_huge_pages = 0, 0, False
-        self.reaped: object = None
+        self.reaped: Reaped | None = None
         """`reaped()` when the tree was last known to be this process alone."""
         if waits:
             self.wait_until_ready()
