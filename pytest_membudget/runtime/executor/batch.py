@@ -21,12 +21,12 @@ from pytest_membudget.measurement.tree.sampler import sampler
 from pytest_membudget.records.measurement import Measurement
 from pytest_membudget.records.run import BatchResult, Breakdown, LevelEvent, Outcome
 from pytest_membudget.runtime.executor.dead_letters import DeadLetterFile
+from pytest_membudget.runtime.executor.done_file import DoneFile
 from pytest_membudget.runtime.executor.driver import WATCHED_TICK_S
 from pytest_membudget.runtime.executor.engine import CallOptions, Engine
 from pytest_membudget.runtime.executor.flow_control import best_order
 from pytest_membudget.runtime.executor.journal import growth_in_workers
 from pytest_membudget.runtime.executor.outcomes import (
-    DoneFile,
     Ended,
     Item,
     Outcomes,

@@ -169,7 +169,8 @@ class Calls:
         done: str | os.PathLike[str] | None,
         on_end: Callable[[], object] | None = None,
     ) -> Outcomes:
-        from pytest_membudget.runtime.executor.outcomes import DoneFile, Outcomes, drawn
+        from pytest_membudget.runtime.executor.done_file import DoneFile
+        from pytest_membudget.runtime.executor.outcomes import Outcomes, drawn
 
         engine = self._engine
         rule = engine.charge_rule(options)

@@ -30,6 +30,7 @@ from pytest_membudget.runtime.workers.files_in_memory import CallFiles, MachineM
 from pytest_membudget.runtime.workers.fork_server import main_left_alone_where_it_is_no_file
 from pytest_membudget.runtime.workers.fork_server_main import UNGUARDED
 from pytest_membudget.runtime.workers.forked_process import ForkedProcess, ForkServerContext, default_context
+from pytest_membudget.runtime.workers.process_state import Environment
 from pytest_membudget.runtime.workers.process_tree import HeldGroup, end_tree
 from pytest_membudget.runtime.workers.protocol import (
     Call,
@@ -52,7 +53,7 @@ from pytest_membudget.runtime.workers.serialization import (
     unpicklable,
 )
 from pytest_membudget.runtime.workers.task_memory import HELPER_TO_COME
-from pytest_membudget.runtime.workers.worker_main import Environment, Mark
+from pytest_membudget.runtime.workers.worker_main import Mark
 
 _logger = logging.getLogger("pytest_membudget.runtime")
 

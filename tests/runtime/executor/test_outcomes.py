@@ -25,8 +25,9 @@ from pytest_membudget import (
     UsageError,
 )
 from pytest_membudget.runtime.executor import outcomes as outcomes_module
+from pytest_membudget.runtime.executor.done_file import key_of
 from pytest_membudget.runtime.executor.engine import CallOptions
-from pytest_membudget.runtime.executor.outcomes import Outcomes, as_they_end, drawn, in_order, key_of
+from pytest_membudget.runtime.executor.outcomes import Outcomes, as_they_end, drawn, in_order
 
 MB = 1_000_000
 
