@@ -34,7 +34,6 @@ from pytest_membudget.runtime.executor.outcomes import (
     drawn,
     progress,
 )
-from pytest_membudget.runtime.executor.placement import TOGETHER
 from pytest_membudget.runtime.executor.state import Task
 from pytest_membudget.runtime.workers.protocol import Reading
 from pytest_membudget.runtime.workers.serialization import name_of
@@ -45,9 +44,6 @@ if TYPE_CHECKING:
 
 Durations: TypeAlias = Callable[[Any], float] | Sequence[float]
 """Expected seconds of an input: one for each, in their order, or a function of the input."""
-
-_WINDOW = 256
-"""Tasks of a list that are submitted at a time: enough for the ledger to choose from."""
 
 
 class Batch:
@@ -86,7 +82,7 @@ class Batch:
             fn,
             first,
             options,
-            window=self._window,
+            window=engine.list_window if self._is_sized else engine.lazy_window,
             done=self._done,
             prefers_thread=is_small,
         )
@@ -157,12 +153,6 @@ class Batch:
                 f"durations_s gives {text_of(expected_s, repr)} for {text_of(item.value, repr)}; give seconds of 0 or more"
             )
         return float(expected_s)
-
-    def _window(self) -> int:
-        """A list may be submitted in advance. What is drawn lazily is drawn when a worker is about to need it."""
-        if self._is_sized:
-            return max(_WINDOW, TOGETHER * self._engine.most_workers)
-        return self._engine.lazy_window()
 
     def _record(self, ended: Ended) -> None:
         outcome = ended.outcome

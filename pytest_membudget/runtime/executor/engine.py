@@ -33,10 +33,11 @@ from pytest_membudget.runtime.executor.charges import (
 )
 from pytest_membudget.runtime.executor.driver import CallerDriver, Driver, Ending
 from pytest_membudget.runtime.executor.effects import TaskFuture
+from pytest_membudget.runtime.executor.flow_control import WINDOW
 from pytest_membudget.runtime.executor.journal import Journal
 from pytest_membudget.runtime.executor.local_memory import LocalMemory
 from pytest_membudget.runtime.executor.local_placement import LocalPlacement
-from pytest_membudget.runtime.executor.placement import CallerPlacement, ClusterPlacement
+from pytest_membudget.runtime.executor.placement import TOGETHER, CallerPlacement, ClusterPlacement
 from pytest_membudget.runtime.executor.policy import ExecutorPolicy
 from pytest_membudget.runtime.executor.scheduler import Scheduler
 from pytest_membudget.runtime.executor.state import Backend, Submission, Task
@@ -128,12 +129,16 @@ class Engine:
             return self.budget.largest_bytes
         return self.budget.now_bytes(self.driver.added_bytes)
 
+    def list_window(self) -> int:
+        """How many inputs of a list may be submitted and unread: all of them are known, so enough for the ledger to choose from."""
+        return max(2 * WINDOW, TOGETHER * self.most_workers)
+
     def lazy_window(self) -> int:
-        """How many lazily drawn inputs may be submitted and unread."""
+        """How many lazily drawn inputs may be submitted and unread: one is drawn when a worker is about to need it."""
         pool = self.scheduler.pool
         workers = max(
             self.most_workers, pool.concurrency.most
-        )  # those of a cluster have yet to join at first
+        )  # at first those of a cluster have yet to join
         return self.settings.max_in_flight or workers * pool.throughput.drawn_ahead
 
     def charge_rule(self, options: CallOptions) -> ChargeRule:

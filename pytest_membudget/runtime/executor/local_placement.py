@@ -1,6 +1,6 @@
 """One machine with one budget: a task starts when its memory fits, in an idle worker or a new one.
 
-At most `WINDOW` tasks wait in the ledger at a time; the others wait in the scheduler's queue. So each task is charged by what
+At most `WINDOW` tasks wait in the ledger at a time; the others in the task queue before that. So each task is charged by what
 is known when its turn is near, not by what was known when it came.
 """
 

@@ -6,12 +6,12 @@ Inputs are drawn as there is room for their outcomes, and nothing is kept of an 
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import queue
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from functools import partial
 from typing import Any, NamedTuple, TextIO, cast
 
 from pytest_membudget.records.run import FileCategory, Outcome
@@ -20,8 +20,8 @@ from pytest_membudget.runtime.executor.done_file import DoneFile, key_of
 from pytest_membudget.runtime.executor.driver import PATIENCE_S
 from pytest_membudget.runtime.executor.effects import TaskFuture
 from pytest_membudget.runtime.executor.engine import CallOptions, Engine
-from pytest_membudget.runtime.executor.policy import ExecutorPolicy
 from pytest_membudget.runtime.executor.state import Task
+from pytest_membudget.runtime.prediction.files import FileClasses
 from pytest_membudget.units import format_duration
 
 _logger = logging.getLogger("pytest_membudget.runtime")
@@ -150,10 +150,15 @@ class Outcomes:
             is_input=True,
             prefers_thread=self._prefers_thread,
         )
-        if task.timeout_s is not None and self._options.timeout_s == "policy":
-            announce_time_limits(self._engine.settings.policy)
+        policy = self._engine.settings.policy
+        if (
+            task.timeout_s is not None
+            and self._options.timeout_s == "policy"
+            and policy.timeout_s == "category"
+        ):
+            announce_time_limits(policy.classes)
         self._running[item.place] = self._engine.submit(
-            task, partial(_announce, self._ended, self._on_end, item)
+            task, functools.partial(_announce, self._ended, self._on_end, item)
         )
 
     def _read(self, item: Item, future: Future[Any] | None) -> Ended:
@@ -169,21 +174,14 @@ class Outcomes:
         return Ended(item, outcome, task)
 
 
-def announce_time_limits(policy: ExecutorPolicy) -> None:
+@functools.cache
+def announce_time_limits(classes: FileClasses) -> None:
     """Says once, before work starts, that files have a time limit that may not have been asked for."""
-    if policy.timeout_s != "category" or _Announced.time_limits:
-        return
-    _Announced.time_limits = True
-    limits = ", ".join(format_duration(policy.classes.timeout_s(category)) for category in FileCategory)
     _logger.warning(
         "a task on a file is ended after %s (small, medium and large files); "
         "ExecutorPolicy(timeout_s=None) lifts these limits, or give seconds for all",
-        limits,
+        ", ".join(format_duration(classes.timeout_s(category)) for category in FileCategory),
     )
-
-
-class _Announced:
-    time_limits = False
 
 
 def drawn(items: Iterable[Any], charge: Callable[[Any], Charged]) -> Iterator[Item]:

@@ -300,10 +300,10 @@ def test_one_input_is_as_safe_as_a_hundred(few):
     assert [(outcome.level, outcome.cause) for outcome in outcomes] == [("process", "killed")] * few
 
 
-def test_the_time_limits_by_category_are_told_once_before_work(tmp_path, caplog, monkeypatch):
+def test_the_time_limits_by_category_are_told_once_before_work(tmp_path, caplog):
     from pytest_membudget.runtime.executor import outcomes
 
-    monkeypatch.setattr(outcomes._Announced, "time_limits", False)
+    outcomes.announce_time_limits.cache_clear()
     path = tmp_path / "a.txt"
     path.write_text("a")
     with FallbackExecutor(1, budget="1 GB", levels=("thread",)) as executor:
