@@ -9,7 +9,6 @@ import functools
 import gc
 import hashlib
 import importlib
-import inspect
 import os
 import pickle
 import sys
@@ -165,6 +164,8 @@ def parse_reference(text: str) -> FunctionReference:
 
 def digest_source(fn: Callable[..., Any]) -> str:
     """The SHA-256 of the file that defines `fn`; empty where there is none, as for functions written in C."""
+    import inspect  # not for the interpreters that run `fn`: half as long as all they import else
+
     try:
         source = inspect.getsourcefile(inspect.unwrap(_named_part(fn)))
     except TypeError:
@@ -188,7 +189,7 @@ def _named_part(fn: Callable[..., Any]) -> Any:
     """The function or class behind a partial, a method or an object that can be called."""
     while isinstance(fn, functools.partial):
         fn = fn.func
-    if inspect.ismethod(fn):
+    if isinstance(fn, types.MethodType):
         return fn.__func__
     return fn if hasattr(fn, "__qualname__") or not callable(fn) else type(fn)
 
