@@ -68,7 +68,7 @@ def a_scheduler(
     )
     here = LocalPlacement(memory)
     made = {
-        "process": Backend("process", here, own_memory=True, is_local_pool=True),
+        "process": Backend("process", here, own_memory=True),
         "thread": Backend("thread", here, own_memory=False, most_after_fallback=policy.degraded_threads),
         "sequential": Backend("sequential", here, own_memory=False, most_after_fallback=1),
     }

@@ -300,7 +300,7 @@ def _backends(settings: Settings, budget: AnyBudget) -> list[Backend]:
                 cluster = ClusterPlacement(most=settings.most_in_cluster, base_bytes=base_bytes)
                 return Backend(level, cluster, own_memory=True)
             case "process":
-                return Backend(level, here, own_memory=True, is_local_pool=True)
+                return Backend(level, here, own_memory=True)
             case "thread":
                 return Backend(level, here, own_memory=False, most_after_fallback=policy.degraded_threads)
             case "sequential":

@@ -188,8 +188,6 @@ class Backend:
     placement: Placement
     #: tasks run outside the coordinator: a death costs one task, and what ran out of memory may be repeated
     own_memory: bool
-    #: we start and stop its workers, which run several calls under one lease and are charged for what they retain
-    is_local_pool: bool = False
     #: tasks at once after the executor has fallen back to this level; None for as many as before
     most_after_fallback: int | None = None
     #: workers that ended before they were ready, in a row
@@ -203,9 +201,17 @@ class Backend:
         return self.placement.memory
 
     @property
+    def is_local_pool(self) -> bool:
+        """Whether its workers are processes of this machine: ours to start and stop, and charged for what they retain.
+
+        They run several calls under one lease.
+        """
+        return self.own_memory and self.memory is not None
+
+    @property
     def is_cluster(self) -> bool:
         """Whether its workers are a cluster's: each has a budget of its own, and is not ours to start or stop."""
-        return self.own_memory and not self.is_local_pool
+        return self.own_memory and self.memory is None
 
 
 class Failure(NamedTuple):

@@ -83,7 +83,7 @@ class TaskWatch:
     def _kernel_limit_bytes(self, slot: Slot, task: Task) -> int | None:
         """Where the kernel may end it, as the next reading would. Counts from what the worker holds when it is sent the call."""
         memory = slot.backend.memory
-        if not slot.backend.is_local_pool or slot.lease is None or memory is None:
+        if memory is None or slot.lease is None or not slot.backend.own_memory:
             return None
         if task.limit_bytes is None and not self._ends_overruns:
             return None

@@ -159,8 +159,9 @@ class WorkerPool:
     def start_ahead(self) -> None:
         """Starts one worker before its first task, where none is idle and there is memory for it."""
         backend = self.levels.now
-        has_memory = backend.memory is not None and backend.memory.may_start_ahead(self)
-        if backend.is_local_pool and has_memory and not self.idle(backend):
+        if backend.memory is None or not backend.own_memory or self.idle(backend):
+            return
+        if backend.memory.may_start_ahead(self):
             self.start(backend)
 
     def started(self, slot: Slot) -> None:
@@ -408,7 +409,7 @@ class Replacement:
     def has_outgrown(self, slot: Slot, pool: WorkerPool, task_bytes: int) -> bool:
         """Whether a worker retains more than it may, where its tasks take `task_bytes` beside that."""
         memory = slot.backend.memory
-        if memory is None or not slot.backend.is_local_pool:
+        if memory is None or not slot.backend.own_memory:
             return False
         if self._most_bytes is not None:
             return slot.retained_bytes + (slot.base_bytes or 0) > self._most_bytes

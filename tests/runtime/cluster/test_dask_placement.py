@@ -54,7 +54,7 @@ class Cluster:
         here = LocalPlacement(LocalMemory(1000, max_overtakes=8))
         backends = [
             Backend("dask", self.placement, own_memory=True),
-            Backend("process", here, own_memory=True, is_local_pool=True),
+            Backend("process", here, own_memory=True),
         ]
         self.scheduler = Scheduler(backends, ExecutorPolicy(**policy), max_workers=2)
         self.scheduler.pool.throughput.mean_s = mean_s

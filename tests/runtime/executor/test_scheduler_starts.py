@@ -57,7 +57,7 @@ def test_tasks_of_a_cluster_that_is_lost_wait_on_this_machine_in_their_order_and
     cluster, here = ClusterPlacement(), LocalPlacement(LocalMemory(100 * MB, max_overtakes=4))
     backends = [
         Backend("dask", cluster, own_memory=True),
-        Backend("process", here, own_memory=True, is_local_pool=True),
+        Backend("process", here, own_memory=True),
     ]
     scheduler = Scheduler(backends, ExecutorPolicy(), max_workers=2)
     tasks = [a_task(10 * MB) for _ in range(3)]

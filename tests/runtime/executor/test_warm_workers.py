@@ -30,7 +30,6 @@ def a_slot(backend=None, retained_mb=None, latest_mb=None):
         "process",
         LocalPlacement(LocalMemory(1000 * MB, max_overtakes=8)),
         own_memory=True,
-        is_local_pool=True,
     )
     slot = Slot(backend)
     if retained_mb is not None:
@@ -78,7 +77,7 @@ def test_a_calibrated_base_stays_what_it_is():
 def pool_of(*retained_mb, base_bytes=0):
     """Idle workers, and what is known of their memory."""
     memory = LocalMemory(1000 * MB, max_overtakes=8, base_bytes=base_bytes)
-    backend = Backend("process", LocalPlacement(memory), own_memory=True, is_local_pool=True)
+    backend = Backend("process", LocalPlacement(memory), own_memory=True)
     pool = WorkerPool([backend], ExecutorPolicy(), [], max_workers=4)
     for each in retained_mb:
         slot = a_slot(backend, each or None)

@@ -20,7 +20,7 @@ def a_placement():
 
 
 def test_loading_is_what_a_first_task_takes_beyond_the_others():
-    process = Backend("process", a_placement(), own_memory=True, is_local_pool=True)
+    process = Backend("process", a_placement(), own_memory=True)
     pool = WorkerPool([process], ExecutorPolicy(), [], max_workers=1)
     slot = pool.start(process)
     for duration_s in (2.0, 0.5, 0.5):
@@ -35,7 +35,7 @@ class AnyOrder(RuleBasedStateMachine):
     def begin(self, max_tasks, max_worker_mb):
         placement, self.effects, self.sequence = a_placement(), [], 0
         self.ledger = placement.memory.ledger
-        self.process = Backend("process", placement, own_memory=True, is_local_pool=True)
+        self.process = Backend("process", placement, own_memory=True)
         self.thread = Backend("thread", placement, own_memory=False)
         policy = ExecutorPolicy(
             max_tasks_per_child=max_tasks, max_worker_bytes=max_worker_mb and max_worker_mb * MB
