@@ -23,13 +23,9 @@ from pytest_membudget.runtime.admission.budgets import PressureGate
 from pytest_membudget.runtime.admission.host_share import SHARE_POLL_S, SURPLUS_S, AnyBudget, HostShare
 from pytest_membudget.runtime.executor.effects import Connection, Effects, TaskFuture, resolve
 from pytest_membudget.runtime.executor.journal import HeapLog, Journal
+from pytest_membudget.runtime.executor.placement import Demand
 from pytest_membudget.runtime.executor.scheduler import Scheduler
-from pytest_membudget.runtime.executor.state import (
-    Backend,
-    Replied,
-    Slot,
-    Task,
-)
+from pytest_membudget.runtime.executor.state import Backend, Replied, Slot, Task
 from pytest_membudget.runtime.workers.protocol import (
     CannotStartError,
     ClusterLauncher,
@@ -354,25 +350,19 @@ class CallerDriver:
         if self._share is None:
             yield
             return
+        running_bytes = self._running_bytes
         task_bytes = min(task.charge.expected_bytes() or 0, self._share.ceiling_bytes)
-        needed_bytes = self._running_bytes + task_bytes
+        asked = Demand(running_bytes, task_bytes, running_bytes + task_bytes)
         try:
             while (
-                self._share.adjust(
-                    self._running_bytes, task_bytes, needed_bytes, nothing_runs=not self._running_bytes
-                )
-                < task_bytes
+                self._share.adjust(*asked, nothing_runs=not running_bytes) < task_bytes and not running_bytes
             ):
-                if self._running_bytes:
-                    break
                 time.sleep(SHARE_POLL_S)
             self._running_bytes += task_bytes
-            try:
-                yield
-            finally:
-                self._running_bytes -= task_bytes
+            yield
         finally:
-            if not self._running_bytes:
+            self._running_bytes = running_bytes
+            if not running_bytes:
                 self._share.give_back()
 
     def _receive(self, slot: Slot, _: Connection, sequence: int, reply: Reply) -> None:
