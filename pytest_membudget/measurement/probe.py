@@ -125,7 +125,7 @@ class Probe:
         own = self._close()
         reaped = children.reaped() if self._alone or self._is_unwatched else None
         shared = _shared.read()
-        added_bytes = shared.added_since(self._shared_start)
+        added_bytes = 0 if shared == self._shared_start else shared.added_since(self._shared_start)
         helper = self._helper
         tree = self._ask(duration_s, reaped, may_be_quiet=not added_bytes)
         has_swapped = shared.swapped_bytes > self._shared_start.swapped_bytes
@@ -175,7 +175,7 @@ class Probe:
             self._start_bytes,
             self._shared_bytes,
             self._reaped.faults,
-            children.own_faults(),
+            children.own_faults() if self._mark is None else self._mark.faults,
             self._mapped_bytes,
             *self._shared_start,
         )

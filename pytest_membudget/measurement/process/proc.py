@@ -42,9 +42,14 @@ class KeptOpen:
         Raises:
             OSError: it cannot be opened.
         """
-        descriptor = self._descriptor
-        if self._identity is not None and identity(descriptor) == self._identity:
-            return descriptor
+        if self._identity is not None:
+            try:
+                status = os.fstat(self._descriptor)
+            except OSError:
+                pass
+            else:
+                if (status.st_dev, status.st_ino) == self._identity:
+                    return self._descriptor
         self._descriptor = os.open(self._path, self._flags | os.O_CLOEXEC)
         self._identity = identity(self._descriptor)
         return self._descriptor

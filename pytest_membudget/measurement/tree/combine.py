@@ -128,7 +128,19 @@ def combine(
 
 def of_one_process(own: Own, label: str, duration_s: float, value: Any) -> Measurement:
     """What `combine` gives of a process that was alone throughout, from the kernel's own exact mark: nothing is to be combined."""
-    return _alone(own, 0, duration_s, processes=1, label=label, value=value)
+    low_bytes = max(0, own.peak_bytes - own.start_bytes)
+    return Measurement(
+        peak_bytes=low_bytes,
+        peak_upper_bytes=low_bytes,
+        total_peak_bytes=own.start_bytes + low_bytes,
+        start_bytes=own.start_bytes,
+        end_bytes=own.end_bytes,
+        duration_s=duration_s,
+        processes=1,
+        source="kernel",
+        label=label,
+        value=value,
+    )
 
 
 def _own_interval(own: Own, others_bytes: int = 0) -> tuple[int, int]:
@@ -138,9 +150,7 @@ def _own_interval(own: Own, others_bytes: int = 0) -> tuple[int, int]:
     return low, max(low, most_bytes - own.start_bytes + others_bytes)
 
 
-def _alone(
-    own: Own, marked: int, duration_s: float, *, processes: int, label: str = "", value: Any = None
-) -> Measurement:
+def _alone(own: Own, marked: int, duration_s: float, *, processes: int) -> Measurement:
     """Where no other process was seen; `marked` is what a dead child's mark proves."""
     own_low, own_high = _own_interval(own)
     low = max(own_low, marked)
@@ -153,8 +163,6 @@ def _alone(
         duration_s=duration_s,
         processes=processes,
         source="kernel" if own.exact or low > own_low else "sampled",
-        label=label,
-        value=value,
     )
 
 

@@ -339,6 +339,9 @@ def start_sampler() -> None:
 
 def sampler() -> TreeSampler | None:
     """The helper, started when first asked for or dead; `None` where there can be none, for `why_not`."""
+    helper = _keeper.sampler
+    if helper is not None and not helper.is_starting and helper.is_alive():
+        return helper
     if sys.platform != "linux":
         return None
     with _keeper.lock:

@@ -1,5 +1,6 @@
 import mmap
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +35,21 @@ def test_a_nested_mark_takes_nothing_from_the_outer_one():
     inner = high_water.open_mark()
     assert high_water.close_mark(inner) - inner.start_bytes < SLACK
     assert abs(high_water.close_mark(outer) - outer.start_bytes - SPIKE) < SLACK
+
+
+@pytest.mark.parametrize(("resident_kib", "is_reset"), [(5000, False), (4999, True)])
+def test_the_kernels_mark_is_reset_only_where_it_is_above_what_is_resident(
+    resident_kib, is_reset, monkeypatch
+):
+    resets = []
+    usage = resource.struct_rusage([0.0, 0.0, 5000, *[0] * 13])
+    monkeypatch.setattr(high_water.resource, "getrusage", lambda _: usage)
+    monkeypatch.setattr(high_water, "resident_and_shared_bytes", lambda: (resident_kib * 1024, 0))
+    monkeypatch.setattr(high_water, "_reset", lambda: resets.append(None) is None)
+    mark = high_water.open_mark()
+    assert len(resets) == is_reset
+    assert mark.start_bytes == resident_kib * 1024
+    high_water.close_mark(mark)
 
 
 def test_a_reset_by_others_takes_nothing_from_an_open_mark():
@@ -111,6 +127,7 @@ def test_without_clear_refs_there_is_no_mark(monkeypatch):
     def refused(path, *flags):
         raise PermissionError(path)
 
+    touch(SPIKE).close()  # the kernel's mark is above what is resident: it would have to be reset
     high_water.close_files()
     monkeypatch.setattr(high_water.os, "open", refused)
     assert high_water.open_mark() is None
