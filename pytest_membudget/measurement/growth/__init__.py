@@ -4,6 +4,6 @@
    two samples;
 2. `samples` takes a sample: exact bytes and counts after a collection, beside `foreign_memory` and `shared_files`;
    `caches` keeps out what only fills once;
-3. `stats.growth` decides from the samples: leak, clean, or not yet known;
+3. `stats.growth` decides from the samples: leak, clean, or not yet known; `explanations` has what grows or grew without being a leak;
 4. for a leak, `culprits` says who: allocation sites and types of objects.
 """

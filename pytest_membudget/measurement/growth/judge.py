@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from pytest_membudget.measurement.growth.caches import FilledCache
-from pytest_membudget.measurement.growth.culprits import python_allocates
+from pytest_membudget.measurement.growth.explanations import Explanations
 from pytest_membudget.measurement.growth.foreign_memory import private_bytes_of
 from pytest_membudget.measurement.growth.repeat import (
     CALLS_BEYOND_DOUBT,
@@ -16,18 +15,15 @@ from pytest_membudget.measurement.growth.repeat import (
 )
 from pytest_membudget.measurement.growth.samples import (
     EXACT_BYTES,
-    OF_SHARED_FILES,
     PAGED_ALLOWANCE_BYTES,
     PAGED_BYTES,
     Figures,
 )
-from pytest_membudget.measurement.growth.shared_files import Origin
 from pytest_membudget.measurement.process.children import descendants
 from pytest_membudget.measurement.system.machine import memory_reading
 from pytest_membudget.originals import resource, restored, sys
 from pytest_membudget.records.judgement import GrowthVerdict
 from pytest_membudget.stats.growth import (
-    CACHES_BYTES,
     FEWEST_SAMPLES,
     LITTLE_BYTES,
     RESOLUTION_BYTES_PER_CALL,
@@ -102,15 +98,9 @@ def _descriptor_limit() -> int:
 
 
 FEW_CALLS = 1000
-_LEAST_EXPLAINED = 0.5
-_MOST_CACHES_SHOWN = 3
-_MOST_THREADS_CREDITED = 16
-_SHARE_FOR_FILES = 0.15
 _SEEN_IN_PAGES_BYTES = 64 << 10
 _MOST_NOISE_BYTES_PER_CALL = 512
 """Beside more than that a leak of as much may not show in few calls: *clean* waits for half of the time."""
-_OTHERS_FILES = "files appeared in shared memory that another program may have made, as they did not come with the calls alone: they were not judged"
-_TOO_FEW_FILES = "files appeared in shared memory with the calls, too few to be certain that no other program made them; a larger timeout_s allows more"
 
 
 class Finding(NamedTuple):
@@ -131,12 +121,7 @@ class Judge:
         self._caps = Caps.for_this_machine(rounds.first)
         self._patience = _patience(timeout_s)
         self._reason = self._piled_up = ""
-        self._origin_of_files: Origin | None = None
-        self._filling: tuple[FilledCache, ...] = ()
-        self._calls_before_next_scan = 0
-        self._calls_before_next_trace = 0
-        self._others_may_keep = False
-        self._has_shrunk_databases = False
+        self._explanations = Explanations(rounds, allowed_bytes, timeout_s)
         self._children_private_bytes = 0
 
     def run(self, *, can_interrupt: bool) -> Finding:
@@ -155,7 +140,7 @@ class Judge:
             verdict = self._verdict(trends, effort)
             if verdict:
                 doubts = _doubts(verdict, trends, rounds, self._reason, can_interrupt)
-                return Finding(verdict, trends, (*doubts, *self._own_doubts(verdict)))
+                return Finding(verdict, trends, (*doubts, *self._explanations.found.caveats(verdict)))
 
     def _advance(self) -> None:
         rounds, caps = self._rounds, self._caps
@@ -171,32 +156,31 @@ class Judge:
 
     def _verdict(self, trends: dict[str, Trend], effort: Effort) -> GrowthVerdict | None:
         """The verdict, or None while more calls should be made."""
-        patience = self._patience._replace(caches_bytes=LITTLE_BYTES + self._kept_for_other_threads_bytes)
+        explanations = self._explanations
+        patience = self._patience._replace(
+            caches_bytes=LITTLE_BYTES + explanations.kept_for_other_threads_bytes
+        )
         verdict = decide(list(trends.values()), effort, patience)
-        if verdict in ("leak", "inconclusive") and self._pages_of_databases_explain(trends):
+        if verdict in ("leak", "inconclusive") and explanations.pages_of_databases(trends):
             trends |= self._rounds.trends(self._allowed_bytes)
             verdict = decide(list(trends.values()), effort, patience)
-        if verdict and self._files_may_be_others(trends):
+        if verdict and explanations.files_of_others(trends):
+            self._piled_up = ""
             return None
-        if verdict == "leak" and (
-            self._other_threads_explain(trends, effort) or self._caches_explain(trends, effort)
-        ):
+        if verdict == "leak" and explanations.instead_of_a_leak(trends, effort):
             return "inconclusive" if effort.exhausted else None
-        if verdict == "inconclusive" and (
-            self._full_caches_explain(trends) or self._other_threads_explain_all(trends, effort)
+        if (
+            verdict == "inconclusive"
+            and not self._piled_up
+            and explanations.of_what_has_ended(trends, effort)
         ):
             verdict = "clean"
-        if verdict == "clean" and (self._piled_up or self._origin_of_files == "unknown"):
+        if verdict == "clean" and (self._piled_up or explanations.found.origin_of_files == "unknown"):
             return "inconclusive"
         if verdict != "clean" or effort.exhausted:
             return verdict
         waits = self._may_hide_growth(trends, effort) and effort.elapsed_s < self._timeout_s / 2
         return None if self._children_take_pages() or waits else verdict
-
-    @property
-    def _kept_for_other_threads_bytes(self) -> int:
-        """Freed memory that malloc may keep for the threads beside this one, and counts as in use."""
-        return CACHES_BYTES * (min(_MOST_THREADS_CREDITED, max(1, self._rounds.last.threads)) - 1)
 
     def _children_take_pages(self) -> bool:
         """Whether children make more pages their own: what was free in their parent when they were forked hides what they keep."""
@@ -219,93 +203,6 @@ class Judge:
             each.low > self._allowed_bytes + RESOLUTION_BYTES_PER_CALL for each in exact
         ) or any(trends[name].grown > allowed_bytes + _SEEN_IN_PAGES_BYTES for name in PAGED_BYTES)
         return is_noisy or (seems_to_grow and effort.calls < CALLS_BEYOND_DOUBT)
-
-    def _files_may_be_others(self, trends: dict[str, Trend]) -> bool:
-        """Asks once whose the files in shared memory are, where they would decide; another program's are left out from then on."""
-        grown = (trends[name].direction != "flat" for name in OF_SHARED_FILES)
-        files_grow = self._rounds.has_new_files and any(grown)
-        if not files_grow or self._origin_of_files is not None:
-            return False
-        self._origin_of_files = self._rounds.origin_of_files(_SHARE_FOR_FILES * self._timeout_s)
-        if self._origin_of_files == "calls":
-            return False
-        self._piled_up = ""
-        return True
-
-    def _pages_of_databases_explain(self, trends: dict[str, Trend]) -> bool:
-        """Whether half of what has grown was given back when databases emptied their caches."""
-        heap = trends["heap_bytes"]
-        explain = heap.direction != "flat" and self._rounds.shrink_databases(_LEAST_EXPLAINED * heap.grown)
-        self._has_shrunk_databases |= explain
-        return explain
-
-    def _other_threads_explain(self, trends: dict[str, Trend], effort: Effort) -> bool:
-        """Whether the heap may grow because malloc keeps freed memory for other threads; asked again when the calls have doubled.
-
-        Their caches are out of reach. What Python's allocators handed out is none of it.
-        """
-        is_little = trends["heap_bytes"].grown <= self._kept_for_other_threads_bytes
-        grows_elsewhere = any(
-            trend.direction == "growing" for name, trend in trends.items() if name != "heap_bytes"
-        )
-        self._others_may_keep = is_little and not grows_elsewhere and not self._rounds.small_blocks_grow
-        if self._others_may_keep and (effort.exhausted or effort.calls >= self._calls_before_next_trace):
-            self._others_may_keep = not python_allocates(self._rounds, trends)
-            self._calls_before_next_trace = 2 * effort.calls
-        return self._others_may_keep
-
-    def _other_threads_explain_all(self, trends: dict[str, Trend], effort: Effort) -> bool:
-        """Whether that explains all that is not flat, and it does not go on steadily."""
-        undecided = {name: trend.direction for name, trend in trends.items() if trend.direction != "flat"}
-        is_heap_alone = undecided.keys() == {"heap_bytes"} and undecided["heap_bytes"] != "growing"
-        return not self._piled_up and is_heap_alone and self._other_threads_explain(trends, effort)
-
-    def _caches_explain(self, trends: dict[str, Trend], effort: Effort) -> bool:
-        """Whether what grows may be caches that are not full yet; asked again when there are a quarter more calls."""
-        growing = {name for name, trend in trends.items() if trend.direction == "growing"}
-        if effort.calls >= self._patience.leak_calls or not growing.issubset(EXACT_BYTES):
-            return False
-        if effort.calls < self._calls_before_next_scan and not effort.exhausted:
-            return True
-        explains = self._entries_explain()
-        self._calls_before_next_scan = effort.calls * 5 // 4 if explains else 0
-        return explains
-
-    def _full_caches_explain(self, trends: dict[str, Trend]) -> bool:
-        """Whether what grew, and has slowed down or may have ended, are caches that are full by now."""
-        bound = self._allowed_bytes + RESOLUTION_BYTES_PER_CALL
-        undecided = {name: trend for name, trend in trends.items() if trend.direction != "flat"}
-        may_have_ended = all(
-            each.direction == "slowing" or (each.direction == "unclear" and each.low <= bound)
-            for each in undecided.values()
-        )
-        if self._piled_up or not may_have_ended or not undecided.keys() <= set(EXACT_BYTES):
-            return False
-        return self._entries_explain() and all(each.entries >= each.capacity for each in self._filling)
-
-    def _entries_explain(self) -> bool:
-        """Whether entries of caches that state a capacity hold what has grown, or half of it."""
-        explained, filling = self._rounds.filled_caches()
-        explains = bool(filling) and explained >= _LEAST_EXPLAINED
-        self._filling = filling if explains else ()
-        return explains
-
-    def _own_doubts(self, verdict: GrowthVerdict) -> tuple[str, ...]:
-        doubts = []
-        if verdict != "leak" and self._filling:
-            shown = ", ".join(str(each) for each in self._filling[:_MOST_CACHES_SHOWN])
-            doubts.append(f"a cache that is being filled explains the growth: {shown}")
-        if verdict != "leak" and self._others_may_keep:
-            doubts.append(
-                f"malloc keeps up to {format_size(CACHES_BYTES)} for each other thread, which grows like a leak until it is full"
-            )
-        if self._has_shrunk_databases:
-            doubts.append(
-                "sqlite kept pages of its files, 2 MB a connection unless told otherwise: not counted as growth"
-            )
-        if self._origin_of_files in {"others", "unknown"} and verdict != "leak":
-            doubts.append(_OTHERS_FILES if self._origin_of_files == "others" else _TOO_FEW_FILES)
-        return tuple(doubts)
 
 
 def _patience(timeout_s: float) -> Patience:

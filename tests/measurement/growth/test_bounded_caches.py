@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from pytest_membudget import check_growth
-from pytest_membudget.measurement.growth import judge
+from pytest_membudget.measurement.growth import explanations, judge
 from pytest_membudget.measurement.growth.caches import BoundedCaches, FilledCache
 from pytest_membudget.measurement.growth.samples import Figures
 from pytest_membudget.stats.growth import Effort, Trend
@@ -191,16 +191,17 @@ def test_what_malloc_keeps_for_other_threads_is_no_leak(monkeypatch, changes, ex
     rounds = SimpleNamespace(
         first=nothing, last=last, small_blocks_grow=changes.get("small_blocks_grow", False)
     )
-    monkeypatch.setattr(judge, "python_allocates", lambda *_: changes.get("python_allocates", False))
+    monkeypatch.setattr(explanations, "python_allocates", lambda *_: changes.get("python_allocates", False))
     flat = Trend("flat", 0.0, 0.0, 0.0, 0.0)
     growing = flat._replace(direction="growing", slope=30.0, grown=changes.get("grown_bytes", 200_000))
     trends = dict.fromkeys(Figures._fields, flat) | {"heap_bytes": growing}
-    judging = judge.Judge(rounds, 0, 10.0)
-    assert judging._other_threads_explain(trends, Effort(8192, 8.0)) == explains
+    sought = explanations.Explanations(rounds, 0, 10.0)
+    assert sought.instead_of_a_leak(trends, Effort(8192, 8.0)) == explains
     at_the_end = Effort(8192, 10.0, exhausted=True)
-    assert not judging._other_threads_explain_all(trends, at_the_end)  # it goes on steadily
-    trends["heap_bytes"] = growing._replace(direction="unclear")
-    assert judging._other_threads_explain_all(trends, at_the_end) == explains
+    assert not sought.of_what_has_ended(trends, at_the_end)  # it goes on steadily
+    trends["heap_bytes"] = growing._replace(direction="unclear", low=9.0)
+    assert sought.of_what_has_ended(trends, at_the_end) == explains
+    assert any("for each other thread" in each for each in sought.found.caveats("clean")) == explains
 
 
 @pytest.mark.parametrize(
@@ -216,10 +217,11 @@ def test_what_malloc_keeps_for_other_threads_is_no_leak(monkeypatch, changes, ex
 def test_growth_that_has_ended_is_explained_by_caches_that_are_full_by_now(entries, changes, explains):
     nothing = Figures(*[0] * len(Figures._fields))
     filled = FilledCache("a cache", entries, 100, added=90, bytes_per_entry=10.0)
-    judging = judge.Judge(SimpleNamespace(first=nothing, filled_caches=lambda: (0.9, (filled,))), 0, 10.0)
+    rounds = SimpleNamespace(last=nothing, small_blocks_grow=True, filled_caches=lambda: (0.9, (filled,)))
+    sought = explanations.Explanations(rounds, 0, 10.0)
     flat = Trend("flat", 0.0, 0.0, 0.0, 0.0)
     trends = dict.fromkeys(Figures._fields, flat) | {"heap_bytes": flat._replace(**changes)}
-    assert judging._full_caches_explain(trends) == explains
+    assert sought.of_what_has_ended(trends, Effort(500, 10.0, exhausted=True)) == explains
 
 
 @pytest.mark.parametrize(
