@@ -57,6 +57,7 @@ def a_scheduler(
     *,
     has_initializer=False,
     base_bytes=0,
+    is_shared=False,
     **policy,
 ):
     policy = ExecutorPolicy(**policy)
@@ -65,6 +66,7 @@ def a_scheduler(
         max_overtakes=policy.max_overtakes,
         base_bytes=base_bytes,
         has_initializer=has_initializer,
+        is_shared=is_shared,
     )
     here = LocalPlacement(memory)
     made = {

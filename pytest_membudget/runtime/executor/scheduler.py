@@ -19,7 +19,6 @@ Which task starts next and where is asked of the `placement` of the present leve
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor
@@ -52,8 +51,6 @@ from pytest_membudget.runtime.workers.protocol import (
     Reply,
     Stage,
 )
-
-_logger = logging.getLogger("pytest_membudget.runtime")
 
 TRANSITIONS: frozenset[tuple[State, State]] = frozenset(
     {

@@ -190,28 +190,24 @@ class Backend:
     own_memory: bool
     #: tasks at once after the executor has fallen back to this level; None for as many as before
     most_after_fallback: int | None = None
+    #: the account of this machine that its tasks and workers are charged to; None where they are charged to none
+    memory: LocalMemory | None = field(init=False)
+    #: its workers are processes of this machine, ours to start and stop: each runs several calls under one lease, and is charged
+    #: for what it retains
+    is_local_pool: bool = field(init=False)
+    #: its workers are a cluster's: each has a budget of its own, and is not ours to start or stop
+    is_cluster: bool = field(init=False)
+
+    # Written by `worker_pool`:
     #: workers that ended before they were ready, in a row
     failed_starts: int = 0
     #: a worker has come to a call
     is_proven: bool = False
 
-    @property
-    def memory(self) -> LocalMemory | None:
-        """The account of this machine that its tasks and workers are charged to; None where they are charged to none."""
-        return self.placement.memory
-
-    @property
-    def is_local_pool(self) -> bool:
-        """Whether its workers are processes of this machine: ours to start and stop, and charged for what they retain.
-
-        They run several calls under one lease.
-        """
-        return self.own_memory and self.memory is not None
-
-    @property
-    def is_cluster(self) -> bool:
-        """Whether its workers are a cluster's: each has a budget of its own, and is not ours to start or stop."""
-        return self.own_memory and self.memory is None
+    def __post_init__(self) -> None:
+        self.memory = self.placement.memory
+        self.is_local_pool = self.own_memory and self.memory is not None
+        self.is_cluster = self.own_memory and self.memory is None
 
 
 class Failure(NamedTuple):

@@ -22,13 +22,14 @@ from pytest_membudget.runtime.executor.charges import (
     function_key,
 )
 from pytest_membudget.runtime.executor.flow_control import ConcurrencyLimit, best_order
+from pytest_membudget.runtime.executor.placement import CallerPlacement
 from pytest_membudget.runtime.executor.state import Backend
 from pytest_membudget.runtime.executor.worker_pool import STARTS_THAT_MAY_FAIL, Levels
 from pytest_membudget.runtime.prediction.predictors import kind_of
 
 
 def levels(*names):
-    return Levels([Backend(name, None, own_memory=name == "process") for name in names])
+    return Levels([Backend(name, CallerPlacement(100), own_memory=name == "process") for name in names])
 
 
 def test_levels_go_down_one_by_one_and_never_up():

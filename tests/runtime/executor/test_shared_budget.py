@@ -20,8 +20,6 @@ from pytest_membudget.records.measurement import MemoryLimit, MemoryReading
 from pytest_membudget.runtime.admission.host_scope import host_status
 from pytest_membudget.runtime.admission.host_share import GroupShare
 from pytest_membudget.runtime.executor import engine as engine_module
-from pytest_membudget.runtime.executor.local_memory import LocalMemory
-from pytest_membudget.runtime.executor.local_placement import LocalPlacement
 from pytest_membudget.runtime.executor.placement import Demand
 from pytest_membudget.runtime.executor.state import Stop
 
@@ -32,10 +30,7 @@ class Shared(Played):
     """A scheduler whose budget other programs share: what it holds of it is what a test grants."""
 
     def __init__(self, largest_bytes=100, workers=2, **policy):
-        super().__init__(largest_bytes, workers, **policy)
-        placement = LocalPlacement(LocalMemory(largest_bytes, max_overtakes=32, is_shared=True))
-        for backend in self.scheduler.pool.levels.all:
-            backend.placement = placement
+        super().__init__(largest_bytes, workers, is_shared=True, **policy)
         self.largest_bytes = largest_bytes
 
     def grant(self, size_bytes):
