@@ -301,7 +301,10 @@ def _shown(frames: Sequence[tuple[str, int]]) -> str:
     users = list(takewhile(lambda frame: not _is_ours(frame[0]), frames))
     if not users or (len(users) < len(frames) and not frames[len(users)][0].startswith(_CALLERS)):
         return ""
-    called = list(takewhile(lambda frame: not _RUNNERS & set(Path(frame[0]).parts), users)) or users
+    called = list(takewhile(lambda frame: not _is_runner(frame[0]), users))
+    if not called and len(users) < len(frames) and all(_is_runner(file) for file, _ in users):
+        return ""  # what the runner did between two calls
+    called = called or users
     inner = list(takewhile(lambda frame: _is_library(frame[0]), called))
     own = called[len(inner) :]
     if not own:
@@ -311,6 +314,10 @@ def _shown(frames: Sequence[tuple[str, int]]) -> str:
     while len(lines) > 1 and len(" < ".join(lines) + behind) > _MOST_CHARACTERS:
         lines.pop()
     return shortened(" < ".join(lines) + behind)
+
+
+def _is_runner(file: str) -> bool:
+    return bool(_RUNNERS & set(Path(file).parts))
 
 
 def shortened(text: str) -> str:

@@ -55,6 +55,15 @@ def test_the_line_and_the_type_that_grow_are_named():
     assert not any("_pytest" in culprit.name for culprit in growth.culprits)
 
 
+def test_what_pytest_allocates_between_two_calls_is_no_culprit_and_within_one_it_is_named_by_the_users_line():
+    runner, repeats = (
+        ("/site-packages/_pytest/logging.py", 410),
+        (f"{culprits._CALLERS[1]}/running_test.py", 1),
+    )
+    assert not culprits._shown([runner, runner, repeats])
+    assert culprits._shown([runner, (__file__, 7), repeats]) == f"{HERE}:7 (in _pytest/logging.py:410)"
+
+
 def test_small_objects_are_not_called_native():
     kept = []
     growth = check_growth(lambda: kept.append(object()))
