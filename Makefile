@@ -59,8 +59,9 @@ test: $(READY)
 test-growth: $(READY)
 	$(BIN)/python -m pytest tests/measurement/growth
 
+# With other random examples and faults than `make test` has, each time; a failure shows how to repeat it.
 test-all: lint
-	$(BIN)/python -m pytest -m "slow or not slow"
+	MEMBUDGET_FAULT_SEED=$$(date +%s) $(BIN)/python -m pytest -m "slow or not slow" --hypothesis-profile=others
 	$(BIN)/nox
 
 $(BENCH_READY): pyproject.toml benchmarks/requirements.txt

@@ -1,11 +1,11 @@
-"""Random faults. The numbers follow from one seed, which a failing test shows: MEMBUDGET_FAULT_SEED=… repeats it."""
+"""Random faults. The numbers follow from one seed; with MEMBUDGET_FAULT_SEED=… it is another one, as in `make test-all`."""
 
 import os
 import random
 
 import pytest
 
-SEED = int(os.environ.get("MEMBUDGET_FAULT_SEED", random.SystemRandom().randrange(10**6)))
+SEED = int(os.environ.get("MEMBUDGET_FAULT_SEED", "1"))
 
 
 @pytest.fixture
