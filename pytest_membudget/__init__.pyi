@@ -23,7 +23,7 @@ from pytest_membudget.errors import WorkerKilledError as WorkerKilledError
 from pytest_membudget.inputs import KINDS as KINDS
 from pytest_membudget.inputs import synthesize as synthesize
 from pytest_membudget.measurement.doctor import doctor as doctor
-from pytest_membudget.measurement.fresh.isolated import measure_command as measure_command
+from pytest_membudget.measurement.fresh.command import measure_command as measure_command
 from pytest_membudget.measurement.fresh.isolated import measure_isolated as measure_isolated
 from pytest_membudget.measurement.growth.check import check_growth as check_growth
 from pytest_membudget.measurement.probe import measure as measure

@@ -11,7 +11,7 @@ import sys
 
 from pytest_membudget.cli import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, Command, say
 from pytest_membudget.errors import MembudgetError, UsageError
-from pytest_membudget.measurement.fresh.isolated import measure_command
+from pytest_membudget.measurement.fresh.command import measure_command
 from pytest_membudget.records.measurement import CommandMeasurement
 from pytest_membudget.records.storage import encode_json
 from pytest_membudget.units import format_count, format_duration, format_size, parse_size

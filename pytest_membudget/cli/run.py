@@ -26,8 +26,8 @@ import msgspec
 from pytest_membudget.cli import EXIT_OK, Command, say
 from pytest_membudget.cli.measure import EXIT_OWN_FAILURE, peak_line
 from pytest_membudget.errors import MembudgetError, OversizeError, UsageError, size_of
+from pytest_membudget.measurement.fresh.command import measure_command
 from pytest_membudget.measurement.fresh.guard import proven_bytes
-from pytest_membudget.measurement.fresh.isolated import measure_command
 from pytest_membudget.measurement.fresh.launcher import checked_command, launch
 from pytest_membudget.measurement.process.children import children_of, descendants
 from pytest_membudget.measurement.system.control_group import ControlGroup, make_control_group

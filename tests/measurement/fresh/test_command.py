@@ -13,7 +13,7 @@ from tree_programs import HOLD, MIB
 from pytest_membudget import measure_command
 from pytest_membudget.cli import main
 from pytest_membudget.errors import MeasurementError, UsageError
-from pytest_membudget.measurement.fresh import isolated, launcher
+from pytest_membudget.measurement.fresh import command, launcher
 from pytest_membudget.measurement.process.proc import open_files
 from pytest_membudget.measurement.tree.helper.messages import Summary
 from pytest_membudget.records.measurement import Ending
@@ -54,7 +54,7 @@ def test_a_small_command_is_bounded_by_what_its_tree_held(largest_mib, peak_mib,
     seen = [(1, 12 * MIB), (2, 2 * MIB)]
     summary = Summary(1 * MIB, 1 * MIB, 0, 12 * MIB, 0, seen, start_file_bytes=6 * MIB)
     launched = SimpleNamespace(largest_bytes=largest_mib * MIB, floor_bytes=12 * MIB, root=1)
-    m = isolated._combine(("sleep",), Ending(how="exited"), summary, launched, lost="")
+    m = command._combine(("sleep",), Ending(how="exited"), summary, launched, lost="")
     assert (m.peak_bytes, m.peak_upper_bytes) == (peak_mib * MIB, upper_mib * MIB)
     assert (m.source, m.processes) == (source, 1)
     assert ["below the 12.0 MiB" in caveat for caveat in m.caveats] == [True] * (source == "sampled")
