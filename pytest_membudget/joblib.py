@@ -31,6 +31,7 @@ from typing import Any, NamedTuple
 from pytest_membudget.errors import MissingExtraError, UsageError, size_of
 from pytest_membudget.runtime.executor.executor import FallbackExecutor
 from pytest_membudget.runtime.executor.policy import ExecutorPolicy, limit_of
+from pytest_membudget.runtime.workers.serialization import PacksAnswer, by_name
 from pytest_membudget.units import Size
 
 try:
@@ -300,7 +301,7 @@ def _limit_threads(variables: dict[str, str]) -> None:
     os.environ.update(variables)
 
 
-class _Batch:
+class _Batch(PacksAnswer):
     """Runs a batch in a worker, and names it in messages: its functions, and which calls of `Parallel` they are."""
 
     def __init__(self, functions: str, first: int, last: int) -> None:
@@ -313,6 +314,13 @@ class _Batch:
     def __call__(self, batch: bytes) -> Any:
         """The bytes are this program's own."""
         return pickle.loads(batch)()  # noqa: S301 - written by this program, sent over its own pipe
+
+    def pack_answer(self, answer: Any) -> bytes:
+        """Packed as the batch was where there is no other way: a script's classes came by value, and go back as the script's own."""
+        try:
+            return by_name(answer)
+        except (pickle.PicklingError, AttributeError, TypeError):
+            return bytes(dumps(answer))
 
 
 def _names_of(batch: BatchedCalls) -> str:

@@ -3,6 +3,7 @@
 import inspect
 import os
 import time
+from typing import NamedTuple
 
 import joblib
 import numpy as np
@@ -126,6 +127,26 @@ def test_what_a_function_raises_reaches_the_caller_and_the_next_call_works():
 
 
 @pytest.mark.slow
+def test_classes_that_travel_by_value_come_back_as_the_callers_own():
+    class Row(NamedTuple):
+        number: int
+
+    class UnreadableRowError(Exception):
+        pass
+
+    def read(number):
+        if number == 2:
+            raise UnreadableRowError(number)
+        return Row(number)
+
+    with joblib.parallel_config("membudget", n_jobs=2, budget="1 GB"):
+        assert Parallel()(delayed(read)(number) for number in range(2)) == [Row(0), Row(1)]
+        (row,) = Parallel()([delayed(read)(0)])
+        assert type(row) is Row
+        with pytest.raises(UnreadableRowError, match="2"):
+            Parallel()([delayed(read)(2)])
+
+
 def test_a_worker_that_is_killed_is_named_and_the_next_call_works():
     with joblib.parallel_config("membudget", n_jobs=2):
         with pytest.raises(Exception, match=r"SIGKILL while it ran die \(call [12] of Parallel\)"):

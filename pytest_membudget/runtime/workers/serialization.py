@@ -55,6 +55,16 @@ class Report(NamedTuple):
 
 
 Pack = Callable[[Any], bytes]
+
+
+class PacksAnswer:
+    """A function whose results and exceptions travel as its own `pack_answer` packs them."""
+
+    def pack_answer(self, answer: Any) -> bytes:
+        """`pickle.loads` in the coordinator gives `answer` back."""
+        raise NotImplementedError
+
+
 _FIELD_TYPES = (MemberDescriptorType, GetSetDescriptorType)
 
 

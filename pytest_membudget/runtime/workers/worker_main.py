@@ -34,6 +34,7 @@ from pytest_membudget.runtime.workers.process_tree import HeldCalls
 from pytest_membudget.runtime.workers.serialization import (
     Pack,
     Packed,
+    PacksAnswer,
     Report,
     by_name,
     by_value,
@@ -197,7 +198,8 @@ def _outcome(marks: Any, sequence: int, call: Packed) -> tuple[str, bytes]:
         return "arguments", packed_text(error)
     marks[Mark.CALLED_AT] = time.monotonic()
     marks[Mark.CALLED] = sequence
-    return _called(fn, args, kwargs, by_value if call.is_by_value else by_name)
+    pack = by_value if call.is_by_value else by_name
+    return _called(fn, args, kwargs, fn.pack_answer if isinstance(fn, PacksAnswer) else pack)
 
 
 def _called(
