@@ -31,13 +31,14 @@ from pytest_membudget.runtime.executor.charges import (
     SizeOf,
     function_key,
 )
+from pytest_membudget.runtime.executor.cluster_placement import TOGETHER, ClusterPlacement
 from pytest_membudget.runtime.executor.driver import CallerDriver, Driver, Ending
 from pytest_membudget.runtime.executor.effects import TaskFuture
 from pytest_membudget.runtime.executor.flow_control import WINDOW
 from pytest_membudget.runtime.executor.journal import Journal
 from pytest_membudget.runtime.executor.local_memory import LocalMemory
 from pytest_membudget.runtime.executor.local_placement import LocalPlacement
-from pytest_membudget.runtime.executor.placement import TOGETHER, CallerPlacement, ClusterPlacement
+from pytest_membudget.runtime.executor.placement import CallerPlacement
 from pytest_membudget.runtime.executor.policy import ExecutorPolicy
 from pytest_membudget.runtime.executor.scheduler import Scheduler
 from pytest_membudget.runtime.executor.state import Backend, Submission, Task

@@ -8,9 +8,9 @@ import pytest
 
 from pytest_membudget import ExecutorPolicy, OversizeError
 from pytest_membudget.runtime.executor.charges import Charge
+from pytest_membudget.runtime.executor.cluster_placement import STRANDED_S, ClusterPlacement, calls_together
 from pytest_membudget.runtime.executor.local_memory import LocalMemory
 from pytest_membudget.runtime.executor.local_placement import LocalPlacement
-from pytest_membudget.runtime.executor.placement import STRANDED_S, ClusterPlacement, calls_together
 from pytest_membudget.runtime.executor.scheduler import Scheduler
 from pytest_membudget.runtime.executor.state import (
     Backend,

@@ -6,9 +6,9 @@ import pytest
 from scripted_scheduler import KILLED, MB, UNSTARTED, Played, a_task, only, sent
 
 from pytest_membudget import ExecutorPolicy, StartTimeoutError
+from pytest_membudget.runtime.executor.cluster_placement import ClusterPlacement
 from pytest_membudget.runtime.executor.local_memory import LocalMemory
 from pytest_membudget.runtime.executor.local_placement import LocalPlacement
-from pytest_membudget.runtime.executor.placement import ClusterPlacement
 from pytest_membudget.runtime.executor.scheduler import Scheduler
 from pytest_membudget.runtime.executor.state import Backend, Finish, Forget, Kill, Record, Send, Slot, Start
 from pytest_membudget.runtime.workers.protocol import Delay, Died, RanOut, Reading
