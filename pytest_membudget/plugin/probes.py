@@ -10,6 +10,7 @@ import pytest
 
 from pytest_membudget.errors import WatchdogStop, text_of
 from pytest_membudget.measurement.probe import Probe
+from pytest_membudget.measurement.process import high_water
 from pytest_membudget.measurement.process.reclaim import LITTLE_BYTES, Series
 from pytest_membudget.measurement.system.machine import memory_limit
 from pytest_membudget.originals import restored, sys
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from pytest_membudget.measurement.watchdog import GuardedProbe, KillRecord
 
 
+_AMPLE = 4
+"""A default budget so many times what the process holds needs no garbage collected and no allocator asked before each test."""
 _WIDE_BYTES = 100_000_000
 _NARROW = Series()
 _COMPARED = Series(2 * LITTLE_BYTES)
@@ -41,13 +44,38 @@ def choose_probe(
         return BenchmarkProbe(benchmark, settings.interval_s)
     if _may_be_ended(test.plan, settings):
         return guarded_probe(test.config, test.plan, budget, settings)
-    judged = budget != Budget() or settings.baseline is not None
-    return Probe(
-        test.plan.nodeid,
-        interval_s=settings.interval_s,
-        settle=judged,
-        series=_series_of(budget, is_compared=settings.baseline is not None),
-    )
+    is_compared = settings.baseline is not None
+    series = _series_of(budget, is_compared=is_compared)
+    if test.plan.budget is None and not (is_compared or settings.strict) and test.value("membudget") is None:
+        if budget.peak_bytes is None:
+            return Probe(test.plan.nodeid, interval_s=settings.interval_s, series=series)
+        if budget.peak_bytes >= _AMPLE * high_water.resident_bytes():
+            return AmpleProbe(test.plan.nodeid, budget.peak_bytes, series, settings.interval_s)
+    judged = is_compared or budget != Budget()
+    return Probe(test.plan.nodeid, interval_s=settings.interval_s, settle=judged, series=series)
+
+
+class AmpleProbe(Probe):
+    """For the session's default budget where that is several times what this process holds: garbage is left, and malloc seldom asked.
+
+    Whatever the test reuses of memory that others have freed was resident at the start. So where the absolute peak is within the
+    budget, the peak above the start is. Where it is not, what was resident at the start goes into the upper figure.
+    """
+
+    def __init__(self, label: str, budget_bytes: int, series: Series, interval_s: float | None) -> None:
+        super().__init__(label, interval_s=interval_s, series=series)
+        self._budget_bytes = budget_bytes
+
+    def finish(self, value: Any = None) -> Measurement:
+        """As of any probe, with an upper figure that the budget can be held against."""
+        found = super().finish(value)
+        if found.total_peak_bytes <= self._budget_bytes or found.peak_bytes > self._budget_bytes:
+            return found
+        return msgspec.structs.replace(
+            found,
+            peak_upper_bytes=max(found.peak_upper_bytes, found.total_peak_bytes),
+            caveat_records=(*found.caveat_records, Caveat("may-be-reused", found.start_bytes)),
+        )
 
 
 def _series_of(budget: Budget, *, is_compared: bool) -> Series:

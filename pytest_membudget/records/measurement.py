@@ -224,6 +224,7 @@ CaveatKind = Literal[
     "command-not-watched",
     "benchmark-not-called",
     "collected-inside",
+    "may-be-reused",
     "not-measured",
 ]
 
@@ -317,6 +318,10 @@ _CAVEATS: dict[CaveatKind, str] = {
         "the tree could not be watched ({detail}): the figure is the largest single process, by the kernel"
     ),
     "benchmark-not-called": "the test takes the fixture benchmark and did not call it, so that there was nothing to measure",
+    "may-be-reused": (
+        "what it reused of the {size} that its process held at the start is in the upper figure only: the default budget is "
+        "several times as large, so what was free of that was not asked; mark the test with a budget of its own for that"
+    ),
     "collected-inside": (
         "Python collected garbage inside the block that may have been there before: the block may have reused its memory, "
         "which is then not in the peak"

@@ -4,6 +4,13 @@ import json
 
 import pytest
 
+from pytest_membudget.measurement.probe import Probe
+from pytest_membudget.measurement.process.reclaim import Series
+from pytest_membudget.plugin.probes import AmpleProbe
+from pytest_membudget.records.measurement import Measurement
+
+MB = 1_000_000
+
 SUITE = """
 import pytest
 
@@ -56,3 +63,27 @@ def test_what_a_fixture_held_hides_nothing_of_the_next_test(pytester, options, s
     result.assert_outcomes(passed=passed)
     tests = json.loads((pytester.path / "r.json").read_text())["tests"]
     assert tests[-1]["peak_bytes"] > 25_000_000
+
+
+@pytest.mark.parametrize(
+    ("peak_mb", "upper_mb", "caveats"),
+    [(380, 380, []), (420, 520, ["may-be-reused"]), (501, 501, [])],
+    ids=["within with all that was there", "within by the peak alone", "over"],
+)
+def test_what_an_ample_budget_left_unasked_is_in_the_upper_figure_where_it_matters(
+    peak_mb, upper_mb, caveats, monkeypatch
+):
+    found = Measurement(
+        peak_bytes=peak_mb * MB,
+        peak_upper_bytes=peak_mb * MB,
+        total_peak_bytes=(100 + peak_mb) * MB,
+        start_bytes=100 * MB,
+        end_bytes=100 * MB,
+        duration_s=0.1,
+        processes=1,
+        source="kernel",
+    )
+    monkeypatch.setattr(Probe, "finish", lambda *_: found)
+    measurement = AmpleProbe("test", 500 * MB, Series(), None).finish()
+    assert measurement.peak_upper_bytes == upper_mb * MB
+    assert [each.kind for each in measurement.caveat_records] == caveats
