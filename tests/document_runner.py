@@ -21,6 +21,8 @@ FENCE = re.compile(r"^ *```(?P<language>\w*) *(?P<rest>.*)$")
 NAME = re.compile(r"^ *`(?P<name>[\w./-]+\.\w+)` *$")
 FIGURE = re.compile(r"[-+~≥≤<>]?\d[\d,.:]*(?: ?(?:[kKMGT]i?B|B|µs|ms|s|min|%)(?!\w))?")
 PRESSURE = re.compile(r"^memory pressure: .*\n", re.MULTILINE)
+OTHER_PLUGINS = "anyio asyncio benchmark hypothesispytest memray platformdirs pytest_cov rerunfailures timeout xdist xdist.looponfail"
+"""Of this environment; no document is about them, and each start of pytest would import them."""
 RANGE = re.compile(r"#( to #)+")
 RULE = re.compile(r"[-=─━═]{3,}")
 
@@ -102,8 +104,7 @@ def run_commands(block: Block) -> None:
         "NO_COLOR": "1",
         # Other plugins speak up at the start of pytest; what they say is not the document's.
         "PYTHONWARNINGS": "ignore:The configuration option",
-        # Plugins of this environment that no document is about: each start of pytest would import them.
-        "PYTEST_ADDOPTS": "-p no:hypothesispytest -p no:anyio -p no:asyncio -p no:pytest_cov",
+        "PYTEST_ADDOPTS": " ".join(f"-p no:{name}" for name in OTHER_PLUGINS.split()),
     }
     status = 0
     listed = commands(block.text)

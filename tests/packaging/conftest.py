@@ -1,10 +1,10 @@
 """A wheel built from the sdist of this checkout, installed into an empty environment outside of it."""
 
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
-import tomllib
 import venv
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +12,8 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).parents[2]
+TEST_TOOLS = "pytest pytest-* _pytest py.py pluggy* iniconfig* packaging* pygments*".split()
+"""The files of pytest, and of what only pytest requires."""
 
 
 class Installed(NamedTuple):
@@ -46,11 +48,17 @@ def distributions(tmp_path_factory):
     return sdist, wheel
 
 
+@pytest.fixture(scope="session")
+def newest(distributions, tmp_path_factory):
+    """With the newest versions of what it requires."""
+    return _install([distributions[1]], tmp_path_factory.mktemp("newest"))
+
+
 @pytest.fixture(scope="session", params=["newest", "lowest"])
 def installed(request, distributions, tmp_path_factory):
     """With the newest versions of what it requires, and with the lowest that `pyproject.toml` declares."""
     if request.param == "newest":
-        return _install([distributions[1]], tmp_path_factory.mktemp("newest"))
+        return request.getfixturevalue("newest")
     if sys.version_info >= (3, 13):
         pytest.skip("the lowest versions have no wheels for this Python; 3.11 and 3.12 test them")
     folder = tmp_path_factory.mktemp("lowest")
@@ -60,20 +68,33 @@ def installed(request, distributions, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def installed_without_pytest(distributions, tmp_path_factory):
+def installed_without_pytest(newest, tmp_path_factory):
     """As a program in production has it that was packaged without its test tools."""
-    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
-    others = [requirement for requirement in declared if not requirement.startswith("pytest")]
     folder = tmp_path_factory.mktemp("without_pytest")
-    _install(["--no-compile", *others], folder)
-    return _install(["--no-compile", "--no-deps", distributions[1]], folder)
+    python = _environment(folder)
+    shutil.copytree(
+        _packages(newest.python),
+        _packages(python),
+        ignore=shutil.ignore_patterns(*TEST_TOOLS),
+        dirs_exist_ok=True,
+    )
+    return Installed(python, folder)
+
+
+def _environment(folder):
+    """The interpreter of an empty environment in `folder`."""
+    venv.create(folder / "env", with_pip=False)
+    return folder / "env" / ("Scripts" if os.name == "nt" else "bin") / "python"
+
+
+def _packages(python):
+    return subprocess.check_output(
+        [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'), end='')"], text=True
+    )
 
 
 def _install(what, folder):
-    environment = folder / "env"
-    if not environment.exists():
-        venv.create(environment, with_pip=False)
-    python = environment / ("Scripts" if os.name == "nt" else "bin") / "python"
+    python = _environment(folder)
     pip = [sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check"]
     done = subprocess.run([*pip, "install", "--quiet", *what], capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{what} could not be installed:\n{done.stderr}"

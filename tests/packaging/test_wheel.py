@@ -127,7 +127,7 @@ def test_a_program_runs_where_pytest_is_not_installed(installed_without_pytest, 
     done = run(installed_without_pytest.python, "nightly.py", cwd=tmp_path)
     assert done.stdout.split() == ["ModuleNotFoundError", "ok", "ok", "1000", "True"], done.stderr
     calibrate = ("calibrate", "nightly:count", "--sizes", "10kB,20kB,40kB", "--repeats", "1")
-    done = run(installed_without_pytest.python.with_name("membudget"), *calibrate, cwd=tmp_path)
+    done = run(installed_without_pytest.python, "-m", "pytest_membudget", *calibrate, cwd=tmp_path)
     assert "nightly:count" in done.stdout
 
 

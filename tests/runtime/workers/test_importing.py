@@ -1,5 +1,6 @@
 """Functions that workers cannot import by themselves: of test modules, of notebooks, lambdas and closures."""
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -44,9 +45,10 @@ TEST_MODULE = """
 
 def run_pytest(folder, mode, *more):
     """As the command `pytest` does, which finds no modules in the working directory; how many tests passed."""
+    alone = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_PLUGINS": "pytest_membudget.plugin"}
     done = subprocess.run(
         [sys.executable, "-P", "-m", "pytest", f"--import-mode={mode}", "-p", "no:cacheprovider", *more],
-        capture_output=True, text=True, timeout=100, check=False, cwd=folder,
+        capture_output=True, text=True, timeout=100, check=False, cwd=folder, env=os.environ | alone,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout.count("PASSED")
