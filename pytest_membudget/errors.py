@@ -85,9 +85,8 @@ class TaskOverLimitError(MembudgetError, MemoryError):
 
     def __str__(self) -> str:
         reached, limit = format_size(self.reached), format_size(self.limit)
-        took = (
-            f"took {reached}, more than its" if reached != limit else "exceeded its"
-        )  # held there by the kernel
+        # Where both are the same, the kernel held it there.
+        took = f"took {reached}, more than its" if reached != limit else "exceeded its"
         return (
             f"{self.name} {took} limit of {limit}, and was ended; give it a larger limit, or a smaller input"
         )

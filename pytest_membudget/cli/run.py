@@ -246,9 +246,8 @@ class _Watch(threading.Thread):
         command = [pid for pid in descendants() if pid not in ours]
         held_bytes = max(self._lease.bytes, proven_bytes(command, self._lease.bytes))
         if held_bytes != self._charged_bytes:
-            with contextlib.suppress(
-                MembudgetError, OSError
-            ):  # the next reading tries again; the command goes on
+            # The next reading tries again; the command goes on.
+            with contextlib.suppress(MembudgetError, OSError):
                 self._lease.charge(held_bytes)
                 self._charged_bytes = held_bytes
 

@@ -107,9 +107,8 @@ class Probe:
             reclaim.trim_if_worthwhile(self.series.little_bytes, in_series=in_series)
         self._alone = self._is_unwatched = False
         self._helper = helper = sampler.sampler()
-        self._reaped = (
-            children.reaped()
-        )  # after the helper may have been started, by a child that was waited for
+        # Read now: the helper may just have been started, by a child that was waited for.
+        self._reaped = children.reaped()
         if helper is None:
             self._open_unwatched()
         elif helper.members <= 1 and children.none_since(helper.reaped, self._reaped):

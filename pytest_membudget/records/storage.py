@@ -297,9 +297,8 @@ def _refusal(data: bytes) -> str | None:
         line = data[: conflict.start()].count(b"\n") + 1
         return f"line {line} begins a merge that is not resolved; keep one side of each conflict and no test twice"
     containers = data.count(b"[") + data.count(b"{")
-    if (
-        containers > _MOST_CONTAINERS
-    ):  # 60 bytes each and more once they are read: a list of empty lists takes 25 times its size
+    # 60 bytes each and more once they are read: a list of empty lists takes 25 times its size.
+    if containers > _MOST_CONTAINERS:
         return f"it has {containers:,} lists and objects, more than the {_MOST_CONTAINERS:,} that are read"
     return None
 

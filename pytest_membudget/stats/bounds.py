@@ -34,9 +34,8 @@ def noncentral_t_cdf(t: float, freedom: int, noncentrality: float = 0.0) -> floa
     # Φ(t·s − δ) climbs from 0 to 1 around s = δ/t: that part gets its own steps.
     climb_from = min(max((noncentrality - _REACH) / t, low), high)
     climb_to = min(max((noncentrality + _REACH) / t, low), high)
-    constant = (
-        math.log(2) + freedom / 2 * math.log(freedom / 2) - math.lgamma(freedom / 2)
-    )  # of the density of S
+    # The constant of the density of S.
+    constant = math.log(2) + freedom / 2 * math.log(freedom / 2) - math.lgamma(freedom / 2)
 
     def weighted(s: float) -> float:
         if s <= 0:

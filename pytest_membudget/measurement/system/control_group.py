@@ -298,12 +298,11 @@ def _write_limit(version: int, directory: Path, limit_bytes: int | None) -> None
         return
     text = str(UNLIMITED_BYTES if limit_bytes is None else limit_bytes)
     memory, with_swap = directory / "memory.limit_in_bytes", directory / "memory.memsw.limit_in_bytes"
-    with contextlib.suppress(
-        OSError
-    ):  # a rise: the limit with swap has to come first; or swap is not counted
+    # First for a rise. Fails for a fall, and where swap is not counted.
+    with contextlib.suppress(OSError):
         with_swap.write_text(text, encoding="ascii")
     memory.write_text(text, encoding="ascii")
-    with contextlib.suppress(OSError):  # a fall
+    with contextlib.suppress(OSError):  # last for a fall
         with_swap.write_text(text, encoding="ascii")
 
 

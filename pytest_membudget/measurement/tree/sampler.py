@@ -301,9 +301,8 @@ class TreeSampler:
     def _kill(self) -> None:
         """Ends a helper that does not answer: stopped by a signal, it would stay for ever."""
         with contextlib.suppress(OSError, AttributeError):
-            if LAUNCH.encode() in proc.read(
-                self.pid, "cmdline"
-            ):  # else another process has its number by now
+            # Where this is not its command, another process has its number by now.
+            if LAUNCH.encode() in proc.read(self.pid, "cmdline"):
                 os.kill(self.pid, signal.SIGKILL)
 
     def _is_ours(self, descriptor: int) -> bool:

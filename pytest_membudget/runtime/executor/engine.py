@@ -137,9 +137,8 @@ class Engine:
     def lazy_window(self) -> int:
         """How many lazily drawn inputs may be submitted and unread: one is drawn when a worker is about to need it."""
         pool = self.scheduler.pool
-        workers = max(
-            self.most_workers, pool.concurrency.most
-        )  # at first those of a cluster have yet to join
+        # At first those of a cluster have yet to join.
+        workers = max(self.most_workers, pool.concurrency.most)
         return self.settings.max_in_flight or workers * pool.throughput.drawn_ahead
 
     def charge_rule(self, options: CallOptions) -> ChargeRule:

@@ -218,9 +218,8 @@ class ProcessWorker:
             messages.append(Message(call.sequence, head, packed.data))
             with self._lock:
                 self._sent[call.sequence] = _Sent(name, done)
-        if (
-            self._ended.is_set()
-        ):  # it may have ended before or since: what `give_up` has not answered is answered here
+        # It may have ended before or since: what `give_up` has not answered is answered here.
+        if self._ended.is_set():
             self.give_up()
         elif messages:
             self._write(messages)

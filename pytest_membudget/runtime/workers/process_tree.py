@@ -78,9 +78,8 @@ def kill_at_hang_up(lifeline: int, number: int) -> None:
 
 def end_tree(root: int) -> None:
     """Kills a worker and everything that it has started, also what left its group or session."""
-    _signal(
-        root, getattr(signal, "SIGSTOP", None)
-    )  # so that it starts nothing more, and still adopts orphans
+    # While it is stopped it starts nothing more, and still adopts orphans.
+    _signal(root, getattr(signal, "SIGSTOP", None))
     end_descendants(root)
     if sys.platform != "win32":
         with contextlib.suppress(OSError):

@@ -186,9 +186,8 @@ class TaskTree:
             )
         self._always = True
         held_bytes = self._held_bytes()
-        ended_bytes = (
-            faults * proc.PAGE_BYTES
-        )  # all that they can have filled, one after the other or together
+        # All that they can have filled, one after the other or together.
+        ended_bytes = faults * proc.PAGE_BYTES
         low_bytes = max(own_peak_bytes, held_bytes)
         high_bytes = own_peak_bytes + ended_bytes + 2 * held_bytes + news_bytes
         return TreeTaken(low_bytes, high_bytes, held_bytes + grown_bytes)

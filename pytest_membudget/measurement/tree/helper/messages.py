@@ -50,9 +50,8 @@ class Limits(NamedTuple):
     block_bytes: int | None = None  # above the start
     total_bytes: int | None = None  # of the whole tree
     grace_s: float = 0.0  # from the event until the helper ends the process itself
-    last_words: list[str] | None = (
-        None  # a command that is run before, with the facts as JSON on its standard input
-    )
+    #: a command that is run before, with the facts as JSON on its standard input
+    last_words: list[str] | None = None
     directory: str = ""  # where that runs
     environment: dict[str, str] | None = None
 
@@ -112,9 +111,8 @@ class Summary(NamedTuple):
     names: Sequence[tuple[int, str]] = ()  # process and program
     timeline: Sequence[tuple[float, int]] = ()  # seconds and bytes after the start
     start_file_bytes: int = 0  # of the start, what the tree mapped of files
-    others_floor_bytes: int | None = (
-        None  # what others never fell below; `None` where none was there at the start
-    )
+    #: what others never fell below; `None` where none was there at the start
+    others_floor_bytes: int | None = None
     missed_bytes: int = 0  # at most so much was held by processes that ended before they could be read
     by_marks_bytes: int = 0  # what the marks of living children prove of `peak_low_bytes`
     floor_bytes: int = 0  # what this process held throughout and no child of it can have shared

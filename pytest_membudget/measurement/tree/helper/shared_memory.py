@@ -98,10 +98,8 @@ class SharedReader:
             self._group = ""  # moved: what is charged from now on is charged elsewhere
             return -1
         statistics = b"\n" + _read(self._group)
-        for field in (
-            b"\ntotal_shmem ",
-            b"\nshmem ",
-        ):  # version 1 has the first as well, for the groups below
+        # Version 1 of control groups has both; the first is that of the groups below as well.
+        for field in (b"\ntotal_shmem ", b"\nshmem "):
             words = statistics.partition(field)[2].split(None, 1)
             if words:
                 return int(words[0])
