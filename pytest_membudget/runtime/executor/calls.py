@@ -8,7 +8,7 @@ import itertools
 import os
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sized
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sized
 from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -236,6 +236,10 @@ async def _yielded_async(
 
 
 def _inputs(items: Iterable[Any]) -> Iterable[Any]:
+    if isinstance(items, AsyncIterable):
+        raise UsageError(
+            f"items is {items!r}, which only `async for` reads; give [item async for item in items]"
+        )
     if isinstance(items, str | bytes | os.PathLike) or not isinstance(items, Iterable):
         raise UsageError(f"items is {items!r}; give a list of inputs, such as [{items!r}]")
     return items

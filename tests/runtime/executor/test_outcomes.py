@@ -238,6 +238,15 @@ def test_one_path_in_place_of_a_list_is_refused(threads, items):
             list(ask(jobs.square, items))
 
 
+async def drawn_asynchronously():
+    yield 1
+
+
+def test_inputs_that_only_async_for_reads_are_refused_with_what_to_give(threads):
+    with pytest.raises(UsageError, match=r"give \[item async for item in items\]"):
+        threads.run(jobs.square, drawn_asynchronously())
+
+
 def too_much_for_two(number):
     if number == 2:
         raise KeyError(number)
