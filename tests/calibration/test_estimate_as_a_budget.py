@@ -4,7 +4,7 @@ import pytest
 
 from pytest_membudget import calibrate
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("only_this_plugin")]
 READER = """
 from pathlib import Path
 

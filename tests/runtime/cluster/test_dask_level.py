@@ -86,6 +86,7 @@ def test_a_client_of_the_caller_names_the_cluster_too_and_stays_open(cluster):
         assert client.submit(jobs.square, 4).result(60) == 16
 
 
+@pytest.mark.usefixtures("only_this_plugin")
 def test_the_report_of_a_session_shows_the_hosts_that_its_batches_used(cluster, pytester):
     pytester.makepyfile(
         f"""
