@@ -11,6 +11,7 @@ from growth_corpus.case import CASES
 from growth_corpus.libraries import (  # noqa: F401 - likewise
     data,
     documents,
+    ends_unstated,
     extensions,
     kept_by_hand,
     long_lived,

@@ -67,6 +67,8 @@ class Trend(NamedTuple):
     high: float
     fallback: float
     grown: float = 0.0
+    falls: int = 0
+    """How often it fell by at least half of that: so often its floor was seen."""
     fades: bool = False
     """It grows by less and less, as a cache does that is nearly full; a figure that grows like a logarithm does not."""
 
@@ -155,7 +157,8 @@ def trend(
     falls_back = fallback > bound * calls[-1] / 4
     part = _Part.of(calls, whole_floor, begin, 1 / 2 if falls_back else 1.0)
     won = evidence(calls[: part.until], whole_floor[: part.until], bound)
-    found = Trend("unclear", part.slope.value, part.slope.low, part.slope.high, fallback, risen)
+    falls = _count_drops(held[begin:], fallback / 2)
+    found = Trend("unclear", part.slope.value, part.slope.low, part.slope.high, fallback, risen, falls)
     late = bisect_left(calls, calls[-1] * 3 / 4)
     more_calls = max(0, calls[late] - part.calls[-1])
     went_on = not more_calls or min(held[late:]) - part.floor[-1] >= part.slope.value * more_calls / 2
@@ -163,7 +166,9 @@ def trend(
         return found._replace(direction="growing")
     proven = won > STAGES / ALPHA
     # Where the last samples are left out, or little growth is let pass, they must not speak of growth all the same.
+    # So must not the figures themselves where they fall back: low ones that came late hide a leak.
     no_growth = not proven and not _rises_at_the_end(calls, whole_floor, bound)
+    no_growth = no_growth and not (falls_back and _slope(calls, held, calls[-1] / 4).low > bound)
     parts = [part, _Part.of(calls, whole_floor, begin, 2 / 3)] if falls_back else [part]
     is_flat = (no_growth or not falls_back) and any(each.is_flat(bound) for each in parts)
     if is_flat or (no_growth and any(each.grown_lately(allowed) <= precision.lately for each in parts)):
@@ -336,6 +341,16 @@ def _largest_drop(values: Sequence[float]) -> float:
         highest = max(highest, value)
         drop = max(drop, highest - value)
     return drop
+
+
+def _count_drops(values: Sequence[float], least: float) -> int:
+    """How often a value lies at least so far below the highest since the drop before."""
+    highest, count = values[0], 0
+    for value in values:
+        highest = max(highest, value)
+        if 0 < least <= highest - value:
+            highest, count = value, count + 1
+    return count
 
 
 def _floor(values: Sequence[float]) -> list[float]:

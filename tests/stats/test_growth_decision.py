@@ -274,3 +274,16 @@ def test_a_ring_of_results_of_random_size_is_flat_once_it_is_full_for_three_quar
         sizes = [source.randrange(2000) for _ in range(1000)]
         flat += judged(lambda n: sum(sizes[max(0, n - full_at) : n]), last=500).direction == "flat"  # noqa: B023 - used at once
     assert flat >= (7 if full_at < 100 else 4)
+
+
+@pytest.mark.parametrize("seed", [373, 676, 968])
+def test_a_leak_among_noise_is_not_flat_because_low_figures_came_late(seed):
+    noise = random.Random(seed)
+    calls = range(5, 1000, 10)
+    assert trend(calls, [120 * n + noise.uniform(0, 100_000) for n in calls]).direction != "flat"
+
+
+def test_each_return_of_a_saw_tooth_to_its_floor_is_counted():
+    calls = range(4, 1001, 4)
+    assert trend(calls, [1000.0 * (n % 100) for n in calls]).falls == 9  # from an eighth of the calls on
+    assert trend(calls, [8.0 * n for n in calls]).falls == 0

@@ -101,6 +101,9 @@ FEW_CALLS = 1000
 _SEEN_IN_PAGES_BYTES = 64 << 10
 _MOST_NOISE_BYTES_PER_CALL = 512
 """Beside more than that a leak of as much may not show in few calls: *clean* waits for half of the time."""
+_NOISE_BYTES_PER_CALL = 32
+_FEWEST_FALLS = 5
+"""What falls back by more than 32 bytes a call is to have done so five times: the least of its figures is known by these."""
 
 
 class Finding(NamedTuple):
@@ -198,7 +201,12 @@ class Judge:
             return True
         allowed_bytes = self._allowed_bytes * effort.calls
         exact = [trends[name] for name in EXACT_BYTES]
-        is_noisy = max(each.fallback for each in exact) > _MOST_NOISE_BYTES_PER_CALL * effort.calls
+        is_noisy = any(
+            each.fallback
+            > effort.calls
+            * (_MOST_NOISE_BYTES_PER_CALL if each.falls >= _FEWEST_FALLS else _NOISE_BYTES_PER_CALL)
+            for each in exact
+        )
         seems_to_grow = any(
             each.low > self._allowed_bytes + RESOLUTION_BYTES_PER_CALL for each in exact
         ) or any(trends[name].grown > allowed_bytes + _SEEN_IN_PAGES_BYTES for name in PAGED_BYTES)

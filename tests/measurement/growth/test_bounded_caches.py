@@ -229,7 +229,9 @@ def test_growth_that_has_ended_is_explained_by_caches_that_are_full_by_now(entri
     [
         ("heap_bytes", {"low": 30.0}, 33, True),
         ("heap_bytes", {"low": 30.0}, 300, False),
-        ("heap_bytes", {"fallback": 60_000.0}, 51, True),
+        ("heap_bytes", {"fallback": 60_000.0, "falls": 9}, 51, True),
+        ("heap_bytes", {"fallback": 60_000.0, "falls": 9}, 300, False),
+        ("heap_bytes", {"fallback": 60_000.0, "falls": 4}, 300, True),
         ("shared_bytes", {"grown": 1e6}, 20, True),
         ("children_bytes", {"grown": 50_000.0}, 20, False),
     ],
