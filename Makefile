@@ -49,12 +49,13 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# What is measured on the real kernel runs alone, but for tests of leaks beside the linters; the rest shares the cores. Tests that
-# share what takes long to set up are a group, which one of the processes runs.
+# What is measured on the real kernel runs alone, but for tests of leaks beside the linters; the rest shares the cores. Of three
+# processes one waits for what its test has started, on average. Tests that share what takes long to set up are a group, which one
+# of the processes runs.
 test: $(READY)
 	@$(MAKE) --no-print-directory -j2 lint test-growth
 	$(BIN)/python -m pytest tests/measurement --ignore=tests/measurement/growth
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup --ignore=tests/measurement
+	$(BIN)/python -m pytest --numprocesses=3 --dist=loadgroup --ignore=tests/measurement
 
 test-growth: $(READY)
 	$(BIN)/python -m pytest tests/measurement/growth

@@ -5,7 +5,7 @@ import os
 import sys
 
 import pytest
-from tree_programs import MIB, Fork, Holder
+from tree_programs import MIB, Fork, Holder, settled
 
 from pytest_membudget import measuring
 from pytest_membudget.measurement.tree.helper.records import Change, FilePages, Interval, Reading, Span
@@ -123,6 +123,7 @@ def test_a_file_that_two_processes_map_counts_once(file):
     with measuring() as probe:
         read(file, 0, 16 * MIB)
         forks = [Fork(lambda: read(file, 0, 16 * MIB)) for _ in range(3)]
+        settled()
     for fork in forks:
         fork.release()
     m = probe.measurement
@@ -136,6 +137,7 @@ def test_a_file_that_two_processes_map_counts_once(file):
 def test_small_programs_are_known_as_well_as_large_ones():
     with measuring() as probe:
         holders = [Holder(MIB) for _ in range(2)]
+        settled()
     for holder in holders:
         holder.release()
     m = probe.measurement
