@@ -29,7 +29,7 @@ from pytest_membudget.measurement.process.high_water import (
     reset_high_water_mark,
     resident_bytes,
 )
-from pytest_membudget.origins import Origin, install, off_path
+from pytest_membudget.module_origins import Origin, install, off_path
 from pytest_membudget.records.calibration import CalibrationRun
 from pytest_membudget.records.measurement import Caveat, CaveatKind
 from pytest_membudget.stats.fitting import MATERIAL_SHARE

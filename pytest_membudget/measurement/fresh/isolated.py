@@ -23,7 +23,7 @@ from pytest_membudget.errors import (
 )
 from pytest_membudget.measurement.fresh.launcher import Launched, launch
 from pytest_membudget.measurement.process.children import pipe
-from pytest_membudget.origins import main_is_importable, off_path, refuse_in_unguarded_main
+from pytest_membudget.module_origins import main_is_importable, off_path, refuse_in_unguarded_main
 from pytest_membudget.records.measurement import (
     Caveat,
     Ending,

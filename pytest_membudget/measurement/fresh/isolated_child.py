@@ -14,7 +14,7 @@ import msgspec
 from pytest_membudget.errors import MeasurementError, text_of
 from pytest_membudget.measurement.probe import Probe
 from pytest_membudget.measurement.tree.sampler import close_sampler
-from pytest_membudget.origins import importing_main, install
+from pytest_membudget.module_origins import importing_main, install
 from pytest_membudget.records.measurement import Caveat, Measurement
 
 Pack = Callable[[Any], bytes]

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 from pytest_membudget.errors import UsageError, count_of, size_of
 from pytest_membudget.measurement.system.machine import usable_cores
-from pytest_membudget.origins import refuse_in_unguarded_main
+from pytest_membudget.module_origins import refuse_in_unguarded_main
 from pytest_membudget.records.judgement import Growth
 from pytest_membudget.records.run import Level, LevelEvent
 from pytest_membudget.runtime.admission.host_scope import DEFAULT_NAME

@@ -23,7 +23,7 @@ import threading
 from collections.abc import Iterator, Sequence
 
 from pytest_membudget.measurement.process import proc
-from pytest_membudget.origins import main_came_through_a_pipe
+from pytest_membudget.module_origins import main_came_through_a_pipe
 from pytest_membudget.runtime.workers import fork_server_main
 
 _logger = logging.getLogger("pytest_membudget.runtime")

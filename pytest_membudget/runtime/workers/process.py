@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from pytest_membudget.measurement.process.children import SharedPages, descendants
 from pytest_membudget.measurement.process.high_water import resident_bytes
-from pytest_membudget.origins import Arriving, off_path
+from pytest_membudget.module_origins import Arriving, off_path
 from pytest_membudget.records.measurement import signal_name
 from pytest_membudget.runtime.workers import drop_forgotten_modules, worker_main
 from pytest_membudget.runtime.workers.channel import TICK_S, Inbox, Message, Outbox, Replies

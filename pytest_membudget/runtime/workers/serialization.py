@@ -17,7 +17,7 @@ from types import GetSetDescriptorType, MemberDescriptorType
 from typing import Any, NamedTuple
 
 from pytest_membudget.errors import UnpicklableError, text_of
-from pytest_membudget.origins import main_is_importable, off_path
+from pytest_membudget.module_origins import main_is_importable, off_path
 from pytest_membudget.runtime.workers.protocol import (
     Figures,
     HeapReading,

@@ -26,7 +26,7 @@ from typing import Any
 from pytest_membudget.errors import text_of
 from pytest_membudget.measurement.process import proc
 from pytest_membudget.measurement.process.high_water import resident_bytes
-from pytest_membudget.origins import Arriving, install
+from pytest_membudget.module_origins import Arriving, install
 from pytest_membudget.runtime.workers import process_tree
 from pytest_membudget.runtime.workers.channel import receive, send
 from pytest_membudget.runtime.workers.process_state import Environment, ProcessState

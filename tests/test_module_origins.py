@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from pytest_membudget.origins import Arriving, Origin, install, off_path
+from pytest_membudget.module_origins import Arriving, Origin, install, off_path
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def test_what_arrives_is_installed_before_what_comes_after_it(load):
 
 def test_a_file_that_is_missing_there_is_looked_for_as_ever(monkeypatch):
     monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
-    monkeypatch.setattr("pytest_membudget.origins._Finder.origins", {})
+    monkeypatch.setattr("pytest_membudget.module_origins._Finder.origins", {})
     install({"made": Origin("/missing/made.py", None)})
     with pytest.raises(ModuleNotFoundError, match="No module named 'made'"):
         importlib.import_module("made")
