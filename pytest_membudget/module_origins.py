@@ -12,6 +12,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec, NamespaceLoader
 from multiprocessing import process
 from pathlib import Path
@@ -40,9 +41,9 @@ def off_path() -> Origins:
     """
     newest = next(reversed(sys.modules), None)
     state = (len(sys.modules), newest, sys.modules.get(newest or ""), *sys.path)
-    if state != _Seen.state:
-        _Seen.state, _Seen.origins = state, _searched()
-    return _Seen.origins
+    if state != _lately.state:
+        _lately.state, _lately.origins = state, _searched()
+    return _lately.origins
 
 
 class Arriving:
@@ -55,9 +56,15 @@ class Arriving:
         return install, (self._origins,)
 
 
-class _Seen:
+@dataclass(slots=True)
+class _Lately:
+    """What was found last, and what was loaded then."""
+
     state: tuple[object, ...] = ()
-    origins: Origins = {}  # noqa: RUF012 - replaced as a whole
+    origins: Origins = field(default_factory=dict)
+
+
+_lately = _Lately()
 
 
 def _searched() -> Origins:
