@@ -69,7 +69,8 @@ def run(tasks, *, profiles):
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_profiles_against_peaks(figure, shape):
-    ratios, held = [], []
+    ratios: list[float] = []
+    held: list[float] = []
     for seed in SEEDS:
         tasks = a_batch(shape, seed)
         by_peaks_s = run(tasks, profiles=False)[0] if len(ratios) < PAIRS else None

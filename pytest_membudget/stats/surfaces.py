@@ -3,8 +3,10 @@
 A law is a constant and up to two terms (three where all predictors count by themselves), each a product of powers of the predictors: pages, pages², rows·columns,
 width·height. Coefficients are not negative, since more work does not take less memory; so the law rises with every
 predictor. Terms are chosen by cross-validation: every distinct input is predicted from the others alone, and of all
-laws that are as good as the best within the doubt about it, the simplest is taken. The scatter is weighted as in
-`fitting`.
+laws that are as good as the best within the doubt about it, the simplest is taken.
+
+Peaks scatter in proportion to the peak, as in `fitting`, or evenly: blocks that malloc maps or keeps, and tables that double,
+make steps of so many bytes whatever the peak. Even scatter is taken where it is clearly likelier, and within what was measured.
 """
 
 from __future__ import annotations
@@ -30,6 +32,10 @@ LEAST_SCATTER = 0.005
 """Errors of up to half a percent are as good as none: they are the kernel's pages and the allocator's arenas. Nor is the
 scatter taken for less: repeats of a deterministic function hardly differ, and its next input does."""
 
+_CLEARLY = 1.0
+"""Even scatter has to be e times as likely: ten inputs whose scatter follows the peak seem even in one of six cases then, and in
+one of four by the likelihood alone."""
+
 Values = tuple[float, ...]
 Term = tuple[int, ...]
 """The power of each predictor in one product; all zeros are the constant."""
@@ -45,6 +51,8 @@ class SurfaceFit(msgspec.Struct, frozen=True, kw_only=True):
     scatter: float
     freedom: int
     inverse: tuple[tuple[float, ...], ...]
+    #: where the scatter is even, the law whose scatter follows the peak: nothing says that it stays even beyond what was measured
+    beyond: SurfaceFit | None = None
 
     @property
     def used(self) -> tuple[int, ...]:
@@ -57,8 +65,14 @@ class SurfaceFit(msgspec.Struct, frozen=True, kw_only=True):
 
     def bound(self, values: Values, *, content: float, confidence: float) -> float:
         """The one-sided tolerance bound: at least the share `content` of new peaks lies below, with `confidence`."""
+        if self.beyond is not None and self.is_extrapolated(values):
+            least = self.beyond.bound(values, content=content, confidence=confidence)
+            return max(least, self._bound(values, content=content, confidence=confidence))
+        return self._bound(values, content=content, confidence=confidence)
+
+    def _bound(self, values: Values, *, content: float, confidence: float) -> float:
         center = self.expect(values)
-        noise = max(center, LEAST_BYTES)
+        noise = _noise(center, even=self.beyond is not None)
         row = _row(self.terms, values, self.units)
         variance = sum(dot(line, row) * term for line, term in zip(self.inverse, row, strict=True))
         leverage = max(variance / noise**2, LEAST_LEVERAGE)
@@ -74,14 +88,21 @@ class SurfaceFit(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Judged(NamedTuple):
-    """A law, and the squared relative error of each distinct input predicted without it."""
+    """A law, and of each distinct input, predicted without it, the squared error over the noise, and that noise."""
 
     terms: tuple[Term, ...]
     errors: list[float]
+    noise: list[float]
 
     @property
     def error(self) -> float:
         return sum(self.errors) / len(self.errors)
+
+    @property
+    def log_likelihood(self) -> float:
+        """Of normal errors with the scatter that suits them best, but for a constant."""
+        exact = LEAST_SCATTER**2
+        return -0.5 * len(self.errors) * math.log(max(self.error, exact)) - sum(map(math.log, self.noise))
 
     @property
     def simplicity(self) -> tuple[int, int, int, float]:
@@ -120,9 +141,24 @@ def fit_surface(values: Sequence[Values], peaks: Sequence[float], terms: tuple[T
     Raises:
         ValueError: the runs are too few or too much alike for these terms.
     """
+    follows, even = (_judge(terms, values, peaks, even=even) for even in (False, True))
+    fit = _fit(values, peaks, terms, follows)
+    if follows is None or even is None or even.log_likelihood < follows.log_likelihood + _CLEARLY:
+        return fit
+    return msgspec.structs.replace(_fit(values, peaks, terms, even, even=True), beyond=fit)
+
+
+def _fit(
+    values: Sequence[Values],
+    peaks: Sequence[float],
+    terms: tuple[Term, ...],
+    judged: _Judged | None,
+    *,
+    even: bool = False,
+) -> SurfaceFit:
     units = _units(values)
     rows = [_row(terms, each, units) for each in values]
-    fitted = _solve(rows, peaks)
+    fitted = _solve(rows, peaks, even=even)
     if fitted is None:
         raise ValueError(
             f"{len(values)} runs cannot separate {len(terms)} terms; measure more different inputs"
@@ -133,7 +169,6 @@ def fit_surface(values: Sequence[Values], peaks: Sequence[float], terms: tuple[T
         (peak - dot(coefficients, row)) / scale for peak, row, scale in zip(peaks, rows, noise, strict=True)
     ]
     scatter = math.sqrt(sum(residual**2 for residual in residuals) / freedom) if freedom else 0.0
-    judged = _judge(terms, values, peaks)
     if judged and math.sqrt(judged.error) > scatter:
         # What varies is the input. Its repeats are copies then, and say nothing more of the next input.
         distinct = len(set(values))
@@ -162,15 +197,17 @@ def _laws(width: int) -> Iterator[tuple[Term, ...]]:
         yield (constant, *(term for term in terms if sum(term) == 1))
 
 
-def _judge(terms: tuple[Term, ...], values: Sequence[Values], peaks: Sequence[float]) -> _Judged | None:
+def _judge(
+    terms: tuple[Term, ...], values: Sequence[Values], peaks: Sequence[float], *, even: bool = False
+) -> _Judged | None:
     """The law without each distinct input in turn; `None` where it cannot be fitted, or falls with a predictor."""
     units = _units(values)
     rows = [_row(terms, each, units) for each in values]
-    fitted = _solve(rows, peaks)
+    fitted = _solve(rows, peaks, even=even)
     if fitted is None or min(fitted[0][1:], default=0.0) < 0:
         return None
     noise = fitted[2]
-    errors = []
+    errors, noise_of_inputs = [], []
     for left_out in dict.fromkeys(values):
         kept = [place for place, each in enumerate(values) if each != left_out]
         solved = (
@@ -186,8 +223,11 @@ def _judge(terms: tuple[Term, ...], values: Sequence[Values], peaks: Sequence[fl
             return None
         expected = max(0.0, dot(solved[0], _row(terms, left_out, units)))
         theirs = [peak for each, peak in zip(values, peaks, strict=True) if each == left_out]
-        errors.append(sum(((peak - expected) / max(peak, LEAST_BYTES)) ** 2 for peak in theirs) / len(theirs))
-    return _Judged(terms, errors)
+        scales = [_noise(peak, even=even) for peak in theirs]
+        squares = [((peak - expected) / scale) ** 2 for peak, scale in zip(theirs, scales, strict=True)]
+        errors.append(sum(squares) / len(squares))
+        noise_of_inputs.append(sum(scales) / len(scales))
+    return _Judged(terms, errors, noise_of_inputs)
 
 
 def _rises(terms: tuple[Term, ...], values: Sequence[Values], peaks: Sequence[float]) -> bool:
@@ -210,19 +250,24 @@ def _is_as_good(law: _Judged, best: _Judged) -> bool:
 
 
 def _solve(
-    rows: Sequence[tuple[float, ...]], peaks: Sequence[float]
+    rows: Sequence[tuple[float, ...]], peaks: Sequence[float], *, even: bool = False
 ) -> tuple[tuple[float, ...], tuple[tuple[float, ...], ...], list[float]] | None:
-    """Coefficients, (XᵀWX)⁻¹ and the noise of each run, by re-weighting with 1 / fitted²."""
+    """Coefficients, (XᵀWX)⁻¹ and the noise of each run, by re-weighting with 1 / noise²."""
     if len(rows) < len(rows[0]):
         return None
-    noise = [max(float(peak), LEAST_BYTES) for peak in peaks]
+    noise = [_noise(peak, even=even) for peak in peaks]
     for _ in range(_ROUNDS - 1):
         solved = weighted_least_squares(rows, peaks, noise)
         if solved is None:
             return None
-        noise = [max(dot(solved[0], row), LEAST_BYTES) for row in rows]
+        noise = [_noise(dot(solved[0], row), even=even) for row in rows]
     solved = weighted_least_squares(rows, peaks, noise)
     return None if solved is None else (*solved, noise)
+
+
+def _noise(peak_bytes: float, *, even: bool) -> float:
+    """What the scatter at that peak is a multiple of."""
+    return LEAST_BYTES if even else max(peak_bytes, LEAST_BYTES)
 
 
 def _units(values: Sequence[Values]) -> Values:

@@ -108,3 +108,19 @@ def test_of_two_laws_the_one_that_errs_less_is_not_refused():
     ]
     values = [(float(size), float(rows), float(columns)) for size, rows, columns, _ in tables]
     assert choose_terms(values, [peak_mb * 1e6 for *_, peak_mb in tables]) == ((0, 0, 0), (0, 1, 1))
+
+
+def test_steps_of_so_many_bytes_cost_a_large_task_no_more_than_a_small_one():
+    """Allocators keep a few blocks or none, whatever the task takes; beyond what was run that may change."""
+    source, terms = random.Random(3), ((0, 0), (1, 1))
+    values = [(float(source.randint(1, 8)), float(source.randint(10, 90))) for _ in range(12)]
+    steps = [MB * (a * b / 10 + 3 * (number % 3 == 0)) for number, (a, b) in enumerate(values)]
+    shares = [MB * a * b / 10 * (0.95 + 0.1 * (number % 3 == 0)) for number, (a, b) in enumerate(values)]
+    even, follows = (fit_surface(values, peaks, terms) for peaks in (steps, shares))
+
+    def margin(fit, item):
+        return fit.bound(item, content=0.95, confidence=0.95) - fit.expect(item)
+
+    assert margin(even, (8.0, 80.0)) < 1.5 * margin(even, (2.0, 20.0))
+    assert margin(follows, (8.0, 80.0)) > 5 * margin(follows, (2.0, 20.0))
+    assert margin(even, (16.0, 80.0)) > 1.5 * margin(even, (8.0, 80.0))
