@@ -15,8 +15,9 @@ import msgspec
 
 from pytest_membudget.errors import UsageError, text_of
 from pytest_membudget.measurement.probe import Probe
-from pytest_membudget.measurement.process.children import SharedPages, descendants
+from pytest_membudget.measurement.process.children import descendants
 from pytest_membudget.measurement.process.heap import read_heap
+from pytest_membudget.measurement.process.shared_pages import SharedPages
 from pytest_membudget.measurement.tree.sampler import sampler
 from pytest_membudget.records.measurement import Measurement
 from pytest_membudget.records.run import BatchResult, Breakdown, LevelEvent, Outcome

@@ -20,8 +20,9 @@ from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pytest_membudget.measurement.process.children import SharedPages, descendants
+from pytest_membudget.measurement.process.children import descendants
 from pytest_membudget.measurement.process.high_water import resident_bytes
+from pytest_membudget.measurement.process.shared_pages import SharedPages
 from pytest_membudget.module_origins import Arriving, off_path
 from pytest_membudget.records.measurement import signal_name
 from pytest_membudget.runtime.workers import drop_forgotten_modules, worker_main

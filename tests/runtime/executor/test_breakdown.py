@@ -11,9 +11,9 @@ import executor_jobs as jobs
 import pytest
 
 from pytest_membudget import FallbackExecutor, measuring
-from pytest_membudget.measurement.process.children import SharedPages
 from pytest_membudget.measurement.process.heap import Heap
 from pytest_membudget.measurement.process.proc import proportional_bytes
+from pytest_membudget.measurement.process.shared_pages import SharedPages
 from pytest_membudget.runtime.executor import batch as batch_module
 from pytest_membudget.runtime.executor.batch import Recorder
 from pytest_membudget.runtime.workers.protocol import Reading
