@@ -52,6 +52,7 @@ ROOMS = {
             "runtime/executor/attempts.py",
             "runtime/executor/local_memory.py",
             "runtime/executor/flow_control.py",
+            "runtime/executor/slow_start.py",
         ),
         (
             "tests/runtime/executor/test_scheduler*.py",

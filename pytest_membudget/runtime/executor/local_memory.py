@@ -58,6 +58,11 @@ class LocalMemory:
         return self.is_shared and self.budget_bytes < self.largest_bytes
 
     @property
+    def obtainable_bytes(self) -> int:
+        """What can be had: of a shared budget only what was asked for is held, the rest while other programs leave it."""
+        return self.largest_bytes if self.is_shared else self.budget_bytes
+
+    @property
     def is_base_over_budget(self) -> bool:
         """Whether one worker alone is more than all may hold together."""
         return max(self.retained.base_bytes, self.retained.loaded_bytes or 0) > self.largest_bytes

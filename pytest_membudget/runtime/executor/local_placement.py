@@ -10,30 +10,13 @@ import itertools
 from collections.abc import Iterator
 
 from pytest_membudget.runtime.admission.ledger import Ticket
+from pytest_membudget.runtime.executor import slow_start
 from pytest_membudget.runtime.executor.flow_control import WINDOW
 from pytest_membudget.runtime.executor.local_memory import LocalMemory
 from pytest_membudget.runtime.executor.placement import Assignment, Demand, Placement
 from pytest_membudget.runtime.executor.state import Slot, Task
 from pytest_membudget.runtime.executor.worker_pool import WorkerPool
 from pytest_membudget.runtime.prediction.profiles import ChargedCall, fits
-
-STEADY_S = 3.0
-"""Where nothing is known of a function the others wait until a call has ended, or has held the same for so long and half
-its time: then it is taken for what it will hold."""
-
-ONE_BY_ONE_S = 1.0
-"""So long after one that was started beside it the next one follows."""
-
-LONGEST_SLOW_START_S = 60.0
-"""Other calls are not held up longer by one that goes on growing, and a first call not longer by calls of known functions."""
-
-FEW_CALLS = 8
-SPREAD = 4
-"""Where fewer calls of a function have ended, the next one may take so many times as much as any before: the first input
-may have been the smallest."""
-
-SHOWN_S = 0.2
-"""Where the budget would not hold that, the next call follows so long after the one before: two readings."""
 
 WARM_START_S = 0.05
 COLD_START_S = 0.5
@@ -205,36 +188,7 @@ class LocalPlacement(Placement):
             return True
         if self._retained.loaded_bytes is None and any(slot.backend.is_local_pool for slot in pool.slots):
             return True
-        following = next(iter(self._waiting))
-        of_few = [slot for slot in pool.slots if slot.running and _is_one_of_few(slot.running[0])]
-        if following.charge.calls_seen == 0:
-            return _is_being_tried(of_few, pool.now_s) or self._may_exceed_beside_known(following, pool)
-        return self._may_exceed(following, of_few) and any(
-            not _has_shown(slot.running[0], pool.now_s) for slot in of_few if slot.backend.own_memory
-        )
-
-    def _may_exceed(self, following: Task, of_few: list[Slot]) -> bool:
-        """Whether the budget would break where each call of which few are known takes `SPREAD` times what it is charged."""
-        following_bytes = following.charged_bytes * (SPREAD if _is_one_of_few(following) else 1)
-        running_bytes = sum(slot.lease.charge_bytes for slot in of_few if slot.lease is not None)
-        more_bytes = (SPREAD - 1) * running_bytes + following_bytes
-        return bool(of_few) and self._ledger.reserved_bytes + more_bytes > self._most_bytes
-
-    def _may_exceed_beside_known(self, first: Task, pool: WorkerPool) -> bool:
-        """Whether a function's first call would break the budget with `SPREAD` times its charge, and known ones will soon end."""
-        if self._ledger.reserved_bytes + SPREAD * first.charged_bytes <= self._most_bytes:
-            return False
-        running = (slot.running[0] for slot in pool.slots if slot.running and slot.backend.own_memory)
-        return any(
-            task.began_s is None or pool.now_s - task.began_s < LONGEST_SLOW_START_S
-            for task in running
-            if not _is_one_of_few(task)
-        )
-
-    @property
-    def _most_bytes(self) -> int:
-        """What can be had: of a shared budget only what was asked for is held, the rest while other programs leave it."""
-        return self.largest_bytes if self.memory.is_shared else self.memory.budget_bytes
+        return slow_start.must_wait(next(iter(self._waiting)), self.memory, pool)
 
     def _count_skipped(self, granted: Ticket) -> None:
         """A first task that a shrunken budget cannot hold is skipped `max_overtakes` times, and then runs alone.
@@ -266,38 +220,6 @@ class LocalPlacement(Placement):
         head = self._ledger.head
         head_bytes = min(each.bytes for each in self._waiting.values()) if head is None else head.bytes
         return head_bytes - self._ledger.free_bytes
-
-
-def _is_one_of_few(task: Task) -> bool:
-    calls_seen = task.charge.calls_seen
-    return calls_seen is not None and calls_seen < FEW_CALLS
-
-
-def _is_being_tried(of_few: list[Slot], now_s: float) -> bool:
-    """Whether a first call of its function runs that will soon show what the others take; the one after that takes less time to."""
-    tried = [slot.running[0] for slot in of_few if not slot.running[0].charge.calls_seen]
-    tried.sort(key=lambda task: task.sequence)
-    return any(
-        _may_grow(task, now_s, ONE_BY_ONE_S if number else STEADY_S) for number, task in enumerate(tried)
-    )
-
-
-def _has_shown(task: Task, now_s: float) -> bool:
-    """Whether a running call has had the time to show what it takes at first; one above its charge, what it takes at all."""
-    if not task.charge.calls_seen:
-        return not _may_grow(task, now_s, STEADY_S)
-    if task.began_s is None or now_s - task.began_s < SHOWN_S:
-        return False
-    return task.held_bytes <= task.charged_bytes or not _may_grow(task, now_s, ONE_BY_ONE_S)
-
-
-def _may_grow(task: Task, now_s: float, steady_after_s: float) -> bool:
-    """Whether what a running call holds says nothing yet of what it will take."""
-    if task.began_s is None:
-        return True
-    age_s = now_s - task.began_s
-    steady_s = now_s - max(task.began_s, task.grew_s)
-    return age_s < LONGEST_SLOW_START_S and steady_s < max(steady_after_s, age_s / 2)
 
 
 def charged_call(slot: Slot, lease: Ticket, now_s: float) -> ChargedCall:
