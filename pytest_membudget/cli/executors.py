@@ -45,7 +45,12 @@ _SETTINGS = {
 
 
 def _add_retry_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("dead_letters", type=Path, help="file that ExecutorPolicy(dead_letters=…) named")
+    parser.add_argument(
+        "dead_letters",
+        type=Path,
+        metavar="DEAD_LETTERS",
+        help="file that ExecutorPolicy(dead_letters=…) named",
+    )
     parser.add_argument(
         "function",
         metavar="MODULE:FUNCTION",
@@ -55,10 +60,13 @@ def _add_retry_arguments(parser: argparse.ArgumentParser) -> None:
         "--initializer", metavar="MODULE:FUNCTION", help="function that each worker calls first"
     )
     parser.add_argument(
-        "--workers", type=int, default=None, help="number of workers (default: as many as fit)"
+        "--workers", type=int, default=None, metavar="N", help="number of workers (default: as many as fit)"
     )
     parser.add_argument(
-        "--budget", default=None, help='memory that all tasks may use together, such as "4 GB"'
+        "--budget",
+        default=None,
+        metavar="SIZE",
+        help='memory that all tasks may use together, such as "4 GB"',
     )
     parser.add_argument(
         "--timeout", type=float, default=None, metavar="SECONDS", help="time limit of each input"
@@ -122,9 +130,15 @@ def _by_arguments(letters: Sequence[DeadLetter]) -> Iterator[tuple[Arguments, li
 
 
 def _add_dask_worker_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("scheduler", help="address of the scheduler, or its scheduler file")
     parser.add_argument(
-        "--nworkers", type=int, default=None, help="number of worker processes (default: one for each core)"
+        "scheduler", metavar="SCHEDULER", help="address of the scheduler, or its scheduler file"
+    )
+    parser.add_argument(
+        "--nworkers",
+        type=int,
+        default=None,
+        metavar="N",
+        help="number of worker processes (default: one for each core)",
     )
     parser.add_argument(
         "--memory",
