@@ -47,20 +47,23 @@ class Figure(NamedTuple):
 
 def figures_of(measurement: Measurement, budget: Budget) -> list[Figure]:
     """One figure for each part of `budget` that is given."""
-    doubt_bytes = measurement.peak_upper_bytes - measurement.peak_bytes
-    total_bytes, retained_bytes = measurement.total_peak_bytes, measurement.retained_bytes
-    # What a library's pool may have kept at the end is held by no object of the test's.
-    kept_bytes = sum(each.size_bytes for each in measurement.caveat_records if each.kind == "pool-at-end")
-    intervals = {
-        "peak": (measurement.peak_bytes, measurement.peak_upper_bytes, budget.peak_bytes),
-        "total peak": (total_bytes, total_bytes + doubt_bytes, budget.total_bytes),
-        "retained": (max(0, retained_bytes - kept_bytes), retained_bytes, budget.retained_bytes),
-    }
-    return [
-        Figure(name, *_ARGUMENT_AND_MEANING[name], low_bytes, high_bytes, budget_bytes)
-        for name, (low_bytes, high_bytes, budget_bytes) in intervals.items()
-        if budget_bytes is not None
-    ]
+    figures: list[Figure] = []
+
+    def add(name: str, low_bytes: int, high_bytes: int, budget_bytes: int) -> None:
+        figures.append(Figure(name, *_ARGUMENT_AND_MEANING[name], low_bytes, high_bytes, budget_bytes))
+
+    if budget.peak_bytes is not None:
+        add("peak", measurement.peak_bytes, measurement.peak_upper_bytes, budget.peak_bytes)
+    if budget.total_bytes is not None:
+        doubt_bytes = measurement.peak_upper_bytes - measurement.peak_bytes
+        total_bytes = measurement.total_peak_bytes
+        add("total peak", total_bytes, total_bytes + doubt_bytes, budget.total_bytes)
+    if budget.retained_bytes is not None:
+        # What a library's pool may have kept at the end is held by no object of the test's.
+        kept_bytes = sum(each.size_bytes for each in measurement.caveat_records if each.kind == "pool-at-end")
+        retained_bytes = measurement.retained_bytes
+        add("retained", max(0, retained_bytes - kept_bytes), retained_bytes, budget.retained_bytes)
+    return figures
 
 
 _ARGUMENT_AND_MEANING = {

@@ -52,7 +52,10 @@ class Judged(NamedTuple):
     @property
     def failed(self) -> bool:
         """Whether the test has to fail."""
-        return any(judgement.failed for judgement in self.judgements)
+        for judgement in self.judgements:  # noqa: SIM110 - a generator's frame would take longer than the answer
+            if judgement.failed:
+                return True
+        return False
 
     @property
     def verdict(self) -> Verdict:
@@ -97,6 +100,11 @@ class Judge:
         """The judgement that needs nothing but the measurement."""
         return Judged(measurement, budget, (judge(measurement, budget, strict=self.settings.strict),))
 
+    def has_more(self, test: RunningTest) -> bool:
+        """Whether anything but its budget judges that test."""
+        plan = test.plan
+        return self.gate is not None or plan.growth is not None or "memory_scale" in plan.fixtures
+
     def by_all(self, test: RunningTest, judged: Judged) -> Judged:
         """The judgements of a test that passed by itself: law of scales, growth, regression gate.
 
@@ -113,7 +121,7 @@ class Judge:
 
     def _by_law(self, test: RunningTest, judged: Judged) -> Judgement | None:
         """Keeps the row of a scale; the last one of its test is judged by all."""
-        if test.value("memory_scale") is None:
+        if "memory_scale" not in test.plan.fixtures:
             return None
         from pytest_membudget.plugin.scales import add_row, judge_law, scale_of
 

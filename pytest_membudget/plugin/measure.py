@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from contextlib import nullcontext
 from time import perf_counter  # its own reference: a test may have frozen the clock
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -21,12 +20,12 @@ from pytest_membudget.measurement.process.high_water import restore_getrusage
 from pytest_membudget.measurement.process.reclaim import at_end, collector, expect_frees
 from pytest_membudget.measurement.thread_stacks import forget_frames
 from pytest_membudget.measurement.tree.sampler import close_sampler, sampler
-from pytest_membudget.originals import os, restored
+from pytest_membudget.originals import has_builtin_doubles, os, restored
 from pytest_membudget.plugin.fresh import Purpose
 from pytest_membudget.plugin.judging import Judge, Judged, record_of
 from pytest_membudget.plugin.options import Settings
 from pytest_membudget.plugin.plans import load_parts
-from pytest_membudget.plugin.probes import SafeProbe, choose_probe, judge_kill
+from pytest_membudget.plugin.probes import begin_safely, finish_safely, judge_kill
 from pytest_membudget.plugin.running_test import OverBudget, RunningTest, running_test
 from pytest_membudget.plugin.session_records import Tally, attach
 from pytest_membudget.records.judgement import Budget
@@ -34,6 +33,7 @@ from pytest_membudget.records.judgement import Budget
 if TYPE_CHECKING:
     from pytest_membudget.measurement.watchdog import KillRecord
     from pytest_membudget.plugin.fixtures import Membudget
+    from pytest_membudget.plugin.probes import AnyProbe
 
 
 class Measuring:
@@ -53,15 +53,18 @@ class Measuring:
         self.judge = judge
         self.purpose = purpose
         self._tally = tally
+        self._default_budget = Budget(peak_bytes=settings.default_bytes)
         self._pid = os.getpid()
         self._failed_in_part: set[str] = set()
         self._parent: object = None
+        self._item: pytest.Item | None = None
+        self._test: RunningTest | None = None
 
     # The innermost wrapper, so that what other plugins do around a call is not counted as the test's.
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, Any, Any]:
         """Measures, records, judges; raises only where the test itself passed."""
-        test = running_test(item)
+        test = self._test_of(item)
         if test is None or (test.plan.isolate and self.purpose is None):
             return (yield)
         if item.parent is not self._parent:
@@ -71,8 +74,7 @@ class Measuring:
         budget = self._budget_before(test)
         if self.purpose == "memray":
             return (yield from _recording())
-        probe = SafeProbe(lambda: choose_probe(test, budget, self.settings))
-        probe.begin()
+        probe = begin_safely(test, budget, self.settings)
         own_error: BaseException | None = None
         result = None
         try:
@@ -83,17 +85,35 @@ class Measuring:
                 forget_frames(error.__traceback__)
             raise
         finally:
-            measurement = probe.finish()
-            judged = self.judge.by_budget(measurement, _budget_after(test, budget))
-            if probe.kill_record is not None:
-                self._fail_killed(test, judged, probe.kill_record, own_error)
-            test.keep(judged)
+            if has_builtin_doubles():
+                with restored():
+                    judged = self._finish(test, probe, budget, own_error)
+            else:
+                judged = self._finish(test, probe, budget, own_error)
         if self.purpose == "scale":
             _leave_row(test, judged)
+        is_of_interest = judged.failed or self.judge.has_more(test)
         failed = test.has_kept_failures or test.nodeid in self._failed_in_part
-        if self.purpose in {None, "isolate"} and not failed:
+        if is_of_interest and self.purpose in {None, "isolate"} and not failed:
             self._hold_against_all(test, judged)
         return result
+
+    def _finish(
+        self, test: RunningTest, probe: AnyProbe, budget: Budget, own_error: BaseException | None
+    ) -> Judged:
+        """What was measured, held against the budget, and kept for the report."""
+        judged = self.judge.by_budget(finish_safely(probe), _budget_after(test, budget))
+        kill_record = getattr(probe, "kill_record", None)
+        if kill_record is not None:
+            self._fail_killed(test, judged, kill_record, own_error)
+        test.keep(judged)
+        return judged
+
+    def _test_of(self, item: pytest.Item) -> RunningTest | None:
+        """That of this item, which is asked for four times in a row."""
+        if item is not self._item:
+            self._item, self._test = item, running_test(item)
+        return self._test
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Notices sub-tests that fail: the test that holds them goes on, and has not passed."""
@@ -166,6 +186,8 @@ class Measuring:
             each.report_deferred()
 
     def _budget_before(self, test: RunningTest) -> Budget:
+        if test.plan.budget is None and "membudget" not in test.plan.fixtures:
+            return self._default_budget
         try:
             budget = test.budget(self.settings.default_bytes)
         except ValueError as error:
@@ -181,18 +203,24 @@ class Measuring:
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Sends the record along with the report, which is how it reaches pytest-xdist's controller."""
         failure = None if call.excinfo is None else call.excinfo.value
-        # A test over its budget passed by itself, with doubles that pytest may be unable to show a failure with.
-        with restored() if isinstance(failure, OverBudget) else nullcontext():
+        test = self._test_of(item)
+        if isinstance(failure, OverBudget):
+            # It passed by itself, with doubles that pytest may be unable to show a failure with.
+            with restored():
+                report = yield
+                if test is not None:
+                    test.shorten_summary(report, failure)
+        else:
             report = yield
-            test = running_test(item)
-            if test is None:
-                return report
-            if failure is not None:
+            if test is not None and failure is not None:
                 test.shorten_summary(report, failure)
+        if test is None:
+            return report
         record = None
         if report.when == "call":
             # Reruns and repetitions that a judgement needed are not the test's own time.
-            report.duration = max(0.0, report.duration - test.judging_s)
+            if test.judging_s:
+                report.duration = max(0.0, report.duration - test.judging_s)
             if test.judged is not None:
                 if self._tally is not None and os.getpid() == self._pid:
                     self._tally.expect(report.nodeid, test.plan, test.judged)
@@ -229,9 +257,9 @@ def _budget_after(test: RunningTest, budget: Budget) -> Budget:
 
 def _own_fixture(test: RunningTest) -> Membudget | None:
     """The fixture that the test sees and sets its budget by, where it takes it."""
-    fixture = test.value("membudget")
-    if fixture is None:
+    if "membudget" not in test.plan.fixtures:
         return None
+    fixture = test.value("membudget")
     from pytest_membudget.plugin.fixtures import Membudget
 
     return fixture if isinstance(fixture, Membudget) else None

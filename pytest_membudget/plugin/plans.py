@@ -19,6 +19,9 @@ from pytest_membudget.plugin.markers import (
 )
 from pytest_membudget.plugin.options import Settings, is_marked
 
+WATCHED_FIXTURES = frozenset({"benchmark", "membudget", "memory_scale"})
+"""What a test that takes one of them is measured and judged by."""
+
 _MOST_ERRORS = 20
 _PACKAGE = "pytest_membudget"
 
@@ -27,7 +30,7 @@ class Plan(NamedTuple):
     """One test: its name, its place, and what it asks for; a marker that it does not have is `None`.
 
     `name` is that of the function, with its parameters; `file` is as pytest shows it, and `line` counted from 1, `None` where
-    pytest knows no line.
+    pytest knows no line. `fixtures` are those of `WATCHED_FIXTURES` that it takes.
     """
 
     nodeid: str
@@ -37,6 +40,7 @@ class Plan(NamedTuple):
     budget: BudgetMark | None = None
     growth: GrowthMark | None = None
     scales: ScalesMark | None = None
+    fixtures: frozenset[str] = frozenset()
 
     @property
     def isolate(self) -> bool:
@@ -73,7 +77,8 @@ def make_plans(items: Iterable[pytest.Item], errors: list[str], *, measure_all: 
         if not marked and not measure_all:
             continue
         file, line, _ = item.location
-        plan = Plan(item.nodeid, item.name, file, None if line is None else line + 1)
+        fixtures = WATCHED_FIXTURES.intersection(getattr(item, "fixturenames", ()))
+        plan = Plan(item.nodeid, item.name, file, None if line is None else line + 1, fixtures=fixtures)
         if marked:
             plan = plan._replace(**_read_marks(item, errors))
         if not plan.is_left_out:
@@ -114,19 +119,18 @@ def _check_against_item(value: BudgetMark | GrowthMark | ScalesMark, item: pytes
 
 def load_parts(items: Iterable[pytest.Item], settings: Settings) -> None:
     """Imports what the plans of these tests, and the options, will have used."""
-    needed = {module for item in items if PLAN in item.stash for module in _parts_of(item, item.stash[PLAN])}
+    needed = {module for item in items if PLAN in item.stash for module in _parts_of(item.stash[PLAN])}
     needed.update(_parts_of_session(settings))
     for module in sorted(needed):
         importlib.import_module(f"{_PACKAGE}.{module}")
 
 
-def _parts_of(item: pytest.Item, plan: Plan) -> Iterator[str]:
-    fixtures = getattr(item, "fixturenames", ())
+def _parts_of(plan: Plan) -> Iterator[str]:
     if plan.growth is not None:
         yield "measurement.growth.check"
-    if "memory_scale" in fixtures:
+    if "memory_scale" in plan.fixtures:
         yield "plugin.scales"
-    if "membudget" in fixtures:
+    if "membudget" in plan.fixtures:
         yield "plugin.fixtures"
     if plan.budget is not None and plan.budget.hard:
         yield "measurement.watchdog"

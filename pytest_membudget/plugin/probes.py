@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 import pytest
@@ -25,6 +25,7 @@ from pytest_membudget.records.measurement import Caveat, Measurement
 if TYPE_CHECKING:
     from pytest_membudget.measurement.watchdog import GuardedProbe, KillRecord
 
+    AnyProbe: TypeAlias = "Probe | GuardedProbe | BenchmarkProbe | NoProbe"
 
 _AMPLE = 4
 """A default budget so many times what the process holds needs no garbage collected and no allocator asked before each test."""
@@ -39,20 +40,19 @@ def choose_probe(
     test: RunningTest, budget: Budget, settings: Settings
 ) -> Probe | GuardedProbe | BenchmarkProbe:
     """The probe for one call of the test, not begun yet."""
-    benchmark = test.value("benchmark")
-    if benchmark is not None and is_benchmark(benchmark):
+    plan = test.plan
+    if "benchmark" in plan.fixtures and is_benchmark(benchmark := test.value("benchmark")):
         return BenchmarkProbe(benchmark, settings.interval_s)
-    if _may_be_ended(test.plan, settings):
-        return guarded_probe(test.config, test.plan, budget, settings)
+    if _may_be_ended(plan, settings):
+        return guarded_probe(test.config, plan, budget, settings)
     is_compared = settings.baseline is not None
-    series = _series_of(budget, is_compared=is_compared)
-    if test.plan.budget is None and not (is_compared or settings.strict) and test.value("membudget") is None:
+    if plan.budget is None and not (is_compared or settings.strict or "membudget" in plan.fixtures):
         if budget.peak_bytes is None:
-            return Probe(test.plan.nodeid, interval_s=settings.interval_s, series=series)
+            return Probe(plan.nodeid, interval_s=settings.interval_s, series=_WIDE)
         if budget.peak_bytes >= _AMPLE * high_water.resident_bytes():
-            return AmpleProbe(test.plan.nodeid, budget.peak_bytes, series, settings.interval_s)
-    judged = is_compared or budget != Budget()
-    return Probe(test.plan.nodeid, interval_s=settings.interval_s, settle=judged, series=series)
+            return AmpleProbe(plan.nodeid, budget.peak_bytes, _WIDE, settings.interval_s)
+    judged, series = is_compared or budget != Budget(), _series_of(budget, is_compared=is_compared)
+    return Probe(plan.nodeid, interval_s=settings.interval_s, settle=judged, series=series)
 
 
 class AmpleProbe(Probe):
@@ -101,43 +101,39 @@ def _may_be_ended(plan: Plan, settings: Settings) -> bool:
     )
 
 
-class SafeProbe:
-    """A probe whose own trouble becomes a caveat: whatever a test has done to its process, it must not fail by being measured.
+def begin_safely(test: RunningTest, budget: Budget, settings: Settings) -> AnyProbe:
+    """The probe of one call of the test, begun.
 
-    Args:
-        choose: makes the probe.
+    Its own trouble becomes a caveat: whatever a test has done to its process, it must not fail by being measured.
     """
+    try:
+        probe = choose_probe(test, budget, settings)
+        probe.begin()
+    except Exception as error:  # of any kind: see above
+        return NoProbe(error)
+    return probe
 
-    def __init__(self, choose: Callable[[], Probe | GuardedProbe | BenchmarkProbe]) -> None:
-        self._choose = choose
-        self._probe: Probe | GuardedProbe | BenchmarkProbe | None = None
-        self._trouble: Exception | None = None
 
-    @property
-    def kill_record(self) -> KillRecord | None:
-        """What the watchdog did, where there is one."""
-        return getattr(self._probe, "kill_record", None)
+def finish_safely(probe: AnyProbe) -> Measurement:
+    """What it found; from nothing to all the memory there is where nothing could be."""
+    try:
+        return probe.finish()
+    except Exception as error:  # likewise
+        return _nothing_known(error)
 
-    def begin(self) -> None:
-        """Begins the measurement, where that is possible."""
-        try:
-            probe = self._choose()
-            probe.begin()
-            self._probe = probe
-        except Exception as error:  # of any kind: see above
-            self._trouble = error
+
+class NoProbe:
+    """Stands in for a probe that could not begin, and knows why."""
+
+    def __init__(self, trouble: Exception) -> None:
+        self._trouble = trouble
 
     def finish(self) -> Measurement:
-        """What was found; from nothing to all the memory there is where nothing could be."""
-        if self._probe is not None:
-            try:
-                return self._probe.finish()
-            except Exception as error:  # likewise
-                self._trouble = error
+        """Nothing is known."""
         return _nothing_known(self._trouble)
 
 
-def _nothing_known(trouble: Exception | None) -> Measurement:
+def _nothing_known(trouble: Exception) -> Measurement:
     with restored():
         limit_bytes = memory_limit().bytes
     return Measurement(

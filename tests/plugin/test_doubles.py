@@ -199,3 +199,33 @@ def test_doubles_that_pytest_itself_would_not_bear_stand_in_the_way_of_no_report
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
     result.assert_outcomes(passed=3, failed=1)
     result.stdout.fnmatch_lines(["FAILED *::test_over - peak * > budget *"])
+
+
+BUILT_IN = """
+import builtins
+import pytest
+
+NAMES = "abs all any bytes enumerate filter float frozenset map max min range round set sorted sum vars zip".split()
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("how", ["replaced", "deleted"])
+def test_without(monkeypatch, name, how):
+    def double(*_, **__):
+        raise RuntimeError(name)
+
+    block = bytearray(5_000_000)
+    if how == "replaced":
+        monkeypatch.setattr(builtins, name, double)
+    else:
+        monkeypatch.delattr(builtins, name)
+"""
+
+
+def test_a_test_may_replace_built_in_functions(pytester):
+    """Our code looks them up like any other, also while the test's report is made."""
+    pytester.makepyfile(BUILT_IN)
+    pytester.makeconftest(NOTHING_SHARED)
+    passed, tests = run(pytester, "--membudget-report=report.json", "--membudget-default=60MB")
+    assert len(passed) == 36
+    assert {test["verdict"] for test in tests} == {"within"}
+    assert min(test["peak_bytes"] for test in tests) > 4_000_000
