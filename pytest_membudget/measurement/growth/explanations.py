@@ -60,7 +60,7 @@ class Explanation(NamedTuple):
 
 
 class Explanations:
-    """Looks for what explains the growth of one check; `found` is what there is for the verdict of this moment."""
+    """Looks for what explains the growth of one check; `found` is what was found last."""
 
     def __init__(self, rounds: Rounds, allowed_bytes: int, timeout_s: float) -> None:
         self.found = Explanation()
