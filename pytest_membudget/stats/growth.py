@@ -166,9 +166,8 @@ def trend(
         return found._replace(direction="growing")
     proven = won > STAGES / ALPHA
     # Where the last samples are left out, or little growth is let pass, they must not speak of growth all the same.
-    # So must not the figures themselves where they fall back: low ones that came late hide a leak.
     no_growth = not proven and not _rises_at_the_end(calls, whole_floor, bound)
-    no_growth = no_growth and not (falls_back and _slope(calls, held, calls[-1] / 4).low > bound)
+    no_growth = no_growth and not (falls_back and _rises_among_noise(calls, held, bound))
     parts = [part, _Part.of(calls, whole_floor, begin, 2 / 3)] if falls_back else [part]
     is_flat = (no_growth or not falls_back) and any(each.is_flat(bound) for each in parts)
     if is_flat or (no_growth and any(each.grown_lately(allowed) <= precision.lately for each in parts)):
@@ -274,6 +273,12 @@ def _rises_at_the_end(calls: Sequence[int], floor: Sequence[float], bound: float
     """Whether nearly every step of the last quarter rises: what fell before has hidden a leak until then."""
     steps = list(pairwise(range(bisect_left(calls, calls[-1] * 3 / 4), len(calls))))
     return len(steps) > 1 and _rises(calls, floor, steps, bound) > _MOST_RISES * len(steps)
+
+
+def _rises_among_noise(calls: Sequence[int], held: Sequence[float], bound: float) -> bool:
+    """Whether the figures themselves rise over the last three quarters, and are not back by now: low ones that came late hide a leak from the floor."""
+    quarter = calls[-1] / 4
+    return held[-1] > held[bisect_left(calls, quarter)] and _slope(calls, held, quarter).low > bound
 
 
 def _rises(

@@ -195,6 +195,10 @@ class Judge:
             return bool(private_bytes)
         return private_bytes - self._children_private_bytes > _SEEN_IN_PAGES_BYTES
 
+    def _knows_the_floor(self, figure: Trend) -> bool:
+        """Whether it fell back often, or because databases were emptied on purpose."""
+        return figure.falls >= _FEWEST_FALLS or self._explanations.found.databases
+
     def _may_hide_growth(self, trends: dict[str, Trend], effort: Effort) -> bool:
         """Whether few calls may have left a leak within what is let pass: noise, whole pages, next to nothing in all."""
         if self._rounds.may_hide_growth:
@@ -204,7 +208,7 @@ class Judge:
         is_noisy = any(
             each.fallback
             > effort.calls
-            * (_MOST_NOISE_BYTES_PER_CALL if each.falls >= _FEWEST_FALLS else _NOISE_BYTES_PER_CALL)
+            * (_MOST_NOISE_BYTES_PER_CALL if self._knows_the_floor(each) else _NOISE_BYTES_PER_CALL)
             for each in exact
         )
         seems_to_grow = any(

@@ -87,7 +87,7 @@ def _keep(size, kept=[]):  # noqa: B006 - that is how it leaks
 def test_a_child_that_keeps_memory_is_a_leak_and_the_cap_holds_for_it_too(monkeypatch):
     monkeypatch.setattr("pytest_membudget.measurement.growth.judge.MOST_GROWN_BYTES", 64 << 20)
     with multiprocessing.get_context("fork").Pool(1) as pool:
-        g = check_growth(lambda: pool.apply(_keep, (300_000,)), timeout_s=5)
+        g = check_growth(lambda: pool.apply(_keep, (300_000,)))
     assert g.verdict == "leak"
     assert g.bytes_per_call == pytest.approx(300_000, rel=0.1)
     assert g.calls < 1000
@@ -103,7 +103,7 @@ def test_segments_of_shared_memory_that_nobody_unlinks_are_a_leak():
         segments.append(segment)
 
     try:
-        g = check_growth(forgets, per_call="4 KiB", timeout_s=5)
+        g = check_growth(forgets, per_call="4 KiB")
     finally:
         for segment in segments:
             segment.unlink()
@@ -213,7 +213,7 @@ def test_a_function_may_stop_the_tracing_that_names_its_sites():
         kept.append(bytes(1_000_000))
         tracemalloc.stop()
 
-    g = check_growth(traces, timeout_s=1)
+    g = check_growth(traces)
     assert g.verdict == "leak"
     assert not any(each.kind == "site" for each in g.culprits)
 

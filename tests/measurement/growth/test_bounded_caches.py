@@ -133,7 +133,7 @@ def test_a_slow_function_that_fills_a_cache_is_not_accused_for_that(leaks, verdi
     def call():
         load(next(numbers))
         kept.append(bytes(leaks))
-        time.sleep(0.01)
+        time.sleep(0.002)
 
     g = check_growth(call, timeout_s=3)
     assert g.verdict == verdict, g
