@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from workflow_traces import Run, read_kinds
 
 Record = Callable[..., None]
 _FIGURES = pytest.StashKey[list[tuple[str, str, str]]]()
@@ -19,6 +22,17 @@ def figure(request: pytest.FixtureRequest) -> Record:
         shown.append((f"{request.path.stem.removeprefix('test_')}: {what}", value, target))
 
     return record
+
+
+@pytest.fixture(scope="session")
+def traces() -> dict[str, dict[str, tuple[list[Run], list[Run]]]]:
+    """Of each recorded workflow its kinds of task, each with the runs known at the start and those to come."""
+    folder = os.environ.get("MEMBUDGET_TRACES")
+    if not folder:
+        pytest.skip(
+            "MEMBUDGET_TRACES does not name the folder with the recorded workflows: nothing was measured"
+        )
+    return {path.stem: read_kinds(path) for path in sorted(Path(folder).glob("*.csv"))}
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
