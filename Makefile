@@ -15,11 +15,11 @@ PYTHON ?= $(shell for p in python3 python3.15 python3.14 python3.13 python3.12 p
 # Without bytecode files each of the many interpreters that tests start compiles everything it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-growth test-all lint bench docs clean
+.PHONY: help demo test test-kernel test-computing test-all lint bench docs clean
 
 help:
 	@echo "make demo      the whole job on examples/, ending with the scale table and a report"
-	@echo "make test      everything that has to pass (about six minutes on two cores)"
+	@echo "make test      everything that has to pass (about five minutes on two cores)"
 	@echo "make test-all  also the slow tests, and Python 3.12 to 3.15 where installed"
 	@echo "make docs      the documents as a site, in out/docs"
 	@echo "make bench     the figures, side by side with the peers"
@@ -49,16 +49,20 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# What is measured on the real kernel runs alone, but for tests of leaks beside the linters; the rest shares the cores. Of three
-# processes one waits for what its test has started, on average. Tests that share what takes long to set up are a group, which one
-# of the processes runs.
+# What is measured on the real kernel comes first, beside nothing but the linters and tests that compute. The rest shares the cores:
+# of three processes one waits for what its test has started, on average. Tests that share what takes long to set up are a group,
+# which one of the processes runs.
+COMPUTING := tests/gate tests/inputs tests/records tests/stats tests/typing
 test: $(READY)
-	@$(MAKE) --no-print-directory -j2 lint test-growth
-	$(BIN)/python -m pytest tests/measurement --ignore=tests/measurement/growth
-	$(BIN)/python -m pytest --numprocesses=3 --dist=loadgroup --ignore=tests/measurement
+	@$(MAKE) --no-print-directory -j2 test-kernel test-computing
+	$(BIN)/python -m pytest --numprocesses=3 --dist=loadgroup --ignore=tests/measurement $(COMPUTING:%=--ignore=%)
 
-test-growth: $(READY)
+test-kernel: $(READY)
 	$(BIN)/python -m pytest tests/measurement/growth
+	$(BIN)/python -m pytest tests/measurement --ignore=tests/measurement/growth
+
+test-computing: lint
+	$(BIN)/python -m pytest $(COMPUTING)
 
 # With other random examples and faults than `make test` has, each time; a failure shows how to repeat it.
 test-all: lint
