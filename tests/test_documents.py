@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from document_runner import as_shown, blocks, commands
+from document_runner import as_shown, blocks, commands, undisturbed
 from pytest_membudget.plugin.options import OPTIONS
 
 ROOT = Path(__file__).parents[1]
@@ -124,6 +124,16 @@ def test_blocks_share_a_namespace_and_commands_know_the_last_status(tmp_path):
 )
 def test_figures_spacing_and_dots_match_loosely_and_words_do_not(printed, shown, same):
     assert as_shown(printed, shown.splitlines()) == same
+
+
+def test_a_figure_that_another_program_disturbed_is_read_as_the_exact_one():
+    disturbed = (
+        "job: peak at least 66.9 MiB, at most 67.7 MiB, 1 process\n"
+        "job: up to 844 KiB of shared memory or of files in tmpfs came meanwhile, and other programs run here: whose it is\n"
+    )
+    assert undisturbed(disturbed) == "job: peak 66.9 MiB (exact, by the kernel), 1 process\n"
+    (inexact, _) = disturbed.splitlines(keepends=True)
+    assert undisturbed(inexact) == inexact
 
 
 def test_a_block_keeps_its_title_and_a_command_its_continuation():

@@ -17,6 +17,7 @@ import functools
 import platform
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pytest_membudget.measurement.process import proc
 from pytest_membudget.measurement.process.small_blocks import libc_version
@@ -24,7 +25,9 @@ from pytest_membudget.measurement.system import control_group
 from pytest_membudget.measurement.system.control_group import Constraint
 from pytest_membudget.originals import contextlib, logging, os, re, resource, select, sys, threading, time
 from pytest_membudget.records.measurement import MemoryLimit, MemoryReading
-from pytest_membudget.records.report import Environment
+
+if TYPE_CHECKING:
+    from pytest_membudget.records.report import Environment
 
 ASSUMED_LIMIT_BYTES = 16_384_000_000
 """Without psutil: the reference documents' assumption, half of it available."""
@@ -123,6 +126,9 @@ def _say_assumed_once() -> None:
 
 def environment() -> Environment:
     """This machine and interpreter, as far as they may change a figure (a few milliseconds)."""
+    # Not for worker processes, which would load all that reports are made of.
+    from pytest_membudget.records.report import Environment
+
     limit = memory_limit()
     return Environment(
         system=platform.system(),
