@@ -472,9 +472,9 @@ class Scheduler:
         assert all(task.state == "running" for task in running)
         assert all(task.state == "queued" for task in waiting)
         assert {*running, *waiting} == self._open, "a task is lost"
-        if self.broken is None and self.levels.now.is_local_pool:
+        level, memory = self.levels.now, self.levels.now.memory
+        if self.broken is None and level.own_memory and memory is not None:
             slots = [slot for slot in self.pool.slots if slot.backend.is_local_pool]
             assert all(slot.lease is not None for slot in slots if slot.running)
-            memory = self.levels.now.memory
-            is_held_up = self.pool.leaving or (memory is not None and memory.waits_for_others)
+            is_held_up = memory.waits_for_others or self.pool.leaving
             assert not waiting or running or self.pool.gone or is_held_up, "tasks wait while nothing runs"

@@ -255,7 +255,10 @@ def test_a_tasks_time_counts_from_the_call_of_its_function():
     assert played.scheduler.deadline_s == 65.0
     effects = played.pass_time(65.0, Reading(60.0, None, 0))
     assert len(only(effects, Kill)) == 1
-    assert not only(played.pass_time(66.0, Reading(60.0, None, 0)), Kill)
+    assert [(event.kind, event.next_step) for event in only(effects, Record)] == [
+        ("timeout", "its worker is replaced")
+    ]
+    assert not only(played.pass_time(66.0, Reading(60.0, None, 0)), Kill, Record)
     submission = task.submission
     played.reply(task, KILLED)
     assert "ran longer than 5" in str(played.outcome(submission))

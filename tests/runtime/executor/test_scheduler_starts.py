@@ -85,6 +85,18 @@ def test_a_task_waits_for_the_worker_that_begins_again_to_have_room_for_it():
     assert sent(scheduler.decide()) == [task]
 
 
+def test_a_driver_is_woken_for_a_task_of_a_cluster_unless_others_wait_before_it_for_a_first_worker():
+    backend = Backend("dask", ClusterPlacement(), own_memory=True)
+    scheduler, task, slot = Scheduler([backend], ExecutorPolicy(), max_workers=1), a_task(), Slot(backend)
+    assert scheduler.can_accept
+    scheduler.submitted(task)
+    assert not scheduler.decide()
+    assert not scheduler.can_accept
+    scheduler.pool.workers_changed(backend, [slot], {slot: 100 * MB})
+    assert sent(scheduler.decide()) == [task]
+    assert scheduler.can_accept
+
+
 def test_where_a_second_worker_cannot_start_the_first_does_it_all():
     played = Played(workers=4)
     tasks = [a_task() for _ in range(3)]
