@@ -221,7 +221,8 @@ def _has_just_stopped(part: _Part, bound: float) -> bool:
 def _is_more_than_noise(part: _Part, fallback: float, in_all: float) -> bool:
     """Whether it grew by more than it ever fell back, and by more than the figure's allowance without its largest step."""
     grown = part.floor[-1] - _at(part.calls, part.floor, part.calls[-1] / 8)
-    return grown > max(2 * fallback, in_all) and (not in_all or grown - _largest_step(part.floor) > in_all)
+    largest_step = max((later - earlier for earlier, later in pairwise(part.floor)), default=0.0)
+    return grown > max(2 * fallback, in_all) and (not in_all or grown - largest_step > in_all)
 
 
 def evidence(calls: Sequence[int], floor: Sequence[float], bound: float) -> float:
@@ -239,9 +240,11 @@ def evidence(calls: Sequence[int], floor: Sequence[float], bound: float) -> floa
 
 def _fades(calls: Sequence[int], floor: Sequence[float], rates: Sequence[float]) -> bool:
     """Whether each window, and each half of the last one, grows much more slowly than the one before."""
-    first_half, second_half = _rates_of_halves(calls, floor)
+    half, three_quarters, now = (_at(calls, floor, calls[-1] * share) for share in (1 / 2, 3 / 4, 1))
     windows_fade = all(later <= _FADING * earlier for earlier, later in pairwise(rates))
-    return windows_fade and second_half <= _FADING * min(rates[1], first_half)
+    return windows_fade and now - three_quarters <= _FADING * min(
+        rates[1] * calls[-1] / 4, three_quarters - half
+    )
 
 
 def _slows_down(rates: Sequence[float]) -> bool:
@@ -261,12 +264,6 @@ def _is_sporadic(calls: Sequence[int], floor: Sequence[float], bound: float) -> 
     """Whether many steps before the last window did not rise: so few rises that chance may have made the last ones fewer."""
     steps = list(pairwise(range(bisect_right(calls, calls[-1] / 2))))
     return _rises(calls, floor, steps, bound) < _MOST_RISES * len(steps)
-
-
-def _rates_of_halves(calls: Sequence[int], floor: Sequence[float]) -> tuple[float, float]:
-    """Growth per call in either half of the last window."""
-    half, three_quarters, now = (_at(calls, floor, calls[-1] * share) for share in (1 / 2, 3 / 4, 1))
-    return (three_quarters - half) * 4 / calls[-1], (now - three_quarters) * 4 / calls[-1]
 
 
 def _rises_at_the_end(calls: Sequence[int], floor: Sequence[float], bound: float) -> bool:
@@ -334,10 +331,6 @@ def is_bounded_so_far(figure: Trend, caches_bytes: int = LITTLE_BYTES) -> bool:
 def next_step(calls: int) -> int:
     """How many calls to make before the next sample, after `calls`: the samples lie ever farther apart."""
     return max(1, calls // 4 if calls < 256 else calls // 8)
-
-
-def _largest_step(floor: Sequence[float]) -> float:
-    return max((later - earlier for earlier, later in pairwise(floor)), default=0.0)
 
 
 def _largest_drop(values: Sequence[float]) -> float:
