@@ -86,7 +86,7 @@ def test_a_test_that_fails_in_a_fresh_process_is_undecided_and_said_to_be(pytest
 
 
 def test_the_report_names_the_tolerance_also_where_it_is_the_default(pytester):
-    project(pytester, 40)
+    project(pytester, 0)
     baseline(pytester)
     pytester.runpytest(GATE, "--membudget-report=a.json").assert_outcomes(passed=1)
     assert json.loads((pytester.path / "a.json").read_text())["baseline"]["tolerance"] == "10% + 1.00 MiB"
@@ -143,10 +143,10 @@ def test_warn_tells_of_a_regression_and_fails_nothing(pytester):
 
 
 def test_new_gone_and_skipped_tests_are_told(pytester):
-    project(pytester, 40, "def test_old(): pass\ndef test_skipped(): pass")
+    project(pytester, 0, "def test_old(): pass\ndef test_skipped(): pass")
     baseline(pytester)
     skipped = "import pytest\n@pytest.mark.skip\ndef test_skipped(): pass\ndef test_added_later_on(): pass"
-    project(pytester, 40, skipped)
+    project(pytester, 0, skipped)
     pytester.runpytest(GATE, "--membudget-report=a.json")
     found = json.loads((pytester.path / "a.json").read_text())["baseline"]
     assert found["new"] == ["test_it.py::test_added_later_on"]
@@ -155,7 +155,7 @@ def test_new_gone_and_skipped_tests_are_told(pytester):
 
 
 def test_an_update_of_a_part_keeps_the_rest(pytester):
-    project(pytester, 40, "def test_other(): pass")
+    project(pytester, 0, "def test_other(): pass")
     baseline(pytester)
     made = baseline(pytester, "-k", "other")
     assert [test["nodeid"] for test in made["tests"]] == ["test_it.py::test_job", "test_it.py::test_other"]
