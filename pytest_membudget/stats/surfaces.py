@@ -33,8 +33,8 @@ LEAST_SCATTER = 0.005
 scatter taken for less: repeats of a deterministic function hardly differ, and its next input does."""
 
 _CLEARLY = 1.0
-"""Even scatter has to be e times as likely: ten inputs whose scatter follows the peak seem even in one of six cases then, and in
-one of four by the likelihood alone."""
+"""Even scatter has to be e times as likely. Of simulated calibrations whose scatter follows the peak 11% to 37% seem even then, and
+bounds cover 95% of tasks in 94% to 99% of them."""
 
 Values = tuple[float, ...]
 Term = tuple[int, ...]
