@@ -31,7 +31,7 @@ from pytest_membudget.records.measurement import (
 )
 from pytest_membudget.units import format_duration
 
-PATIENCE_S = 3.0
+AFTER_INTERRUPT_S = 3.0
 """How long a command may go on after Ctrl-C, which the terminal has sent to it as well."""
 
 
@@ -107,7 +107,7 @@ def _wait(launched: Launched, *, passthrough: bool) -> Ending:
     try:
         return launched.wait(passthrough=passthrough)
     except KeyboardInterrupt:
-        launched.poll(PATIENCE_S)
+        launched.poll(AFTER_INTERRUPT_S)
         raise
 
 

@@ -28,8 +28,14 @@ _LINUX = sys.platform.startswith("linux")
 
 BLOCK_BYTES = 120 * 1024
 MOST_BLOCKS = 4096
-PATIENCE_S = 5.0
-ENDING_LOOKS = 50
+"""What an arena keeps is taken from it in such blocks, and given back; larger ones might be mapped by themselves."""
+
+LONGEST_WAIT_S = 5.0
+"""For the threads that do that."""
+
+ENDING_POLLS = 50
+"""How often, once a millisecond, a thread that was joined is waited for: it may still be there for a moment."""
+
 _MADV_DONTNEED = 4
 _IS_MAPPED = 2
 _WORD = 8
@@ -207,7 +213,7 @@ def _living_threads() -> int:
 
     Native threads look the same, and stay: they are waited for once (50 ms), and again only where there are more.
     """
-    for _ in range(ENDING_LOOKS):
+    for _ in range(ENDING_POLLS):
         living = len(proc.threads())
         unknown = living - _thread._count() - 1  # noqa: SLF001 - the only count without `threading`
         if unknown <= _Native.threads:
@@ -221,7 +227,7 @@ def _run_in_threads(count: int, most_blocks: int) -> None:
     """Trims in `count` threads, none of which ends before the last has its arena: else they would share one."""
     attached: list[None] = []
     done: list[None] = []
-    deadline_s = time.monotonic() + PATIENCE_S
+    deadline_s = time.monotonic() + LONGEST_WAIT_S
 
     def run() -> None:
         library = _library()

@@ -20,7 +20,7 @@ from pytest_membudget.runtime.admission.host_scope import HostScope
 SHARE_POLL_S = 0.05
 """Seconds between two transactions without a change of our own: the dead are removed, a measured budget is read."""
 
-PATIENCE_S = 30.0
+OTHERS_HOLD_S = 30.0
 """In a control group: so long nothing runs where other programs that were not agreed with hold what the next task needs."""
 
 SURPLUS_S = 0.25
@@ -193,7 +193,7 @@ class GroupShare(HostShare):
     """
 
     def __init__(self, scope: HostScope, clock: Callable[[], float] = time.monotonic) -> None:
-        super().__init__(scope, clock, patience_s=PATIENCE_S)
+        super().__init__(scope, clock, patience_s=OTHERS_HOLD_S)
         self._alone_bytes: int | None = None
 
     @property

@@ -22,7 +22,7 @@ from pytest_membudget.measurement.process import proc
 from pytest_membudget.records.storage import encoded, private_directory
 from pytest_membudget.runtime.admission.host_ledger import HostState, Owner
 
-LOCK_PATIENCE_S = 30.0
+LOCK_WAIT_S = 30.0
 """A holder needs well under a millisecond; one that takes longer than this has been stopped."""
 
 _END = b"\n"
@@ -184,7 +184,7 @@ def _file_name(name: str) -> str:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    deadline_s = time.monotonic() + LOCK_PATIENCE_S
+    deadline_s = time.monotonic() + LOCK_WAIT_S
     while True:
         descriptor = _open_plain(path, os.O_RDWR | os.O_CREAT)
         _held.add(descriptor)
@@ -204,7 +204,7 @@ def _wait_for_lock(descriptor: int, path: Path, deadline_s: float) -> None:
     while not _try_lock(descriptor):
         if time.monotonic() > deadline_s:
             raise TimeoutError(
-                f"{path} has been locked for {LOCK_PATIENCE_S:g} s; a program that shares this budget seems to be "
+                f"{path} has been locked for {LOCK_WAIT_S:g} s; a program that shares this budget seems to be "
                 "stopped: continue it or end it"
             )
         time.sleep(random.uniform(0.0002, 0.002))

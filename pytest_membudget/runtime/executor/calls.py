@@ -23,7 +23,7 @@ from pytest_membudget.runtime.executor.charges import (
     item_of_call,
     largest_of,
 )
-from pytest_membudget.runtime.executor.driver import PATIENCE_S
+from pytest_membudget.runtime.executor.driver import WAIT_PIECE_S
 from pytest_membudget.runtime.executor.engine import CallOptions, Engine, engine_for
 from pytest_membudget.runtime.workers.worker_main import run_chunk
 
@@ -225,7 +225,7 @@ async def _yielded_async(
             if read is None:
                 # After a while there may be more room, as in `Outcomes.read`.
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(PATIENCE_S):
+                    async with asyncio.timeout(WAIT_PIECE_S):
                         await ended.wait()
                 continue
             outcome = read.outcome

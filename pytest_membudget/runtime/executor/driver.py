@@ -49,7 +49,7 @@ LIMIT_TICK_S = 0.02
 WATCHED_TICK_S = 0.01
 """The same while a batch records where memory goes, or while replies may have come that the thread was not woken for."""
 
-PATIENCE_S = 0.5
+WAIT_PIECE_S = 0.5
 """Seconds that a caller waits in one piece: a Ctrl-C that comes just before a wait counts only when that wait ends."""
 
 
@@ -118,7 +118,7 @@ class Driver:
     def join(self) -> None:
         """Waits for the thread, unless this is it."""
         while self._thread.is_alive() and threading.current_thread() is not self._thread:
-            self._thread.join(PATIENCE_S)
+            self._thread.join(WAIT_PIECE_S)
 
     def readings(self) -> list[Reading]:
         """What each worker holds now; from any thread."""

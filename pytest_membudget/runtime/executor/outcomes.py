@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TextIO, cast
 from pytest_membudget.records.run import FileCategory, Outcome
 from pytest_membudget.runtime.executor.charges import Charged
 from pytest_membudget.runtime.executor.done_file import DoneFile, key_of
-from pytest_membudget.runtime.executor.driver import PATIENCE_S
+from pytest_membudget.runtime.executor.driver import WAIT_PIECE_S
 from pytest_membudget.runtime.executor.effects import TaskFuture
 from pytest_membudget.runtime.executor.engine import CallOptions, Engine
 from pytest_membudget.runtime.executor.state import Task
@@ -126,7 +126,7 @@ class Outcomes:
                 self.raise_drawing_error()
                 return None
             with contextlib.suppress(queue.Empty):
-                return self._read(*self._ended.get(timeout=PATIENCE_S))
+                return self._read(*self._ended.get(timeout=WAIT_PIECE_S))
 
     def read_nowait(self) -> Ended | None:
         """The next outcome; `None` where none can be read yet."""

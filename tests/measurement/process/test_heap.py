@@ -126,9 +126,9 @@ def test_threads_that_stay_are_waited_for_once(monkeypatch):
         assert heap._living_threads() == numbers[-1]
         return len(waits)
 
-    stays = [3] * heap.ENDING_LOOKS
-    assert waited(*stays) == heap.ENDING_LOOKS
+    stays = [3] * heap.ENDING_POLLS
+    assert waited(*stays) == heap.ENDING_POLLS
     assert waited(3) == 0
     assert waited(5, 4, 3) == 2  # two that Python has joined
     assert waited(2) == 0
-    assert waited(*stays) == heap.ENDING_LOOKS  # one more than there was
+    assert waited(*stays) == heap.ENDING_POLLS  # one more than there was

@@ -82,8 +82,7 @@ def test_processes_that_end_while_parts_are_read_make_no_page_count_twice(sharin
     assert sharing.held_bytes() == 6006  # by parts it would be a third, a half and all of the pages
 
 
-def test_a_child_that_has_the_address_space_of_its_parent_counts_once(sharing):
+def test_a_child_that_has_the_address_space_of_its_parent_counts_once(sharing, monkeypatch):
     sharing.pids, sharing.parents = [1, 2], {2: 1}
-    sharing.sizes = None
-    room.proc.sizes = lambda _: room.proc.Sizes(0, 6001, 6000)
+    monkeypatch.setattr(room.proc, "sizes", lambda _: room.proc.Sizes(0, 6001, 6000))
     assert sharing.held_bytes() == 6001

@@ -58,7 +58,7 @@ def test_a_sample_is_followed_by_a_rest_in_proportion_to_its_cost(clock):
 def test_after_a_cheap_sample_there_is_a_rest_too(clock):
     account = Account(share=0.5, most_s=10.0, rest=1)
     pay(account, clock, 0.001)
-    clock.wait(sampling.PATIENCE_S - 0.002)
+    clock.wait(sampling.PAUSE_S - 0.002)
     assert not account.is_open()
     clock.wait(0.003)
     assert account.is_open()

@@ -7,7 +7,7 @@ from pytest_membudget.measurement.system.machine import memory_reading
 from pytest_membudget.runtime.admission.host_ledger import HostLedger
 from pytest_membudget.runtime.admission.host_scope import HostScope
 from pytest_membudget.runtime.admission.host_share import (
-    PATIENCE_S,
+    OTHERS_HOLD_S,
     SHARE_POLL_S,
     SURPLUS_S,
     GroupShare,
@@ -232,14 +232,14 @@ def test_in_a_group_it_waits_for_what_others_hold_as_long_as_something_runs(in_g
     with other.reserve(600):
         assert in_group.adjust(0, 300, 300, nothing_runs=True) == 300
         for _ in range(2):
-            clock.now_s += PATIENCE_S
+            clock.now_s += OTHERS_HOLD_S
             assert in_group.adjust(300, 300, 600) == 300
 
 
 def test_in_a_group_one_task_runs_after_a_while_whatever_others_hold(in_group, other, clock):
     with other.reserve(900):
         assert in_group.adjust(0, 300, 600, nothing_runs=True) == 0
-        clock.now_s += PATIENCE_S - 1
+        clock.now_s += OTHERS_HOLD_S - 1
         assert in_group.adjust(0, 300, 600, nothing_runs=True) == 0
         clock.now_s += 1
         assert in_group.adjust(0, 300, 600, nothing_runs=True) == 300

@@ -163,7 +163,7 @@ def test_a_lock_file_that_was_removed_does_not_let_two_in(tmp_path):
 
 def test_a_lock_that_never_comes_free_says_which(tmp_path, monkeypatch):
     shared = HostStateFile("nightly", tmp_path / "host")
-    monkeypatch.setattr(store, "LOCK_PATIENCE_S", 0.0)
+    monkeypatch.setattr(store, "LOCK_WAIT_S", 0.0)
     with (
         shared.transaction(),
         pytest.raises(TimeoutError, match=r"nightly.*\.lock has been locked"),

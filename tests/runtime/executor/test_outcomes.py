@@ -78,7 +78,7 @@ def test_a_run_notes_what_was_done_before_the_inputs_broke(threads, tmp_path):
 
 @pytest.mark.parametrize("order", [as_they_end, in_order])
 def test_inputs_are_drawn_while_it_waits_where_there_is_more_room(threads, monkeypatch, order):
-    monkeypatch.setattr(outcomes_module, "PATIENCE_S", 0.01)
+    monkeypatch.setattr(outcomes_module, "WAIT_PIECE_S", 0.01)
     room, second = [1], threading.Event()
 
     def job(number):

@@ -15,15 +15,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from .proc_reader import Process
 from .records import PAGE, FilePages, Interval, Proportional, Reading
 
-SHARE = 0.04
-ACCOUNT_S = 0.15
-REST = 25
-FILES_SHARE = 0.02
-FILES_ACCOUNT_S = 0.08
-FILES_REST = 8
-PATIENCE_S = 0.02
+SHARE, ACCOUNT_S, REST = 0.04, 0.15, 25
+FILES_SHARE, FILES_ACCOUNT_S, FILES_REST = 0.02, 0.08, 8
+"""Of samples of proportional sizes, and of counts of file pages: see `Account`."""
+
+PAUSE_S = 0.02
+"""Between two of a kind at least."""
+
 GAP_BYTES = 128 * 1024
 FILE_GAP_BYTES = 8 * 1024 * 1024
+"""The two figures of what processes hold, or of what they map of files, lie apart where they differ by more."""
 
 ENTRY_BYTES = 8
 PRESENT = bytes(1 if (top & 0xA0) == 0xA0 else 0 for top in range(256))
@@ -38,14 +39,14 @@ class Account:
         self._rest = rest
         self._most_s = self._saved_s = most_s
         self._at_s = time.monotonic()
-        self._patient_until_s = 0.0
+        self._paused_until_s = 0.0
 
     def is_open(self) -> bool:
         """Whether something is saved and the last sample is long enough ago."""
         now_s = time.monotonic()
         self._saved_s = min(self._most_s, self._saved_s + (now_s - self._at_s) * self._share)
         self._at_s = now_s
-        return self._saved_s > 0 and now_s >= self._patient_until_s
+        return self._saved_s > 0 and now_s >= self._paused_until_s
 
     @contextlib.contextmanager
     def charged(self) -> Iterator[None]:
@@ -56,7 +57,7 @@ class Account:
         finally:
             cost_s = time.thread_time() - began_s
             self._saved_s -= cost_s
-            self._patient_until_s = time.monotonic() + max(PATIENCE_S, cost_s * self._rest)
+            self._paused_until_s = time.monotonic() + max(PAUSE_S, cost_s * self._rest)
 
 
 class PssSampling:
