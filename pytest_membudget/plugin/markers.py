@@ -284,7 +284,7 @@ def _estimate(item: pytest.Item) -> int:
     if not items:
         raise ValueError(
             'memory_budget: "estimate" needs a file among the test\'s arguments, or a parameter that the predictors of its '
-            "memory_estimator take, and there is none; take synthetic_file, or a fixture that gives a path, or write a size"
+            'memory_estimator take, and there is none; take a fixture that returns a path or synthetic_file("1 MB"), or write a size'
         )
     estimate_bytes = (
         estimator.estimate_batch_memory(items, 1)

@@ -141,13 +141,16 @@ def test_over(file, memory_estimator):
     bytearray(b"x") * 60_000_000
 
 @pytest.mark.memory_budget("estimate")
-def test_no_file():
-    pass
+def test_made_too_late(synthetic_file):
+    synthetic_file("1 MB")
 """,
     )
     result.assert_outcomes(passed=1, failed=2)
     result.stdout.fnmatch_lines(
-        ["FAILED *test_over* - peak * > budget 1.91 MiB*", "FAILED *test_no_file*needs a file*"]
+        ['*take a fixture that returns a path or synthetic_file("1 MB"), or write a size']
+    )
+    result.stdout.fnmatch_lines(
+        ["FAILED *test_over* - peak * > budget 1.91 MiB*", "FAILED *test_made_too_late*needs a file*"]
     )
 
 
