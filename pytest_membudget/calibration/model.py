@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from pytest_membudget.stats.learning import Aim
 
 _CURVE_POINTS = 24
+_MOST_BYTES = 2**62
+"""Of any answer: numbers in files hold no more, and no machine has it."""
 _POOR_ERROR = 0.25
 """Mean error of the estimates of inputs that were left out, beyond which the law is a poor guide."""
 
@@ -251,18 +253,29 @@ class Calibration:
 
     def expect(self, item: Any) -> int:
         """The central estimate for a size, an item, or a mapping of predictors."""
-        return round(self._law.expect(self._values(item)))
+        return self._whole(item, self._law.expect)
 
     def bound(self, item: Any, *, content: float | None = None) -> int:
         """The tolerance bound likewise, never below a peak that was seen with no predictor larger."""
-        return proven_bound(
-            self._law,
-            self._runs,
-            self._values(item),
-            content=self.content if content is None else checked_share("content", content),
-            confidence=self.confidence,
-            least_margin_bytes=least_margin_bytes(self.file),
+        share = self.content if content is None else checked_share("content", content)
+        return self._whole(
+            item,
+            lambda values: proven_bound(
+                self._law,
+                self._runs,
+                values,
+                content=share,
+                confidence=self.confidence,
+                least_margin_bytes=least_margin_bytes(self.file),
+            ),
         )
+
+    def _whole(self, item: Any, law: Callable[[Values], float]) -> int:
+        values = self._values(item)
+        try:
+            return min(round(law(values)), _MOST_BYTES)
+        except (OverflowError, ValueError):  # of an infinite sum, or of the difference of two
+            return _MOST_BYTES
 
     def is_extrapolated(self, item: Any) -> bool:
         """Whether it is beyond 1.25 × the largest that was calibrated: its size, or a product of its predictors."""

@@ -22,6 +22,7 @@ BYTES = "bytes"
 """The predictor that needs no function: the size of the item."""
 
 _LONGEST_ITEM = 80
+_MOST = 1e30  # of a predictor's value: the products of three and their squares are finite
 
 
 class Predictors:
@@ -89,10 +90,11 @@ def _checked(name: str, value: Any, item: Any) -> float:
         number = math.nan if isinstance(value, str | bytes) else float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
-    if not 0 <= number < math.inf:
-        raise UsageError(
-            f"the predictor {name!r} of {_shown(item)} is {_shown(value)}; it has to be a finite number, 0 or more"
+    if not 0 <= number <= _MOST:
+        limit = (
+            "a finite number, 0 or more" if not math.isfinite(number) or number < 0 else f"{_MOST:g} at most"
         )
+        raise UsageError(f"the predictor {name!r} of {_shown(item)} is {_shown(value)}; it has to be {limit}")
     return number
 
 

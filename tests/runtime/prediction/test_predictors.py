@@ -38,6 +38,14 @@ def test_an_estimator_with_predictors_goes_by_items_and_learns_from_them(aim):
         estimator.estimate_file_memory(5 * MB)
 
 
+def test_a_predictor_that_is_absurdly_large_is_named():
+    found = fit_points(TABLES)
+    for ask in (found.expect, found.bound, found.estimator("safe").estimate_file_memory):
+        with pytest.raises(UsageError, match=r"'rows' of .* is 1e\+200; it has to be 1e\+30 at most"):
+            ask({"rows": 1e200, "columns": 1})
+        assert ask({"rows": 1e30, "columns": 1e30}) <= 2**63
+
+
 def test_predictors_of_one_item_are_asked_for_by_name():
     predictors = Predictors({"bytes": None, "pages": len})
     assert predictors.values([1, 2], ("pages",)) == {"pages": 2.0}
