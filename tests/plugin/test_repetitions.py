@@ -163,6 +163,29 @@ def test_growth_that_cannot_be_judged_without_descriptors_is_said(pytester):
     result.stdout.fnmatch_lines(["*could not be judged in the state*"])
 
 
+def test_growth_that_cannot_be_judged_beside_another_library_fails_no_test(pytester):
+    """Such as eventlet, whose threads lack what others have."""
+    pytester.makeconftest("""
+        from pytest_membudget.measurement.growth.samples import Inventory
+
+        def take():
+            raise AttributeError("no native_id")
+
+        Inventory.take = take
+    """)
+    pytester.makepyfile("""
+        import pytest
+
+        @pytest.mark.memory_growth(timeout_s=0.5)
+        def test_it():
+            pass
+    """)
+    result = pytester.runpytest_subprocess("-vv", "--membudget-report=report.json")
+    result.assert_outcomes(passed=1)
+    report = (pytester.path / "report.json").read_text()
+    assert "could not be judged in the state that the test left its process in: no native_id" in report
+
+
 def test_a_failure_in_a_repetition_says_that_it_is_one(pytester):
     pytester.makepyfile(
         """

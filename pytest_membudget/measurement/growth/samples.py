@@ -270,7 +270,8 @@ def _descriptors() -> dict[int, str]:
 
 
 def _threads() -> dict[int, str]:
-    named = {thread.native_id or 0: thread.name for thread in threading.enumerate()}
+    # eventlet's threads have no such number.
+    named = {getattr(thread, "native_id", None) or 0: thread.name for thread in threading.enumerate()}
     native = proc.thread_names() if _LINUX else {}
     return {number: f"native thread {name!r}" for number, name in native.items()} | named
 
