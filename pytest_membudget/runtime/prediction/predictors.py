@@ -16,7 +16,7 @@ from pytest_membudget.stats.surfaces import MOST_PREDICTORS
 from pytest_membudget.units import format_count, parse_size
 
 Predictor = Callable[[Any], SupportsFloat]
-"""A function of the item: its pages, its rows, the square of them. Finite and not negative."""
+"""A function of the item: its pages, its rows, the square of them. From 0 to 1e30."""
 
 BYTES = "bytes"
 """The predictor that needs no function: the size of the item."""
