@@ -130,6 +130,16 @@ def test_a_calibrated_base_is_charged_from_the_start():
     assert (aside_bytes(pool, retained), retained.start_bytes(pool)) == (0, 80 * MB)
 
 
+@pytest.mark.parametrize(("granted_mb", "workers"), [(920, 1), (921, 0)])
+def test_a_worker_is_started_ahead_where_it_fits_beside_all_that_is_charged(granted_mb, workers):
+    pool, _ = pool_of(base_bytes=80 * MB)
+    ledger = pool.levels.now.memory.ledger
+    ledger.submit(granted_mb * MB)
+    ledger.grant()
+    pool.start_ahead()
+    assert len(pool.slots) == workers
+
+
 @pytest.mark.parametrize(
     ("exceeding", "due"),
     [
