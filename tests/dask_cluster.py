@@ -7,12 +7,12 @@ import platform
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
 
 from pytest_membudget import FallbackExecutor, MemoryEstimator
+from waiting import is_alive, wait_until
 
 HOST = platform.node()
 SMALL = MemoryEstimator(gamma=1.0, overhead="8 MB")
@@ -89,21 +89,7 @@ def all_workers(executor, count=2):
     return {connection.worker.capacity_bytes: connection.worker for connection in connections}
 
 
-def is_alive(process):
-    """Whether it runs; one that only waits to be reaped does not."""
-    with contextlib.suppress(psutil.Error):
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    return False
-
-
 def children(pid):
     with contextlib.suppress(psutil.Error):
         return psutil.Process(pid).children(recursive=True)
     return []
-
-
-def wait_until(condition, within_s=60):
-    end_s = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < end_s, "waited in vain"
-        time.sleep(0.02)

@@ -7,11 +7,11 @@ import calibrated_functions as functions
 import psutil
 import pytest
 
-from dask_cluster import is_alive, wait_until
 from pytest_membudget import CalibrationError, UsageError, calibrate, synthesize
 from pytest_membudget.calibration import run_executors
 from pytest_membudget.calibration.worker import find_function, parse_reference, refer_to
 from pytest_membudget.records.measurement import MemoryLimit, MemoryReading
+from waiting import is_alive, wait_until
 
 pytestmark = pytest.mark.processes
 SIZES = ("50 kB", "100 kB", "200 kB")

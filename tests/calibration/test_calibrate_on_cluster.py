@@ -7,7 +7,7 @@ import calibrated_functions as functions
 import psutil
 import pytest
 
-from dask_cluster import HOST, DaskCluster, wait_until
+from dask_cluster import HOST, DaskCluster
 from pytest_membudget import CalibrationError, calibrate, load_calibration, synthesize
 from pytest_membudget.calibration import run_executors as on_cluster
 from pytest_membudget.calibration.plan import PlannedRun, differing_hosts, environment_of
@@ -16,6 +16,7 @@ from pytest_membudget.cli import main
 from pytest_membudget.records.calibration import CalibrationRun
 from pytest_membudget.records.report import Environment
 from pytest_membudget.runtime.cluster import launcher
+from waiting import wait_until
 
 pytest.importorskip("distributed")
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(180), pytest.mark.xdist_group(__name__)]

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -13,6 +12,7 @@ from pytest_membudget import MemorySemaphore
 from pytest_membudget.cli import main
 from pytest_membudget.cli import run as run_command
 from pytest_membudget.measurement.system.control_group import make_control_group
+from waiting import wait_until
 
 MB = 1_000_000
 
@@ -47,13 +47,6 @@ def start(*words):
         stderr=subprocess.PIPE,
         text=True,
     )
-
-
-def until(condition):
-    deadline_s = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline_s, "waited for half a minute"
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +134,7 @@ def test_a_command_that_is_not_found_is_named(capfd):
 def test_it_waits_for_its_memory_and_says_who_holds_it(other, tmp_path):
     lease = other.reserve("900 MB")
     waiting = start("--reserve", "200MB", "--", "touch", tmp_path / "ran")
-    until(lambda: other.statistics().waiting == 1)
+    wait_until(lambda: other.statistics().waiting == 1)
     assert not (tmp_path / "ran").exists()
     lease.release()
     _, told = waiting.communicate(timeout=60)
@@ -165,7 +158,7 @@ def test_what_it_holds_above_its_reservation_is_charged_until_it_ends(other):
         stdout=subprocess.PIPE,
     )
     assert running.stdout.readline() == b"ready\n"
-    until(lambda: other.statistics().reserved_bytes > 300 * MB)
+    wait_until(lambda: other.statistics().reserved_bytes > 300 * MB)
     assert not other.can_allocate("800 MB")
     running.communicate(b"\n", timeout=60)
     assert other.can_allocate("1 GB")
@@ -201,7 +194,7 @@ def test_killed_it_takes_the_command_along_and_its_memory_is_free(other):
     running.kill()
     running.communicate()
     assert other.can_allocate("1 GB")
-    until(lambda: not _lives(pid))
+    wait_until(lambda: not _lives(pid))
 
 
 def _lives(pid):

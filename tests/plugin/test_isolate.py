@@ -2,11 +2,11 @@
 
 import json
 import sys
-import time
-from pathlib import Path
 
 import psutil
 import pytest
+
+from waiting import is_alive, wait_until
 
 HEAD = """
 import os
@@ -17,13 +17,6 @@ import pytest
 
 isolated = pytest.mark.memory_budget("50 MiB", isolate=True)
 """
-
-
-def wait_until(is_so, patience_s=60):
-    ends_s = time.monotonic() + patience_s
-    while not is_so():
-        assert time.monotonic() < ends_s
-        time.sleep(0.05)
 
 
 def run(pytester, body, *args):
@@ -248,11 +241,6 @@ def test_after():
     result.stdout.fnmatch_lines(["*Exit: enough*"])
 
 
-def is_alive(pid):
-    stat = Path(f"/proc/{pid}/stat")
-    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
-
-
 @pytest.mark.processes
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux alone ends a process with the one that started it")
 def test_it_ends_with_a_session_that_is_killed(pytester):
@@ -275,7 +263,7 @@ def test_job():
     session.wait()
     session.stdout.close()
     session.stderr.close()
-    wait_until(lambda: not test.is_running() or test.status() == psutil.STATUS_ZOMBIE)
+    wait_until(lambda: not is_alive(test))
 
 
 def test_it_runs_without_pytests_capture(pytester):

@@ -4,7 +4,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import psutil
@@ -15,6 +14,7 @@ from pytest_membudget.errors import UsageError
 from pytest_membudget.measurement.fresh.launcher import launch, run
 from pytest_membudget.measurement.process.proc import open_files
 from pytest_membudget.records.measurement import Ending
+from waiting import is_alive, wait_until
 
 pytestmark = [
     pytest.mark.kernel,
@@ -49,17 +49,6 @@ def python(code, *words):
     return [sys.executable, "-I", "-S", "-c", code, *map(str, words)]
 
 
-def wait_until(condition):
-    deadline_s = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.01)
-
-
-def lives(pid):
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-
-
 def blocks(pid, number):
     _, _, mask = Path(f"/proc/{pid}/status").read_text().partition("SigBlk:")
     return int(mask.split()[0], 16) >> (number - 1) & 1
@@ -85,14 +74,14 @@ def test_how_a_command_ended_has_one_wording(words, ending, code):
 def test_what_left_its_session_ends_with_the_time_limit(tmp_path):
     ending = run(python(ESCAPE, tmp_path / "pid", 600), timeout_s=1.0)
     assert (ending.how, str(ending)) == ("timeout", "was ended at its time limit of 1 s")
-    assert not lives(int((tmp_path / "pid").read_text()))
+    assert not is_alive(int((tmp_path / "pid").read_text()))
 
 
 @pytest.mark.parametrize("keep_rest", [False, True])
 def test_what_outlives_the_command_may_be_left(tmp_path, keep_rest):
     assert run(python(ESCAPE, tmp_path / "pid", 0), keep_rest=keep_rest).how == "exited"
     pid = int((tmp_path / "pid").read_text())
-    assert lives(pid) == keep_rest
+    assert is_alive(pid) == keep_rest
     if keep_rest:
         os.kill(pid, signal.SIGKILL)
 
@@ -118,7 +107,7 @@ def test_the_tree_ends_with_its_caller_however_that_ends(tmp_path):
     wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
     caller.kill()
     caller.wait()
-    wait_until(lambda: not lives(int((tmp_path / "pid").read_text())))
+    wait_until(lambda: not is_alive(int((tmp_path / "pid").read_text())))
 
 
 def test_a_signal_to_the_caller_reaches_the_command_in_its_place():
@@ -156,7 +145,7 @@ def test_a_cancelled_command_is_ended_with_its_tree(tmp_path):
         wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
         assert launched.poll(0) is None
         assert str(launched.cancel()) == "was cancelled"
-        assert not lives(int((tmp_path / "pid").read_text()))
+        assert not is_alive(int((tmp_path / "pid").read_text()))
 
 
 def test_a_guard_that_was_killed_takes_its_command_with_it():
@@ -166,7 +155,7 @@ def test_a_guard_that_was_killed_takes_its_command_with_it():
         (command,) = psutil.Process(launched.root).children()
         os.kill(launched.root, signal.SIGKILL)
         assert launched.wait().how == "lost"
-        wait_until(lambda: not lives(command.pid))
+        wait_until(lambda: not is_alive(command.pid))
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from tree_programs import INTERPRETER, MIB, Holder, assert_holds, settled
 from pytest_membudget import measuring
 from pytest_membudget.measurement.process import high_water
 from pytest_membudget.measurement.tree import sampler
+from waiting import is_alive, wait_until
 
 pytestmark = [
     pytest.mark.kernel,
@@ -38,27 +38,13 @@ def helper_pid():
     return sampler.sampler().pid
 
 
-def alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in {"Z", "X"}
-    except OSError:
-        return False
-
-
-def wait_until(condition):
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def test_a_killed_helper_is_replaced_once_and_the_block_says_so(caplog):
     sampler.close_sampler()
     sampler._keeper.lost = 0
     with measuring() as probe:
         first = helper_pid()
         os.kill(first, signal.SIGKILL)
-        wait_until(lambda: not alive(first))
+        wait_until(lambda: not is_alive(first))
         holder = Holder(20 * MIB)
         holder.release()
     assert any("was lost" in caveat for caveat in probe.measurement.caveats)
@@ -83,10 +69,10 @@ time.sleep(600)
 """
     master = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     helper = int(master.stdout.readline())
-    assert alive(helper)
+    assert is_alive(helper)
     master.kill()
     master.communicate()
-    wait_until(lambda: not alive(helper))
+    wait_until(lambda: not is_alive(helper))
 
 
 def test_descriptors_that_the_code_under_test_closed_are_left_alone(tmp_path):

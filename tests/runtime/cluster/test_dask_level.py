@@ -10,9 +10,10 @@ import executor_jobs as jobs
 import pytest
 from slow_link import SlowLink
 
-from dask_cluster import HOST, LADDER, SMALL, DaskCluster, all_workers, children, is_alive, on, wait_until
+from dask_cluster import HOST, LADDER, SMALL, DaskCluster, all_workers, children, on
 from pytest_membudget import ExecutorPolicy, FallbackExecutor, MemoryEstimator, OversizeError
 from pytest_membudget.errors import UnpicklableError
+from waiting import is_alive, wait_until
 
 pytest.importorskip("distributed")
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(180), pytest.mark.xdist_group(__name__)]

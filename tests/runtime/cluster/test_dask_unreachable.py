@@ -3,8 +3,9 @@
 import executor_jobs as jobs
 import pytest
 
-from dask_cluster import LADDER, DaskCluster, on, wait_until
+from dask_cluster import LADDER, DaskCluster, on
 from pytest_membudget import FallbackExecutor, UsageError
+from waiting import wait_until
 
 pytest.importorskip("distributed")
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(180)]

@@ -2,9 +2,7 @@
 
 import concurrent.futures
 import itertools
-import os
 import threading
-import time
 
 import executor_jobs as jobs
 import pytest
@@ -19,6 +17,7 @@ from pytest_membudget import (
     UnpicklableError,
     WorkerKilledError,
 )
+from waiting import is_alive, wait_until
 
 LEVELS = ["process", "thread", "sequential"]
 pytestmark = pytest.mark.processes
@@ -155,7 +154,7 @@ def test_a_task_past_its_time_is_ended_with_what_it_started(tmp_path):
         with pytest.raises(TaskTimeoutError, match=r"longer than 1\.5 s"):
             slow.result()
         assert [future.result() for future in quick] == [n * n for n in range(10)]
-    wait_until(lambda: not alive(int(pid_file.read_text())))
+    wait_until(lambda: not is_alive(int(pid_file.read_text())))
 
 
 def test_a_thread_past_its_time_is_reported_and_left_to_itself():
@@ -280,7 +279,7 @@ def test_a_callback_may_submit():
 def test_no_worker_outlives_its_executor():
     with FallbackExecutor(2, budget="1 GB") as executor:
         pids = set(executor.map(jobs.pid_after, [0.05] * 6))
-    assert not [pid for pid in pids if alive(pid)]
+    assert not [pid for pid in pids if is_alive(pid)]
 
 
 @pytest.mark.parametrize(
@@ -305,16 +304,3 @@ def test_nonsense_is_named(arguments, words):
 def test_a_nonsense_policy_is_named(arguments):
     with pytest.raises(ValueError, match=next(iter(arguments))):
         ExecutorPolicy(**arguments)
-
-
-def alive(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def wait_until(condition):
-    while not condition():
-        time.sleep(0.01)

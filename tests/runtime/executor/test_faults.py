@@ -20,6 +20,7 @@ from pytest_membudget import ExecutorPolicy, FallbackExecutor, MemoryEstimator, 
 from pytest_membudget.runtime.workers import in_process
 from pytest_membudget.runtime.workers import process as process_worker
 from pytest_membudget.runtime.workers.protocol import CannotStartError
+from waiting import is_alive, wait_until
 
 pytestmark = pytest.mark.processes
 
@@ -274,7 +275,7 @@ def test_when_the_coordinator_is_ended_nobody_stays_behind(tmp_path, number):
         family = psutil.Process(child.pid).children(recursive=True)
         child.send_signal(number)
         assert child.wait(timeout=60) != 0
-        wait_until(lambda: not [each for each in family if is_running(each)])
+        wait_until(lambda: not [each for each in family if is_alive(each)])
     finally:
         child.kill()
         child.wait()
@@ -346,18 +347,6 @@ def test_killed_tasks_are_reported_with_what_killed_them():
         error = executor.submit(jobs.die, 0).exception()
     assert isinstance(error, WorkerKilledError)
     assert "was killed by SIGKILL while it ran die(0), tried once" in str(error)
-
-
-def is_running(process):
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def wait_until(condition):
-    while not condition():
-        time.sleep(0.01)
 
 
 def test_a_crash_is_told_apart_from_a_kill():

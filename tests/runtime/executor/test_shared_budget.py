@@ -22,6 +22,7 @@ from pytest_membudget.runtime.admission.host_share import GroupShare
 from pytest_membudget.runtime.executor import engine as engine_module
 from pytest_membudget.runtime.executor.placement import Demand
 from pytest_membudget.runtime.executor.state import Stop
+from waiting import wait_until
 
 MB = 1_000_000
 
@@ -106,17 +107,10 @@ def executor(host_directory):
         yield executor
 
 
-def until(condition):
-    deadline_s = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline_s, "waited for half a minute"
-        time.sleep(0.005)
-
-
 def test_its_tasks_wait_for_what_another_program_holds(executor, other):
     lease = other.reserve("250 MB")
     future = executor.submit(abs, -3)
-    until(lambda: other.statistics().waiting == 1)
+    wait_until(lambda: other.statistics().waiting == 1)
     assert not future.done()
     lease.release()
     assert future.result(30) == 3
@@ -125,11 +119,11 @@ def test_its_tasks_wait_for_what_another_program_holds(executor, other):
 def test_while_its_tasks_run_their_memory_is_reserved_and_then_it_is_free(executor, other):
     go_on = Future()
     future = executor.submit(go_on.result)
-    until(lambda: other.statistics().reserved_bytes == 100 * MB)
+    wait_until(lambda: other.statistics().reserved_bytes == 100 * MB)
     assert not other.can_allocate("250 MB")
     go_on.set_result(7)
     assert future.result(30) == 7
-    until(lambda: other.statistics().reserved_bytes == 0)
+    wait_until(lambda: other.statistics().reserved_bytes == 0)
 
 
 @pytest.fixture
@@ -155,7 +149,7 @@ def test_a_task_in_its_caller_waits_for_what_another_program_holds(caller, other
     done = []
     waiting = threading.Thread(target=lambda: done.append(caller.submit(abs, -3).result()))
     waiting.start()
-    until(lambda: other.statistics().waiting == 1)
+    wait_until(lambda: other.statistics().waiting == 1)
     assert done == []
     lease.release()
     waiting.join(30)
@@ -167,7 +161,7 @@ def test_closed_its_limit_counts_no_longer(host_directory):
     with FallbackExecutor(1, budget="300 MB", scope="host", name="nightly", levels=("thread",)) as executor:
         assert executor.submit(abs, -3).result(30) == 3
         assert large.statistics().budget_bytes == 300 * MB
-    until(lambda: large.statistics().budget_bytes == 1000 * MB)
+    wait_until(lambda: large.statistics().budget_bytes == 1000 * MB)
 
 
 def test_a_task_larger_than_the_smallest_budget_is_refused_with_both_numbers(host_directory):

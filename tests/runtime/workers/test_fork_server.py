@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import textwrap
-import time
 from types import SimpleNamespace
 
 import psutil
@@ -16,6 +15,7 @@ from scripted import without_pressure
 
 from pytest_membudget import FallbackExecutor
 from pytest_membudget.runtime.workers.fork_server import ForkServer, server_for
+from waiting import is_alive, wait_until
 
 pytestmark = [
     pytest.mark.processes,
@@ -34,20 +34,6 @@ def output_of(tmp_path, code, **modules):
         [sys.executable, path], capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path
     )
     return done.stdout.splitlines(), without_pressure(done.stderr)
-
-
-def is_gone(pid):
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
-
-
-def wait_until(condition, timeout_s=20.0):
-    end_s = time.monotonic() + timeout_s
-    while not condition() and time.monotonic() < end_s:
-        time.sleep(0.02)
-    assert condition()
 
 
 def test_what_a_script_opens_and_draws_is_each_workers_own(tmp_path):
@@ -242,7 +228,7 @@ def test_a_stopped_server_is_replaced():
         os.kill(pid, signal.SIGKILL)
         assert executor.submit(os.getpid).result(30) != pid
         assert executor.level == "process"
-        assert is_gone(server_pid)
+        assert not is_alive(server_pid)
 
 
 LEAVES_DAEMON = """
@@ -265,7 +251,7 @@ LEAVES_DAEMON = """
 def test_what_tasks_leave_running_ends_with_the_program(tmp_path):
     lines, errors = output_of(tmp_path, LEAVES_DAEMON)
     assert errors == ""
-    wait_until(lambda: all(is_gone(int(pid)) for pid in lines[0].split()))
+    wait_until(lambda: not any(is_alive(int(pid)) for pid in lines[0].split()))
 
 
 def run_executor(numbers):
@@ -306,4 +292,4 @@ def test_nothing_stays_behind_a_program_that_was_killed(tmp_path, is_stopped):
     finally:
         program.kill()
         program.wait()
-    wait_until(lambda: all(is_gone(each.pid) for each in family))
+    wait_until(lambda: not any(map(is_alive, family)))
