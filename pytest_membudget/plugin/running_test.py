@@ -17,7 +17,7 @@ from _pytest.logging import LogCaptureHandler
 from _pytest.outcomes import Failed
 
 from pytest_membudget.errors import IsolatedCrashError, OverBudgetError
-from pytest_membudget.originals import contextlib, logging, restored, warnings
+from pytest_membudget.originals import contextlib, logging, os, restored, warnings
 from pytest_membudget.plugin import is_worker
 from pytest_membudget.plugin.markers import budget_of
 from pytest_membudget.plugin.plans import PLAN, Plan
@@ -60,6 +60,7 @@ class RunningTest:
         self.judging_s = 0.0
         self._recorded_before: list[tuple[list[Any], int]] = []
         self._patched_before: list[tuple[Any, dict[str, int]]] = []
+        self._folder_before = ""
 
     @property
     def nodeid(self) -> str:
@@ -107,6 +108,7 @@ class RunningTest:
         """Starts afresh; what fixtures have recorded by now belongs to no run of the body."""
         self.judged, self.judging_s = None, 0.0
         if self.plan.growth is not None:
+            self._folder_before = _current_folder()
             self._recorded_before = [
                 (each, len(each))
                 for value in _fixtures(self._item)
@@ -134,11 +136,14 @@ class RunningTest:
         for patch, lengths in self._patched_before:
             _undo_since(patch, lengths)  # what the own run has deleted cannot be deleted once more
         with (
+            _in_folder(self._folder_before),
             _output_kept(self._item),
             _own_run_set_aside(self._item, self._recorded_before),
             _reports_withheld(self._item) as subtest_failures,
         ):
-            yield _body(self._item, subtest_failures, fresh_fixtures=fresh_fixtures)
+            yield _body(
+                self._item, subtest_failures, folder=self._folder_before, fresh_fixtures=fresh_fixtures
+            )
 
     def keep(self, judged: Judged) -> None:
         """Keeps what was found for the test's report, and its figures among the JUnit properties."""
@@ -185,7 +190,9 @@ def running_test(item: pytest.Item) -> RunningTest | None:
     return test
 
 
-def _body(item: pytest.Item, subtest_failures: list[Any], *, fresh_fixtures: bool) -> Callable[[], None]:
+def _body(
+    item: pytest.Item, subtest_failures: list[Any], *, folder: str, fresh_fixtures: bool
+) -> Callable[[], None]:
     """One run of the test function: plain, async and unittest alike, since each plugin's `runtest` is called."""
     number = 1
     finalizers = _finalizers(item)
@@ -200,6 +207,8 @@ def _body(item: pytest.Item, subtest_failures: list[Any], *, fresh_fixtures: boo
                 for each, count in zip(finalizers, counts, strict=True):
                     del each[count:]
                 _set_up_again(item)
+            else:
+                _go_to(folder)
             # pytest keeps the warnings of the whole call.
             with (
                 _state_of_one_call(item),
@@ -213,6 +222,30 @@ def _body(item: pytest.Item, subtest_failures: list[Any], *, fresh_fixtures: boo
             raise
 
     return run_once
+
+
+def _current_folder() -> str:
+    """Empty where it has been removed."""
+    with contextlib.suppress(OSError):
+        return str(os.getcwd())
+    return ""
+
+
+def _go_to(folder: str) -> None:
+    """Back to where the body began: what it opens by a relative path is there, also where it has left or removed the folder."""
+    with contextlib.suppress(OSError):
+        os.chdir(folder)
+
+
+@contextmanager
+def _in_folder(folder: str) -> Iterator[None]:
+    """Starts there, and ends where the test's own run has ended, as far as that folder exists."""
+    own = _current_folder()
+    _go_to(folder)
+    try:
+        yield
+    finally:
+        _go_to(own)
 
 
 def _note(number: int, *, fresh_fixtures: bool) -> str:

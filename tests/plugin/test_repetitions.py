@@ -163,6 +163,32 @@ def test_growth_that_cannot_be_judged_without_descriptors_is_said(pytester):
     result.stdout.fnmatch_lines(["*could not be judged in the state*"])
 
 
+def test_each_repetition_starts_in_the_folder_that_the_body_began_in(pytester):
+    pytester.makepyfile("""
+        import os
+        import pytest
+
+        @pytest.fixture
+        def folder(tmp_path, monkeypatch):
+            (tmp_path / "sub").mkdir()
+            monkeypatch.chdir(tmp_path)
+            yield
+            assert os.getcwd() == str(tmp_path / "sub")  # as the body left it
+
+        @pytest.mark.memory_growth(timeout_s=0.5)
+        def test_goes_below(folder):
+            os.chdir("sub")
+
+        @pytest.mark.memory_growth(timeout_s=0.5)
+        def test_removes_its_folder(tmp_path, monkeypatch):
+            gone = tmp_path / "gone"
+            gone.mkdir()
+            monkeypatch.chdir(gone)
+            gone.rmdir()
+    """)
+    pytester.runpytest_subprocess("-q").assert_outcomes(passed=2)
+
+
 def test_growth_that_cannot_be_judged_beside_another_library_fails_no_test(pytester):
     """Such as eventlet, whose threads lack what others have."""
     pytester.makeconftest("""
