@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple
 
 from pytest_membudget.errors import UsageError, size_of, text_of
@@ -17,8 +19,8 @@ from pytest_membudget.runtime.prediction.predictors import FOLDER, InputSize, in
 from pytest_membudget.runtime.workers.task_memory import RESOLUTION_BYTES
 from pytest_membudget.units import LARGEST_BYTES, Size
 
-Memory = Size | MemoryEstimator | Callable[[Any], Size]
-SizeOf = Size | Callable[[Any], Size]
+Memory = Size | MemoryEstimator | Callable[[Any], Size | float]
+SizeOf = Size | Callable[[Any], Size | float]
 
 _MOST_FUNCTIONS = 1024
 _MOST_KINDS = 64
@@ -376,7 +378,7 @@ def largest_of(charged: list[Charged]) -> Charged:
 
 
 def _stated(name: str, stated: Any, item: Any) -> int:
-    """The size that the caller gave, or that their function gives for `item`, in bytes."""
+    """The size that the caller gave, or that their function gives for `item`, in bytes, rounded up."""
     if not callable(stated):
         return size_of(name, stated)
     asked = f"{name}: {getattr(stated, '__qualname__', None) or type(stated).__name__}({_shown(item)})"
@@ -385,7 +387,11 @@ def _stated(name: str, stated: Any, item: Any) -> int:
     except (Exception, SystemExit) as error:
         raise UsageError(f"{asked} raised {type(error).__name__}: {text_of(error)}") from error
     try:
-        return size_of(name, answer)
+        # What was computed has a fraction: the estimate is 3.5 times the file, say.
+        is_fractional = (
+            isinstance(answer, Real) and not isinstance(answer, Integral) and math.isfinite(answer)
+        )
+        return size_of(name, math.ceil(answer) if is_fractional else answer)
     except Exception as error:
         problem = text_of(error).removeprefix(f"{name}: ")
         raise UsageError(f"{asked} gave {_shown(answer)}: {problem}") from None

@@ -1,6 +1,7 @@
 """What inputs are charged: what the caller says, their files, else what was seen of their function."""
 
 import os
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,9 @@ def leaving(_):
         ({"memory": lambda _: "much"}, r"memory: .*gave 'much': 'much' is not a size"),
         ({"memory": lambda _: None}, "gave None"),
         ({"memory": lambda _: -1}, "gave -1"),
+        ({"memory": lambda _: -1.5}, "gave -1.5: -1 is negative"),
+        ({"memory": lambda _: float("nan")}, "gave nan: nan is not a size"),
+        ({"memory": lambda _: True}, "gave True"),
         ({"size_bytes": raising}, r"size_bytes: raising\('x'\) raised KeyError"),
     ],
 )
@@ -116,6 +120,11 @@ def test_a_function_of_the_callers_that_fails_is_told_for_that_input(said, words
     charge = rule(**said).charge(print, "x").charge
     with pytest.raises(UsageError, match=words):
         charge.first_bytes()
+
+
+@pytest.mark.parametrize("answer", [3.5e6, 3499999.2, Fraction(6_999_999, 2)])
+def test_a_size_that_was_computed_is_rounded_up_to_whole_bytes(answer):
+    assert rule(memory=lambda _: answer).charge(print, "x").charge.first_bytes() == 3_500_000
 
 
 def test_a_size_of_all_inputs_that_is_none_is_refused_before_any_of_them():
