@@ -1,6 +1,7 @@
 """joblib's backend: its own tests of a backend, scikit-learn unchanged, and the budget."""
 
 import inspect
+import multiprocessing
 import os
 import time
 from typing import NamedTuple
@@ -50,6 +51,7 @@ def span(size_bytes):
 
 
 def die(number):
+    assert multiprocessing.parent_process() is not None, "this is no worker process"
     os.kill(os.getpid(), 9)
 
 
