@@ -151,12 +151,20 @@ def is_fresh(config: pytest.Config) -> bool:
 
 
 @pytest.fixture
-def membudget(request: pytest.FixtureRequest) -> Membudget:
+def membudget(request: pytest.FixtureRequest) -> Iterator[Membudget]:
     """Measures blocks inside the test, and sees or sets the test's own budget."""
     from pytest_membudget.plugin.fixtures import Membudget
+    from pytest_membudget.plugin.running_test import running_test
 
     settings = request.config.stash[_SETTINGS]
-    return Membudget(strict=settings.strict, interval_s=settings.interval_s, fails=not settings.off)
+    made = Membudget(strict=settings.strict, interval_s=settings.interval_s, fails=not settings.off)
+    test = running_test(request.node)
+    if test is None:
+        yield made
+        return
+    test.membudget = made
+    yield made
+    test.membudget = None
 
 
 @pytest.fixture

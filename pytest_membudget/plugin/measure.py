@@ -32,7 +32,6 @@ from pytest_membudget.records.judgement import Budget
 
 if TYPE_CHECKING:
     from pytest_membudget.measurement.watchdog import KillRecord
-    from pytest_membudget.plugin.fixtures import Membudget
     from pytest_membudget.plugin.probes import AnyProbe
 
 
@@ -102,7 +101,7 @@ class Measuring:
         self, test: RunningTest, probe: AnyProbe, budget: Budget, own_error: BaseException | None
     ) -> Judged:
         """What was measured, held against the budget, and kept for the report."""
-        judged = self.judge.by_budget(finish_safely(probe), _budget_after(test, budget))
+        judged = self.judge.by_budget(finish_safely(probe), _budget_now(test, budget))
         kill_record = getattr(probe, "kill_record", None)
         if kill_record is not None:
             self._fail_killed(test, judged, kill_record, own_error)
@@ -186,16 +185,14 @@ class Measuring:
             each.report_deferred()
 
     def _budget_before(self, test: RunningTest) -> Budget:
-        if test.plan.budget is None and "membudget" not in test.plan.fixtures:
+        if test.plan.budget is None and test.membudget is None:
             return self._default_budget
         try:
             budget = test.budget(self.settings.default_bytes)
         except ValueError as error:
             # Its cause stands in the message: pytest would show both, one after the other.
             raise pytest.fail.Exception(str(error), pytrace=False) from None
-        if (fixture := _own_fixture(test)) is not None:
-            fixture.budget = budget
-        return budget
+        return _budget_now(test, budget)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -249,17 +246,6 @@ def _leave_row(test: RunningTest, judged: Judged) -> None:
             leave_row(test, scale, judged.measurement, judged.budget)
 
 
-def _budget_after(test: RunningTest, budget: Budget) -> Budget:
-    """The budget that holds now: a test may set its own while it runs."""
-    fixture = _own_fixture(test)
-    return budget if fixture is None else fixture.budget
-
-
-def _own_fixture(test: RunningTest) -> Membudget | None:
-    """The fixture that the test sees and sets its budget by, where it takes it."""
-    if "membudget" not in test.plan.fixtures:
-        return None
-    fixture = test.value("membudget")
-    from pytest_membudget.plugin.fixtures import Membudget
-
-    return fixture if isinstance(fixture, Membudget) else None
+def _budget_now(test: RunningTest, budget: Budget) -> Budget:
+    """With what the test, or one of its fixtures, has set by the fixture `membudget`."""
+    return budget if test.membudget is None else test.membudget.replace_in(budget)

@@ -23,6 +23,7 @@ from pytest_membudget.records.judgement import Budget
 from pytest_membudget.records.storage import from_here
 
 if TYPE_CHECKING:
+    from pytest_membudget.plugin.fixtures import Membudget
     from pytest_membudget.plugin.judging import Judged
 
 _PEAK, _VERDICT = "membudget_peak_bytes", "membudget_verdict"
@@ -43,7 +44,10 @@ class IsolatedCrash(IsolatedCrashError, Failed):  # noqa: N818 - likewise
 
 
 class RunningTest:
-    """One planned test while it runs. `judged` is what is known of it so far, `judging_s` what its judgements took."""
+    """One planned test while it runs.
+
+    `judged` is what is known of it so far, `judging_s` what its judgements took, and `membudget` its fixture of that name, once made.
+    """
 
     def __init__(self, item: pytest.Item, plan: Plan) -> None:
         self._item = item
@@ -52,6 +56,7 @@ class RunningTest:
         self.path = item.path
         self.judged: Judged | None = None
         self.judging_s = 0.0
+        self.membudget: Membudget | None = None
         self._repetition: Repetition | None = None
 
     @property

@@ -51,6 +51,40 @@ def test_sets(membudget):
     result.stdout.fnmatch_lines(["FAILED *::test_sets - peak * > budget 9.54 MiB*"])
 
 
+def test_a_budget_that_a_fixture_sets_or_that_is_set_on_the_way_holds_as_well(pytester):
+    result = run(
+        pytester,
+        """
+@pytest.fixture
+def small(membudget):
+    membudget.budget_bytes = "10 MB"
+
+@pytest.fixture
+def asked_for(request):
+    request.getfixturevalue("membudget").budget_bytes = "10 MB"
+
+@pytest.mark.memory_budget("200 MB", total="1 GB")
+def test_by_a_fixture(small, membudget):
+    assert membudget.budget_bytes == 10_000_000 and membudget.budget.total_bytes == 1_000_000_000
+    bytearray(b"x") * 60_000_000
+
+def test_by_one_that_asks(asked_for):
+    bytearray(b"x") * 60_000_000
+
+def test_by_itself(request):
+    request.getfixturevalue("membudget").budget_bytes = "10 MB"
+    bytearray(b"x") * 60_000_000
+
+def test_after_them():
+    bytearray(b"x") * 60_000_000
+""",
+        "--membudget",
+    )
+    result.assert_outcomes(passed=1, failed=3)
+    for test in ("by_a_fixture", "by_one_that_asks", "by_itself"):
+        result.stdout.fnmatch_lines([f"FAILED *::test_{test} - peak * > budget 9.54 MiB*"])
+
+
 def test_membudget_checks_growth_of_a_function(pytester):
     run(
         pytester,
