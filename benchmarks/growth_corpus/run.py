@@ -69,6 +69,7 @@ def _run(command, **environment):
             timeout=PATIENCE_S,
             check=False,
             env={**os.environ, "PYTHONPATH": path, **environment},
+            start_new_session=True,  # what functions leave behind is told apart by that
         )
     except subprocess.TimeoutExpired:
         return None
