@@ -260,6 +260,12 @@ def test_collections_of_young_garbage_bring_no_full_one_nearer():
 
 
 @pytest.mark.usefixtures("fresh_counts")
+def test_what_python_has_frozen_at_its_start_does_not_stand_in_the_way(monkeypatch):
+    monkeypatch.setattr(reclaim.gc, "get_freeze_count", lambda: 375)
+    test_collections_of_young_garbage_bring_no_full_one_nearer()
+
+
+@pytest.mark.usefixtures("fresh_counts")
 def test_a_full_collection_is_left_to_python_where_as_much_was_allocated_as_it_waits_for(monkeypatch):
     monkeypatch.setattr(reclaim.gc, "get_threshold", lambda: (1, 1, 1))
     collector = reclaim.GarbageCollector()
