@@ -44,7 +44,8 @@ MARKER_DESCRIPTIONS = (
 )
 
 MARKER_NAMES = frozenset({"memory_budget", "memory_growth", "memory_scales"})
-_ASKING_FIXTURES = frozenset({"membudget", "memory_scale"})
+ASKING_FIXTURES = frozenset({"membudget", "memory_scale"})
+"""A test that takes one of them is measured without a marker or an option."""
 
 
 class Option(NamedTuple):
@@ -383,6 +384,6 @@ def _unknown_form(path: str) -> str:
 
 def is_marked(item: pytest.Item) -> bool:
     """Whether a marker or a fixture asks for this test to be measured (about 2 µs)."""
-    return any(mark.name in MARKER_NAMES for mark in item.iter_markers()) or not _ASKING_FIXTURES.isdisjoint(
+    return any(mark.name in MARKER_NAMES for mark in item.iter_markers()) or not ASKING_FIXTURES.isdisjoint(
         getattr(item, "fixturenames", ())
     )

@@ -17,9 +17,9 @@ from pytest_membudget.plugin.markers import (
     check_rule,
     closest_first,
 )
-from pytest_membudget.plugin.options import Settings, is_marked
+from pytest_membudget.plugin.options import ASKING_FIXTURES, Settings, is_marked
 
-WATCHED_FIXTURES = frozenset({"benchmark", "membudget", "memory_scale"})
+_WATCHED_FIXTURES = ASKING_FIXTURES | {"benchmark"}
 """What a test that takes one of them is measured and judged by."""
 
 _MOST_ERRORS = 20
@@ -30,7 +30,7 @@ class Plan(NamedTuple):
     """One test: its name, its place, and what it asks for; a marker that it does not have is `None`.
 
     `name` is that of the function, with its parameters; `file` is as pytest shows it, and `line` counted from 1, `None` where
-    pytest knows no line. `fixtures` are those of `WATCHED_FIXTURES` that it takes.
+    pytest knows no line. `fixtures` are those of `_WATCHED_FIXTURES` that it takes.
     """
 
     nodeid: str
@@ -77,7 +77,7 @@ def make_plans(items: Iterable[pytest.Item], errors: list[str], *, measure_all: 
         if not marked and not measure_all:
             continue
         file, line, _ = item.location
-        fixtures = WATCHED_FIXTURES.intersection(getattr(item, "fixturenames", ()))
+        fixtures = _WATCHED_FIXTURES.intersection(getattr(item, "fixturenames", ()))
         plan = Plan(item.nodeid, item.name, file, None if line is None else line + 1, fixtures=fixtures)
         if marked:
             plan = plan._replace(**_read_marks(item, errors))
