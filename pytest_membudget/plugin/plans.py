@@ -128,6 +128,7 @@ def load_parts(items: Iterable[pytest.Item], settings: Settings) -> None:
 def _parts_of(plan: Plan) -> Iterator[str]:
     if plan.growth is not None:
         yield "measurement.growth.check"
+        yield "plugin.repetition"
     if "memory_scale" in plan.fixtures:
         yield "plugin.scales"
     if "membudget" in plan.fixtures:

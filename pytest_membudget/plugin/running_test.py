@@ -18,13 +18,13 @@ from pytest_membudget.originals import restored
 from pytest_membudget.plugin import is_worker
 from pytest_membudget.plugin.markers import budget_of
 from pytest_membudget.plugin.plans import PLAN, Plan
-from pytest_membudget.plugin.repetition import Repetition
 from pytest_membudget.records.judgement import Budget
 from pytest_membudget.records.storage import from_here
 
 if TYPE_CHECKING:
     from pytest_membudget.plugin.fixtures import Membudget
     from pytest_membudget.plugin.judging import Judged
+    from pytest_membudget.plugin.repetition import Repetition
 
 _PEAK, _VERDICT = "membudget_peak_bytes", "membudget_verdict"
 
@@ -104,7 +104,10 @@ class RunningTest:
     def begin_call(self) -> None:
         """Starts afresh; what fixtures have recorded by now belongs to no run of the body."""
         self.judged, self.judging_s = None, 0.0
-        self._repetition = None if self.plan.growth is None else Repetition(self._item)
+        if self.plan.growth is not None:
+            from pytest_membudget.plugin.repetition import Repetition
+
+            self._repetition = Repetition(self._item)
 
     @property
     def has_kept_failures(self) -> bool:
@@ -112,10 +115,10 @@ class RunningTest:
         return bool(getattr(self._item, "_excinfo", None))
 
     def repeating(self, *, fresh_fixtures: bool) -> AbstractContextManager[Callable[[], None]]:
-        """Gives a function that runs the test's body once more: see `Repetition.running`."""
+        """Gives a function that runs the test's body once more, where its growth is to be judged: see `Repetition.running`."""
         self.stop_clock()
-        repetition = self._repetition or Repetition(self._item)
-        return repetition.running(fresh_fixtures=fresh_fixtures)
+        assert self._repetition is not None
+        return self._repetition.running(fresh_fixtures=fresh_fixtures)
 
     def keep(self, judged: Judged) -> None:
         """Keeps what was found for the test's report, and its figures among the JUnit properties."""
